@@ -63,7 +63,8 @@ def solve_positive_definite(matrix: FloatArray, right: FloatArray) -> FloatArray
     """
     size = len(right)
     if size <= SMALL:
-        return _solve_small(matrix.tolist(), right.tolist())
+        rows = zip(matrix.tolist(), right.tolist(), strict=True)
+        return np.array(solve_packed([[b, *reversed(row[k:])] for k, (row, b) in enumerate(rows)]))
     left = np.concatenate((matrix, right[:, None]), axis=1)
     for k in range(size):
         row = left[k, k:]
@@ -78,16 +79,12 @@ def solve_positive_definite(matrix: FloatArray, right: FloatArray) -> FloatArray
     return np.array(unknowns[::-1])
 
 
-def _solve_small(matrix: list[list[float]], right: list[float]) -> FloatArray:
+def solve_packed(upper: list[list[float]]) -> list[float]:
     """Solve the same with the same bits in lists, which are faster for few unknowns. A row has the
-    right side, then the matrix entries from the last unknown to the diagonal; two pivots are
-    eliminated at a time.
+    right side, then the matrix entries from the last unknown to the diagonal; rows are overwritten.
+    Two pivots are eliminated at a time.
     """
-    size = len(right)
-    upper = [
-        [value, *reversed(row[k:])]
-        for k, (row, value) in enumerate(zip(matrix, right, strict=True))
-    ]
+    size = len(upper)
     for k in range(0, size, 2):
         top = upper[k]
         first = _pivot(top)
@@ -105,7 +102,7 @@ def _solve_small(matrix: list[list[float]], right: list[float]) -> FloatArray:
     unknowns: list[float] = []  # from last to first
     for value, *row, pivot in reversed(upper):
         unknowns.append((value - math.fsum(map(mul, row, unknowns))) / pivot)
-    return np.array(unknowns[::-1])
+    return unknowns[::-1]
 
 
 def _pivot(row: list[float]) -> float:

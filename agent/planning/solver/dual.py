@@ -8,13 +8,21 @@ of `scale`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.floats import FloatArray, dot, fsum_array, matvec, solve_positive_definite
+from agent.floats import (
+    FloatArray,
+    dot,
+    fsum_array,
+    matvec,
+    solve_packed,
+    solve_positive_definite,
+)
 from agent.planning.pool_curves import CurveStack
 
 # --- Minimum of a convex quadratic within a box: exact for a few dozen unknowns, and identical to
@@ -39,6 +47,8 @@ rounding error.
 """
 LEAST = 1e-9
 """Least absolute curvature by which an unknown is scaled."""
+FEW = 30
+"""Number of unknowns up to which sides are changed one by one, in lists, which are faster."""
 
 IndexArray = NDArray[np.intp]
 
@@ -62,8 +72,9 @@ def box_minimum(
     scaled = matrix * unit[:, None] * unit
     every = np.arange(len(unit))
     scaled[every, every] += RIDGE * len(unit)
-    box = _BoxQp(scaled, slope * unit, low / unit, high / unit)
-    step, sides = box.minimum(np.array(near or box.first(), dtype=np.intp))
+    slope = slope * unit
+    box = _BoxQp(scaled, slope, low / unit, high / unit, scaled.tolist(), slope.tolist())
+    step, sides = box.minimum(near)
     return (
         np.where(sides < 0, low, np.where(sides > 0, high, np.clip(step * unit, low, high))),
         sides.tolist(),
@@ -74,64 +85,67 @@ def box_minimum(
 class _BoxQp:
     """The problem with unknowns scaled to curvature one.
 
-    Solved by block principal pivoting: all unknowns on a wrong side change it at once (Júdice,
-    Pires, "A block principal pivoting algorithm for large-scale strictly monotone linear
-    complementarity problems", 1994). Where that does not lead to fewer of them, by a primal
-    active-set method: each step stays within the bounds and descends.
+    Many unknowns are solved by block principal pivoting: all unknowns on a wrong side change it at
+    once (Júdice, Pires, "A block principal pivoting algorithm for large-scale strictly monotone
+    linear complementarity problems", 1994). Few, and many where that does not lead to fewer wrong
+    sides, by a primal active-set method: each step stays within the bounds and descends.
     """
 
     matrix: FloatArray
     slope: FloatArray
     low: FloatArray
     high: FloatArray
+    rows: list[list[float]]
+    slopes: list[float]
 
-    def minimum(self, near: IndexArray) -> tuple[FloatArray, IndexArray]:
+    def minimum(self, near: Sequence[int]) -> tuple[FloatArray, IndexArray]:
         """Return the minimum and the sides at which unknowns are held there."""
-        sides, fewest = near.copy(), len(near) + 1
-        while True:
-            step = self._with_held(sides, self._ends(sides))
-            pull = self._pull(step)
+        first = sides = np.array(near or self._first(), dtype=np.intp)
+        fewest = len(sides) + 1
+        while len(sides) > FEW:
+            step = np.array(self._with_held(sides.tolist(), self._ends(sides).tolist()))
+            pull = self.slope + matvec(self.matrix, step)
             away = np.where(step > self.high, 1, np.where(step < self.low, -1, 0))
             turned = np.where(sides == 0, away, np.where(pull * sides > 0, 0, sides))
             wrong = int(np.count_nonzero(turned != sides))
             if not wrong:
                 return step, sides
             if wrong >= fewest:
-                return self._descended(near)
+                break
             sides, fewest = turned, wrong
+        return self._descended(first)
 
     def _descended(self, near: IndexArray) -> tuple[FloatArray, IndexArray]:
-        sides = near.copy()
-        step = self._ends(sides)
+        sides, step = near.tolist(), self._ends(near).tolist()
+        low, high = self.low.tolist(), self.high.tolist()
         for _ in range(ROUNDS * len(step)):
             there = self._with_held(sides, step)
-            beyond = np.flatnonzero((sides == 0) & ((there < self.low) | (there > self.high)))
-            moves = there[beyond] - step[beyond]
-            ends = np.where(moves > 0, self.high[beyond], self.low[beyond])
-            rooms = (ends - step[beyond]) / np.where(moves == 0, 1.0, moves)
-            part = float(rooms.min(initial=1.0))
+            rooms = {}  # fractions of the way to `there` at which free unknowns meet their ends
+            for i, (side, place) in enumerate(zip(sides, there, strict=True)):
+                if not side and not low[i] <= place <= high[i]:
+                    end, move = high[i] if place > high[i] else low[i], place - step[i]
+                    rooms[i] = (end - step[i]) / move if move else math.inf
+            part = min(rooms.values(), default=1.0)
             if part < 1:
-                step = np.clip(step + part * (there - step), self.low, self.high)
-                full = rooms <= part
-                step[beyond[full]] = ends[full]
-                sides[beyond[full]] = np.where(moves > 0, 1, -1)[full]
+                moved = (a + part * (b - a) for a, b in zip(step, there, strict=True))
+                step = [min(max(a, b), c) for a, b, c in zip(moved, low, high, strict=True)]
+                for i, room in rooms.items():
+                    if room <= part:
+                        sides[i], step[i] = (1, high[i]) if there[i] > high[i] else (-1, low[i])
             else:
                 step = there
-                wrong = np.where(sides == 0, 0.0, self._pull(step) * sides)
+                pulls = self.slope + matvec(self.matrix, np.array(step))
+                wrong = np.where(np.array(sides) == 0, 0.0, pulls * sides)
                 worst = int(wrong.argmax())
                 if wrong[worst] <= 0:
                     break
                 sides[worst] = 0
-        return step, sides
+        return np.array(step), np.array(sides, dtype=np.intp)
 
     def _ends(self, sides: IndexArray) -> FloatArray:
         return np.where(sides < 0, self.low, np.where(sides > 0, self.high, 0.0))
 
-    def _pull(self, step: FloatArray) -> FloatArray:
-        """Return the slopes after a step."""
-        return self.slope + matvec(self.matrix, step)
-
-    def first(self) -> list[int]:
+    def _first(self) -> list[int]:
         """Return the sides of unknowns that start at an end and are pushed beyond it by the
         slope.
         """
@@ -142,12 +156,29 @@ class _BoxQp:
         )
         return list(start.tolist())
 
-    def _with_held(self, sides: IndexArray, step: FloatArray) -> FloatArray:
+    def _with_held(self, sides: Sequence[int], step: Sequence[float]) -> list[float]:
         """Return the minimum with every unknown that has a side held at its value in `step`."""
-        free = np.flatnonzero(sides == 0)
-        there = np.where(sides == 0, 0.0, step)
-        pulls = self._pull(there)[free]
-        there[free] = solve_positive_definite(self.matrix[free[:, None], free], -pulls)
+        free = [i for i, side in enumerate(sides) if not side]
+        there = [place if side else 0.0 for side, place in zip(sides, step, strict=True)]
+        if len(sides) > FEW:
+            every, pull = np.array(free, dtype=np.intp), self.slope
+            if any(there):
+                pull = pull + matvec(self.matrix, np.array(there))
+            part = self.matrix[every[:, None], every]
+            solved = solve_positive_definite(part, -pull[every]).tolist()
+        else:
+            held = [(i, place) for i, place in enumerate(there) if place]  # zeros have no effect
+            upper, last = [], free[::-1]
+            for k, i in enumerate(free):
+                row, sum_held = self.rows[i], 0.0
+                for j, place in held:
+                    sum_held += row[j] * place
+                upper.append(
+                    [-(self.slopes[i] + sum_held), *[row[j] for j in last[: len(free) - k]]]
+                )
+            solved = solve_packed(upper)
+        for i, place in zip(free, solved, strict=True):
+            there[i] = place
         return there
 
 
