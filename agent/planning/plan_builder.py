@@ -174,13 +174,11 @@ def _reason(
         return _unmoved_reason(step, rest)
     locked = {i for i in range(len(nodes)) if objective.locked[i] > objective.high[i] * total}
     if rest.others and (locked | set(unmoved)).issuperset(rest.others):
-        others = " and ".join(nodes[i].label for i in rest.others)
-        why = f"{others} cannot be traded against it"
+        why = f"{' and '.join(nodes[i].label for i in rest.others)} cannot be traded against it"
         if not rest.sells and locked.issuperset(rest.others):
             return why, LOCKED
-        if all(unmoved.get(i) == DUST for i in rest.others):
-            return f"the rest of {others} is {DUST}", "" if rest.is_bounded else MIN_TRADE
-        return why, ""
+        dust = all(unmoved.get(i) == DUST for i in rest.others)
+        return why, MIN_TRADE if dust and not rest.is_bounded else ""
     return _market_reason(rest, zone=objective.risk is not None)
 
 
