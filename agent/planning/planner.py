@@ -209,6 +209,10 @@ def wrong_side_tokens(problem: Problem, goal: Goal, draft: PlanDraft) -> dict[in
 __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
 
 
+COARSE_LOSS = 1e-4
+"""Fraction of the drift that a swap may lose to whole base units, above which the iteration is also
+run without that loss: its pools are then chosen by their prices alone.
+"""
 TIGHTER = 6
 """Maximum number of times that a zone's bound on a swap's unit cost is tightened."""
 SHRINK = Fraction(19, 20)
@@ -335,12 +339,21 @@ def _within_plan_cost(
     min_trade: Fraction | None,
     unmoved: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
-    """Return the best result of the iteration within plan_cost. If pools are dropped for it, coarse
-    tokens are also left unmoved, as long as that improves the result.
+    """Return the best result of the iteration within plan_cost. Where swaps may lose COARSE_LOSS to
+    whole base units, the iteration is also run without that loss, which may cost a pool that is
+    worth it. If pools are dropped for plan_cost, coarse tokens are also left unmoved, as long as
+    that improves the result.
     """
     market, best, dropped = _one_within_plan_cost(
         problem, objective, goal, budget, min_trade, unmoved
     )
+    if max((edge.offer.lost for edge in market.pool_edges), default=0.0) > COARSE_LOSS:
+        with suppress(Refused):
+            _, settled, less = _one_within_plan_cost(
+                problem, objective, goal, budget, min_trade, unmoved, counts_units=False
+            )
+            if worth_of(market, objective, settled.draft) > worth_of(market, objective, best.draft):
+                best, dropped = settled, less
     for token, why in coarse_tokens(problem).items() if dropped else ():
         if token in best.unmoved:
             continue
@@ -363,6 +376,8 @@ def _one_within_plan_cost(
     budget: Fraction | None,
     min_trade: Fraction | None,
     unmoved: Mapping[int, str],
+    *,
+    counts_units: bool = True,
 ) -> tuple[PoolGraph, FixedPoint, bool]:
     """Return the result of the iteration within plan_cost, and whether pools were dropped for it.
     While the plan with its gas costs more per unit moved, a pool of the most expensive sequence of
@@ -375,7 +390,8 @@ def _one_within_plan_cost(
         dearest = None
     else:
         dearest = Fraction(limit_bps, BPS)
-    market, tighter = build_pool_graph(problem, scale, dearest), 0
+    market = build_pool_graph(problem, scale, dearest, counts_units=counts_units)
+    tighter = 0
     dropped: dict[str, str] = {}
     while True:
         settled = find_fixed_point(market, objective, budget, min_trade, dropped, unmoved)
@@ -396,7 +412,7 @@ def _one_within_plan_cost(
         if dearest is not None and tighter < TIGHTER and 0 < left < swaps:
             dearest = (dearest * min(left / swaps, SHRINK)).limit_denominator(10**9)
             tighter = tighter + 1
-            market = build_pool_graph(problem, scale, dearest)
+            market = build_pool_graph(problem, scale, dearest, counts_units=counts_units)
         else:
             dropped[_dearest(problem, settled.draft)] = f"{OVER_COST} of {limit_bps} bps"
 

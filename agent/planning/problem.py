@@ -517,9 +517,12 @@ class PoolGraph:
         return self.base_gas + math.fsum(gas) if used else 0.0
 
 
-def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = None) -> PoolGraph:
+def build_pool_graph(
+    problem: Problem, scale: float, dearest: Fraction | None = None, *, counts_units: bool = True
+) -> PoolGraph:
     """Return the graph of usable pools, without units that cost more than `dearest` per unit of
-    value.
+    value. Without `counts_units` the base units that swaps lose to rounding are left to the
+    integers.
     """
     pool_edges, poor, far = [], [], []
     most = max(problem.total, Fraction(scale))
@@ -531,7 +534,7 @@ def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = 
             prices = (problem.price(token_in), problem.price(token_out))
             ends = (problem.position[token_in], problem.position[token_out])
             offer = build_trade_curves(pool, token_in, *prices, scale, problem.impact_bps, least)
-            if offer is not None:
+            if offer is not None and counts_units:
                 most_raw = most / prices[0]
                 units = (float(price) / scale for price in prices)
                 offer = in_whole_units(offer, pool.quoter(token_in), most_raw, *units)

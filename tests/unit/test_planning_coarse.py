@@ -102,6 +102,13 @@ def test_what_each_swap_loses_to_whole_units_is_known_to_plan_and_certificate(se
     assert found.gap_bps is not None and found.gap_bps < 8
 
 
+@pytest.mark.parametrize(("seed", "gap_bps"), [(89, 12), (29, 2), (108, 1)])
+def test_a_pool_that_is_worth_the_units_it_loses_is_used(seed: int, gap_bps: int) -> None:
+    """The gaps were 440, 51 and 12 bps: counted in advance, the loss cost pools that the integers would have kept."""
+    found = replayed(KINDS["coarse"](seed))
+    assert found.gap_bps is not None and found.gap_bps < gap_bps
+
+
 def test_at_most_three_coarse_tokens_are_tried_unmoved_those_of_the_most_expensive_units_first() -> None:
     """Every set of eight would be 256 plans."""
     names = [f"C{k}" for k in range(8)]
