@@ -188,6 +188,7 @@ def test_dark_light_and_paper_have_colours_of_their_own(short_page: Opened) -> N
     assert short_page.quiet
 
 
+@pytest.mark.slow
 def test_charts_fit_on_paper_and_come_back(short_page: Opened) -> None:
     widths = "[...document.querySelectorAll('[data-figure]')].map(one => one._fullLayout.width)"
     before = short_page.ask(widths)

@@ -88,6 +88,7 @@ def test_what_keeps_its_balance_to_itself_for_an_hour_is_left_alone_and_the_othe
         assert chain.tokens["GUEST"].address not in touched
 
 
+@pytest.mark.slow
 def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The owner's symbol stands everywhere; what the contract calls itself is neither shown nor stored (T17)."""
     chain = anvil_chain

@@ -112,6 +112,7 @@ def test_after_an_exit_that_succeeds_rebalances_wait_for_their_owner_all_the_sam
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
 
 
+@pytest.mark.slow
 def test_with_a_private_endpoint_every_try_of_an_exit_goes_there(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
@@ -131,6 +132,7 @@ def test_with_a_private_endpoint_every_try_of_an_exit_goes_there(anvil_chain: Lo
             assert len(relay.seen) - before == len(sold.transactions)
 
 
+@pytest.mark.slow
 def test_gas_of_reverts_uses_up_no_loss_that_an_exit_may_make(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Their gas is more than limits.daily_loss, and the exit alone less."""
     chain = anvil_chain

@@ -50,6 +50,7 @@ def frozen(chain: LocalChain, symbol: str) -> None:
     node.rpc("anvil_setCode", token, f"0x{refuse}{forward}5b5f5ffd")
 
 
+@pytest.mark.slow
 def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain, node, clock = anvil_chain, anvil_chain.node, Still(anvil_chain)
     assert isinstance(node, AnvilNode)

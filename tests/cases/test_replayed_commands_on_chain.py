@@ -99,6 +99,7 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
     altered(tmp_path, found, "invest", "swap", "swap --limit", "withdraw", "stop")
 
 
+@pytest.mark.slow
 def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """It is shut out between the look and the plan, of a rebalance and of a swap by hand that is refused for it."""
     chain = anvil_chain

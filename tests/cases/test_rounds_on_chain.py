@@ -36,6 +36,7 @@ def sold(intent: Intent, chain: LocalChain) -> int:
     return -intent.receipt.net(chain.wallet.address)[chain.tokens["WETH"].address]
 
 
+@pytest.mark.slow
 def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
@@ -189,6 +190,7 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
     assert purse(chain).raw == held.raw
 
 
+@pytest.mark.slow
 def test_every_round_and_every_approval_goes_to_the_private_endpoint_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T15: the mempool shows nothing of a round before it is done; what it shows after is no help (test_rounds_unforeseen.py)."""
     chain = anvil_chain

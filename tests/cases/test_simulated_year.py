@@ -26,6 +26,7 @@ EDITS = {
 """What he changes before a month begins; LINK stands at 23 then, and falls with all others soon."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("apart", [4, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_year_of_recorded_returns_ends_with_books_that_are_the_chain_and_the_return_that_an_observer_counts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import tomlkit
 
 from agent import app as api
@@ -34,6 +35,7 @@ def with_stops(chain: LocalChain, folder: Path, guest: str) -> LoadedConfig:
     return loaded
 
 
+@pytest.mark.slow
 def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     address = turned_bad(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)

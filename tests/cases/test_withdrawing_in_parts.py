@@ -110,6 +110,7 @@ def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp
         assert sold > 300_000, float(sold)
 
 
+@pytest.mark.slow
 def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)

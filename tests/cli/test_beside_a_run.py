@@ -262,6 +262,7 @@ def test_a_withdrawal_that_is_killed_anywhere_beside_a_run_is_paid_once_when_it_
     assert killed <= require_one_at_a_time(trace(), killed)
 
 
+@pytest.mark.slow
 def test_a_run_follows_the_payment_of_a_killed_command_before_it_does_anything_else(
     home: Desk, trace: Callable[[], list[tuple[str, int]]]
 ) -> None:
@@ -292,6 +293,7 @@ def test_a_run_follows_the_payment_of_a_killed_command_before_it_does_anything_e
     assert (again["state"], again["transactions"], chain.balance("USDC", HOME)) == ("paid", [], 10_000_000)
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_a_command_that_asks_and_goes_on_after_it(home: Desk) -> None:
     home.edit(("[store]", '[service]\nwallet_wait = "1s"\n\n[store]'))
     home.run("edit", "--confirm", "--yes")

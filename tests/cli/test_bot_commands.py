@@ -112,6 +112,7 @@ def test_an_edit_tells_that_a_run_must_be_started_again(desk: Desk) -> None:
     assert "next cycle" not in " ".join(at_terminal(desk, "y\n", "edit", "--confirm")[1].split())
 
 
+@pytest.mark.slow
 def test_an_asset_leaves_by_one_command_and_comes_back_at_a_question(desk: Desk) -> None:
     """What a yes to --add would price and pin stands above its question."""
     link = desk.about["tokens"]["LINK"]

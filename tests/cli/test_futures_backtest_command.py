@@ -132,6 +132,7 @@ def test_hourly_prices_liquidate_the_held_book_alone(bare: Bare, tmp_path: Path,
     assert profit["funding"] != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bars", "seeds"), [(20, 1), pytest.param(30, 2, marks=pytest.mark.slow)])
 def test_stress_shows_what_margin_calls_take_from_both_books(bare: Bare, bars: int, seeds: int) -> None:
     made = ("stress", "--sample", "--futures-target", "BTC=100", "--leverage", "3x", "--step-paths", "1")

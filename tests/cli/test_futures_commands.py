@@ -106,6 +106,7 @@ def test_the_config_passes_the_doctor_and_pins_the_venue(bare: Ask, config: Path
     assert "34 contracts pinned" in next(row["found"] for row in found["checks"] if row["check"] == "trust")
 
 
+@pytest.mark.slow
 def test_a_position_outside_the_config_is_shown_counted_and_named(bare: Ask, config: Path, tmp_path: Path) -> None:
     text = config.read_text()
     start_at, end = text.index('[[futures.markets]]\nsymbol = "WBTC"'), text.index("[futures.limits]")

@@ -78,6 +78,7 @@ def test_a_run_that_holds_the_wallet_takes_back_instead_of_the_command(desk: Des
     assert '"outcome": "halt"' in child.ended().out.splitlines()[1]
 
 
+@pytest.mark.slow
 def test_it_asks_while_already_paused_and_after_a_no_it_stays_soft(desk: Desk) -> None:
     before = something_waits(desk)
     code, shown = at_terminal(desk, "n\n", "pause", "--hard", "--send")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import pytest
+
 from tests.cli.tools import Desk
 from tests.support.text import mentions
 
@@ -36,6 +38,7 @@ def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
     assert {row["stage"] for row in desk.ask("orders")["orders"]} == {"armed"}
 
 
+@pytest.mark.slow
 def test_an_order_is_shown_as_armed_only_once_a_cycle_has_stored_it(desk: Desk) -> None:
     desk.ask("orders", "set", "WETH", "--stop-loss", "12%", "--take-profit", "9000")
     price = Fraction(desk.ask("orders")["orders"][0]["price"])

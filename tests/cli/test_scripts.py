@@ -110,6 +110,7 @@ def parent(desk: Desk) -> Iterator[None]:
         desk.node.rpc("anvil_setChainId", 31337)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["document", "words"])
 def test_a_fork_run_rebalances_on_a_copy_and_leaves_the_parent_alone(
     desk: Desk, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, document: bool

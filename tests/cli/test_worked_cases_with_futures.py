@@ -85,6 +85,7 @@ def shares(document: Any) -> dict[str, float]:
     return {symbol: 100 * value / sum(held.values()) for symbol, value in held.items()}
 
 
+@pytest.mark.slow
 def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain, asked = anvil_chain, asking(run)
     agents.fund(chain, {"WETH": 30_000, "USDC": 10_000})

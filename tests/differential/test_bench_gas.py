@@ -10,6 +10,7 @@ from agent.localchain import LocalChain
 from scripts import bench_gas
 
 
+@pytest.mark.slow
 def test_a_rebalance_of_four_swaps_costs_less_gas_than_any_other_way(
     anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

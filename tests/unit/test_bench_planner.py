@@ -49,6 +49,7 @@ def test_the_benchmark_prints_one_json_document_and_says_which_solver_is_missing
     assert set(printed["ratios"]) == solvers - {bench_planner.CVXPY}
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_a_line_per_figure_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     shown = printed_here(monkeypatch, capsys).splitlines()
     assert [line.split()[0] for line in shown] == [

@@ -35,7 +35,7 @@ def worst(step: StepInput, plan: Plan) -> Fraction:
     return max(Fraction(0), build_guard_case(step, plan, evidence(step, plan)).worst_cost())
 
 
-@examples(10)
+@examples(5)
 @given(st.integers(0, 10**6), st.integers(1, 200), st.fractions(0, 1))
 def test_the_worst_case_of_every_part_fits_in_what_is_left(seed: int, limit_bps: int, lost: Fraction) -> None:
     step = with_limits(any_problem_with_gas(seed), daily_loss_bps=limit_bps)

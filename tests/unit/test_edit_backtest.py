@@ -40,6 +40,7 @@ def with_data(folder: Path, closes: Sequence[float], more: str = "") -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_edited_and_present_settings_against_holding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = with_data(tmp_path, SWING)
     asked = [("target", "WETH=100%"), ("target", "USDC=0%"), ("in-slices", "yes")]

@@ -260,6 +260,7 @@ def test_a_clock_that_was_far_ahead_for_a_moment_makes_no_deaf_bot(api: BotApi, 
         assert store.phone.take_update(5, 10**9) and not store.phone.take_update(5, 10**9 - 60)
 
 
+@pytest.mark.slow
 def test_failures_of_the_bot_api_are_waited_out_and_no_token_is_shown(
     api: BotApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

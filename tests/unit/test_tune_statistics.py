@@ -188,6 +188,7 @@ def test_resampled_means_are_distributed_as_those_of_arch() -> None:
     assert np.quantile(own, ends) == pytest.approx(np.quantile(peer, ends), abs=0.08 * peer.std())
 
 
+@pytest.mark.slow
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     chance = np.random.default_rng(8)
     for n, rho, least in ((250, 0.3, 0.92), (90, 0.0, 0.92), (90, 0.3, 0.90)):  # 95 % by name: short and dependent series lose some
