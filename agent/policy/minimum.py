@@ -287,6 +287,7 @@ def format_year(terms: MinimumTotalInputs, total: Value, decimals: int, unit: st
     if year is not None:
         cost = f"{format_coins(year[1], decimals)} {unit}"
         return f"about {_short(year[0])} trades and {cost} a year {at}"
+    at = f"{at} and a pool fee of {_percent(Fraction(terms.fee_pips, PIPS))}"
     least = compute_minimum_total(terms).total
     if least is None:
         return f"not worth it here {at}, whatever the total"

@@ -140,11 +140,19 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
 @pytest.mark.parametrize(
     ("basket", "cash", "words"),
     [
-        ("2", "500", ("With 500 USDC: not worth it here at 1 gwei, only from 96,900 USDC.", "To make it worth it: ")),
+        (
+            "2",
+            "500",
+            ("With 500 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 96,900 USDC.", "To make it worth it: "),
+        ),
         (
             "WETH=50% USDC=50%",
             "500",
-            ("not worth it here at 1 gwei, only from 5,880 USDC.", "limits.plan_cost =", "30 gwei, only from 176,400"),
+            (
+                "not worth it here at 1 gwei and a pool fee of 0.3 %, only from 5,880 USDC.",
+                "limits.plan_cost =",
+                "30 gwei and a pool fee of 0.3 %, only from 176,400",
+            ),
         ),
         (
             "WETH=50% USDC=50%",

@@ -75,8 +75,11 @@ def test_a_year_with_a_total_counts_its_own_corrections_and_below_the_minimum_no
     assert corrections_a_year(HAND, Fraction(20_000)) == (Fraction(1_764, 100), Fraction(1_764, 100) * Fraction(2_838, 1_000))
     assert corrections_a_year(HAND, Fraction(17_299)) is None
     assert format_year(HAND, Fraction(20_000), 0, "USD") == "about 17.6 trades and 50.06 USD a year at 1 gwei"
-    assert format_year(HAND, Fraction(500), 0, "USD") == "not worth it here at 1 gwei, only from 17,300 USD"
-    assert format_year(replace(HAND, fee_pips=10_000), Fraction(500), 0, "USD") == "not worth it here at 1 gwei, whatever the total"
+    assert format_year(HAND, Fraction(500), 0, "USD") == "not worth it here at 1 gwei and a pool fee of 0.3 %, only from 17,300 USD"
+    assert (
+        format_year(replace(HAND, fee_pips=10_000), Fraction(500), 0, "USD")
+        == "not worth it here at 1 gwei and a pool fee of 1 %, whatever the total"
+    )
 
 
 def test_for_a_day_after_a_rebalance_nobody_is_told_that_corrections_wait() -> None:
