@@ -402,8 +402,11 @@ def _confirmed(
     step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool
 ) -> tuple[Decision, bool]:
     """Return the rebalance if a schedule caused it or the preceding blocks confirm it; else a hold
-    whose review stays due.
+    whose review stays due. While an exit is not yet confirmed, nothing is rebalanced: what is
+    bought of the asset now would be sold in the next cycle.
     """
+    if step.history.orders and (doubts := exits.unconfirmed_notes(step, exits_only=True)):
+        return _unconfirmed_hold(decision.reason, "; ".join(doubts)), False
     if by_time:
         return decision, reviewed
     if not_yet := rules.unconfirmed_reason(step, prices, rules.trigger_signals):

@@ -11,10 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.model import Cron, Every, Hold, HybridTrigger, PastPrices, PriceSource, Rebalance, StepInput, Threshold
+from agent.model import (
+    ConditionalOrder,
+    Cron,
+    Decision,
+    Every,
+    Hold,
+    HybridTrigger,
+    OrderKind,
+    OrdersConfig,
+    OrderStage,
+    PastPrices,
+    PriceSource,
+    Rebalance,
+    StepInput,
+    Threshold,
+)
 from agent.policy.decide import decide
+from agent.policy.orders.exits import apply_orders
 from agent.policy.triggers import rules
 from tests.support.builders import NOW_S, feed_round, history, step_input, token, v2_pool
+from tests.support.standing_orders import price_of, terms
 from tests.support.text import causes, mentions
 
 WETH, USDC = token("WETH"), token("USDC")
@@ -67,6 +84,22 @@ def test_it_fires_exactly_when_every_block_asked_for_it(before: list[int], k: in
 
 def test_the_other_side_of_the_band_confirms_nothing() -> None:
     assert isinstance(decide(priced(AWAY, [AWAY, 1_200, AWAY], 3)).decision, Hold)
+
+
+def test_while_a_stop_waits_for_its_blocks_nothing_is_bought_that_it_would_sell() -> None:
+    """WETH is below its band at every block, and below its stop at the newest alone."""
+
+    def stopped(before: int) -> Decision:
+        step = priced(1_390, [before] * 3, 3)
+        wished = terms("WETH", OrderKind.STOP_LOSS, 1_400)
+        high = price_of("WETH", FAIR)
+        armed = ConditionalOrder(wished.token, wished.kind, OrderStage.ARMED, wished, 1, high, None, high)
+        portfolio = replace(step.portfolio, orders=OrdersConfig((wished,)))
+        return decide(apply_orders(replace(step, portfolio=portfolio, history=replace(step.history, orders=(armed,))))).decision
+
+    held, sold = stopped(1_450), stopped(1_390)
+    assert isinstance(held, Hold) and mentions(held.reason, "stop_loss", "would be fired", "3 blocks do not confirm it")
+    assert isinstance(sold, Rebalance) and sold.exit
 
 
 def test_blocks_that_were_not_read_or_lack_a_price_confirm_nothing() -> None:

@@ -404,13 +404,17 @@ def _wait_words(step: StepInput, token: str) -> str:
     )
 
 
-def unconfirmed_notes(step: StepInput) -> list[str]:
-    """Return notes on orders that would change at current prices without confirmation."""
+def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]:
+    """Return notes on orders that would change at current prices without confirmation;
+    `exits_only` restricts them to exits that would fire.
+    """
     portfolio, now = step.portfolio, orders_by_key(step.history.orders)
     waiting = [
         order
         for order in unconfirmed_orders(step)
-        if order.key in now and order.stage is not now[order.key].stage
+        if order.key in now
+        and order.stage is not now[order.key].stage
+        and (not exits_only or (order.is_exit and order.stage is OrderStage.FIRED))
     ]
     blocks = step.policy.confirm_blocks
     return [
