@@ -344,14 +344,11 @@ def _within_plan_cost(
     worth it. If pools are dropped for plan_cost, coarse tokens are also left unmoved, as long as
     that improves the result.
     """
-    market, best, dropped = _one_within_plan_cost(
-        problem, objective, goal, budget, min_trade, unmoved
-    )
+    terms = (problem, objective, goal, budget, min_trade)
+    market, best, dropped = _one_within_plan_cost(*terms, unmoved)
     if max((edge.offer.lost for edge in market.pool_edges), default=0.0) > COARSE_LOSS:
         with suppress(Refused):
-            _, settled, less = _one_within_plan_cost(
-                problem, objective, goal, budget, min_trade, unmoved, counts_units=False
-            )
+            _, settled, less = _one_within_plan_cost(*terms, unmoved, counts_units=False)
             if worth_of(market, objective, settled.draft) > worth_of(market, objective, best.draft):
                 best, dropped = settled, less
     for token, why in coarse_tokens(problem).items() if dropped else ():
@@ -359,9 +356,7 @@ def _within_plan_cost(
             continue
         left = {**unmoved, token: why}
         try:
-            other, settled, _ = _one_within_plan_cost(
-                problem, objective, goal, budget, min_trade, left
-            )
+            other, settled, _ = _one_within_plan_cost(*terms, left)
         except Refused:
             continue
         if worth_of(other, objective, settled.draft) > worth_of(market, objective, best.draft):

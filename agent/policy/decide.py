@@ -405,11 +405,10 @@ def _confirmed(
     whose review stays due. While an exit is not yet confirmed, nothing is rebalanced: what is
     bought of the asset now would be sold in the next cycle.
     """
-    if step.history.orders and (doubts := exits.unconfirmed_notes(step, exits_only=True)):
-        return _unconfirmed_hold(decision.reason, "; ".join(doubts)), False
-    if by_time:
-        return decision, reviewed
-    if not_yet := rules.unconfirmed_reason(step, prices, rules.trigger_signals):
+    not_yet = "" if by_time else rules.unconfirmed_reason(step, prices, rules.trigger_signals)
+    if not not_yet and step.history.orders:
+        not_yet = "; ".join(exits.unconfirmed_notes(step, exits_only=True))
+    if not_yet:
         return _unconfirmed_hold(decision.reason, not_yet), False
     return decision, reviewed
 
