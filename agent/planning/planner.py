@@ -210,9 +210,7 @@ __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
 
 
 COARSE_LOSS = 1e-4
-"""Fraction of the drift that a swap may lose to whole base units, above which the iteration is also
-run without that loss: its pools are then chosen by their prices alone.
-"""
+"""Least loss of a swap to whole units, per unit of drift, for a search that leaves it out."""
 TIGHTER = 6
 """Maximum number of times that a zone's bound on a swap's unit cost is tightened."""
 SHRINK = Fraction(19, 20)
@@ -340,9 +338,8 @@ def _within_plan_cost(
     unmoved: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
     """Return the best result of the iteration within plan_cost. Where swaps may lose COARSE_LOSS to
-    whole base units, the iteration is also run without that loss, which may cost a pool that is
-    worth it. If pools are dropped for plan_cost, coarse tokens are also left unmoved, as long as
-    that improves the result.
+    whole units, it is also run without that loss, which may cost a pool that is worth it. If pools
+    are dropped for plan_cost, coarse tokens are left unmoved while that improves the result.
     """
     terms = (problem, objective, goal, budget, min_trade)
     market, best, dropped = _one_within_plan_cost(*terms, unmoved)
