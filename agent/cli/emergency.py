@@ -315,8 +315,8 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
         console.print(made)
         for number, sale in enumerate(document["sales"]):
             repeated = {"futures"} if number else set()  # the account is the same in each sale
-            shown = {key: value for key, value in sale.items() if key not in repeated}
-            show_sale(console, shown, agent, verbose=verbose)
+            fresh = {key: value for key, value in sale.items() if key not in repeated}
+            show_sale(console, fresh, agent, verbose=verbose)
     show_sent(console, document)
     for line in document["left"] if document["state"] not in ("planned", "declined") else ():
         console.print(cell(f"stays in the wallet: {line}"))

@@ -26,6 +26,7 @@ from agent.model import (
     Rebalance,
     StepInput,
     Threshold,
+    Trigger,
 )
 from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
@@ -86,11 +87,12 @@ def test_the_other_side_of_the_band_confirms_nothing() -> None:
     assert isinstance(decide(priced(AWAY, [AWAY, 1_200, AWAY], 3)).decision, Hold)
 
 
-def test_while_a_stop_waits_for_its_blocks_nothing_is_bought_that_it_would_sell() -> None:
+@pytest.mark.parametrize("trigger", [Threshold(None, 1_000), Every(86_400)])
+def test_while_a_stop_waits_for_its_blocks_nothing_is_bought_that_it_would_sell(trigger: Trigger) -> None:
     """WETH is below its band at every block, and below its stop at the newest alone."""
 
     def stopped(before: int) -> Decision:
-        step = priced(1_390, [before] * 3, 3)
+        step = priced(1_390, [before] * 3, 3, trigger=trigger)
         wished = terms("WETH", OrderKind.STOP_LOSS, 1_400)
         high = price_of("WETH", FAIR)
         armed = ConditionalOrder(wished.token, wished.kind, OrderStage.ARMED, wished, 1, high, None, high)

@@ -58,5 +58,5 @@ def change_delegate(
         raise ConfigError(
             "futures.delegate: is missing", "set it to the address that may trade for the account"
         )
-    asked = MoveMargin(DelegateChange(delegate, is_allowed=not ends))
-    return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
+    change = MoveMargin(DelegateChange(delegate, is_allowed=not ends))
+    return agent.adjust_futures(change, send=send, confirm=confirm, progress=progress)

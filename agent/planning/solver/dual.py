@@ -167,15 +167,13 @@ class _BoxQp:
             part = self.matrix[every[:, None], every]
             solved = solve_positive_definite(part, -pull[every]).tolist()
         else:
-            held = [(i, place) for i, place in enumerate(there) if place]  # zeros have no effect
+            fixed = [(i, place) for i, place in enumerate(there) if place]  # zeros have no effect
             upper, last = [], free[::-1]
             for k, i in enumerate(free):
-                row, sum_held = self.rows[i], 0.0
-                for j, place in held:
-                    sum_held += row[j] * place
-                upper.append(
-                    [-(self.slopes[i] + sum_held), *[row[j] for j in last[: len(free) - k]]]
-                )
+                row, slope = self.rows[i], 0.0
+                for j, place in fixed:
+                    slope += row[j] * place
+                upper.append([-(self.slopes[i] + slope), *[row[j] for j in last[: len(free) - k]]])
             solved = solve_packed(upper)
         for i, place in zip(free, solved, strict=True):
             there[i] = place

@@ -160,8 +160,8 @@ def limit_remedy(step: StepInput) -> str:
     state, numeraire = step.history.cash, step.portfolio.numeraire
     if state is None or not (text := unused_text(step)):
         return ""
-    wanted = decimal_text(state.account.limit_raw + state.unused_raw, numeraire.decimals)
-    return f"{text}; to use it: trimtab edit --set portfolio.use_cash={wanted}"
+    whole = decimal_text(state.account.limit_raw + state.unused_raw, numeraire.decimals)
+    return f"{text}; to use it: trimtab edit --set portfolio.use_cash={whole}"
 
 
 # --- Unexplained increases above portfolio.max_live_value are excluded, and trading continues with
