@@ -184,11 +184,18 @@ def _open_futures(context: DecisionContext, result: DecisionResult) -> DecisionR
 
 
 def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
-    """Replace a rebalance whose plan the guards refused with a hold; exits continue."""
+    """Replace a rebalance whose plan the guards refused with a hold, and one while an exit waits
+    for its blocks: what is bought of the asset now would be sold in the next cycle. Exits continue.
+    """
     decision = result.decision
-    if not step.spot_held or not isinstance(decision, Rebalance) or decision.exit:
+    if not isinstance(decision, Rebalance) or decision.exit:
         return result
-    held = Hold(f"{decision.reason}; {step.spot_held}", result.next_s)
+    if step.spot_held:
+        held = Hold(f"{decision.reason}; {step.spot_held}", result.next_s)
+    elif step.history.orders and (waiting := exits.unconfirmed_notes(step, exits_only=True)):
+        held = _unconfirmed_hold(decision.reason, "; ".join(waiting))
+    else:
+        return result
     return replace(
         result, decision=held, reviewed=False, round=None, begins=None, is_netting_only=False
     )
@@ -402,12 +409,9 @@ def _confirmed(
     step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool
 ) -> tuple[Decision, bool]:
     """Return the rebalance if a schedule caused it or the preceding blocks confirm it; else a hold
-    whose review stays due. While an exit is not yet confirmed, nothing is rebalanced: what is
-    bought of the asset now would be sold in the next cycle.
+    whose review stays due.
     """
     not_yet = "" if by_time else rules.unconfirmed_reason(step, prices, rules.trigger_signals)
-    if not not_yet and step.history.orders:
-        not_yet = "; ".join(exits.unconfirmed_notes(step, exits_only=True))
     if not_yet:
         return _unconfirmed_hold(decision.reason, not_yet), False
     return decision, reviewed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -31,9 +31,10 @@ from agent.model import (
 from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.policy.triggers import rules
-from tests.support.builders import NOW_S, feed_round, history, step_input, token, v2_pool
+from tests.support.builders import NOW_S, brought_up, feed_round, history, split, step_input, strategy, token, v2_pool
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import causes, mentions
+from tests.unit.test_open_purchase import with_top_up
 
 WETH, USDC = token("WETH"), token("USDC")
 FAIR = 2_000
@@ -87,21 +88,38 @@ def test_the_other_side_of_the_band_confirms_nothing() -> None:
     assert isinstance(decide(priced(AWAY, [AWAY, 1_200, AWAY], 3)).decision, Hold)
 
 
-@pytest.mark.parametrize("trigger", [Threshold(None, 1_000), Every(86_400)])
-def test_while_a_stop_waits_for_its_blocks_nothing_is_bought_that_it_would_sell(trigger: Trigger) -> None:
+def shared(step: StepInput) -> StepInput:
+    """Two strategies with half of the wallet each, both WETH and USDC alike."""
+    half = {"WETH": 5_000, "USDC": 5_000}
+    return brought_up(replace(step, split=split(strategy("calm", 5_000, half), strategy("bold", 5_000, half))))
+
+
+@pytest.mark.parametrize(
+    ("trigger", "changed"),
+    [
+        pytest.param(Threshold(None, 1_000), lambda step: step, id="band"),
+        pytest.param(Every(86_400), lambda step: step, id="schedule"),
+        pytest.param(Every(10**9), lambda step: with_top_up(step, 400, 100), id="open purchase"),
+        pytest.param(Every(10**9), shared, id="strategies"),
+    ],
+)
+def test_while_a_stop_waits_for_its_blocks_nothing_is_bought_that_it_would_sell(
+    trigger: Trigger, changed: Callable[[StepInput], StepInput]
+) -> None:
     """WETH is below its band at every block, and below its stop at the newest alone."""
 
-    def stopped(before: int) -> Decision:
-        step = priced(1_390, [before] * 3, 3, trigger=trigger)
-        wished = terms("WETH", OrderKind.STOP_LOSS, 1_400)
+    def stopped(before: int, level: int = 1_400) -> Decision:
+        step = changed(priced(1_390, [before] * 3, 3, trigger=trigger))
+        wished = terms("WETH", OrderKind.STOP_LOSS, level)
         high = price_of("WETH", FAIR)
         armed = ConditionalOrder(wished.token, wished.kind, OrderStage.ARMED, wished, 1, high, None, high)
         portfolio = replace(step.portfolio, orders=OrdersConfig((wished,)))
         return decide(apply_orders(replace(step, portfolio=portfolio, history=replace(step.history, orders=(armed,))))).decision
 
-    held, sold = stopped(1_450), stopped(1_390)
+    held, sold, bought = stopped(1_450), stopped(1_390), stopped(1_450, level=1_000)
     assert isinstance(held, Hold) and mentions(held.reason, "stop_loss", "would be fired", "3 blocks do not confirm it")
     assert isinstance(sold, Rebalance) and sold.exit
+    assert isinstance(bought, Rebalance) and not bought.exit, "without the stop it would have been bought"
 
 
 def test_blocks_that_were_not_read_or_lack_a_price_confirm_nothing() -> None:

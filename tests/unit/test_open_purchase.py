@@ -46,9 +46,8 @@ TARGETS = {"WETH": 5_000, "WBTC": 2_500, "USDC": 2_500}
 PRICES = {"WBTC": 60_000}
 
 
-def topped_up(values: dict[str, int], came_usd: int, sold_usd: int, due_s: int = 0, **limits: Any) -> StepInput:
-    """A top-up of `came_usd`, of which one part of `sold_usd` was invested; the next is due `due_s` from now."""
-    step = with_limits(step_input(TARGETS, values, PRICES, depth=DEEP), first_purchase_s=600, **limits)
+def with_top_up(step: StepInput, came_usd: int, sold_usd: int, due_s: int = 0) -> StepInput:
+    """The step with a top-up of `came_usd`, of which one part of `sold_usd` was invested; the next is due `due_s` from now."""
     home = token("USDC").address
     campaign = GradualExecution(
         pace=ExecutionPace(ExecutionStyle.ROUNDS, 2, 600),
@@ -71,6 +70,12 @@ def topped_up(values: dict[str, int], came_usd: int, sold_usd: int, due_s: int =
         "7a", campaign, 1, Fraction(sold_usd * MILLION), Fraction(0), NOW_S + due_s, campaign.first, ((home, sold_usd * MILLION),)
     )
     return replace(step, history=replace(step.history, campaign=under, last_rebalance_s=1))
+
+
+def topped_up(values: dict[str, int], came_usd: int, sold_usd: int, due_s: int = 0, **limits: Any) -> StepInput:
+    """A portfolio of these values with such a top-up."""
+    step = with_limits(step_input(TARGETS, values, PRICES, depth=DEEP), first_purchase_s=600, **limits)
+    return with_top_up(step, came_usd, sold_usd, due_s)
 
 
 def look(step: StepInput) -> StepOutcome:
