@@ -131,7 +131,7 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         )
     elif overweight := bands.overweight_assets(outcome.decided.drifts):
         named = "; ".join(
-            f"{portfolio.token(drift.token).label} is {format_percent(drift.share)} of the"
+            f"{portfolio.token(drift.token).label} is {drift.percent} of the"
             f" portfolio, limits.max_weight {(drift.max_bps or 0) / 100:g} %"
             for drift in overweight
         )
@@ -226,7 +226,7 @@ def _format_band(asset: AssetBand, portfolio: Portfolio, nets: Mapping[str, Frac
     drift, numeraire = asset.drift, portfolio.numeraire
     token = portfolio.token(drift.token)
     text = (
-        f"{token.label} is {asset.side} its band: {format_percent(drift.share)} of the portfolio,"
+        f"{token.label} is {asset.side} its band: {drift.percent} of the portfolio,"
         f" band {format_band(drift)}, price"
         f" {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
     )

@@ -13,6 +13,7 @@ from agent.model.liquidity import LpAction
 from agent.model.market import ScreenedToken
 from agent.model.portfolio import Destination, ExecutionPace, SlicingComparison, TradeSide
 from agent.model.triggers import RiskCostTradeoff, Threshold, TrackingRisk
+from agent.units import BPS, format_percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class AssetDrift:
     own_band: Threshold | None = None
     max_bps: int | None = None
     margin_raw: int = 0
+
+    @property
+    def percent(self) -> str:
+        """The weight as a reason, an alert or a table shows it: weights add up to 100.00 %."""
+        return format_percent(Fraction(self.weight_bps, BPS))
 
     @property
     def locked_raw(self) -> int:

@@ -25,7 +25,7 @@ from agent.model import (
 from agent.policy import native_coin
 from agent.policy.futures.exposure import weighed_margin
 from agent.policy.liquidity import valuation
-from agent.units import BPS, Price, Value, format_percent, largest_remainder
+from agent.units import BPS, Price, Value, largest_remainder
 
 # --- Width of the band around a target: the trigger's widths, an asset's own widths, the narrower
 # of several.
@@ -188,7 +188,7 @@ def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
 def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Return a message for each asset above limits.max_weight."""
     return tuple(
-        f"{drift.symbol} is {format_percent(drift.share)} of the portfolio, above"
+        f"{drift.symbol} is {drift.percent} of the portfolio, above"
         f" limits.max_weight of {drift.max_bps / 100:g} %: it is not bought, "
         "and it is reduced if that is worth its cost"
         for drift in drifts

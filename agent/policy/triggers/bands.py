@@ -200,9 +200,13 @@ def _beyond(drift: AssetDrift) -> str:
     edge_bps, side = drift.band_low_bps, "below"
     if _is_above(drift):
         edge_bps, side = drift.band_high_bps, "above"
-    share = format_percent(drift.share)
-    distance = format_points(drift.share - edge_bps / BPS)
-    return f"{drift.symbol} at {share} is {distance} {side} its band {format_band(drift)}"
+    distance = _points_to(drift, edge_bps)
+    return f"{drift.symbol} at {drift.percent} is {distance} {side} its band {format_band(drift)}"
+
+
+def _points_to(drift: AssetDrift, bps: Fraction) -> str:
+    """Format the distance of the weight as it is shown; if that is zero, the exact distance."""
+    return format_points((drift.weight_bps - bps) / BPS or drift.share - bps / BPS)
 
 
 def inside_text(drifts: Sequence[AssetDrift]) -> str:
@@ -220,12 +224,12 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
     gap_bps, index = min(gaps)
     drift = drifts[index]
     price, high_price = alert_prices(drifts)[drift.token]
-    edge, move = "lower", "falls"
-    if drift.share * BPS - drift.band_low_bps != gap_bps:
-        price, edge, move = high_price, "upper", "rises"
+    edge_bps, edge, move = drift.band_low_bps, "lower", "falls"
+    if drift.share * BPS - edge_bps != gap_bps:
+        price, edge_bps, edge, move = high_price, drift.band_high_bps, "upper", "rises"
     text = (
-        f"all within their bands; closest is {drift.symbol} at {format_percent(drift.share)},"
-        f" {format_points(gap_bps / BPS)} from the {edge} edge of {format_band(drift)}"
+        f"all within their bands; closest is {drift.symbol} at {drift.percent},"
+        f" {_points_to(drift, edge_bps)} from the {edge} edge of {format_band(drift)}"
     )
     if price is None:
         return text
@@ -242,8 +246,8 @@ def furthest_text(drifts: Sequence[AssetDrift]) -> str:
     side = "above" if away > 0 else "below"
     target = format_percent(Fraction(drift.target_bps, BPS))
     return (
-        f"furthest from target is {drift.symbol} at {format_percent(drift.share)},"
-        f" {format_points(away)} {side} {target}"
+        f"furthest from target is {drift.symbol} at {drift.percent},"
+        f" {_points_to(drift, Fraction(drift.target_bps))} {side} {target}"
     )
 
 
@@ -282,7 +286,7 @@ def apply_max_weight(
     if answer.fired or not must_reduce_weight(step, drifts):
         return answer
     message = "; ".join(
-        f"{one.symbol} at {format_percent(one.share)} is above limits.max_weight of"
+        f"{one.symbol} at {one.percent} is above limits.max_weight of"
         f" {(one.max_bps or 0) / 100:g} %"
         for one in overweight_assets(drifts)
     )

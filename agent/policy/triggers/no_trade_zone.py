@@ -48,7 +48,6 @@ from agent.units import (
     ceil_int,
     decimal_text,
     format_duration,
-    format_percent,
     value_text,
 )
 
@@ -203,7 +202,7 @@ def zone_result(found: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     reason = (
         f"within the no-trade zone: the next unit {exchange} would save {_bps(pair.saves)} of risk"
         f" and cost at least {_bps(pair.costs)}; {furthest.symbol} at"
-        f" {format_percent(furthest.share)} is moved beyond {bands.format_band(furthest)}"
+        f" {furthest.percent} is moved beyond {bands.format_band(furthest)}"
     )
     return TriggerResult(False, reason, None)
 
