@@ -95,6 +95,19 @@ def replace_pool_addresses(text: str, names: Mapping[str, str], *, addresses: bo
     return _POOL.sub(name, text)
 
 
+def off_target(outcome: StepOutcome) -> list[str]:
+    """Return why assets stay off target after the plan of an outcome, one text for each."""
+    if outcome.plan is None:
+        return []
+    step, names = outcome.step_input, pool_names(outcome.step_input)
+    assets = {asset.token.label for asset in step.portfolio.assets}
+    return [
+        f"{item.what} stays {replace_pool_addresses(item.why, names)}"
+        for item in outcome.plan.skipped
+        if item.what in assets
+    ]
+
+
 # --- Visibility of a transaction before it is mined, and the largest sandwich loss.
 
 

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from agent import wiring
-from agent.app import alert_channels, alerting
+from agent.app import alert_channels, alerting, describe
 from agent.app.agent import Agent
 from agent.app.controls.messages import control_alerts, control_note
 from agent.app.cycles import READING_STAGE
@@ -121,6 +121,7 @@ def log_lines(
         orders=unconfirmed_notes(found.step_input),
         worst_drift_bps=max((abs(bps) for bps in drifts.values()), default=0),
         refused_by=[verdict.guard for verdict in found.verdicts if not verdict.passed],
+        off_target=describe.off_target(found) if found.kind is OutcomeKind.DONE else [],
         took_s=round(took_s, 3),
     )
     return [("look", fields)] + [

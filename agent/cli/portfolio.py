@@ -292,6 +292,8 @@ def show_outcome(
             plan_tables.show_sent(out, document, decimals)
         if kind in ("done", "failed", "declined"):
             say(f"{kind}: {document['reason']}")
+            if kind == "done":
+                plan_tables.show_off_target(out, document)
         elif kind == "planned":
             if (exposed := document.get("sandwich")) is not None and exposed["public"]:
                 unit = document["numeraire"]
@@ -374,6 +376,7 @@ FAR_BPS = 2_000
 """Distance of a limit from the market beyond which a confirmation is needed, since the price may be
 inverted.
 """
+FILLED_BY = "Only trimtab run --send fills open limit orders; trimtab rebalance does not."
 
 
 @command(Heading.TRADE, 40)
@@ -385,7 +388,9 @@ def limit(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Lists limit orders (trimtab swap --limit) and gradual executions."""
+    """Lists limit orders (trimtab swap --limit) and gradual executions. Only trimtab run --send
+    fills a limit order.
+    """
     from agent import app as api
 
     if cancel is not None:
@@ -422,6 +427,8 @@ def place_limit_order(
                 say(
                     f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip()
                 )
+                if order.state == "open":
+                    say(FILLED_BY)
     if order.state in ("filled", "open") and outcome.kind.value not in ("declined", "failed"):
         return EXIT_OK
     return code or EXIT_REFUSED
@@ -465,4 +472,6 @@ def _show(document: WaitingDocument) -> None:
             cell(f"{item['state']} {item['why']}".rstrip()),
         )
     out.print(made)
+    if any(item["state"] == "open" for item in document["orders"]):
+        say(FILLED_BY)
     out.print(plan_tables.executions_table(document["corrections"]))

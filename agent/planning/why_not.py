@@ -14,8 +14,8 @@ from agent.model import Pool, StepInput
 from agent.planning.gas import approval_count
 from agent.planning.problem import Problem
 from agent.planning.solver.search import COARSE
-from agent.policy.minimum import APPROVAL_GAS, LEG_GAS, format_money
-from agent.units import BPS, PIPS, Value, floor_int
+from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
+from agent.units import BPS, PIPS, Value, floor_int, value_text
 
 ALLOWED = "plan_cost allows"
 """Phrase of every reason that compares a cost with its limit."""
@@ -43,7 +43,8 @@ def cost_reason(
     step: StepInput, problem: Problem, token: str, value: Value, sells: bool, others: Sequence[str]
 ) -> str:
     """Return what limits.plan_cost allows for moving `value` of a token, sold for or bought with one
-    of `others`, and what it costs, in whole coins of the numeraire; empty if no route is known, or if the cheapest alone would be
+    of `others`, and what it costs, in whole coins of the numeraire, with the digits in which the
+    cost is above the limit; empty if no route is known, or if the cheapest alone would be
     allowed.
     """
     limit_bps = problem.plan_cost_bps
@@ -61,10 +62,15 @@ def cost_reason(
         ("second hop", cheapest.second_hop),
         ("impact", cheapest.impact),
     )
-    unit = step.portfolio.numeraire.label
-    amounts = {name: format_money(step, part).removesuffix(f" {unit}") for name, part in parts}
-    sums = " + ".join(f"{name} {text}" for name, text in amounts.items() if float(text) > 0)
-    return f"{ALLOWED} {format_money(step, most).removesuffix(f' {unit}')}; {sums}"
+    decimals, places = step.portfolio.numeraire.decimals, 2
+
+    def text(part: Value) -> str:
+        return value_text(part, decimals, places)
+
+    while places < decimals and sum(float(text(part)) for _, part in parts) <= float(text(most)):
+        places += 1
+    sums = " + ".join(f"{name} {text(part)}" for name, part in parts if float(text(part)) > 0)
+    return f"{ALLOWED} {text(most)}; {sums}"
 
 
 def _routes(

@@ -49,8 +49,12 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
     listed = run("limit", "--json").json
     (order,) = listed["orders"]
     assert mentions(order["what"], "1 WETH", "3100 USDC")
-    assert mentions(run("limit").out, "1 WETH", "3100 USDC")
+    told = run("limit").out
+    assert mentions(told, "1 WETH", "3100 USDC")
+    assert " ".join(told.split()).count("Only trimtab run --send fills open limit orders") == 1
+    assert "Only trimtab run --send" in " ".join(run("limit", "--help").out.split())
     assert run("limit", "--cancel", order["id"]).code == 0
+    assert "trimtab run --send" not in run("limit").out
     assert run("limit", "--json").json["orders"][0]["state"] == "cancelled"
     again = run("limit", "--cancel", order["id"], "--json")
     assert (again.code, again.error["kind"]) == (2, "ConfigError")

@@ -7,8 +7,11 @@ from fractions import Fraction
 
 import pytest
 
+from agent.app import describe
 from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
+from agent.cli.options import PrintStyle
+from agent.cli.portfolio import show_outcome
 from agent.errors import EXIT_OK, EXPLAINED_EXITS, Refused
 from agent.execution import evaluation
 from agent.execution.step_context import REVIEW_DONE_KINDS, OutcomeKind
@@ -16,6 +19,7 @@ from agent.model import AlertKind, Every, Hold, StepInput, Threshold
 from agent.planning import planner, proposals
 from agent.planning.problem import build_problem
 from agent.planning.why_not import cost_reason
+from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.reference import reference_prices
 from tests.support.builders import GWEI, step_input, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.planning_worlds import DEEP, USDC, WBTC, WETH, goal, two, without_gas
@@ -115,3 +119,31 @@ def test_a_fee_of_plan_cost_is_not_worth_it_and_a_pool_that_is_off_stays_a_refus
     with pytest.raises(planner.NothingPlanned) as nothing:
         planner.plan(step, goal(step))
     assert nothing.value.kept_by == ("limits.plan_cost" if fee_alone else "")
+
+
+def test_an_asset_that_a_rebalance_leaves_off_target_is_named_once_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """WETH is bought; WBTC, about 20 dollars off, is not worth its gas."""
+    pools = [v2_pool(WETH, USDC, 2_000, DEEP), v3_pool(WBTC, USDC, 60_000, DEEP, 3_000)]
+    values = {"WETH": 3_000, "WBTC": 2_980, "USDC": 4_020}
+    step = with_limits(step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, values, pools=pools), plan_cost_bps=50)
+    planned = evaluation.evaluate_input(step, proposals.rebalance, None)
+    done = replace(planned, kind=OutcomeKind.DONE)
+    assert planned.kind is OutcomeKind.PLANNED, planned.reason
+    why, _ = describe.off_target(done)  # the other line is of the dollars that would pay for it
+    assert why.startswith("WBTC stays ") and " USDC off target: plan_cost allows " in why and "; gas " in why, why
+    show_outcome(done, None, PrintStyle(as_json=False, verbose=False), sent=True)
+    shown_lines = " ".join(capsys.readouterr().out.split())
+    assert shown_lines.count("WBTC stays") == shown_lines.count(why) == 1
+    show_outcome(planned, None, PrintStyle(as_json=False, verbose=False), sent=False)
+    assert " ".join(capsys.readouterr().out.split()).count(why) == 1
+
+
+@pytest.mark.parametrize("value", [Fraction("13.58"), Fraction("0.4"), Fraction(40)])
+def test_a_cost_just_above_its_limit_is_shown_with_the_digits_in_which_it_is_above(value: Fraction) -> None:
+    """A fee of 30 bps and gas of a little more than 20 bps of the value: both sides were 0.07."""
+    step = with_limits(two(5_500, 4_500, [v2_pool(WETH, USDC, 2_000, DEEP)]), plan_cost_bps=50)
+    problem = build_problem(step, reference_prices(step))
+    money, units = value * 10**6, LEG_GAS + APPROVAL_GAS
+    problem = replace(problem, gas_unit_value=money * Fraction("0.0020001") / units)
+    limit, costs = cost_reason(step, problem, WETH.address, money, True, [USDC.address]).removeprefix("plan_cost allows ").split("; ")
+    assert sum(Fraction(part.rsplit(" ", 1)[1]) for part in costs.split(" + ")) > Fraction(limit)

@@ -99,8 +99,6 @@ def _summary(console: Console, document: Document, more: str) -> None:
     """Print cost, worst case and weights in one line each, failed guards and the number of omitted
     details; of a plan that is not refused, also why each asset stays off target.
     """
-    from agent.app.describe import replace_pool_addresses
-
     unit = document["numeraire"]
     if document["legs"] or document["actions"]:
         parts = ", ".join(
@@ -137,10 +135,8 @@ def _summary(console: Console, document: Document, more: str) -> None:
         console.print(cell(f"Taxable gain: {_gain(tax, tax['currency'])}, by {tax['method']}"))
     if document.get("campaign") is not None:
         console.print(cell(format_execution(document["campaign"], unit)))
-    for item in document["skipped"] if document["outcome"] != "refused" else ():
-        if item["what"] in document["weights_after_bps"]:  # an asset
-            why = replace_pool_addresses(item["why"], document["pools"])
-            console.print(cell(f"{item['what']} stays {why}", "yellow"))
+    if document["outcome"] != "refused":
+        show_off_target(console, document)
     failed = [item for item in document["verdicts"] if not item["passed"]]
     if failed:
         console.print(verdicts(failed, document["pools"]))
@@ -152,6 +148,16 @@ def _summary(console: Console, document: Document, more: str) -> None:
         if document["skipped"]:
             message += f"; {len(document['skipped'])} pools or assets skipped"
         console.print(cell(f"{message} (details: {more})", "bold red" if failed else ""))
+
+
+def show_off_target(console: Console, document: Document) -> None:
+    """Print one line for each asset that a plan leaves off target, with the reason."""
+    from agent.app.describe import replace_pool_addresses
+
+    for item in document["skipped"]:
+        if item["what"] in document["weights_after_bps"]:  # an asset
+            why = replace_pool_addresses(item["why"], document["pools"])
+            console.print(cell(f"{item['what']} stays {why}", "yellow"))
 
 
 def _details(console: Console, document: Document) -> None:
