@@ -24,6 +24,10 @@ from agent.cli.options import (
 )
 from agent.units import decimal_text
 
+GAS_LOTS = (
+    "Realised gains, unlike profit, include gas money: it shares lots with the wrapped coin, oldest"
+    " first."
+)
 group = command_group(Heading.DATA, 70, "books", "The double-entry ledger: check, list, restart.")
 
 
@@ -228,17 +232,7 @@ def show_pnl(console: Console, document: Document) -> None:
     )
     for one in document["periods"]:
         _show_period_notes(console, one, unit)
-    if (tax := document["tax"]) is not None and tax["years"]:
-        years = ", ".join(f"{year} {gain_or_loss(gain)}" for year, gain in tax["years"].items())
-        limit = ""
-        if tax["year_limit"] is not None:
-            limit = f"; at most {tax['year_limit']} a year"
-        say(f"Realised by {tax['method']} in {tax['currency']}: {years}{limit}.")
-    if tax is not None and (futures := tax.get("futures")):
-        years = ", ".join(f"{year} {gain_or_loss(result)}" for year, result in futures.items())
-        say(f"Futures, apart from these gains, in {tax['currency']}: {years}; {FUTURES_TAX}.")
-    if tax is not None and tax["old_rate"]:
-        console.print(cell(tax["old_rate"], "yellow"))
+    _show_taxes(console, document)
     if uncertain := document.get("uncertain"):
         console.print(cell(f"Uncertain: {uncertain}.", "yellow"))
     if document["unpriced"]:
@@ -248,6 +242,23 @@ def show_pnl(console: Console, document: Document) -> None:
                 "yellow",
             )
         )
+
+
+def _show_taxes(console: Console, document: Document) -> None:
+    """Print the realised gains by year, and what they count."""
+    if (tax := document["tax"]) is not None and tax["years"]:
+        years = ", ".join(f"{year} {gain_or_loss(gain)}" for year, gain in tax["years"].items())
+        limit = ""
+        if tax["year_limit"] is not None:
+            limit = f"; at most {tax['year_limit']} a year"
+        say(f"Realised by {tax['method']} in {tax['currency']}: {years}{limit}.")
+    if document["gas_money"] != "0" and any(float(one["realised"]) for one in document["periods"]):
+        say(GAS_LOTS)
+    if tax is not None and (futures := tax.get("futures")):
+        years = ", ".join(f"{year} {gain_or_loss(result)}" for year, result in futures.items())
+        say(f"Futures, apart from these gains, in {tax['currency']}: {years}; {FUTURES_TAX}.")
+    if tax is not None and tax["old_rate"]:
+        console.print(cell(tax["old_rate"], "yellow"))
 
 
 def _show_period_notes(console: Console, one: Document, unit: str) -> None:
@@ -387,6 +398,8 @@ def show_lots(console: Console, document: Document) -> None:
         )
     if document["year"] is not None:
         say(f"Realised in {document['year']} so far: {gain_or_loss(document['realised'])} {unit}.")
+        if gas is not None and float(document["realised"]):
+            say(GAS_LOTS)
     for asset in document["assets"]:
         if asset["unmatched"] != "0":
             say(

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from agent import artifacts
 from agent.errors import printable_text
-from agent.units import decimal_text, spell_durations
+from agent.units import decimal_text, gain_text, spell_durations
 from agent.web.reading import Documents
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def format_figure(value: Any, form: str) -> str:
     """Format a value: `money` and `amount` of a decimal string, `percent` and `points` of bps, `ratio`
     and (with 4 decimals) `rate` of a share, `number`, `text`, `time` of an ISO time in UTC, `coins:6` of
     base units with 6 decimals.
-    With a `+` at the end a positive value has its sign.
+    With a `+` at the end a positive value has its sign; a loss in `money+` is rounded up in size.
     """
     if value is None:
         return NONE
@@ -70,7 +70,8 @@ def format_figure(value: Any, form: str) -> str:
         )
         negative = share < 0
     else:
-        text = _decimal(str(value).lstrip("-"), kind)
+        plain = gain_text(str(value)) if form == "money+" else str(value)
+        text = _decimal(plain.lstrip("-"), kind)
         negative = str(value).startswith("-")
     if not any(digit in "123456789" for digit in text):
         return text

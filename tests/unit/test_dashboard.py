@@ -19,9 +19,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+from agent.cli.display.tables import gain_or_loss
 from agent.errors import ConfigError, TrimtabError
 from agent.hosts import host_name
-from agent.web.pages import format_figure, short_move
+from agent.web.pages import MINUS, format_figure, short_move
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
@@ -44,7 +45,8 @@ def served() -> Iterator[Served]:
 @pytest.mark.parametrize(
     ("value", "form", "shown"),
     [
-        ("12345.6789", "money", "12,345.67"), ("-0.001", "money+", "0.00"), ("5", "money+", "+5.00"), ("-5.5", "money+", "−5.50"),
+        ("12345.6789", "money", "12,345.67"), ("-0.001", "money+", "−0.01"), ("5", "money+", "+5.00"), ("-5.5", "money+", "−5.50"),
+        ("-93.681", "money+", "−93.69"), ("-0.001", "money", "0.00"),
         ("0.000123456789", "amount", "0.000123456"), ("75000", "amount", "75,000"), (1234, "percent", "12.34 %"),
         (118, "points+", "+1.18 points"),
         (-1, "percent+", "−0.01 %"), ("0.5", "ratio", "50.00 %"), (None, "money", "–"), ("1500000", "coins:6", "1.5"),
@@ -52,8 +54,24 @@ def served() -> Iterator[Served]:
         ("2026-11-23T02:18:39Z", "time", "2026-11-23 02:18:39"),
     ],
 )  # fmt: skip
-def test_figures_are_cut_and_never_rounded(value: Any, form: str, shown: str) -> None:
+def test_figures_are_cut_and_only_losses_are_rounded_up_in_size(value: Any, form: str, shown: str) -> None:
     assert format_figure(value, form) == shown
+
+
+@pytest.mark.parametrize("text", ["-93.681", "-0.001", "-5.5", "93.689", "0", "-1234567.891"])
+def test_a_gain_is_the_same_figure_on_the_page_and_in_the_terminal(text: str) -> None:
+    assert format_figure(text, "money+").removeprefix("+").replace(MINUS, "-") == gain_or_loss(text)
+
+
+def test_pages_say_what_is_not_booked_yet_and_that_gains_include_gas_money(served: Served) -> None:
+    documents = served.board.documents
+    documents["lots"] |= {"gas_money": documents["lots"]["assets"][0], "not_final": 2}
+    documents["pnl"]["all"]["not_final"] = 2
+    for page, words in (("/assets", ("gas money included: it shares lots",)), ("/", ())):
+        text = served.ask(page)[2].decode()
+        assert [text.count(part) for part in ("Not booked yet", *words)] == [1] * (1 + len(words))
+    documents["lots"] |= {"gas_money": None, "not_final": 0}
+    assert not any(part in served.ask("/assets")[2].decode() for part in ("Not booked yet", "gas money included"))
 
 
 def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:

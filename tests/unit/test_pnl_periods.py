@@ -17,6 +17,8 @@ from agent.accounting.entries import OPENING, TRADING, WALLET, EntryPrices, Sett
 from agent.accounting.export import TokenNames
 from agent.app.documents.records import LotsDocument
 from agent.app.records import ledger
+from agent.cli import ledger as commands
+from agent.cli.display.terminal import out
 from agent.model import Entry, EntryKind, Posting, Receipt, Valuation, ValuedHolding
 from agent.units import NATIVE
 from tests.cli.documents import misfits
@@ -85,6 +87,25 @@ def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
     told = ledger.lots_document(replace(found, coin="0x" + "11" * 20))
     assert [one["symbol"] for one in told["assets"]] == ["USDC", "WETH"]
     assert told["gas_money"] is not None and told["gas_money"]["amount"] == "1000"
+
+
+def test_a_sale_that_takes_the_lots_of_gas_money_is_explained_beside_its_gain(capsys: pytest.CaptureFixture[str]) -> None:
+    """2 WETH at 100 and 1,000 coins of gas money; 1 more at 80. All 3 are sold at 50: the lots sold cost 100 each, so 20 more are lost
+    than the portfolio lost, and gas money keeps the lot at 80.
+    """
+    bought, sold = _exchanged("a", 2, _at(1, 10), COIN, -80 * DOLLAR), _exchanged("b", 3, _at(2, 1), -3 * COIN, 150 * DOLLAR)
+    valued = (_with_gas(1, _at(1, 1), 2, 200, 100), _with_gas(2, _at(1, 10), 3, 120, 80), _with_gas(3, _at(2, 1), 0, 270, 50))
+    found = _ledger((_opened(1_000), bought, sold), valued)
+    profit, lots = ledger.newest_pnl(found, ("all",))["all"], ledger.lots_document(found)
+    (whole,) = profit["periods"]
+    assert (whole["profit"], whole["realised"], profit["unrealised"]) == ("-130", "-150", "0")
+    assert lots["gas_money"] is not None and lots["gas_money"]["cost"] == "99980"
+    for show, document in ((commands.show_pnl, profit), (commands.show_lots, lots)):
+        show(out, document)
+        words = " ".join(capsys.readouterr().out.split())
+        assert words.count("Realised gains, unlike profit, include gas money") == 1
+    commands.show_lots(out, {**lots, "gas_money": None})
+    assert "include gas money" not in capsys.readouterr().out
 
 
 def _ledger(entries: tuple[Entry, ...], valuations: tuple[Valuation, ...]) -> ledger.LedgerData:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_FLOOR, Decimal
 from typing import ClassVar
 
 from rich import box
@@ -25,7 +24,7 @@ from agent.cli.display.terminal import (
     printable,
     say,
 )
-from agent.units import decimal_text
+from agent.units import decimal_text, gain_text
 
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
 STATE_STYLES = {
@@ -233,9 +232,7 @@ def money(text: str) -> str:
 
 def gain_or_loss(text: str) -> str:
     """Format a profit like `money`, rounded down: a loss is rounded up in size."""
-    if text.startswith("-"):
-        text = f"{Decimal(text).quantize(Decimal('0.01'), ROUND_FLOOR):f}"
-    return money(text)
+    return money(gain_text(text))
 
 
 def brief(text: str) -> str:
