@@ -159,6 +159,9 @@ def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: L
         now = status(agent.status())
     found, lots = api.pnl(life.loaded.path), api.tax_lots(life.loaded.path)
     assert found["until"] == lots["valued"] == found["periods"][0]["to"] > format_utc(recorded.chain_s)
+    present, before = api.history(life.loaded.path, 2)["values"]
+    assert (present["value"], before["block"]) == (found["value"], recorded.block), "charts end at the value above them"
+    assert present["weights_bps"] == {one["symbol"]: one["weight_bps"] for one in now["holdings"]}
     assert float(found["value"]) == pytest.approx(float(now["total_value"]), abs=1e-5)
     assert sum(float(one["value"] or 0) for one in lots["assets"]) == pytest.approx(float(found["value"]), abs=1e-5)
     assert sum(float(one["unrealised"] or 0) for one in lots["assets"]) == pytest.approx(float(found["unrealised"]), abs=1e-5)

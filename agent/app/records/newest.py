@@ -17,12 +17,16 @@ def recorded_valuations(store: Store, step: StepInput | None) -> tuple[Valuation
     are of the newest cycle although valuations are recorded once an hour.
     """
     recorded = store.valuations.between()
-    if not recorded or step is None or step.snapshot.head.number <= recorded[-1].block:
-        return recorded
+    newest = None if not recorded else later_valuation(store, step, recorded[-1])
+    return recorded if newest is None else (*recorded, newest)
+
+
+def later_valuation(store: Store, step: StepInput | None, last: Valuation) -> Valuation | None:
+    """Return the valuation of a step; None if it is not later than `last`."""
+    if step is None or step.snapshot.head.number <= last.block:
+        return None
     newest = valuation_of_step(store, step)
-    if newest is None or newest.chain_s < recorded[-1].chain_s:
-        return recorded
-    return (*recorded, newest)
+    return None if newest is None or newest.chain_s < last.chain_s else newest
 
 
 def newest_step_input(store: Store) -> StepInput | None:

@@ -32,6 +32,7 @@ from agent.app.records.executions import (
     leg_documents,
     leg_words,
 )
+from agent.app.records.newest import later_valuation, newest_step_input
 from agent.config.load import ConfigSource, LoadedConfig, load_config, store_file_unchecked
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind
@@ -122,10 +123,16 @@ class StepCosts:
         return execution_document(found, entries, self._names.numeraire.decimals)
 
     def values(self, limit: int) -> list[ValuationDocument]:
-        """Return the newest valuations, newest first: managed value, and weight of each token."""
+        """Return the newest valuations, newest first, that of the newest step included: managed
+        value, and weight of each token.
+        """
         if self._names is None:
             return []
-        names = self._names
+        names, valued = self._names, self._store.valuations.newest(limit)
+        if valued:
+            step = newest_step_input(self._store)
+            later = later_valuation(self._store, step, valued[0])
+            valued = valued if later is None else (later, *valued)[:limit]
         return [
             {
                 "time": utc_of_sheets(found.chain_s),
@@ -135,7 +142,7 @@ class StepCosts:
                     names.label(token): bps for token, bps in weights_bps(found).items()
                 },
             }
-            for found in self._store.valuations.newest(limit)
+            for found in valued
         ]
 
 
