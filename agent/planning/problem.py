@@ -25,6 +25,7 @@ from agent.planning.gas import (
     wrapped_native_of,
 )
 from agent.planning.pool_curves import (
+    WHOLE_UNITS,
     ChargedCurves,
     CurveStack,
     TradeCurves,
@@ -178,6 +179,10 @@ class Problem:
     def total(self) -> Value:
         """Total counted value."""
         return sum((node.value for node in self.nodes), Fraction(0))
+
+    def has_few_units(self, position: int) -> bool:
+        """True if the portfolio is worth at most WHOLE_UNITS base units of a token."""
+        return self.total <= WHOLE_UNITS * self.nodes[position].price
 
     def with_pools_between(self, tokens: Collection[str]) -> Problem:
         """Return the problem restricted to pools whose tokens are both among these."""

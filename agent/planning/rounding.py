@@ -185,6 +185,8 @@ class RouteSimulator:
         self.problem, self.exact = problem, exact
         self.now: dict[str, Pool] = dict(problem.pools)
         self.draft = PlanDraft()
+        self.later: dict[str, int] = {}
+        """Base units that the routes after this one want, by token sold."""
         self._room: dict[tuple[str, str], int] = {}
         self._spent: dict[tuple[str, str], int] = {}
 
@@ -285,11 +287,24 @@ class RouteSimulator:
                     less = middle
             if not (
                 whole
-                and token in problem.leaving
+                and self._empties(token, tokens, trial)
                 and (trial.amounts[at] - enough) * WHOLE <= trial.amounts[at]
             ):
                 trial = least
         return trial
+
+    def _empties(self, token: str, tokens: Sequence[str], trial: _RouteTrial) -> bool:
+        """True if a token has a target of zero and, where the route has a coarse token, this trial
+        and the routes that follow leave nothing of it.
+        """
+        problem = self.problem
+        if token not in problem.leaving:
+            return False
+        if not any(problem.has_few_units(problem.position[run.token_out]) for run in trial.runs):
+            return True
+        amount = sum(raw for raw, of in zip(trial.amounts, tokens, strict=True) if of == token)
+        rest = self.spendable(token) - amount - self.later.get(token, 0)
+        return rest * problem.price(token) <= UNSOLD * problem.total
 
     def _affordable(self, tokens: Sequence[str], wanted: Sequence[int]) -> list[int]:
         """Return the wanted amounts, capped at the wallet's balances, plus a remainder of dust."""
@@ -487,7 +502,12 @@ def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDr
     """
     walk = RouteSimulator(problem, exact)
     left: dict[tuple[str, str], int] = {}
+    for source in (source for route in routes for source in route.sources):
+        token = source.hops[0][1]
+        walk.later[token] = walk.later.get(token, 0) + source.amount_raw
     for route in routes:
+        for source in route.sources:
+            walk.later[source.hops[0][1]] -= source.amount_raw
         last_pool, last_in = route.hops[-1]
         end = pools.token_out(problem.pools[last_pool], last_in)
         ends = [(source.hops[0][1], end) for source in route.sources]

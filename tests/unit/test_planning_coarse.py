@@ -124,6 +124,20 @@ def test_a_plan_without_a_pool_that_costs_a_unit_in_another_is_found() -> None:
     assert found.gap_bps is not None and found.gap_bps < 5
 
 
+@pytest.mark.parametrize("seed", [340, 373, 384])
+def test_a_token_that_does_not_leave_wholly_is_not_sold_for_nothing(seed: int) -> None:
+    """The gaps were 3.1, 3.3 and 5.0 bps: a swap for whole units took more than they cost, although some of the token stayed."""
+    found = replayed(KINDS["units"](seed))
+    assert found.gap_bps is not None and found.gap_bps < 2
+
+
+def test_an_amount_of_almost_a_whole_number_of_units_is_that_number() -> None:
+    """The gap was 6.2 bps: a path of 17 units less a float error became one of 16."""
+    found = replayed(KINDS["units"](178))
+    assert [leg.amount_in_raw for leg in found.legs] == [12, 17]
+    assert found.gap_bps is not None and found.gap_bps < 1
+
+
 def test_a_drift_of_less_than_a_base_unit_is_named() -> None:
     pools = [v2_pool(WHOLE, USDC, 20, 4_000_000), v3_pool(WETH, USDC, 2_000, 50_000_000)]
     step = coarse({"USDC": 3_000, "WETH": 3_000, "WHOLE": 4_000}, {"USDC": 4_005, "WETH": 2_000, "WHOLE": 4_000}, *pools)

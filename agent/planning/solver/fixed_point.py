@@ -12,7 +12,7 @@ import numpy as np
 
 from agent.errors import Refused
 from agent.floats import FloatArray
-from agent.planning.pool_curves import CurveStack
+from agent.planning.pool_curves import WHOLE_UNITS, CurveStack
 from agent.planning.problem import IndexArray, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, run_routes
 from agent.planning.routes import FlowPath, FlowPaths, Route, decompose_flows, merged_leg_counts
@@ -49,6 +49,10 @@ is dust: only the route is dropped.
 """
 UNFAIR = Fraction(1, 2)
 """Limit on that dust as a fraction of the pool's other trade."""
+UNIT_ERROR = Fraction(1, 10**4)
+"""Float error of a path of a coarse token, in base units: almost a whole number of units is that
+number.
+"""
 UNMOVED = 1e-8
 """Fraction of the scale below which a token counts as unmoved."""
 
@@ -307,9 +311,10 @@ def to_routes(market: PoolGraph, routes: FlowPaths) -> list[Route]:
     nodes = market.problem.nodes
     result = []
     for path in routes.paths:
-        amount_raw = floor_int(
-            Fraction(path.taken) * Fraction(market.scale) / nodes[path.source].price
-        )
+        exact = Fraction(path.taken) * Fraction(market.scale) / nodes[path.source].price
+        amount_raw = floor_int(exact)
+        if amount_raw < WHOLE_UNITS and market.problem.has_few_units(path.source):
+            amount_raw = floor_int(exact + UNIT_ERROR)
         hops = tuple(
             (flow.pool_edge.pool, nodes[flow.pool_edge.source].address) for flow in path.flows
         )
