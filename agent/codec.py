@@ -16,6 +16,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
+from agent.layers.states import MOVED, STATES
 from agent.model import (
     AccountAction,
     AdjustFutures,
@@ -31,6 +32,7 @@ from agent.model import (
     FuturesPlan,
     FuturesPolicy,
     History,
+    LayerState,
     LpPosition,
     MarginAccount,
     MarginReading,
@@ -112,6 +114,7 @@ _OMITTED: dict[Any, tuple[str, ...]] = {
             "signals",
             "hedges",
             "cash",
+            "layers",
         ),
     ),
     DataFeeQuote: ("as_gas",),
@@ -282,7 +285,11 @@ def _no_loss(value: object) -> None:
 
 
 def _is_member(cls: Any) -> bool:
-    return cls in POOL_KINDS.values() or any(cls in get_args(union) for union in _UNIONS)
+    return (
+        cls in POOL_KINDS.values()
+        or cls in STATES
+        or any(cls in get_args(union) for union in _UNIONS)
+    )
 
 
 def _is_plain_dataclass(cls: Any) -> bool:
@@ -320,6 +327,9 @@ def _build() -> Converter:
         lambda cls: cls is Pool, lambda _: converter.unstructure
     )
     converter.register_unstructure_hook_factory(
+        lambda cls: cls is LayerState, lambda _: converter.unstructure
+    )
+    converter.register_unstructure_hook_factory(
         lambda cls: cls in _OMITTED, lambda cls: _omitting(cls, converter)
     )
     converter.register_unstructure_hook_factory(_is_member, lambda cls: _tagging(cls, converter))
@@ -329,6 +339,12 @@ def _build() -> Converter:
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is Pool, lambda _: _one_of(tuple(POOL_KINDS.values()), converter)
+    )
+    converter.register_structure_hook_factory(
+        lambda cls: cls is LayerState, lambda _: _one_of(STATES, converter)
+    )
+    converter.register_structure_hook_factory(
+        lambda cls: cls is History, lambda cls: _history_reader(cls, converter)
     )
     converter.register_structure_hook_factory(_is_member, lambda cls: _one_of((cls,), converter))
     converter.register_structure_hook_factory(
@@ -363,6 +379,23 @@ def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
         return fields(data, target)
 
     return read
+
+
+def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    """Return a reader that also reads the fields which have moved to the state of a layer."""
+    read = _object_reader(cls, converter)
+
+    def moved(data: Any, target: Any) -> Any:
+        if not isinstance(data, dict) or "layers" in data:
+            return read(data, target)
+        data, states = dict(data), []
+        for tag, names in MOVED.items():
+            state = {to: data.pop(name) for name, to in names.items() if name in data}
+            if any(value is not None for value in state.values()):
+                states.append({TAG: tag, **state})
+        return read(data | {"layers": states}, target)
+
+    return moved
 
 
 def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[Any, ...]]:

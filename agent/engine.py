@@ -11,7 +11,6 @@ from dataclasses import replace
 from agent import codec
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution import approvals, evaluation
-from agent.execution import step_memory as step_records
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.evaluation import evaluate_input, reduces_risk
 from agent.execution.resting_orders import end_resting_orders
@@ -48,6 +47,7 @@ from agent.execution.step_run import (
     skip_refusal,
     sold_exits,
 )
+from agent.layers.records import RECORDS
 from agent.model import (
     BlockedExit,
     FuturesPlan,
@@ -164,7 +164,8 @@ def _read_input(run: StepRun) -> StepInput:
     readers, snapshot = run.own_readers, run.readers.reader.snapshot()
     settle_mined(run.store, snapshot, lambda: run.readers.step_input_at(snapshot))
     step_input = readers.step_input_at(snapshot)
-    step_input = step_records.with_slice_draw(readers, step_input, run.store.executions)
+    for layer in RECORDS:
+        step_input = layer.before_decision(readers, run.store, step_input)
     record_anomalies(run.store.budgets, run.store.balances, step_input)
     step_input = confirm_prices(readers, step_input)
     record_order_stages(run.store.orders, step_input)
@@ -185,7 +186,8 @@ def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
 
 def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOutcome | None:
     """Confirm, approve and send the plan. Return None if a new evaluation is needed."""
-    step_records.record_execution_changes(run.store.executions, outcome)
+    for layer in RECORDS:
+        layer.after_decision(run.store, outcome)
     if run.confirmed is not None and run.swapped is None:
         evaluation.require_exit_possible(run.confirmed, outcome, REPLAN_REMEDY)
     if (plan := _plan_to_send(run, outcome)) is None:
@@ -205,7 +207,8 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
         return None
     _require_as_confirmed(confirmed, outcome, plan)
     if not plan.actions and plan.futures is None:
-        step_records.begin_slice(run.readers, run.store.executions, outcome)
+        for layer in RECORDS:
+            layer.before_swap(run.readers, run.store, outcome)
     last = run.approval_rounds + 1 == MAX_APPROVAL_ROUNDS
     if needed := evaluation.missing_approvals(actors.composer, outcome, plan, run.sent, last):
         return _approve(run, actors, outcome, needed)

@@ -300,10 +300,23 @@ def test_every_dependency_has_a_reason() -> None:
 # docs/architecture.md
 def test_the_rooms_are_those_of_the_package_in_their_order() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    layers = next(one["layers"][::-1] for one in contracts if one["type"] == "layers")
-    listed = [cells[0].strip("`") for cells in rows(ARCHITECTURE.read_text(encoding="utf-8")) if len(cells) == 3 and "`" in cells[0]]
+    stages = next(one["layers"][::-1] for one in contracts if one["type"] == "layers")
+    levels = [stage.split(" : ")[0].removeprefix("agent.") for stage in stages]
+    listed = [
+        cells[0].strip("`")
+        for cells in rows(ARCHITECTURE.read_text(encoding="utf-8"))
+        if len(cells) == 3 and "`" in cells[0] and "/" not in cells[0]
+    ]
     kept = {Path(name).parts[1].removesuffix(".py") for name in git_files("--cached") if name.startswith("agent/") and name.endswith(".py")}
-    assert listed == [package for package in layers if package in kept]
+    assert listed == [package for package in levels if package in kept]
+    assert kept - {*levels} == {"__init__", "__main__", "layers"} & kept
+    beside = {name for stage in stages for name in stage.split(" : ")[1:]}
+    modules = {
+        name.removesuffix(".py").replace("/", ".")
+        for name in git_files("--cached", "--others", "--exclude-standard")
+        if name.endswith(".py")
+    }
+    assert beside == {name for name in modules if name.startswith("agent.layers.") and not name.endswith("__init__")}
 
 
 def test_the_states_are_those_of_the_journal() -> None:

@@ -39,7 +39,6 @@ from agent.model import (
     AgentCycle,
     CloseHedge,
     Deleverage,
-    ExecutionProgress,
     FuturesPolicy,
     Intent,
     IntentKind,
@@ -89,11 +88,6 @@ class PortfolioStatus:
     warnings: tuple[str, ...]
     endpoints: tuple[EndpointDocument, ...] = ()
     hard: bool = False
-
-    @property
-    def progress(self) -> ExecutionProgress | None:
-        """Gradual execution under way that the present decision does not end."""
-        return None if self.decided.ended else self.step_input.history.campaign
 
     @property
     def native(self) -> native_coin.NativeView:

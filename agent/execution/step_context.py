@@ -11,7 +11,6 @@ from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import (
     Decision,
     Evidence,
-    ExecutionProgress,
     FuturesPlan,
     Head,
     HedgeComparison,
@@ -152,7 +151,7 @@ def _acts_on_prices(step: StepInput) -> bool:
     """
     steps = [step]
     if transfers.active_purchase(step) is not None:
-        steps.append(replace(step, history=replace(step.history, campaign=None)))
+        steps.append(transfers.with_purchase(step, None))
     return any(
         rules.needs_past_blocks(one, lambda other: decide(other).price_driven) for one in steps
     )
@@ -255,11 +254,6 @@ class StepOutcome:
         opened = {one.token for one in self.hedged}
         planned = () if self.plan is None else self.plan.comparisons
         return (*self.hedged, *(one for one in planned if one.token not in opened))
-
-    @property
-    def progress(self) -> ExecutionProgress | None:
-        """Gradual execution that the step found and its decision does not end."""
-        return None if self.decided.ended else self.step_input.history.campaign
 
     @property
     def decision(self) -> Decision:

@@ -13,11 +13,10 @@ from agent.chain.own_positions import find_unsolicited_positions
 from agent.chain.rpc import Transport
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from agent.execution.settlement import review_time_s
-from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     Allocation,
     CashMemory,
-    ExecutionStyle,
     Intent,
     IntentKind,
     NavPoint,
@@ -25,7 +24,6 @@ from agent.model import (
     Rebalance,
     ScreenedToken,
     SignalAnswer,
-    SliceDraw,
     StepInput,
     Strategy,
     StrategyBooks,
@@ -33,7 +31,6 @@ from agent.model import (
     TaxState,
 )
 from agent.policy import risk, step_input, targets
-from agent.policy.gradual_execution import MILLION
 from agent.policy.quarantine import strategies_fault
 from agent.policy.signals import margin_growth, signal_requests
 from agent.policy.step_input import StepMemory, StrategyMemory
@@ -43,7 +40,6 @@ from agent.ports import (
     AllocationJournal,
     BudgetJournal,
     CashJournal,
-    GradualExecutionJournal,
     PositionJournal,
     PriceJournal,
     SignalSource,
@@ -150,69 +146,6 @@ def _with_health(
     return capital.update_health(
         state, rule, capital.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s
     )
-
-
-# --- Gradual execution: records of its start, of each slice before it is sent, and of its end.
-
-
-RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
-"""Execution styles with slices of random size."""
-
-
-def with_slice_draw(
-    readers: StepReaders, step: StepInput, executions: GradualExecutionJournal
-) -> StepInput:
-    """Add the random draw for a first slice to the step. The draw is stored, so that a restart
-    plans the same slice.
-    """
-    history = step.history
-    if (
-        step.execution.pace.style not in RANDOM_SLICE_STYLES
-        or history.campaign is not None
-        or history.draw is not None
-    ):
-        return step
-    draw = _draw(readers)
-    executions.store_next_draw(draw)
-    return replace(step, history=replace(history, draw=draw))
-
-
-def record_execution_changes(executions: GradualExecutionJournal, outcome: StepOutcome) -> None:
-    """Record gradual executions that ended in a cycle, and new ones that wait for their price."""
-    decided, under = outcome.decided, outcome.step_input.history.campaign
-    if decided.ended and under is not None:
-        executions.end(
-            under.id, "ended", decided.ended, outcome.step_input.snapshot.head.timestamp_s
-        )
-    if decided.begins is not None and outcome.kind is OutcomeKind.HOLD:
-        executions.begin(decided.begins)
-
-
-def begin_slice(
-    readers: StepReaders, executions: GradualExecutionJournal, outcome: StepOutcome
-) -> None:
-    """Record the slice about to be sent, with the draw for the next one; a new execution is
-    recorded before its first slice. Every attempt at a slice is recorded. Does nothing if the plan
-    is not a slice.
-    """
-    decided, under = outcome.decided, outcome.step_input.history.campaign
-    at_s = outcome.step_input.snapshot.head.timestamp_s
-    if decided.order:
-        executions.begin_slice(decided.order, 1, outcome.step_id, at_s, _draw(readers))
-        return
-    if decided.begins is not None:
-        number = 1 if decided.round is None else decided.round.number
-        executions.begin_slice(
-            executions.begin(decided.begins), number, outcome.step_id, at_s, _draw(readers)
-        )
-    elif decided.round is not None and under is not None:
-        executions.begin_slice(
-            under.id, decided.round.number, outcome.step_id, at_s, _draw(readers)
-        )
-
-
-def _draw(readers: StepReaders) -> SliceDraw:
-    return SliceDraw(int(readers.chance() * MILLION), int(readers.chance() * MILLION))
 
 
 # --- History input of a step: prices, ledger balances, strategies.

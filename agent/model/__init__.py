@@ -47,6 +47,11 @@ from agent.model.futures import RestingOrder as RestingOrder
 from agent.model.futures import RestingStop as RestingStop
 from agent.model.futures import StopOrder as StopOrder
 from agent.model.futures import VenuePayment as VenuePayment
+from agent.model.layers import LayerPart as LayerPart
+from agent.model.layers import LayerResult as LayerResult
+from agent.model.layers import LayerState as LayerState
+from agent.model.layers import part_of as part_of
+from agent.model.layers import with_part as with_part
 from agent.model.ledger import CashAccount as CashAccount
 from agent.model.ledger import CashMemory as CashMemory
 from agent.model.ledger import CashState as CashState
@@ -110,14 +115,10 @@ from agent.model.market import TokenFinding as TokenFinding
 from agent.model.plan import AdjustFutures as AdjustFutures
 from agent.model.plan import AdjustLiquidity as AdjustLiquidity
 from agent.model.plan import AssetDrift as AssetDrift
-from agent.model.plan import BudgetCarryover as BudgetCarryover
 from agent.model.plan import Decision as Decision
 from agent.model.plan import Evidence as Evidence
-from agent.model.plan import ExecutionProgress as ExecutionProgress
-from agent.model.plan import ExecutionSlice as ExecutionSlice
 from agent.model.plan import Goal as Goal
 from agent.model.plan import GoalWeight as GoalWeight
-from agent.model.plan import GradualExecution as GradualExecution
 from agent.model.plan import Halt as Halt
 from agent.model.plan import HaltCode as HaltCode
 from agent.model.plan import Hold as Hold
@@ -130,7 +131,6 @@ from agent.model.plan import PurchaseKind as PurchaseKind
 from agent.model.plan import Rebalance as Rebalance
 from agent.model.plan import SecondQuote as SecondQuote
 from agent.model.plan import SkippedItem as SkippedItem
-from agent.model.plan import SliceDraw as SliceDraw
 from agent.model.plan import TopUp as TopUp
 from agent.model.plan import Verdict as Verdict
 from agent.model.portfolio import PORTFOLIO as PORTFOLIO

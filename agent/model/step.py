@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.model.futures import AccountAction, FuturesPolicy, Hedge
+from agent.model.layers import LayerState, T, part_of, with_part
 from agent.model.ledger import CashState, ExternalTransfer, TaxState
 from agent.model.limits import Limits
 from agent.model.market import PricePoint, ScreenedToken, Snapshot
-from agent.model.plan import BudgetCarryover, ExecutionProgress, LimitOrder, SliceDraw
+from agent.model.plan import LimitOrder
 from agent.model.portfolio import (
     Asset,
     BlockedExit,
@@ -84,14 +85,8 @@ class History:
     """Disagreement of ledger and chain; empty: none."""
     tax: TaxState | None = None
     """Inputs of a plan's taxable gain; None: unknown."""
-    campaign: ExecutionProgress | None = None
-    """Gradual execution in progress."""
-    campaign_ended_s: int | None = None
-    """Chain time at which the last gradual execution ended."""
-    draw: SliceDraw | None = None
-    """Draw for the first slice of the next gradual execution; None: not drawn yet."""
-    spent: BudgetCarryover | None = None
-    """Used part of a shared budget of gradual executions."""
+    layers: tuple[LayerState, ...] = ()
+    """States of the layers; a layer without one is off."""
     orders: tuple[ConditionalOrder, ...] = ()
     """States of the conditional orders."""
     orders_turn: int = 0
@@ -146,6 +141,10 @@ class History:
     """Hedges that replace sales, as of the newest futures order, including recently closed ones."""
     cash: CashState | None = None
     """Account of portfolio.use_cash; None: the agent uses all of the numeraire."""
+
+    def layer(self, kind: type[T]) -> T:
+        """Return the state of a layer."""
+        return part_of(self.layers, kind)
 
     @property
     def last_evaluation_s(self) -> int | None:
@@ -228,6 +227,15 @@ class StepInput:
     """Effective targets by token, after allocator, strategies, orders, hedges and exclusions; empty
     if they are the owner's.
     """
+
+    def layer(self, kind: type[T]) -> T:
+        """Return the state of a layer."""
+        return self.history.layer(kind)
+
+    def with_layer(self, state: LayerState) -> StepInput:
+        """Return the step with this state of a layer."""
+        layers = with_part(self.history.layers, state)
+        return replace(self, history=replace(self.history, layers=layers))
 
     @property
     def collateral(self) -> str:

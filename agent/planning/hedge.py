@@ -81,9 +81,8 @@ def hedge_instead(
         futures_fault(step)
         or decision.apart
         or decided.zone
-        or decided.round
         or step.split
-        or step.history.campaign
+        or any(one.is_trading for one in step.history.layers)
     ):
         return decided, sale
     comparisons: list[HedgeComparison] = []
@@ -105,9 +104,7 @@ def hedge_instead(
             reason = f"{_text(step, found)}; {decision.reason}"
             plan = _opening(step, decided.drifts, found, short, reason)
             plan = replace(plan, comparisons=tuple(comparisons))
-            decided = replace(
-                decided, decision=plan.decision, reviewed=False, reviews=(), round=None
-            )
+            decided = replace(decided.held(plan.decision), reviewed=False, reviews=())
             return decided, plan
     if not comparisons:
         return decided, sale

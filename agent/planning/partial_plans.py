@@ -8,28 +8,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model import (
-    ExecutionSlice,
-    Goal,
-    GradualExecution,
-    Hold,
-    Leg,
-    LegFunding,
-    Plan,
-    PurchaseKind,
-    Rebalance,
-    SliceDraw,
-    StepInput,
-)
+from agent.layers.gradual.policy import MILLION
+from agent.layers.gradual.state import SliceDraw
+from agent.model import Goal, Leg, LegFunding, Plan, Rebalance, StepInput
 from agent.planning import planner
 from agent.planning.gas import NATIVE_VENUE, balance_deltas, worst_gas_wei
-from agent.policy.cash_flows import transfers
-from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.decision import DecisionResult
-from agent.policy.drift import compute_drifts, corrections, investable_total
-from agent.policy.gradual_execution import MILLION, partial_goal, target_weights
+from agent.policy.drift import compute_drifts, corrections, investable_total, partial_goal
 from agent.reference import disagreement_loss, reference_prices
-from agent.units import BPS, NATIVE, Price, Value, ceil_int, sign_of, value_text
+from agent.units import BPS, NATIVE, Price, Value, ceil_int, value_text
 
 DAILY_LOSS = "limits.daily_loss"
 TRIES = 8
@@ -223,46 +210,6 @@ USEFUL = Fraction(1, 4)
 """Fraction of limits.daily_loss below which a part waits for the next day, unless it is the
 last.
 """
-PurchasePlan = tuple[DecisionResult, Plan | None]
-
-
-def plan_purchase(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, kind: PurchaseKind
-) -> PurchasePlan:
-    """Return the purchase in one plan, or its next part; `begins` has the execution of a first
-    part.
-
-    Returns a hold without a plan while the remainder of limits.daily_loss is too little for a
-    further part. Raises Refused as the planner does.
-    """
-    intended_value = _value_to_move(decided, decision.goal)
-    whole = planner.plan_after_tax(step, decision)
-    plan, part = plan_proportional_part(step, decided, decision, whole)
-    active = transfers.active_purchase(step)
-    if active is not None and not step.history.invested:
-        if not fits_daily_loss(step, plan):
-            reason = f"{decision.reason}; {daily_loss_wait_reason(step)}"
-            hold = Hold(reason, kept_by=DAILY_LOSS)
-            return replace(decided, decision=hold, round=None), None
-        reason = f"{decision.reason}{_daily_loss_reason(step, decision, whole)}"
-        decision = replace(decision, reason=reason)
-        due = ExecutionSlice(active.done + 1, part, intended_value)
-        decided = replace(decided, decision=decision, round=due)
-        return decided, replace(plan, decision=decision)
-    if part == 1 and kind is PurchaseKind.FIRST:
-        return decided, plan
-    if active is not None:
-        kind = active.campaign.purchase or kind
-    execution = _purchase_execution(
-        step, decided, decision.goal, kind, intended_value, ceil_int(1 / part)
-    )
-    if part < 1:
-        progress = transfers.format_progress(execution, 0)
-        why_part = _daily_loss_reason(step, decision, whole)
-        decision = replace(decision, reason=f"{decision.reason}; {progress}{why_part}")
-    due = ExecutionSlice(1, part, intended_value)
-    decided = replace(decided, decision=decision, begins=execution, round=due)
-    return decided, replace(plan, decision=decision)
 
 
 def plan_proportional_part(
@@ -336,7 +283,7 @@ def _useful(step: StepInput) -> bool:
     return whole is None or (daily_loss_left(step) or Fraction(0)) >= whole * USEFUL
 
 
-def _daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str:
+def daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str:
     """Return the note that a plan is partial because of limits.daily_loss; empty otherwise. The
     approvals of this step do not count.
     """
@@ -372,40 +319,8 @@ def _reached(
     }
 
 
-def _purchase_execution(
-    step: StepInput,
-    decided: DecisionResult,
-    goal: Goal,
-    kind: PurchaseKind,
-    intended_value: Value,
-    parts: int,
-) -> GradualExecution:
-    now_s, lacks = step.snapshot.head.timestamp_s, corrections(decided.drifts, goal)
-    prices, deposits = decided.references.prices, tuple[tuple[str, int], ...]()
-    if kind is PurchaseKind.TOP_UP:
-        deposits = tuple(sorted(transfers.uninvested_deposits(step).items()))
-    over_s = now_s + max(transfers.LASTS_S, (parts + 1) * DAY_S)
-    return GradualExecution(
-        pace=transfers.pace(step, parts),
-        targets_bps=target_weights(step),
-        destination=step.policy.destination,
-        goal=goal,
-        arrival=tuple(sorted((token, known.price) for token, known in prices.items())),
-        sides=tuple((token, sign_of(lack)) for token, lack in lacks.items() if lack),
-        wish=transfers.turnover_allowance(step) if step.history.invested else intended_value,
-        rounds=parts,
-        budget=None,
-        began_s=now_s,
-        ends_s=over_s,
-        expires_s=over_s,
-        first=EVEN,
-        only=step.policy.only,
-        purchase=kind,
-        came=deposits,
-    )
-
-
-def _value_to_move(decided: DecisionResult, goal: Goal) -> Value:
+def move_value(decided: DecisionResult, goal: Goal) -> Value:
+    """Return the value to sell, or to buy if that is more, until the goal is reached."""
     lacks = corrections(decided.drifts, goal).values()
     return max(
         sum((lack for lack in lacks if lack > 0), Fraction(0)),

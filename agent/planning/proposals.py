@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 
 from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
+from agent.layers import planning as layers
+from agent.layers.gradual import policy as gradual_execution
+from agent.layers.gradual.purchases import plan_purchase
+from agent.layers.gradual.state import ExecutionProgress, GradualResult
 from agent.model import (
     PORTFOLIO,
     AdjustFutures,
     AdjustLiquidity,
     BlockedExit,
     Decision,
-    ExecutionProgress,
     Halt,
     Hold,
     LegFunding,
@@ -26,14 +29,13 @@ from agent.model import (
 )
 from agent.planning import partial_plans, planner, swaps
 from agent.planning.futures_step import plan_adjustment
-from agent.planning.gradual_execution import limit_swap, schedule_plan
 from agent.planning.hedge import hedge_instead
+from agent.planning.limit_swaps import limit_swap
 from agent.planning.liquidity import plan_liquidity
-from agent.planning.partial_plans import plan_purchase
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.planning.why_not import ALLOWED
-from agent.policy import gradual_execution, minimum, quarantine
+from agent.policy import minimum, quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.decide import decide, liquidity_or_hold
 from agent.policy.decision import DecisionResult
@@ -121,7 +123,8 @@ def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
         if (found := _trigger_beside(step, active)) is None:
             raise
         return found
-    if waiting.plan or waiting.decided.ended or not isinstance(waiting.decided.decision, Hold):
+    ended = waiting.decided.layer(GradualResult).ended
+    if waiting.plan or ended or not isinstance(waiting.decided.decision, Hold):
         return waiting
     return _trigger_beside(step, active) or waiting
 
@@ -130,7 +133,7 @@ def _trigger_beside(step: StepInput, active: ExecutionProgress) -> Proposal | No
     """Return the trade of a trigger that fires although the rest of the purchase will be bought;
     None without one.
     """
-    rest = replace(step, history=replace(step.history, campaign=None))
+    rest = transfers.with_purchase(step, None)
     try:
         bought = replace(gradual_execution.after_purchase(step), history=rest.history)
         if not isinstance(decide(bought).decision, Rebalance):
@@ -147,8 +150,9 @@ def _purchase_ended(found: Proposal, active: ExecutionProgress, why: str) -> Pro
     """Return the proposal made without the purchase, with the end of the purchase."""
     step = found.step
     if step is not None:
-        step = replace(step, history=replace(step.history, campaign=active))
-    return replace(found, decided=replace(found.decided, ended=why), step=step)
+        step = transfers.with_purchase(step, active)
+    part = replace(found.decided.layer(GradualResult), ended=why)
+    return replace(found, decided=found.decided.with_layer(part), step=step)
 
 
 def _rest_not_worth_it(
@@ -162,12 +166,12 @@ def _rest_not_worth_it(
     """
     why = f"the rest is {_worthless(step, decided, nothing)}"
     over = Hold(gradual_execution.over_text(active.campaign, why))
-    rest = replace(step, history=replace(step.history, campaign=None))
+    rest = transfers.with_purchase(step, None)
     try:
         found = _carried_out(rest, decide(rest))
     except Refused as refusal:
         hold = replace(over, reason=f"{over.reason}; {refusal.message}")
-        found = Proposal(replace(decided, decision=hold, round=None), None)
+        found = Proposal(decided.held(hold), None)
     else:
         if isinstance(decision := found.decided.decision, Hold):
             hold = replace(decision, reason=f"{over.reason}; {decision.reason}")
@@ -345,7 +349,7 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
             if not nothing.kept_by:
                 raise
             active = transfers.active_purchase(step_input)
-            if active is not None and decided.round is not None:
+            if active is not None and decided.layer(GradualResult).due is not None:
                 return _rest_not_worth_it(step_input, active, decided, nothing)
             return _not_worth_it(step_input, decided, decision, nothing)
         return _liquidity_instead(
@@ -370,7 +374,7 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
 
 
 def _in_time(step: StepInput, decided: DecisionResult, decision: Rebalance, plan: Plan) -> Proposal:
-    decided, found = schedule_plan(step, decided, decision, plan)
+    decided, found = layers.schedule(step, decided, decision, plan)
     return Proposal(
         decided, found, ticks_end=found is None and bool(plan_pools_out_of_ticks(step, plan.legs))
     )
@@ -392,15 +396,12 @@ def _not_worth_it(
         decided.next_s,
         nothing.kept_by,
     )
-    ended = decided.ended
-    if decided.round is not None and decided.begins is None:
-        ended = f"its next slice is {_worthless(step, decided, nothing)}"
-    return Proposal(
-        replace(
-            decided, decision=held, round=None, begins=None, is_netting_only=False, ended=ended
-        ),
-        None,
-    )
+    part = decided.layer(GradualResult)
+    if part.due is not None and part.begins is None:
+        decided = decided.with_layer(
+            replace(part, ended=f"its next slice is {_worthless(step, decided, nothing)}")
+        )
+    return Proposal(replace(decided.held(held), is_netting_only=False), None)
 
 
 def _worthless(step: StepInput, decided: DecisionResult, nothing: planner.NothingPlanned) -> str:
@@ -448,8 +449,7 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
                 found,
                 decision=plan.decision,
                 reviewed=False,
-                round=None,
-                ended="",
+                layers=(),
                 is_netting_only=False,
                 exit_token="",
             ),
@@ -511,9 +511,7 @@ def _filled(
             why, ended = end.message, True
             continue
         if plan is not None:
-            filled = replace(
-                decided, decision=plan.decision, reviewed=False, round=None, order=order.id
-            )
+            filled = replace(decided.held(plan.decision), reviewed=False, order=order.id)
             return Proposal(filled, plan, step_input, ended), "", ended
     return None, why, ended
 
@@ -552,7 +550,7 @@ def single_order(order: LimitOrder) -> Proposer:
             if filled is not None:
                 return filled
         return Proposal(
-            replace(decided, decision=Hold(why), reviewed=False, round=None, ended=""),
+            replace(decided, decision=Hold(why), reviewed=False, layers=()),
             None,
             ticks_end=ended,
         )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers.gradual.purchases import plan_purchase
 from agent.margin import account as margin
 from agent.margin.state import multiple_text
 from agent.model import (
@@ -57,7 +58,7 @@ from agent.planning import hedge, partial_plans, planner, swaps
 from agent.planning.futures import reducing_plan
 from agent.planning.futures_step import futures_plan
 from agent.planning.liquidity import plan_liquidity
-from agent.planning.partial_plans import plan_proportional_part, plan_purchase
+from agent.planning.partial_plans import plan_proportional_part
 from agent.planning.proposals import (
     Proposal,
     Proposer,
@@ -522,8 +523,7 @@ def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposa
             decision=decision,
             reviewed=False,
             zone=None,
-            round=None,
-            ended="",
+            layers=(),
             is_netting_only=False,
             exit_token="",
         ),

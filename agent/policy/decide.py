@@ -4,11 +4,12 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers import policy as layers
 from agent.model import (
     AdjustLiquidity,
     AssetDrift,
@@ -21,10 +22,11 @@ from agent.model import (
     Rebalance,
     StepInput,
 )
-from agent.policy import failures, gradual_execution, minimum, native_coin, quarantine, targets
+from agent.policy import failures, minimum, native_coin, quarantine, targets
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.decision import (
     FAULTS_OF_SOME_ASSETS,
+    Decider,
     DecisionContext,
     DecisionResult,
     first_fault,
@@ -66,8 +68,8 @@ def decide(step: StepInput) -> DecisionResult:
     blocked exits, and increases accepted as deposits.
     """
     result = replace(_first_result(step), stuck=step.stuck)
-    if invalid := gradual_execution.invalidation_reason(step):
-        result = replace(result, ended=invalid)
+    for finish in layers.FINISHES:
+        result = finish(step, result)
     notes = (
         quarantine.format_quarantine(step),
         blocked_exits.format_blocked_exits(step),
@@ -78,10 +80,6 @@ def decide(step: StepInput) -> DecisionResult:
     )
     message = "; ".join(part for part in (result.decision.reason, *notes) if part)
     return replace(result, decision=replace(result.decision, reason=message))
-
-
-Decider = Callable[[DecisionContext], DecisionResult | None]
-"""Function that returns the decision of a step, or None to leave it to the next decider."""
 
 
 def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
@@ -196,9 +194,7 @@ def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
         held = _unconfirmed_hold(decision.reason, "; ".join(waiting))
     else:
         return result
-    return replace(
-        result, decision=held, reviewed=False, round=None, begins=None, is_netting_only=False
-    )
+    return replace(result.held(held), reviewed=False, is_netting_only=False)
 
 
 def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
@@ -257,23 +253,6 @@ def _wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     if next_s is None:
         return context.result(halt)
     return context.result(Hold(halt.reason, next_s, "limits.first_purchase"))
-
-
-def _continue_gradual_execution(context: DecisionContext) -> DecisionResult | None:
-    """Trade the due slice of a gradual execution, or wait for it."""
-    step, prices = context.step, context.prices
-    if (slice_decision := gradual_execution.decide_slice(step, context.drifts, prices)) is None:
-        return None
-    result = replace(
-        context.result(slice_decision.decision),
-        round=slice_decision.round,
-        ended=slice_decision.ended,
-    )
-    if step.split is not None:
-        result = replace(result, netting=netting.net_strategies(step, prices))
-    if result.round is not None and (first := native_coin.top_up(step, result.decision)):
-        return replace(result, decision=first, round=None)
-    return result
 
 
 def _rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
@@ -374,7 +353,7 @@ DECIDERS: tuple[Decider, ...] = (
     _stop_below_minimum,
     _withdraw_liquidity_over_limit,
     _wait_for_money_flows,
-    _continue_gradual_execution,
+    *layers.BEFORE_TRIGGERS,
     _rebalance_strategies,
     _rebalance_on_trigger,
 )
@@ -589,7 +568,7 @@ def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] |
     history = step.history
     done = [
         (history.last_rebalance_s, "rebalance"),
-        (history.campaign_ended_s, "gradual execution"),
+        *(last_end(step) for last_end in layers.LAST_ENDS),
         (history.last_liquidity_s if liquidity_too else None, "liquidity action"),
     ]
     last_s, what = max(

@@ -4,21 +4,12 @@ stop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from agent.model import (
-    AssetDrift,
-    BlockedExit,
-    Decision,
-    ExecutionSlice,
-    GradualExecution,
-    Halt,
-    HaltCode,
-    Rebalance,
-    StepInput,
-)
+from agent.model import AssetDrift, BlockedExit, Decision, Halt, HaltCode, Rebalance, StepInput
+from agent.model.layers import LayerResult, T, part_of, with_part
 from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
 from agent.policy.futures.exposure import margin_fault
@@ -56,12 +47,11 @@ class DecisionResult:
       time.
     - `zone`: the state of a no-trade zone; its rebalance is valid only if the plan saves more than
       it costs.
-    - `round`: the due slice of a gradual execution; `ended`: why the execution is over; `begins`:
-      the execution that starts with this decision.
     - `order`: the limit order that is filled.
     - `netting`: the result of several strategies on one wallet; `is_netting_only` if they trade
       only with each other and not on the market.
     - `exit_token`: the asset that an exit sells, empty without an exit; `stuck`: blocked exits.
+    - `layers`: the parts of the layers.
     """
 
     decision: Decision
@@ -71,14 +61,25 @@ class DecisionResult:
     zone: ZoneView | None = None
     reviews: tuple[str, ...] = ()
     next_s: int | None = None
-    round: ExecutionSlice | None = None
-    ended: str = ""
-    begins: GradualExecution | None = None
     order: str = ""
     netting: NettingResult | None = None
     is_netting_only: bool = False
     exit_token: str = ""
     stuck: tuple[BlockedExit, ...] = ()
+    layers: tuple[LayerResult, ...] = ()
+
+    def layer(self, kind: type[T]) -> T:
+        """Return the part of a layer."""
+        return part_of(self.layers, kind)
+
+    def with_layer(self, part: LayerResult) -> DecisionResult:
+        """Return the result with this part of a layer."""
+        return replace(self, layers=with_part(self.layers, part))
+
+    def held(self, decision: Decision) -> DecisionResult:
+        """Return the result of this decision instead, for which the layers trade nothing."""
+        layers = tuple(part for one in self.layers if (part := one.held()) != type(one)())
+        return replace(self, decision=decision, layers=layers)
 
     @property
     def price_driven(self) -> Decision:
@@ -143,3 +144,7 @@ def first_fault(*reasons: tuple[HaltCode, str]) -> Fault | None:
 
 def _unknown_margin(step: StepInput) -> str:
     return "the margin account's value is unknown" if margin_fault(step) else ""
+
+
+Decider = Callable[[DecisionContext], DecisionResult | None]
+"""Function that returns the decision of a step, or None to leave it to the next decider."""

@@ -386,3 +386,24 @@ def _goal(
         tuple(token for token in ends if token not in sold),
         tuple(token for token in ends if token not in bought),
     )
+
+
+def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
+    """Return the goal for one slice: each edge not yet reached is replaced by the point `part` of
+    the way from the current weight to it.
+    """
+    weights = []
+    for drift, wanted in zip(drifts, goal.weights, strict=True):
+        low, high, share = wanted.low, wanted.high, drift.share
+        is_point = low == high
+        if is_point or share < low:
+            low = share + part * (low - share)
+        if is_point or share > high:
+            high = share + part * (high - share)
+        weights.append(replace(wanted, low=low, high=high))
+    return replace(goal, weights=tuple(weights))
+
+
+def target_weights(step: StepInput) -> tuple[tuple[str, int], ...]:
+    """Return the target of each token to which an execution is bound."""
+    return tuple((asset.token.address, asset.target_bps) for asset in step.effective_assets)

@@ -4,9 +4,9 @@ is committed to disk before its method returns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from agent.model import (
     Allocation,
@@ -17,7 +17,6 @@ from agent.model import (
     ExpectedBalances,
     ExternalTransaction,
     ExternalTransfer,
-    GradualExecution,
     History,
     Intent,
     IntentEvent,
@@ -28,7 +27,6 @@ from agent.model import (
     NavPoint,
     PricePoint,
     Receipt,
-    SliceDraw,
     Snapshot,
     StrategyBooking,
     StrategyLedger,
@@ -39,6 +37,8 @@ from agent.model import (
 )
 from agent.ports.execution import Grant
 from agent.units import Token
+
+S = TypeVar("S")
 
 
 class StepJournal(Protocol):
@@ -315,28 +315,6 @@ class OrderJournal(Protocol):
         """
 
 
-class GradualExecutionJournal(Protocol):
-    """Gradual executions. BudgetJournal.history returns their progress."""
-
-    def store_next_draw(self, draw: SliceDraw) -> None:
-        """Store the draw for the first slice of the next execution, unless one is stored."""
-
-    def begin(self, execution: GradualExecution) -> str:
-        """Store an execution, remove the draw that it uses, and return its id. Raises
-        OperatorNeeded if another execution is open.
-        """
-
-    def begin_slice(
-        self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw
-    ) -> None:
-        """Store a slice or its retry before it is sent. `draw` is for the next slice; the draw of
-        the first attempt counts.
-        """
-
-    def end(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
-        """End an execution or a limit order by its id; False if none is open."""
-
-
 class StrategyJournal(Protocol):
     """Accounts of strategies. If a reorg removes a block, the bookings of its transactions are
     removed.
@@ -427,9 +405,8 @@ class StepStorage(Protocol):
     def orders(self) -> OrderJournal:
         """Conditional orders."""
 
-    @property
-    def executions(self) -> GradualExecutionJournal:
-        """Gradual executions."""
+    def layer(self, kind: Callable[[Any], S]) -> S:
+        """Return the repository of a layer."""
 
     @property
     def strategies(self) -> StrategyJournal:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, delete, select
 
 from agent.errors import ErrorCode, OperatorNeeded
+from agent.layers.stores import read_states
 from agent.model import (
     Hedge,
     History,
@@ -345,11 +346,10 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         ),
         wasted_wei=sum(map(int, column_values(db, _wasted()))),
     )
-    history = orders.with_gradual_execution(db, wallet, coin, history, chain_now_s)
+    history = replace(history, layers=read_states(db, wallet, coin, chain_now_s))
     depends_on_time = (
         history.started_s is None,
-        history.campaign,
-        history.spent,
+        any(state.changes_with_time for state in history.layers),
         history.flows,
         history.accepted,
         history.fell_24h,

@@ -5,12 +5,12 @@ on disk when its method returns.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Select, bindparam, delete, or_, select
 
@@ -42,7 +42,7 @@ from agent.store.database import (
 )
 from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
 from agent.store.journal import IntentStore, StepStore
-from agent.store.orders import GradualExecutionStore, OrderStore
+from agent.store.orders import OrderStore
 from agent.store.prices import AllocationStore, PriceStore
 from agent.store.proposals import ProposalStore
 from agent.store.requests import RequestStore
@@ -57,6 +57,8 @@ from agent.store.tables import (
     PinRow,
     PriceRow,
 )
+
+S = TypeVar("S")
 
 
 class Store:
@@ -76,7 +78,6 @@ class Store:
         self.ledger = LedgerStore(db)
         self.valuations = ValuationStore(db)
         self.orders = OrderStore(db)
-        self.executions = GradualExecutionStore(db)
         self.strategies = StrategyStore(db)
         self.allocations = AllocationStore(db)
         self.prices = PriceStore(db)
@@ -89,6 +90,10 @@ class Store:
         self.controls = ControlStore(db)
         self.paper = PaperStore(db)
         self.runs = RunReportStore(db)
+
+    def layer(self, kind: Callable[[Database], S]) -> S:
+        """Return the repository of a layer."""
+        return kind(self.db)
 
     def close(self) -> None:
         """Close the database."""

@@ -12,6 +12,7 @@ from agent.app.money import transfers
 from agent.app.money.transfers import InvestmentReport
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
+from agent.layers.gradual.state import GradualState
 from agent.localchain import LocalChain
 from agent.model import Hold, PurchaseKind
 from agent.planning.partial_plans import DAILY_LOSS
@@ -47,7 +48,7 @@ def test_ten_thousand_dollars_are_the_whole_portfolio_after_one_transaction(anvi
         assert plan.turnover > 7_900 * USD, "within the 30 % of limits.turnover it was 3,000"
         assert all(abs(weights(agent)[symbol] - bps) <= 30 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}.items())
         history = agent.step_input().history
-        assert history.campaign is None and history.turnover_24h < 100 * USD, "the budget of drift is untouched"
+        assert not history.layers and history.turnover_24h < 100 * USD, "the budget of drift is untouched"
         chain.warp(3_700)
         fund(chain, {"WETH": 6_500, "WBTC": 1_500, "USDC": 2_000})
         explained(agent)
@@ -66,7 +67,7 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
         assert found["WBTC"] > 100 and found["WETH"] > 100 and abs(found["WETH"] * 3 - found["WBTC"] * 5) < 400, found
         assert mentions(first.reason, "first purchase", "part 1")
     with again(chain, loaded) as agent:  # another process: what is left is in the store
-        under = agent.step_input().history.campaign
+        under = agent.step_input().layer(GradualState).progress
         assert under is not None and under.done == 1 and under.campaign.purchase is PurchaseKind.FIRST
         waits = agent.plan()
         assert waits.kind is OutcomeKind.HOLD and "part 2 of" in waits.reason and "next at" in waits.reason
@@ -126,7 +127,7 @@ def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_cha
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE and done.told, done.outcome
         assert done.outcome.plan is not None and done.outcome.plan.turnover > 15_000 * USD, said(done.outcome.plan.skipped)
         assert agent.step_input().history.turnover_24h < 300 * USD
-        assert done.rest is None and agent.step_input().history.campaign is None, "done is said of the whole alone"
+        assert done.rest is None and agent.step_input().layer(GradualState).progress is None, "done is said of the whole alone"
 
 
 def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_two_deposits_a_crash_and_a_stop_loss_beside_an_open_top_up(anvil_chain:
         chain.warp(601)
         ended = agent.rebalance(send=True, confirm=yes)
         assert ended.kind is OutcomeKind.HOLD and "the rest is not worth its cost" in ended.reason, ended.reason
-        assert agent.step_input().history.campaign is None
+        assert agent.step_input().layer(GradualState).progress is None
     with again(chain, trusted(chain, tmp_path, changes, TARGETS)) as agent:
         chain.move_market({"WBTC": chain.books.prices_usd["WBTC"] * Fraction(7, 10)})
         chain.warp(60)

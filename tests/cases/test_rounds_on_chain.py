@@ -16,9 +16,11 @@ from agent.app.documents.status import status
 from agent.chain.rpc import HttpTransport
 from agent.config.load import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.gradual.policy import slice_wait_s
+from agent.layers.gradual.state import GradualResult, GradualState
+from agent.layers.gradual.store import GradualExecutionStore
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
-from agent.policy.gradual_execution import slice_wait_s
 from tests.cases.test_mempool import HEAVY, Predictor, builder, sends, waiting_mempool
 from tests.faults.rig import in_child
 from tests.support.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
@@ -47,7 +49,7 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
         with again(chain, loaded, clock=Recovering(chain)) as agent:
             told: list[str] = []
             outcome = agent.rebalance(send=True, confirm=yes, progress=told.append)
-            campaigns = agent.context.store.executions.newest()
+            campaigns = agent.context.store.layer(GradualExecutionStore).newest()
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         losses[name] = lost(chain, before, prices)
         assert max(off_target(chain, TARGETS).values()) <= 10
@@ -94,17 +96,17 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
     loaded = trusted(chain, tmp_path, ROUNDS, TARGETS)
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
-        (before,) = agent.context.store.executions.newest()
+        (before,) = agent.context.store.layer(GradualExecutionStore).newest()
         shown = status(agent.status())["campaign"]
     assert before.state == "open"
     assert (shown["id"], shown["rounds_done"]) == (before.underway.id, before.underway.done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
     with again(chain, loaded) as agent:
         store = agent.context.store
-        (campaign,) = store.executions.newest()
+        (campaign,) = store.layer(GradualExecutionStore).newest()
         done = [one for one in store.journal.intents() if one.kind is IntentKind.SWAP and one.succeeded]
         assert store.journal.open_intents() == ()
-        rounds = [store.executions.slice_of_step(one.step_id) for one in reversed(done)]
+        rounds = [store.layer(GradualExecutionStore).slice_of_step(one.step_id) for one in reversed(done)]
     assert campaign.underway.id == before.underway.id
     assert campaign.underway.campaign == before.underway.campaign
     assert rounds == [(campaign.underway.id, number) for number in range(1, len(done) + 1)], "each round once"
@@ -124,22 +126,22 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
         for outcome in agent.run(send=True, confirm=yes, every="30s"):
             assert isinstance(outcome, StepOutcome), outcome
             found.append(outcome)
-            if outcome.decided.ended:
+            if outcome.decided.layer(GradualResult).ended:
                 break
-        (campaign,) = agent.context.store.executions.newest()
+        (campaign,) = agent.context.store.layer(GradualExecutionStore).newest()
         standing = agent.status()
     traded = [one for one in found if swaps(one)]
     assert all(len(swaps(one)) == 1 for one in traded)
     assert len(traded) == campaign.underway.done >= 3
     assert any("due" in one.reason for one in found if one.kind is OutcomeKind.HOLD)
     times = [one.step_input.snapshot.head.timestamp_s for one in traded]
-    rounds = [one.step_input.history.campaign for one in traded[1:]]
+    rounds = [one.step_input.layer(GradualState).progress for one in traded[1:]]
     drawn = [(one.campaign, one.draw) for one in rounds if one is not None]
     assert len({draw for _, draw in drawn}) == len(drawn) == len(traded) - 1, "each waits for a time of its own"
     assert all(after - before >= slice_wait_s(*one) for (before, after), one in zip(pairwise(times), drawn, strict=True))
     assert times[-1] <= campaign.underway.campaign.expires_s
     assert max(off_target(chain, TARGETS).values()) <= 10
-    assert standing.step_input.history.campaign is None
+    assert standing.step_input.layer(GradualState).progress is None
 
 
 def falling(agent: Agent, chain: LocalChain) -> StepOutcome:
@@ -161,7 +163,7 @@ def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: L
     fund(chain, OFF)
     with again(chain, trusted(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=Recovering(chain)) as agent:
         outcome = falling(agent, chain)
-        (campaign,) = agent.context.store.executions.newest()
+        (campaign,) = agent.context.store.layer(GradualExecutionStore).newest()
         resting = agent.rebalance(send=True, confirm=yes)
     under = campaign.underway
     assert campaign.state == "ended"
@@ -183,7 +185,7 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
     other = trusted(chain, tmp_path / "one", ROUNDS | {"execution.style": "market"}, {"WETH": "60%", "USDC": "40%"})
     with again(chain, other) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
-        (campaign,) = agent.context.store.executions.newest()
+        (campaign,) = agent.context.store.layer(GradualExecutionStore).newest()
     assert campaign.state == "ended"
     assert mentions(campaign.why, "changed")
     assert outcome.kind is OutcomeKind.HOLD

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from agent.layers.gradual.policy import slice_wait_s
+from agent.layers.gradual.state import ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.localchain import LocalChain
-from agent.model import ExecutionPace, ExecutionProgress, ExecutionStyle, GradualExecution, Holding, Plan, SliceDraw, StepInput
+from agent.model import ExecutionPace, ExecutionStyle, Holding, Plan, StepInput
 from agent.planning import proposals
-from agent.policy.gradual_execution import slice_wait_s
 from tests.support.builders import step_input, with_limits, with_snapshot
 
 LARGE = {
@@ -147,19 +148,19 @@ def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], 
     def draw() -> SliceDraw:
         return SliceDraw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
 
-    step = replace(step, history=replace(step.history, draw=draw()))
+    step = step.with_layer(replace(step.layer(GradualState), draw=draw()))
     first = proposals.rebalance(step)
     assert first.plan is not None, first.decided.decision.reason
-    assert first.decided.begins is not None, first.decided.decision.reason
-    campaign = first.decided.begins
+    assert first.decided.layer(GradualResult).begins is not None, first.decided.decision.reason
+    campaign = first.decided.layer(GradualResult).begins
     under = ExecutionProgress("test", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
     done = Run(campaign, [], [], [], [], Fraction(0), "")
     prices = dict(campaign.arrival)
     for _ in range(100):
-        now = replace(step, history=replace(step.history, campaign=under))
+        now = step.with_layer(replace(step.layer(GradualState), progress=under))
         found = proposals.rebalance(now)
-        if found.decided.ended:
-            done.ended = found.decided.ended
+        if found.decided.layer(GradualResult).ended:
+            done.ended = found.decided.layer(GradualResult).ended
             return done
         if found.plan is None:
             step = later(step, under.next_s - step.snapshot.head.timestamp_s)

@@ -12,21 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.model import Destination, ExecutionProgress, ExecutionStyle, Hold, PastPrices, Rebalance, SliceDraw, StepInput, TradeSide
+from agent.layers.gradual.planning import schedule_plan as in_time
+from agent.layers.gradual.policy import MILLION, jitter_factor, mean_interval_s, mean_slice_value, slice_value, slice_wait_s
+from agent.layers.gradual.state import ExecutionProgress, GradualResult, GradualState, SliceDraw
+from agent.model import Destination, ExecutionStyle, Hold, PastPrices, Rebalance, StepInput, TradeSide
 from agent.planning import planner, proposals
-from agent.planning.gradual_execution import schedule_plan as in_time
 from agent.planning.partial_plans import worst_case_loss
 from agent.policy.decide import decide
-from agent.policy.drift import corrections
-from agent.policy.gradual_execution import (
-    MILLION,
-    jitter_factor,
-    mean_interval_s,
-    mean_slice_value,
-    partial_goal,
-    slice_value,
-    slice_wait_s,
-)
+from agent.policy.drift import corrections, partial_goal
 from tests.support.builders import feed_address, feed_round, step_input, token, with_snapshot
 from tests.support.gradual_execution import PACE, Run, later, market, paced, roomy, run
 from tests.support.text import mentions
@@ -45,20 +38,30 @@ def drifted(**pace: object) -> StepInput:
 def begun(step: StepInput) -> StepInput:
     """The same once the campaign is written down, before its first round."""
     found = proposals.rebalance(step)
-    assert found.decided.begins is not None, found.decided.decision.reason
+    assert found.decided.layer(GradualResult).begins is not None, found.decided.decision.reason
     return under(
         step,
-        ExecutionProgress("c1", found.decided.begins, 0, Fraction(0), Fraction(0), found.decided.begins.began_s, SliceDraw(500_000, 0)),
+        ExecutionProgress(
+            "c1",
+            found.decided.layer(GradualResult).begins,
+            0,
+            Fraction(0),
+            Fraction(0),
+            found.decided.layer(GradualResult).begins.began_s,
+            SliceDraw(500_000, 0),
+        ),
     )
 
 
 def under(step: StepInput, campaign: ExecutionProgress) -> StepInput:
-    return replace(step, history=replace(step.history, campaign=campaign, last_rebalance_s=step.snapshot.head.timestamp_s - 10))
+    return replace(step, history=replace(step.history, last_rebalance_s=step.snapshot.head.timestamp_s - 10)).with_layer(
+        replace(step.layer(GradualState), progress=campaign)
+    )
 
 
 def with_progress(step: StepInput, **changes: object) -> StepInput:
-    assert step.history.campaign is not None
-    return under(step, replace(step.history.campaign, **changes))  # type: ignore[arg-type]  # fields by name
+    assert step.layer(GradualState).progress is not None
+    return under(step, replace(step.layer(GradualState).progress, **changes))  # type: ignore[arg-type]  # fields by name
 
 
 def moved_to(step: StepInput, price: int) -> StepInput:
@@ -72,25 +75,31 @@ def moved_to(step: StepInput, price: int) -> StepInput:
 
 def ended(step: StepInput) -> str:
     found = decide(step)
-    assert found.round is None
-    return found.ended
+    assert found.layer(GradualResult).due is None
+    return found.layer(GradualResult).ended
 
 
 # rounds
 def test_the_first_round_is_shown_as_it_will_be_decided_once_the_campaign_is_written_down() -> None:
     step = drifted()
-    step = replace(step, history=replace(step.history, draw=SliceDraw(123_456, 654_321)))
+    step = step.with_layer(replace(step.layer(GradualState), draw=SliceDraw(123_456, 654_321)))
     shown = proposals.rebalance(step)
-    assert shown.decided.begins is not None
-    assert shown.decided.begins.first == SliceDraw(123_456, 654_321)
+    assert shown.decided.layer(GradualResult).begins is not None
+    assert shown.decided.layer(GradualResult).begins.first == SliceDraw(123_456, 654_321)
     written = ExecutionProgress(
-        "c1", shown.decided.begins, 0, Fraction(0), Fraction(0), shown.decided.begins.began_s, shown.decided.begins.first
+        "c1",
+        shown.decided.layer(GradualResult).begins,
+        0,
+        Fraction(0),
+        Fraction(0),
+        shown.decided.layer(GradualResult).begins.began_s,
+        shown.decided.layer(GradualResult).begins.first,
     )
     again = proposals.rebalance(under(step, written))
     assert again.plan is not None
     assert shown.plan is not None
     assert again.plan.legs == shown.plan.legs
-    assert again.decided.round == shown.decided.round
+    assert again.decided.layer(GradualResult).due == shown.decided.layer(GradualResult).due
 
 
 def test_a_campaign_waits_for_its_time_and_is_due_from_it_on_whatever_the_cooldown_and_the_band_say() -> None:
@@ -101,8 +110,8 @@ def test_a_campaign_waits_for_its_time_and_is_due_from_it_on_whatever_the_cooldo
     assert "2 of about" in waits.decision.reason
     due = decide(later(step, 300))
     assert isinstance(due.decision, Rebalance)
-    assert due.round is not None
-    assert due.round.number == 2
+    assert due.layer(GradualResult).due is not None
+    assert due.layer(GradualResult).due.number == 2
 
 
 def test_a_stored_step_with_a_campaign_decides_the_same_after_it_was_read_back() -> None:
@@ -114,8 +123,6 @@ def test_a_stored_step_with_a_campaign_decides_the_same_after_it_was_read_back()
 
 def test_a_step_stored_before_there_were_campaigns_still_loads() -> None:
     text = json.loads(codec.dumps(step_input()))
-    for field in ("campaign", "campaign_ended_s", "draw"):
-        del text["history"][field]
     del text["execution"]["pace"]
     assert codec.from_jsonable(StepInput, text) == step_input()
 
@@ -137,21 +144,25 @@ def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None
     step = later(begun(drifted()), 1_000)
     other = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (6_000, 4_000), strict=True)]
     changed = replace(step, portfolio=replace(step.portfolio, assets=tuple(other)))
-    assert mentions(decide(changed).ended, "changed")
+    assert mentions(decide(changed).layer(GradualResult).ended, "changed")
     near = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (5_025, 4_975), strict=True)]
-    assert decide(replace(step, portfolio=replace(step.portfolio, assets=tuple(near)))).ended == "", "as much as targets of data move"
-    assert mentions(decide(replace(step, policy=replace(step.policy, destination=Destination.HALFWAY))).ended, "policy.destination")
-    assert mentions(decide(replace(step, policy=replace(step.policy, only=TradeSide.SELL))).ended, "policy.only")
+    assert decide(replace(step, portfolio=replace(step.portfolio, assets=tuple(near)))).layer(GradualResult).ended == "", (
+        "as much as targets of data move"
+    )
+    assert mentions(
+        decide(replace(step, policy=replace(step.policy, destination=Destination.HALFWAY))).layer(GradualResult).ended, "policy.destination"
+    )
+    assert mentions(decide(replace(step, policy=replace(step.policy, only=TradeSide.SELL))).layer(GradualResult).ended, "policy.only")
     faster = paced(step, max_rounds=3)
-    assert mentions(decide(faster).ended, "[execution]")
+    assert mentions(decide(faster).layer(GradualResult).ended, "[execution]")
     rested = replace(faster, history=replace(faster.history, last_rebalance_s=None))
-    assert proposals.rebalance(rested).decided.begins is not None
+    assert proposals.rebalance(rested).decided.layer(GradualResult).begins is not None
 
 
 def test_assets_in_another_order_end_it_since_a_goal_goes_by_their_order() -> None:
     step = later(begun(drifted()), 1_000)
     turned = replace(step, portfolio=replace(step.portfolio, assets=step.portfolio.assets[::-1]))
-    assert mentions(decide(turned).ended, "changed")
+    assert mentions(decide(turned).layer(GradualResult).ended, "changed")
 
 
 def test_prices_of_one_block_fire_no_round() -> None:
@@ -162,10 +173,10 @@ def test_prices_of_one_block_fire_no_round() -> None:
     unknown = decide(step)
     assert mentions(unknown.decision.reason, "2 preceding", "missing")
     same = tuple(PastPrices(replace(head, number=head.number - back), step.snapshot.feeds, step.snapshot.pools) for back in (1, 2))
-    assert decide(with_snapshot(step, past=same)).round is not None
+    assert decide(with_snapshot(step, past=same)).layer(GradualResult).due is not None
     turned = replace(same[1], feeds=moved_to(step, 600).snapshot.feeds)
     pushed = decide(with_snapshot(step, past=(same[0], turned)))
-    assert pushed.round is None
+    assert pushed.layer(GradualResult).due is None
     assert pushed.decision.kept_by == "policy.confirm_blocks"
 
 
@@ -180,9 +191,9 @@ def test_prices_that_turned_end_it() -> None:
 
 def test_its_time_ends_it_however_long_it_was_paused() -> None:
     step = begun(drifted())
-    assert step.history.campaign is not None
-    campaign = step.history.campaign.campaign
-    assert decide(later(step, campaign.expires_s - campaign.began_s - 1)).ended == ""
+    assert step.layer(GradualState).progress is not None
+    campaign = step.layer(GradualState).progress.campaign
+    assert decide(later(step, campaign.expires_s - campaign.began_s - 1)).layer(GradualResult).ended == ""
     why = ended(later(step, campaign.expires_s - campaign.began_s))
     assert "time ended" in why
     assert "200000 USDC" in why
@@ -190,32 +201,32 @@ def test_its_time_ends_it_however_long_it_was_paused() -> None:
 
 def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it_at_worst() -> None:
     step = begun(drifted(budget_bps=50))
-    assert step.history.campaign is not None
-    budget = step.history.campaign.campaign.budget
+    assert step.layer(GradualState).progress is not None
+    budget = step.layer(GradualState).progress.campaign.budget
     assert budget == 1_000 * USD
     assert "its budget" in ended(with_progress(step, done=1, spent=budget))
     found = proposals.rebalance(step)
     assert found.plan is not None
-    worst = worst_case_loss(step, found.plan, dict(step.history.campaign.campaign.arrival))
+    worst = worst_case_loss(step, found.plan, dict(step.layer(GradualState).progress.campaign.arrival))
     just = proposals.rebalance(with_progress(step, spent=budget - worst))
     assert just.plan is not None
     over = proposals.rebalance(with_progress(step, spent=budget - worst + 1))
     assert over.plan is None
     assert isinstance(over.decided.decision, Hold)
-    assert "may cost" in over.decided.ended
+    assert "may cost" in over.decided.layer(GradualResult).ended
     off = begun(drifted(budget_bps=None))
     assert proposals.rebalance(with_progress(off, spent=Fraction(10**15))).plan is not None
 
 
 def test_a_first_round_that_no_budget_allows_begins_no_campaign() -> None:
     found = proposals.rebalance(drifted(budget_bps=1))
-    assert (found.plan, found.decided.begins) == (None, None)
+    assert (found.plan, found.decided.layer(GradualResult).begins) == (None, None)
     assert "its budget" in found.decided.decision.reason
 
 
 def test_after_its_end_the_cooldown_counts_from_there() -> None:
     step = drifted()
-    step = replace(step, history=replace(step.history, campaign_ended_s=step.snapshot.head.timestamp_s - 100))
+    step = step.with_layer(replace(step.layer(GradualState), ended_s=step.snapshot.head.timestamp_s - 100))
     held = decide(step)
     assert isinstance(held.decision, Hold)
     assert "gradual execution" in held.decision.reason
@@ -258,7 +269,7 @@ def test_what_is_lost_against_the_prices_of_the_start_is_never_above_the_budget(
         return market(step, Fraction(2_000) * (1 + Fraction(drop * number, 10_000)))
 
     step = paced(drifted(), replace(TWAP, budget_bps=budget, max_rounds=6))
-    if proposals.rebalance(step).decided.begins is None:
+    if proposals.rebalance(step).decided.layer(GradualResult).begins is None:
         return
     done = run(step, random.Random(seed), moves)
     assert done.campaign.budget is not None
@@ -289,7 +300,7 @@ def test_an_exit_is_never_spread() -> None:
     assert isinstance(found.decision, Rebalance)
     exit_ = replace(found.decision, exit=True)
     decided, plan = in_time(step, found, exit_, planner.plan(step, exit_))
-    assert decided.begins is None
+    assert decided.layer(GradualResult).begins is None
     assert plan is not None
     assert plan.turnover > 195_000 * USD
 
@@ -297,7 +308,7 @@ def test_an_exit_is_never_spread() -> None:
 @pytest.mark.parametrize(("ppm", "share"), [(0, Fraction(-1)), (MILLION - 1, Fraction(1))])
 def test_the_size_of_a_slice_and_the_wait_after_it_vary_by_their_own_jitter_both_ways(ppm: int, share: Fraction) -> None:
     pace = replace(PACE, size_jitter_bps=2_000, time_jitter_bps=5_000)
-    campaign = begun(drifted()).history.campaign
+    campaign = begun(drifted()).layer(GradualState).progress
     assert campaign is not None
     execution = replace(campaign.campaign, pace=pace)
     assert jitter_factor(ppm, 2_000) == 1 + share / 5

@@ -8,9 +8,10 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
-from agent.model import ExecutionProgress, ExecutionStyle, Hold, LimitOrder, Plan, Rebalance, StepInput
+from agent.layers.gradual.state import ExecutionProgress, GradualResult, GradualState
+from agent.model import ExecutionStyle, Hold, LimitOrder, Plan, Rebalance, StepInput
 from agent.planning import planner, proposals
-from agent.planning.gradual_execution import limit_swap, with_raised_minimums
+from agent.planning.limit_swaps import limit_swap, with_raised_minimums
 from agent.policy.orders.conditional import expiry_reason
 from tests.support.builders import step_input, token, v3_pool, with_limits, with_snapshot
 from tests.support.gradual_execution import PACE, later, market, paced, roomy
@@ -131,10 +132,10 @@ def test_it_waits_else_and_trades_once_the_market_came_to_it() -> None:
     assert waits.plan is None
     assert isinstance(waits.decided.decision, Hold)
     assert "its price" in waits.decided.decision.reason
-    begun = waits.decided.begins
+    begun = waits.decided.layer(GradualResult).begins
     assert begun is not None
     under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
-    waiting = replace(step, history=replace(step.history, campaign=under))
+    waiting = step.with_layer(replace(step.layer(GradualState), progress=under))
     assert proposals.rebalance(later(waiting, 600)).plan is None
     risen = market(later(waiting, 600), Fraction(2_100))
     fires = proposals.rebalance(risen)
@@ -142,19 +143,19 @@ def test_it_waits_else_and_trades_once_the_market_came_to_it() -> None:
     arrival = dict(begun.arrival)
     given = sum(leg.amount_in_raw * arrival[leg.token_in] for leg in fires.plan.legs)
     assert sum(leg.min_out_raw * arrival[leg.token_out] for leg in fires.plan.legs) >= given * Fraction(9_980, 10_000)
-    done = replace(risen, history=replace(risen.history, campaign=replace(under, done=1)))
-    assert mentions(proposals.rebalance(done).decided.ended, "done at")
+    done = risen.with_layer(replace(risen.layer(GradualState), progress=replace(under, done=1)))
+    assert mentions(proposals.rebalance(done).decided.layer(GradualResult).ended, "done at")
 
 
 def test_a_rebalance_that_never_gets_its_price_ends_at_its_time_untraded() -> None:
     step = paced(roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None), LIMIT)
-    begun = proposals.rebalance(step).decided.begins
+    begun = proposals.rebalance(step).decided.layer(GradualResult).begins
     assert begun is not None
     under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
-    late_ = later(replace(step, history=replace(step.history, campaign=under)), LIMIT.patience_s)
+    late_ = later(step.with_layer(replace(step.layer(GradualState), progress=under)), LIMIT.patience_s)
     found = proposals.rebalance(late_)
     assert found.plan is None
-    assert "time ended" in found.decided.ended
+    assert "time ended" in found.decided.layer(GradualResult).ended
 
 
 def test_minimums_rise_to_the_same_part_of_each_leg() -> None:

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.model import BudgetCarryover, ExecutionPace, ExecutionProgress, ExecutionStyle, GradualExecution, SliceDraw, StepInput
+from agent.layers.gradual.policy import TARGETS_CHANGED, budget_left, carried_budget, prior_budget_use, slice_wait_s
+from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
+from agent.model import ExecutionPace, ExecutionStyle, StepInput
 from agent.planning import proposals
-from agent.policy.gradual_execution import TARGETS_CHANGED, budget_left, carried_budget, prior_budget_use, slice_wait_s
 from tests.support.builders import step_input
 from tests.support.gradual_execution import PACE, carried, later, market, paced, roomy
 
@@ -55,14 +56,14 @@ def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) 
         if until_s is not None and now_s >= until_s:
             break
         draw = SliceDraw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
-        step = replace(step, history=replace(step.history, campaign=under, spent=spent if under is None else None, draw=draw))
+        step = step.with_layer(GradualState(progress=under, carried=spent if under is None else None, draw=draw))
         found = proposals.rebalance(step)
         done.said.append(found.decided.decision.reason)
-        if found.decided.ended and under is not None:
-            under, spent = None, carried_budget(under, found.decided.ended)
+        if found.decided.layer(GradualResult).ended and under is not None:
+            under, spent = None, carried_budget(under, found.decided.layer(GradualResult).ended)
         if found.plan is not None:
-            assert found.decided.round is not None, "nothing goes around the budget"
-            if (begins := found.decided.begins) is not None:
+            assert found.decided.layer(GradualResult).due is not None, "nothing goes around the budget"
+            if (begins := found.decided.layer(GradualResult).begins) is not None:
                 done.begun.append(begins)
                 until_s = until_s or begins.expires_s
                 under = ExecutionProgress(f"c{look}", begins, 0, Fraction(0), Fraction(0), begins.began_s, begins.first)
@@ -135,7 +136,7 @@ def test_what_is_left_of_a_budget_scales_with_what_is_left_to_move() -> None:
 
 def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
     found = proposals.rebalance(drifted())
-    first = found.decided.begins
+    first = found.decided.layer(GradualResult).begins
     assert first is not None
     gained = ExecutionProgress("c", first, 2, Fraction(10), Fraction(-500), 0, first.first)
     left = carried_budget(gained, TARGETS_CHANGED)
@@ -150,18 +151,18 @@ def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -
     now_s = step.snapshot.head.timestamp_s
     for until_s, fresh in ((now_s + 1, False), (now_s, True)):
         spent = BudgetCarryover(until_s, Fraction(200_000 * USD), Fraction(1_199 * USD))
-        found = proposals.rebalance(replace(step, history=replace(step.history, spent=spent)))
-        assert (found.decided.begins is not None) == fresh
-        assert prior_budget_use(replace(step, history=replace(step.history, spent=spent))) == (None if fresh else spent)
+        found = proposals.rebalance(step.with_layer(GradualState(carried=spent)))
+        assert (found.decided.layer(GradualResult).begins is not None) == fresh
+        assert prior_budget_use(step.with_layer(GradualState(carried=spent))) == (None if fresh else spent)
 
 
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
 def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: ExecutionStyle) -> None:
     step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60, recovery_s=10**6, max_rounds=2))
     least = replace(step, limits=replace(step.limits, min_trade=Fraction(150_000 * USD)))
-    assert proposals.rebalance(least).decided.round is None, "one round, without a budget"
+    assert proposals.rebalance(least).decided.layer(GradualResult).due is None, "one round, without a budget"
     spent = BudgetCarryover(2 * 10**9, Fraction(200_000 * USD), Fraction(1_199 * USD))
-    shared = replace(least, history=replace(least.history, spent=spent))
+    shared = least.with_layer(replace(least.layer(GradualState), carried=spent))
     found = proposals.rebalance(shared)
     assert found.plan is None and "shared until" in found.decided.decision.reason
 
@@ -169,33 +170,43 @@ def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: Executi
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
 def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_the_budget(style: ExecutionStyle) -> None:
     step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60))
-    first = proposals.rebalance(step).decided.begins
+    first = proposals.rebalance(step).decided.layer(GradualResult).begins
     assert first is not None and first.budget is not None
     nearly = ExecutionProgress("c", first, 1, Fraction(0), first.budget * Fraction(11, 10), first.began_s, first.first)
     approved = replace(aimed(step, 4_900), spend_caps=((step.portfolio.assets[0].token.address, 10**18),))
-    found = proposals.rebalance(replace(approved, history=replace(step.history, campaign=nearly)))
-    assert found.decided.ended == TARGETS_CHANGED
+    found = proposals.rebalance(approved.with_layer(replace(step.layer(GradualState), progress=nearly)))
+    assert found.decided.layer(GradualResult).ended == TARGETS_CHANGED
     assert found.plan is None and "shared until" in found.decided.decision.reason
 
 
 def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> None:
     step = drifted(ExecutionPace(ExecutionStyle.LIMIT, limit_bps=-100, patience_s=14_400))
     waits = proposals.rebalance(step)
-    assert waits.plan is None and waits.decided.begins is not None
+    assert waits.plan is None and waits.decided.layer(GradualResult).begins is not None
     under = ExecutionProgress(
-        "c", waits.decided.begins, 0, Fraction(0), Fraction(0), waits.decided.begins.began_s, waits.decided.begins.first
+        "c",
+        waits.decided.layer(GradualResult).begins,
+        0,
+        Fraction(0),
+        Fraction(0),
+        waits.decided.layer(GradualResult).begins.began_s,
+        waits.decided.layer(GradualResult).begins.first,
     )
     moved = replace(aimed(step, 4_900), spend_caps=((step.portfolio.assets[0].token.address, 10**20),))
-    found = proposals.rebalance(replace(moved, history=replace(step.history, campaign=under)))
+    found = proposals.rebalance(moved.with_layer(replace(step.layer(GradualState), progress=under)))
     assert found.plan is None and "its price" in found.decided.decision.reason
 
 
 def test_a_step_and_a_campaign_of_before_load_without_it() -> None:
     step = drifted()
-    old = codec.to_jsonable(step)
-    del old["history"]["spent"]
-    assert codec.from_jsonable(StepInput, old) == step
-    begun = proposals.rebalance(step).decided.begins
+    begun = proposals.rebalance(step).decided.layer(GradualResult).begins
     written = codec.to_jsonable(begun)
     del written["before"]
     assert codec.from_jsonable(GradualExecution, written) == begun
+    under = ExecutionProgress("c1", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
+    under_way = step.with_layer(GradualState(progress=under, ended_s=7))
+    old = codec.to_jsonable(under_way)
+    (state,) = old["history"].pop("layers")
+    assert state.pop("type") == "GradualState"
+    old["history"] |= {"campaign": state["progress"], "campaign_ended_s": 7, "draw": None, "spent": None}
+    assert codec.from_jsonable(StepInput, old) == under_way == codec.from_jsonable(StepInput, codec.to_jsonable(under_way))

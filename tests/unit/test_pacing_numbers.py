@@ -7,8 +7,9 @@ from fractions import Fraction
 
 import pytest
 
-from agent.model import Destination, ExecutionStyle, Goal, GradualExecution, SliceDraw
-from agent.policy.gradual_execution import execution_deadlines, jitter_factor, slice_wait_s
+from agent.layers.gradual.policy import execution_deadlines, jitter_factor, slice_wait_s
+from agent.layers.gradual.state import GradualExecution, SliceDraw
+from agent.model import Destination, ExecutionStyle, Goal
 from tests.support.gradual_execution import PACE
 
 TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400)

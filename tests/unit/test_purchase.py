@@ -11,6 +11,7 @@ from agent import codec
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.guards.case import MissingData, build_guard_case
+from agent.layers.gradual.state import GradualResult
 from agent.model import Evidence, History, Payment, PendingPayment, Plan, Rebalance, StepInput
 from agent.planning import planner, proposals
 from agent.policy.cash_flows import transfers
@@ -82,8 +83,8 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
     step = with_limits(step, first_purchase_s=600, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
     step = with_limits(step, daily_loss_bps=daily_loss_bps)
     outcome = evaluation.evaluate_input(replace(step, history=replace(step.history, last_rebalance_s=None)), proposals.rebalance, None)
-    assert outcome.plan is not None and outcome.decided.round is not None, outcome.reason
-    part = outcome.decided.round.part
+    assert outcome.plan is not None and outcome.decided.layer(GradualResult).due is not None, outcome.reason
+    part = outcome.decided.layer(GradualResult).due.part
     after = dict(outcome.plan.holdings_after)
     got = {"WETH": after[weth.address] * Fraction(2_000, 10**18), "WBTC": after[wbtc.address] * Fraction(30_000, 10**8)}
     assert part < Fraction(1, 10)

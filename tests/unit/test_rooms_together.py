@@ -6,9 +6,10 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.guards import table
+from agent.layers.gradual.planning import schedule_plan as in_time
+from agent.layers.gradual.state import ExecutionProgress, GradualResult, GradualState, SliceDraw
 from agent.model import (
     ConditionalOrder,
-    ExecutionProgress,
     Halt,
     Hold,
     LimitOrder,
@@ -20,12 +21,10 @@ from agent.model import (
     PendingPayment,
     Rebalance,
     ScreenedToken,
-    SliceDraw,
     StepInput,
     TokenFinding,
 )
 from agent.planning import planner, proposals, requests
-from agent.planning.gradual_execution import schedule_plan as in_time
 from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
@@ -84,11 +83,11 @@ def due_round() -> StepInput:
     """A correction in rounds whose second round is due now."""
     step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None)
     step = paced(step, recovery_s=1)
-    begins = proposals.rebalance(step).decided.begins
+    begins = proposals.rebalance(step).decided.layer(GradualResult).begins
     assert begins is not None
     under = ExecutionProgress("c1", begins, 1, Fraction(0), Fraction(0), begins.began_s, SliceDraw(500_000, 0))
-    step = later(replace(step, history=replace(step.history, campaign=under)), 1_000)
-    assert decide(step).round is not None
+    step = later(step.with_layer(replace(step.layer(GradualState), progress=under)), 1_000)
+    assert decide(step).layer(GradualResult).due is not None
     return step
 
 
@@ -101,22 +100,19 @@ def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -
         proposals.manual_swap(WETH.address, USDC.address, raw(1, WETH))(due_round()),
     ):
         assert found.plan is not None
-        assert (found.decided.round, found.decided.ended, found.decided.order) == (None, "", "")
+        assert (found.decided.layer(GradualResult).due, found.decided.layer(GradualResult).ended, found.decided.order) == (None, "", "")
 
 
 def test_a_small_asset_that_a_stop_took_out_ends_a_correction_that_would_buy_it_back() -> None:
     step = due_round()
-    assert step.history.campaign is not None
+    assert step.layer(GradualState).progress is not None
     small = tuple(replace(one, target_bps=20 if one.token == WETH else 9_980) for one in step.portfolio.assets)
-    begun = replace(step.history.campaign.campaign, targets_bps=tuple((one.token.address, one.target_bps) for one in small))
-    step = replace(
-        step,
-        portfolio=replace(step.portfolio, assets=small),
-        history=replace(step.history, campaign=replace(step.history.campaign, campaign=begun)),
-    )
-    assert "changed" not in decide(step).ended
+    begun = replace(step.layer(GradualState).progress.campaign, targets_bps=tuple((one.token.address, one.target_bps) for one in small))
+    under = replace(step.layer(GradualState).progress, campaign=begun)
+    step = replace(step, portfolio=replace(step.portfolio, assets=small)).with_layer(GradualState(under))
+    assert "changed" not in decide(step).layer(GradualResult).ended
     out = tuple(replace(one, target_bps=0 if one.token == WETH else 10_000) for one in small)
-    assert mentions(decide(replace(step, portfolio=replace(step.portfolio, assets=out))).ended, "changed")
+    assert mentions(decide(replace(step, portfolio=replace(step.portfolio, assets=out))).layer(GradualResult).ended, "changed")
 
 
 def test_a_correction_whose_first_round_prices_do_not_confirm_is_not_sent_all_at_once() -> None:
@@ -127,7 +123,7 @@ def test_a_correction_whose_first_round_prices_do_not_confirm_is_not_sent_all_at
     assert isinstance(decided.decision, Rebalance)
     found, plan = in_time(step, decided, decided.decision, planner.plan(step, decided.decision))
     assert isinstance(found.decision, Hold) and plan is None, found.decision
-    assert not found.reviewed and found.begins is None
+    assert not found.reviewed and found.layer(GradualResult).begins is None
 
 
 # orders by hand

@@ -12,9 +12,10 @@ import pytest
 
 from agent.amm import pools
 from agent.amm.v2 import V2Pool
+from agent.layers.gradual.planning import remaining_impact
+from agent.layers.gradual.state import GradualResult
 from agent.model import PriceSource, SlicingComparison, StepInput
 from agent.planning import proposals
-from agent.planning.gradual_execution import remaining_impact
 from tests.support.builders import ROUTER, Allowance, step_input, token, v2_pool, v3_pool, with_snapshot
 from tests.support.gradual_execution import PACE, paced, roomy
 from tests.support.planning_worlds import random_step, ranged
@@ -153,7 +154,7 @@ def test_the_market_style_plans_as_before() -> None:
     found = proposals.rebalance(market)
     assert found.plan is not None
     assert found.plan.pacing is None
-    assert found.decided.begins is None
+    assert found.decided.layer(GradualResult).begins is None
     whole = proposals.rebalance(step)
     assert found.plan.turnover > 5 * (whole.plan.turnover if whole.plan else 0)
 
@@ -161,7 +162,7 @@ def test_the_market_style_plans_as_before() -> None:
 def test_what_was_approved_for_one_round_is_not_spread_any_more() -> None:
     step = replace(large(), spend_caps=((WETH.address, 10**30),))
     found = proposals.rebalance(step)
-    assert found.decided.begins is None
+    assert found.decided.layer(GradualResult).begins is None
     assert found.plan is not None
     assert found.plan.turnover > 290_000 * USD
 

@@ -19,10 +19,11 @@ from typing import Any, cast
 import pytest
 
 from agent.execution.step_context import StepOutcome, StepReaders
-from agent.execution.step_memory import begin_slice
-from agent.model import Destination, ExecutionProgress, ExecutionSlice, Goal, GradualExecution, SliceDraw
-from agent.policy.gradual_execution import mean_interval_s, mean_slice_value, slice_value, slice_wait_s
-from agent.ports import Journal
+from agent.layers.gradual.policy import mean_interval_s, mean_slice_value, slice_value, slice_wait_s
+from agent.layers.gradual.records import before_swap
+from agent.layers.gradual.state import ExecutionProgress, ExecutionSlice, GradualExecution, GradualResult, GradualState, SliceDraw
+from agent.model import Destination, Goal
+from agent.ports import StepStorage
 from tests.support.gradual_execution import PACE
 
 BINS = 4
@@ -70,9 +71,14 @@ def drawn(seed: int, rounds: int) -> list[SliceDraw]:
     journal, readers = Draws([]), cast(StepReaders, SimpleNamespace(chance=chance))
     for number in range(rounds):
         under = ExecutionProgress("c", CAMPAIGN, number, Fraction(0), Fraction(0), 0, SliceDraw(0, 0))
-        step = SimpleNamespace(history=SimpleNamespace(campaign=under), snapshot=SimpleNamespace(head=SimpleNamespace(timestamp_s=0)))
-        decided: Any = SimpleNamespace(order="", begins=None, round=ExecutionSlice(number + 1, Fraction(1), Fraction(1)))
-        begin_slice(readers, cast(Journal, journal), cast(StepOutcome, SimpleNamespace(decided=decided, step_input=step, step_id="s")))
+        state, due = GradualState(under), GradualResult(ExecutionSlice(number + 1, Fraction(1), Fraction(1)))
+        step = SimpleNamespace(layer=lambda _, state=state: state, snapshot=SimpleNamespace(head=SimpleNamespace(timestamp_s=0)))
+        decided: Any = SimpleNamespace(order="", layer=lambda _, due=due: due)
+        before_swap(
+            readers,
+            cast(StepStorage, SimpleNamespace(layer=lambda _: journal)),
+            cast(StepOutcome, SimpleNamespace(decided=decided, step_input=step, step_id="s")),
+        )
     return journal.kept
 
 

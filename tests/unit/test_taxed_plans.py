@@ -14,6 +14,7 @@ from agent import codec, guards
 from agent.accounting.export import parse_rates
 from agent.accounting.tax_lots import Lots, _TokenLots, max_sellable_raw, planned_gains
 from agent.errors import ConfigError
+from agent.layers.gradual.state import GradualResult
 from agent.model import ExecutionStyle, Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, TaxState, Verdict
 from agent.planning import planner, proposals, requests
 from agent.planning.proposals import Proposer
@@ -72,7 +73,11 @@ def test_the_first_of_several_rounds_stays_within_the_year_too() -> None:
     pace = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=2, over_s=14_400)
     spread = replace(step, execution=replace(step.execution, pace=pace))
     found = proposals.rebalance(spread)
-    assert found.decided.begins is not None and found.decided.begins.rounds == 2 and found.plan is not None
+    assert (
+        found.decided.layer(GradualResult).begins is not None
+        and found.decided.layer(GradualResult).begins.rounds == 2
+        and found.plan is not None
+    )
     assert 0 < gain(spread, found.plan) <= 300
 
 

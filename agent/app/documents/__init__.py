@@ -113,6 +113,7 @@ def one_of(*values: str) -> Any:
 
 Raw = Annotated[str, Field(pattern=r"^-?[0-9]+$"), ConvertedBy(lambda raw, _: str(raw))]
 """Base units, as text: JSON numbers would be rounded by some parsers."""
+RoundedRaw = Annotated[Raw, ConvertedBy(lambda value, _: str(round(value)))]
 Decimal = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
 """A price, amount or ratio as text, without exponent."""
 Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$"), ConvertedBy(money)]

@@ -38,7 +38,6 @@ from agent.app.documents.plans import (
     LivePlanDocument,
     OutcomeDocument,
     PlanDocument,
-    ProgressDocument,
     RebalanceDocument,
     SentDocument,
     TransactionDocument,
@@ -50,6 +49,7 @@ from agent.app.documents.plans import (
 )
 from agent.app.documents.status import LeastTotalDocument, StatusDocument
 from agent.app.withdrawal_run import format_parts
+from agent.layers.gradual.documents import ProgressDocument
 from agent.model import ControlKind, ControlOrigin, ControlRecord, ControlState, ShownPlan
 from agent.policy.cash_flows.cash_limit import limit_remedy, unused_text
 

@@ -37,6 +37,7 @@ from agent.app.documents.futures import (
     optional_comparisons,
     optional_summary,
 )
+from agent.layers import documents as layers
 from agent.model import Halt, Hold
 from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.reference import reference_prices
@@ -90,23 +91,6 @@ class ZoneDocument(TypedDict):
     pair: ZonePairDocument | None
     assets: Annotated[list[ZoneAssetDocument], Of("intervals")]
     plan: Annotated[TradeoffDocument | None, Of("saving")]
-
-
-class ProgressDocument(TypedDict):
-    """Progress of a gradual execution, at its initial prices."""
-
-    id: str
-    style: Annotated[str, Of("campaign.pace.style")]
-    purchase: Annotated[str | None, Of("campaign.purchase")]
-    began: Annotated[Time, Of("campaign.began_s")]
-    expires: Annotated[Time, Of("campaign.expires_s")]
-    rounds_done: Annotated[int, Of("done")]
-    rounds_about: Annotated[int, Of("campaign.rounds")]
-    next: Annotated[Time, Of("next_s")]
-    wish: Annotated[Money, Of("campaign.wish")]
-    moved: Money
-    spent: Money
-    budget: Annotated[Money | None, Of("campaign.budget")]
 
 
 ScreenedDocument = TypedDict("ScreenedDocument", {
@@ -273,7 +257,6 @@ Numeraire = Annotated[str, Of("step_input.portfolio.numeraire.label")]
 Screened = Annotated[list[ScreenedDocument], Of("step_input.quarantine")]
 Zone = Annotated[ZoneDocument | None, Of("decided.zone")]
 Netting = Annotated[NettingDocument | None, ConvertedBy(netting_document), Of("decided.netting")]
-Progress = Annotated[ProgressDocument | None, Of("progress")]
 TargetReasons = Annotated[list[str], Of("step_input.wishes")]
 BlockedExits = Annotated[list[BlockedExitDocument], Of("decided.stuck")]
 Excluded = Annotated[
@@ -336,11 +319,6 @@ CostDocument = TypedDict("CostDocument", {
 """Cost of a plan. `funding` is given for futures orders with a funding horizon, `data_fee` on
 rollups: the part of `gas` and `approvals` beyond gas."""
 NO_COST = CostDocument(fees="0", impact="0", skew="0", gas="0", approvals="0", total="0")
-
-SliceDocument = TypedDict("SliceDocument", {
-    "rounds": int, "moved": Money, "fees": Money, "impact": Money, "skew": Money, "gas": Money,
-    "waiting": Money, "rest": Money, "total": Money,
-})  # fmt: skip
 
 
 class EndpointDocument(TypedDict):
@@ -420,7 +398,7 @@ class LimitOrderDocument(TypedDict):
     why: str
 
 
-class StepDocument(TypedDict):
+class StepDocument(layers.LayerStepKeys):
     """A step and its decision; `pools` maps addresses to names."""
 
     step: Annotated[str | None, ConvertedBy(lambda step_id, _: step_id or None), Of("step_id")]
@@ -431,7 +409,6 @@ class StepDocument(TypedDict):
     screen: Screened
     zone: Zone
     strategies: Netting
-    campaign: Progress
     wishes: TargetReasons
     stuck_exits: BlockedExits
     left_alone: Excluded
@@ -446,7 +423,7 @@ class StepDocument(TypedDict):
     ]
 
 
-class PlanDocument(StepDocument):
+class PlanDocument(StepDocument, layers.LayerPlanKeys):
     """A plan; for a hold its legs are empty and the weights unchanged. `futures_actions` describes
     the futures orders and margin moves, in sending order.
     """
@@ -461,7 +438,6 @@ class PlanDocument(StepDocument):
     gap_bps: Number | None
     verdicts: list[VerdictDocument]
     skipped: list[SkippedDocument]
-    pacing: NotRequired[SlicingDocument | None]
     expires_block: int
     native_after_wei: NotRequired[Raw | None]
     worst_case: Money | None
@@ -557,7 +533,7 @@ def plan(outcome: StepOutcome) -> PlanDocument:
         gross_volume=money(found.gross_volume, portfolio),
         gas_units=found.gas_units,
         verdicts=[fill(VerdictDocument, item) for item in (*found.verdicts, *later)],
-        pacing=None if found.pacing is None else fill(SlicingDocument, found.pacing, portfolio),
+        **layers.plan_keys(found, portfolio),
         native_after_wei=None if found.native_after_wei is None else str(found.native_after_wei),
         worst_case=None if worst is None else money(worst, portfolio),
         reason=outcome.reason,
@@ -612,8 +588,3 @@ def quote(found: Quote, step: StepInput) -> QuoteDocument:
         legs=[fill(LegDocument, item, portfolio) for item in found.legs],
         pools=pool_names(step),
     )
-
-
-SlicingDocument = TypedDict(
-    "SlicingDocument", {"chosen": int, "why": str, "options": list[SliceDocument]}
-)

@@ -36,6 +36,7 @@ from agent.app.documents.plans import (
     TransferDocument,
     bps_text,
 )
+from agent.layers.gradual.documents import CorrectionDocument
 from agent.model import IntentState
 from agent.policy.strategies.accounting import unit_value
 from agent.policy.strategies.capital import ONE
@@ -334,7 +335,6 @@ WeightsDocument = TypedDict("WeightsDocument", {
 
 BpsNumber = Annotated[float, ConvertedBy(lambda share, _: round(float(share * BPS), 2))]
 UtcTime = Annotated[str, ConvertedBy(lambda seconds, _: format_utc(seconds))]
-RoundedRaw = Annotated[Raw, ConvertedBy(lambda value, _: str(round(value)))]
 
 CostsDocument = TypedDict(
     "CostsDocument", {"fees": Money, "impact": Money, "gas": Money, "total": Money}
@@ -383,24 +383,6 @@ PastStepDocument = TypedDict("PastStepDocument", {
     "cost": CostsDocument | None, "execution": ExecutionDocument | None,
     "futures": NotRequired[FuturesLinesDocument],
 })  # fmt: skip
-
-
-class CorrectionDocument(TypedDict):
-    """A gradual execution, under way or ended; values in numeraire base units."""
-
-    id: Annotated[str, Of("underway.id")]
-    style: Annotated[str, one_of("rounds", "twap", "limit"), Of("underway.campaign.pace.style")]
-    state: Annotated[str, one_of("open", "ended", "cancelled")]
-    why: str
-    began: Annotated[Time, Of("underway.campaign.began_s")]
-    expires: Annotated[Time, Of("underway.campaign.expires_s")]
-    rounds_done: Annotated[int, Of("underway.done")]
-    rounds_about: Annotated[int, Of("underway.campaign.rounds")]
-    next: str | None
-    wish_raw: Annotated[RoundedRaw, Of("underway.campaign.wish")]
-    moved_raw: Annotated[RoundedRaw, Of("underway.moved")]
-    spent_raw: Annotated[RoundedRaw, Of("underway.spent")]
-    budget_raw: Annotated[RoundedRaw | None, Of("underway.campaign.budget")]
 
 
 ValuationDocument = TypedDict("ValuationDocument", {

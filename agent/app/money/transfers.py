@@ -27,8 +27,10 @@ from agent.execution import evaluation
 from agent.execution.approvals import current_step_input
 from agent.execution.settlement import settle_mined
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.layers.gradual import policy as gradual_execution
+from agent.layers.gradual.state import ExecutionProgress
+from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import (
-    ExecutionProgress,
     ExternalTransfer,
     ExternalTransferKind,
     History,
@@ -42,7 +44,6 @@ from agent.model import (
     StepInput,
 )
 from agent.planning.requests import proposer
-from agent.policy import gradual_execution
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
@@ -147,7 +148,7 @@ def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None
     decided = gradual_execution.decide_slice(step, compute_drifts(step, prices), prices)
     if decided is None or not decided.ended:
         return active
-    agent.context.store.executions.end(
+    agent.context.store.layer(GradualExecutionStore).end(
         active.id, "ended", decided.ended, step.snapshot.head.timestamp_s
     )
     return None

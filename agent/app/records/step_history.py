@@ -20,7 +20,6 @@ from agent.app.documents import fill, utc
 from agent.app.documents.futures import figures
 from agent.app.documents.plans import LimitOrderDocument, netting_document, tax_document
 from agent.app.documents.records import (
-    CorrectionDocument,
     CostsDocument,
     FuturesLinesDocument,
     PastStepDocument,
@@ -36,6 +35,9 @@ from agent.app.records.newest import later_valuation, newest_step_input
 from agent.config.load import ConfigSource, LoadedConfig, load_config, store_file_unchecked
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind
+from agent.layers.gradual.documents import CorrectionDocument
+from agent.layers.gradual.state import GradualState
+from agent.layers.gradual.store import GradualExecutionStore, PastGradualExecution
 from agent.margin.account import account_value_raw
 from agent.model import (
     AdjustFutures,
@@ -56,7 +58,6 @@ from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.store.files.locks import KillSwitch, pause_file
-from agent.store.orders import PastGradualExecution
 from agent.units import (
     Value,
     ceil_int,
@@ -155,10 +156,15 @@ LIMIT_DIGITS = 36
 def waiting_orders(config: Path | str) -> WaitingDocument:
     """Return limit orders and gradual executions, newest first."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        orders = [order_document(order) for order in reversed(store.executions.limit_orders())]
+        orders = [
+            order_document(order)
+            for order in reversed(store.layer(GradualExecutionStore).limit_orders())
+        ]
         return {
             "orders": orders,
-            "corrections": [_correction(one) for one in store.executions.newest()],
+            "corrections": [
+                _correction(one) for one in store.layer(GradualExecutionStore).newest()
+            ],
         }
 
 
@@ -167,7 +173,9 @@ def cancel_waiting(config: Path | str, wanted: str) -> CancelledDocument:
     Raises ConfigError for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        if not store.executions.end(wanted, "cancelled", "by its owner", int(time.time())):
+        if not store.layer(GradualExecutionStore).end(
+            wanted, "cancelled", "by its owner", int(time.time())
+        ):
             raise ConfigError(
                 f"--cancel: {wanted!r} is neither an open limit order nor a running gradual"
                 " execution",
@@ -191,7 +199,7 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     def money(value: Value) -> str:
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
-    if (execution := step.history.campaign) is not None:
+    if (execution := step.layer(GradualState).progress) is not None:
         schedule, budget = execution.campaign, "without a budget"
         if schedule.budget is not None:
             budget = f"of a budget of {money(schedule.budget)}"
@@ -296,7 +304,9 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
         corrections: list[CorrectionDocument] = []
         values: list[ValuationDocument] = []
         if not before:
-            corrections = [_correction(one) for one in store.executions.newest(limit)]
+            corrections = [
+                _correction(one) for one in store.layer(GradualExecutionStore).newest(limit)
+            ]
             values = costs.values(limit)
         return {
             "steps": [

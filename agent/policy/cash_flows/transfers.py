@@ -14,17 +14,16 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers.gradual.state import ExecutionProgress, GradualExecution, GradualState
 from agent.model import (
     Asset,
     AssetDrift,
     Destination,
     ExecutionPace,
-    ExecutionProgress,
     ExecutionStyle,
     ExternalTransfer,
     Goal,
     GoalWeight,
-    GradualExecution,
     Payment,
     PendingPayment,
     PurchaseKind,
@@ -455,16 +454,21 @@ def is_first_purchase(step: StepInput) -> bool:
     return (
         step.limits.first_purchase_s is not None
         and step.history.last_rebalance_s is None
-        and step.history.campaign is None
+        and step.layer(GradualState).progress is None
     )
 
 
 def active_purchase(step: StepInput) -> ExecutionProgress | None:
     """Return the active purchase in parts; None if there is none."""
-    found = step.history.campaign
+    found = step.layer(GradualState).progress
     if found is not None and found.campaign.purchase is not None:
         return found
     return None
+
+
+def with_purchase(step: StepInput, purchase: ExecutionProgress | None) -> StepInput:
+    """Return the step with this active purchase, or without one."""
+    return step.with_layer(replace(step.layer(GradualState), progress=purchase))
 
 
 def first_rebalance_name(step: StepInput, drifts: Sequence[AssetDrift], wanted: Goal) -> str:

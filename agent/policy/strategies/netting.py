@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import ConfigError
+from agent.layers.gradual.state import GradualState
 from agent.model import (
     AssetDrift,
     CapitalSplit,
@@ -209,7 +210,7 @@ def _buying(step: StepInput, book: StrategyBook) -> bool:
     """True during the strategy's first purchase in parts, which needs no trigger and has no
     cooldown.
     """
-    under = step.history.campaign
+    under = step.layer(GradualState).progress
     if (
         under is None
         or under.campaign.purchase is not PurchaseKind.FIRST

@@ -11,24 +11,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.model import (
-    AssetDrift,
+from agent.layers.gradual.state import (
     BudgetCarryover,
-    Decision,
-    ExecutionPace,
     ExecutionProgress,
     ExecutionSlice,
-    ExecutionStyle,
-    Goal,
     GradualExecution,
+    GradualResult,
+    GradualState,
+    SliceDraw,
+)
+from agent.model import (
+    AssetDrift,
+    Decision,
+    ExecutionPace,
+    ExecutionStyle,
     Hold,
     PurchaseKind,
     Rebalance,
-    SliceDraw,
     StepInput,
 )
+from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
-from agent.policy.drift import compute_drifts, corrections
+from agent.policy.decision import DecisionContext, DecisionResult
+from agent.policy.drift import compute_drifts, corrections, partial_goal, target_weights
+from agent.policy.strategies import netting
 from agent.policy.triggers import rules
 from agent.policy.triggers.bands import Signal
 from agent.reference import reference_prices
@@ -125,9 +131,10 @@ def invalidation_reason(step: StepInput) -> str:
     """Return why the execution's terms no longer match config or targets; empty while they match,
     or without an execution.
     """
-    if step.history.campaign is None:
+    under = step.layer(GradualState).progress
+    if under is None:
         return ""
-    begun = step.history.campaign.campaign
+    begun = under.campaign
     if begun.purchase is not None:
         return ""
     if step.split is not None:
@@ -155,18 +162,13 @@ def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
     )
 
 
-def target_weights(step: StepInput) -> tuple[tuple[str, int], ...]:
-    """Return the target of each token to which an execution is bound."""
-    return tuple((asset.token.address, asset.target_bps) for asset in step.effective_assets)
-
-
 def decide_slice(
     step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]
 ) -> SliceDecision | None:
     """Return the decision on the current execution; None if there is none or its terms no longer
     match.
     """
-    under = step.history.campaign
+    under = step.layer(GradualState).progress
     if under is None or invalidation_reason(step):
         return None
     begun, now_s = under.campaign, step.snapshot.head.timestamp_s
@@ -259,7 +261,7 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
     """Return the signals of tokens that still have to move in the execution's direction. Raises
     Refused.
     """
-    under = step.history.campaign
+    under = step.layer(GradualState).progress
     if under is None:
         return frozenset()
     lacks = corrections(compute_drifts(step, prices), under.campaign.goal)
@@ -271,30 +273,14 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
     )
 
 
-def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
-    """Return the goal for one slice: each edge not yet reached is replaced by the point `part` of
-    the way from the current weight to it.
-    """
-    weights = []
-    for drift, wanted in zip(drifts, goal.weights, strict=True):
-        low, high, share = wanted.low, wanted.high, drift.share
-        is_point = low == high
-        if is_point or share < low:
-            low = share + part * (low - share)
-        if is_point or share > high:
-            high = share + part * (high - share)
-        weights.append(replace(wanted, low=low, high=high))
-    return replace(goal, weights=tuple(weights))
-
-
 def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
     """Return the shared budget used by earlier executions, for a new one; None if the new one has
     its own. It comes from the execution that ends in this cycle, or from the store until the first
     execution's time is over.
     """
-    under = step.history.campaign
+    under = step.layer(GradualState).progress
     if under is None or under.campaign.purchase is not None:
-        found = step.history.spent
+        found = step.layer(GradualState).carried
     else:
         found = carried_budget(under, invalidation_reason(step))
     if found is not None and step.snapshot.head.timestamp_s < found.until_s:
@@ -405,3 +391,32 @@ def _turned(drifts: Sequence[AssetDrift], begun: GradualExecution, least: Value)
 def _money(step: StepInput, value: Value) -> str:
     numeraire = step.portfolio.numeraire
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
+
+
+# --- Parts in the decision of a step.
+
+
+def continue_execution(context: DecisionContext) -> DecisionResult | None:
+    """Trade the due slice of a gradual execution, or wait for it."""
+    step, prices = context.step, context.prices
+    if (slice_decision := decide_slice(step, context.drifts, prices)) is None:
+        return None
+    part = GradualResult(slice_decision.round, slice_decision.ended)
+    result = context.result(slice_decision.decision).with_layer(part)
+    if step.split is not None:
+        result = replace(result, netting=netting.net_strategies(step, prices))
+    if part.due is not None and (first := native_coin.top_up(step, result.decision)):
+        return result.held(first)
+    return result
+
+
+def end_if_invalid(step: StepInput, result: DecisionResult) -> DecisionResult:
+    """Return the decision with the end of an execution whose terms no longer match."""
+    if not (invalid := invalidation_reason(step)):
+        return result
+    return result.with_layer(replace(result.layer(GradualResult), ended=invalid))
+
+
+def last_end(step: StepInput) -> tuple[int | None, str]:
+    """Return the end of the last execution, from which policy.cooldown counts too."""
+    return step.layer(GradualState).ended_s, "gradual execution"

@@ -12,60 +12,55 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
 from agent.floats import DECIMAL
+from agent.layers.gradual.policy import (
+    budget_left,
+    decide_slice,
+    execution_deadlines,
+    format_budget,
+    prior_budget_use,
+)
+from agent.layers.gradual.state import (
+    ExecutionProgress,
+    GradualExecution,
+    GradualResult,
+    GradualState,
+)
 from agent.model import (
     ExecutionPace,
-    ExecutionProgress,
     ExecutionStyle,
     Goal,
     GoalWeight,
-    GradualExecution,
     Hold,
     Holding,
-    LegFunding,
     NoTradeZone,
     Plan,
     Rebalance,
     SlicingComparison,
     SlicingCost,
     StepInput,
-    Verdict,
 )
 from agent.planning import planner
 from agent.planning.gas import NATIVE_VENUE, swap_spend
+from agent.planning.limit_swaps import limit_reached, output_value, with_raised_minimums
 from agent.planning.partial_plans import (
     EVEN,
     plan_within_daily_loss,
-    swap_legs,
     value_sold,
     with_native,
     worst_case_loss,
 )
-from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decision import DecisionResult
-from agent.policy.drift import compute_drifts, corrections
-from agent.policy.gradual_execution import (
-    budget_left,
-    decide_slice,
-    execution_deadlines,
-    format_budget,
-    partial_goal,
-    prior_budget_use,
-    target_weights,
-)
+from agent.policy.drift import compute_drifts, corrections, partial_goal, target_weights
 from agent.policy.risk import penalty
 from agent.reference import ReferencePrices
 from agent.units import (
     BPS,
-    NATIVE,
     Price,
     Value,
-    ceil_int,
     format_time,
-    price_text,
     sign_of,
     value_text,
 )
@@ -293,7 +288,7 @@ def schedule_plan(
     amounts still keep the limit price and the shared budget.
     """
     pace = step.execution.pace
-    if decided.round is not None:
+    if decided.layer(GradualResult).due is not None:
         return _plan_slice(step, decided, whole)
     if (
         pace.style is ExecutionStyle.MARKET
@@ -305,7 +300,12 @@ def schedule_plan(
     goal = _reached(decision.goal, whole)
     if pace.style is ExecutionStyle.LIMIT:
         execution = _new_gradual_execution(step, decided, goal, 1)
-        return _at_price(step, replace(decided, begins=execution), whole, execution)
+        return _at_price(
+            step,
+            decided.with_layer(replace(decided.layer(GradualResult), begins=execution)),
+            whole,
+            execution,
+        )
     pacing, count = None, 1
     if pace.style is ExecutionStyle.ROUNDS and not step.spend_caps:
         pacing = compare_slice_counts(step, decision, goal, whole, decided.references)
@@ -323,38 +323,6 @@ def schedule_plan(
     )
 
 
-def limit_reached(plan: Plan, prices: Mapping[str, Price], least: Value) -> bool:
-    """True if the plan's exact outputs are worth at least `least` at these prices."""
-    return _brings(plan, prices) >= least
-
-
-def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], least: Value) -> Plan:
-    """Return the plan with minimums raised to a total of `least` at these prices, so that the chain
-    enforces the limit price too.
-
-    Each minimum rises to an equal fraction of its leg's predicted output, never above the output
-    and never below its old value. A leg paid out in native coin keeps its minimum.
-    """
-    brings = _brings(plan, prices)
-    if brings <= 0:
-        return plan
-    legs = tuple(
-        (
-            replace(
-                leg,
-                min_out_raw=max(
-                    leg.min_out_raw,
-                    min(leg.amount_out_raw, ceil_int(leg.amount_out_raw * least / brings)),
-                ),
-            )
-            if leg.sink is LegFunding.WALLET and leg.venue != NATIVE_VENUE
-            else leg
-        )
-        for leg in plan.legs
-    )
-    return replace(plan, legs=legs)
-
-
 def _begin_gradual_execution(
     step: StepInput,
     decided: DecisionResult,
@@ -366,7 +334,7 @@ def _begin_gradual_execution(
     under = ExecutionProgress(
         "", execution, 0, Fraction(0), Fraction(0), execution.began_s, execution.first
     )
-    begun = replace(step, history=replace(step.history, campaign=under))
+    begun = step.with_layer(replace(step.layer(GradualState), progress=under))
     found = decide_slice(begun, decided.drifts, _paced_prices(decided))
     if found is None or found.round is None or not isinstance(found.decision, Rebalance):
         if found is None:
@@ -383,14 +351,16 @@ def _begin_gradual_execution(
     plan = plan_within_daily_loss(step, first)
     return _plan_slice(
         begun,
-        replace(decided, decision=first, round=found.round, begins=execution),
+        replace(decided, decision=first).with_layer(
+            GradualResult(found.round, decided.layer(GradualResult).ended, execution)
+        ),
         replace(plan, pacing=whole.pacing),
     )
 
 
 def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> ScheduledPlan:
     """Return a slice that fits the budget; otherwise the end of the execution."""
-    under = step.history.campaign
+    under = step.layer(GradualState).progress
     if under is None:
         return decided, plan
     begun = under.campaign
@@ -409,10 +379,7 @@ def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> Schedul
             decision=Hold(
                 cash_limit.append_excluded(step, f"the gradual execution is over: {why}")
             ),
-            round=None,
-            ended=why,
-            begins=None,
-        ),
+        ).with_layer(GradualResult(ended=why)),
         None,
     )
 
@@ -427,10 +394,11 @@ def _at_price(
         return decided, with_raised_minimums(plan, prices, least)
     why = (
         f"{decided.decision.reason}; waiting for its price: it would yield"
-        f" {_money(step, _brings(plan, prices))} and needs {_money(step, least)}, at the prices of"
+        f" {_money(step, output_value(plan, prices))} and needs {_money(step, least)}, at the prices of"
         f" {format_time(execution.began_s)}, until {format_time(execution.expires_s)}"
     )
-    return replace(decided, decision=Hold(why), round=None), None
+    part = replace(decided.layer(GradualResult), due=None)
+    return replace(decided, decision=Hold(why)).with_layer(part), None
 
 
 def _new_gradual_execution(
@@ -460,7 +428,7 @@ def _new_gradual_execution(
         began_s=now_s,
         ends_s=ends_s,
         expires_s=expires_s,
-        first=step.history.draw or EVEN,
+        first=step.layer(GradualState).draw or EVEN,
         only=step.policy.only,
         before=before,
     )
@@ -480,17 +448,6 @@ def _reached(goal: Goal, whole: Plan) -> Goal:
     )
 
 
-def _brings(plan: Plan, prices: Mapping[str, Price]) -> Value:
-    return sum(
-        (
-            leg.amount_out_raw * prices.get(leg.token_out, Fraction(0))
-            for leg in swap_legs(plan)
-            if leg.sink is LegFunding.WALLET
-        ),
-        Fraction(0),
-    )
-
-
 def _paced_prices(decided: DecisionResult) -> dict[str, Price]:
     return decided.references.by_token
 
@@ -498,43 +455,3 @@ def _paced_prices(decided: DecisionResult) -> dict[str, Price]:
 def _money(step: StepInput, value: Value) -> str:
     numeraire = step.portfolio.numeraire
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
-
-
-def limit_swap(
-    step: StepInput, token_in: str, token_out: str, amount_in_raw: int, price: Fraction
-) -> tuple[Plan | None, str]:
-    """Return a manual swap at `price` or better, with minimums to match, else None and the reason
-    to wait.
-
-    `price` is base units of `token_out` per base unit of `token_in`; the exact output, after fees
-    and impact, has to reach it. Raises KnownTicksExceeded if more ticks of its pools might give it.
-    """
-    try:
-        plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
-    except KnownTicksExceeded as end:
-        raise KnownTicksExceeded(
-            f"it cannot be planned now: {end.message}", end.verdicts[0], end.remedy, end.pools
-        ) from None
-    except Refused as refusal:
-        return None, f"it cannot be planned now: {refusal.message}"
-    units = {
-        token_out: Fraction(1),
-        **({NATIVE: Fraction(1)} if token_out == step.portfolio.wrapped_native else {}),
-    }
-    least = amount_in_raw * price
-    if limit_reached(plan, units, least):
-        return with_raised_minimums(plan, units, least), ""
-    why = (
-        "its price is"
-        f" {_shown(_brings(plan, units) / amount_in_raw, step, token_in, token_out)} now"
-    )
-    if pools := plan_pools_out_of_ticks(step, plan.legs):
-        raise KnownTicksExceeded(
-            why, Verdict("known_ticks", "all that were read", "more of them", False), "", pools
-        )
-    return None, why
-
-
-def _shown(price: Fraction, step: StepInput, token_in: str, token_out: str) -> str:
-    from_, to = step.portfolio.token(token_in), step.portfolio.token(token_out)
-    return f"{price_text(price, from_.decimals, to.decimals)} {to.label} per {from_.label}"

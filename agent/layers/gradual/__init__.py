@@ -1,0 +1,1 @@
+"""Gradual execution: corrections in slices over time (execution.style)."""

@@ -1,0 +1,65 @@
+"""Records of gradual executions: the draw, the start, each slice before it is sent, and the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.layers.gradual.policy import MILLION
+from agent.layers.gradual.state import GradualResult, GradualState, SliceDraw
+from agent.layers.gradual.store import GradualExecutionStore
+from agent.model import ExecutionStyle, StepInput
+from agent.ports import StepStorage
+
+RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
+"""Execution styles with slices of random size."""
+
+
+def before_decision(readers: StepReaders, store: StepStorage, step: StepInput) -> StepInput:
+    """Add the random draw for a first slice to the step. The draw is stored, so that a restart
+    plans the same slice.
+    """
+    state = step.layer(GradualState)
+    if (
+        step.execution.pace.style not in RANDOM_SLICE_STYLES
+        or state.progress is not None
+        or state.draw is not None
+    ):
+        return step
+    draw = _draw(readers)
+    store.layer(GradualExecutionStore).store_next_draw(draw)
+    return step.with_layer(replace(state, draw=draw))
+
+
+def after_decision(store: StepStorage, outcome: StepOutcome) -> None:
+    """Record gradual executions that ended in a cycle, and new ones that wait for their price."""
+    decided, step = outcome.decided.layer(GradualResult), outcome.step_input
+    under, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
+    if decided.ended and under is not None:
+        executions.end(under.id, "ended", decided.ended, step.snapshot.head.timestamp_s)
+    if decided.begins is not None and outcome.kind is OutcomeKind.HOLD:
+        executions.begin(decided.begins)
+
+
+def before_swap(readers: StepReaders, store: StepStorage, outcome: StepOutcome) -> None:
+    """Record the slice about to be sent, with the draw for the next one; a new execution is
+    recorded before its first slice. Every attempt at a slice is recorded. Does nothing if the plan
+    is not a slice.
+    """
+    decided, step = outcome.decided.layer(GradualResult), outcome.step_input
+    under, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
+    number = 1 if decided.due is None else decided.due.number
+    if outcome.decided.order:
+        of, number = outcome.decided.order, 1
+    elif decided.begins is not None:
+        of = executions.begin(decided.begins)
+    elif decided.due is not None and under is not None:
+        of = under.id
+    else:
+        return
+    at_s = step.snapshot.head.timestamp_s
+    executions.begin_slice(of, number, outcome.step_id, at_s, _draw(readers))
+
+
+def _draw(readers: StepReaders) -> SliceDraw:
+    return SliceDraw(int(readers.chance() * MILLION), int(readers.chance() * MILLION))

@@ -1,0 +1,145 @@
+"""State of gradual executions in a step's input: terms, progress, draws and the shared budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.model import (
+    Destination,
+    ExecutionPace,
+    Goal,
+    LayerResult,
+    LayerState,
+    PurchaseKind,
+    TradeSide,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceDraw:
+    """Random draws, in millionths (0 to 999,999), for the size of a slice and for the wait after
+    it.
+    """
+
+    size_ppm: int
+    wait_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetCarryover:
+    """Used part of a budget that successive gradual executions share.
+
+    The budget ends at chain time `until_s`, set by the first execution. `wish` is the largest value
+    that any execution was to move and `spent` the total loss, in numeraire base units. `arrival`
+    are the prices against which the next execution is also measured (empty: its own start prices).
+    """
+
+    until_s: int
+    wish: Fraction
+    spent: Fraction
+    arrival: tuple[tuple[str, Fraction], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GradualExecution:
+    """Terms of one gradual execution, fixed at its start. Values are in numeraire base units.
+
+    It trades towards `goal` while the config's `targets_bps`, `destination`, `only` and `pace` stay
+    unchanged. `arrival` are the reference prices by token at its start; value and loss are measured
+    at these prices. `wish` is the value to move, on the `sides` (token, +1 to buy or -1 to sell),
+    in `rounds` equal slices. `budget` is the largest loss, gas included (None: off). No slice
+    begins after `ends_s`, and the execution expires at `expires_s`. `first` decides the size of the
+    first slice. `before` is the used part of a shared budget. `purchase` marks a purchase in parts,
+    towards the targets at its start; `came` is the amount that a top-up invests, base units by
+    token.
+    """
+
+    pace: ExecutionPace
+    targets_bps: tuple[tuple[str, int], ...]
+    destination: Destination
+    goal: Goal
+    arrival: tuple[tuple[str, Fraction], ...]
+    sides: tuple[tuple[str, int], ...]
+    wish: Fraction
+    rounds: int
+    budget: Fraction | None
+    began_s: int
+    ends_s: int
+    expires_s: int
+    first: SliceDraw
+    only: TradeSide | None = None
+    before: BudgetCarryover | None = None
+    purchase: PurchaseKind | None = None
+    came: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionProgress:
+    """Progress of the gradual execution `campaign`, from the receipts of its transactions.
+
+    `done` counts slices. `moved` and `spent` are values at arrival prices; `spent` is value given
+    less value received, plus the gas of every mined transaction. The next slice is due at chain
+    time `next_s`; `draw` decides its size and is stored before the previous slice is sent. `sold`
+    are the base units sold, by token.
+    """
+
+    id: str
+    campaign: GradualExecution
+    done: int
+    moved: Fraction
+    spent: Fraction
+    next_s: int
+    draw: SliceDraw
+    sold: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionSlice:
+    """One slice: its number, the share `part` of the remaining value to trade, and that value
+    `left` in numeraire base units.
+    """
+
+    number: int
+    part: Fraction
+    left: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class GradualState(LayerState):
+    """Gradual executions at a step's block.
+
+    `progress` is the execution under way, `ended_s` the chain time at which the last one ended,
+    `draw` the draw for the first slice of the next one (None: not drawn yet), and `carried` the
+    used part of a shared budget.
+    """
+
+    progress: ExecutionProgress | None = None
+    ended_s: int | None = None
+    draw: SliceDraw | None = None
+    carried: BudgetCarryover | None = None
+
+    @property
+    def changes_with_time(self) -> bool:
+        """See LayerState."""
+        return self.progress is not None or self.carried is not None
+
+    @property
+    def is_trading(self) -> bool:
+        """See LayerState."""
+        return self.progress is not None
+
+
+@dataclass(frozen=True, slots=True)
+class GradualResult(LayerResult):
+    """Part of a decision: the slice that is `due`, why the execution `ended`, and the execution
+    that starts with this decision.
+    """
+
+    due: ExecutionSlice | None = None
+    ended: str = ""
+    begins: GradualExecution | None = None
+
+    def held(self) -> LayerResult:
+        """See LayerResult."""
+        return GradualResult(ended=self.ended)

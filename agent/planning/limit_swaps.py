@@ -1,0 +1,113 @@
+"""Swaps at a limit price: whether a plan reaches it, and minimums that enforce it on the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.amm.pools import KnownTicksExceeded
+from agent.errors import Refused
+from agent.model import (
+    LegFunding,
+    Plan,
+    StepInput,
+    Verdict,
+)
+from agent.planning import planner
+from agent.planning.gas import NATIVE_VENUE
+from agent.planning.partial_plans import (
+    swap_legs,
+)
+from agent.planning.rounding import plan_pools_out_of_ticks
+from agent.units import (
+    NATIVE,
+    Price,
+    Value,
+    ceil_int,
+    price_text,
+)
+
+
+def limit_swap(
+    step: StepInput, token_in: str, token_out: str, amount_in_raw: int, price: Fraction
+) -> tuple[Plan | None, str]:
+    """Return a manual swap at `price` or better, with minimums to match, else None and the reason
+    to wait.
+
+    `price` is base units of `token_out` per base unit of `token_in`; the exact output, after fees
+    and impact, has to reach it. Raises KnownTicksExceeded if more ticks of its pools might give it.
+    """
+    try:
+        plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
+    except KnownTicksExceeded as end:
+        raise KnownTicksExceeded(
+            f"it cannot be planned now: {end.message}", end.verdicts[0], end.remedy, end.pools
+        ) from None
+    except Refused as refusal:
+        return None, f"it cannot be planned now: {refusal.message}"
+    units = {
+        token_out: Fraction(1),
+        **({NATIVE: Fraction(1)} if token_out == step.portfolio.wrapped_native else {}),
+    }
+    least = amount_in_raw * price
+    if limit_reached(plan, units, least):
+        return with_raised_minimums(plan, units, least), ""
+    why = (
+        "its price is"
+        f" {_shown(output_value(plan, units) / amount_in_raw, step, token_in, token_out)} now"
+    )
+    if pools := plan_pools_out_of_ticks(step, plan.legs):
+        raise KnownTicksExceeded(
+            why, Verdict("known_ticks", "all that were read", "more of them", False), "", pools
+        )
+    return None, why
+
+
+def limit_reached(plan: Plan, prices: Mapping[str, Price], least: Value) -> bool:
+    """True if the plan's exact outputs are worth at least `least` at these prices."""
+    return output_value(plan, prices) >= least
+
+
+def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], least: Value) -> Plan:
+    """Return the plan with minimums raised to a total of `least` at these prices, so that the chain
+    enforces the limit price too.
+
+    Each minimum rises to an equal fraction of its leg's predicted output, never above the output
+    and never below its old value. A leg paid out in native coin keeps its minimum.
+    """
+    brings = output_value(plan, prices)
+    if brings <= 0:
+        return plan
+    legs = tuple(
+        (
+            replace(
+                leg,
+                min_out_raw=max(
+                    leg.min_out_raw,
+                    min(leg.amount_out_raw, ceil_int(leg.amount_out_raw * least / brings)),
+                ),
+            )
+            if leg.sink is LegFunding.WALLET and leg.venue != NATIVE_VENUE
+            else leg
+        )
+        for leg in plan.legs
+    )
+    return replace(plan, legs=legs)
+
+
+def output_value(plan: Plan, prices: Mapping[str, Price]) -> Value:
+    """Return the value of the plan's exact outputs at these prices."""
+    return sum(
+        (
+            leg.amount_out_raw * prices.get(leg.token_out, Fraction(0))
+            for leg in swap_legs(plan)
+            if leg.sink is LegFunding.WALLET
+        ),
+        Fraction(0),
+    )
+
+
+def _shown(price: Fraction, step: StepInput, token_in: str, token_out: str) -> str:
+    from_, to = step.portfolio.token(token_in), step.portfolio.token(token_out)
+    return f"{price_text(price, from_.decimals, to.decimals)} {to.label} per {from_.label}"
