@@ -60,7 +60,8 @@ from agent.model import (
 from agent.planning.hedge import HEDGE
 from agent.policy.futures.decide import reduction_goals
 from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_directly
-from agent.ports import Approval, PreparedTransaction, StepStorage
+from agent.ports import Approval, PreparedTransaction
+from agent.store.store import Store
 
 MAX_APPROVAL_ROUNDS = 4
 """Maximum rounds of approvals for one plan; a new evaluation follows each."""
@@ -71,7 +72,7 @@ MAX_ACTIONS = 8
 
 
 def run_step(
-    readers: StepReaders, asked: PlanRequest, store: StepStorage, actors: StepActors | None
+    readers: StepReaders, asked: PlanRequest, store: Store, actors: StepActors | None
 ) -> StepOutcome:
     """Run one step from snapshot to settled receipt; without actors, only evaluate and record.
 

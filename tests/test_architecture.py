@@ -43,7 +43,7 @@ ADAPTERS = {
     "agent.chain.sender.QuorumSender",
     "agent.chain.rpc.HttpTransport",
     "agent.chain.eth_tester.EthTesterTransport",
-    "agent.store.store.Store",
+    "agent.store.opening.open_store",
     "agent.venues.composer.RouterComposer",
 }
 SAME_MATH = {"ceil", "factorial", "floor", "fsum", "gcd", "inf", "isfinite", "isqrt", "ldexp", "pi", "sqrt"}

@@ -28,8 +28,8 @@ from agent.observe.notify import (
     apprise_send,
     drain_channels,
 )
-from agent.ports import StepStorage
 from agent.store.alerts import AlertStore
+from agent.store.store import Store
 from agent.units import BPS, Price, parse_raw, price_text
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ SHORTFALL_DAYS = 30
 
 
 def unreported_shortfalls(
-    store: StepStorage, alerts: AlertStore, now_s: int
+    store: Store, alerts: AlertStore, now_s: int
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the failed steps whose transaction brought less than its minimum and for which no
     alert is recorded, for example because a crash came before it, with the tokens' labels.

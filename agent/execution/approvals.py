@@ -21,8 +21,9 @@ from agent.guards import table
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, StepInput
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decide import halt_for
-from agent.ports import Approval, Journal, PreparedTransaction, StepStorage
-from agent.store.journal import family
+from agent.ports import Approval, PreparedTransaction
+from agent.store.journal import IntentStore, family
+from agent.store.store import Store
 from agent.venues import allowances
 
 MAX_RESETS, RESET_LOOKBACK_NONCES = 3, 12
@@ -66,7 +67,7 @@ def format_open_allowances(allowed: Sequence[Approval]) -> str:
 
 
 def revoke_leftovers(
-    readers: StepReaders, actors: StepActors, store: StepStorage, outcome: StepOutcome
+    readers: StepReaders, actors: StepActors, store: Store, outcome: StepOutcome
 ) -> StepOutcome:
     """Set open allowances to zero, one transaction each, after every kind of step outcome.
 
@@ -140,7 +141,7 @@ def set_to_zero(
     return failures
 
 
-def _is_misreported(journal: Journal, approval: Approval) -> bool:
+def _is_misreported(journal: IntentStore, approval: Approval) -> bool:
     """True if its newest MAX_RESETS mined approvals all set the allowance to zero: the token
     misreports it.
     """
@@ -163,7 +164,7 @@ def _is_misreported(journal: Journal, approval: Approval) -> bool:
 
 def pay(
     readers: StepReaders,
-    store: StepStorage,
+    store: Store,
     actors: StepActors,
     payout: Payout,
     confirmed: tuple[str, ...],
@@ -196,7 +197,7 @@ def pay(
     return intent
 
 
-def current_step_input(readers: StepReaders, store: StepStorage) -> StepInput:
+def current_step_input(readers: StepReaders, store: Store) -> StepInput:
     """Return the newest step input, at or after our last transaction, with all mined transactions
     booked.
     """
@@ -222,7 +223,7 @@ class OpenExposure:
     allowed: tuple[Approval, ...]
 
 
-def open_exposure(readers: StepReaders, store: StepStorage) -> OpenExposure:
+def open_exposure(readers: StepReaders, store: Store) -> OpenExposure:
     """Return pending transactions and open allowances; writes and sends nothing."""
     step_input = readers.step_input_at(readers.reader.snapshot())
     return OpenExposure(
@@ -230,7 +231,7 @@ def open_exposure(readers: StepReaders, store: StepStorage) -> OpenExposure:
     )
 
 
-def pending_intents(journal: Journal) -> tuple[Intent, ...]:
+def pending_intents(journal: IntentStore) -> tuple[Intent, ...]:
     """Return open transactions whose nonce is in no block, replacements included, and the limit
     orders that rest at a venue.
     """
@@ -244,7 +245,7 @@ def pending_intents(journal: Journal) -> tuple[Intent, ...]:
 
 
 def cancel_and_revoke(
-    readers: StepReaders, store: StepStorage, actors: StepActors, why: str
+    readers: StepReaders, store: Store, actors: StepActors, why: str
 ) -> StepOutcome:
     """Cancel pending transactions, then revoke allowances, through journal and signer.
 
@@ -306,7 +307,7 @@ def revoke_allowances(
     return sent, failures
 
 
-def _cancels(journal: Journal, before: Sequence[Intent]) -> list[Intent]:
+def _cancels(journal: IntentStore, before: Sequence[Intent]) -> list[Intent]:
     """Return the transactions of `before` and their cancels in their current state."""
     newest = {intent.tx.nonce: intent.id for intent in before}
     return [

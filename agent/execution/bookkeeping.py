@@ -57,16 +57,12 @@ from agent.policy.cash_flows import balance_changes
 from agent.policy.cash_flows.balance_changes import token_label
 from agent.policy.futures.exposure import margin_fault, margin_holdings
 from agent.policy.liquidity import valuation as liquidity
-from agent.ports import (
-    AllocationJournal,
-    AuditedLedger,
-    BalanceJournal,
-    BudgetJournal,
-    Grant,
-    PriceJournal,
-    StepStorage,
-)
+from agent.ports import Grant
 from agent.reference import confirmed_prices, reference_prices
+from agent.store.accounts.balances import BalanceStore
+from agent.store.budgets import BudgetStore
+from agent.store.prices import AllocationStore, PriceStore
+from agent.store.store import Store
 from agent.units import NATIVE, PIPS, Price
 
 Principal = Callable[[str], Mapping[str, int]]
@@ -86,7 +82,7 @@ class AuditedEntry:
         return self.entered is not None and self.entered != self.derived
 
 
-def update_ledger(store: StepStorage, step: StepInput, force: bool = False) -> None:
+def update_ledger(store: Store, step: StepInput, force: bool = False) -> None:
     """Post final transactions, enter opening balances, and record a valuation.
 
     A valuation is recorded once an hour, after each transaction or transfer, and with `force`.
@@ -117,7 +113,7 @@ def update_ledger(store: StepStorage, step: StepInput, force: bool = False) -> N
     store.valuations.record(present, force or bool(opened) or due)
 
 
-def valuation_of_step(store: StepStorage, step: StepInput) -> Valuation | None:
+def valuation_of_step(store: Store, step: StepInput) -> Valuation | None:
     """Return the value of a recorded step that the ledger has no valuation of; None if the ledger
     cannot explain it yet: an unknown price or balance, a new holding, or an unwritten flow.
     """
@@ -129,20 +125,18 @@ def valuation_of_step(store: StepStorage, step: StepInput) -> Valuation | None:
     return valuation(step, prices)
 
 
-def _posted_entry(store: StepStorage, intent: Intent, present: StepInput) -> Entry:
+def _posted_entry(store: Store, intent: Intent, present: StepInput) -> Entry:
     counted = store.ledger.counted(intent.id)
     return derive_entry(store, intent, present, counted, store.ledger.principal)
 
 
-def audit_entries(
-    store: StepStorage, ledger: AuditedLedger, present: StepInput
-) -> tuple[AuditedEntry, ...]:
+def audit_entries(store: Store, present: StepInput) -> tuple[AuditedEntry, ...]:
     """Return every recorded entry with the one derived from journal and receipts, in chain
     order.
     """
-    recorded = {entry.id: entry for entry in ledger.entered()}
+    recorded = {entry.id: entry for entry in store.ledger.entered()}
     audited: list[AuditedEntry] = []
-    openings = [entry for entry in ledger.entries() if entry.kind is EntryKind.OPENING]
+    openings = [entry for entry in store.ledger.entries() if entry.kind is EntryKind.OPENING]
 
     def principal(position: str) -> dict[str, int]:
         sums = entries.account_balances([*openings, *(entry.derived for entry in audited)])
@@ -152,7 +146,7 @@ def audit_entries(
             if account == f"{entries.LP}:{position}"
         }
 
-    for intent in ledger.enterable_intents():
+    for intent in store.ledger.enterable_intents():
         counted = store.ledger.counted(intent.id)
         derived = derive_entry(store, intent, present, counted, principal)
         audited.append(AuditedEntry(intent, recorded.get(intent.id), derived))
@@ -160,7 +154,7 @@ def audit_entries(
 
 
 def derive_entry(
-    store: StepStorage,
+    store: Store,
     intent: Intent,
     present: StepInput,
     counted: frozenset[str],
@@ -351,7 +345,7 @@ def entry_prices(step: StepInput) -> EntryPrices:
 _MINED = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
 
 
-def pending_entries(store: StepStorage, present: StepInput) -> tuple[Entry, ...]:
+def pending_entries(store: Store, present: StepInput) -> tuple[Entry, ...]:
     """Return one entry per nonce that is not final: from the receipt if there is one, else from the
     plan, without gas, which would lower the gain. Among replacements at a nonce, the mined
     transaction counts, else the first. `present` replaces an unreadable step.
@@ -370,7 +364,7 @@ def pending_entries(store: StepStorage, present: StepInput) -> tuple[Entry, ...]
     return tuple(pending)
 
 
-def _planned_entry(store: StepStorage, intent: Intent, present: StepInput) -> Entry | None:
+def _planned_entry(store: Store, intent: Intent, present: StepInput) -> Entry | None:
     """Return the entry that the plan of an unmined transaction predicts; None without a plan."""
     plan = store.journal.grant(intent.id).plan
     if plan is None:
@@ -386,14 +380,14 @@ def _planned_entry(store: StepStorage, intent: Intent, present: StepInput) -> En
 # --- Records of chosen weights and hourly reference prices.
 
 
-def record_allocation(step: StepInput, allocations: AllocationJournal) -> None:
+def record_allocation(step: StepInput, allocations: AllocationStore) -> None:
     """Record the weights that this step chose, so that a restart uses them again."""
     chosen = step.history.allocation
     if chosen is not None and chosen != allocations.newest():
         allocations.record(chosen)
 
 
-def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceJournal) -> None:
+def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceStore) -> None:
     """Record reference prices in the first cycle of each hour with confirmed prices: the price
     history of triggers, allocators and the ledger.
 
@@ -425,8 +419,8 @@ REMEDY = (
 
 def with_prior_day(
     step: StepInput,
-    balances: BalanceJournal,
-    budgets: BudgetJournal,
+    balances: BalanceStore,
+    budgets: BudgetStore,
     endpoint_pool: EndpointPool,
     contract: bool = False,
 ) -> StepInput:

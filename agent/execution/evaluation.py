@@ -39,7 +39,8 @@ from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
 from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_directly
-from agent.ports import Approval, BudgetJournal, Composer, EvidenceSource
+from agent.ports import Approval, Composer, EvidenceSource
+from agent.store.budgets import BudgetStore
 
 MAX_INEFFECTIVE_APPROVALS = 2
 """Mined approvals without effect after which a token counts as refusing them."""
@@ -227,7 +228,7 @@ def without_doubtful(
     return (*(one for one in known if one.token not in doubtful), *before)
 
 
-def clear_submission_refusals(budgets: BudgetJournal, outcome: StepOutcome) -> None:
+def clear_submission_refusals(budgets: BudgetStore, outcome: StepOutcome) -> None:
     """Clear the refusals of a sold token and of tokens that are no longer exits. A successful swap
     ends every series of failures.
     """

@@ -31,7 +31,9 @@ from agent.model import (
     SignedTx,
     UnsignedTx,
 )
-from agent.ports import ExternalSigner, Grant, Journal, Outbox, ProposalJournal
+from agent.ports import ExternalSigner, Grant, Outbox
+from agent.store.journal import IntentStore
+from agent.store.proposals import ProposalStore
 
 
 class JournaledExecutor:
@@ -214,7 +216,7 @@ class ProposingExecutor(JournaledExecutor):
     def __init__(
         self,
         submitter: Submitter,
-        proposals: ProposalJournal,
+        proposals: ProposalStore,
         owner: ExternalSigner,
         outbox: Outbox,
     ) -> None:
@@ -379,7 +381,7 @@ class ProposingExecutor(JournaledExecutor):
         )
 
 
-def require_no_open_proposals(journal: Journal, proposals: ProposalJournal) -> None:
+def require_no_open_proposals(journal: IntentStore, proposals: ProposalStore) -> None:
     """Raise OperatorNeeded while a proposal is unsigned: a local signer would drop it, and its
     external signer could still send it.
     """

@@ -11,12 +11,12 @@ from fractions import Fraction
 from agent.margin import account as margin
 from agent.model import FuturesGrant, Intent, PerpFill, PerpOrder, Receipt, StepInput
 from agent.planning.futures_step import moved_raw
-from agent.ports import StepStorage
+from agent.store.store import Store
 from agent.units import Price, Value, ceil_int
 
 
 def book_futures_action(
-    store: StepStorage, intent: Intent, basis: StepInput, native_price: Price, chain_s: int
+    store: Store, intent: Intent, basis: StepInput, native_price: Price, chain_s: int
 ) -> Value:
     """Book a mined futures transaction, including a reverted one, and return its loss in numeraire
     base units: gas, fee, the fill's shortfall against the index, and collateral paid above a

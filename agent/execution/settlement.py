@@ -34,8 +34,11 @@ from agent.model import (
 )
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.cash_flows import balance_changes
-from agent.ports import BalanceJournal, BudgetJournal, Journal, StepJournal, StepStorage
 from agent.reference import reference_prices
+from agent.store.accounts.balances import BalanceStore
+from agent.store.budgets import BudgetStore
+from agent.store.journal import IntentStore, StepStore
+from agent.store.store import Store
 from agent.units import NATIVE, Price, Value
 
 # --- Result of a mined transaction: amounts by leg, turnover, and loss at the prices before (T6).
@@ -149,7 +152,7 @@ def trade_turnover(deltas: Mapping[str, int], prices: Mapping[str, Fraction]) ->
 
 
 def book_intent(  # noqa: PLR0913
-    budgets: BudgetJournal,
+    budgets: BudgetStore,
     intent: Intent,
     wallet: str,
     prices: Mapping[str, Fraction],
@@ -215,7 +218,7 @@ NO_FEES = (0, 0)
 
 
 def book_liquidity_action(
-    store: StepStorage,
+    store: Store,
     intent: Intent,
     basis: StepInput | None,
     after: Snapshot | None,
@@ -351,7 +354,7 @@ def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
 
 
 def record_balance_changes(
-    balances: BalanceJournal, snapshot: Snapshot, present: Callable[[], StepInput]
+    balances: BalanceStore, snapshot: Snapshot, present: Callable[[], StepInput]
 ) -> tuple[ExternalTransfer, ...]:
     """Record unexplained balance changes, and the balances of `snapshot` as the new basis. Return
     the recorded transfers: new ones, and older ones newly valued or accepted.
@@ -376,7 +379,7 @@ MAX_CLOCK_LEAD_S = 30
 
 
 def settle_mined(
-    store: StepStorage,
+    store: Store,
     snapshot: Snapshot,
     present: Callable[[], StepInput],
     before: Snapshot | None = None,
@@ -437,7 +440,7 @@ def settle_mined(
 _TRADES = (IntentKind.SWAP, IntentKind.UNWRAP)
 
 
-def _exempt_turnover(journal: Journal, intent: Intent) -> Fraction:
+def _exempt_turnover(journal: IntentStore, intent: Intent) -> Fraction:
     """Return the part of a granted swap's value that turnover limits exclude."""
     plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
     if plan is None or not isinstance(plan.decision, Rebalance):
@@ -445,7 +448,7 @@ def _exempt_turnover(journal: Journal, intent: Intent) -> Fraction:
     return plan.decision.apart
 
 
-def _exit_into(journal: Journal, intent: Intent, basis: StepInput) -> str:
+def _exit_into(journal: IntentStore, intent: Intent, basis: StepInput) -> str:
     """Return the numeraire if the swap is a granted exit; empty otherwise."""
     plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
     return basis.portfolio.numeraire.address if plan is not None and plan.exits else ""
@@ -469,7 +472,7 @@ def after_gas(step_input: StepInput, intent: Intent) -> StepInput:
     )
 
 
-def originating_step(steps: StepJournal, intent: Intent) -> StepInput | None:
+def originating_step(steps: StepStore, intent: Intent) -> StepInput | None:
     """Return the input of the step that an intent belongs to; None if it is unreadable."""
     try:
         text = steps.input_json(intent.step_id)

@@ -9,7 +9,7 @@ from agent.execution.settlement import originating_step
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import Intent, LpAction, Plan, Portfolio, Receipt, Snapshot, Withdraw
 from agent.planning.gas import balance_deltas
-from agent.ports import StepStorage
+from agent.store.store import Store
 from agent.units import NATIVE, decimal_text
 
 
@@ -26,7 +26,7 @@ def with_shortfall(outcome: StepOutcome, intent: Intent, after: Snapshot | None)
     return replace(outcome, kind=OutcomeKind.FAILED, reason=reason, short=tuple(short))
 
 
-def end_interrupted_steps(store: StepStorage) -> None:
+def end_interrupted_steps(store: Store) -> None:
     """Record the outcome of each step that a crash or an error interrupted, and whose transaction
     succeeded: failed if it brought less than the plan's minimums by the receipt's events, else done.
     Balances are not compared, because they may have changed since.
@@ -43,7 +43,7 @@ def end_interrupted_steps(store: StepStorage) -> None:
         store.steps.end(intent.step_id, decision, reason, text, kind.value)
 
 
-def recovered_shortfall(store: StepStorage, intent: Intent) -> dict[str, tuple[int, int]]:
+def recovered_shortfall(store: Store, intent: Intent) -> dict[str, tuple[int, int]]:
     """Return `short_tokens` of a mined transaction of the journal, by its receipt's events; empty
     if its step is unreadable.
     """

@@ -31,18 +31,12 @@ from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import rules
-from agent.ports import (
-    BalanceJournal,
-    BudgetJournal,
-    Clock,
-    Composer,
-    EvidenceSource,
-    Executor,
-    Journal,
-    OrderJournal,
-    Reader,
-)
+from agent.ports import Clock, Composer, EvidenceSource, Executor, Reader
 from agent.reference import depegged_tokens, reference_prices
+from agent.store.accounts.balances import BalanceStore
+from agent.store.budgets import BudgetStore
+from agent.store.journal import IntentStore
+from agent.store.orders import OrderStore
 
 CATCH_UP_ATTEMPTS = 10
 CATCH_UP_PAUSE_S = 2.0
@@ -53,7 +47,7 @@ CATCH_UP_PAUSE_S = 2.0
 class CaughtUpReader:
     """ports.Reader whose snapshots include every mined transaction of the journal."""
 
-    def __init__(self, reader: Reader, journal: Journal, clock: Clock) -> None:
+    def __init__(self, reader: Reader, journal: IntentStore, clock: Clock) -> None:
         self._reader = reader
         self._journal = journal
         self._clock = clock
@@ -157,7 +151,7 @@ def _acts_on_prices(step: StepInput) -> bool:
     )
 
 
-def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: StepInput) -> None:
+def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInput) -> None:
     """Record depegged tokens, unread balances and deposits above portfolio.max_live_value. Later
     steps need these records: a depegged token counts as recovered only within a narrower limit, a
     token is quarantined if its balance is unreadable for too long, and an excluded deposit stays
@@ -171,7 +165,7 @@ def record_anomalies(budgets: BudgetJournal, balances: BalanceJournal, step: Ste
         balances.mark_left_alone()
 
 
-def record_order_stages(orders: OrderJournal, step: StepInput) -> None:
+def record_order_stages(orders: OrderStore, step: StepInput) -> None:
     """Record every order's stage before the step acts on it. Raise Retryable if orders changed
     meanwhile.
     """

@@ -36,30 +36,25 @@ from agent.policy.signals import margin_growth, signal_requests
 from agent.policy.step_input import StepMemory, StrategyMemory
 from agent.policy.strategies import accounting, capital, netting
 from agent.policy.triggers import rules
-from agent.ports import (
-    AllocationJournal,
-    BudgetJournal,
-    CashJournal,
-    PositionJournal,
-    PriceJournal,
-    SignalSource,
-    StepStorage,
-    StrategyJournal,
-)
+from agent.ports import SignalSource
 from agent.reference import reference_prices
+from agent.store.accounts.positions import CashStore, PositionStore, StrategyStore
+from agent.store.budgets import BudgetStore
+from agent.store.prices import AllocationStore, PriceStore
+from agent.store.store import Store
 
 HOUR_S = 3_600
 DAY_S = 86_400
 
 
-def read_cash(step: StepInput, cash: CashJournal) -> CashMemory | None:
+def read_cash(step: StepInput, cash: CashStore) -> CashMemory | None:
     """Return the account of portfolio.use_cash; None without that limit."""
     if step.portfolio.use_cash_raw is None:
         return None
     return cash.read(step.portfolio.numeraire.address, step.snapshot.head.number)
 
 
-def record_cash(cash: CashJournal, step: StepInput) -> None:
+def record_cash(cash: CashStore, step: StepInput) -> None:
     """Record the account of portfolio.use_cash before the step acts on it. Raises Retryable if it
     cannot be opened at this block, or if another process wrote first.
     """
@@ -74,7 +69,7 @@ def record_cash(cash: CashJournal, step: StepInput) -> None:
 
 
 def record_strategies(
-    strategies: StrategyJournal, allocations: AllocationJournal, step: StepInput
+    strategies: StrategyStore, allocations: AllocationStore, step: StepInput
 ) -> None:
     """Record changes of the strategy accounts, and once an hour each strategy's NAV per share and
     health. If another process wrote first, nothing is written, and the next cycle derives the
@@ -94,7 +89,7 @@ def record_strategies(
         _record_strategy_states(strategies, step, books)
 
 
-def book_internal_netting(strategies: StrategyJournal, outcome: StepOutcome) -> None:
+def book_internal_netting(strategies: StrategyStore, outcome: StepOutcome) -> None:
     """Book the netting between strategies if the step makes no market trade."""
     books = outcome.step_input.history.sleeves
     if outcome.kind is not OutcomeKind.HOLD or not outcome.decided.is_netting_only or books is None:
@@ -108,9 +103,7 @@ def book_internal_netting(strategies: StrategyJournal, outcome: StepOutcome) -> 
         strategies.record_bookings((booking,), books.turn + bool(books.pending))
 
 
-def _record_strategy_states(
-    journal: StrategyJournal, step: StepInput, books: StrategyBooks
-) -> None:
+def _record_strategy_states(journal: StrategyStore, step: StepInput, books: StrategyBooks) -> None:
     now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
     configured = () if step.split is None else step.split.strategies
     strategies = {strategy.name: strategy for strategy in configured}
@@ -153,7 +146,7 @@ def _with_health(
 
 def read_memory(
     bare: StepInput,
-    store: StepStorage,
+    store: Store,
     tax: TaxState | None = None,
     untradable: Iterable[ScreenedToken] = (),
     signals: SignalSource | None = None,
@@ -192,7 +185,7 @@ def _answers(
     return signals.answers(signal_requests(step, choices))
 
 
-def read_strategies(step: StepInput, store: StepStorage) -> StrategyMemory | None:
+def read_strategies(step: StepInput, store: Store) -> StrategyMemory | None:
     """Return the store's record of the strategies; None with a single strategy."""
     if step.split is None:
         return None
@@ -210,7 +203,7 @@ def read_strategies(step: StepInput, store: StepStorage) -> StrategyMemory | Non
     return StrategyMemory(ledger, trades, choices)
 
 
-def _strategy_step(store: StepStorage, intent: Intent) -> StepInput | None:
+def _strategy_step(store: Store, intent: Intent) -> StepInput | None:
     """Return the step of a swap that a strategy's trigger caused; None for exits, unreadable steps,
     and swaps caused only by the owner's request or limits.max_weight.
     """
@@ -237,7 +230,7 @@ def _strategy_step(store: StepStorage, intent: Intent) -> StepInput | None:
 
 def _recorded_prices(
     step: StepInput,
-    recorded: PriceJournal,
+    recorded: PriceStore,
     chosen: Allocation | None,
     choices: Mapping[str, Allocation],
 ) -> tuple[PricePoint, ...]:
@@ -267,8 +260,8 @@ def _recorded_prices(
 
 def with_unknown_positions(
     step: StepInput,
-    positions: PositionJournal,
-    budgets: BudgetJournal,
+    positions: PositionStore,
+    budgets: BudgetStore,
     line: Transport,
     manager: str | None,
 ) -> StepInput:

@@ -29,7 +29,7 @@ from agent.planning.proposals import Proposer
 from agent.planning.requests import proposer
 from agent.policy import failures
 from agent.policy.orders.blocked_exits import RETRY_REMEDY, add_submission_refusal, may_go_directly
-from agent.ports import StepStorage
+from agent.store.store import Store
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class StepRun:
 
     readers: StepReaders
     asked: PlanRequest
-    store: StepStorage
+    store: Store
     sent: list[Intent] = field(default_factory=list)
     first_of_plan: int = 0
     spend_caps: dict[str, int] = field(default_factory=dict)

@@ -27,7 +27,9 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.ports import BudgetJournal, Clock, Grant, Journal, Sender, Signer, Simulation
+from agent.ports import Clock, Grant, Sender, Signer, Simulation
+from agent.store.budgets import BudgetStore
+from agent.store.journal import IntentStore
 
 # --- Settings, and the events that the executor reports.
 
@@ -106,8 +108,8 @@ class Submitter:
     `proposed` returns the ids of intents that an external signer may have sent with other fees.
     """
 
-    journal: Journal
-    budgets: BudgetJournal
+    journal: IntentStore
+    budgets: BudgetStore
     signer: Signer
     sender: Sender
     clock: Clock
@@ -437,7 +439,7 @@ class Submitter:
         return winner
 
 
-def open_transactions(journal: Journal) -> list[Intent]:
+def open_transactions(journal: IntentStore) -> list[Intent]:
     """Return the open on-chain intents, oldest first."""
     return [intent for intent in journal.open_intents() if not intent.tx.is_venue_order]
 
@@ -489,7 +491,7 @@ def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
 _SIGNED_STATES = (IntentState.SIGNED, IntentState.BROADCAST)
 
 
-def signable_nonces(journal: Journal) -> dict[int, int | None]:
+def signable_nonces(journal: IntentStore) -> dict[int, int | None]:
     """Return the next nonce and those of signed, unmined transactions, each with the highest tip
     signed at it. Planned intents do not count, because their nonces are unverified. Empty while the
     journal has no nonce.

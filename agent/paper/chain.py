@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Protocol
 
 from agent.backtest import router
 from agent.backtest.router import (
@@ -38,24 +37,13 @@ from agent.paper.venue import PaperVenue, PaperVenueEffects
 from agent.policy.cash_flows.balance_changes import balances_of
 from agent.ports import EvidenceSource, Reader, Simulation, TransactionStatus
 from agent.reference import reference_prices
+from agent.store.store import PaperStore
 from agent.units import BPS, floor_int
 
 RECEIPTS, BLOCKS = 16, 256
 """Number of newest receipts and blocks kept for the journal's checks of transactions that are not
 final.
 """
-
-
-class PaperWalletStore(Protocol):
-    """Store of the paper wallet; every write is on disk when its method returns."""
-
-    def wallet(self) -> PaperWallet | None:
-        """Return the wallet; None before it was created."""
-        ...
-
-    def save(self, state: PaperWallet) -> None:
-        """Save the wallet."""
-        ...
 
 
 class PaperChain:
@@ -68,7 +56,7 @@ class PaperChain:
 
     def __init__(
         self,
-        book: PaperWalletStore,
+        book: PaperStore,
         reader: Reader,
         heads: Callable[[], Head],
         place: RouterAddresses,

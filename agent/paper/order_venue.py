@@ -28,10 +28,11 @@ from agent.model import (
     UnsignedTx,
     VenuePayment,
 )
-from agent.paper.chain import RECEIPTS, PaperWalletStore
+from agent.paper.chain import RECEIPTS
 from agent.ports import Clock, Grant, PerpOrderDraft
 from agent.signing.base import FuturesRules
 from agent.signing.futures import require_signable_order
+from agent.store.store import PaperStore
 from agent.units import ceil_int, floor_int
 from agent.venues.hyperliquid.client import HyperliquidVenue
 from agent.venues.hyperliquid.orders import QUOTE_DECIMALS, price_of
@@ -49,11 +50,11 @@ class PaperOrderVenue:
         self,
         venue: HyperliquidPerps,
         client: HyperliquidVenue,
-        book: PaperWalletStore,
+        book: PaperStore,
         since_s: Callable[[], int | None],
     ) -> None:
         """Set the sources: `venue` quotes and drafts, `client` reads, and `since_s` is the time
-        after which the ledger may lack funding payments (see ports.LedgerJournal).
+        after which the ledger may lack funding payments (see LedgerStore.funding_since_s).
         """
         self._venue = venue
         self._client = client

@@ -1,5 +1,5 @@
 """Ports of the engine as Protocols: clock, reader and evidence here, transactions and futures
-venues in `execution`, the store in `storage`.
+venues in `execution`.
 """
 
 from __future__ import annotations
@@ -35,23 +35,6 @@ from agent.ports.execution import (
     SigningKey,
     Simulation,
     TransactionStatus,
-)
-from agent.ports.storage import (
-    AllocationJournal,
-    AuditedLedger,
-    BalanceJournal,
-    BudgetJournal,
-    CashJournal,
-    Journal,
-    LedgerJournal,
-    OrderJournal,
-    PositionJournal,
-    PriceJournal,
-    ProposalJournal,
-    StepJournal,
-    StepStorage,
-    StrategyJournal,
-    ValuationJournal,
 )
 
 
@@ -101,12 +84,7 @@ class EvidenceSource(Protocol):
 
 
 __all__ = [
-    "AllocationJournal",
     "Approval",
-    "AuditedLedger",
-    "BalanceJournal",
-    "BudgetJournal",
-    "CashJournal",
     "Clock",
     "Composer",
     "ConflictingTransactionFinder",
@@ -114,26 +92,16 @@ __all__ = [
     "Executor",
     "ExternalSigner",
     "Grant",
-    "Journal",
-    "LedgerJournal",
     "MinedTransaction",
-    "OrderJournal",
     "OrderVenue",
     "Outbox",
     "PerpOrderDraft",
     "PerpVenue",
-    "PositionJournal",
     "PreparedTransaction",
-    "PriceJournal",
-    "ProposalJournal",
     "Reader",
     "Sender",
     "Signer",
     "SigningKey",
     "Simulation",
-    "StepJournal",
-    "StepStorage",
-    "StrategyJournal",
     "TransactionStatus",
-    "ValuationJournal",
 ]

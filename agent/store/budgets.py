@@ -188,8 +188,8 @@ class BudgetStore:
             return _newest(db, IntentKind.SWAP.value)
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
-        """Record the last review of the portfolio, its schedules, and the delay of the next
-        review.
+        """Record the last review of the portfolio, its schedules, and the random delay of the next
+        review, in millionths of the longest.
         """
         with self.db.write("write the review") as db:
             reviewed: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}

@@ -160,7 +160,7 @@ class StepStore:
 
 @dataclass(frozen=True, slots=True)
 class IntentStore:
-    """Implements ports.Journal: intents and their transitions; each method is a transaction of its
+    """The write-ahead journal: intents and their transitions; each method is a transaction of its
     own.
     """
 
@@ -177,11 +177,12 @@ class IntentStore:
         deadline_s: int | None,
         replaces: str | None = None,
     ) -> Intent:
-        """Record a new intent, PLANNED. Raises OperatorNeeded if an open intent has its nonce,
-        unless it may replace that intent.
+        """Record a new intent, PLANNED, with the grant that a restart needs to sign it again.
+        Raises OperatorNeeded if an open intent has its nonce, unless it may replace that intent.
 
-        `replaces` is the id of the newest open intent at the nonce, whose bytes were sent. A CANCEL
-        without it replaces the only open intent there.
+        `deadline_s` is the chain time after which the transaction must not be sent (None: never
+        expires). `replaces` is the id of the newest open intent at the nonce, whose bytes were
+        sent. A CANCEL without it replaces the only open intent there.
         """
         with self.db.write("write the transaction") as db:
             rivals = all_rows(db, _rivals(), IntentRow, nonce=tx.nonce)

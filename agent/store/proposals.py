@@ -12,9 +12,7 @@ PROPOSAL = "proposal:"
 
 @dataclass(frozen=True, slots=True)
 class ProposalStore:
-    """Implements ports.ProposalJournal: the block at which each intent was proposed to an external
-    signer.
-    """
+    """The block at which each intent was proposed to an external signer."""
 
     db: Database
 

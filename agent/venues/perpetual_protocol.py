@@ -81,7 +81,7 @@ class PerpContracts:
 
 
 class PerpetualProtocol:
-    """Implements ports.futures.PerpVenue for the contracts of Perpetual Protocol v2. Orders go
+    """Implements ports.PerpVenue for the contracts of Perpetual Protocol v2. Orders go
     through the executor of the chain.
     """
 

@@ -23,7 +23,7 @@ from agent.layers.gradual.policy import mean_interval_s, mean_slice_value, slice
 from agent.layers.gradual.records import before_swap
 from agent.layers.gradual.state import ExecutionProgress, ExecutionSlice, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.model import Destination, Goal
-from agent.ports import StepStorage
+from agent.store.store import Store
 from tests.support.gradual_execution import PACE
 
 BINS = 4
@@ -76,7 +76,7 @@ def drawn(seed: int, rounds: int) -> list[SliceDraw]:
         decided: Any = SimpleNamespace(order="", layer=lambda _, due=due: due)
         before_swap(
             readers,
-            cast(StepStorage, SimpleNamespace(layer=lambda _: journal)),
+            cast(Store, SimpleNamespace(layer=lambda _: journal)),
             cast(StepOutcome, SimpleNamespace(decided=decided, step_input=step, step_id="s")),
         )
     return journal.kept

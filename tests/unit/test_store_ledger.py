@@ -79,7 +79,7 @@ def test_what_is_mined_counts_before_it_is_final_and_enters_only_then(store: Sto
     assert looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002)))) == ""
     (entry,) = store.ledger.entered()
     assert entry.kind is EntryKind.TRADE and entry.block == 1_001
-    assert [pair.differs for pair in audit_entries(store, store.ledger, step)] == [False]
+    assert [pair.differs for pair in audit_entries(store, step)] == [False]
 
 
 def test_a_change_that_nobody_made_is_a_flow_and_no_disagreement(store: Store) -> None:

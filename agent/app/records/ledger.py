@@ -274,7 +274,7 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
     with open_ledger_data(config) as data:
         ledger, step = data.store.ledger, data.newest
         unbalanced = [entry.id for entry in data.entries if book.unbalanced_tokens(entry)]
-        audited = [] if step is None else audit_entries(data.store, ledger, step)
+        audited = [] if step is None else audit_entries(data.store, step)
         differing = [pair for pair in audited if pair.differs]
         misstated = ledger.find_misstatements()
         if rebuild:

@@ -9,13 +9,13 @@ from agent.layers.gradual.policy import MILLION
 from agent.layers.gradual.state import GradualResult, GradualState, SliceDraw
 from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import ExecutionStyle, StepInput
-from agent.ports import StepStorage
+from agent.store.store import Store
 
 RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
 """Execution styles with slices of random size."""
 
 
-def before_decision(readers: StepReaders, store: StepStorage, step: StepInput) -> StepInput:
+def before_decision(readers: StepReaders, store: Store, step: StepInput) -> StepInput:
     """Add the random draw for a first slice to the step. The draw is stored, so that a restart
     plans the same slice.
     """
@@ -31,7 +31,7 @@ def before_decision(readers: StepReaders, store: StepStorage, step: StepInput) -
     return step.with_layer(replace(state, draw=draw))
 
 
-def after_decision(store: StepStorage, outcome: StepOutcome) -> None:
+def after_decision(store: Store, outcome: StepOutcome) -> None:
     """Record gradual executions that ended in a cycle, and new ones that wait for their price."""
     decided, step = outcome.decided.layer(GradualResult), outcome.step_input
     under, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
@@ -41,7 +41,7 @@ def after_decision(store: StepStorage, outcome: StepOutcome) -> None:
         executions.begin(decided.begins)
 
 
-def before_swap(readers: StepReaders, store: StepStorage, outcome: StepOutcome) -> None:
+def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
     """Record the slice about to be sent, with the draw for the next one; a new execution is
     recorded before its first slice. Every attempt at a slice is recorded. Does nothing if the plan
     is not a slice.

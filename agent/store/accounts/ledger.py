@@ -253,7 +253,9 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class LedgerStore:
-    """Implements ports.LedgerJournal; each method is a transaction of its own."""
+    """The double-entry ledger; each method is a transaction of its own. A reorg removes receipt and
+    entry in one transaction.
+    """
 
     db: Database
 
@@ -338,7 +340,9 @@ class LedgerStore:
             return True
 
     def funding_since_s(self) -> int | None:
-        """See ports.LedgerJournal."""
+        """Return the chain time after which funding payments of an off-chain venue may lack an
+        entry; None without a ledger.
+        """
         with self.db.read("read the ledger") as db:
             if (book := current_book(db, self.db.book_kind)) is None:
                 return None
@@ -348,7 +352,7 @@ class LedgerStore:
         return max(book.opened_s, (newest_s or 0) - FUNDING_OVERLAP_S)
 
     def enter_funding(self, entries: Iterable[Entry]) -> None:
-        """See ports.LedgerJournal."""
+        """Store entries of funding payments; payments that have an entry are unchanged."""
         found = [
             {
                 "market": paid.market,

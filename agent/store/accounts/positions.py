@@ -216,7 +216,9 @@ _OPEN = tuple(state.value for state in OPEN)
 
 @dataclass(frozen=True, slots=True)
 class StrategyStore:
-    """Implements ports.StrategyJournal; each method is one transaction."""
+    """Accounts of strategies; each method is one transaction. If a reorg removes a block, the
+    bookings of its transactions are removed.
+    """
 
     db: Database
 
@@ -460,7 +462,7 @@ VERSION = "cash_turn"
 
 @dataclass(frozen=True, slots=True)
 class CashStore:
-    """Implements ports.CashJournal; each method is one transaction."""
+    """The account of portfolio.use_cash; each method is one transaction."""
 
     db: Database
 

@@ -194,7 +194,7 @@ class AgentRecord(Protocol):
 
 
 class HyperliquidPerps:
-    """Implements ports.futures.OrderVenue for one account. Without `agent_name` nothing is sent."""
+    """Implements ports.OrderVenue for one account. Without `agent_name` nothing is sent."""
 
     def __init__(
         self,
