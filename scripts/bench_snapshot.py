@@ -12,7 +12,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +27,12 @@ from agent.chain.tokens import read_tokens
 from agent.chain.watch import LEAST_WINDOW_BPS, PoolKind, PoolRef, SnapshotScope, window_ticks
 from agent.localchain import LocalChain, open_anvil
 from agent.model import Snapshot
-from agent.venues.discovery import discover_pools
+from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools
 
 V3_POOL = npm_artifact(
     "@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json"
 ).abi
 V2_PAIR = npm_artifact("@uniswap/v2-core/build/UniswapV2Pair.json").abi
-
-
-@dataclass(frozen=True)
-class Factory:
-    """Settings of a venue for discovery."""
-
-    factory: str
-    pools: None = None
-    fee_tiers: tuple[int, ...] = (100, 500, 3000, 10_000)
-
-
-@dataclass(frozen=True)
-class Venues:
-    """Return both venues of the local chain."""
-
-    uniswap_v2: Factory
-    uniswap_v3: Factory
 
 
 class CountingProvider(HTTPProvider):
@@ -67,7 +49,11 @@ class CountingProvider(HTTPProvider):
 def whole_watch(chain: LocalChain, line: HttpTransport) -> SnapshotScope:
     at = chain.addresses
     tokens = read_tokens(line, [token.address for token in chain.tokens.values()])
-    pools = discover_pools(line, Venues(Factory(at.v2_factory), Factory(at.v3_factory)), tokens, ())
+    venues = (
+        UniswapV2("uniswap_v2", at.v2_factory),
+        UniswapV3("uniswap_v3", at.v3_factory, (100, 500, 3000, 10_000)),
+    )
+    pools = discover_pools(line, venues, tokens, ())
     return SnapshotScope(
         chain.wallet.address,
         tokens,

@@ -65,7 +65,7 @@ from agent.model import (
 )
 from agent.policy.step_input import assemble_input
 from agent.policy.triggers.rules import required_history_s
-from agent.ports import PreparedTransaction, SignalSource, Simulation, TransactionStatus
+from agent.ports import PreparedTransaction, Simulation, TransactionStatus
 from agent.signals.host import SignalHost
 from agent.signing.rules import SigningRules
 from agent.store import Store, open_memory_store
@@ -461,7 +461,7 @@ def _needs_price_history(wanted: BacktestSpec) -> bool:
     return required_history_s(wanted.policy, wanted.split) > 0
 
 
-def _build_context(world: SimulatedWorld, store: Store, signals: SignalSource) -> SimulationContext:
+def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> SimulationContext:
     wanted = world.wanted
     execution = replace(
         wanted.execution, deadline_s=deadline_s(wanted, world.settings, world.table)

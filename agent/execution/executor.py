@@ -31,9 +31,10 @@ from agent.model import (
     SignedTx,
     UnsignedTx,
 )
-from agent.ports import ExternalSigner, Grant, Outbox
+from agent.ports import ExternalSigner, Grant
 from agent.store.journal import IntentStore
 from agent.store.proposals import ProposalStore
+from agent.store.recorder import FileOutbox
 
 
 class JournaledExecutor:
@@ -218,7 +219,7 @@ class ProposingExecutor(JournaledExecutor):
         submitter: Submitter,
         proposals: ProposalStore,
         owner: ExternalSigner,
-        outbox: Outbox,
+        outbox: FileOutbox,
     ) -> None:
         super().__init__(replace(submitter, signer=RefusingSigner(owner)))
         self._journal, self._sender = submitter.journal, submitter.sender

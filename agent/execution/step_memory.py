@@ -36,8 +36,8 @@ from agent.policy.signals import margin_growth, signal_requests
 from agent.policy.step_input import StepMemory, StrategyMemory
 from agent.policy.strategies import accounting, capital, netting
 from agent.policy.triggers import rules
-from agent.ports import SignalSource
 from agent.reference import reference_prices
+from agent.signals.host import SignalHost
 from agent.store.accounts.positions import CashStore, PositionStore, StrategyStore
 from agent.store.budgets import BudgetStore
 from agent.store.prices import AllocationStore, PriceStore
@@ -149,7 +149,7 @@ def read_memory(
     store: Store,
     tax: TaxState | None = None,
     untradable: Iterable[ScreenedToken] = (),
-    signals: SignalSource | None = None,
+    signals: SignalHost | None = None,
 ) -> StepMemory:
     """Return the store's history at the block of `bare` (snapshot, config and budgets), with the
     answers of the `signals` that are due.
@@ -177,7 +177,7 @@ def _answers(
     prices: tuple[PricePoint, ...],
     chosen: Allocation | None,
     choices: Mapping[str, Allocation],
-    signals: SignalSource | None,
+    signals: SignalHost | None,
 ) -> tuple[SignalAnswer, ...]:
     if signals is None:
         return ()

@@ -4,7 +4,7 @@ venues in `execution`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Protocol
 
 from agent.model import (
@@ -12,8 +12,6 @@ from agent.model import (
     Head,
     PastPrices,
     Plan,
-    SignalAnswer,
-    SignalRequest,
     Snapshot,
     StepInput,
 )
@@ -26,7 +24,6 @@ from agent.ports.execution import (
     Grant,
     MinedTransaction,
     OrderVenue,
-    Outbox,
     PerpOrderDraft,
     PerpVenue,
     PreparedTransaction,
@@ -46,13 +43,6 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Wait, or advance a simulated clock."""
-
-
-class SignalSource(Protocol):
-    """Runner of user-defined signals."""
-
-    def answers(self, requests: Sequence[SignalRequest]) -> tuple[SignalAnswer, ...]:
-        """Return the answer to each request, in order; a failed signal's answer has the reason."""
 
 
 class Reader(Protocol):
@@ -94,7 +84,6 @@ __all__ = [
     "Grant",
     "MinedTransaction",
     "OrderVenue",
-    "Outbox",
     "PerpOrderDraft",
     "PerpVenue",
     "PreparedTransaction",

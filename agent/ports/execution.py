@@ -224,18 +224,6 @@ class ExternalSigner(Protocol):
         """
 
 
-class Outbox(Protocol):
-    """Storage of proposals for external signers."""
-
-    def put(self, name: str, text: str) -> str:
-        """Write a proposal unless it exists; return its location. Raises OperatorNeeded if it
-        cannot be written.
-        """
-
-    def remove_proposal(self, name: str) -> None:
-        """Remove a proposal if it exists."""
-
-
 @dataclass(frozen=True, slots=True)
 class Simulation:
     """Result of `eth_call` and `eth_estimateGas` of the exact transaction at the head.

@@ -14,8 +14,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.errors import ConfigError
-from agent.model import UnsignedTx
-from agent.ports import Clock
+from agent.ports import Clock, SigningKey
 from agent.signing.base import refuse
 
 LONGEST_APPROVAL_MS = 180 * 86_400_000
@@ -66,15 +65,8 @@ class AgentApprovalRules:
 
 
 @runtime_checkable
-class ApprovalKey(Protocol):
-    """A wallet's key that signs approvals of agents, and no other typed data."""
-
-    @property
-    def address(self) -> str:
-        """Checksummed address of the key."""
-
-    def sign_transaction(self, tx: UnsignedTx) -> Any:
-        """See ports.SigningKey."""
+class ApprovalKey(SigningKey, Protocol):
+    """A wallet's key that also signs approvals of agents, and no other typed data."""
 
     def sign_agent_approval(self, approval: AgentApproval) -> tuple[int, int, int]:
         """Return v (27 or 28), r and s of the approval's signature."""

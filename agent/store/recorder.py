@@ -151,12 +151,14 @@ class StepRecorder:
 
 @dataclass(frozen=True, slots=True)
 class FileOutbox:
-    """ports.Outbox: one owner-only file for each proposal."""
+    """Proposals for external signers, each in a file that only the owner can read."""
 
     folder: Path
 
     def put(self, name: str, text: str) -> str:
-        """See ports.Outbox; a complete existing file is kept."""
+        """Write a proposal and return its path; a complete existing file is kept. Raises OperatorNeeded
+        if it cannot be written.
+        """
         path = self._path(name)
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -171,7 +173,7 @@ class FileOutbox:
         return str(path)
 
     def remove_proposal(self, name: str) -> None:
-        """See ports.Outbox."""
+        """Remove a proposal if it exists."""
         with suppress(OSError):
             self._path(name).unlink()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Protocol
 
 from agent.chain.lens import (
     FEE,
@@ -44,7 +43,7 @@ class UniswapV2:
 
     name: str
     factory: str
-    pools: tuple[str, ...] | None = None
+    pools: Sequence[str] | None = None
 
     def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
         """Return the first calls: the factory's pool for every pair, or the tokens of each named
@@ -147,8 +146,8 @@ class UniswapV3:
 
     name: str
     factory: str
-    fee_tiers: tuple[int, ...]
-    pools: tuple[str, ...] | None = None
+    fee_tiers: Sequence[int]
+    pools: Sequence[str] | None = None
 
     def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
         """Return the first calls: the factory's pool for every pair and tier, or the tokens and fee
@@ -234,45 +233,8 @@ class UniswapV3:
 AmmVenue = UniswapV2 | UniswapV3
 
 
-class V2Settings(Protocol):
-    """Settings of [venues.uniswap_v2] that discovery reads."""
-
-    @property
-    def factory(self) -> str:
-        """Address of the factory."""
-        ...
-
-    @property
-    def pools(self) -> Sequence[str] | None:
-        """Named pools; None to search."""
-        ...
-
-
-class V3Settings(V2Settings, Protocol):
-    """Settings of [venues.uniswap_v3] that discovery reads."""
-
-    @property
-    def fee_tiers(self) -> Sequence[int]:
-        """Fee tiers, pips."""
-        ...
-
-
-class VenueSettings(Protocol):
-    """Settings of [venues]."""
-
-    @property
-    def uniswap_v2(self) -> V2Settings | None:
-        """Settings of the venue; None if it is not used."""
-        ...
-
-    @property
-    def uniswap_v3(self) -> V3Settings | None:
-        """Settings of the venue; None if it is not used."""
-        ...
-
-
 def discover_pools(
-    transport: Transport, venues: VenueSettings, tokens: Sequence[Token], hubs: Sequence[Token]
+    transport: Transport, venues: Sequence[AmmVenue], tokens: Sequence[Token], hubs: Sequence[Token]
 ) -> tuple[PoolRef, ...]:
     """Return every pool with a price that trades two of `tokens` and `hubs`, in the order of
     venues, pairs and fee tiers, with two requests.
@@ -282,34 +244,19 @@ def discover_pools(
     """
     known = {token.address: token for token in (*tokens, *hubs)}
     pairs = [_sorted_pair(a, b) for a, b in combinations(known, 2)]
-    used = list(configured(venues))
-    calls = [venue.find_items(pairs) for venue in used]
+    calls = [venue.find_items(pairs) for venue in venues]
     answers = iter(query_lens(transport, [item for items in calls for item in items]))
-    candidates = [
-        (venue, pool)
-        for venue, items in zip(used, calls, strict=True)
+    by_address = {
+        pool.address: (venue, pool)
+        for venue, items in zip(venues, calls, strict=True)
         for pool in venue.found(pairs, [next(answers) for _ in items])
-    ]
+    }
+    candidates = tuple(by_address.values())
     for venue, pool in candidates:
         _require_known(venue, pool, known)
     pools = tuple(_with_price(transport, candidates))
     _require_pools(pools, list(tokens))
     return pools
-
-
-def configured(venues: VenueSettings) -> Iterator[AmmVenue]:
-    """Yield the venues of the config."""
-    if (v2 := venues.uniswap_v2) is not None:
-        yield UniswapV2(
-            "uniswap_v2", v2.factory, None if v2.pools is None else tuple(dict.fromkeys(v2.pools))
-        )
-    if (v3 := venues.uniswap_v3) is not None:
-        yield UniswapV3(
-            "uniswap_v3",
-            v3.factory,
-            tuple(v3.fee_tiers),
-            None if v3.pools is None else tuple(dict.fromkeys(v3.pools)),
-        )
 
 
 def _with_price(

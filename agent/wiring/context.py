@@ -79,7 +79,7 @@ from agent.store.opening import open_store
 from agent.store.recorder import RecorderLimits, StepRecorder
 from agent.store.store import Store
 from agent.venues.calldata import require_own_rebalancer
-from agent.venues.discovery import discover_pools
+from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.wiring.futures import (
     PAPER_FOLDER,
@@ -302,6 +302,16 @@ class AgentContext:
         return switch.paused is not False, switch.reason
 
 
+def amm_venues(config: Config) -> list[UniswapV2 | UniswapV3]:
+    """Return the venues whose pools are discovered."""
+    venues: list[UniswapV2 | UniswapV3] = []
+    if (v2 := config.venues.uniswap_v2) is not None:
+        venues.append(UniswapV2("uniswap_v2", v2.factory, v2.pools))
+    if (v3 := config.venues.uniswap_v3) is not None:
+        venues.append(UniswapV3("uniswap_v3", v3.factory, v3.fee_tiers, v3.pools))
+    return venues
+
+
 def second_quote_venues(config: Config) -> list[V2Contracts | V3Contracts]:
     """Return the contracts of each venue that second quotes call."""
     venues: list[V2Contracts | V3Contracts] = []
@@ -477,7 +487,7 @@ def _build_context(  # noqa: PLR0913
     limits = build_limits(config, portfolio.numeraire)
     tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     addresses = [token.address for token in tokens]
-    pools = discover_pools(line, config.venues, tokens, portfolio.hubs)
+    pools = discover_pools(line, amm_venues(config), tokens, portfolio.hubs)
     portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
     pins = {pin.address: pin.code_hash for pin in store.trust.pins()}
     reference = build_reference(

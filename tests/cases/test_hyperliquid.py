@@ -24,7 +24,8 @@ from agent.venues.hyperliquid.client import (
     VenueConnection,
 )
 from agent.venues.hyperliquid.orders import OrderTicket, TicketStage, issue_tickets
-from agent.venues.hyperliquid.venue import approve_agent, require_fresh_agent
+from agent.venues.hyperliquid.venue import require_fresh_agent
+from tests.support.hyperliquid import approve_agent
 from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, Held, HyperliquidServer, hyperliquid, key_of
 
 OWNER, AGENT = key_of(1), key_of(2)

@@ -11,8 +11,8 @@ from agent.chain.watch import PoolKind
 from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.units import Token
-from agent.venues.discovery import discover_pools
-from tests.support.endpoints import Venue, Venues, pools, tokens, venues
+from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools
+from tests.support.endpoints import pools, tokens, venues
 from tests.support.text import raises_field
 
 V3_FACTORY = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
@@ -47,7 +47,7 @@ def test_hubs_are_searched_too_and_a_hub_without_pools_is_no_error(anvil_chain: 
 
 
 def test_only_the_configured_tiers_and_venues_are_searched(anvil_chain: LocalChain) -> None:
-    only = Venues(None, Venue(anvil_chain.addresses.v3_factory, fee_tiers=(500, 3000)))
+    only = (UniswapV3("uniswap_v3", anvil_chain.addresses.v3_factory, (500, 3000)),)
     found = discover_pools(anvil_chain.transport, only, tokens(anvil_chain), ())
     assert {pool.fee_pips for pool in found} == {500, 3000}
     assert {pool.venue for pool in found} == {"uniswap_v3"}
@@ -98,7 +98,7 @@ def test_what_is_no_pool_at_all_is_refused(anvil_chain: LocalChain) -> None:
 def test_a_factory_that_is_none_is_refused(anvil_chain: LocalChain) -> None:
     for wrong in (anvil_chain.wallet.address, anvil_chain.tokens["USDC"].address):
         with raises_field("venues.uniswap_v2.factory", "uniswap_v2.factory"):
-            discover_pools(anvil_chain.transport, Venues(Venue(wrong), None), tokens(anvil_chain), ())
+            discover_pools(anvil_chain.transport, (UniswapV2("uniswap_v2", wrong),), tokens(anvil_chain), ())
 
 
 def test_a_found_pool_without_price_is_left_out_and_a_named_one_is_refused(anvil_chain: LocalChain) -> None:

@@ -36,42 +36,13 @@ from agent.signing import rules
 from agent.signing.remote_key import RemoteKey
 from agent.units import Token
 from agent.venues.calldata import require_own_rebalancer
-from agent.venues.discovery import discover_pools
+from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools
 from tests.support.signables import SIGNABLES
 from tests.support.signing import NONCES, WALLET
 
 CRASHES = Path(__file__).parent / "crashes"
 NOW_S = 1_800_000_000
 Target = Callable[[bytes], object]
-
-
-@dataclass(frozen=True)
-class V2Venue:
-    """[venues.uniswap_v2], as discovery needs it."""
-
-    factory: str
-    pools: tuple[str, ...] | None
-    router: str
-
-
-@dataclass(frozen=True)
-class V3Venue:
-    """[venues.uniswap_v3], as discovery needs it."""
-
-    factory: str
-    pools: tuple[str, ...] | None
-    fee_tiers: tuple[int, ...]
-    router: str
-    quoter: str
-    quoter_v2: str
-
-
-@dataclass(frozen=True)
-class Venues:
-    """[venues], as discovery needs it."""
-
-    uniswap_v2: V2Venue
-    uniswap_v3: V3Venue
 
 
 @dataclass(frozen=True)
@@ -82,7 +53,8 @@ class Scene:
     owner: str
     watch: SnapshotScope
     tokens: tuple[Token, ...]
-    venues: Venues
+    v2: V2Contracts
+    v3: V3Contracts
     manager: str
     position: ConfirmedPosition
     rebalancer: str
@@ -129,17 +101,16 @@ def _sender(line: Transport, at: Scene) -> QuorumSender:
 
 
 def _factories(at: Scene) -> Mapping[str, str]:
-    return {"uniswap_v2": at.venues.uniswap_v2.factory, "uniswap_v3": at.venues.uniswap_v3.factory}
+    return {"uniswap_v2": at.v2.factory, "uniswap_v3": at.v3.factory}
+
+
+def _amm_venues(at: Scene) -> tuple[UniswapV2, UniswapV3]:
+    return UniswapV2(at.v2.venue, at.v2.factory), UniswapV3(at.v3.venue, at.v3.factory, (500, 3_000))
 
 
 def second_quotes(line: Transport, at: Scene) -> list[int]:
     """What the venues' contracts and uniswap-python say of each leg."""
-    v2, v3 = at.venues.uniswap_v2, at.venues.uniswap_v3
-    contracts = [
-        V2Contracts("uniswap_v2", v2.factory, v2.router),
-        V3Contracts("uniswap_v3", v3.factory, v3.quoter, v3.quoter_v2),
-    ]
-    asked = build_quoter(line, contracts)
+    asked = build_quoter(line, [at.v2, at.v3])
     return [asked.quote(leg, leg.amount_in_raw, at.head.hash) for leg in at.plan.legs]
 
 
@@ -147,7 +118,7 @@ Question = Callable[[Transport, Scene], object]
 QUESTIONS: dict[str, Question] = {
     "snapshot": lambda line, at: ChainReader([line], at.chain_id, at.watch, Still(), 1).snapshot(),
     "tokens": lambda line, at: read_tokens(line, [token.address for token in at.tokens]),
-    "pools": lambda line, at: discover_pools(line, at.venues, at.tokens, ()),
+    "pools": lambda line, at: discover_pools(line, _amm_venues(at), at.tokens, ()),
     "position": lambda line, at: resolve_positions(line, [at.position], _factories(at)),
     "strays": lambda line, at: own_positions.find_unsolicited_positions(line, at.owner, at.manager, at.watch.pools, (), "latest"),
     "our_code": lambda line, at: require_own_rebalancer(line, at.rebalancer, at.wrapped_native, _factories(at)),

@@ -8,12 +8,13 @@ from pathlib import Path
 from agent import codec
 from agent.chain.lens import creation_code
 from agent.chain.rpc import HttpTransport
+from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.chain.sender import NodeSender
 from agent.chain.watch import snapshot_questions
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, IntentKind
-from tests.fuzz.decoders import QUESTIONS, Scene, V2Venue, V3Venue, Venues
+from tests.fuzz.decoders import QUESTIONS, Scene
 from tests.support.agents import ROOMY, agent_on, fund, yes
 from tests.support.signables import SIGNABLES
 
@@ -63,10 +64,8 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         owner=chain.wallet.address,
         watch=watch,
         tokens=tokens,
-        venues=Venues(
-            V2Venue(at.v2_factory, None, at.v2_router),
-            V3Venue(at.v3_factory, None, (500, 3_000), at.swap_router_02, at.quoter_v1, at.quoter_v2),
-        ),
+        v2=V2Contracts("uniswap_v2", at.v2_factory, at.v2_router),
+        v3=V3Contracts("uniswap_v3", at.v3_factory, at.quoter_v1, at.quoter_v2),
         manager=at.position_manager,
         position=ConfirmedPosition("uniswap_v2", pair.address, None, pair.token0.address, pair.token1.address, (1, 1), None, 5_000, 86_400),
         rebalancer=at.rebalancer,

@@ -15,8 +15,8 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
 from agent.venues.hyperliquid.client import AgentKey, HyperliquidVenue, NamedAgent, VenueConnection
 from agent.venues.hyperliquid.orders import OrderTicket, issue_tickets
-from agent.venues.hyperliquid.venue import approve_agent
 from tests.fuzz.decoders import mutations, survives
+from tests.support.hyperliquid import approve_agent
 from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, hyperliquid, key_of
 from tests.support.perps import WAD, scope_of
 from tests.support.samples import slow

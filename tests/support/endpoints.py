@@ -26,7 +26,7 @@ from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.localchain.nodes import LocalProvider
 from agent.units import Token
-from agent.venues.discovery import discover_pools
+from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools
 
 
 @dataclass
@@ -447,26 +447,10 @@ FEE_TIERS = (100, 500, 3000, 10_000)
 TWAP_WINDOW_S = 1_800
 
 
-@dataclass(frozen=True)
-class Venue:
-    """Settings of one venue, as in the config."""
-
-    factory: str
-    pools: Sequence[str] | None = None
-    fee_tiers: Sequence[int] = FEE_TIERS
-
-
-@dataclass(frozen=True)
-class Venues:
-    """Settings of all venues."""
-
-    uniswap_v2: Venue | None
-    uniswap_v3: Venue | None
-
-
-def venues(chain: LocalChain, v2_pools: Sequence[str] | None = None, v3_pools: Sequence[str] | None = None) -> Venues:
+def venues(chain: LocalChain, v2_pools: Sequence[str] | None = None, v3_pools: Sequence[str] | None = None) -> tuple[UniswapV2, UniswapV3]:
     """Return both venues of the local chain."""
-    return Venues(Venue(chain.addresses.v2_factory, v2_pools), Venue(chain.addresses.v3_factory, v3_pools))
+    at = chain.addresses
+    return UniswapV2("uniswap_v2", at.v2_factory, v2_pools), UniswapV3("uniswap_v3", at.v3_factory, FEE_TIERS, v3_pools)
 
 
 def tokens(chain: LocalChain) -> tuple[Token, ...]:

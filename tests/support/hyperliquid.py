@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+from eth_account.messages import encode_typed_data
 
 from agent.localchain import LocalChain
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.secret import AgentPrivateKey, PrivateKey
 from agent.venues.hyperliquid.client import NamedAgent, VenueConnection
-from agent.venues.hyperliquid.venue import approve_agent
+from agent.venues.hyperliquid.venue import approval_action, approval_message, new_approval, post_approval
 from tests.support import agents
 from tests.support.futures import LIMITS
 from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, hyperliquid, key_of
@@ -37,6 +39,13 @@ def approve(server: HyperliquidServer, chain: LocalChain, until_days: int = 30) 
     owner = load_key(TestAccountKey(0), chain.chain_id, ask=None)
     assert isinstance(owner, PrivateKey)
     approve_agent(connection, AgentPrivateKey(owner), agent, server.now_ms, ())
+
+
+def approve_agent(connection: VenueConnection, owner: Any, agent: NamedAgent, now_ms: int, former: Collection[str]) -> None:
+    """Approve an agent wallet for the account of an owner that signs messages."""
+    action = approval_action(new_approval(connection, owner.address, agent, now_ms, former))
+    signed = owner.sign_message(encode_typed_data(full_message=approval_message(action)))
+    post_approval(connection, action, {"r": hex(signed.r), "s": hex(signed.s), "v": signed.v})
 
 
 def venue_table(server: HyperliquidServer, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, Any]:

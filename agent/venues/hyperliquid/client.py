@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import requests
@@ -22,6 +22,7 @@ from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.model import MarginAccount, VenuePayment
 from agent.signing.futures import LIMIT_TAG, STOP_TAG
+from agent.signing.secret import AgentPrivateKey
 from agent.venues.hyperliquid.account import (
     ListedMarket,
     build_account,
@@ -63,19 +64,6 @@ DAY_MS = 86_400_000
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _SIGNED_BY_AGENTS = frozenset({"order", "cancelByCloid"})
-
-
-class TypedDataSigner(Protocol):
-    """A key that signs EIP-712 messages, such as eth-account's LocalAccount."""
-
-    @property
-    def address(self) -> str:
-        """Address of the key."""
-        ...
-
-    def sign_message(self, signable_message: Any) -> Any:
-        """Return the signature of an encoded message."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +169,7 @@ class AgentKey:
 
     __slots__ = ("__key", "__mainnet", "address")
 
-    def __init__(self, key: TypedDataSigner, *, is_mainnet: bool) -> None:
+    def __init__(self, key: AgentPrivateKey, *, is_mainnet: bool) -> None:
         self.__key, self.__mainnet = key, is_mainnet
         self.address = str(to_checksum_address(key.address))
 

@@ -60,7 +60,6 @@ from agent.venues.hyperliquid.client import (
     AgentKey,
     HyperliquidVenue,
     NamedAgent,
-    TypedDataSigner,
     VenueConnection,
     signing_library,
 )
@@ -118,23 +117,6 @@ def new_approval(
     require_fresh_agent(connection, agent.address, former)
     address = str(to_checksum_address(agent.address))
     return AgentApproval(address, agent.name, agent.valid_until_ms, now_ms, connection.is_mainnet)
-
-
-def approve_agent(
-    connection: VenueConnection,
-    owner: TypedDataSigner,
-    agent: NamedAgent,
-    now_ms: int,
-    former: Collection[str],
-) -> None:
-    """Approve an agent wallet for the account of an owner that signs messages. Raises the same
-    errors as `new_approval` and `post_approval`.
-    """
-    from eth_account.messages import encode_typed_data
-
-    action = approval_action(new_approval(connection, owner.address, agent, now_ms, former))
-    signed = owner.sign_message(encode_typed_data(full_message=approval_message(action)))
-    post_approval(connection, action, {"r": hex(signed.r), "s": hex(signed.s), "v": signed.v})
 
 
 def approval_action(approval: AgentApproval) -> dict[str, object]:
