@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,6 @@ from agent.accounting.export import EVENT_COLUMNS, RotkiAssets, TokenNames, rotk
 from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_lines, summed
 from agent.accounting.futures_export import futures_table, futures_years
 from agent.accounting.performance import OpeningCash, performance
-from agent.errors import ConfigError
 from agent.model import (
     Entry,
     FuturesEntry,
@@ -27,7 +25,6 @@ from agent.model import (
     Valuation,
     ValuedHolding,
 )
-from agent.store.accounts import ledger_sums
 from agent.units import NATIVE, Token
 from tests.support.ledgers import COUNTED, USDC, WETH
 
@@ -163,17 +160,6 @@ def test_funding_is_booked_by_market_and_day() -> None:
         (10, "ETH", 4, 2, 2),
         (11, "ETH", -2, -1, 1),
     ]
-
-
-def test_stored_readings_are_parsed_as_the_codec_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = [valued(1, reading(5, -1, 2, -3, -4, 5)).held[0], valued(2, None).held[0]]
-    slow: list[str] = []
-    monkeypatch.setattr(ledger_sums.database, "decode_json", lambda kind, text: slow.append(text) or codec.loads(kind, text))
-    assert ledger_sums.parse_held(codec.dumps(held)) == tuple(held) and slow == []
-    damaged = codec.dumps(held).replace("unrealised_raw", "unrealised")
-    with pytest.raises(ConfigError):
-        ledger_sums.parse_held(damaged)
-    assert slow == [damaged]
 
 
 def test_readings_and_effects_are_written_only_where_they_are() -> None:

@@ -133,7 +133,7 @@ def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
     in_order += [((entry.block, 2, seq), entry) for seq, entry in entries(db, book)]
     in_order += _outside(db, book, opened)
     in_order += [
-        ((row.block_number, 4, number), ledger_sums.parse_entry(row.entry_json))
+        ((row.block_number, 4, number), database.decode_json(Entry, row.entry_json))
         for number, row in enumerate(all_rows(db, _funding(), FundingRow, of=book.number))
     ]
     return tuple(entry for _, entry in sorted(in_order, key=lambda pair: pair[0]))
@@ -142,8 +142,7 @@ def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
 def entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
     """Return entries of final intents with the intents' numbers, in chain order."""
     rows = db.execute(_entries(), {"of": book.number})
-    with ledger_sums.gc_paused():
-        return [(seq, ledger_sums.parse_entry(text)) for seq, text in rows]
+    return [(seq, database.decode_json(Entry, text)) for seq, text in rows]
 
 
 def _outside(
@@ -477,7 +476,7 @@ class LedgerStore:
                 EntryRow.intent_id.in_(list(intent_ids)), EntryRow.book == book.number
             )
             return tuple(
-                ledger_sums.parse_entry(text)
+                database.decode_json(Entry, text)
                 for text in column_values(
                     db, query.order_by(EntryRow.block_number, EntryRow.intent_seq)
                 )

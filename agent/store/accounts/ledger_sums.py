@@ -7,10 +7,7 @@ as fast in an old book as in a new one. `trimtab books check` compares them with
 
 from __future__ import annotations
 
-import gc
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -22,10 +19,6 @@ from agent import codec
 from agent.accounting.entries import QUANTA_PER_UNIT, WALLET
 from agent.model import (
     Entry,
-    EntryKind,
-    MarginReading,
-    MarketReading,
-    Posting,
     Valuation,
     ValuedHolding,
 )
@@ -52,148 +45,6 @@ from agent.store.tables import (
 )
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import ceil_int
-
-# --- Fast parsing of stored entries and valuations, with the results of codec.loads.
-
-
-_KINDS = {kind.value: kind for kind in EntryKind}
-_ENTRY = {"id", "kind", "block", "chain_s", "tx_hash", "note", "postings", "by_hand"}
-_POSTING = {"account", "token", "raw", "value"}
-_HELD = {"token", "wallet_raw", "lp_raw", "price", "target_bps"}
-_RESERVED = _HELD | {"reserved_raw"}
-_MARGINED = _RESERVED | {"margin"}
-"""Keys of a holding; older valuations lack `reserved_raw`, so their whole balance counts as
-managed. Only collateral has `margin`.
-"""
-_MARGIN = {"settlement_raw", "collateral_raw", "realised_raw", "unrealised_raw", "markets"}
-_MARKET = {"market", "symbol", "size_raw", "notional_raw", "pending_raw", "funding_daily"}
-
-
-@contextmanager
-def gc_paused() -> Iterator[None]:
-    """Pause the garbage collector, which would repeatedly scan thousands of new long-lived
-    objects.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-class _UnexpectedFormat(Exception):
-    """JSON that codec.dumps did not write."""
-
-
-def parse_entry(text: str) -> Entry:
-    """Parse one entry. Raises OperatorNeeded if the row is damaged."""
-    try:
-        return _entry(json.loads(text))
-    except (_UnexpectedFormat, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
-        return database.decode_json(Entry, text)
-
-
-def parse_held(text: str) -> tuple[ValuedHolding, ...]:
-    """Parse the holdings of a valuation. Raises OperatorNeeded if the row is damaged."""
-    try:
-        return tuple(map(_held, json.loads(text)))
-    except (_UnexpectedFormat, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
-        return database.decode_json(tuple[ValuedHolding, ...], text)
-
-
-def _entry(data: dict[str, Any]) -> Entry:
-    if (
-        data.keys() != _ENTRY
-        or type(data["by_hand"]) is not bool
-        or type(data["postings"]) is not list
-    ):
-        raise _UnexpectedFormat
-    return Entry(
-        _text(data["id"]),
-        _KINDS[data["kind"]],
-        _integer(data["block"]),
-        _integer(data["chain_s"]),
-        _text(data["tx_hash"]),
-        _text(data["note"]),
-        tuple(map(_posting, data["postings"])),
-        data["by_hand"],
-    )
-
-
-def _posting(data: dict[str, Any]) -> Posting:
-    if data.keys() != _POSTING:
-        raise _UnexpectedFormat
-    value = data["value"]
-    return Posting(
-        _text(data["account"]),
-        _text(data["token"]),
-        _integer(data["raw"]),
-        None if value is None else _fraction(value),
-    )
-
-
-def _held(data: dict[str, Any]) -> ValuedHolding:
-    if data.keys() not in (_RESERVED, _HELD, _MARGINED):
-        raise _UnexpectedFormat
-    return ValuedHolding(
-        _text(data["token"]),
-        _integer(data["wallet_raw"]),
-        _integer(data["lp_raw"]),
-        _fraction(data["price"]),
-        _integer(data["target_bps"]),
-        _integer(data.get("reserved_raw", 0)),
-        _margin(data["margin"]) if "margin" in data else None,
-    )
-
-
-def _margin(data: dict[str, Any]) -> MarginReading:
-    if data.keys() != _MARGIN or type(data["markets"]) is not list:
-        raise _UnexpectedFormat
-    return MarginReading(
-        _integer(data["settlement_raw"]),
-        _integer(data["collateral_raw"]),
-        _integer(data["realised_raw"]),
-        _integer(data["unrealised_raw"]),
-        tuple(map(_market, data["markets"])),
-    )
-
-
-def _market(data: dict[str, Any]) -> MarketReading:
-    if data.keys() != _MARKET:
-        raise _UnexpectedFormat
-    return MarketReading(
-        _text(data["market"]),
-        _text(data["symbol"]),
-        _integer(data["size_raw"]),
-        _integer(data["notional_raw"]),
-        _integer(data["pending_raw"]),
-        _fraction(data["funding_daily"]),
-    )
-
-
-def _text(value: object) -> str:
-    if type(value) is not str:
-        raise _UnexpectedFormat
-    return value
-
-
-def _integer(value: object) -> int:
-    """Parse a JSON integer; from 2^53 on it is stored as text."""
-    if type(value) is int:
-        return value
-    if type(value) is str and value.isascii() and value.removeprefix("-").isdecimal():
-        return int(value)
-    raise _UnexpectedFormat
-
-
-def _fraction(value: str) -> Fraction:
-    above, _, below = value.partition("/")
-    if not below.isdecimal():
-        raise _UnexpectedFormat
-    return Fraction(_integer(above), _integer(below))
-
 
 # --- Ledger books and their openings.
 
@@ -327,7 +178,7 @@ def recomputed_balances(db: Connection, book: int) -> dict[str, int]:
         if token in sums and seq > opened_after[token]:
             sums[token] += int(delta)
     for text in column_values(db, select(EntryRow.entry_json).where(EntryRow.book == book)):
-        for token, raw in wallet_moves(parse_entry(text)).items():
+        for token, raw in wallet_moves(database.decode_json(Entry, text)).items():
             if token in sums:
                 sums[token] += raw
     return sums
@@ -517,7 +368,7 @@ def valuations(
             row.block_number,
             row.chain_s,
             Fraction(row.value),
-            parse_held(database.decompress_text(row.held_z)),
+            database.decode_json(tuple[ValuedHolding, ...], database.decompress_text(row.held_z)),
         )
         for row in reversed(rows)
     )
