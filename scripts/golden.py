@@ -7,7 +7,7 @@ leaves all of them unchanged.
 tests/golden/help has `--help` of every command. tests/golden/json has the documents of the commands
 in scene.txt, run in this order on a local chain, with ANY for values that differ between runs (times,
 block hashes). tests/golden/steps.tar.xz has recorded steps for `trimtab replay`, tests/golden/plans.txt
-the plans of 500 seeded problems. The store's tables are in agent/store/migrations/head.sql.
+the plans of 500 seeded problems. The store's tables are in agent/store/tables.py.
 """
 
 from __future__ import annotations

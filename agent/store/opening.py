@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
@@ -20,9 +19,7 @@ from sqlalchemy import (
     make_url,
 )
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import StaticPool
-from sqlalchemy.schema import CreateIndex
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.store.database import (
@@ -35,38 +32,15 @@ from agent.store.database import (
 )
 from agent.store.files import backup
 from agent.store.files.locks import make_private, require_private
-from agent.store.files.secret import installation_secret
+from agent.store.schema import create_tables
 from agent.store.store import Store
 
-REVISIONS = (
-    "0001",
-    "0002",
-    "0003",
-    "0004",
-    "0005",
-    "0006",
-    "0007",
-    "0008",
-    "0009",
-    "0010",
-    "0011",
-    "0012",
-    "0013",
-    "0014",
-    "0015",
-    "0016",
-    "0017",
-    "0018",
-    "0019",
-    "0020",
-)
+REVISIONS = ("0001",)
 """Store versions that can be read or migrated, oldest first; migrations/versions has a script for
 each.
 """
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD_SCHEMA = MIGRATIONS / "head.sql"
-"""Schema of an empty SQLite file, generated from the migrations by scripts/store_schema.py."""
 _BUSY_TIMEOUT_MS = 5_000
 _CHECKED_BYTES = 64 * 1024 * 1024
 """Largest file that is checked completely at opening, which takes a second. SQLite checks the pages
@@ -127,9 +101,13 @@ def open_memory_store(chain_id: int, wallet: str, coin: str = "", books: str = L
 @cache
 def _empty() -> bytes:
     """Return the image of an empty store; cached, because a search opens thousands."""
-    with closing(sqlite3.connect(":memory:")) as empty:
-        empty.executescript(";\n".join(HEAD_SCHEMA.read_text().splitlines()))
-        return empty.serialize()
+    engine = _engine(make_url("sqlite://"), poolclass=StaticPool)
+    with engine.begin() as db:
+        create_tables(db, REVISIONS[-1])
+    with closing(engine.raw_connection()) as raw:
+        image: bytes = raw.driver_connection.serialize()  # type: ignore[union-attr]  # sqlite3's connection
+    engine.dispose()
+    return image
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -240,9 +218,9 @@ def _version(connection: Connection) -> str | None:
     version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if version not in REVISIONS:
         raise OperatorNeeded(
-            f"store: written by a newer trimtab (store version {version}, this program supports up to"
-            f" {REVISIONS[-1]})",
-            "install the newer trimtab, or restore a backup of this version",
+            f"store: has version {version}, which this trimtab does not know; its own version is"
+            f" {REVISIONS[-1]}",
+            "install the trimtab that wrote the store, or restore a backup of this version",
             code=ErrorCode.STORE_VERSION,
         )
     return str(version)
@@ -281,53 +259,32 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
 
 
 def _migrate(engine: Engine) -> Path | None:
-    """Run all migrations in one transaction and return the path of the backup, None for a new
-    store.
-
-    A store with data is backed up first. A new SQLite file is created directly in its final form.
+    """Create the tables of a new store, or migrate those of an older one, in one transaction; return
+    the path of the backup that is made before a migration.
     """
     with engine.connect() as connection, connection.begin():
         before = _version(connection)
     copy = None
-    new = engine.dialect.name == "sqlite" and before is None
-    if engine.dialect.name == "sqlite" and not new:
+    if engine.dialect.name == "sqlite" and before is not None:
         path = Path(str(engine.url.database))
         copy = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
         backup.backup(path, copy, force=True)
     with write_transaction(engine) as connection:
         if _version(connection) != before:  # another process has migrated it
             return copy
-        if new:
-            for statement in HEAD_SCHEMA.read_text().splitlines():
-                connection.exec_driver_sql(statement)
+        if before is None:
+            create_tables(connection, REVISIONS[-1])
         else:
-            file = engine.url.database
-            secret = None if file is None else installation_secret(Path(file))
-            run_migrations(connection, secret)
+            _run_migrations(connection)
     return copy
 
 
-def run_migrations(connection: Connection, secret: bytes | None = None) -> None:
-    """Migrate the tables to the current version by the scripts, in the connection's transaction.
-    `secret` seals the rows of a store from before seals.
-    """
+def _run_migrations(connection: Connection) -> None:
+    """Migrate the tables to the current version by the scripts, in the connection's transaction."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    config.attributes["secret"] = secret
     command.upgrade(config, "head")
-
-
-@compiles(CreateIndex, "postgresql")
-def _partial(create: CreateIndex, compiler: Any, **more: Any) -> str:
-    """Compile partial indexes on PostgreSQL with the condition for SQLite.
-
-    The models define only the latter, so that PostgreSQL's dialect is loaded on demand.
-    """
-    options = create.element.dialect_options
-    if options["postgresql"]["where"] is None:
-        options["postgresql"]["where"] = options["sqlite"]["where"]
-    return str(compiler.visit_create_index(create, **more))

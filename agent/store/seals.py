@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, bindparam, select, text
+from sqlalchemy import Connection, Select, bindparam, select
 
 from agent.errors import TrimtabError
 from agent.model.controls import canonical_json
@@ -89,19 +89,6 @@ def seal_report(database: Database, db: Connection, kind: type[SealedRow]) -> Se
     return SealReport(kind.__tablename__, rows, unsealed, missing)
 
 
-def seal_existing(db: Connection, key: bytes) -> None:
-    """Seal the rows of a store from before seals. The caller has removed the trigger against
-    updates.
-    """
-    for kind in SEALED_TABLES:
-        previous = ""
-        for row in db.execute(_forwards(kind)).all():
-            old = {**row._mapping, "previous": previous}
-            previous = _seal(key, kind, old)
-            written = {"previous": old["previous"], "seal": previous, "of": row.seq}
-            db.execute(_seal_statement(kind), written)
-
-
 def _seal_key(database: Database, *, creates: bool = False) -> bytes | None:
     """Return the secret beside the file, which `creates` makes if it is missing; None for a
     database in memory, which no other process writes.
@@ -150,9 +137,3 @@ _backwards = cache(lambda kind: select(kind).order_by(kind.seq.desc()))
 _numbers_after = cache(
     lambda kind: select(kind.seq).where(kind.seq > bindparam("of")).order_by(kind.seq)
 )
-
-
-@cache
-def _seal_statement(kind: type[SealedRow]) -> Any:
-    table = kind.__tablename__
-    return text(f"UPDATE {table} SET previous = :previous, seal = :seal WHERE seq = :of")  # noqa: S608  names of our own models

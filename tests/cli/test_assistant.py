@@ -25,7 +25,7 @@ from agent.web.assistant import INSTRUCTIONS, NOTICE, Assistant, as_data
 from agent.web.reading import _call
 from tests.cli.test_api import without_latency
 from tests.cli.tools import SECRET, Desk
-from tests.support.stores import taken_back
+from tests.support.stores import install_later_version
 
 PROGRAM = """
 import atexit, sys
@@ -143,10 +143,11 @@ def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or
 
 
 @pytest.mark.slow
-def test_a_store_of_an_earlier_version_is_left_to_the_owner(desk: Desk) -> None:
+def test_a_store_of_an_earlier_version_is_left_to_the_owner(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     desk.ask("plan")
-    store = desk.config.with_name("trimtab.db")
-    taken_back(store, "0019")
+    install_later_version(monkeypatch, tmp_path_factory.mktemp("later"))
     files = files_of(desk)
     one = Assistant(str(desk.config))
     try:

@@ -1,4 +1,4 @@
-"""Stores that come back: an upgrade that is interrupted, a copy made by hand, a backup restored, two machines at work at once."""
+"""Stores that come back: a copy made by hand, a backup restored, two machines at work at once."""
 
 from __future__ import annotations
 
@@ -6,29 +6,19 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine, event
-from sqlalchemy.engine import Engine
-
-import agent.store
 from agent.app.records.maintenance import backup_store, restore_store
 from agent.config.load import load_config
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.model import Intent
 from agent.store import open_store
-from agent.store.opening import REVISIONS
 from tests.faults import futures_invariants, invariants
-from tests.faults.probe import dying_after, finished, process, started
-from tests.faults.rig import in_child
+from tests.faults.probe import finished, process, started
 from tests.faults.scene import Scene, Staged, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.faults.suite_chain import once
@@ -38,59 +28,6 @@ NAME = "store"
 MOMENTS = 56
 SECOND = "second"
 """Folder of the other machine."""
-
-
-# an old store
-def aged(path: Path, revision: str) -> None:
-    """Makes the store one of an earlier version: its tables, with what of the rows they can hold."""
-    old = path.with_name("old.db")
-    old.unlink(missing_ok=True)
-    engine = create_engine(f"sqlite:///{old}")
-    config = Config()
-    config.set_main_option("script_location", str(Path(agent.store.__file__).parent / "migrations"))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-    engine.dispose()
-    with sqlite3.connect(old) as into:
-        into.execute("ATTACH ? AS new", (str(path),))
-        tables = [row[0] for row in into.execute("SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")]
-        for table in tables:
-            if table == "alembic_version":
-                continue
-            columns, newer = ([row[1] for row in into.execute(f"PRAGMA {of}.table_info({table})")] for of in ("main", "new"))
-            both = ", ".join(name for name in columns if name in newer)
-            into.execute(f"INSERT INTO main.{table} ({both}) SELECT {both} FROM new.{table}")
-    into.close()
-    for end in ("-wal", "-shm"):
-        path.with_name(path.name + end).unlink(missing_ok=True)
-    old.replace(path)
-
-
-def interrupted_upgrade(made: Scene, at: int, draw: random.Random) -> tuple[dict[str, int], list[str]]:
-    """A step is killed, its store is of an earlier version, and the upgrade dies at some statement, twice."""
-    process(made, dying_after(at))
-    revision = draw.choice(REVISIONS[:-1])
-    aged(made.store_file, revision)
-    killed = 0
-    for _ in range(2):
-        statement = draw.randrange(60)
-        killed += in_child(lambda number=statement: _opening(made, number)) == -signal.SIGKILL  # type: ignore[misc]  # bound by default
-    return {"upgrade killed": killed, "SIGKILL": 1}, []
-
-
-def _opening(made: Scene, statement: int) -> None:
-    """Opens the store, and dies at that statement."""
-    left = statement
-
-    def executed(*_: object) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    event.listen(Engine, "after_cursor_execute", executed)
-    open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address).close()
 
 
 # two machines
@@ -185,7 +122,6 @@ def _succeeded(made: Scene, tx_hash: str) -> bool:
 
 
 FAULTS: dict[str, Callable[[Scene, int, random.Random], tuple[dict[str, int], list[str]]]] = {
-    "interrupted upgrade": interrupted_upgrade,
     "copy by hand": two_machines(copied_by_hand),
     "restored backup": two_machines(backed_up),
 }
@@ -200,8 +136,5 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: St
                 continue
             with staged(chain, folders(), seed) as made:
                 injected, told = strike(made, at, random.Random(f"store {seed} {fault} {at}"))
-                if fault == "interrupted upgrade":
-                    told += made.recovered() + invariants.violations(made)
-                else:
-                    told += of_both(made)
+                told += of_both(made)
             yield Result(Case(NAME, seed, fault, str(at)), injected, told)

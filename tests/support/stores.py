@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine
+import pytest
 from sqlalchemy import event as database_event
 
 from agent import codec
@@ -20,7 +18,8 @@ from agent.app.agent import Agent
 from agent.app.research.offline import plan_from
 from agent.localchain import LocalChain
 from agent.model import StepInput
-from agent.store import open_store
+from agent.store import open_store, opening
+from agent.store.opening import REVISIONS
 from agent.store.recorder import RecorderLimits, StepRecorder
 from tests.support import builders
 
@@ -65,32 +64,34 @@ def changed(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps(document))
 
 
-# --- Conversion of a store to an earlier version, as an older program would have written it.
+# --- A later version of this program, whose migration changes and fills the store.
 
 
-MIGRATIONS = Path(__file__).parents[2] / "agent" / "store" / "migrations"
+_LATER = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{version}"
+down_revision = "{before}"
 
 
-def taken_back(path: Path, version: str) -> None:
-    """Rewrite the closed store at `path` as `version` would have written it; data added by newer versions are lost."""
-    newer = path.with_name(path.name + ".newer")
-    path.rename(newer)
-    engine = create_engine(f"sqlite:///{path}")
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.connect() as connection, connection.begin():
-        config.attributes["connection"] = connection
-        command.upgrade(config, version)
-    engine.dispose()
-    older = sqlite3.connect(path, isolation_level=None)
-    older.execute("ATTACH ? AS newer", (str(newer),))
-    tables = [name for (name,) in older.execute("SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")]
-    for table in tables:
-        if table != "alembic_version":
-            columns = ", ".join(f'"{row[1]}"' for row in older.execute(f"PRAGMA main.table_info({table})"))
-            older.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}")
-    older.close()
-    newer.unlink()
+def upgrade():
+    op.create_table("later", sa.Column("name", sa.Text, primary_key=True))
+    op.add_column("configs", sa.Column("later", sa.Text))
+    op.execute("INSERT INTO later SELECT id FROM steps")
+    op.execute("UPDATE configs SET later = config_hash")
+    op.execute("DELETE FROM openings")
+"""
+
+
+def install_later_version(patch: pytest.MonkeyPatch, folder: Path) -> str:
+    """Make this program one of a later version, for which every store is an older one; return that version."""
+    version = f"{len(REVISIONS) + 1:04}"
+    scripts = Path(shutil.copytree(opening.MIGRATIONS, folder / "later_migrations"))
+    (scripts / "versions" / f"{version}_later.py").write_text(_LATER.format(version=version, before=REVISIONS[-1]))
+    patch.setattr(opening, "MIGRATIONS", scripts)
+    patch.setattr(opening, "REVISIONS", (*REVISIONS, version))
+    return version
 
 
 # --- End of a process at a chosen moment of a step, simulated in this process: the store is opened again. Blocks may be held back.

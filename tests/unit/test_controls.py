@@ -31,7 +31,7 @@ from agent.store.controls import MAX_QUEUED, MAX_SHOWN, ControlEnd
 from agent.store.files.secret import installation_secret, secret_path
 from agent.store.tables import ControlRow
 from tests.support import agents, builders
-from tests.support.transactions import CHAIN_ID, STORES, WALLET, new_store
+from tests.support.transactions import STORES, new_store
 
 SECRET = b"s" * 32
 PLAN = ShownPlan(ControlKind.REBALANCE, (), (("futures", "none"),), (("0xA", -1_000, 10), ("0xB", 2_000, 20)), 5, "{}")
@@ -209,18 +209,6 @@ def test_a_shown_plan_that_was_altered_is_unknown(store: Store) -> None:
     with store.db.write("alter") as db:
         db.exec_driver_sql("UPDATE shown_plans SET plan_json = replace(plan_json, '-1000', '-9000')")
     assert store.controls.shown(PLAN.hash) is None
-
-
-def test_a_store_of_the_version_before_gets_the_queue(tmp_path: Path) -> None:
-    from tests.support.stores import taken_back
-
-    file = tmp_path / "trimtab.db"
-    open_store(f"sqlite:///{file}", CHAIN_ID, WALLET).close()
-    taken_back(file, "0016")
-    store = open_store(f"sqlite:///{file}", CHAIN_ID, WALLET)
-    store.controls.queue(control())
-    assert [event.state for event in store.controls.log()] == ["queued"]
-    store.close()
 
 
 # --- The secret beside the store.

@@ -1,50 +1,41 @@
-"""A new store is made of one file of statements, which says what the migrations make, and nothing else."""
+"""A new store is created from the models, whole or not at all, and without Alembic."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import create_engine
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
-from agent.store import open_store
+from agent.store import open_memory_store, open_store
+from agent.store.database import Database
 from agent.store.files.backup import inspect_store_file
-from agent.store.opening import HEAD_SCHEMA, REVISIONS, run_migrations
-from scripts.store_schema import migrated
+from agent.store.opening import REVISIONS
 from tests.support.transactions import CHAIN_ID, WALLET
 
-
-def by_migrations(path: Path) -> None:
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection, connection.begin():
-        run_migrations(connection)
-    engine.dispose()
+SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+GROWING = {f"{table}_no_{change}" for table in ("control_log", "transitions") for change in ("update", "delete", "replace")}
 
 
-def schema(path: Path) -> dict[tuple[str, str], object]:
-    """Tables with their columns, keys and foreign keys, indexes with theirs, triggers, and the text of each without white space."""
-    with closing(sqlite3.connect(path)) as file:
-        found: dict[tuple[str, str], object] = {}
-        for kind, name, table, sql in file.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall():
-            asked = ("table_xinfo", "foreign_key_list", "index_list") if kind == "table" else ("index_xinfo",) if kind == "index" else ()
-            told = [file.execute(f"PRAGMA {one}({name})").fetchall() for one in asked]
-            found[kind, name] = (table, None if sql is None else "".join(sql.split()), told)
-        return found
+def schema(database: Database) -> list[tuple[str, str, str, str | None]]:
+    with database.read("read the schema") as db:
+        return [tuple(row) for row in db.exec_driver_sql(SCHEMA)]
 
 
-def test_a_new_store_is_what_the_migrations_make(tmp_path: Path) -> None:
-    open_store(f"sqlite:///{tmp_path}/new.db", CHAIN_ID, WALLET).close()
-    by_migrations(tmp_path / "migrated.db")
-    new, old = schema(tmp_path / "new.db"), schema(tmp_path / "migrated.db")
-    assert new == old and len(new) > 60
-    assert inspect_store_file(tmp_path / "new.db").version == inspect_store_file(tmp_path / "migrated.db").version == REVISIONS[-1]
-
-
-def test_the_file_of_statements_is_that_of_the_newest_migration() -> None:
-    assert HEAD_SCHEMA.read_text() == migrated(), "run scripts/store_schema.py"
+def test_stores_in_files_and_in_memory_have_the_same_tables_indexes_and_triggers(tmp_path: Path) -> None:
+    file, memory = open_store(f"sqlite:///{tmp_path}/new.db", CHAIN_ID, WALLET), open_memory_store(CHAIN_ID, WALLET)
+    found = schema(file.db)
+    assert found == schema(memory.db) and len(found) > 60
+    assert {name for kind, name, *_ in found if kind == "trigger"} == GROWING
+    file.close()
+    memory.close()
 
 
 def test_a_new_store_needs_no_migrations(tmp_path: Path) -> None:
@@ -56,3 +47,49 @@ assert "alembic" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", made], check=True)
     assert inspect_store_file(tmp_path / "new.db").version == REVISIONS[-1]
+
+
+def killed_before(path: Path, statement: int) -> bool:
+    """Create a store in a process of its own that is killed before its SQL statement or commit of that number; return whether it was."""
+    child = os.fork()
+    if child == 0:
+        left = statement
+
+        def count(*_: object) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        event.listen(Engine, "before_cursor_execute", count)
+        event.listen(Engine, "commit", count)
+        try:
+            open_store(f"sqlite:///{path}", CHAIN_ID, WALLET).close()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.slow
+def test_killed_before_any_statement_of_its_creation_a_store_is_empty_or_whole_and_the_next_command_opens_it(tmp_path: Path) -> None:
+    open_store(f"sqlite:///{tmp_path}/whole.db", CHAIN_ID, WALLET).close()
+    with closing(sqlite3.connect(tmp_path / "whole.db")) as file:
+        whole = file.execute(SCHEMA).fetchall()
+    sizes, killed, statement = set(), True, 0
+    while killed:
+        statement += 1
+        path = tmp_path / f"{statement}.db"
+        killed = killed_before(path, statement)
+        with closing(sqlite3.connect(path)) as file:
+            found = file.execute(SCHEMA).fetchall()
+        assert found in ([], whole)
+        sizes.add(len(found))
+        store = open_store(f"sqlite:///{path}", CHAIN_ID, WALLET)
+        store.steps.begin("s", 1, "{}")
+        store.close()
+        assert inspect_store_file(path).version == REVISIONS[-1]
+        with closing(sqlite3.connect(path)) as file:
+            assert file.execute(SCHEMA).fetchall() == whole
+    assert statement > len(whole) // 2
+    assert sizes == {0, len(whole)}

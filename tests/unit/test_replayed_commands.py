@@ -20,7 +20,6 @@ from agent.model import (
     AgentCycle,
     Invest,
     LimitOrder,
-    ManualAction,
     Payment,
     PendingPayment,
     PlanRequest,
@@ -40,7 +39,7 @@ from agent.store.recorder import StepRecorder
 from tests.support.builders import NOW_S, OWNER, raw, step_input, token, with_limits
 from tests.support.plans import evidence
 from tests.support.refusal_worlds import World
-from tests.support.stores import DIGEST, ROOMY, changed, files, taken_back
+from tests.support.stores import DIGEST, ROOMY, changed, files
 from tests.support.transactions import CHAIN_ID
 from tests.unit.test_blocked_exits import LINK, MARKET, SOUND, fired
 
@@ -119,18 +118,6 @@ def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
         assert json.loads(file.read_text())["asked"] is None
         changed(file, asked=None)  # no such key, as in a file of before
     assert (replay(place)["same"], replay(place)["by_hand"], replay(place)["exit"]) == (1, 1, 0)
-
-
-def test_an_older_store_keeps_its_steps_and_says_of_new_ones_what_asked(tmp_path: Path) -> None:
-    found = evaluation.evaluate_input(THREE, proposer(AgentCycle()), Seen())
-    kept(tmp_path, [(found, AgentCycle())])
-    taken_back(tmp_path / "trimtab.db", "0015")
-    with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER)) as store:
-        before = store.steps.get("0" * 12)
-        store.steps.begin("new", NOW_S, codec.dumps(THREE), codec.dumps(ManualAction("payout")))
-        after = store.steps.get("new")
-    assert before is not None and before.asked_json is None and codec.loads(StepInput, before.input_json) == found.step_input
-    assert after is not None and codec.loads(StepRequest, after.asked_json or "") == ManualAction("payout")
 
 
 def test_what_vanished_before_it_was_sent_replays_the_same(tmp_path: Path) -> None:

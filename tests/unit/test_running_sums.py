@@ -16,13 +16,10 @@ from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
 from agent.model import Intent, IntentState, StepInput, Transfer
 from agent.store import Store, open_store
-from agent.store.accounts import ledger_sums
-from agent.store.files.backup import inspect_store_file
 from agent.units import NATIVE
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
-from tests.support.stores import taken_back
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET, receipt
 
 LATER = 100
@@ -169,23 +166,3 @@ def test_sums_that_were_tampered_with_are_named_and_put_in_order(store: Store) -
     store.ledger.rebuild_sums()
     assert store.ledger.find_misstatements() == ()
     assert (store.ledger.balances(life.block), store.budgets.history(2 * 10**9).loss_total) == whole
-
-
-def test_a_store_of_the_version_before_is_summed_up_when_it_is_opened(tmp_path: Path) -> None:
-    path = tmp_path / "trimtab.db"
-    store = opened(path)
-    life = Life(store)
-    for act in (life.sell, life.look, life.comes, life.look, life.sell, life.finalise, life.look, life.goes, life.look):
-        act()
-    expected = store.ledger.balances(life.block), store.budgets.history(2 * 10**9)
-    store.close()
-    taken_back(path, "0013")
-    assert inspect_store_file(path).version == "0013"
-    again = opened(path)
-    assert again.ledger.find_misstatements() == ()
-    assert (again.ledger.balances(life.block), again.budgets.history(2 * 10**9)) == expected
-    life.store = again
-    life.look()
-    with again.db.read("look") as db:
-        assert ledger_sums.settled_to(db) == 2, "from the first look on nothing that is settled is gone through again"
-    again.close()

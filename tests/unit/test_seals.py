@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from agent.model import Control, ControlKind, ControlOrigin, ControlState, IntentKind, IntentState
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.store.controls import ControlEnd
 from agent.store.files.backup import backup
 from agent.store.files.secret import secret_path
-from tests.support.stores import taken_back
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, new_store, tx
+from tests.support.transactions import START_S, grant, new_store, tx
 
 CENTURY_S = 4_102_444_800
 """The year 2100."""
@@ -182,26 +181,6 @@ def test_a_secret_that_cannot_be_read_stops_no_write(store: Store) -> None:
     assert [event.control for event in store.controls.log()] == [control(2).id], "this process knows its own lines"
     path.chmod(0o600)
     assert [event.control for event in store.controls.log()] == [control().id]
-
-
-# --- Stores of earlier versions.
-
-
-def test_an_upgrade_seals_the_rows_that_are_there(tmp_path: Path, store: Store) -> None:
-    (intent,) = store.journal.intents()
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x" + "ab" * 32)
-    store.controls.take(1, START_S)
-    lines, moves = store.controls.log(), store.journal.transitions(intent.id)
-    store.close()
-    taken_back(tmp_path / "trimtab.db", "0019")
-    store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    assert store.controls.log() == lines and store.journal.transitions(intent.id) == moves
-    assert [(found.rows, found.unsealed, found.missing) for found in store.seal_reports()] == [(2, 0, 0), (2, 0, 0)]
-    with pytest.raises(sqlite3.IntegrityError, match="only"):
-        alter(store, REPLACED_LINE)
-    with pytest.raises(sqlite3.IntegrityError, match="only"):
-        alter(store, "UPDATE transitions SET note = ''")
-    store.close()
 
 
 def test_a_store_in_memory_seals_nothing_and_reads_everything() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from agent.store import Store, open_store
 from agent.store.files.backup import backup, inspect_store_file, restore
 from agent.store.files.locks import KillSwitch, pause_file
 from agent.store.opening import REVISIONS, upgrade
-from tests.support.stores import taken_back
+from tests.support.stores import install_later_version
 from tests.support.text import raises_code, raises_field
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx
 
@@ -187,16 +188,18 @@ def test_a_backup_by_a_newer_program_is_not_restored(tmp_path: Path) -> None:
         put_back(tmp_path / "a.db", tmp_path / "new.db")
 
 
-def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
+def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, older = tmp_path / "a.db", REVISIONS[-1]
     filled(path).close()
-    taken_back(path, "0001")
+    later = install_later_version(monkeypatch, tmp_path)
     before, now, kept = upgrade(f"sqlite:///{path}")
-    assert (before, now) == ("0001", REVISIONS[-1])
+    assert (before, now) == (older, later)
     assert kept is not None
-    assert (inspect_store_file(path).version, inspect_store_file(kept).version) == (REVISIONS[-1], "0001")
+    assert (inspect_store_file(path).version, inspect_store_file(kept).version) == (later, older)
     assert len(opened(path).steps.newest(9)) == 3
-    assert upgrade(f"sqlite:///{path}") == (REVISIONS[-1], REVISIONS[-1], None)
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT name FROM later ORDER BY name").fetchall() == [("s0",), ("s1",), ("s2",)]
+    assert upgrade(f"sqlite:///{path}") == (later, later, None)
 
 
 def test_there_is_nothing_to_upgrade_where_there_is_no_store(tmp_path: Path) -> None:
@@ -205,18 +208,18 @@ def test_there_is_nothing_to_upgrade_where_there_is_no_store(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_copy_holds_signed_bytes_or_a_part_of_them(tmp_path: Path) -> None:
+def test_no_copy_holds_signed_bytes_or_a_part_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Store, log, backup, what a restore kept aside and what an upgrade did: bytes that anyone could send are in none (T8)."""
     made = bench(tmp_path)
     made.run(0)
     backup(made.path, tmp_path / "while in use.db")
     made.run(1)
     made.store.close()
-    taken_back(made.path, REVISIONS[-2])
+    later = install_later_version(monkeypatch, tmp_path)
     upgrade(f"sqlite:///{made.path}")
     put_back(tmp_path / "while in use.db", made.path, force=True)
     files = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"trimtab.db", "while in use.db", f"trimtab.db.before-{REVISIONS[-1]}"} <= set(files)
+    assert {"trimtab.db", "while in use.db", f"trimtab.db.before-{later}"} <= set(files)
     assert any(name.startswith("trimtab.db.before-restore-") for name in files)
     assert len(made.signer.signed) == 2
     for name, data in files.items():

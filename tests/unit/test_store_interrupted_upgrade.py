@@ -16,12 +16,23 @@ from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.files.backup import inspect_store_file
 from agent.store.opening import REVISIONS, upgrade
-from tests.support.stores import taken_back
+from tests.support.stores import install_later_version
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, receipt, tx
 
+OLDER = REVISIONS[-1]
+"""Version of the stores before `later` is installed."""
 
-def older(path: Path) -> None:
-    """A store of the first version with a transaction in it."""
+
+@pytest.fixture
+def later(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The version of a later program, which runs from now on."""
+    return install_later_version(monkeypatch, tmp_path_factory.mktemp("later"))
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    """A store of this version with a transaction in it."""
+    path = tmp_path / "older.db"
     store = opened(path)
     store.steps.begin("s", START_S, "{}")
     made = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
@@ -29,7 +40,7 @@ def older(path: Path) -> None:
     store.journal.advance(made.id, IntentState.BROADCAST, START_S)
     store.journal.advance(made.id, IntentState.MINED, START_S, receipt=receipt("0xaa", 1, "0x01"))
     store.close()
-    taken_back(path, REVISIONS[0])
+    return path
 
 
 def opened(path: Path) -> Store:
@@ -59,41 +70,37 @@ def upgraded_by_one_that_dies(path: Path, statement: int) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_before_any_statement_the_store_is_of_before_or_of_after_and_whole(tmp_path: Path) -> None:
-    older(tmp_path / "older.db")
+def test_killed_before_any_statement_the_store_is_of_before_or_of_after_and_whole(tmp_path: Path, older: Path, later: str) -> None:
     found, killed, statement = set(), True, 0
     while killed:
         statement += 1
         path = tmp_path / f"{statement}.db"
-        shutil.copy(tmp_path / "older.db", path)
+        shutil.copy(older, path)
         killed = upgraded_by_one_that_dies(path, statement)
         version = inspect_store_file(path).version
-        assert version in (REVISIONS[0], REVISIONS[-1])
+        assert version in (OLDER, later)
         found.add(version)
         store = opened(path)  # the next command finishes it
         assert [intent.state for intent in store.journal.intents()] == [IntentState.MINED]
         assert store.budgets.history(START_S).loss_24h == 0
         store.close()
-        assert inspect_store_file(path).version == REVISIONS[-1]
+        assert inspect_store_file(path).version == later
     assert statement > 10
-    assert found == {REVISIONS[0], REVISIONS[-1]}
+    assert found == {OLDER, later}
 
 
 @pytest.mark.parametrize("left", ["", "torn"])
-def test_a_backup_that_an_upgrade_left_half_done_is_made_anew(tmp_path: Path, left: str) -> None:
-    path = tmp_path / "a.db"
-    older(path)
-    kept = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
+def test_a_backup_that_an_upgrade_left_half_done_is_made_anew(older: Path, later: str, left: str) -> None:
+    kept = older.with_name(f"{older.name}.before-{later}")
     kept.write_text(left)
-    upgrade(f"sqlite:///{path}")
-    assert inspect_store_file(kept).version == REVISIONS[0]
+    upgrade(f"sqlite:///{older}")
+    assert inspect_store_file(kept).version == OLDER
 
 
-def test_who_only_looks_leaves_a_store_of_another_version_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "trimtab.db"
-    older(path)
+def test_who_only_looks_leaves_a_store_of_another_version_as_it_is(older: Path, later: str) -> None:
     with pytest.raises(OperatorNeeded, match="is older"):
-        open_store(f"sqlite:///{path}", CHAIN_ID, WALLET, check=False)
-    assert inspect_store_file(path).version == REVISIONS[0] and not list(tmp_path.glob("*.before-*"))
-    opened(path).close()
-    open_store(f"sqlite:///{path}", CHAIN_ID, WALLET, check=False).close()
+        open_store(f"sqlite:///{older}", CHAIN_ID, WALLET, check=False)
+    assert inspect_store_file(older).version == OLDER and not list(older.parent.glob("*.before-*"))
+    opened(older).close()
+    assert inspect_store_file(older).version == later
+    open_store(f"sqlite:///{older}", CHAIN_ID, WALLET, check=False).close()

@@ -14,7 +14,6 @@ from agent.errors import OperatorNeeded
 from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpPositionChange, LpTarget, Receipt, Transfer
 from agent.store import Store, open_store
 from tests.support.signing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
-from tests.support.stores import taken_back
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, new_store, receipt, tx
 
@@ -132,18 +131,6 @@ def test_lp_tokens_that_came_and_what_went_for_them_are_known(store: Store) -> N
     mined(store, ADD, told(transfers=(*went, came)))
     (move,) = store.positions.changes()
     assert (move.name, move.liquidity, move.amounts_raw, move.ticks) == (f"uniswap_v2 {PAIR}", 777, (10**18, 5), None)
-
-
-@pytest.mark.parametrize("store_kind", ["file"])
-def test_an_older_store_is_taken_over_with_all_that_it_holds(store: Store, tmp_path: Path) -> None:
-    mined(store, MINT, told(MINTED))
-    intents = store.journal.intents()
-    store.close()
-    taken_back(tmp_path / "trimtab.db", "0001")
-    again = opened(tmp_path)
-    assert again.journal.intents() == intents
-    assert again.positions.changes() == ()
-    again.close()
 
 
 def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts(store: Store) -> None:

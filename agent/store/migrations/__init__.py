@@ -1,1 +1,1 @@
-"""Alembic scripts that migrate a store of any earlier version to the current one."""
+"""Alembic scripts that migrate a store of an earlier version to the current one."""
