@@ -210,10 +210,6 @@ LONGEST_WAIT_S = 3_600
 """Longest wait for the wallet, since a waiting cycle logs nothing."""
 
 
-REMOVED_KEYS = ("listen", "listen_beyond_loopback")
-"""Keys of earlier versions, whose server the dashboard's has replaced."""
-
-
 class ServiceTable(ConfigTable):
     """`heartbeat_url` is secret, and is requested after each healthy cycle.
     A cycle without progress for `hang_after` ends the process. The newest `keep_steps` cycles
@@ -228,17 +224,6 @@ class ServiceTable(ConfigTable):
     hang_after: Duration = 600
     wallet_wait: Duration = 120
     keep_steps: int = Field(default=2_000, ge=10, le=1_000_000)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_server(cls, given: object) -> object:
-        for key in REMOVED_KEYS:
-            if isinstance(given, dict) and key in given:
-                raise ValueError(
-                    f"{key}: trimtab run opens no port; trimtab serve answers /metrics and /health;"
-                    f" remove service.{key}"
-                )
-        return given
 
     @model_validator(mode="after")
     def _sound(self) -> ServiceTable:

@@ -414,7 +414,7 @@ class StepSummary:
 class StepRecord:
     """A past step with StepInput, Plan and StepRequest as JSON.
 
-    `asked_json`, the request, is None for steps from before store version 0016.
+    `asked_json`, the request, is None if it was not recorded.
     """
 
     line: StepSummary

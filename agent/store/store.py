@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, bindparam, delete, or_, select
+from sqlalchemy import Select, bindparam, delete, select
 
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
@@ -358,7 +358,7 @@ class ConfigVersionStore:
                     row.seq,
                     row.config_hash,
                     row.at_s,
-                    row.how or "confirmed",
+                    row.how,
                     None if row.text_z is None else decompress_text(row.text_z),
                 )
                 for row in rows
@@ -370,8 +370,8 @@ _newest = cache(lambda: select(ConfigRow).order_by(ConfigRow.seq.desc()).limit(b
 
 @cache
 def _confirmed() -> Select[Any]:
-    confirmed = or_(ConfigRow.how.is_(None), ConfigRow.how != UNCONFIRMED)
-    return select(ConfigRow.config_hash).where(confirmed).order_by(ConfigRow.seq.desc()).limit(1)
+    newest = select(ConfigRow.config_hash).order_by(ConfigRow.seq.desc()).limit(1)
+    return newest.where(ConfigRow.how != UNCONFIRMED)
 
 
 # --- Paper trading: the paper wallet, and trusted contracts and prices copied from the live store.

@@ -207,7 +207,7 @@ class ExternalTransactionRow(Base):
     gas_wei: Mapped[str] = mapped_column(Text)
     block_number: Mapped[int] = mapped_column(BigInteger)
     changes_json: Mapped[str] = mapped_column(Text)
-    outflow: Mapped[str | None] = mapped_column(Text)
+    outflow: Mapped[str] = mapped_column(Text)
 
 
 class FoundPositionRow(Base):
@@ -331,7 +331,7 @@ class ConfigRow(Base):
     config_hash: Mapped[str] = mapped_column(String(80))
     at_s: Mapped[int] = mapped_column(BigInteger)
     text_z: Mapped[bytes | None] = mapped_column(LargeBinary)
-    how: Mapped[str | None] = mapped_column(String(20))
+    how: Mapped[str] = mapped_column(String(20))
 
 
 class RequestRow(Base):

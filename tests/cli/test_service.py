@@ -302,12 +302,6 @@ def test_a_single_cycle_and_paper_leave_no_report(desk: Desk) -> None:
     assert desk.ask("health", want=15)["state"] == "none"
 
 
-def test_a_config_that_asks_the_run_to_listen_is_refused_with_the_remedy(desk: Desk) -> None:
-    with_service(desk, 'listen = "127.0.0.1:9464"')
-    said = desk.run("status")
-    assert said.code == 2 and "service.listen" in said.err and "trimtab serve answers /metrics and /health" in said.err
-
-
 @pytest.mark.slow
 def test_health_turns_red_while_the_endpoint_is_away_and_no_heartbeat_goes_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     away = threading.Event()

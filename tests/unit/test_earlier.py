@@ -12,7 +12,7 @@ import pytest
 from agent.chain.endpoints import EndpointPool
 from agent.chain.history import RecentTransactions, recent_transactions_from
 from agent.execution.bookkeeping import prior_day_usage, with_prior_day
-from agent.model import History, IntentKind, IntentState
+from agent.model import IntentKind, IntentState
 from agent.store import open_store
 from agent.units import NATIVE
 from tests.support import builders
@@ -104,30 +104,6 @@ def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_it
         found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.unknown
         assert bool(found) is unknown
         assert not unknown or "--nothing-lost" in found
-
-
-def test_what_was_told_without_payouts_is_asked_once_more(tmp_path: Path) -> None:
-    """A store of before version 0015 has transactions of the day of whose payouts nothing is known: no budget starts empty."""
-    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
-    paid = {"logs": [event(USDC.address, WALLET, OTHER, 700 * DOLLAR)], "to": USDC.address}
-    node = Node(sent={19_000: paid})
-    step = at(node.height, nonce_latest=1)
-
-    def looked() -> History:
-        return with_prior_day(
-            replace(step, history=store.budgets.history(NOW_S)), store.balances, store.budgets, EndpointPool([node], 1)
-        ).history
-
-    assert looked().outflow_24h == 700 * DOLLAR
-    with store.db.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE earlier SET outflow = NULL")
-    node.states_from = 30_000
-    assert "not known" in looked().unknown, "nobody can tell by now: payouts are refused"
-    node.states_from = 0
-    found = looked()
-    assert (found.unknown, found.outflow_24h) == ("", 700 * DOLLAR)
-    asked = node.requests
-    assert (looked(), node.requests) == (found, asked)
 
 
 def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp_path: Path) -> None:

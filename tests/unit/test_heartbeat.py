@@ -85,12 +85,6 @@ def table(**keys: object) -> ServiceTable:
     return ServiceTable.model_validate(keys)
 
 
-@pytest.mark.parametrize("key", ["listen", "listen_beyond_loopback"])
-def test_a_config_that_asks_the_run_to_listen_is_told_who_answers_now(key: str) -> None:
-    with pytest.raises(ValueError, match=f"trimtab serve answers /metrics and /health; remove service.{key}"):
-        table(**{key: "127.0.0.1:9464"})
-
-
 @pytest.mark.parametrize(
     "keys",
     [

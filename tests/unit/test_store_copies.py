@@ -59,7 +59,7 @@ def test_a_backup_made_while_another_writes_is_a_moment_of_the_store(tmp_path: P
         while not done.is_set():
             number += 1
             with store.db.write("test") as db:  # both in one transaction
-                db.exec_driver_sql("INSERT INTO configs (config_hash, at_s) VALUES (?, ?)", (f"h{number}", number))
+                db.exec_driver_sql("INSERT INTO configs (config_hash, at_s, how) VALUES (?, ?, 'confirmed')", (f"h{number}", number))
                 db.exec_driver_sql("INSERT INTO pauses (paused, reason, at_s) VALUES (0, 'x', ?)", (number,))
 
     writer = threading.Thread(target=write)

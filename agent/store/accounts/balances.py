@@ -92,16 +92,6 @@ _changes = cache(
 )
 
 
-@cache
-def _young() -> Select[Any]:
-    """Select one external transaction of the last 24 h whose payouts are unknown."""
-    young = (
-        ExternalTransactionRow.chain_s > bindparam("since"),
-        ExternalTransactionRow.outflow.is_(None),
-    )
-    return select(ExternalTransactionRow.tx_hash).where(*young).limit(1)
-
-
 FOLDED_TO = "folded_seq"
 """Key of the newest intent included in the openings; it and all earlier intents are final beyond
 any reorg that is followed.
@@ -529,12 +519,8 @@ class BalanceStore:
     def prior_day_known(self, chain_now_s: int) -> bool:
         """True if all transactions of the last 24 h are known: they were read from the chain, or 24
         h have passed since the first attempt.
-
-        False if rows have no payouts, as before store version 0015; the chain is then read again.
         """
         with self.db.read("read the books") as db:
-            if db.scalar(_young(), {"since": chain_now_s - DAY_S}) is not None:
-                return False
             known = database.read_facts(db, KNOWN, ASKED)
             return KNOWN in known or (ASKED in known and chain_now_s >= int(known[ASKED]) + DAY_S)
 
@@ -553,16 +539,6 @@ class BalanceStore:
         """
         with self.db.write("write the books") as db:
             counted = db.scalar(select(func.max(OpeningRow.block_number)))
-            paid_out = {tx.tx_hash: str(tx.outflow) for tx in transactions}
-            without_payout = select(ExternalTransactionRow.tx_hash).where(
-                ExternalTransactionRow.outflow.is_(None)
-            )
-            for tx_hash in column_values(db, without_payout):
-                db.execute(
-                    update(ExternalTransactionRow)
-                    .where(ExternalTransactionRow.tx_hash == tx_hash)
-                    .values(outflow=paid_out.get(tx_hash, "0"))
-                )
             known = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
             rows = []
             for tx in transactions:

@@ -102,9 +102,9 @@ def restore(
         )
     if info.version not in known:
         raise OperatorNeeded(
-            f"backup {source}: written by a newer trimtab (store version {info.version}, this"
-            f" program supports up to {known[-1]})",
-            "install the newer trimtab",
+            f"backup {source}: has store version {info.version}, which this trimtab does not know;"
+            f" its own version is {known[-1]}",
+            "install the trimtab that wrote the backup",
             code=ErrorCode.STORE_VERSION,
         )
     _require_free(target, force)
@@ -143,9 +143,7 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
         dangling = store.execute("PRAGMA foreign_key_check").fetchone()
         if dangling is not None:
             raise _damaged(path, f"a row of {dangling[0]} refers to a row that does not exist")
-        columns = {name for _, name, *_ in store.execute("PRAGMA table_info(transitions)")}
-        sealed = " AND seal <> ''" if "seal" in columns else ""
-        mismatch = store.execute(_MISMATCH.format(sealed=sealed)).fetchone()
+        mismatch = store.execute(_MISMATCH).fetchone()
         if mismatch is not None:
             number, state, last = mismatch
             raise _damaged(
@@ -165,7 +163,7 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
 _MISMATCH = """
 SELECT intents.id, intents.state, transitions.after FROM intents
 LEFT JOIN transitions ON transitions.seq =
- (SELECT MAX(seq) FROM transitions WHERE intent_id = intents.id{sealed})
+ (SELECT MAX(seq) FROM transitions WHERE intent_id = intents.id AND seal <> '')
 WHERE transitions.after IS NULL OR transitions.after <> intents.state LIMIT 1
 """
 
