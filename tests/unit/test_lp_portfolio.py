@@ -136,7 +136,7 @@ def test_positions_survive_the_file() -> None:
     step = with_snapshot(holding(share(2_000)), positions=(share(2_000), lp.v3(inside_last_x128=(2**255, 3)), lp.gone()))
     assert codec.loads(StepInput, codec.dumps(step)) == step
     with pytest.raises(ConfigError, match="Curve"):
-        codec.loads(Snapshot, codec.dumps(step.snapshot).replace("LpGone", "Curve"))
+        codec.loads(Snapshot, codec.dumps(step.snapshot).replace("LpMissingPosition", "Curve"))
 
 
 def test_a_step_from_before_positions_is_still_read() -> None:

@@ -105,7 +105,7 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
         changed(file, plan__legs=[{**recorded["plan"]["legs"][0], "amount_in_raw": 7}])
     altered = replay(place)
     assert (altered["different"], altered["exit"]) == (1, 14)
-    changed(file, asked={"type": "ByHand", "what": "payout"})
+    changed(file, asked={"type": "ManualAction", "what": "payout"})
     assert [(one["result"], one["asked"]) for one in replay(place)["steps"]] == [("by hand", "payout")]
 
 

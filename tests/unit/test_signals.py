@@ -202,11 +202,6 @@ def test_a_recorded_step_repeats_its_decision_without_the_signal() -> None:
     assert apply_effective_targets(bare) == found
 
 
-def test_steps_without_signals_keep_their_bytes() -> None:
-    text = codec.dumps(weighed(allocator(AllocationMethod.HRP), recorded(moves())))
-    assert '"signal' not in text and "futures_bps" not in text
-
-
 # the process of a signal
 GOOD = "from agent.signals import SignalTargets\ndef targets(view):\n    return SignalTargets({'WETH': 1.0})\n"
 
