@@ -18,7 +18,8 @@ from agent.amm.v3.math import (
     get_tick_at_sqrt_ratio,
     price_limit,
 )
-from agent.amm.v3.pool_swap import INT256_MAX, WIDEST_SPACING, swap
+from agent.amm.v3.pool import WIDEST_SPACING
+from agent.amm.v3.pool_swap import INT256_MAX, swap
 from agent.errors import Refused
 from tests.unit import amm_pools as given_pools
 from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, flat, v3_pool
@@ -104,7 +105,7 @@ def test_a_position_over_the_whole_range_is_quoted_to_the_last_price(token_in):
         assert quote(amount) == swap_by_steps(state, down, amount, price_limit(down)).calculated
 
 
-def test_in_the_widest_word_that_is_quoted_fast_the_contract_keeps_its_precise_formula():
+def test_in_the_widest_word_of_a_pool_without_a_fault_the_contract_keeps_its_precise_formula():
     for spacing, precise in ((WIDEST_SPACING, True), (1735, False)):
         word = 256 * spacing
         high, low = get_sqrt_ratio_at_tick(word // 2), get_sqrt_ratio_at_tick(-word // 2)

@@ -22,7 +22,7 @@ from agent.amm.v3.math import (
     get_sqrt_ratio_at_tick,
     get_tick_at_sqrt_ratio,
 )
-from agent.amm.v3.tick_bitmap import TickLiquidity, TickTable, next_initialized_tick_within_one_word, tick_table
+from agent.amm.v3.tick_bitmap import TickLiquidity, next_initialized_tick_within_one_word
 
 COIN = 10**18
 ticks = st.integers(MIN_TICK, MAX_TICK)
@@ -240,16 +240,7 @@ def bitmap_search(initialised: set[int], tick: int, spacing: int, lte: bool) -> 
 def test_stops_are_those_of_a_bitmap_read_bit_by_bit(compressed, spacing, near, data, lte):
     initialised = {index * spacing for index in compressed}
     tick = near * spacing + data.draw(st.integers(-spacing, spacing))
-    indices = tuple(sorted(initialised))
-    found = next_initialized_tick_within_one_word(indices, bisect_right(indices, tick), tick, spacing, lte)
+    indices = sorted(initialised)
+    known = [TickLiquidity(index, 1) for index in indices]
+    found = next_initialized_tick_within_one_word(known, bisect_right(indices, tick), tick, spacing, lte)
     assert found == bitmap_search(initialised, tick, spacing, lte)
-
-
-def test_ticks_out_of_order_are_refused_and_a_table_is_built_once():
-    with pytest.raises(ValueError, match="ascend"):
-        TickTable((TickLiquidity(60, 1), TickLiquidity(0, 1)))
-    ticks_of_a_pool = (TickLiquidity(0, 1), TickLiquidity(60, -1))
-    for number in range(5000):  # more pools than tables are kept
-        assert tick_table((TickLiquidity(number, 1),)).indices == (number,)
-    assert tick_table(ticks_of_a_pool) is tick_table(ticks_of_a_pool)
-    assert tick_table(ticks_of_a_pool) is not tick_table((TickLiquidity(0, 1), TickLiquidity(60, -1)))

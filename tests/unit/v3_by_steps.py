@@ -1,4 +1,4 @@
-"""UniswapV3Pool.swap step by step, without any table: what the tables of sums are held against, and amounts to try."""
+"""UniswapV3Pool.swap step by step, as the tests write it: what swaps and quoters are held against, and amounts to try."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> 
         raise LeftKnownTicks
     while remaining and price != limit:
         at = bisect_right(indices, tick)
-        stop, initialized = next_initialized_tick_within_one_word(indices, at, tick, pool.tick_spacing, zero_for_one)
+        stop, initialized = next_initialized_tick_within_one_word(pool.ticks, at, tick, pool.tick_spacing, zero_for_one)
         stop = max(MIN_TICK, min(MAX_TICK, stop))
         known = pool.known_from_tick <= stop if zero_for_one else stop <= pool.known_to_tick
         clamp, further = (max, min) if zero_for_one else (min, max)
@@ -84,7 +84,7 @@ def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> 
 some_pools = st.one_of(given_pools.v3_pools(), given_pools.v3_pools(windowed=True), given_pools.v3_pools(moderate=True))
 
 
-def by_table(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
+def by_swap(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
     """The swap of the library, in the terms of the one by steps; the reason where the contract reverts, "?" beyond known ticks."""
     try:
         end = swap(state, down, amount, limit)
@@ -93,7 +93,7 @@ def by_table(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
     if end.left_known_ticks:
         return "?"
     counts = end.ticks_crossed, end.stops
-    return Ended(end.amount_remaining, end.amount_calculated, end.fee, end.sqrt_price_x96, end.end_tick(), end.liquidity, *counts)
+    return Ended(end.amount_remaining, end.amount_calculated, end.fee, end.sqrt_price_x96, end.tick, end.liquidity, *counts)
 
 
 def by_steps(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
@@ -25,7 +25,6 @@ from agent.amm.v3.math import (
     price_limit,
 )
 from agent.amm.v3.pool_swap import (
-    WIDEST_SPACING,
     SwapState,
     amount_between,
     largest_in,
@@ -35,6 +34,7 @@ from agent.amm.v3.pool_swap import (
     quoter,
     swap,
 )
+from agent.amm.v3.state import V3State
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.floats import log
 from agent.model import PriceCurve, SwapGas, SwapResult, TickState
@@ -44,6 +44,12 @@ from agent.units import BPS, PIPS, Token, floor_int, mul_div_up
 
 
 Q192 = Q96 * Q96
+WIDEST_SPACING = 1700
+"""Largest spacing for which a word of 256 ticks spans a price ratio below 2^64, so that the
+contract never leaves its precise formula.
+
+A step from √P down to √Q needs L·2^96·√P/√Q in 256 bits, with L below 2^128: √P/√Q below 2^32.
+"""
 DEPTH_BPS = 200
 """Depth counts the pool's amounts within this distance of its price."""
 _SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
@@ -53,35 +59,8 @@ ALL = 2**127
 
 
 @dataclass(frozen=True, slots=True)
-class V3Pool:
-    """State of a Uniswap V3 pool.
-
-    `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending;
-    a quote that leaves this window is refused. `twap_tick` is the time-weighted mean tick over
-    `twap_window_s` (None if the pool's observations do not reach back that far), `twap_liquidity`
-    the harmonic mean in-range liquidity of the same window (OracleLibrary.consult). `observations`
-    are the current and the next number of price observations (slot0.observationCardinality and
-    -Next). `unwritten` is true per token of (token0, token1) whose fee growth is still zero: a
-    trade that writes it costs more gas.
-    """
-
-    address: str
-    venue: str
-    token0: str
-    token1: str
-    fee_pips: int
-    tick_spacing: int
-    sqrt_price_x96: int
-    tick: int
-    liquidity: int
-    ticks: tuple[TickLiquidity, ...]
-    known_from_tick: int
-    known_to_tick: int
-    twap_tick: int | None = None
-    twap_liquidity: int | None = None
-    twap_window_s: int | None = None
-    observations: tuple[int, int] | None = field(default=None, compare=False)
-    unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
+class V3Pool(V3State):
+    """See Pool."""
 
     kind: ClassVar[str] = "uniswap_v3"
     forms: ClassVar[tuple[str, ...]] = ("v3",)
@@ -167,9 +146,7 @@ class V3Pool:
         ).amount_calculated
 
     def quoter(self, token_in: str) -> Callable[[int], int]:
-        """See Pool. Uses prefix sums over the ranges, so a quote across fifty ticks is as fast as
-        one across two.
-        """
+        """See Pool. Walks each range once, whatever the number of quotes."""
         return quoter(
             self,
             is_zero_for_one(self, token_in),
@@ -222,7 +199,7 @@ class V3Pool:
         after = replace(
             self,
             sqrt_price_x96=ended.sqrt_price_x96,
-            tick=ended.end_tick(),
+            tick=ended.tick,
             liquidity=ended.liquidity,
         )
         return SwapResult(amount_in, amount_out, ended.fee, after, ended.ticks_crossed, ended.stops)

@@ -1,4 +1,5 @@
-"""Swaps of a V3 pool over many ranges, their bounds, and exact outputs of many inputs.
+"""Swaps of a V3 pool over its ranges, the largest amounts within a price bound, and exact outputs
+of many inputs.
 
 `swap` is UniswapV3Pool.swap (v3-core) without its transfers and oracle.
 """
@@ -6,35 +7,98 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from enum import Enum
 from math import isqrt
-from typing import TYPE_CHECKING, NamedTuple
+from operator import attrgetter
+from typing import NamedTuple
 
 from agent.amm.pools import ContractRevert
 from agent.amm.v3.math import (
     MAX_SQRT_RATIO,
+    MAX_TICK,
     MIN_SQRT_RATIO,
+    MIN_TICK,
     compute_swap_step,
     get_amount0_delta,
     get_amount1_delta,
+    get_sqrt_ratio_at_tick,
     get_tick_at_sqrt_ratio,
     price_limit,
     whole_step,
 )
-from agent.amm.v3.tick_bitmap import End, next_step, stop_table, tick_table
+from agent.amm.v3.state import V3State
+from agent.amm.v3.tick_bitmap import next_initialized_tick_within_one_word
 from agent.units import PIPS, mul_div_up
 
-if TYPE_CHECKING:
-    from agent.amm.v3.pool import V3Pool
-
-WIDEST_SPACING = 1700
-"""Largest spacing for which a word of 256 ticks spans a price ratio below 2^64, so that the
-contract never leaves its precise formula.
-
-A step from √P down to √Q needs L·2^96·√P/√Q in 256 bits, with L below 2^128: √P/√Q below 2^32.
-"""
-
 INT256_MAX = 2**255 - 1
+UINT128_BITS = 128
+
+
+class End(Enum):
+    """Reason why a swap cannot continue: the price range ends, the ticks are unknown, or the
+    contract reverts.
+    """
+
+    PRICES = 0
+    KNOWLEDGE = 1
+    REVERTS = 2
+
+
+class Range(NamedTuple):
+    """What one step of the contract's loop can pass: constant liquidity from `start_x96` to the
+    stop at `end_x96`, which is an initialised tick (`crosses`) or a border of a bitmap word.
+
+    `tick_beyond` and `liquidity_beyond` are the pool's after the stop. `end` is the reason why the
+    swap cannot continue there, else None.
+    """
+
+    start_x96: int
+    end_x96: int
+    liquidity: int
+    tick_beyond: int
+    liquidity_beyond: int
+    crosses: bool
+    end: End | None
+
+
+def ranges(pool: V3State, zero_for_one: bool) -> Iterator[Range]:
+    """Yield the ranges that a swap passes, up to the one with an end reason.
+
+    If the known ticks end, that one ends at the last known tick, or at once if the price is already
+    beyond. If the price range ends, it ends at the last price that a swap can reach.
+    """
+    ticks, price, tick, liquidity = pool.ticks, pool.sqrt_price_x96, pool.tick, pool.liquidity
+    if not pool.known_from_tick - 1 <= tick <= pool.known_to_tick:
+        yield Range(price, price, liquidity, tick, liquidity, False, End.KNOWLEDGE)
+        return
+    at = bisect_right(ticks, tick, key=attrgetter("index"))
+    end = None
+    while end is None:
+        stop, crosses = next_initialized_tick_within_one_word(
+            ticks, at, tick, pool.tick_spacing, zero_for_one
+        )
+        tick = stop - 1 if zero_for_one else stop
+        beyond = liquidity
+        if zero_for_one and MIN_TICK < pool.known_from_tick > stop:
+            crosses, end = False, End.KNOWLEDGE
+            stop_x96 = min(price, get_sqrt_ratio_at_tick(pool.known_from_tick))
+        elif not zero_for_one and MAX_TICK > pool.known_to_tick < stop:
+            crosses, end = False, End.KNOWLEDGE
+            stop_x96 = max(price, get_sqrt_ratio_at_tick(pool.known_to_tick))
+        elif not MIN_TICK < stop < MAX_TICK:
+            crosses, end, stop_x96 = False, End.PRICES, price_limit(zero_for_one)
+        else:
+            stop_x96 = get_sqrt_ratio_at_tick(stop)
+            if crosses:
+                at -= zero_for_one
+                net = ticks[at].liquidity_net
+                beyond += -net if zero_for_one else net
+                at += not zero_for_one
+            if not 0 <= beyond < 1 << UINT128_BITS:
+                end = End.REVERTS
+        yield Range(price, stop_x96, liquidity, tick, beyond, crosses, end)
+        price, liquidity = stop_x96, beyond
 
 
 class SwapState(NamedTuple):
@@ -43,9 +107,8 @@ class SwapState(NamedTuple):
     Amounts are in base units. `amount_remaining` has the sign of the specified amount;
     `amount_calculated` is the other side, unsigned; `fee` is part of the input. `stops` is the
     number of steps, each of which ends at a tick, a word border, the price limit or inside a range.
-    `tick` is that of the last stop; if the swap ended inside a range (`inside`), the pool's tick
-    follows from the price. `left_known_ticks` is true if the next step needs unknown ticks; the
-    other fields then describe the state before that step.
+    `left_known_ticks` is true if the next step needs unknown ticks; the other fields then describe
+    the state before that step.
     """
 
     amount_remaining: int
@@ -56,22 +119,14 @@ class SwapState(NamedTuple):
     liquidity: int
     ticks_crossed: int
     stops: int
-    inside: bool
     left_known_ticks: bool
-
-    def end_tick(self) -> int:
-        """Return the pool's tick after the swap."""
-        return get_tick_at_sqrt_ratio(self.sqrt_price_x96) if self.inside else self.tick
 
 
 def swap(
-    pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_limit_x96: int
+    pool: V3State, zero_for_one: bool, amount_specified: int, sqrt_price_limit_x96: int
 ) -> SwapState:
     """Swap as UniswapV3Pool.swap: amount_specified > 0 is an exact input, < 0 an exact output.
-    Fills in part at the price limit.
-
-    After the first stop it uses the pool's prefix sums, so the loop runs at most three times,
-    however many ticks the swap crosses. It stops before a step that needs unknown ticks. Raises
+    Fills in part at the price limit, and stops before a step that needs unknown ticks. Raises
     ContractRevert like the contract.
     """
     price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
@@ -79,25 +134,26 @@ def swap(
     allowed = MIN_SQRT_RATIO < limit < price if zero_for_one else price < limit < MAX_SQRT_RATIO
     if not allowed or not remaining or not -INT256_MAX <= remaining <= INT256_MAX:
         raise _refusal(remaining)
-    ticks = tick_table(pool.ticks)
+    nearer = max if zero_for_one else min
     calculated = fees = ticks_crossed = stops = 0
-    inside = left_known = False
-    at = bisect_right(ticks.indices, tick)
-    while remaining and price != limit:
-        stop, next_price, beyond, at_beyond, end = next_step(
-            pool, ticks, at, tick, price, liquidity, zero_for_one
-        )
-        if zero_for_one:
-            target = limit if next_price < limit else next_price
-        else:
-            target = limit if next_price > limit else next_price
+    left_known = False
+    for step in ranges(pool, zero_for_one):
         reached, amount_in, amount_out, fee = compute_swap_step(
-            price, target, liquidity, remaining, pool.fee_pips
+            price, nearer(step.end_x96, limit), liquidity, remaining, pool.fee_pips
         )
-        if end is End.KNOWLEDGE and reached == next_price != limit:
-            # the contract's target is further away, so its amounts for this step differ
-            left_known = True
-            break
+        passed = reached == step.end_x96
+        if passed and step.end is not None:
+            if step.end is End.REVERTS:
+                raise ContractRevert(
+                    "LiquidityMath.addDelta",
+                    "LS" if step.liquidity_beyond < 0 else "LA",
+                    "the ticks do not fit this pool's liquidity",
+                )
+            if step.end is End.KNOWLEDGE and reached != limit:
+                # the contract's target is further away, so its amounts for this step differ
+                left_known = True
+                break
+            passed = False
         stops += 1
         fees += fee
         if exact_in:
@@ -106,42 +162,18 @@ def swap(
         else:
             remaining += amount_out
             calculated += amount_in + fee
-        if reached != next_price or end in (End.KNOWLEDGE, End.PRICES):
-            # A step ends inside a range only if the amount is used up or the price limit is
-            # reached. If the price did not move, the tick stays; after a downward crossing it is
-            # one below that of the price.
-            inside = reached != price
-            price = reached
+        if passed:
+            ticks_crossed += step.crosses
+            tick, liquidity = step.tick_beyond, step.liquidity_beyond
+        elif reached != price:
+            # If the price did not move, the tick stays: after a downward crossing it is one below
+            # that of the price.
+            tick = get_tick_at_sqrt_ratio(reached)
+        price = reached
+        if not remaining or price == limit:
             break
-        if end is End.REVERTS:
-            raise ContractRevert(
-                "LiquidityMath.addDelta",
-                "LS" if beyond < 0 else "LA",
-                "the ticks do not fit this pool's liquidity",
-            )
-        ticks_crossed += at != at_beyond
-        price, tick, liquidity, at = reached, stop - 1 if zero_for_one else stop, beyond, at_beyond
-        if stops == 1 and remaining and price != limit:
-            table, sums, start = stop_table(pool, zero_for_one, stop, liquidity)
-            cost, out, fee, skipped, price, tick, liquidity = table.skip(
-                sums, start, remaining, limit
-            )
-            remaining += -cost if exact_in else out
-            calculated += out if exact_in else cost
-            fees, stops, before = fees + fee, stops + skipped, at
-            at = bisect_right(ticks.indices, tick)
-            ticks_crossed += abs(at - before)
     return SwapState(
-        remaining,
-        calculated,
-        fees,
-        price,
-        tick,
-        liquidity,
-        ticks_crossed,
-        stops,
-        inside,
-        left_known,
+        remaining, calculated, fees, price, tick, liquidity, ticks_crossed, stops, left_known
     )
 
 
@@ -160,46 +192,32 @@ def _refusal(amount_specified: int) -> ContractRevert:
     )
 
 
-class Range(NamedTuple):
-    """The range in which a swap meets a price, or the last one it can reach before the price.
-
-    `cost` (base units in, with fee) and `out` are the totals of all whole steps up to `start_x96`.
-    `end` is the reason why nothing lies beyond `end_x96`, else None.
+def _with_totals(pool: V3State, zero_for_one: bool) -> Iterator[tuple[int, int, Range]]:
+    """Yield the input (with fee) and the output of all whole ranges before a range, and the
+    range.
     """
+    cost = out = 0
+    for step in ranges(pool, zero_for_one):
+        yield cost, out, step
+        amount_in, amount_out, fee = whole_step(
+            step.start_x96, step.end_x96, step.liquidity, pool.fee_pips
+        )
+        cost, out = cost + amount_in + fee, out + amount_out
 
-    cost: int
-    out: int
-    start_x96: int
-    end_x96: int
-    liquidity: int
-    end: End | None
 
-
-def range_at(pool: V3Pool, zero_for_one: bool, price_x96: int) -> Range:
-    """Return the range that holds a sqrt price (Q96) between the pool's own and the end of the
-    price range. At a stop, that is the range before the stop.
+def range_at(pool: V3State, zero_for_one: bool, price_x96: int) -> tuple[int, int, Range]:
+    """Return the range that leads past a sqrt price (Q96), or the last one before it, with the
+    input (with fee) and the output of all whole ranges before.
     """
-    ticks = tick_table(pool.ticks)
-    start, liquidity = pool.sqrt_price_x96, pool.liquidity
-    at = bisect_right(ticks.indices, pool.tick)
-    stop, stop_x96, beyond, _, end = next_step(
-        pool, ticks, at, pool.tick, start, liquidity, zero_for_one
+    return next(
+        (cost, out, step)
+        for cost, out, step in _with_totals(pool, zero_for_one)
+        if step.end is not None
+        or (step.end_x96 < price_x96 if zero_for_one else step.end_x96 > price_x96)
     )
-    if end is not None or (stop_x96 < price_x96 if zero_for_one else stop_x96 > price_x96):
-        return Range(0, 0, start, stop_x96, liquidity, end)
-    step_in, step_out, fee = whole_step(start, stop_x96, liquidity, pool.fee_pips)
-    table, sums, first = stop_table(pool, zero_for_one, stop, beyond)
-    sums = table.reach(sums, tick=get_tick_at_sqrt_ratio(price_x96))
-    last = table.within(sums, len(sums.rows) - 1, price_x96)
-    before_cost, before_out, _, _, _ = sums.rows[first]
-    cost, out, _, start, liquidity = sums.rows[last]
-    is_end = last == len(sums.rows) - 1
-    end_x96 = sums.end_x96 if is_end else sums.rows[last + 1][3]
-    cost, out = cost - before_cost + step_in + fee, out - before_out + step_out
-    return Range(cost, out, start, end_x96, liquidity, sums.end if is_end else None)
 
 
-def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
+def largest_in(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
     """Return the largest exact input, base units with fee, that moves the sqrt price at most to the
     bound and stays within known ticks. One more unit would pass the bound, leave the window, or
     fill only in part at the end of the price range. 0 if the pool is already past the bound.
@@ -207,7 +225,8 @@ def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
     bound = _within_prices(zero_for_one, bound_x96)
     if pool.sqrt_price_x96 < bound if zero_for_one else pool.sqrt_price_x96 > bound:
         return 0
-    cost, _, start, end_x96, liquidity, end = range_at(pool, zero_for_one, bound)
+    cost, _, step = range_at(pool, zero_for_one, bound)
+    start, end_x96, liquidity, end = step.start_x96, step.end_x96, step.liquidity, step.end
     if end is End.PRICES and bound == end_x96:  # the swap stops there and takes no more than needed
         amount_in, _, fee = whole_step(start, end_x96, liquidity, pool.fee_pips)
         return min(cost + amount_in + fee, INT256_MAX)
@@ -226,11 +245,12 @@ def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
     return min(cost, INT256_MAX)
 
 
-def largest_out(pool: V3Pool, zero_for_one: bool) -> int:
+def largest_out(pool: V3State, zero_for_one: bool) -> int:
     """Return the largest exact output, in base units, that can be quoted from known ticks. Valid
     only if a larger output would leave them.
     """
-    _, out, start, end_x96, liquidity, _ = range_at(pool, zero_for_one, price_limit(zero_for_one))
+    _, out, step = range_at(pool, zero_for_one, price_limit(zero_for_one))
+    start, end_x96, liquidity = step.start_x96, step.end_x96, step.liquidity
     _, past, _ = whole_step(start, end_x96, liquidity, pool.fee_pips)
     inside = 0
     while past - inside > 1:  # rounding may let the price reach the end of the last range early
@@ -242,17 +262,17 @@ def largest_out(pool: V3Pool, zero_for_one: bool) -> int:
     return min(out + inside, INT256_MAX)
 
 
-def amount_between(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
+def amount_between(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
     """Return the base units of the output token for a move of the sqrt price to the bound, within
     known ticks, rounded down.
     """
     bound = _within_prices(zero_for_one, bound_x96)
     if pool.sqrt_price_x96 <= bound if zero_for_one else pool.sqrt_price_x96 >= bound:
         return 0
-    _, out, start, end_x96, liquidity, _ = range_at(pool, zero_for_one, bound)
-    stop = max(end_x96, bound) if zero_for_one else min(end_x96, bound)
+    _, out, step = range_at(pool, zero_for_one, bound)
+    stop = max(step.end_x96, bound) if zero_for_one else min(step.end_x96, bound)
     delta = get_amount1_delta if zero_for_one else get_amount0_delta
-    return out + delta(start, stop, liquidity, False)
+    return out + delta(step.start_x96, stop, step.liquidity, False)
 
 
 def _within_prices(zero_for_one: bool, bound_x96: int) -> int:
@@ -295,113 +315,30 @@ def _largest_up(start: int, bound: int, liquidity: int) -> int:
 
 
 Quote = Callable[[int], int]
-Row = tuple[int, int, int, int, int]
-Known = tuple[int, tuple[int, ...], tuple[Row, ...]]
-"""(input beyond which rows are missing, input of each row, rows), starting at the pool's price.
-
-A row is (input, output, sqrt price, liquidity, liquidity · 2^96), the last two for the range beyond
-the stop.
-"""
-NOTHING: Known = (0, (), ())
 
 
-def quoter(pool: V3Pool, zero_for_one: bool, otherwise: Quote) -> Quote:
-    """Return a function from base units in to base units out. It calls `otherwise` for amounts that
-    are not positive, and for amounts that the known ticks cannot take in full.
+def quoter(pool: V3State, zero_for_one: bool, otherwise: Quote) -> Quote:
+    """Return a function from base units in to base units out, which walks each range once. It calls
+    `otherwise` for amounts that are not positive, and for amounts that the known ticks cannot take
+    in full.
     """
-    price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
-    last = price_limit(zero_for_one)
-    if pool.tick_spacing > WIDEST_SPACING or (price <= last if zero_for_one else price >= last):
+    price, last = pool.sqrt_price_x96, price_limit(zero_for_one)
+    if price <= last if zero_for_one else price >= last:
         return otherwise
-    ticks = tick_table(pool.ticks)
-    at = bisect_right(ticks.indices, tick)
-    stop, target, beyond, _, end = next_step(pool, ticks, at, tick, price, liquidity, zero_for_one)
-    step_in, first_out, fee = whole_step(price, target, liquidity, pool.fee_pips)
-    first_cost = step_in + fee
+    further = _with_totals(pool, zero_for_one)
+    rows = [next(further)]
+    costs = [0]
 
-    def know(amount: int) -> Known | None:
-        """Return rows that reach beyond the amount; None if known ticks cannot take all of it."""
-        if end is not None:
-            return None
-        table, sums, start = stop_table(pool, zero_for_one, stop, beyond)
-        cost, out, _, _, _ = sums.rows[start]
-        ahead, paid = first_cost - cost, first_out - out
-        sums = table.reach(sums, cost=amount - ahead)
-        if sums.end_cost + ahead <= amount:
-            return None
-        rows = tuple(
-            [
-                (cost + ahead, out + paid, price, depth, depth << 96)
-                for cost, out, _, price, depth in sums.rows[start:]
-            ]
+    def quote(amount: int) -> int:
+        while costs[-1] <= amount and (row := next(further, None)) is not None:
+            rows.append(row)
+            costs.append(row[0])
+        cost, out, step = rows[bisect_right(costs, amount) - 1]
+        reached, _, amount_out, _ = compute_swap_step(
+            step.start_x96, step.end_x96, step.liquidity, amount - cost, pool.fee_pips
         )
-        return sums.end_cost + ahead, tuple([row[0] for row in rows]), rows
-
-    make = _falling if zero_for_one else _rising
-    return make(price, liquidity, PIPS - pool.fee_pips, first_cost, know, otherwise)
-
-
-def _falling(
-    price: int,
-    liquidity: int,
-    kept: int,
-    first_cost: int,
-    know: Callable[[int], Known | None],
-    otherwise: Quote,
-) -> Quote:
-    """Return a quoter of token0 inputs: getNextSqrtPriceFromAmount0RoundingUp and getAmount1Delta,
-    as P − ⌈N·P/(N + a·P)⌉ = ⌊a·P·P/(N + a·P)⌋.
-    """
-    shifted, nearest, known = liquidity << 96, max(first_cost, 1), NOTHING
-
-    def quote(amount: int) -> int:
-        nonlocal known
-        if amount < nearest:
-            if amount <= 0:
-                return otherwise(amount)
-            product = amount * kept // PIPS * price
-            return product * price // (shifted + product) * liquidity >> 96
-        end, costs, rows = known
-        if amount >= end:
-            more = know(amount)
-            if more is None:
-                return otherwise(amount)
-            end, costs, rows = known = more
-        cost, out, start, depth, numerator = rows[bisect_right(costs, amount) - 1]
-        product = (amount - cost) * kept // PIPS * start
-        return out + (product * start // (numerator + product) * depth >> 96)
-
-    return quote
-
-
-def _rising(
-    price: int,
-    liquidity: int,
-    kept: int,
-    first_cost: int,
-    know: Callable[[int], Known | None],
-    otherwise: Quote,
-) -> Quote:
-    """Return a quoter of token1 inputs: getNextSqrtPriceFromAmount1RoundingDown and
-    getAmount0Delta, with two floor divisions joined into one.
-    """
-    shifted, nearest, known = liquidity << 96, max(first_cost, 1), NOTHING
-
-    def quote(amount: int) -> int:
-        nonlocal known
-        if amount < nearest:
-            if amount <= 0:
-                return otherwise(amount)
-            rise = (amount * kept // PIPS << 96) // liquidity
-            return shifted * rise // ((price + rise) * price)
-        end, costs, rows = known
-        if amount >= end:
-            more = know(amount)
-            if more is None:
-                return otherwise(amount)
-            end, costs, rows = known = more
-        cost, out, start, depth, numerator = rows[bisect_right(costs, amount) - 1]
-        rise = ((amount - cost) * kept // PIPS << 96) // depth
-        return out + numerator * rise // ((start + rise) * start)
+        if amount <= 0 or (step.end is not None and reached == step.end_x96):
+            return otherwise(amount)
+        return out + amount_out
 
     return quote
