@@ -1,4 +1,5 @@
-"""Exact quotes per second: V2, and V3 within one tick, over 5 and over 50 ticks.
+"""Exact quotes per second: V2, and V3 within one tick, over 5 and over 50 ticks. Warm quotes are of one
+state again and again, first quotes of states that were not quoted before.
 
 `--peers` also measures degenbot and the Uniswap SDKs, each installed by pip or npm into a temporary
 folder. All quote the same amounts in the same pools, and differing answers are counted. They take
@@ -28,13 +29,14 @@ from agent.amm.v3.math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.model import Pool
-from scripts.quote_peers import PEERS, Missing, Peer, Worker, as_json, our_worker
+from scripts.quote_peers import PEERS, Missing, Peer, Worker, as_json, new_states, our_worker
 
 POOL, TOKEN0, TOKEN1 = (f"0x{number:040x}" for number in (10, 1, 2))
 SPACING = 60
 AMOUNTS = 512
 """Number of different amounts per case."""
-FIRST = "trimtab, first quote of a state"
+KINDS = ("warm", "first")
+OURS = Peer("trimtab", lambda _: our_worker())
 
 
 def v3_pool() -> V3Pool:
@@ -83,60 +85,59 @@ def workload() -> dict[str, tuple[Pool, int]]:
     }
 
 
-def expected() -> dict[str, list[int]]:
-    """Return the contract's output for every amount of every case."""
-    return {
-        case: [state.swap(TOKEN0, amount - i).amount_out_raw for i in range(AMOUNTS)]
-        for case, (state, amount) in workload().items()
-    }
+def expected() -> dict[str, dict[str, list[int]]]:
+    """Return the contract's output for every quote by kind and case."""
+    right: dict[str, dict[str, list[int]]] = {kind: {} for kind in KINDS}
+    for case, (state, amount) in workload().items():
+        for kind, states in (("warm", [state] * AMOUNTS), ("first", new_states(state))):
+            right[kind][case] = [
+                state.swap(TOKEN0, amount - i).amount_out_raw for i, state in enumerate(states)
+            ]
+    return right
 
 
-def measure(
-    workers: Mapping[str, Worker], rounds: int, seconds: float
-) -> dict[str, dict[str, list[float]]]:
-    """Return quotes per second by worker, case and round. Every round measures all workers, starting
-    with another one each time.
+Rates = dict[tuple[str, str], dict[str, list[float]]]
+"""Quotes per second by worker and kind, then by case: one per round."""
+
+
+def measure(workers: Mapping[tuple[str, str], Worker], rounds: int, seconds: float) -> Rates:
+    """Return the rates of all workers. Every round measures all of them, starting with another one
+    each time.
     """
     names = list(workers)
-    rates: dict[str, dict[str, list[float]]] = {
-        name: {case: [] for case in workload()} for name in names
-    }
+    rates: Rates = {name: {case: [] for case in workload()} for name in names}
     for turn in range(rounds):
         for case in workload():
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                rates[name][case].append(workers[name].run(case, seconds))
+                rates[name][case].append(workers[name].run(case, seconds, name[1] == "first"))
     return rates
 
 
 def report(
-    rates: Mapping[str, Mapping[str, Sequence[float]]],
-    wrong: Mapping[str, Mapping[str, int]],
-    missing: Mapping[str, str],
+    rates: Rates, wrong: Mapping[tuple[str, str], Mapping[str, int]], missing: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the measurements as one document."""
-    ours = rates["trimtab"]
     peers: dict[str, Any] = {name: {"missing": why} for name, why in missing.items()}
-    for name in rates:
-        if name in ("trimtab", FIRST):
+    for (name, kind), by_case in rates.items():
+        if name == OURS.name:
             continue
         paired = {
-            case: [a / b for a, b in zip(ours[case], rates[name][case], strict=True)]
-            for case in ours
+            case: [a / b for a, b in zip(rates[OURS.name, kind][case], theirs, strict=True)]
+            for case, theirs in by_case.items()
         }
-        peers[name] = {
-            "quotes_per_second": medians(rates[name]),
+        peers.setdefault(name, {})[kind] = {
+            "quotes_per_second": medians(by_case),
             "ratio": {case: round(statistics.median(values), 1) for case, values in paired.items()},
             "ratio_range": {
                 case: [round(min(values), 1), round(max(values), 1)]
                 for case, values in paired.items()
             },
-            "answers_unlike_the_contract": wrong[name],
+            "answers_unlike_the_contract": wrong[name, kind],
         }
     return {
         "machine": machine(),
         "amounts": AMOUNTS,
-        "ours": medians(ours),
-        "ours_first_quote": medians(rates[FIRST]),
+        "ours": {kind: medians(rates[OURS.name, kind]) for kind in KINDS},
         "peers": peers,
     }
 
@@ -168,30 +169,32 @@ def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any
     )
     missing: dict[str, str] = {}
     with contextlib.ExitStack() as open_things:
-
-        def begin(worker: Worker) -> Worker:
-            open_things.callback(worker.close)
-            worker.begin(setup, AMOUNTS)
-            return worker
-
-        workers = {"trimtab": begin(our_worker("trimtab")), FIRST: begin(our_worker("first"))}
-        for peer in peers:
+        workers: dict[tuple[str, str], Worker] = {}
+        for peer in (OURS, *peers):
             folder = Path(
                 open_things.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-bench-"))
             )
             try:
-                workers[peer.name] = begin(peer.start(folder))
+                worker = peer.start(folder)
+                open_things.callback(worker.close)
+                worker.begin(setup, AMOUNTS)
             except Missing as why:
                 missing[peer.name] = str(why)
+                continue
+            for kind in KINDS if peer.quotes_first else KINDS[:1]:
+                workers[peer.name, kind] = worker
         right = expected()
         wrong = {
-            name: {
-                case: sum(a != b for a, b in zip(worker.answers(case), right[case], strict=True))
-                for case in right
+            (name, kind): {
+                case: sum(
+                    a != b
+                    for a, b in zip(worker.answers(case, kind == "first"), answers, strict=True)
+                )
+                for case, answers in right[kind].items()
             }
-            for name, worker in workers.items()
+            for (name, kind), worker in workers.items()
         }
-        if any(wrong["trimtab"].values()) or any(wrong[FIRST].values()):
+        if any(any(wrong[OURS.name, kind].values()) for kind in KINDS):
             raise ValueError(f"our quotes are not what the contract pays: {wrong}")
         return report(measure(workers, rounds, seconds), wrong, missing)
 
@@ -199,18 +202,18 @@ def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any
 def lines(document: Mapping[str, Any]) -> list[str]:
     """Return the document as lines of text."""
     shown = []
-    for case, figure in document["ours"].items():
-        compared = [
-            f"{case:<20}{figure:>10,} quotes/s   first {document['ours_first_quote'][case]:>9,}"
-        ]
-        for name, peer in document["peers"].items():
-            if "missing" not in peer:
-                unlike = peer["answers_unlike_the_contract"][case]
-                compared.append(
-                    f"{name} {peer['quotes_per_second'][case]:,}"
-                    f" ({peer['ratio'][case]}x{f', {unlike} answers differ' if unlike else ''})"
-                )
-        shown.append("   ".join(compared))
+    for kind, by_case in document["ours"].items():
+        for case, figure in by_case.items():
+            compared = [f"{case:<20}{kind:<6}{figure:>10,} quotes/s"]
+            for name, peer in document["peers"].items():
+                if kind in peer:
+                    unlike = peer[kind]["answers_unlike_the_contract"][case]
+                    compared.append(
+                        f"{name} {peer[kind]['quotes_per_second'][case]:,}"
+                        f" ({peer[kind]['ratio'][case]}x"
+                        f"{f', {unlike} answers differ' if unlike else ''})"
+                    )
+            shown.append("   ".join(compared))
     return shown + [
         f"{name} is missing: {peer['missing']}"
         for name, peer in document["peers"].items()

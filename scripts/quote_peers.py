@@ -1,8 +1,9 @@
 """Libraries that bench_quotes.py compares, each in its own process, which answers JSON lines.
 
-As a program, `python quote_peers.py trimtab|first|degenbot`, it is such a process. The first line of
-its input describes the pools. Then {"do": "answers", "case": …} returns its quotes, and {"do": "run",
-"case": …, "seconds": …} the quotes per second.
+As a program, `python quote_peers.py trimtab|degenbot`, it is such a process. The first line of its
+input describes the pools. Then {"do": "answers", "case": …, "first": …} returns its quotes, and {"do":
+"run", "case": …, "first": …, "seconds": …} the quotes per second: of one state again and again, or,
+with "first", of states that were not quoted before.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import cycle
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -35,14 +37,10 @@ INSTALL_S = 300
 ENDED = "its process ended"
 
 
-@dataclass(frozen=True)
-class Rival:
-    """Functions of a library for one pool: one quote, and many in a row without our code between
-    them.
-    """
-
-    quote: Quote
-    sweep: Callable[[list[int]], None]
+STATES = 2048
+"""Number of states that are each quoted once before the first one is quoted again: more than
+degenbot's caches hold.
+"""
 
 
 class Missing(Exception):
@@ -74,13 +72,15 @@ class Worker:
         """Send the pools, as JSON, and the number of amounts per case."""
         self._ask(json.dumps({"cases": json.loads(setup), "amounts": amounts}))
 
-    def answers(self, case: str) -> list[int]:
+    def answers(self, case: str, first: bool = False) -> list[int]:
         """Return the quotes of every amount of a case."""
-        return [int(answer) for answer in self._ask(json.dumps({"do": "answers", "case": case}))]
+        question = {"do": "answers", "case": case, "first": first}
+        return [int(answer) for answer in self._ask(json.dumps(question))]
 
-    def run(self, case: str, seconds: float) -> float:
+    def run(self, case: str, seconds: float, first: bool = False) -> float:
         """Return the quotes per second of a case."""
-        return float(self._ask(json.dumps({"do": "run", "case": case, "seconds": seconds})))
+        question = {"do": "run", "case": case, "first": first, "seconds": seconds}
+        return float(self._ask(json.dumps(question)))
 
     def close(self) -> None:
         """End the process."""
@@ -91,16 +91,17 @@ class Worker:
 @dataclass(frozen=True)
 class Peer:
     """A library by name, with the function that installs and starts it in a folder, or raises
-    Missing.
+    Missing. `quotes_first` is true if its process also quotes new states.
     """
 
     name: str
     start: Callable[[Path], Worker]
+    quotes_first: bool = True
 
 
-def our_worker(which: str) -> Worker:
+def our_worker() -> Worker:
     """Start a process of our own quotes, in this interpreter."""
-    return Worker([sys.executable, __file__, which], ROOT)
+    return Worker([sys.executable, __file__, "trimtab"], ROOT)
 
 
 def start_degenbot(folder: Path) -> Worker:
@@ -150,7 +151,7 @@ def start_sdks(folder: Path) -> Worker:
 
 PEERS = (
     Peer(DEGENBOT.replace("==", " "), start_degenbot),
-    Peer("uniswap v3-sdk 3.31.5, v2-sdk 4.21.4", start_sdks),
+    Peer("uniswap v3-sdk 3.31.5, v2-sdk 4.21.4", start_sdks, quotes_first=False),
 )
 
 
@@ -197,110 +198,110 @@ def from_json(plain: dict[str, Any]) -> Pool:
     )
 
 
-def ours(state: Pool) -> Rival:
-    """Quote one state many times."""
-    return repeated(state.quoter(state.token0))
+def new_states(state: Pool) -> list[Pool]:
+    """Return STATES states of the pool that differ in liquidity, with the same ticks."""
+    if isinstance(state, V3Pool):
+        return [replace(state, liquidity=state.liquidity + i) for i in range(STATES)]
+    return [replace(state, reserve0=state.reserve0 + i) for i in range(STATES)]
 
 
-def ours_first(state: Pool) -> Rival:
-    """Quote a new state with new ticks each time: more states than the caches keep tables for."""
-    copies = (
-        [replace(state, ticks=(*state.ticks,)) for _ in range(600)]
-        if isinstance(state, V3Pool)
-        else [state]
-    )
-    unseen = cycle(copies)
-    return repeated(lambda amount: next(unseen).quote(state.token0, amount))
+def ours(states: Sequence[Pool]) -> list[Quote]:
+    """Return our function for many quotes of each state."""
+    return [state.quoter(state.token0) for state in states]
 
 
-def degenbot(state: Pool) -> Rival:
-    """Call the functions of degenbot directly. Its pool is filled in here, since its constructor reads
-    from a node.
+def ours_first(states: Sequence[Pool]) -> list[Quote]:
+    """Return our function for one quote of each state."""
+    return [partial(state.quote, state.token0) for state in states]
+
+
+def degenbot(states: Sequence[Pool]) -> list[Quote]:
+    """Return degenbot's own functions, without our code between. Its pools are filled in here, since
+    their constructor reads from a node. The states share their ticks.
     """
     from degenbot.uniswap.types import UniswapV3LiquidityAtTick, UniswapV3PoolState
     from degenbot.uniswap.v2_functions import constant_product_calc_exact_in
     from degenbot.uniswap.v3_liquidity_pool import UniswapV3Pool
 
-    if isinstance(state, V2Pool):
-        reserve_in, reserve_out, fee = (
-            state.reserve0,
-            state.reserve1,
-            Fraction(state.fee_pips, 10**6),
-        )
-
-        def sweep_v2(amounts: list[int]) -> None:
-            for amount in amounts:
-                constant_product_calc_exact_in(amount, reserve_in, reserve_out, fee)
-
-        return Rival(
-            lambda amount: constant_product_calc_exact_in(amount, reserve_in, reserve_out, fee),
-            sweep_v2,
-        )
+    first = states[0]
+    if not isinstance(first, V3Pool):
+        fee = Fraction(first.fee_pips, 10**6)
+        return [
+            partial(
+                constant_product_calc_exact_in,
+                reserves_in=state.reserve0,
+                reserves_out=state.reserve1,
+                fee=fee,
+            )
+            for state in states
+        ]
     data = {
         tick.index: UniswapV3LiquidityAtTick(tick.liquidity_net, abs(tick.liquidity_net))
-        for tick in state.ticks
+        for tick in first.ticks
     }
-    held = UniswapV3PoolState(
-        state.address, state.liquidity, state.sqrt_price_x96, state.tick, {}, data
-    )
     pool = object.__new__(UniswapV3Pool)
     pool.fee, pool.tick_spacing, pool.sparse_liquidity_map = (
-        state.fee_pips,
-        state.tick_spacing,
+        first.fee_pips,
+        first.tick_spacing,
         False,
     )
-    limit, swap = price_limit(True), pool._calculate_swap
-
-    def sweep_v3(amounts: list[int]) -> None:
-        for amount in amounts:
-            swap(True, amount, limit, held)
-
-    return Rival(lambda amount: -swap(True, amount, limit, held)[1], sweep_v3)
-
-
-def repeated(quote: Quote) -> Rival:
-    """Return a quote function together with its loop over many amounts."""
-
-    def sweep(amounts: list[int]) -> None:
-        for amount in amounts:
-            quote(amount)
-
-    return Rival(quote, sweep)
+    return [
+        partial(
+            pool._calculate_swap,
+            True,
+            sqrt_price_limit_x96=price_limit(True),
+            override_state=UniswapV3PoolState(
+                state.address, state.liquidity, state.sqrt_price_x96, state.tick, {}, data
+            ),
+        )
+        for state in states
+    ]
 
 
-def per_second(sweep: Callable[[list[int]], None], amounts: list[int], seconds: float) -> float:
-    """Return the quotes per second. The clock is read after each eighth of the amounts, so that slow
-    quotes overrun the time only a little.
+def paid(answer: Any) -> int:
+    """Return the output of a quote: degenbot answers a V3 swap with both amounts and the state."""
+    return -answer[1] if isinstance(answer, tuple) else answer
+
+
+def per_second(quotes: Sequence[tuple[Quote, int]], seconds: float) -> float:
+    """Return the quotes per second of processor time, which other programs affect little. The clock
+    is read after each eighth of the quotes, so that slow quotes overrun the time only a little.
     """
-    part = max(1, len(amounts) // 8)
-    parts = cycle([amounts[i : i + part] for i in range(0, len(amounts), part)])
-    done, start = 0, perf_counter()
-    while (spent := perf_counter() - start) < seconds:
+    part = max(1, len(quotes) // 8)
+    parts = cycle([quotes[i : i + part] for i in range(0, len(quotes), part)])
+    done, start = 0, process_time()
+    while (spent := process_time() - start) < seconds:
         some = next(parts)
-        sweep(some)
+        for quote, amount in some:
+            quote(amount)
         done += len(some)
     return done / spent
 
 
-def serve(rival_of: Callable[[Pool], Rival]) -> None:
+def serve(
+    warm: Callable[[Sequence[Pool]], list[Quote]], first: Callable[[Sequence[Pool]], list[Quote]]
+) -> None:
     """Answer line by line until the input is closed."""
     setup = json.loads(sys.stdin.readline())
-    rivals = {case: rival_of(from_json(given["pool"])) for case, given in setup["cases"].items()}
-    amounts = {
-        case: [int(given["amount"]) - i for i in range(setup["amounts"])]
-        for case, given in setup["cases"].items()
-    }
+    quotes: dict[tuple[str, bool], list[tuple[Quote, int]]] = {}
+    for case, given in setup["cases"].items():
+        state, amount = from_json(given["pool"]), int(given["amount"])
+        [quote] = warm([state])
+        quotes[case, False] = [(quote, amount - i) for i in range(setup["amounts"])]
+        quotes[case, True] = [
+            (quote, amount - i) for i, quote in enumerate(first(new_states(state)))
+        ]
     print("true", flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        rival, given = rivals[asked["case"]], amounts[asked["case"]]
+        question = json.loads(line)
+        some = quotes[question["case"], question["first"]]
         answer = (
-            [str(rival.quote(n)) for n in given]
-            if asked["do"] == "answers"
-            else per_second(rival.sweep, given, asked["seconds"])
+            [str(paid(quote(amount))) for quote, amount in some]
+            if question["do"] == "answers"
+            else per_second(some, question["seconds"])
         )
         print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
-    serve({"trimtab": ours, "first": ours_first, "degenbot": degenbot}[sys.argv[1]])
+    serve(*{"trimtab": (ours, ours_first), "degenbot": (degenbot, degenbot)}[sys.argv[1]])

@@ -29,9 +29,11 @@ def printed_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 def test_the_benchmark_prints_one_json_document_with_a_figure_per_case(monkeypatch, capsys):
     printed = json.loads(printed_here(monkeypatch, capsys, "--json"))
-    assert set(printed) == {"machine", "amounts", "ours", "ours_first_quote", "peers"}
-    assert set(printed["ours"]) == set(printed["ours_first_quote"]) == CASES
-    assert all(figure > 100 for figure in printed["ours"].values())
+    assert set(printed) == {"machine", "amounts", "ours", "peers"}
+    assert set(printed["ours"]) == {"warm", "first"}
+    for figures in printed["ours"].values():
+        assert set(figures) == CASES
+        assert all(figure > 100 for figure in figures.values())
     assert printed["peers"] == {}
 
 
@@ -47,21 +49,22 @@ def test_without_a_network_the_benchmark_says_which_peers_are_missing_and_why(tm
     for peer in printed["peers"].values():
         assert set(peer) == {"missing"}
         assert "fail" in peer["missing"] or "path" in peer["missing"]
-    assert set(printed["ours"]) == CASES
+    assert set(printed["ours"]["warm"]) == CASES
 
 
 @pytest.mark.parametrize(("case", "crossed"), [("v3_within_one_tick", 0), ("v3_over_5_ticks", 5), ("v3_over_50_ticks", 50)])
 def test_the_cases_cross_as_many_ticks_as_they_say(case, crossed):
     state, amount = bench_quotes.workload()[case]
-    for asked in (amount, amount - bench_quotes.AMOUNTS):
-        assert state.swap(bench_quotes.TOKEN0, asked).ticks_crossed == crossed
+    states = quote_peers.new_states(state)
+    for last, asked in ((state, amount), (state, amount - bench_quotes.AMOUNTS), (states[-1], amount - len(states))):
+        assert last.swap(bench_quotes.TOKEN0, asked).ticks_crossed == crossed
 
 
 class Generous(Worker):
     """Pays one base unit too much."""
 
-    def answers(self, case: str) -> list[int]:
-        return [answer + 1 for answer in super().answers(case)]
+    def answers(self, case: str, first: bool = False) -> list[int]:
+        return [answer + 1 for answer in super().answers(case, first)]
 
 
 def no_peer(folder: Path) -> Worker:
@@ -72,15 +75,18 @@ def test_a_peer_is_held_against_the_contract_and_measured_in_the_same_rounds():
     command, folder = [sys.executable, quote_peers.__file__, "trimtab"], quote_peers.ROOT
     gone = [sys.executable, "-c", ""]
     peers = [
-        Peer("ourselves", lambda _: our_worker("trimtab")),
-        Peer("generous", lambda _: Generous(command, folder)),
+        Peer("ourselves", lambda _: our_worker()),
+        Peer("generous", lambda _: Generous(command, folder), quotes_first=False),
         Peer("absent", no_peer),
         Peer("broken", lambda _: Worker(gone, folder)),
     ]
     document = bench_quotes.compare(peers, 3, 0.02)
-    assert set(document["peers"]["ourselves"]["answers_unlike_the_contract"].values()) == {0}
-    assert all(0.2 < ratio < 5 for ratio in document["peers"]["ourselves"]["ratio"].values())
-    assert set(document["peers"]["generous"]["answers_unlike_the_contract"].values()) == {bench_quotes.AMOUNTS}
+    assert set(document["peers"]["ourselves"]) == {"warm", "first"}
+    for figures in document["peers"]["ourselves"].values():
+        assert set(figures["answers_unlike_the_contract"].values()) == {0}
+        assert all(0.2 < ratio < 5 for ratio in figures["ratio"].values())
+    assert set(document["peers"]["generous"]) == {"warm"}
+    assert set(document["peers"]["generous"]["warm"]["answers_unlike_the_contract"].values()) == {bench_quotes.AMOUNTS}
     assert document["peers"]["absent"] == {"missing": "not here"}
     assert document["peers"]["broken"] == {"missing": quote_peers.ENDED}
     shown = bench_quotes.lines(document)
