@@ -301,7 +301,7 @@ def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]
     def moved(data: Any, target: Any) -> Any:
         if not isinstance(data, dict) or "layers" in data:
             return read(data, target)
-        data, states = dict(data), []
+        data, states = _purchase_apart(data), []
         for tag, names in MOVED.items():
             state = {to: data.pop(name) for name, to in names.items() if name in data}
             if any(value is not None for value in state.values()):
@@ -309,6 +309,22 @@ def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]
         return read(data | {"layers": states}, target)
 
     return moved
+
+
+def _purchase_apart(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the history of a step recorded when purchases in parts were gradual executions."""
+    progress = data.get("campaign")
+    if not isinstance(progress, dict) or not isinstance(progress.get("campaign"), dict):
+        return dict(data)
+    terms, progress = dict(progress["campaign"]), dict(progress)
+    kind, came, sold = terms.pop("purchase", None), terms.pop("came", []), progress.pop("sold", [])
+    if kind is None:
+        return {**data, "campaign": {**progress, "campaign": terms}}
+    purchase = {name: terms[name] for name in ("wish", "arrival", "began_s", "expires_s")}
+    parts = {"kind": kind, "parts": terms["rounds"], "interval_s": terms["pace"]["interval_s"]}
+    kept = {name: progress[name] for name in ("id", "done", "moved", "spent", "next_s")}
+    active = {**kept, "terms": {**purchase, **parts, "came": came}, "sold": sold}
+    return {**data, "campaign": None, "purchase": active}
 
 
 def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[Any, ...]]:

@@ -13,6 +13,7 @@ from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution import approvals, evaluation
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.evaluation import evaluate_input, reduces_risk
+from agent.execution.execution_parts import begin_part, end_purchase
 from agent.execution.resting_orders import end_resting_orders
 from agent.execution.settlement import review_time_s, settle_mined
 from agent.execution.shortfall import end_interrupted_steps, with_shortfall
@@ -187,6 +188,7 @@ def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
 
 def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOutcome | None:
     """Confirm, approve and send the plan. Return None if a new evaluation is needed."""
+    end_purchase(run.store, outcome)
     for layer in RECORDS:
         layer.after_decision(run.store, outcome)
     if run.confirmed is not None and run.swapped is None:
@@ -208,6 +210,7 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
         return None
     _require_as_confirmed(confirmed, outcome, plan)
     if not plan.actions and plan.futures is None:
+        begin_part(run.store, outcome)
         for layer in RECORDS:
             layer.before_swap(run.readers, run.store, outcome)
     last = run.approval_rounds + 1 == MAX_APPROVAL_ROUNDS

@@ -11,9 +11,7 @@ from agent.app import config_versions, withdrawal_run
 from agent.errors import Refused, Retryable, TrimtabError
 from agent.execution.approvals import cancel_and_revoke
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
-from agent.layers.gradual.state import ExecutionProgress, GradualState
-from agent.layers.gradual.store import GradualExecutionStore
-from agent.model import AgentCycle, ExecutionStyle, StepInput
+from agent.model import AgentCycle, Execution, ExecutionStyle, StepInput
 from agent.policy.orders.conditional import expiry_reason
 from agent.ports import Clock
 from agent.store.files.locks import LockHeld
@@ -31,9 +29,7 @@ CONTINUE_KINDS = (OutcomeKind.DONE, OutcomeKind.HOLD)
 def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOutcome:
     """Run one cycle: fill open limit orders whose price is reached, otherwise follow the policy."""
     orders = tuple(
-        order
-        for order in context.store.layer(GradualExecutionStore).limit_orders()
-        if order.state == "open"
+        order for order in context.store.executions.limit_orders() if order.state == "open"
     )
     outcome = engine.run_step(context.readers, AgentCycle(orders), context.store, actors)
     if orders and actors is not None:
@@ -44,13 +40,11 @@ def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOu
 def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
     """Close limit orders that are filled or have expired in chain time; they stay closed (T14)."""
     chain_s = step_input.snapshot.head.timestamp_s
-    for order in context.store.layer(GradualExecutionStore).limit_orders():
+    for order in context.store.executions.limit_orders():
         if order.state == "filled":
-            context.store.layer(GradualExecutionStore).end(
-                order.id, order.state, order.why, chain_s
-            )
+            context.store.executions.end(order.id, order.state, order.why, chain_s)
         elif order.state == "open" and (why := expiry_reason(step_input, order)):
-            context.store.layer(GradualExecutionStore).end(order.id, "expired", why, chain_s)
+            context.store.executions.end(order.id, "expired", why, chain_s)
 
 
 def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
@@ -72,7 +66,7 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
             break
         wallet.progress(
             f"slice {execution.done + 1} of about"
-            f" {max(execution.campaign.rounds, execution.done + 1)} is due in"
+            f" {max(execution.terms.parts, execution.done + 1)} is due in"
             f" {format_duration(max(0, execution.next_s - now_s))}"
         )
         interruptible_sleep(max(1, execution.next_s - now_s), context.clock, lambda: False)
@@ -113,11 +107,11 @@ def confirm_once(confirm: Confirm) -> Confirm:
     return answer
 
 
-def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> ExecutionProgress | None:
-    """Return the store's open gradual execution in slices; None without one."""
+def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> Execution | None:
+    """Return the store's open execution in parts; None without one, or if it waits for a price."""
     now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
-    execution = context.store.budgets.history(now_s).layer(GradualState).progress
-    if execution is None or execution.campaign.pace.style is ExecutionStyle.LIMIT:
+    execution = context.store.budgets.history(now_s).execution
+    if execution is None or execution.terms.style == ExecutionStyle.LIMIT.value:
         return None
     return execution
 

@@ -31,7 +31,7 @@ from agent.model import (
 from agent.planning import requests
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
-from agent.policy.cash_flows.transfers import LASTS_S
+from agent.policy.cash_flows.purchases import LASTS_S
 from agent.store import Store
 from agent.units import NATIVE, ceil_int, format_time
 from agent.wiring import AgentContext

@@ -25,7 +25,7 @@ from agent.model import (
 from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.policy import quarantine
-from agent.policy.cash_flows import transfers
+from agent.policy.cash_flows import purchases
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
@@ -144,8 +144,8 @@ def _acts_on_prices(step: StepInput) -> bool:
     beside one that waits, and in place of one that ends.
     """
     steps = [step]
-    if transfers.active_purchase(step) is not None:
-        steps.append(transfers.with_purchase(step, None))
+    if step.history.purchase is not None:
+        steps.append(purchases.with_purchase(step, None))
     return any(
         rules.needs_past_blocks(one, lambda other: decide(other).price_driven) for one in steps
     )

@@ -36,7 +36,7 @@ from agent.model import (
 )
 from agent.planning.gas import approval_gas_units, plan_sizes, worst_gas_wei
 from agent.policy import native_coin
-from agent.policy.cash_flows import transfers
+from agent.policy.cash_flows import purchases, transfers
 from agent.policy.futures.exposure import margin_value
 from agent.policy.futures.targets import FuturesTrigger
 from agent.policy.liquidity import valuation
@@ -325,7 +325,7 @@ class GuardCase:
         decision = self.plan.decision
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
-        return min(decision.apart, transfers.turnover_allowance(self.step))
+        return min(decision.apart, purchases.turnover_allowance(self.step))
 
     def _raised(self) -> Fraction:
         """Return the largest exempt turnover of an exit for open withdrawals, recomputed. Raises

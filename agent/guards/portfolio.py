@@ -13,7 +13,7 @@ from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.futures import futures_cost
 from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limited
 from agent.model import Provide, Rebalance, StepInput, TopUp
-from agent.policy.cash_flows import transfers
+from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.futures.exposure import margin_fault, weighed_margin
 from agent.policy.liquidity import valuation
@@ -88,7 +88,7 @@ def _with_exempt(case: GuardCase, measured: GuardMeasurement, limit_bps: int) ->
     name = "purchase"
     if case.plan.exits:
         name = "withdrawal"
-    elif transfers.is_first_purchase(case.step):
+    elif purchases.is_first_purchase(case.step):
         name = "first rebalance"
     moved = format_money(case.exempt_turnover(), case.numeraire)
     return replace(

@@ -47,6 +47,8 @@ from agent.model.futures import RestingOrder as RestingOrder
 from agent.model.futures import RestingStop as RestingStop
 from agent.model.futures import StopOrder as StopOrder
 from agent.model.futures import VenuePayment as VenuePayment
+from agent.model.layers import Execution as Execution
+from agent.model.layers import ExecutionTerms as ExecutionTerms
 from agent.model.layers import LayerPart as LayerPart
 from agent.model.layers import LayerResult as LayerResult
 from agent.model.layers import LayerState as LayerState
@@ -127,7 +129,6 @@ from agent.model.plan import LegFunding as LegFunding
 from agent.model.plan import LimitOrder as LimitOrder
 from agent.model.plan import Plan as Plan
 from agent.model.plan import PlanCost as PlanCost
-from agent.model.plan import PurchaseKind as PurchaseKind
 from agent.model.plan import Rebalance as Rebalance
 from agent.model.plan import SecondQuote as SecondQuote
 from agent.model.plan import SkippedItem as SkippedItem
@@ -156,6 +157,12 @@ from agent.model.portfolio import SlicingCost as SlicingCost
 from agent.model.portfolio import SubmissionRefusal as SubmissionRefusal
 from agent.model.portfolio import TradeSide as TradeSide
 from agent.model.portfolio import WeightReallocation as WeightReallocation
+from agent.model.purchases import NO_PURCHASE as NO_PURCHASE
+from agent.model.purchases import Purchase as Purchase
+from agent.model.purchases import PurchaseKind as PurchaseKind
+from agent.model.purchases import PurchasePart as PurchasePart
+from agent.model.purchases import PurchaseProgress as PurchaseProgress
+from agent.model.purchases import PurchaseResult as PurchaseResult
 from agent.model.rollups import DataFee as DataFee
 from agent.model.rollups import DataFeeQuote as DataFeeQuote
 from agent.model.rollups import data_fee_of as data_fee_of

@@ -3,7 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from fractions import Fraction
+from typing import Protocol, TypeVar
+
+
+class ExecutionTerms(Protocol):
+    """Terms of an execution that takes several steps; values in numeraire base units."""
+
+    @property
+    def style(self) -> str:
+        """Style: "rounds", "twap" or "limit"."""
+
+    @property
+    def parts(self) -> int:
+        """Expected number of parts."""
+
+    @property
+    def began_s(self) -> int:
+        """Chain time of its start."""
+
+    @property
+    def expires_s(self) -> int:
+        """Chain time of its end."""
+
+    @property
+    def wish(self) -> Fraction:
+        """Value to move."""
+
+    @property
+    def budget(self) -> Fraction | None:
+        """Largest loss against the prices at its start; None without one."""
+
+
+class Execution(Protocol):
+    """Progress of an execution that takes several steps."""
+
+    @property
+    def id(self) -> str:
+        """Id, by which the owner can end it."""
+
+    @property
+    def terms(self) -> ExecutionTerms:
+        """Terms, fixed at its start."""
+
+    @property
+    def done(self) -> int:
+        """Number of parts done."""
+
+    @property
+    def next_s(self) -> int:
+        """Chain time at which the next part is due."""
+
+    @property
+    def moved(self) -> Fraction:
+        """Value moved, at the prices at its start."""
+
+    @property
+    def spent(self) -> Fraction:
+        """Value lost, at the prices at its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +80,24 @@ class LayerState(LayerPart):
         return False
 
     @property
-    def is_trading(self) -> bool:
-        """True while the layer has a trade under way, which no other layer may begin beside."""
-        return False
+    def execution(self) -> Execution | None:
+        """Execution under way over several steps, which no other may begin beside."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class LayerResult(LayerPart):
     """Base of a layer's part of a decision."""
 
-    def held(self) -> LayerResult:
-        """Return what is left of it if the step trades nothing."""
+    @property
+    def ends_execution(self) -> bool:
+        """True if the decision ends the layer's execution under way."""
+        return False
+
+    def held(self, worthless: str = "") -> LayerResult:
+        """Return what is left of it if the step trades nothing; with `worthless`, because what is
+        due is not worth its cost.
+        """
         return self
 
 

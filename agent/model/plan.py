@@ -364,13 +364,6 @@ class Evidence:
     screens: tuple[ScreenedToken, ...] | None = None
 
 
-class PurchaseKind(Enum):
-    """Purchase not caused by drift: the first purchase of a portfolio, or an invested deposit."""
-
-    FIRST = "first purchase"
-    TOP_UP = "top-up"
-
-
 @dataclass(frozen=True, slots=True)
 class LimitOrder:
     """A manual limit order: sell `amount_in_raw` base units of `token_in` for `token_out` at

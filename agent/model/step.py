@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.model.futures import AccountAction, FuturesPolicy, Hedge
-from agent.model.layers import LayerState, T, part_of, with_part
+from agent.model.layers import Execution, LayerState, T, part_of, with_part
 from agent.model.ledger import CashState, ExternalTransfer, TaxState
 from agent.model.limits import Limits
 from agent.model.market import PricePoint, ScreenedToken, Snapshot
@@ -25,6 +25,7 @@ from agent.model.portfolio import (
     ReferenceConfig,
     SubmissionRefusal,
 )
+from agent.model.purchases import PurchaseProgress
 from agent.model.strategies import CapitalSplit, StrategyBooks
 from agent.model.transactions import PendingPayment
 from agent.model.weights import Allocation, SignalAnswer
@@ -85,6 +86,8 @@ class History:
     """Disagreement of ledger and chain; empty: none."""
     tax: TaxState | None = None
     """Inputs of a plan's taxable gain; None: unknown."""
+    purchase: PurchaseProgress | None = None
+    """Active purchase in parts."""
     layers: tuple[LayerState, ...] = ()
     """States of the layers; a layer without one is off."""
     orders: tuple[ConditionalOrder, ...] = ()
@@ -141,6 +144,13 @@ class History:
     """Hedges that replace sales, as of the newest futures order, including recently closed ones."""
     cash: CashState | None = None
     """Account of portfolio.use_cash; None: the agent uses all of the numeraire."""
+
+    @property
+    def execution(self) -> Execution | None:
+        """Execution under way over several steps: a purchase, or that of a layer."""
+        if self.purchase is not None:
+            return self.purchase
+        return next((one.execution for one in self.layers if one.execution is not None), None)
 
     def layer(self, kind: type[T]) -> T:
         """Return the state of a layer."""

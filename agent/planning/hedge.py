@@ -82,7 +82,7 @@ def hedge_instead(
         or decision.apart
         or decided.zone
         or step.split
-        or any(one.is_trading for one in step.history.layers)
+        or step.history.execution is not None
     ):
         return decided, sale
     comparisons: list[HedgeComparison] = []

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.gradual.policy import MILLION
-from agent.layers.gradual.state import SliceDraw
 from agent.model import Goal, Leg, LegFunding, Plan, Rebalance, StepInput
 from agent.planning import planner
 from agent.planning.gas import NATIVE_VENUE, balance_deltas, worst_gas_wei
@@ -202,8 +200,6 @@ def _total(step: StepInput) -> Value:
 # so that no part is one-sided.
 
 
-EVEN = SliceDraw(MILLION // 2, MILLION // 2)
-"""Draw without jitter, for an execution that has no stored draw."""
 WHOLE = Fraction(97, 100)
 """Fraction of an asset's shortfall that counts as filled, because fees and impact take the rest."""
 USEFUL = Fraction(1, 4)

@@ -8,9 +8,6 @@ from dataclasses import dataclass, replace
 from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
 from agent.layers import planning as layers
-from agent.layers.gradual import policy as gradual_execution
-from agent.layers.gradual.purchases import plan_purchase
-from agent.layers.gradual.state import ExecutionProgress, GradualResult
 from agent.model import (
     PORTFOLIO,
     AdjustFutures,
@@ -23,6 +20,7 @@ from agent.model import (
     LimitOrder,
     Plan,
     PurchaseKind,
+    PurchaseProgress,
     Rebalance,
     StepInput,
     TopUp,
@@ -33,10 +31,11 @@ from agent.planning.hedge import hedge_instead
 from agent.planning.limit_swaps import limit_swap
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
+from agent.planning.purchases import plan_purchase
 from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.planning.why_not import ALLOWED
 from agent.policy import minimum, quarantine
-from agent.policy.cash_flows import balance_changes, cash_limit, transfers
+from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
 from agent.policy.decide import decide, liquidity_or_hold
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
@@ -114,7 +113,7 @@ def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
 
     With several strategies each part already follows their combined goal.
     """
-    active = transfers.active_purchase(step)
+    active = step.history.purchase
     if active is None or step.split is not None:
         return _carried_out(step, decided)
     try:
@@ -123,19 +122,22 @@ def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
         if (found := _trigger_beside(step, active)) is None:
             raise
         return found
-    ended = waiting.decided.layer(GradualResult).ended
-    if waiting.plan or ended or not isinstance(waiting.decided.decision, Hold):
+    if (
+        waiting.plan
+        or waiting.decided.purchase.ended
+        or not isinstance(waiting.decided.decision, Hold)
+    ):
         return waiting
     return _trigger_beside(step, active) or waiting
 
 
-def _trigger_beside(step: StepInput, active: ExecutionProgress) -> Proposal | None:
+def _trigger_beside(step: StepInput, active: PurchaseProgress) -> Proposal | None:
     """Return the trade of a trigger that fires although the rest of the purchase will be bought;
     None without one.
     """
-    rest = transfers.with_purchase(step, None)
+    rest = purchases.with_purchase(step, None)
     try:
-        bought = replace(gradual_execution.after_purchase(step), history=rest.history)
+        bought = replace(purchases.after_purchase(step), history=rest.history)
         if not isinstance(decide(bought).decision, Rebalance):
             return None
         found = _carried_out(rest, decide(rest))
@@ -146,18 +148,18 @@ def _trigger_beside(step: StepInput, active: ExecutionProgress) -> Proposal | No
     return _purchase_ended(found, active, "a trigger acts, and its rest is drift now")
 
 
-def _purchase_ended(found: Proposal, active: ExecutionProgress, why: str) -> Proposal:
+def _purchase_ended(found: Proposal, active: PurchaseProgress, why: str) -> Proposal:
     """Return the proposal made without the purchase, with the end of the purchase."""
     step = found.step
     if step is not None:
-        step = transfers.with_purchase(step, active)
-    part = replace(found.decided.layer(GradualResult), ended=why)
-    return replace(found, decided=found.decided.with_layer(part), step=step)
+        step = purchases.with_purchase(step, active)
+    ended = replace(found.decided.purchase, ended=why)
+    return replace(found, decided=replace(found.decided, purchase=ended), step=step)
 
 
 def _rest_not_worth_it(
     step: StepInput,
-    active: ExecutionProgress,
+    active: PurchaseProgress,
     decided: DecisionResult,
     nothing: planner.NothingPlanned,
 ) -> Proposal:
@@ -165,8 +167,8 @@ def _rest_not_worth_it(
     the purchase ends.
     """
     why = f"the rest is {_worthless(step, decided, nothing)}"
-    over = Hold(gradual_execution.over_text(active.campaign, why))
-    rest = transfers.with_purchase(step, None)
+    over = Hold(purchases.end_text(active.terms, why))
+    rest = purchases.with_purchase(step, None)
     try:
         found = _carried_out(rest, decide(rest))
     except Refused as refusal:
@@ -304,7 +306,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
         decided.zone is not None
         or bool(decided.exit_token)
         or _without_unpriced(step_input, decided) is not step_input
-        or transfers.active_purchase(step_input) is not None
+        or step_input.history.purchase is not None
         or bool(step_input.aside and decide(cash_limit.restore_excluded(step_input)).exit_token)
     )
     if not tried and not isinstance(decided.decision, Rebalance):
@@ -348,8 +350,8 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
         if zone is None:
             if not nothing.kept_by:
                 raise
-            active = transfers.active_purchase(step_input)
-            if active is not None and decided.layer(GradualResult).due is not None:
+            active = step_input.history.purchase
+            if active is not None and decided.purchase.due is not None:
                 return _rest_not_worth_it(step_input, active, decided, nothing)
             return _not_worth_it(step_input, decided, decision, nothing)
         return _liquidity_instead(
@@ -396,12 +398,8 @@ def _not_worth_it(
         decided.next_s,
         nothing.kept_by,
     )
-    part = decided.layer(GradualResult)
-    if part.due is not None and part.begins is None:
-        decided = decided.with_layer(
-            replace(part, ended=f"its next slice is {_worthless(step, decided, nothing)}")
-        )
-    return Proposal(replace(decided.held(held), is_netting_only=False), None)
+    decided = decided.held(held, _worthless(step, decided, nothing))
+    return Proposal(replace(decided, is_netting_only=False), None)
 
 
 def _worthless(step: StepInput, decided: DecisionResult, nothing: planner.NothingPlanned) -> str:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.gradual.purchases import plan_purchase
 from agent.margin import account as margin
 from agent.margin.state import multiple_text
 from agent.model import (
@@ -68,8 +67,9 @@ from agent.planning.proposals import (
     single_order,
     waiting_orders,
 )
+from agent.planning.purchases import plan_purchase
 from agent.policy import native_coin, quarantine
-from agent.policy.cash_flows import cash_limit, transfers
+from agent.policy.cash_flows import cash_limit, purchases, transfers
 from agent.policy.decide import decide, halt_for
 from agent.policy.decision import DecisionResult, spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
@@ -342,7 +342,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
             except planner.NothingPlanned as nothing:
                 return _uninvested(step, nothing.message)
             return _by_owner(step, plan.decision, plan)
-        under = transfers.active_purchase(step)
+        under = step.history.purchase
         if under is None or under.id == before:
             step = replace(
                 step, history=replace(step.history, invested=tuple(sorted(usable.items())))
@@ -350,9 +350,9 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
         decided = _by_owner(step, Hold(""), None).decided
         wanted = Rebalance(
             message,
-            transfers.purchase_goal(step, decided.drifts),
+            purchases.purchase_goal(step, decided.drifts),
             by_owner=True,
-            apart=transfers.turnover_allowance(step),
+            apart=purchases.turnover_allowance(step),
         )
         decided = replace(decided, decision=wanted)
         try:

@@ -23,7 +23,7 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import failures, minimum, native_coin, quarantine, targets
-from agent.policy.cash_flows import balance_changes, cash_limit, transfers
+from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
 from agent.policy.decision import (
     FAULTS_OF_SOME_ASSETS,
     Decider,
@@ -255,6 +255,20 @@ def _wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     return context.result(Hold(halt.reason, next_s, "limits.first_purchase"))
 
 
+def _continue_purchase(context: DecisionContext) -> DecisionResult | None:
+    """Trade the due part of the active purchase, or wait for it."""
+    step = context.step
+    if (part := purchases.decide_part(step, context.drifts)) is None:
+        return None
+    decision, purchase = part
+    result = replace(context.result(decision), purchase=purchase)
+    if step.split is not None:
+        result = replace(result, netting=netting.net_strategies(step, context.prices))
+    if purchase.due is not None and (first := native_coin.top_up(step, decision)):
+        return result.held(first)
+    return result
+
+
 def _rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
     """Rebalance each strategy by its own trigger and cooldown, all towards one goal; the remainder
     after internal netting must be worth a trade.
@@ -353,6 +367,7 @@ DECIDERS: tuple[Decider, ...] = (
     _stop_below_minimum,
     _withdraw_liquidity_over_limit,
     _wait_for_money_flows,
+    _continue_purchase,
     *layers.BEFORE_TRIGGERS,
     _rebalance_strategies,
     _rebalance_on_trigger,
@@ -517,19 +532,19 @@ def _act(
         return Hold(f"{trigger.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"), False
     if expensive := minimum.gas_too_high_reason(step, drifts, references):
         return Hold(f"{trigger.reason}; {expensive}", kept_by="gas"), False
-    first = transfers.is_first_purchase(step)
+    first = purchases.is_first_purchase(step)
     if combined_goal is not None:
         goal = combined_goal
     elif first and not isinstance(step.policy.trigger, NoTradeZone):
-        goal = transfers.purchase_goal(step, drifts)
+        goal = purchases.purchase_goal(step, drifts)
     else:
         goal = _rebalance_goal_now(step, drifts)
     largest = _largest(drifts, goal)
     if not _worth_it(step, largest):
         return _not_worth_a_trade(step, largest, trigger), trigger.due
     if first:
-        name = transfers.first_rebalance_name(step, drifts, goal)
-        allowance = transfers.turnover_allowance(step)
+        name = purchases.first_rebalance_name(step, drifts, goal)
+        allowance = purchases.turnover_allowance(step)
         return Rebalance(f"{name}; {trigger.reason}", goal, apart=allowance), trigger.due
     return Rebalance(trigger.reason, goal), trigger.due
 

@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from agent.model import AssetDrift, BlockedExit, Decision, Halt, HaltCode, Rebalance, StepInput
+from agent.model import (
+    NO_PURCHASE,
+    AssetDrift,
+    BlockedExit,
+    Decision,
+    Halt,
+    HaltCode,
+    PurchaseResult,
+    Rebalance,
+    StepInput,
+)
 from agent.model.layers import LayerResult, T, part_of, with_part
 from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
@@ -51,7 +61,7 @@ class DecisionResult:
     - `netting`: the result of several strategies on one wallet; `is_netting_only` if they trade
       only with each other and not on the market.
     - `exit_token`: the asset that an exit sells, empty without an exit; `stuck`: blocked exits.
-    - `layers`: the parts of the layers.
+    - `purchase`: the part of a purchase in parts; `layers`: the parts of the layers.
     """
 
     decision: Decision
@@ -66,6 +76,7 @@ class DecisionResult:
     is_netting_only: bool = False
     exit_token: str = ""
     stuck: tuple[BlockedExit, ...] = ()
+    purchase: PurchaseResult = NO_PURCHASE
     layers: tuple[LayerResult, ...] = ()
 
     def layer(self, kind: type[T]) -> T:
@@ -76,10 +87,18 @@ class DecisionResult:
         """Return the result with this part of a layer."""
         return replace(self, layers=with_part(self.layers, part))
 
-    def held(self, decision: Decision) -> DecisionResult:
-        """Return the result of this decision instead, for which the layers trade nothing."""
-        layers = tuple(part for one in self.layers if (part := one.held()) != type(one)())
-        return replace(self, decision=decision, layers=layers)
+    @property
+    def ends_execution(self) -> bool:
+        """True if this decision ends the execution under way."""
+        return bool(self.purchase.ended) or any(part.ends_execution for part in self.layers)
+
+    def held(self, decision: Decision, worthless: str = "") -> DecisionResult:
+        """Return the result of this decision instead, for which purchases and layers trade nothing;
+        with `worthless`, because what is due is not worth its cost.
+        """
+        parts = [part.held(worthless) for part in self.layers]
+        layers = tuple(part for part in parts if part != type(part)())
+        return replace(self, decision=decision, purchase=self.purchase.held(), layers=layers)
 
     @property
     def price_driven(self) -> Decision:

@@ -51,6 +51,7 @@ from agent.store.database import (
     max_value,
     movements,
 )
+from agent.store.executions import read_purchase
 from agent.store.requests import (
     RESUMED_AFTER,
     STOP,
@@ -346,9 +347,14 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         ),
         wasted_wei=sum(map(int, column_values(db, _wasted()))),
     )
-    history = replace(history, layers=read_states(db, wallet, coin, chain_now_s))
+    history = replace(
+        history,
+        purchase=read_purchase(db, wallet, coin),
+        layers=read_states(db, wallet, coin, chain_now_s),
+    )
     depends_on_time = (
         history.started_s is None,
+        history.purchase is not None,
         any(state.changes_with_time for state in history.layers),
         history.flows,
         history.accepted,

@@ -40,6 +40,7 @@ from agent.store.database import (
     insert_rows,
     upsert_rows,
 )
+from agent.store.executions import ExecutionStore
 from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
 from agent.store.journal import IntentStore, StepStore
 from agent.store.orders import OrderStore
@@ -78,6 +79,7 @@ class Store:
         self.ledger = LedgerStore(db)
         self.valuations = ValuationStore(db)
         self.orders = OrderStore(db)
+        self.executions = ExecutionStore(db)
         self.strategies = StrategyStore(db)
         self.allocations = AllocationStore(db)
         self.prices = PriceStore(db)

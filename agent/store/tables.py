@@ -248,10 +248,10 @@ class OrderRow(Base):
     order_json: Mapped[str] = mapped_column(Text)
 
 
-class GradualExecutionRow(Base):
-    """A gradual execution or a limit order: its start as JSON, and its end."""
+class ExecutionRow(Base):
+    """An execution that takes several steps: its terms as JSON, and its end."""
 
-    __tablename__ = "campaigns"
+    __tablename__ = "executions"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(40), unique=True)
     kind: Mapped[str] = mapped_column(String(20))
@@ -262,14 +262,14 @@ class GradualExecutionRow(Base):
     why: Mapped[str] = mapped_column(Text)
 
 
-class ExecutionSliceRow(Base):
-    """An attempt at a slice, written before it is sent, with the draw for the next slice; see
-    store/orders.py.
+class ExecutionAttemptRow(Base):
+    """An attempt at a part of an execution, written before it is sent, with the random draw for the
+    next part; see store/executions.py.
     """
 
-    __tablename__ = "rounds"
+    __tablename__ = "execution_attempts"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
-    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), index=True)
+    execution_id: Mapped[str] = mapped_column(ForeignKey("executions.id"), index=True)
     number: Mapped[int] = mapped_column(Integer)
     step_id: Mapped[str] = mapped_column(String(40))
     at_s: Mapped[int] = mapped_column(BigInteger)

@@ -12,7 +12,6 @@ from agent.app.money import transfers
 from agent.app.money.transfers import InvestmentReport
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
-from agent.layers.gradual.state import GradualState
 from agent.localchain import LocalChain
 from agent.model import Hold, PurchaseKind
 from agent.planning.partial_plans import DAILY_LOSS
@@ -67,11 +66,11 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
         assert found["WBTC"] > 100 and found["WETH"] > 100 and abs(found["WETH"] * 3 - found["WBTC"] * 5) < 400, found
         assert mentions(first.reason, "first purchase", "part 1")
     with again(chain, loaded) as agent:  # another process: what is left is in the store
-        under = agent.step_input().layer(GradualState).progress
-        assert under is not None and under.done == 1 and under.campaign.purchase is PurchaseKind.FIRST
+        under = agent.step_input().history.purchase
+        assert under is not None and under.done == 1 and under.terms.kind is PurchaseKind.FIRST
         waits = agent.plan()
         assert waits.kind is OutcomeKind.HOLD and "part 2 of" in waits.reason and "next at" in waits.reason
-        for _ in range(under.campaign.rounds + 2):
+        for _ in range(under.terms.parts + 2):
             chain.move_market(dict(chain.books.prices_usd))
             chain.warp(601)
             outcome = look(agent)
@@ -127,7 +126,7 @@ def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_cha
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE and done.told, done.outcome
         assert done.outcome.plan is not None and done.outcome.plan.turnover > 15_000 * USD, said(done.outcome.plan.skipped)
         assert agent.step_input().history.turnover_24h < 300 * USD
-        assert done.rest is None and agent.step_input().layer(GradualState).progress is None, "done is said of the whole alone"
+        assert done.rest is None and agent.step_input().history.purchase is None, "done is said of the whole alone"
 
 
 def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -139,13 +138,13 @@ def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_cha
         transfers.invest(agent, send=True, confirm=sure)
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 2_000_000 * USD)
         part = transfers.invest(agent, send=True, confirm=sure)
-        assert part.told and part.rest is not None and part.rest.done == 1 and part.rest.campaign.rounds > 1, part.outcome
-        assert part.rest.campaign.purchase is PurchaseKind.TOP_UP
+        assert part.told and part.rest is not None and part.rest.done == 1 and part.rest.terms.parts > 1, part.outcome
+        assert part.rest.terms.kind is PurchaseKind.TOP_UP
     with again(chain, loaded) as agent:
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 1_000 * USD)
         more = transfers.invest(agent, send=True, confirm=sure)
-        assert more.rest is not None and dict(more.rest.campaign.came)[chain.tokens["USDC"].address] > 1_000 * USD
-        for _ in range(more.rest.campaign.rounds + 3):
+        assert more.rest is not None and dict(more.rest.terms.came)[chain.tokens["USDC"].address] > 1_000 * USD
+        for _ in range(more.rest.terms.parts + 3):
             chain.move_market(dict(chain.books.prices_usd))
             chain.warp(601)
             if (outcome := look(agent)).kind is not OutcomeKind.DONE:
@@ -168,7 +167,7 @@ def test_two_deposits_a_crash_and_a_stop_loss_beside_an_open_top_up(anvil_chain:
         chain.warp(601)
         ended = agent.rebalance(send=True, confirm=yes)
         assert ended.kind is OutcomeKind.HOLD and "the rest is not worth its cost" in ended.reason, ended.reason
-        assert agent.step_input().layer(GradualState).progress is None
+        assert agent.step_input().history.purchase is None
     with again(chain, trusted(chain, tmp_path, changes, TARGETS)) as agent:
         chain.move_market({"WBTC": chain.books.prices_usd["WBTC"] * Fraction(7, 10)})
         chain.warp(60)

@@ -17,7 +17,6 @@ from agent.app.settings import editing
 from agent.config.edits import ConfigChanges, apply_changes
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
-from agent.layers.gradual.store import GradualExecutionStore
 from agent.localchain import LocalChain
 from agent.model import ExternalTransferKind
 from tests.cases.test_gifts_before_exits import DAY_S, HOME, TWO, give, looked
@@ -74,7 +73,7 @@ def test_an_order_at_its_price_is_filled_beside_a_gift_above_the_cap(anvil_chain
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert mentions(outcome.reason, "1100 USDC", "excluded")
         assert weth - chain.balance("WETH") == 5 * 10**16
-        (kept,) = agent.context.store.layer(GradualExecutionStore).limit_orders()
+        (kept,) = agent.context.store.executions.limit_orders()
         assert kept.id == order.id and kept.state == "filled"
 
 

@@ -42,7 +42,7 @@ def looks(agent: Agent, count: int) -> list[StepOutcome]:
 
 
 def order_of(agent: Agent) -> LimitOrder:
-    (order,) = agent.context.store.layer(GradualExecutionStore).limit_orders()
+    (order,) = agent.context.store.executions.limit_orders()
     return order
 
 
@@ -89,7 +89,7 @@ def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expir
         before = purse(chain)
         shown, looked = place(agent, "2990", send=False)
         assert (shown.id, looked.kind) == ("", OutcomeKind.PLANNED)
-        assert agent.context.store.layer(GradualExecutionStore).limit_orders() == ()
+        assert agent.context.store.executions.limit_orders() == ()
         order, outcome = place(agent, "2990")
         assert (order.state, outcome.kind) == ("filled", OutcomeKind.DONE)
         assert purse(chain).raw["USDC"] - before.raw["USDC"] >= Fraction(14_950, 100) * 10**6
@@ -158,7 +158,7 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
         (campaign,) = agent.context.store.layer(GradualExecutionStore).newest()
         assert campaign.state == "open"
         with raises_code(OperatorNeeded, "execution_open"):
-            agent.context.store.layer(GradualExecutionStore).begin(campaign.underway.campaign)
+            agent.context.store.layer(GradualExecutionStore).begin(campaign.progress.campaign)
         assert "its price" in agent.rebalance(send=True, confirm=yes).reason
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(103, 100)}, twap_follows=False)
         before = purse(chain)
@@ -183,7 +183,7 @@ def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_
         return outcome.decided.order != ""
 
     with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS)) as agent:
-        order = agent.context.store.layer(GradualExecutionStore).add_limit_order(
+        order = agent.context.store.executions.add_limit_order(
             LimitOrder(
                 "",
                 chain.tokens["WETH"].address,

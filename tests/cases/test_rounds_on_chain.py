@@ -59,14 +59,14 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     (campaign,) = campaigns
     sizes = [sold(one, chain) for one in swaps(outcome)]
     assert mentions(campaign.why, f"done in {len(sizes)}")
-    assert campaign.underway.done == len(sizes) > 2
+    assert campaign.progress.done == len(sizes) > 2
     assert len(set(sizes)) == len(sizes), "no two rounds alike"
-    fair = sum(sizes) / campaign.underway.campaign.rounds
+    fair = sum(sizes) / campaign.progress.campaign.rounds
     assert all(0.68 * fair <= size <= 1.32 * fair for size in sizes[:-1])
     assert losses["rounds"] < losses["market"] * Fraction(6, 10)
-    assert campaign.underway.campaign.budget is not None
-    assert campaign.underway.spent <= campaign.underway.campaign.budget
-    assert abs(float(campaign.underway.spent) / 10**6 - float(losses["rounds"])) < 1, "what the store counts is what the wallet lost"
+    assert campaign.progress.campaign.budget is not None
+    assert campaign.progress.spent <= campaign.progress.campaign.budget
+    assert abs(float(campaign.progress.spent) / 10**6 - float(losses["rounds"])) < 1, "what the store counts is what the wallet lost"
     assert any("due in" in line for line in told)
     assert set(allowances(chain).values()) == {0}
     shown = history(loaded.path)
@@ -99,22 +99,22 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
         (before,) = agent.context.store.layer(GradualExecutionStore).newest()
         shown = status(agent.status())["campaign"]
     assert before.state == "open"
-    assert (shown["id"], shown["rounds_done"]) == (before.underway.id, before.underway.done)
+    assert (shown["id"], shown["rounds_done"]) == (before.progress.id, before.progress.done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
     with again(chain, loaded) as agent:
         store = agent.context.store
         (campaign,) = store.layer(GradualExecutionStore).newest()
         done = [one for one in store.journal.intents() if one.kind is IntentKind.SWAP and one.succeeded]
         assert store.journal.open_intents() == ()
-        rounds = [store.layer(GradualExecutionStore).slice_of_step(one.step_id) for one in reversed(done)]
-    assert campaign.underway.id == before.underway.id
-    assert campaign.underway.campaign == before.underway.campaign
-    assert rounds == [(campaign.underway.id, number) for number in range(1, len(done) + 1)], "each round once"
+        rounds = [store.executions.part_of_step(one.step_id) for one in reversed(done)]
+    assert campaign.progress.id == before.progress.id
+    assert campaign.progress.campaign == before.progress.campaign
+    assert rounds == [(campaign.progress.id, number) for number in range(1, len(done) + 1)], "each round once"
     assert mentions(campaign.why, f"done in {len(done)}")
     assert max(off_target(chain, TARGETS).values()) <= 10
     if moment == "":
-        assert before.underway.done == 2
-        assert campaign.underway.done > 2
+        assert before.progress.done == 2
+        assert campaign.progress.done > 2
 
 
 def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -132,14 +132,14 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
         standing = agent.status()
     traded = [one for one in found if swaps(one)]
     assert all(len(swaps(one)) == 1 for one in traded)
-    assert len(traded) == campaign.underway.done >= 3
+    assert len(traded) == campaign.progress.done >= 3
     assert any("due" in one.reason for one in found if one.kind is OutcomeKind.HOLD)
     times = [one.step_input.snapshot.head.timestamp_s for one in traded]
     rounds = [one.step_input.layer(GradualState).progress for one in traded[1:]]
     drawn = [(one.campaign, one.draw) for one in rounds if one is not None]
     assert len({draw for _, draw in drawn}) == len(drawn) == len(traded) - 1, "each waits for a time of its own"
     assert all(after - before >= slice_wait_s(*one) for (before, after), one in zip(pairwise(times), drawn, strict=True))
-    assert times[-1] <= campaign.underway.campaign.expires_s
+    assert times[-1] <= campaign.progress.campaign.expires_s
     assert max(off_target(chain, TARGETS).values()) <= 10
     assert standing.step_input.layer(GradualState).progress is None
 
@@ -165,7 +165,7 @@ def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: L
         outcome = falling(agent, chain)
         (campaign,) = agent.context.store.layer(GradualExecutionStore).newest()
         resting = agent.rebalance(send=True, confirm=yes)
-    under = campaign.underway
+    under = campaign.progress
     assert campaign.state == "ended"
     assert "budget" in campaign.why
     assert 0 < under.done < under.campaign.rounds

@@ -304,7 +304,7 @@ def test_the_exit_by_itself_cannot_be_planned() -> None:
 def test_orders_name_the_guard_that_refuses_an_exit() -> None:
     step = fired("LINK", pools=(*MARKET, OFF))
     stored = SimpleNamespace(standing=lambda: (step.history.orders, 1))
-    desk = SimpleNamespace(store=SimpleNamespace(layer=lambda _: SimpleNamespace(limit_orders=list), orders=stored))
+    desk = SimpleNamespace(store=SimpleNamespace(executions=SimpleNamespace(limit_orders=list), orders=stored))
     agent: Any = SimpleNamespace(step_input=lambda: step, plan=lambda: judged(step), context=desk)
     assert orders_document(step)["stuck"] == []
     (line,) = standing_orders(agent)["stuck"]

@@ -13,8 +13,7 @@ from agent.errors import Refused
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
-from agent.layers.gradual.state import ExecutionProgress, GradualResult, GradualState
-from agent.model import Hold, Plan, PurchaseKind, Rebalance, StepInput
+from agent.model import Hold, Plan, PurchaseKind, PurchaseProgress, Rebalance, StepInput
 from agent.planning import partial_plans, planner, proposals
 from agent.units import BPS
 from tests.support.builders import step_input, with_limits
@@ -64,7 +63,7 @@ def test_every_part_of_a_purchase_fits_in_what_is_left(dollars: int, lost_percen
     assume(outcome.plan is not None and outcome.kind is OutcomeKind.PLANNED)
     assert outcome.plan is not None and worst(step, outcome.plan) <= room(step, outcome.plan)
     bought = {leg.token_out: leg.amount_in_raw for leg in outcome.plan.legs}
-    if outcome.decided.layer(GradualResult).begins is not None:
+    if outcome.decided.purchase.begins is not None:
         assert len(bought) == 2 and "limits.daily_loss" in outcome.reason
 
 
@@ -80,37 +79,31 @@ def look(step: StepInput) -> StepOutcome:
 def test_a_first_purchase_beyond_daily_loss_is_begun_in_parts() -> None:
     outcome = look(halves_of())
     assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None
-    begins = outcome.decided.layer(GradualResult).begins
-    assert begins is not None and begins.purchase is PurchaseKind.FIRST and begins.rounds > 1
-    assert f"part 1 of {begins.rounds}" in outcome.reason and 'limits.daily_loss = "' in outcome.reason
+    begins = outcome.decided.purchase.begins
+    assert begins is not None and begins.kind is PurchaseKind.FIRST and begins.parts > 1
+    assert f"part 1 of {begins.parts}" in outcome.reason and 'limits.daily_loss = "' in outcome.reason
     wanted_bps = Fraction(outcome.reason.split('limits.daily_loss = "')[1].split("%")[0]) * 100
     at_once = look(halves_of(daily_loss_bps=int(wanted_bps)))
-    assert at_once.decided.layer(GradualResult).begins is None and at_once.plan is not None, "the setting that is named does it at once"
+    assert at_once.decided.purchase.begins is None and at_once.plan is not None, "the setting that is named does it at once"
 
 
 def test_a_part_that_follows_waits_where_the_day_has_too_little_left() -> None:
-    begun = look(halves_of()).decided.layer(GradualResult).begins
+    begun = look(halves_of()).decided.purchase.begins
     assert begun is not None
-    under = ExecutionProgress("1", begun, 1, Fraction(0), Fraction(0), 0, begun.first)
+    active = PurchaseProgress("1", begun, 1, Fraction(0), Fraction(0), 0)
     step = halves_of(Fraction(12 * MILLION))
-    step = replace(step, history=replace(step.history, last_rebalance_s=1)).with_layer(replace(step.layer(GradualState), progress=under))
+    step = replace(step, history=replace(step.history, last_rebalance_s=1, purchase=active))
     outcome = look(step)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
     assert isinstance(outcome.decision, Hold) and outcome.decision.kept_by == "limits.daily_loss" and "12 of 14 USDC" in outcome.reason
     nearly = look(replace(step, history=replace(step.history, loss_24h=Fraction(9 * MILLION))))
-    assert (
-        nearly.kind is OutcomeKind.PLANNED
-        and nearly.decided.layer(GradualResult).due is not None
-        and nearly.decided.layer(GradualResult).due.number == 2
-    )
+    assert nearly.kind is OutcomeKind.PLANNED and nearly.decided.purchase.due is not None and nearly.decided.purchase.due.number == 2
 
 
 def test_with_nothing_left_it_is_refused_as_ever_with_the_remedy() -> None:
     outcome = look(halves_of(Fraction(14 * MILLION)))
     assert outcome.kind is OutcomeKind.REFUSED
-    assert [one.guard for one in outcome.verdicts if not one.passed] == ["daily_loss"] and outcome.decided.layer(
-        GradualResult
-    ).begins is None
+    assert [one.guard for one in outcome.verdicts if not one.passed] == ["daily_loss"] and outcome.decided.purchase.begins is None
 
 
 def test_a_correction_beyond_daily_loss_is_done_in_part() -> None:

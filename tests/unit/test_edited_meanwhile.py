@@ -13,7 +13,6 @@ from agent.app import config_versions, cycles
 from agent.app.cycles import ignore_progress, never_confirm
 from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import ExecutionStyle
 from agent.store import open_store
 from agent.store.store import ConfigChanged
 from agent.wiring import WalletSession
@@ -73,8 +72,8 @@ def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk
 
 def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(desk: Any) -> None:
     sent: Any = SimpleNamespace(kind="swap")
-    under = SimpleNamespace(done=1, next_s=1_060, campaign=SimpleNamespace(rounds=3, pace=SimpleNamespace(style=ExecutionStyle.ROUNDS)))
-    desk.store.budgets = SimpleNamespace(history=lambda _: SimpleNamespace(layer=lambda _: SimpleNamespace(progress=under)))
+    execution = SimpleNamespace(done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
+    desk.store.budgets = SimpleNamespace(history=lambda _: SimpleNamespace(execution=execution))
     desk.readers = None  # a round that began would fail here
     desk.switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
     desk.store.configs.confirm(OTHER, 2)

@@ -14,24 +14,24 @@ from agent import engine
 from agent.app.cycles import continue_execution
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, confirm_prices
+from agent.layers.gradual.policy import EVEN
 from agent.layers.gradual.state import ExecutionProgress, GradualExecution, GradualResult, GradualState
 from agent.model import (
     ConditionalOrder,
     Destination,
-    ExecutionPace,
-    ExecutionStyle,
     OrderKind,
     OrdersConfig,
     OrderStage,
     OrderTerms,
     PastPrices,
+    Purchase,
     PurchaseKind,
+    PurchaseProgress,
     Rebalance,
     StepInput,
 )
 from agent.planning import proposals
-from agent.planning.partial_plans import EVEN
-from agent.policy.cash_flows import transfers
+from agent.policy.cash_flows import purchases
 from agent.policy.drift import compute_drifts, corrections, rebalance_goal, target_weights
 from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
@@ -47,27 +47,19 @@ PRICES = {"WBTC": 60_000}
 def with_top_up(step: StepInput, came_usd: int, sold_usd: int, due_s: int = 0) -> StepInput:
     """The step with a top-up of `came_usd`, of which one part of `sold_usd` was invested; the next is due `due_s` from now."""
     home = token("USDC").address
-    campaign = GradualExecution(
-        pace=ExecutionPace(ExecutionStyle.ROUNDS, 2, 600),
-        targets_bps=target_weights(step),
-        destination=Destination.TARGET,
-        goal=transfers.goal_to_invest(step, {home: came_usd * MILLION}),
-        arrival=(),
-        sides=(),
+    terms = Purchase(
+        PurchaseKind.TOP_UP,
         wish=Fraction(came_usd * MILLION),
-        rounds=2,
-        budget=None,
+        parts=2,
+        interval_s=600,
+        arrival=(),
         began_s=NOW_S - 600,
-        ends_s=NOW_S + 7 * 86_400,
         expires_s=NOW_S + 7 * 86_400,
-        first=EVEN,
-        purchase=PurchaseKind.TOP_UP,
         came=((home, came_usd * MILLION),),
     )
-    under = ExecutionProgress(
-        "7a", campaign, 1, Fraction(sold_usd * MILLION), Fraction(0), NOW_S + due_s, campaign.first, ((home, sold_usd * MILLION),)
-    )
-    return transfers.with_purchase(replace(step, history=replace(step.history, last_rebalance_s=1)), under)
+    moved, sold = Fraction(sold_usd * MILLION), ((home, sold_usd * MILLION),)
+    active = PurchaseProgress("7a", terms, 1, moved, Fraction(0), NOW_S + due_s, sold)
+    return purchases.with_purchase(replace(step, history=replace(step.history, last_rebalance_s=1)), active)
 
 
 def topped_up(values: dict[str, int], came_usd: int, sold_usd: int, due_s: int = 0, **limits: Any) -> StepInput:
@@ -87,9 +79,9 @@ CRASHED = {"WETH": 5_970, "WBTC": 1_485, "USDC": 2_545}
 
 def test_a_rest_that_is_not_worth_its_cost_ends_the_purchase() -> None:
     outcome = look(topped_up(BALANCED, 400, 340, plan_cost_bps=10))
-    assert outcome.kind is OutcomeKind.HOLD and outcome.decided.layer(GradualResult).due is None
-    assert "is over: the rest is not worth its cost" in outcome.reason and outcome.decided.layer(GradualResult).ended
-    assert outcome.step_input.layer(GradualState).progress is not None, "the cycle records the end of this one"
+    assert outcome.kind is OutcomeKind.HOLD and outcome.decided.purchase.due is None
+    assert "is over: the rest is not worth its cost" in outcome.reason and outcome.decided.purchase.ended
+    assert outcome.step_input.history.purchase is not None, "the cycle records the end of this one"
 
 
 def test_a_rest_that_is_not_worth_its_cost_leaves_its_cycle_to_the_trigger() -> None:
@@ -102,11 +94,11 @@ def test_a_rest_that_is_not_worth_its_cost_leaves_its_cycle_to_the_trigger() -> 
 def test_a_trigger_acts_while_the_next_part_waits_if_the_part_would_not_do(values: dict[str, int]) -> None:
     outcome = look(topped_up(values, 400, 340, due_s=300, plan_cost_bps=80))
     if values is BALANCED:
-        assert outcome.kind is OutcomeKind.HOLD and not outcome.decided.layer(GradualResult).ended
+        assert outcome.kind is OutcomeKind.HOLD and not outcome.decided.purchase.ended
         assert "trimtab limit --cancel 7a ends it" in outcome.reason
         return
     assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None, outcome.reason
-    assert outcome.decided.layer(GradualResult).ended and outcome.plan.turnover > 900 * MILLION
+    assert outcome.decided.purchase.ended and outcome.plan.turnover > 900 * MILLION
     assert isinstance(outcome.decided.decision, Rebalance) and not outcome.decided.decision.apart, "drift, within the limits of turnover"
 
 
@@ -127,7 +119,7 @@ def test_the_blocks_that_confirm_a_trigger_are_read_beside_a_purchase_that_waits
 def test_a_purchase_that_corrects_the_drift_itself_goes_on() -> None:
     """Half of a deposit as large as the portfolio is invested: every asset is outside its band, and in it after the rest."""
     outcome = look(topped_up({"WETH": 3_500, "WBTC": 1_750, "USDC": 4_750}, 5_000, 1_500, due_s=300))
-    assert outcome.kind is OutcomeKind.HOLD and not outcome.decided.layer(GradualResult).ended, outcome.reason
+    assert outcome.kind is OutcomeKind.HOLD and not outcome.decided.purchase.ended, outcome.reason
 
 
 def test_a_purchase_that_waits_for_the_daily_loss_lets_the_trigger_act() -> None:
@@ -135,7 +127,7 @@ def test_a_purchase_that_waits_for_the_daily_loss_lets_the_trigger_act() -> None
     step = topped_up({"WETH": 9_000, "WBTC": 100, "USDC": 4_000}, 800, 75, plan_cost_bps=80, daily_loss_bps=100)
     step = replace(step, history=replace(step.history, loss_24h=Fraction(127 * MILLION)))
     outcome = look(step)
-    assert outcome.kind is OutcomeKind.PLANNED and outcome.decided.layer(GradualResult).ended, outcome.reason
+    assert outcome.kind is OutcomeKind.PLANNED and outcome.decided.purchase.ended, outcome.reason
     assert "WETH at 68.7 % is" in outcome.reason
 
 
@@ -155,21 +147,28 @@ def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
     drifts = compute_drifts(step, reference_prices(step).by_token)
     wanted = rebalance_goal(drifts, Destination.TARGET)
     sides = tuple((token, 1 if lack > 0 else -1) for token, lack in corrections(drifts, wanted).items())
-    under = step.layer(GradualState).progress
-    assert under is not None
-    pace = step.execution.pace
-    campaign = replace(
-        under.campaign,
-        pace=pace,
-        purchase=None,
-        came=(),
+    active = step.history.purchase
+    assert active is not None
+    execution = GradualExecution(
+        pace=step.execution.pace,
+        targets_bps=target_weights(step),
+        destination=Destination.TARGET,
         goal=wanted,
+        arrival=(),
         sides=sides,
+        wish=active.terms.wish,
+        rounds=2,
+        budget=None,
+        began_s=NOW_S - 600,
+        ends_s=NOW_S + 86_400,
+        expires_s=NOW_S + 86_400,
+        first=EVEN,
     )
-    outcome = look(transfers.with_purchase(step, replace(under, campaign=campaign)))
-    assert outcome.kind is OutcomeKind.HOLD and outcome.decided.layer(GradualResult).ended.startswith(
-        "its next slice is not worth its cost"
-    ), outcome.reason
+    progress = ExecutionProgress("7a", execution, 1, active.moved, active.spent, NOW_S, EVEN)
+    outcome = look(purchases.with_purchase(step, None).with_layer(GradualState(progress)))
+    assert outcome.kind is OutcomeKind.HOLD
+    ended = outcome.decided.layer(GradualResult).ended
+    assert ended.startswith("its next slice is not worth its cost"), outcome.reason
 
 
 def held(now_s: int) -> Any:
@@ -182,9 +181,8 @@ def held(now_s: int) -> Any:
 def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
     monkeypatch: pytest.MonkeyPatch, times_s: tuple[int, ...], cycles: int
 ) -> None:
-    pace = SimpleNamespace(style=ExecutionStyle.ROUNDS)
-    under = SimpleNamespace(done=1, next_s=1_060, campaign=SimpleNamespace(rounds=3, pace=pace))
-    store = SimpleNamespace(budgets=SimpleNamespace(history=lambda _: SimpleNamespace(layer=lambda _: SimpleNamespace(progress=under))))
+    execution = SimpleNamespace(done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
+    store = SimpleNamespace(budgets=SimpleNamespace(history=lambda _: SimpleNamespace(execution=execution)))
     switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
     context: Any = SimpleNamespace(store=store, readers=None, clock=SimpleNamespace(sleep=lambda _: None), switch=switch)
     wallet: Any = SimpleNamespace(context=context, progress=lambda _: None, held=nullcontext)

@@ -11,10 +11,9 @@ from agent import codec
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.guards.case import MissingData, build_guard_case
-from agent.layers.gradual.state import GradualResult
 from agent.model import Evidence, History, Payment, PendingPayment, Plan, Rebalance, StepInput
 from agent.planning import planner, proposals
-from agent.policy.cash_flows import transfers
+from agent.policy.cash_flows import purchases, transfers
 from agent.reference import reference_prices
 from agent.units import floor_int, value_text
 from tests.support.builders import step_input, token, v2_pool, with_limits
@@ -83,8 +82,8 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
     step = with_limits(step, first_purchase_s=600, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
     step = with_limits(step, daily_loss_bps=daily_loss_bps)
     outcome = evaluation.evaluate_input(replace(step, history=replace(step.history, last_rebalance_s=None)), proposals.rebalance, None)
-    assert outcome.plan is not None and outcome.decided.layer(GradualResult).due is not None, outcome.reason
-    part = outcome.decided.layer(GradualResult).due.part
+    assert outcome.plan is not None and outcome.decided.purchase.due is not None, outcome.reason
+    part = outcome.decided.purchase.due.part
     after = dict(outcome.plan.holdings_after)
     got = {"WETH": after[weth.address] * Fraction(2_000, 10**18), "WBTC": after[wbtc.address] * Fraction(30_000, 10**8)}
     assert part < Fraction(1, 10)
@@ -105,7 +104,7 @@ def test_off_leaves_it_to_the_limits_of_turnover() -> None:
 
 def test_after_the_first_rebalance_nothing_is_apart() -> None:
     step = money(last_rebalance_s=1)
-    assert not transfers.is_first_purchase(step) and transfers.turnover_allowance(step) == 0
+    assert not purchases.is_first_purchase(step) and purchases.turnover_allowance(step) == 0
     assert counted(step, Fraction(10**18)) > 4_900, "a plan that claims more than was confirmed is counted whole"
     assert counted(money(), Fraction(10**18)) < 50
 
@@ -139,8 +138,8 @@ def test_what_a_withdrawal_lacks_is_unknown_while_a_balance_is() -> None:
 
 
 def test_what_the_wallet_moved_today_is_taken_off() -> None:
-    assert transfers.turnover_allowance(money(turnover_24h=Fraction(4_000 * MILLION))) == 1_000 * MILLION
-    assert transfers.turnover_allowance(money(turnover_24h=Fraction(9_000 * MILLION))) == 0
+    assert purchases.turnover_allowance(money(turnover_24h=Fraction(4_000 * MILLION))) == 1_000 * MILLION
+    assert purchases.turnover_allowance(money(turnover_24h=Fraction(9_000 * MILLION))) == 0
 
 
 def test_the_loss_limits_bind_a_purchase_as_ever() -> None:

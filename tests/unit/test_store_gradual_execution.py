@@ -73,14 +73,14 @@ def test_a_campaign_is_read_back_as_it_was_written_and_there_is_one_at_a_time(st
     assert under(store) == ExecutionProgress(made, CAMPAIGN, 0, Fraction(0), Fraction(0), 1_000, SliceDraw(1, 2))
     with raises_code(OperatorNeeded, "execution_open"):
         store.layer(GradualExecutionStore).begin(CAMPAIGN)
-    assert store.layer(GradualExecutionStore).end(made, "ended", "done in 0 rounds", 3_000)
-    assert not store.layer(GradualExecutionStore).end(made, "ended", "again", 3_001)
+    assert store.executions.end(made, "ended", "done in 0 rounds", 3_000)
+    assert not store.executions.end(made, "ended", "again", 3_001)
     assert (store.budgets.history(2_000).layer(GradualState).progress, store.budgets.history(2_000).layer(GradualState).ended_s) == (
         None,
         3_000,
     )
     (past,) = store.layer(GradualExecutionStore).newest()
-    assert (past.state, past.ended_s) == ("ended", 3_000) and "done in 0" in past.why
+    assert past.state == "ended" and "done in 0" in past.why
 
 
 def test_the_first_draw_is_kept_until_a_campaign_uses_it_and_never_drawn_twice(store: Store) -> None:
@@ -113,8 +113,8 @@ def test_a_try_that_reverted_is_no_round_its_gas_counts_and_the_next_try_keeps_t
     store.layer(GradualExecutionStore).begin_slice(made, 1, "s2", 1_200, SliceDraw(9_000, 9_000))
     swap(store, "s2", 1, 10**17, 200 * 10**6)
     assert (under(store).done, under(store).draw) == (1, SliceDraw(1_000, 2_000))
-    assert store.layer(GradualExecutionStore).slice_of_step("s2") == (made, 1)
-    assert store.layer(GradualExecutionStore).slice_of_step("elsewhere") is None
+    assert store.executions.part_of_step("s2") == (made, 1)
+    assert store.executions.part_of_step("elsewhere") is None
 
 
 def test_a_reorganisation_takes_the_round_back(store: Store) -> None:
@@ -138,21 +138,17 @@ def test_a_store_that_is_opened_again_knows_all_of_it(store: Store, tmp_path: Pa
 
 
 def test_an_order_is_open_until_its_swap_is_in_a_block_or_it_is_ended_by_name(store: Store) -> None:
-    first = store.layer(GradualExecutionStore).add_limit_order(
-        LimitOrder("", WETH, USDC, 10**18, Fraction(1, 3), 9_000, 1_000, note="sell 1 WETH")
-    )
-    second = store.layer(GradualExecutionStore).add_limit_order(
-        LimitOrder("", WETH, USDC, 10**18, Fraction(1, 2), 9_000, 1_001, note="sell 1 more")
-    )
-    assert [order.id for order in store.layer(GradualExecutionStore).limit_orders()] == [first.id, second.id]
-    assert first.price == store.layer(GradualExecutionStore).limit_orders()[0].price == Fraction(1, 3)
-    store.layer(GradualExecutionStore).begin_slice(first.id, 1, "s1", 1_100, SliceDraw(0, 0))
+    first = store.executions.add_limit_order(LimitOrder("", WETH, USDC, 10**18, Fraction(1, 3), 9_000, 1_000, note="sell 1 WETH"))
+    second = store.executions.add_limit_order(LimitOrder("", WETH, USDC, 10**18, Fraction(1, 2), 9_000, 1_001, note="sell 1 more"))
+    assert [order.id for order in store.executions.limit_orders()] == [first.id, second.id]
+    assert first.price == store.executions.limit_orders()[0].price == Fraction(1, 3)
+    store.executions.begin_attempt(first.id, 1, "s1", 1_100)
     swap(store, "s1", 0, 10**18, 2_000 * 10**6)
-    assert [order.state for order in store.layer(GradualExecutionStore).limit_orders()] == ["filled", "open"]
-    assert store.layer(GradualExecutionStore).end(second.id, "cancelled", "by its owner", 1_200)
-    assert [order.state for order in store.layer(GradualExecutionStore).limit_orders()] == ["filled", "cancelled"]
+    assert [order.state for order in store.executions.limit_orders()] == ["filled", "open"]
+    assert store.executions.end(second.id, "cancelled", "by its owner", 1_200)
+    assert [order.state for order in store.executions.limit_orders()] == ["filled", "cancelled"]
     with raises_code(Refused, "execution_ended"):
-        store.layer(GradualExecutionStore).begin_slice(second.id, 1, "s2", 1_300, SliceDraw(0, 0))
+        store.executions.begin_attempt(second.id, 1, "s2", 1_300)
 
 
 def test_a_damaged_draw_needs_the_operator(store: Store) -> None:
@@ -170,14 +166,14 @@ def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_t
     swap(store, "s1", 0, 10**18, 1_990 * 10**6)
     lost = under(store).spent
     assert lost > 10 * 10**6 and store.budgets.history(2_000).layer(GradualState).carried is None, "while it is under way it counts itself"
-    store.layer(GradualExecutionStore).end(made, "ended", TARGETS_CHANGED, 3_000)
+    store.executions.end(made, "ended", TARGETS_CHANGED, 3_000)
     assert store.budgets.history(3_000).layer(GradualState).carried == BudgetCarryover(5_600, CAMPAIGN.wish, lost, CAMPAIGN.arrival)
     assert store.budgets.history(5_600).layer(GradualState).carried is None
     second = replace(
         CAMPAIGN, began_s=3_100, expires_s=9_000, wish=CAMPAIGN.wish * 2, before=store.budgets.history(3_000).layer(GradualState).carried
     )
     other = store.layer(GradualExecutionStore).begin(second)
-    store.layer(GradualExecutionStore).end(other, "cancelled", "by its owner", 3_200)
+    store.executions.end(other, "cancelled", "by its owner", 3_200)
     assert store.budgets.history(3_300).layer(GradualState).carried == BudgetCarryover(5_600, CAMPAIGN.wish * 2, lost, ()), (
         "the sum goes on, the prices do not"
     )

@@ -50,7 +50,6 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.policy.cash_flows import transfers
 from agent.reference import reference_prices
 from agent.store.files.secret import installation_secret
 from agent.units import BPS, decimal_text, floor_int
@@ -302,7 +301,7 @@ def shown_investment(arguments: Arguments, found: InvestmentReport) -> ShownPlan
     """Return the binding parts of an investment: the deposits and their plan."""
     came = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in found.came)
     deposited = ("deposits", "; ".join(sorted(text for _, text in came)))
-    active = transfers.active_purchase(found.step_input)
+    active = found.step_input.history.purchase
     exact = (deposited, ("purchase", "" if active is None else active.id))
     if found.outcome is None:
         return ShownPlan(ControlKind.INVEST, arguments, exact, ())

@@ -30,6 +30,7 @@ from agent.app.documents import (
     one_of,
     utc,
 )
+from agent.app.documents.executions import ProgressDocument
 from agent.app.documents.futures import FundingDocument, FuturesPositionsDocument, MarginDocument
 from agent.app.documents.plans import (
     TRANSFERS,
@@ -49,7 +50,6 @@ from agent.app.documents.plans import (
 )
 from agent.app.documents.status import LeastTotalDocument, StatusDocument
 from agent.app.withdrawal_run import format_parts
-from agent.layers.gradual.documents import ProgressDocument
 from agent.model import ControlKind, ControlOrigin, ControlRecord, ControlState, ShownPlan
 from agent.policy.cash_flows.cash_limit import limit_remedy, unused_text
 

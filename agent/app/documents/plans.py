@@ -29,6 +29,7 @@ from agent.app.documents import (
     money,
     one_of,
 )
+from agent.app.documents.executions import Progress
 from agent.app.documents.futures import (
     FuturesFillDocument,
     FuturesSummaryDocument,
@@ -398,7 +399,7 @@ class LimitOrderDocument(TypedDict):
     why: str
 
 
-class StepDocument(layers.LayerStepKeys):
+class StepDocument(TypedDict):
     """A step and its decision; `pools` maps addresses to names."""
 
     step: Annotated[str | None, ConvertedBy(lambda step_id, _: step_id or None), Of("step_id")]
@@ -409,6 +410,7 @@ class StepDocument(layers.LayerStepKeys):
     screen: Screened
     zone: Zone
     strategies: Netting
+    campaign: Progress
     wishes: TargetReasons
     stuck_exits: BlockedExits
     left_alone: Excluded

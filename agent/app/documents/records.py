@@ -24,6 +24,7 @@ from agent.app.documents import (
     money,
     one_of,
 )
+from agent.app.documents.executions import CorrectionDocument
 from agent.app.documents.open_orders import OpenOrderDocument
 from agent.app.documents.plans import (
     Block,
@@ -36,7 +37,6 @@ from agent.app.documents.plans import (
     TransferDocument,
     bps_text,
 )
-from agent.layers.gradual.documents import CorrectionDocument
 from agent.model import IntentState
 from agent.policy.strategies.accounting import unit_value
 from agent.policy.strategies.capital import ONE

@@ -24,6 +24,7 @@ from agent.app.documents import (
     fill,
     money,
 )
+from agent.app.documents.executions import Progress
 from agent.app.documents.futures import FuturesSummaryDocument, optional_summary
 from agent.app.documents.plans import (
     Block,
@@ -41,7 +42,6 @@ from agent.app.documents.plans import (
 )
 from agent.config.build import build_policy
 from agent.config.schema import Config
-from agent.layers import documents as layers
 from agent.model import StepInput, review_interval_s
 from agent.policy.drift import band
 from agent.policy.futures.exposure import portfolio_total
@@ -100,7 +100,7 @@ LeastTotalDocument = TypedDict("LeastTotalDocument", {
 the trades and cost of a year with that total, empty without one."""
 
 
-class StatusDocument(layers.LayerStepKeys):
+class StatusDocument(TypedDict):
     """Holdings, weights, bands and the current decision. `books` is set for paper trading."""
 
     block: Block
@@ -126,6 +126,7 @@ class StatusDocument(layers.LayerStepKeys):
     wishes: TargetReasons
     stuck_exits: BlockedExits
     flows: Transfers
+    campaign: Progress
     zone: Zone
     strategies: Netting
     endpoints: list[EndpointDocument]

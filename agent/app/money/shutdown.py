@@ -38,8 +38,6 @@ from agent.execution.approvals import (
 from agent.execution.bookkeeping import update_ledger
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.guards import table
-from agent.layers.gradual.state import GradualState
-from agent.layers.gradual.store import GradualExecutionStore
 from agent.margin import account as margin
 from agent.model import (
     Holding,
@@ -492,12 +490,8 @@ class _Shutdown:
 
     def _end_orders(self) -> None:
         step = current_step_input(self._context.readers, self._context.store)
-        executions = self._context.store.layer(GradualExecutionStore)
-        now_s = step.snapshot.head.timestamp_s
-        ids = [order.id for order in executions.limit_orders() if order.state == "open"]
-        if (under := step.layer(GradualState).progress) is not None:
-            ids.append(under.id)
-        for execution_id in ids:
+        executions, now_s = self._context.store.executions, step.snapshot.head.timestamp_s
+        for execution_id in executions.open_ids():
             executions.end(execution_id, "cancelled", "the bot was stopped", now_s)
 
     def _sell(self) -> None:

@@ -27,9 +27,6 @@ from agent.execution import evaluation
 from agent.execution.approvals import current_step_input
 from agent.execution.settlement import settle_mined
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
-from agent.layers.gradual import policy as gradual_execution
-from agent.layers.gradual.state import ExecutionProgress
-from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import (
     ExternalTransfer,
     ExternalTransferKind,
@@ -38,13 +35,14 @@ from agent.model import (
     Invest,
     OwnerRequest,
     Payment,
+    PurchaseProgress,
     RequestKind,
     RequestState,
     Snapshot,
     StepInput,
 )
 from agent.planning.requests import proposer
-from agent.policy.cash_flows import balance_changes, cash_limit, transfers
+from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
 from agent.units import NATIVE, parse_raw
@@ -66,7 +64,7 @@ class InvestmentReport:
     came: tuple[ExternalTransfer, ...]
     outcome: StepOutcome | None
     told: bool = False
-    rest: ExecutionProgress | None = None
+    rest: PurchaseProgress | None = None
     left: tuple[ExternalTransfer, ...] = ()
 
     @property
@@ -129,28 +127,27 @@ def invest(
 
 
 def _without_deposits(found: InvestmentReport) -> InvestmentReport:
-    return replace(found, rest=transfers.active_purchase(found.step_input))
+    return replace(found, rest=found.step_input.history.purchase)
 
 
 def _invest_request(found: InvestmentReport) -> Invest:
-    active = transfers.active_purchase(found.step_input)
+    active = found.step_input.history.purchase
     amounts = tuple(_raw(found.step_input, found.came).items())
     return Invest(amounts, "" if active is None else active.id)
 
 
-def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None:
+def _open_top_up(agent: Agent, outcome: StepOutcome) -> PurchaseProgress | None:
     """Return the unfinished top-up, if any; record a finished one as ended."""
     step = agent.context.readers.step_input_at((outcome.after or outcome.step_input).snapshot)
-    active = transfers.active_purchase(step)
+    active = step.history.purchase
     if active is None:
         return None
-    prices = reference_prices(step).by_token
-    decided = gradual_execution.decide_slice(step, compute_drifts(step, prices), prices)
-    if decided is None or not decided.ended:
+    drifts = compute_drifts(step, reference_prices(step).by_token)
+    part = purchases.decide_part(step, drifts)
+    if part is None or not part[1].ended:
         return active
-    agent.context.store.layer(GradualExecutionStore).end(
-        active.id, "ended", decided.ended, step.snapshot.head.timestamp_s
-    )
+    chain_s = step.snapshot.head.timestamp_s
+    agent.context.store.executions.end(active.id, "ended", part[1].ended, chain_s)
     return None
 
 

@@ -22,7 +22,6 @@ from agent.config.orders import parse_level, price_level_notes
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
-from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import (
     PORTFOLIO,
     ConditionalOrder,
@@ -66,7 +65,7 @@ def standing_orders(agent: Agent) -> OrdersDocument:
     document = orders_document(step, agent.context.store.orders.standing()[0])
     limits: list[OpenLimitOrderDocument] = [
         {**order_document(one), **limit_prices(one, step)}
-        for one in agent.context.store.layer(GradualExecutionStore).limit_orders()
+        for one in agent.context.store.executions.limit_orders()
         if one.state == "open"
     ]
     return {**document, "limit_orders": limits}
@@ -444,14 +443,10 @@ def swap_at_limit(
         )
     wallet = wiring.open_wallet_session(context, lambda _: True, progress)
     with wallet.held() as actors:
-        order = context.store.layer(GradualExecutionStore).add_limit_order(made)
+        order = context.store.executions.add_limit_order(made)
         outcome = _try_order(context, order, actors)
     while (
-        order := next(
-            one
-            for one in context.store.layer(GradualExecutionStore).limit_orders()
-            if one.id == order.id
-        )
+        order := next(one for one in context.store.executions.limit_orders() if one.id == order.id)
     ).state == "open" and asked.wait:
         progress(f"{order.note}: {outcome.reason}")
         context.clock.sleep(POLL_S)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent import codec, wiring
 from agent.accounting.export import TokenNames, weights_bps
@@ -17,6 +17,7 @@ from agent.accounting.futures import futures_lines
 from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill, utc
+from agent.app.documents.executions import CorrectionDocument, correction
 from agent.app.documents.futures import figures
 from agent.app.documents.plans import LimitOrderDocument, netting_document, tax_document
 from agent.app.documents.records import (
@@ -35,9 +36,7 @@ from agent.app.records.newest import later_valuation, newest_step_input
 from agent.config.load import ConfigSource, LoadedConfig, load_config, store_file_unchecked
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind
-from agent.layers.gradual.documents import CorrectionDocument
-from agent.layers.gradual.state import GradualState
-from agent.layers.gradual.store import GradualExecutionStore, PastGradualExecution
+from agent.layers import documents as layers
 from agent.margin.account import account_value_raw
 from agent.model import (
     AdjustFutures,
@@ -57,6 +56,7 @@ from agent.model import (
 from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.triggers.no_trade_zone import ZoneView
+from agent.store.executions import PastExecution
 from agent.store.files.locks import KillSwitch, pause_file
 from agent.units import (
     Value,
@@ -151,20 +151,17 @@ class StepCosts:
 
 
 LIMIT_DIGITS = 36
+MOST_EXECUTIONS = 20
+"""Executions listed."""
 
 
 def waiting_orders(config: Path | str) -> WaitingDocument:
     """Return limit orders and gradual executions, newest first."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        orders = [
-            order_document(order)
-            for order in reversed(store.layer(GradualExecutionStore).limit_orders())
-        ]
+        orders = [order_document(order) for order in reversed(store.executions.limit_orders())]
         return {
             "orders": orders,
-            "corrections": [
-                _correction(one) for one in store.layer(GradualExecutionStore).newest()
-            ],
+            "corrections": _executions(store, MOST_EXECUTIONS),
         }
 
 
@@ -173,9 +170,7 @@ def cancel_waiting(config: Path | str, wanted: str) -> CancelledDocument:
     Raises ConfigError for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        if not store.layer(GradualExecutionStore).end(
-            wanted, "cancelled", "by its owner", int(time.time())
-        ):
+        if not store.executions.end(wanted, "cancelled", "by its owner", int(time.time())):
             raise ConfigError(
                 f"--cancel: {wanted!r} is neither an open limit order nor a running gradual"
                 " execution",
@@ -184,38 +179,30 @@ def cancel_waiting(config: Path | str, wanted: str) -> CancelledDocument:
     return {"cancelled": wanted}
 
 
-def _correction(one: PastGradualExecution) -> CorrectionDocument:
-    return fill(
-        CorrectionDocument, one, next=utc(one.underway.next_s) if one.state == "open" else None
-    )
+def _executions(store: Store, limit: int) -> list[CorrectionDocument]:
+    """Return the newest executions in several steps, newest first."""
+    past: list[PastExecution[Any]] = [*store.executions.purchases(limit)]
+    for newest in layers.PAST_EXECUTIONS:
+        past += newest(store, limit)
+    past.sort(key=lambda execution: execution.seq, reverse=True)
+    return [correction(execution) for execution in past[:limit]]
 
 
 def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
-    """Describe a past step's gradual execution, and the comparison of slices with a single trade;
-    empty without either.
-    """
-    numeraire, sentences = step.portfolio.numeraire, []
-
-    def money(value: Value) -> str:
-        return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
-
-    if (execution := step.layer(GradualState).progress) is not None:
-        schedule, budget = execution.campaign, "without a budget"
-        if schedule.budget is not None:
-            budget = f"of a budget of {money(schedule.budget)}"
-        sentences.append(
-            f"A gradual execution has run since {utc(schedule.began_s)}: {execution.done} of about"
-            f" {schedule.rounds} slices done, {money(execution.moved)} of {money(schedule.wish)}"
-            f" moved, {money(execution.spent)} lost {budget}."
+    """Describe a past step's executions in several steps; empty without one."""
+    sentences = []
+    if (purchase := step.history.purchase) is not None:
+        terms, decimals = purchase.terms, step.portfolio.numeraire.decimals
+        moved, intended, spent = (
+            f"{value_text(value, decimals, 2)} {step.portfolio.numeraire.label}"
+            for value in (purchase.moved, terms.wish, purchase.spent)
         )
-    if plan is not None and plan.pacing is not None:
-        sentences.append(f"Slices compared with one trade: {plan.pacing.why}.")
-        sentences += [
-            f"  {option.rounds}: {money(option.total)} in total: fees {money(option.fees)}, impact"
-            f" {money(option.impact + option.skew)}, gas {money(option.gas)}, waiting"
-            f" {money(option.waiting)}, not executed {money(option.rest)}."
-            for option in plan.pacing.options
-        ]
+        sentences.append(
+            f"A {terms.kind.value} has run since {utc(terms.began_s)}: {purchase.done} of about"
+            f" {terms.parts} parts done, {moved} of {intended} moved, {spent} lost."
+        )
+    for describe in layers.SENTENCES:
+        sentences += describe(step, plan)
     return sentences
 
 
@@ -304,9 +291,7 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
         corrections: list[CorrectionDocument] = []
         values: list[ValuationDocument] = []
         if not before:
-            corrections = [
-                _correction(one) for one in store.layer(GradualExecutionStore).newest(limit)
-            ]
+            corrections = _executions(store, limit)
             values = costs.values(limit)
         return {
             "steps": [

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NotRequired
+from collections.abc import Sequence
+from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import ConvertedBy, Money, Of, RoundedRaw, Time, fill, one_of
-from agent.layers.gradual.state import GradualResult, GradualState
+from agent.app.documents import Money, fill, utc
+from agent.layers.gradual.state import ExecutionProgress, GradualState
+from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import Plan, Portfolio, StepInput
-from agent.policy.decision import DecisionResult
-
-
-class ProgressDocument(TypedDict):
-    """Progress of a gradual execution, at its initial prices."""
-
-    id: str
-    style: Annotated[str, Of("campaign.pace.style")]
-    purchase: Annotated[str | None, Of("campaign.purchase")]
-    began: Annotated[Time, Of("campaign.began_s")]
-    expires: Annotated[Time, Of("campaign.expires_s")]
-    rounds_done: Annotated[int, Of("done")]
-    rounds_about: Annotated[int, Of("campaign.rounds")]
-    next: Annotated[Time, Of("next_s")]
-    wish: Annotated[Money, Of("campaign.wish")]
-    moved: Money
-    spent: Money
-    budget: Annotated[Money | None, Of("campaign.budget")]
+from agent.store.executions import PastExecution
+from agent.store.store import Store
+from agent.units import Value, value_text
 
 
 class SliceDocument(TypedDict):
@@ -51,41 +38,6 @@ class SlicingDocument(TypedDict):
     options: list[SliceDocument]
 
 
-class CorrectionDocument(TypedDict):
-    """A gradual execution, under way or ended; values in numeraire base units."""
-
-    id: Annotated[str, Of("underway.id")]
-    style: Annotated[str, one_of("rounds", "twap", "limit"), Of("underway.campaign.pace.style")]
-    state: Annotated[str, one_of("open", "ended", "cancelled")]
-    why: str
-    began: Annotated[Time, Of("underway.campaign.began_s")]
-    expires: Annotated[Time, Of("underway.campaign.expires_s")]
-    rounds_done: Annotated[int, Of("underway.done")]
-    rounds_about: Annotated[int, Of("underway.campaign.rounds")]
-    next: str | None
-    wish_raw: Annotated[RoundedRaw, Of("underway.campaign.wish")]
-    moved_raw: Annotated[RoundedRaw, Of("underway.moved")]
-    spent_raw: Annotated[RoundedRaw, Of("underway.spent")]
-    budget_raw: Annotated[RoundedRaw | None, Of("underway.campaign.budget")]
-
-
-def _progress(source: tuple[StepInput, DecisionResult], portfolio: Any) -> ProgressDocument | None:
-    """Return the progress of an execution that the decision does not end."""
-    step, decided = source
-    under = step.layer(GradualState).progress
-    if under is None or decided.layer(GradualResult).ended:
-        return None
-    return fill(ProgressDocument, under, portfolio)
-
-
-class StepKeys(TypedDict):
-    """Keys in every document about a step."""
-
-    campaign: Annotated[
-        ProgressDocument | None, ConvertedBy(_progress), Of("step_input", "decided")
-    ]
-
-
 class PlanKeys(TypedDict):
     """Keys in the document of a plan."""
 
@@ -96,3 +48,37 @@ def plan_keys(plan: Plan, portfolio: Portfolio) -> PlanKeys:
     """Return the keys of a plan."""
     found = plan.pacing
     return {"pacing": None if found is None else fill(SlicingDocument, found, portfolio)}
+
+
+def past_executions(store: Store, limit: int) -> Sequence[PastExecution[ExecutionProgress]]:
+    """Return the newest gradual executions, newest first."""
+    return store.layer(GradualExecutionStore).newest(limit)
+
+
+def sentences(step: StepInput, plan: Plan | None) -> list[str]:
+    """Describe a past step's gradual execution, and the comparison of slices with a single trade;
+    empty without either.
+    """
+    numeraire, texts = step.portfolio.numeraire, []
+
+    def money(value: Value) -> str:
+        return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
+
+    if (progress := step.layer(GradualState).progress) is not None:
+        terms, budget = progress.campaign, "without a budget"
+        if terms.budget is not None:
+            budget = f"of a budget of {money(terms.budget)}"
+        texts.append(
+            f"A gradual execution has run since {utc(terms.began_s)}: {progress.done} of about"
+            f" {terms.rounds} slices done, {money(progress.moved)} of {money(terms.wish)}"
+            f" moved, {money(progress.spent)} lost {budget}."
+        )
+    if plan is not None and plan.pacing is not None:
+        texts.append(f"Slices compared with one trade: {plan.pacing.why}.")
+        texts += [
+            f"  {option.rounds}: {money(option.total)} in total: fees {money(option.fees)}, impact"
+            f" {money(option.impact + option.skew)}, gas {money(option.gas)}, waiting"
+            f" {money(option.waiting)}, not executed {money(option.rest)}."
+            for option in plan.pacing.options
+        ]
+    return texts

@@ -15,6 +15,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.floats import DECIMAL
 from agent.layers.gradual.policy import (
+    EVEN,
     budget_left,
     decide_slice,
     execution_deadlines,
@@ -45,7 +46,6 @@ from agent.planning import planner
 from agent.planning.gas import NATIVE_VENUE, swap_spend
 from agent.planning.limit_swaps import limit_reached, output_value, with_raised_minimums
 from agent.planning.partial_plans import (
-    EVEN,
     plan_within_daily_loss,
     value_sold,
     with_native,

@@ -26,24 +26,23 @@ from agent.model import (
     ExecutionPace,
     ExecutionStyle,
     Hold,
-    PurchaseKind,
     Rebalance,
     StepInput,
 )
 from agent.policy import native_coin
-from agent.policy.cash_flows import transfers
 from agent.policy.decision import DecisionContext, DecisionResult
 from agent.policy.drift import compute_drifts, corrections, partial_goal, target_weights
 from agent.policy.strategies import netting
 from agent.policy.triggers import rules
 from agent.policy.triggers.bands import Signal
-from agent.reference import reference_prices
-from agent.units import BPS, Price, Value, ceil_int, floor_int, format_time, value_text
+from agent.units import BPS, Price, Value, ceil_int, format_time, value_text
 
 # --- Slice arithmetic: size and time of the next slice, with random draws.
 
 
 MILLION = 1_000_000
+EVEN = SliceDraw(MILLION // 2, MILLION // 2)
+"""Draw without jitter, for an execution that has no stored draw."""
 MAX_DURATION_FACTOR = 2
 """Longest duration of ROUNDS as a multiple of the expected duration."""
 
@@ -135,8 +134,6 @@ def invalidation_reason(step: StepInput) -> str:
     if under is None:
         return ""
     begun = under.campaign
-    if begun.purchase is not None:
-        return ""
     if step.split is not None:
         return "strategies now share the wallet"
     if _other(dict(target_weights(step)), dict(begun.targets_bps)):
@@ -172,8 +169,6 @@ def decide_slice(
     if under is None or invalidation_reason(step):
         return None
     begun, now_s = under.campaign, step.snapshot.head.timestamp_s
-    if begun.purchase is not None:
-        return _purchase(step, drifts, under)
     left = _left(drifts, begun)
     if why := _over(step, drifts, under, left):
         return SliceDecision(
@@ -200,61 +195,9 @@ def decide_slice(
     return SliceDecision(Rebalance(message, partial_goal(drifts, begun.goal, found.part)), found)
 
 
-def _purchase(
-    step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress
-) -> SliceDecision:
-    """Return the next part of a confirmed purchase, which needs no price signal and buys towards
-    the current targets.
-    """
-    begun = under.campaign
-    now_s = step.snapshot.head.timestamp_s
-    goal = transfers.purchase_goal(step, drifts)
-    lacks = corrections(drifts, goal).values()
-    allowed = transfers.turnover_allowance(step)
-    left = sum((lack for lack in lacks if lack > 0), Fraction(0))
-    parts = "1 part" if under.done == 1 else f"{under.done} parts"
-    least = max(Fraction(1), step.limits.min_trade or Fraction(0))
-    if min(left, allowed) < least or max(abs(lack) for lack in lacks) < least:
-        why = f"done in {parts}"
-    elif now_s >= begun.expires_s:
-        why = (
-            f"its time ended {format_time(begun.expires_s)} after {parts};"
-            f" {_money(step, left)} remain, and count as drift"
-        )
-    elif now_s < under.next_s:
-        message = (
-            f"{transfers.format_progress(begun, under.done)}: {_money(step, left)} to buy, next at"
-            f" {format_time(under.next_s)}; trimtab limit --cancel {under.id} ends it"
-        )
-        return SliceDecision(Hold(message, under.next_s, "limits.first_purchase"))
-    else:
-        message = f"{transfers.format_progress(begun, under.done)}: {_money(step, left)} to buy"
-        by_owner = begun.purchase is PurchaseKind.TOP_UP
-        return SliceDecision(
-            Rebalance(message, goal, by_owner=by_owner, apart=allowed),
-            ExecutionSlice(under.done + 1, Fraction(1), left),
-        )
-    return SliceDecision(Hold(over_text(begun, why)), ended=why)
-
-
-def after_purchase(step: StepInput) -> StepInput:
-    """Return the step with the balances that the rest of the active purchase leads to, without
-    costs. Raises Refused as transfers.purchase_goal does.
-    """
-    drifts = compute_drifts(step, reference_prices(step).by_token)
-    lacks = corrections(drifts, transfers.purchase_goal(step, drifts))
-    moved = {drift.token: floor_int(lacks[drift.token] / drift.price) for drift in drifts}
-    holdings = tuple(
-        replace(holding, raw=max(0, holding.raw + moved.get(holding.token, 0)))
-        for holding in step.snapshot.holdings
-    )
-    return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
-
-
 def over_text(begun: GradualExecution, why: str) -> str:
     """Return the text of an execution's end."""
-    name = "gradual execution" if begun.purchase is None else begun.purchase.value
-    return f"the {name} from {format_time(begun.began_s)} is over: {why}"
+    return f"the gradual execution from {format_time(begun.began_s)} is over: {why}"
 
 
 def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:
@@ -279,7 +222,7 @@ def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
     execution's time is over.
     """
     under = step.layer(GradualState).progress
-    if under is None or under.campaign.purchase is not None:
+    if under is None:
         found = step.layer(GradualState).carried
     else:
         found = carried_budget(under, invalidation_reason(step))

@@ -36,29 +36,28 @@ def after_decision(store: Store, outcome: StepOutcome) -> None:
     decided, step = outcome.decided.layer(GradualResult), outcome.step_input
     under, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
     if decided.ended and under is not None:
-        executions.end(under.id, "ended", decided.ended, step.snapshot.head.timestamp_s)
+        store.executions.end(under.id, "ended", decided.ended, step.snapshot.head.timestamp_s)
     if decided.begins is not None and outcome.kind is OutcomeKind.HOLD:
         executions.begin(decided.begins)
 
 
 def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
     """Record the slice about to be sent, with the draw for the next one; a new execution is
-    recorded before its first slice. Every attempt at a slice is recorded. Does nothing if the plan
-    is not a slice.
+    recorded before its first slice. Does nothing if the plan is not a slice.
     """
     decided, step = outcome.decided.layer(GradualResult), outcome.step_input
     under, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
-    number = 1 if decided.due is None else decided.due.number
-    if outcome.decided.order:
-        of, number = outcome.decided.order, 1
-    elif decided.begins is not None:
-        of = executions.begin(decided.begins)
-    elif decided.due is not None and under is not None:
-        of = under.id
+    if decided.due is None:
+        return
+    if decided.begins is not None:
+        execution_id = executions.begin(decided.begins)
+    elif under is not None:
+        execution_id = under.id
     else:
         return
     at_s = step.snapshot.head.timestamp_s
-    executions.begin_slice(of, number, outcome.step_id, at_s, _draw(readers))
+    number, draw = decided.due.number, _draw(readers)
+    executions.begin_slice(execution_id, number, outcome.step_id, at_s, draw)
 
 
 def _draw(readers: StepReaders) -> SliceDraw:

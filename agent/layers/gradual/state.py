@@ -7,11 +7,11 @@ from fractions import Fraction
 
 from agent.model import (
     Destination,
+    Execution,
     ExecutionPace,
     Goal,
     LayerResult,
     LayerState,
-    PurchaseKind,
     TradeSide,
 )
 
@@ -50,9 +50,7 @@ class GradualExecution:
     at these prices. `wish` is the value to move, on the `sides` (token, +1 to buy or -1 to sell),
     in `rounds` equal slices. `budget` is the largest loss, gas included (None: off). No slice
     begins after `ends_s`, and the execution expires at `expires_s`. `first` decides the size of the
-    first slice. `before` is the used part of a shared budget. `purchase` marks a purchase in parts,
-    towards the targets at its start; `came` is the amount that a top-up invests, base units by
-    token.
+    first slice. `before` is the used part of a shared budget.
     """
 
     pace: ExecutionPace
@@ -70,8 +68,16 @@ class GradualExecution:
     first: SliceDraw
     only: TradeSide | None = None
     before: BudgetCarryover | None = None
-    purchase: PurchaseKind | None = None
-    came: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def style(self) -> str:
+        """Style of the execution."""
+        return self.pace.style.value
+
+    @property
+    def parts(self) -> int:
+        """Number of slices."""
+        return self.rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +86,7 @@ class ExecutionProgress:
 
     `done` counts slices. `moved` and `spent` are values at arrival prices; `spent` is value given
     less value received, plus the gas of every mined transaction. The next slice is due at chain
-    time `next_s`; `draw` decides its size and is stored before the previous slice is sent. `sold`
-    are the base units sold, by token.
+    time `next_s`; `draw` decides its size and is stored before the previous slice is sent.
     """
 
     id: str
@@ -91,7 +96,11 @@ class ExecutionProgress:
     spent: Fraction
     next_s: int
     draw: SliceDraw
-    sold: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def terms(self) -> GradualExecution:
+        """Terms of the execution."""
+        return self.campaign
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +134,9 @@ class GradualState(LayerState):
         return self.progress is not None or self.carried is not None
 
     @property
-    def is_trading(self) -> bool:
+    def execution(self) -> Execution | None:
         """See LayerState."""
-        return self.progress is not None
+        return self.progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,13 @@ class GradualResult(LayerResult):
     ended: str = ""
     begins: GradualExecution | None = None
 
-    def held(self) -> LayerResult:
+    @property
+    def ends_execution(self) -> bool:
         """See LayerResult."""
+        return bool(self.ended)
+
+    def held(self, worthless: str = "") -> LayerResult:
+        """See LayerResult."""
+        if worthless and self.due is not None and self.begins is None:
+            return GradualResult(ended=f"its next slice is {worthless}")
         return GradualResult(ended=self.ended)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import ConfigError
-from agent.layers.gradual.state import GradualState
 from agent.model import (
     AssetDrift,
     CapitalSplit,
@@ -210,14 +209,10 @@ def _buying(step: StepInput, book: StrategyBook) -> bool:
     """True during the strategy's first purchase in parts, which needs no trigger and has no
     cooldown.
     """
-    under = step.layer(GradualState).progress
-    if (
-        under is None
-        or under.campaign.purchase is not PurchaseKind.FIRST
-        or book.last_rebalance_s is None
-    ):
+    active, last_s = step.history.purchase, book.last_rebalance_s
+    if active is None or active.terms.kind is not PurchaseKind.FIRST or last_s is None:
         return False
-    return book.last_rebalance_s >= under.campaign.began_s
+    return last_s >= active.terms.began_s
 
 
 def strategy_drifts(

@@ -1,26 +1,32 @@
-"""Plans of purchases in parts (limits.first_purchase), recorded as gradual executions."""
+"""Plans of purchases in parts (limits.first_purchase)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers.gradual.state import ExecutionSlice, GradualExecution, GradualResult
-from agent.model import Goal, Hold, Plan, PurchaseKind, Rebalance, StepInput
+from agent.model import (
+    Hold,
+    Plan,
+    Purchase,
+    PurchaseKind,
+    PurchasePart,
+    PurchaseResult,
+    Rebalance,
+    StepInput,
+)
 from agent.planning import planner
 from agent.planning.partial_plans import (
     DAILY_LOSS,
-    EVEN,
     daily_loss_reason,
     daily_loss_wait_reason,
     fits_daily_loss,
     move_value,
     plan_proportional_part,
 )
-from agent.policy.cash_flows import transfers
+from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.decision import DecisionResult
-from agent.policy.drift import corrections, target_weights
-from agent.units import Value, ceil_int, sign_of
+from agent.units import Value, ceil_int
 
 PurchasePlan = tuple[DecisionResult, Plan | None]
 
@@ -28,8 +34,7 @@ PurchasePlan = tuple[DecisionResult, Plan | None]
 def plan_purchase(
     step: StepInput, decided: DecisionResult, decision: Rebalance, kind: PurchaseKind
 ) -> PurchasePlan:
-    """Return the purchase in one plan, or its next part; `begins` has the execution of a first
-    part.
+    """Return the purchase in one plan, or its next part; a first part begins the purchase.
 
     Returns a hold without a plan while the remainder of limits.daily_loss is too little for a
     further part. Raises Refused as the planner does.
@@ -37,7 +42,7 @@ def plan_purchase(
     intended_value = move_value(decided, decision.goal)
     whole = planner.plan_after_tax(step, decision)
     plan, part = plan_proportional_part(step, decided, decision, whole)
-    active = transfers.active_purchase(step)
+    active = step.history.purchase
     if active is not None and not step.history.invested:
         if not fits_daily_loss(step, plan):
             reason = f"{decision.reason}; {daily_loss_wait_reason(step)}"
@@ -45,55 +50,43 @@ def plan_purchase(
             return decided.held(hold), None
         reason = f"{decision.reason}{daily_loss_reason(step, decision, whole)}"
         decision = replace(decision, reason=reason)
-        due = ExecutionSlice(active.done + 1, part, intended_value)
-        part_due = replace(decided.layer(GradualResult), due=due)
-        decided = replace(decided, decision=decision).with_layer(part_due)
+        due = PurchasePart(active.done + 1, part, intended_value)
+        purchase = replace(decided.purchase, due=due)
+        decided = replace(decided, decision=decision, purchase=purchase)
         return decided, replace(plan, decision=decision)
     if part == 1 and kind is PurchaseKind.FIRST:
         return decided, plan
     if active is not None:
-        kind = active.campaign.purchase or kind
-    execution = _purchase_execution(
-        step, decided, decision.goal, kind, intended_value, ceil_int(1 / part)
-    )
+        kind = active.terms.kind
+    terms = _terms(step, decided, kind, intended_value, ceil_int(1 / part))
     if part < 1:
-        progress = transfers.format_progress(execution, 0)
+        progress = purchases.format_progress(terms, 0)
         why_part = daily_loss_reason(step, decision, whole)
         decision = replace(decision, reason=f"{decision.reason}; {progress}{why_part}")
-    due = ExecutionSlice(1, part, intended_value)
-    first = GradualResult(due, decided.layer(GradualResult).ended, execution)
-    decided = replace(decided, decision=decision).with_layer(first)
+    due = PurchasePart(1, part, intended_value)
+    first = PurchaseResult(due, decided.purchase.ended, terms)
+    decided = replace(decided, decision=decision, purchase=first)
     return decided, replace(plan, decision=decision)
 
 
-def _purchase_execution(
+def _terms(
     step: StepInput,
     decided: DecisionResult,
-    goal: Goal,
     kind: PurchaseKind,
     intended_value: Value,
     parts: int,
-) -> GradualExecution:
-    now_s, lacks = step.snapshot.head.timestamp_s, corrections(decided.drifts, goal)
+) -> Purchase:
+    now_s = step.snapshot.head.timestamp_s
     prices, deposits = decided.references.prices, tuple[tuple[str, int], ...]()
     if kind is PurchaseKind.TOP_UP:
-        deposits = tuple(sorted(transfers.uninvested_deposits(step).items()))
-    over_s = now_s + max(transfers.LASTS_S, (parts + 1) * DAY_S)
-    return GradualExecution(
-        pace=transfers.pace(step, parts),
-        targets_bps=target_weights(step),
-        destination=step.policy.destination,
-        goal=goal,
+        deposits = tuple(sorted(purchases.uninvested_deposits(step).items()))
+    return Purchase(
+        kind=kind,
+        wish=purchases.turnover_allowance(step) if step.history.invested else intended_value,
+        parts=parts,
+        interval_s=step.limits.first_purchase_s or 1,
         arrival=tuple(sorted((token, known.price) for token, known in prices.items())),
-        sides=tuple((token, sign_of(lack)) for token, lack in lacks.items() if lack),
-        wish=transfers.turnover_allowance(step) if step.history.invested else intended_value,
-        rounds=parts,
-        budget=None,
         began_s=now_s,
-        ends_s=over_s,
-        expires_s=over_s,
-        first=EVEN,
-        only=step.policy.only,
-        purchase=kind,
+        expires_s=now_s + max(purchases.LASTS_S, (parts + 1) * DAY_S),
         came=deposits,
     )

@@ -1,0 +1,67 @@
+"""Documents of executions that take several steps: purchases in parts, and those of layers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from typing_extensions import TypedDict
+
+from agent.app.documents import ConvertedBy, Money, Of, RoundedRaw, Time, fill, one_of, utc
+from agent.model import StepInput
+from agent.policy.decision import DecisionResult
+from agent.store.executions import PastExecution
+
+
+class ProgressDocument(TypedDict):
+    """Progress of an execution, at its initial prices."""
+
+    id: str
+    style: Annotated[str, Of("terms.style")]
+    purchase: str | None
+    began: Annotated[Time, Of("terms.began_s")]
+    expires: Annotated[Time, Of("terms.expires_s")]
+    rounds_done: Annotated[int, Of("done")]
+    rounds_about: Annotated[int, Of("terms.parts")]
+    next: Annotated[Time, Of("next_s")]
+    wish: Annotated[Money, Of("terms.wish")]
+    moved: Money
+    spent: Money
+    budget: Annotated[Money | None, Of("terms.budget")]
+
+
+class CorrectionDocument(TypedDict):
+    """An execution, under way or ended; values in numeraire base units."""
+
+    id: Annotated[str, Of("progress.id")]
+    style: Annotated[str, one_of("rounds", "twap", "limit"), Of("progress.terms.style")]
+    state: Annotated[str, one_of("open", "ended", "cancelled")]
+    why: str
+    began: Annotated[Time, Of("progress.terms.began_s")]
+    expires: Annotated[Time, Of("progress.terms.expires_s")]
+    rounds_done: Annotated[int, Of("progress.done")]
+    rounds_about: Annotated[int, Of("progress.terms.parts")]
+    next: str | None
+    wish_raw: Annotated[RoundedRaw, Of("progress.terms.wish")]
+    moved_raw: Annotated[RoundedRaw, Of("progress.moved")]
+    spent_raw: Annotated[RoundedRaw, Of("progress.spent")]
+    budget_raw: Annotated[RoundedRaw | None, Of("progress.terms.budget")]
+
+
+def correction(past: PastExecution[Any]) -> CorrectionDocument:
+    """Return the document of an execution."""
+    next_part = utc(past.progress.next_s) if past.state == "open" else None
+    return fill(CorrectionDocument, past, next=next_part)
+
+
+def _progress(source: tuple[StepInput, DecisionResult], portfolio: Any) -> ProgressDocument | None:
+    step, decided = source
+    execution = step.history.execution
+    if execution is None or decided.ends_execution:
+        return None
+    purchase = step.history.purchase
+    kind = None if purchase is None else purchase.terms.kind.value
+    return fill(ProgressDocument, execution, portfolio, purchase=kind)
+
+
+Progress = Annotated[ProgressDocument | None, ConvertedBy(_progress), Of("step_input", "decided")]
+"""Progress of the execution that the decision does not end."""

@@ -1,0 +1,33 @@
+"""Records of purchases in parts and limit orders: each part before it is sent, and the end."""
+
+from __future__ import annotations
+
+from agent.execution.step_context import StepOutcome
+from agent.store.store import Store
+
+
+def end_purchase(store: Store, outcome: StepOutcome) -> None:
+    """Record the end of a purchase that the decision ends."""
+    active, ended = outcome.step_input.history.purchase, outcome.decided.purchase.ended
+    if active is not None and ended:
+        chain_s = outcome.step_input.snapshot.head.timestamp_s
+        store.executions.end(active.id, "ended", ended, chain_s)
+
+
+def begin_part(store: Store, outcome: StepOutcome) -> None:
+    """Record the part of a purchase, or the limit order, that is sent next; a new purchase is
+    recorded before its first part. Raises Refused if it has ended meanwhile.
+    """
+    decided, active = outcome.decided, outcome.step_input.history.purchase
+    due, begins = decided.purchase.due, decided.purchase.begins
+    number = 1 if due is None else due.number
+    if decided.order:
+        execution_id = decided.order
+    elif begins is not None:
+        execution_id = store.executions.begin_purchase(begins)
+    elif due is not None and active is not None:
+        execution_id = active.id
+    else:
+        return
+    at_s = outcome.step_input.snapshot.head.timestamp_s
+    store.executions.begin_attempt(execution_id, number, outcome.step_id, at_s)

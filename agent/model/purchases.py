@@ -1,0 +1,91 @@
+"""Purchases in parts (limits.first_purchase): terms, progress, and their part of a decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from fractions import Fraction
+
+
+class PurchaseKind(Enum):
+    """Purchase not caused by drift: the first purchase of a portfolio, or an invested deposit."""
+
+    FIRST = "first purchase"
+    TOP_UP = "top-up"
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """Terms of one purchase in parts, fixed at its start. Values are in numeraire base units.
+
+    `wish` is the value to move in about `parts` parts, one every `interval_s` seconds until chain
+    time `expires_s`. `arrival` are the reference prices by token at its start; value and loss are
+    measured at these prices. `came` is the amount that a top-up invests, base units by token.
+    """
+
+    kind: PurchaseKind
+    wish: Fraction
+    parts: int
+    interval_s: int
+    arrival: tuple[tuple[str, Fraction], ...]
+    began_s: int
+    expires_s: int
+    came: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def style(self) -> str:
+        """Style of its parts, as of a gradual execution."""
+        return "rounds"
+
+    @property
+    def budget(self) -> None:
+        """Largest loss against the arrival prices: no limit of its own."""
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseProgress:
+    """Progress of a purchase, from the receipts of its transactions.
+
+    `done` counts parts. `moved` and `spent` are values at arrival prices; `spent` is value given
+    less value received, plus the gas of every mined transaction. The next part is due at chain time
+    `next_s`. `sold` are the base units sold, by token.
+    """
+
+    id: str
+    terms: Purchase
+    done: int
+    moved: Fraction
+    spent: Fraction
+    next_s: int
+    sold: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PurchasePart:
+    """One part: its number, the share `part` of the remaining value to trade, and that value `left`
+    in numeraire base units.
+    """
+
+    number: int
+    part: Fraction
+    left: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseResult:
+    """What a decision means for purchases: the part that is `due`, why the active purchase `ended`,
+    and the purchase that starts with this decision.
+    """
+
+    due: PurchasePart | None = None
+    ended: str = ""
+    begins: Purchase | None = None
+
+    def held(self) -> PurchaseResult:
+        """Return what is left of it if the step trades nothing."""
+        return replace(self, due=None, begins=None)
+
+
+NO_PURCHASE = PurchaseResult()
+"""Part of a decision that concerns no purchase."""

@@ -1,0 +1,192 @@
+"""Purchases in parts, which are exempt from limits.turnover and limits.daily_turnover: the first
+purchase of a portfolio, and top-ups.
+
+The exemption is bounded by the confirmed amount. Before the strategy's first trade that is the
+whole portfolio once, less the wallet's turnover of the last 24 h; afterwards the rest of the active
+purchase or of a top-up's deposits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.model import (
+    AssetDrift,
+    Decision,
+    Destination,
+    Goal,
+    Hold,
+    Purchase,
+    PurchaseKind,
+    PurchasePart,
+    PurchaseProgress,
+    PurchaseResult,
+    Rebalance,
+    StepInput,
+)
+from agent.policy.cash_flows.transfers import goal_to_invest
+from agent.policy.drift import compute_drifts, corrections, rebalance_goal, restrict_to_side
+from agent.policy.strategies import netting
+from agent.reference import reference_prices
+from agent.units import Value, floor_int, format_time, value_text
+
+LASTS_S = 7 * 86_400
+"""Longest duration of a purchase in parts; any remainder then counts as drift."""
+NONE = Fraction(0)
+
+
+def is_first_purchase(step: StepInput) -> bool:
+    """True if the next rebalance is the first purchase: the store has no trade by the strategy."""
+    return (
+        step.limits.first_purchase_s is not None
+        and step.history.last_rebalance_s is None
+        and step.history.execution is None
+    )
+
+
+def with_purchase(step: StepInput, purchase: PurchaseProgress | None) -> StepInput:
+    """Return the step with this active purchase, or without one."""
+    return replace(step, history=replace(step.history, purchase=purchase))
+
+
+def first_rebalance_name(step: StepInput, drifts: Sequence[AssetDrift], wanted: Goal) -> str:
+    """Return the name of a store's first rebalance: a purchase only if the numeraire alone
+    is sold.
+    """
+    home, least = step.portfolio.numeraire.address, step.limits.min_trade or Fraction(1)
+    sells = any(
+        lack <= -least for token, lack in corrections(drifts, wanted).items() if token != home
+    )
+    return "first rebalance" if sells else "first purchase"
+
+
+def uninvested_deposits(step: StepInput) -> dict[str, int]:
+    """Return the uninvested part of a top-up's deposits, base units by token: newly confirmed ones,
+    and those of the active purchase.
+    """
+    left = dict(step.history.invested)
+    active = step.history.purchase
+    if active is not None and active.terms.kind is PurchaseKind.TOP_UP:
+        sold = dict(active.sold)
+        for token, raw in active.terms.came:
+            left[token] = left.get(token, 0) + max(0, raw - sold.get(token, 0))
+    return {token: raw for token, raw in left.items() if raw > 0}
+
+
+def turnover_allowance(step: StepInput) -> Value:
+    """Return the value that is exempt from the turnover limits now, numeraire base units at present
+    prices.
+    """
+    prices = reference_prices(step).by_token
+    if is_first_purchase(step) and not step.history.invested:
+        if any(asset.token.address not in prices for asset in step.portfolio.assets):
+            return NONE
+        drifts = compute_drifts(step, prices)
+        return max(NONE, _moves(drifts, _first(step, drifts)) - step.history.turnover_24h)
+    value = sum(
+        (raw * prices.get(token, NONE) for token, raw in uninvested_deposits(step).items()), NONE
+    )
+    active = step.history.purchase
+    if active is not None and active.terms.kind is PurchaseKind.FIRST:
+        value += max(NONE, active.terms.wish - active.moved)
+    return value
+
+
+def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
+    """Return the goal of a purchase: the targets, or the strategies' combined goal; for a top-up,
+    the underweight assets.
+    """
+    active = step.history.purchase
+    if active is None:
+        is_first = not step.history.invested
+    else:
+        is_first = active.terms.kind is PurchaseKind.FIRST
+    if is_first:
+        return _first(step, drifts)
+    return goal_to_invest(step, uninvested_deposits(step))
+
+
+def format_progress(terms: Purchase, done: int) -> str:
+    """Format the number of the next part and of all parts."""
+    return f"{terms.kind.value}, part {done + 1} of {max(terms.parts, done + 1)}"
+
+
+def _first(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
+    if step.split is not None:
+        return netting.net_strategies(step, reference_prices(step).by_token).goal
+    return restrict_to_side(
+        tuple(drifts),
+        rebalance_goal(tuple(drifts), Destination.TARGET),
+        step.policy.only,
+        step.portfolio.numeraire.address,
+    )
+
+
+def _moves(drifts: Sequence[AssetDrift], wanted: Goal) -> Value:
+    lacks = corrections(drifts, wanted).values()
+    return max(
+        sum((lack for lack in lacks if lack > 0), NONE),
+        -sum((lack for lack in lacks if lack < 0), NONE),
+    )
+
+
+def decide_part(
+    step: StepInput, drifts: Sequence[AssetDrift]
+) -> tuple[Decision, PurchaseResult] | None:
+    """Return the next part of the active purchase, which needs no price signal and buys towards the
+    current targets; None without a purchase.
+    """
+    active = step.history.purchase
+    if active is None:
+        return None
+    terms, now_s = active.terms, step.snapshot.head.timestamp_s
+    goal = purchase_goal(step, drifts)
+    lacks = corrections(drifts, goal).values()
+    allowed = turnover_allowance(step)
+    left = sum((lack for lack in lacks if lack > 0), NONE)
+    parts = "1 part" if active.done == 1 else f"{active.done} parts"
+    least = max(Fraction(1), step.limits.min_trade or NONE)
+    message = f"{format_progress(terms, active.done)}: {_money(step, left)} to buy"
+    if min(left, allowed) < least or max(abs(lack) for lack in lacks) < least:
+        why = f"done in {parts}"
+    elif now_s >= terms.expires_s:
+        why = (
+            f"its time ended {format_time(terms.expires_s)} after {parts};"
+            f" {_money(step, left)} remain, and count as drift"
+        )
+    elif now_s < active.next_s:
+        message += (
+            f", next at {format_time(active.next_s)}; trimtab limit --cancel {active.id} ends it"
+        )
+        return Hold(message, active.next_s, "limits.first_purchase"), PurchaseResult()
+    else:
+        by_owner = terms.kind is PurchaseKind.TOP_UP
+        part = PurchasePart(active.done + 1, Fraction(1), left)
+        return Rebalance(message, goal, by_owner=by_owner, apart=allowed), PurchaseResult(part)
+    return Hold(end_text(terms, why)), PurchaseResult(ended=why)
+
+
+def end_text(terms: Purchase, why: str) -> str:
+    """Return the text of a purchase's end."""
+    return f"the {terms.kind.value} from {format_time(terms.began_s)} is over: {why}"
+
+
+def after_purchase(step: StepInput) -> StepInput:
+    """Return the step with the balances that the rest of the active purchase leads to, without
+    costs. Raises Refused as purchase_goal does.
+    """
+    drifts = compute_drifts(step, reference_prices(step).by_token)
+    lacks = corrections(drifts, purchase_goal(step, drifts))
+    moved = {drift.token: floor_int(lacks[drift.token] / drift.price) for drift in drifts}
+    holdings = tuple(
+        replace(holding, raw=max(0, holding.raw + moved.get(holding.token, 0)))
+        for holding in step.snapshot.holdings
+    )
+    return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
+
+
+def _money(step: StepInput, value: Value) -> str:
+    numeraire = step.portfolio.numeraire
+    return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"

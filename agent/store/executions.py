@@ -1,0 +1,289 @@
+"""Stored executions that take several steps: purchases in parts, limit orders, and those of layers.
+
+The start of an execution is stored once; its progress is derived from receipts. An attempt at a
+part is stored before any of its transactions is sent. A part counts as done while a swap of its
+step is in a block; a reorg that removes the block undoes that. A restart derives the same progress.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache, cached_property
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Select, bindparam, select, update
+
+from agent import codec
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
+from agent.model import Intent, IntentKind, LimitOrder, Purchase, PurchaseProgress
+from agent.store import database
+from agent.store.database import Database, all_rows, first_row, insert_rows
+from agent.store.tables import ExecutionAttemptRow, ExecutionRow, IntentRow
+from agent.store.transitions import CONSUMED
+from agent.units import NATIVE
+
+T = TypeVar("T")
+P_co = TypeVar("P_co", covariant=True)
+ORDER, PURCHASE = "order", "purchase"
+"""Kinds of executions; a layer adds its own."""
+OPEN = "open"
+_CONSUMED = tuple(state.value for state in CONSUMED)
+
+
+@dataclass(frozen=True, slots=True)
+class PastExecution(Generic[P_co]):
+    """An execution and its progress; `state` is "open", "ended" or "cancelled", with the reason in
+    `why`; `seq` counts all executions.
+    """
+
+    seq: int
+    progress: P_co
+    state: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ExecutedParts:
+    """Attempts at the parts of an execution, with all their `mined` transactions."""
+
+    attempts: Sequence[ExecutionAttemptRow]
+    mined: Sequence[Intent]
+
+    @cached_property
+    def swaps(self) -> list[Intent]:
+        """Successful swaps."""
+        return [one for one in self.mined if one.kind is IntentKind.SWAP and one.succeeded]
+
+    @cached_property
+    def done(self) -> dict[int, ExecutionAttemptRow]:
+        """The attempt that traded each part, by number."""
+        steps = {intent.step_id for intent in self.swaps}
+        return {one.number: one for one in self.attempts if one.step_id in steps}
+
+    @property
+    def newest(self) -> ExecutionAttemptRow | None:
+        """The attempt that traded the last part; None before the first."""
+        return self.done[max(self.done)] if self.done else None
+
+    @property
+    def _traded(self) -> list[Intent]:
+        steps = {intent.step_id for intent in self.swaps}
+        return [intent for intent in self.mined if intent.step_id in steps]
+
+    def moved(self, wallet: str, prices: Mapping[str, Fraction]) -> Fraction:
+        """Return the value moved at these prices by token."""
+        nets = ({} if one.receipt is None else one.receipt.net(wallet) for one in self._traded)
+        values = (_value({token: abs(raw) for token, raw in net.items()}, prices) for net in nets)
+        return sum(values, Fraction(0)) / 2
+
+    def spent(self, wallet: str, coin: str, prices: Mapping[str, Fraction]) -> Fraction:
+        """Return the value lost at these prices, gas of every mined transaction included."""
+        native = {NATIVE: prices.get(coin, Fraction(0))}
+        changes = (intent.changes(wallet, coin) for intent in self.mined)
+        return -sum((_value(change, {**prices, **native}) for change in changes), Fraction(0))
+
+    def sold(self, wallet: str, coin: str) -> tuple[tuple[str, int], ...]:
+        """Return the base units by token that the wallet sold; native coin counts as its wrapped
+        token.
+        """
+        sold: dict[str, int] = {}
+        for intent in self._traded:
+            for token, raw in intent.changes(wallet, coin).items():
+                asset = coin if token == NATIVE else token
+                sold[asset] = sold.get(asset, 0) - raw
+        return tuple(sorted((token, raw) for token, raw in sold.items() if raw > 0))
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionStore:
+    """Executions in several steps; each method is a transaction of its own."""
+
+    db: Database
+
+    def begin_purchase(self, terms: Purchase) -> str:
+        """Record a purchase and return its id. It ends an open purchase or gradual execution, whose
+        remainder it includes.
+        """
+        with self.db.write("record a purchase") as db:
+            for row in open_rows(db):
+                if row.kind != ORDER:
+                    end_row(db, row, "ended", f"a {terms.kind.value} goes first", terms.began_s)
+            return add_row(db, PURCHASE, terms.began_s, codec.dumps(terms))
+
+    def begin_attempt(self, execution_id: str, number: int, step_id: str, at_s: int) -> None:
+        """Record an attempt at a part before it is sent; `at_s` is the chain time of the plan.
+        Raises Refused if the execution has ended.
+        """
+        with self.db.write("record an attempt") as db:
+            add_attempt(db, execution_id, number, step_id, at_s)
+
+    def end(self, execution_id: str, state: str, why: str, chain_s: int) -> bool:
+        """End an execution; return False if none with this id is open."""
+        with self.db.write("record the end of an execution") as db:
+            rows = [row for row in open_rows(db) if row.id == execution_id]
+            for row in rows:
+                end_row(db, row, state, why, chain_s)
+            return bool(rows)
+
+    def open_ids(self) -> tuple[str, ...]:
+        """Return the ids of all open executions, oldest first."""
+        with self.db.read("read the executions") as db:
+            return tuple(row.id for row in open_rows(db))
+
+    def purchases(self, limit: int = 20) -> tuple[PastExecution[PurchaseProgress], ...]:
+        """Return the newest purchases, newest first."""
+        wallet, coin = self.db.wallet, self.db.coin
+        with self.db.read("read the purchases") as db:
+            return tuple(
+                PastExecution(row.seq, _purchase(db, row, wallet, coin), row.state, row.why)
+                for row in newest_rows(db, PURCHASE, limit)
+            )
+
+    def part_of_step(self, step_id: str) -> tuple[str, int] | None:
+        """Return execution and number of the part that a step attempted; None without one."""
+        with self.db.read("read the attempts") as db:
+            row = first_row(db, _by_step(), ExecutionAttemptRow, of=step_id)
+            return None if row is None else (row.execution_id, row.number)
+
+    def add_limit_order(self, order: LimitOrder) -> LimitOrder:
+        """Record an order and return it with its id."""
+        with self.db.write("record an order") as db:
+            body = codec.dumps(replace(order, id=""))
+            return replace(order, id=add_row(db, ORDER, order.begun_s, body))
+
+    def limit_orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
+        """Return the newest limit orders, ended ones included, oldest first. An order is filled
+        once its swap is in a block.
+        """
+        with self.db.read("read the orders") as db:
+            return tuple(_order(db, row) for row in reversed(newest_rows(db, ORDER, limit)))
+
+
+def read_purchase(db: Connection, wallet: str, coin: str) -> PurchaseProgress | None:
+    """Return the active purchase; None without one."""
+    rows = open_rows(db, PURCHASE)
+    return _purchase(db, rows[0], wallet, coin) if rows else None
+
+
+def _purchase(db: Connection, row: ExecutionRow, wallet: str, coin: str) -> PurchaseProgress:
+    terms, parts = load_terms(Purchase, row), executed_parts(db, row)
+    prices = dict(terms.arrival)
+    return PurchaseProgress(
+        id=row.id,
+        terms=terms,
+        done=len(parts.done),
+        moved=parts.moved(wallet, prices),
+        spent=parts.spent(wallet, coin, prices),
+        next_s=terms.began_s if parts.newest is None else parts.newest.at_s + terms.interval_s,
+        sold=parts.sold(wallet, coin),
+    )
+
+
+def _order(db: Connection, row: ExecutionRow) -> LimitOrder:
+    order = replace(load_terms(LimitOrder, row), id=row.id, state=row.state, why=row.why)
+    swaps = executed_parts(db, row).swaps
+    return replace(order, state="filled", why=f"by {swaps[-1].tx_hash}") if swaps else order
+
+
+# --- Rows of executions, for the layers' own stores too.
+
+
+def open_rows(db: Connection, kind: str | None = None) -> list[ExecutionRow]:
+    """Return the open executions of a kind, or of every kind, oldest first."""
+    return [row for row in all_rows(db, _opened(), ExecutionRow) if kind in (None, row.kind)]
+
+
+def newest_rows(db: Connection, kind: str, limit: int) -> Sequence[ExecutionRow]:
+    """Return the newest executions of a kind, newest first."""
+    return all_rows(db, _newest(), ExecutionRow, kind=kind, limit=limit)
+
+
+def add_row(db: Connection, kind: str, began_s: int, body: str) -> str:
+    """Add an open execution with its terms as JSON; return its id."""
+    number = uuid.uuid4().hex[:12]
+    row = {"id": number, "kind": kind, "begun_s": began_s, "body_json": body}
+    insert_rows(db, ExecutionRow, [row | {"state": OPEN, "why": ""}])
+    return number
+
+
+def end_row(db: Connection, row: ExecutionRow, state: str, why: str, at_s: int | None) -> None:
+    """End an execution at this chain time."""
+    db.execute(_change(), {"of": row.seq, "state": state, "why": why, "ended_s": at_s})
+
+
+def add_attempt(
+    db: Connection, execution_id: str, number: int, step_id: str, at_s: int, **draw: int
+) -> None:
+    """Add an attempt at a part; `draw` are the columns of a random draw for the next one. Raises
+    Refused if the execution has ended.
+    """
+    if execution_id not in [row.id for row in open_rows(db)]:
+        raise Refused(
+            "the execution has ended in the meantime",
+            remedy="try again; see trimtab limit",
+            code=ErrorCode.EXECUTION_ENDED,
+        )
+    row = {"execution_id": execution_id, "number": number, "step_id": step_id, "at_s": at_s}
+    insert_rows(db, ExecutionAttemptRow, [row | {"size_ppm": 0, "wait_ppm": 0} | draw])
+
+
+def executed_parts(db: Connection, row: ExecutionRow) -> ExecutedParts:
+    """Return the attempts at an execution's parts with their mined transactions."""
+    attempts = all_rows(db, _attempts(), ExecutionAttemptRow, of=row.id)
+    step_ids = [attempt.step_id for attempt in attempts]
+    if not step_ids:
+        return ExecutedParts((), ())
+    query = (
+        select(IntentRow)
+        .where(IntentRow.step_id.in_(step_ids), IntentRow.state.in_(_CONSUMED))
+        .order_by(IntentRow.seq)
+    )
+    mined = [database.intent_from_row(intent) for intent in all_rows(db, query, IntentRow)]
+    return ExecutedParts(attempts, mined)
+
+
+def load_terms(cls: type[T], row: ExecutionRow) -> T:
+    """Return an execution's terms. Raises OperatorNeeded if they are damaged."""
+    try:
+        return codec.loads(cls, row.body_json)
+    except ConfigError as error:
+        raise OperatorNeeded(
+            f"store: {row.kind} {row.id} is damaged: {error.message}", "restore a backup"
+        ) from None
+
+
+def _value(changes: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
+    return sum(
+        (raw * prices.get(token, Fraction(0)) for token, raw in changes.items()), Fraction(0)
+    )
+
+
+_opened = cache(
+    lambda: select(ExecutionRow).where(ExecutionRow.state == OPEN).order_by(ExecutionRow.seq)
+)
+_change = cache(lambda: update(ExecutionRow).where(ExecutionRow.seq == bindparam("of")))
+_attempts = cache(
+    lambda: (
+        select(ExecutionAttemptRow)
+        .where(ExecutionAttemptRow.execution_id == bindparam("of"))
+        .order_by(ExecutionAttemptRow.seq)
+    )
+)
+_by_step = cache(
+    lambda: (
+        select(ExecutionAttemptRow).where(ExecutionAttemptRow.step_id == bindparam("of")).limit(1)
+    )
+)
+
+
+@cache
+def _newest() -> Select[Any]:
+    newest_first = (
+        select(ExecutionRow)
+        .where(ExecutionRow.kind == bindparam("kind"))
+        .order_by(ExecutionRow.seq.desc())
+    )
+    return newest_first.limit(bindparam("limit"))
