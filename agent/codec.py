@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import types
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from fractions import Fraction
 from typing import Any, TypeVar, Union, get_args, get_origin, overload
@@ -19,13 +21,17 @@ from agent.errors import ConfigError
 from agent.layers.states import MOVED, STATES
 from agent.model import (
     AccountAction,
+    Budgets,
+    CashFlows,
     Decision,
+    Failures,
     FuturesAction,
     History,
     LayerState,
     LpPosition,
     Pool,
     RestingAction,
+    Reviews,
     Schedule,
     StepRequest,
     Trigger,
@@ -294,19 +300,51 @@ def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     return read
 
 
+FORMER_HISTORY: Mapping[str, tuple[str, str]] = {
+    **{
+        field.name: (group, field.name)
+        for group, cls in {
+            "reviews": Reviews,
+            "budgets": Budgets,
+            "failures": Failures,
+            "cash_flows": CashFlows,
+        }.items()
+        for field in dataclass_fields(cls)
+    },
+    "reviews": ("reviews", "by_schedule"),
+    "failures_stop": ("failures", "is_stopped"),
+    "late": ("failures", "submission_refusals"),
+    "flows": ("cash_flows", "unexplained"),
+    "orders": ("orders", "states"),
+    "orders_turn": ("orders", "version"),
+    "unit_value": ("orders", "nav_per_share"),
+}
+"""Value of History, and its field, of each field of the history in steps recorded while it was
+flat.
+"""
+
+
 def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    """Return a reader that also reads the fields which have moved to the state of a layer."""
+    """Return a reader that also reads steps recorded when History was flat: its fields have moved
+    to its values and to the states of layers.
+    """
     read = _object_reader(cls, converter)
 
     def moved(data: Any, target: Any) -> Any:
-        if not isinstance(data, dict) or "layers" in data:
+        if not isinstance(data, dict) or "budgets" in data:
             return read(data, target)
-        data, states = _purchase_apart(data), []
+        flat, values = _purchase_apart(data), defaultdict[str, dict[str, Any]](dict)
+        flat.pop("failed_s", None)
+        states = list(flat.pop("layers", []))
         for tag, names in MOVED.items():
-            state = {to: data.pop(name) for name, to in names.items() if name in data}
+            state = {to: flat.pop(name) for name, to in names.items() if name in flat}
             if any(value is not None for value in state.values()):
                 states.append({TAG: tag, **state})
-        return read(data | {"layers": states}, target)
+        own: dict[str, Any] = {}
+        for name, value in flat.items():
+            group, field = FORMER_HISTORY.get(name, ("", name))
+            (values[group] if group else own)[field] = value
+        return read({**own, **values, "budgets": values["budgets"], "layers": states}, target)
 
     return moved
 

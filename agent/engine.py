@@ -93,7 +93,9 @@ def run_step(
         book_internal_netting(store.strategies, outcome)
     outcome = approvals.revoke_leftovers(readers, actors, store, outcome)
     if run.skipped:  # approvals of refused exits and their revocations do not count as failures
-        store.budgets.mark_submission_refusals(readers.history(readers.clock.now_s()).late)
+        store.budgets.mark_submission_refusals(
+            readers.history(readers.clock.now_s()).failures.submission_refusals
+        )
     return outcome
 
 

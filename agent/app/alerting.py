@@ -338,7 +338,7 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
 
 def _order_alerts(step: StepInput) -> Iterator[Alert]:
     """Yield an alert for each fired order, active until the order is armed again."""
-    for order in step.history.orders:
+    for order in step.history.orders.states:
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
             continue
         at = ""
@@ -371,7 +371,7 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     step = outcome.step_input
     if outcome.kind is not OutcomeKind.HALT and (reason := balance_changes.halt_reason(step)):
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {reason}", True)
-    for flow in step.history.accepted:
+    for flow in step.history.cash_flows.accepted:
         text = (
             f"{balance_changes.format_change(step, flow)}: accepted as a deposit, since it was"
             " never explained. trimtab flows --all"

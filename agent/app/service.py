@@ -97,8 +97,8 @@ def cycle_figures(
         value=value_text(total, decimals),
         drifts_bps=tuple(agent.drifts(step).items()),
         head_s=step.snapshot.head.timestamp_s,
-        gas_24h_wei=step.history.gas_24h_wei,
-        loss_24h=value_text(step.history.loss_24h, decimals),
+        gas_24h_wei=step.history.budgets.gas_24h_wei,
+        loss_24h=value_text(step.history.budgets.loss_24h, decimals),
         loss_limit=None if limit is None else value_text(limit, decimals),
     )
 

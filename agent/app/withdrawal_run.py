@@ -265,7 +265,9 @@ class WithdrawalRun:
 
     def _claimed(self, step: StepInput) -> StepInput:
         """Return the step with the amounts of this withdrawal reserved, whether stored or not."""
-        if self.request is not None or any(claim.request == 0 for claim in step.history.claims):
+        if self.request is not None or any(
+            claim.request == 0 for claim in step.history.cash_flows.claims
+        ):
             return step
         return transfers.reserve_claims(
             step, tuple(PendingPayment(0, payment) for payment in self._payments)
@@ -287,7 +289,7 @@ class WithdrawalRun:
         return next((token for token in tokens if transfers.shortfall_raw(step, token) > 0), None)
 
     def _next(self) -> PendingPayment | None:
-        claims = withdrawable_step(self._context).history.claims
+        claims = withdrawable_step(self._context).history.cash_flows.claims
         return next((claim for claim in claims if claim.request == self._number), None)
 
     def _payout(self, payment: Payment) -> Payout:
@@ -403,7 +405,7 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
     withdrawal would sell for the remaining parts at once.
     """
     wanted = {*tokens}
-    for claim in step.history.claims:
+    for claim in step.history.cash_flows.claims:
         token = claim.payment.token
         if claim.parts is None or token not in wanted:
             continue
@@ -462,7 +464,9 @@ def continue_withdrawal(
         next_s = step.snapshot.head.timestamp_s + every_s
         request = replace(request, parts=replace(request.parts, next_s=next_s))
         store.requests.record_parts(request.id, request.parts)
-    unpaid = tuple(claim.payment for claim in step.history.claims if claim.request == request.id)
+    unpaid = tuple(
+        claim.payment for claim in step.history.cash_flows.claims if claim.request == request.id
+    )
     run = WithdrawalRun(context, unpaid, request.to, request, sure=True)
     report = run.execute(
         replace(actors, confirm=lambda sale: run.confirmed(sale, lambda _: True)), lambda _: True

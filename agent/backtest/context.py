@@ -470,7 +470,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
     taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax, is_needed=hedges)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        if world.flowed and any(flow.is_open for flow in history.flows):
+        if world.flowed and any(flow.is_open for flow in history.cash_flows.unexplained):
             # classify the owner's transfers immediately
             store.balances.classify(None, None, snapshot.now_s)
             history = store.budgets.history(snapshot.head.timestamp_s)

@@ -118,7 +118,7 @@ def valuation_of_step(store: Store, step: StepInput) -> Valuation | None:
     cannot explain it yet: an unknown price or balance, a new holding, or an unwritten flow.
     """
     prices = entry_prices(step)
-    if any(flow.id == 0 for flow in step.history.flows):
+    if any(flow.id == 0 for flow in step.history.cash_flows.unexplained):
         return None
     if not store.ledger.has_places(_holdings_by_place(step, prices)):
         return None
@@ -451,8 +451,11 @@ def with_prior_day(
     except TrimtabError as error:
         balances.mark_day_asked(now_s)
         why = f"the wallet's last 24 h are not known ({error.message}); {REMEDY}"
-        unknown = "; ".join(filter(None, (step.history.unknown, why)))
-        return replace(step, history=replace(step.history, unknown=unknown))
+        unknown = "; ".join(filter(None, (step.history.budgets.unknown, why)))
+        return replace(
+            step,
+            history=replace(step.history, budgets=replace(step.history.budgets, unknown=unknown)),
+        )
     balances.record_prior_day(usage, snapshot.nonce_latest)
     return replace(step, history=budgets.history(now_s))
 

@@ -232,7 +232,7 @@ def clear_submission_refusals(budgets: BudgetStore, outcome: StepOutcome) -> Non
     """Clear the refusals of a sold token and of tokens that are no longer exits. A successful swap
     ends every series of failures.
     """
-    refusals = outcome.step_input.history.late
+    refusals = outcome.step_input.history.failures.submission_refusals
     kept = blocked_exits.open_submission_refusals(outcome.step_input, outcome.decided.exit_token)
     if kept != refusals:
         budgets.mark_submission_refusals(kept)

@@ -8,7 +8,7 @@ from agent.store.store import Store
 
 def end_purchase(store: Store, outcome: StepOutcome) -> None:
     """Record the end of a purchase that the decision ends."""
-    active, ended = outcome.step_input.history.purchase, outcome.decided.purchase.ended
+    active, ended = outcome.step_input.history.cash_flows.purchase, outcome.decided.purchase.ended
     if active is not None and ended:
         chain_s = outcome.step_input.snapshot.head.timestamp_s
         store.executions.end(active.id, "ended", ended, chain_s)
@@ -18,7 +18,7 @@ def begin_part(store: Store, outcome: StepOutcome) -> None:
     """Record the part of a purchase, or the limit order, that is sent next; a new purchase is
     recorded before its first part. Raises Refused if it has ended meanwhile.
     """
-    decided, active = outcome.decided, outcome.step_input.history.purchase
+    decided, active = outcome.decided, outcome.step_input.history.cash_flows.purchase
     due, begins = decided.purchase.due, decided.purchase.begins
     number = 1 if due is None else due.number
     if decided.order:

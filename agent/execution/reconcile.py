@@ -209,7 +209,9 @@ class TxReplacer:
             if intent.receipt is not None
         )
         history = self._submitter.budgets.history(now_s)
-        spent_wei = history.emergency_gas_24h_wei if granted.is_emergency else history.gas_24h_wei
+        spent_wei = (
+            history.emergency_gas_24h_wei if granted.is_emergency else history.budgets.gas_24h_wei
+        )
         total_wei = spent_wei + unbooked_wei + worst_wei + (granted.data_fee_wei or 0)
         if total_wei > day_wei:
             raise guard_refusal(

@@ -467,7 +467,10 @@ def after_gas(step_input: StepInput, intent: Intent) -> StepInput:
     history, snapshot = step_input.history, step_input.snapshot
     return replace(
         step_input,
-        history=replace(history, gas_24h_wei=history.gas_24h_wei + paid_wei),
+        history=replace(
+            history,
+            budgets=replace(history.budgets, gas_24h_wei=history.budgets.gas_24h_wei + paid_wei),
+        ),
         snapshot=replace(snapshot, native_wei=max(0, snapshot.native_wei - paid_wei)),
     )
 

@@ -144,7 +144,7 @@ def _acts_on_prices(step: StepInput) -> bool:
     beside one that waits, and in place of one that ends.
     """
     steps = [step]
-    if step.history.purchase is not None:
+    if step.history.cash_flows.purchase is not None:
         steps.append(purchases.with_purchase(step, None))
     return any(
         rules.needs_past_blocks(one, lambda other: decide(other).price_driven) for one in steps
@@ -161,7 +161,7 @@ def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInp
         budgets.mark_depegged(off)
     if (unread := quarantine.unread_balances(step)) != step.history.unread:
         budgets.mark_unread(unread)
-    if step.aside and step.history.left_rises != step.history.rises:
+    if step.aside and step.history.cash_flows.left_rises != step.history.cash_flows.rises:
         balances.mark_left_alone()
 
 
@@ -170,9 +170,15 @@ def record_order_stages(orders: OrderStore, step: StepInput) -> None:
     meanwhile.
     """
     history = step.history
-    if not history.orders and history.unit_value is None and not step.portfolio.orders.terms:
+    if (
+        not history.orders.states
+        and history.orders.nav_per_share is None
+        and not step.portfolio.orders.terms
+    ):
         return
-    if not orders.update(history.orders, history.unit_value, history.orders_turn):
+    if not orders.update(
+        history.orders.states, history.orders.nav_per_share, history.orders.version
+    ):
         raise Retryable(
             "orders were changed while the chain was read",
             "run it again",

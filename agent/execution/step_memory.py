@@ -58,7 +58,7 @@ def record_cash(cash: CashStore, step: StepInput) -> None:
     """Record the account of portfolio.use_cash before the step acts on it. Raises Retryable if it
     cannot be opened at this block, or if another process wrote first.
     """
-    state = step.history.cash
+    state = step.history.cash_flows.cash
     if state is None or state.is_stored:
         return
     if not (state.is_known and cash.record(state.account, state.turn)):

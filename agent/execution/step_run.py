@@ -152,7 +152,9 @@ class StepRun:
             return step_input
         history = replace(
             step_input.history,
-            last_rebalance_s=before.last_rebalance_s,
+            reviews=replace(
+                step_input.history.reviews, last_rebalance_s=before.reviews.last_rebalance_s
+            ),
             last_liquidity_s=before.last_liquidity_s,
         )
         return replace(step_input, history=history, acted=True)
@@ -451,7 +453,10 @@ def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> 
             hold_exit(run, stopped, f"refused at submission: {refusal.message}")
             return None
         return after_exits(run, stopped)
-    refusals = {earlier.token: earlier for earlier in outcome.step_input.history.late}
+    refusals = {
+        earlier.token: earlier
+        for earlier in outcome.step_input.history.failures.submission_refusals
+    }
     if run.confirmed is None or not (token := run.confirmed.decided.exit_token):
         if run.doubtful and not run.exits_with(OutcomeKind.DONE):
             run.store.budgets.mark_submission_refusals(

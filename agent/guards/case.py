@@ -339,7 +339,7 @@ class GuardCase:
 
     def _lacked(self) -> set[str]:
         """Return the assets, except the numeraire, with a shortfall for open withdrawals."""
-        claimed = {claim.payment.token for claim in self.step.history.claims} - {
+        claimed = {claim.payment.token for claim in self.step.history.cash_flows.claims} - {
             self.numeraire.address
         }
         return {token for token in claimed if transfers.shortfall_raw(self.step, token) > 0}
@@ -386,10 +386,10 @@ class GuardCase:
         block it.
         """
         history = self.step.history
-        if history.unknown and not (
-            history.unknown == history.unpriced_falls and self.is_risk_reducing()
+        if history.budgets.unknown and not (
+            history.budgets.unknown == history.budgets.unpriced_falls and self.is_risk_reducing()
         ):
-            raise MissingData(history.unknown)
+            raise MissingData(history.budgets.unknown)
 
     def total(self) -> Fraction:
         """Return the value of investable balances, confirmed liquidity positions and margin, at

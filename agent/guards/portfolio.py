@@ -76,7 +76,7 @@ def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.reduces_futures():
         return NOT_A_REDUCTION
     case.require_known_day()
-    total = case.step.history.turnover_24h + moved
+    total = case.step.history.budgets.turnover_24h + moved
     return _with_exempt(case, _share(case, total, limit_bps), limit_bps)
 
 
@@ -113,7 +113,9 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         return NOT_A_REDUCTION
     case.require_known_day()
     history, is_exit = case.step.history, case.is_sell_only() or case.is_exit()
-    lost = _counted_loss(case, history.loss_24h, history.fell_24h, history.wasted_24h_wei)
+    lost = _counted_loss(
+        case, history.budgets.loss_24h, history.budgets.fell_24h, history.budgets.wasted_24h_wei
+    )
     cost = case.cost() if is_exit else case.worst_cost()
     if case.plan.futures is not None:
         cost += futures_cost(case, at_bound=True)[0]
@@ -127,7 +129,9 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.reduces_futures():
         return NOT_A_REDUCTION
     history = case.step.history
-    lost = _counted_loss(case, history.loss_total, history.fell_total, history.wasted_wei)
+    lost = _counted_loss(
+        case, history.budgets.loss_total, history.budgets.fell_total, history.budgets.wasted_wei
+    )
     return _loss_share(case, lost + max(case.cost(), Fraction(0)), limit_bps)
 
 
@@ -150,7 +154,11 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.is_risk_reducing():
         return GuardMeasurement("exits always pass", True)
     since_s = case.step.snapshot.head.timestamp_s - DAY_S
-    opened = [flow for flow in case.step.history.flows if flow.halts or flow.chain_s > since_s]
+    opened = [
+        flow
+        for flow in case.step.history.cash_flows.unexplained
+        if flow.halts or flow.chain_s > since_s
+    ]
     if not opened:
         return GuardMeasurement("every balance is explained", True)
     if any(flow.value is None and flow.delta_raw < 0 for flow in opened):

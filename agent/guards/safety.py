@@ -307,9 +307,9 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
     """
     history = case.step.history
     if not case.is_risk_reducing():
-        reverts, approvals = history.reverts_in_row, history.approvals_in_row
+        reverts, approvals = history.failures.reverts_in_row, history.failures.approvals_in_row
         message = _failures_text(reverts, approvals)
-        if history.failures_stop and not failures.too_many(reverts, approvals):
+        if history.failures.is_stopped and not failures.too_many(reverts, approvals):
             message += "; the count restarted when the owner resumed"
         return GuardMeasurement(message, not failures.is_stopped(history))
     own = failures.exit_failures(history, failures.exit_name(case.plan))
@@ -411,7 +411,7 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
         text = f"{format_native(most)} of emergencies"
         return GuardMeasurement(format_native(spent), spent <= most, text)
     case.require_known_day()
-    total = case.step.history.gas_24h_wei + case.worst_gas_wei()
+    total = case.step.history.budgets.gas_24h_wei + case.worst_gas_wei()
     own = failures.exit_failures(case.step.history, failures.exit_name(case.plan))
     if failures.retry_wait_s(own) == 0:
         return GuardMeasurement(format_native(total), total <= limit_wei)

@@ -133,9 +133,9 @@ def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
     if limit is None:
         return Verdict(name, "not measured", OFF, True)
     limit_text = format_money(limit, numeraire)
-    if step.history.unknown:
-        return Verdict(name, f"unknown: {step.history.unknown}", limit_text, False)
-    total = step.history.outflow_24h
+    if step.history.budgets.unknown:
+        return Verdict(name, f"unknown: {step.history.budgets.unknown}", limit_text, False)
+    total = step.history.budgets.outflow_24h
     for payout in payouts:
         price = transfers.token_price(step, payout.token)
         if price is None:
@@ -167,7 +167,7 @@ def _available_raw(step: StepInput, payout: Payout) -> int:
         return 0
     set_aside = sum(
         claim.payment.raw
-        for claim in step.history.claims
+        for claim in step.history.cash_flows.claims
         if (claim.request, claim.payment.token) == (payout.request, payout.token)
     )
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}

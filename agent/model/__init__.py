@@ -47,6 +47,13 @@ from agent.model.futures import RestingOrder as RestingOrder
 from agent.model.futures import RestingStop as RestingStop
 from agent.model.futures import StopOrder as StopOrder
 from agent.model.futures import VenuePayment as VenuePayment
+from agent.model.history import NEW_STORE as NEW_STORE
+from agent.model.history import Budgets as Budgets
+from agent.model.history import CashFlows as CashFlows
+from agent.model.history import Failures as Failures
+from agent.model.history import History as History
+from agent.model.history import OrderStates as OrderStates
+from agent.model.history import Reviews as Reviews
 from agent.model.layers import Execution as Execution
 from agent.model.layers import ExecutionTerms as ExecutionTerms
 from agent.model.layers import LayerPart as LayerPart
@@ -175,7 +182,6 @@ from agent.model.runs import counted as counted
 from agent.model.step import AgentCycle as AgentCycle
 from agent.model.step import CloseHedge as CloseHedge
 from agent.model.step import Deleverage as Deleverage
-from agent.model.step import History as History
 from agent.model.step import Invest as Invest
 from agent.model.step import ManualAction as ManualAction
 from agent.model.step import MoveMargin as MoveMargin

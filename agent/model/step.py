@@ -1,166 +1,24 @@
-"""Inputs of one step: StepInput, History (the store's part of it), and the request that starts the
-step.
-"""
+"""Inputs of one step: StepInput, and the request that starts the step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
-from agent.model.futures import AccountAction, FuturesPolicy, Hedge
-from agent.model.layers import Execution, LayerState, T, part_of, with_part
-from agent.model.ledger import CashState, ExternalTransfer, TaxState
+from agent.model.futures import AccountAction, FuturesPolicy
+from agent.model.history import History
+from agent.model.layers import LayerState, T, with_part
 from agent.model.limits import Limits
-from agent.model.market import PricePoint, ScreenedToken, Snapshot
+from agent.model.market import ScreenedToken, Snapshot
 from agent.model.plan import LimitOrder
 from agent.model.portfolio import (
     Asset,
     BlockedExit,
-    ConditionalOrder,
     ExecutionConfig,
-    ExitFailures,
-    NavPerShare,
     Policy,
     Portfolio,
     ReferenceConfig,
-    SubmissionRefusal,
 )
-from agent.model.purchases import PurchaseProgress
-from agent.model.strategies import CapitalSplit, StrategyBooks
-from agent.model.transactions import PendingPayment
-from agent.model.weights import Allocation, SignalAnswer
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """The store's part of a decision's input.
-
-    Values are in numeraire base units; `_24h` means the last 24 h of chain time.
-    """
-
-    last_rebalance_s: int | None
-    """Chain time of the newest successful swap that the policy's trigger started."""
-    last_review_s: int | None
-    """Chain time of the newest review of a schedule."""
-    turnover_24h: Fraction
-    loss_24h: Fraction
-    """Losses of transactions and unexplained decreases."""
-    gas_24h_wei: int
-    reverts_in_row: int
-    """Consecutive reverts since the last successful swap, or since the owner resumed."""
-    started_s: int | None
-    """Time of the first recorded step; None if there is none."""
-    approvals_in_row: int = 0
-    """Consecutive steps that only approved, counted as `reverts_in_row`."""
-    last_liquidity_s: int | None = None
-    """Chain time of the newest liquidity action."""
-    flows: tuple[ExternalTransfer, ...] = ()
-    """Unexplained balance changes."""
-    unknown: str = ""
-    """Reason why the last 24 h are unknown; daily limits then refuse. Empty: known."""
-    undecided: tuple[str, ...] = ()
-    """Liquidity positions of the wallet that the owner has to adopt or forget."""
-    delay_ppm: int = 0
-    """Random delay of the next review, in millionths of the longest; drawn at the last review."""
-    depegged: tuple[str, ...] = ()
-    """Stablecoins that left their peg and have not returned."""
-    unread: tuple[tuple[str, int], ...] = ()
-    """Assets with unreadable balances, each with the chain time of the first failed read."""
-    loss_total: Fraction = Fraction(0)
-    """Loss since the store was created."""
-    prices: tuple[PricePoint, ...] = ()
-    """Recorded prices, oldest first, as far back as allocators and market events need them."""
-    allocation: Allocation | None = None
-    """Last allocation."""
-    unchosen: str = ""
-    """Reason why no allocation is valid."""
-    outflow_24h: Fraction = Fraction(0)
-    """Payouts."""
-    claims: tuple[PendingPayment, ...] = ()
-    """Unpaid payments of open withdrawals."""
-    stopped: str = ""
-    """Reason why trading is stopped on request of the owner; empty: not stopped."""
-    reviews: tuple[tuple[str, int], ...] = ()
-    """Chain time of the last run of each schedule, by its name in policy/triggers/schedules.py."""
-    books: str = ""
-    """Disagreement of ledger and chain; empty: none."""
-    tax: TaxState | None = None
-    """Inputs of a plan's taxable gain; None: unknown."""
-    purchase: PurchaseProgress | None = None
-    """Active purchase in parts."""
-    layers: tuple[LayerState, ...] = ()
-    """States of the layers; a layer without one is off."""
-    orders: tuple[ConditionalOrder, ...] = ()
-    """States of the conditional orders."""
-    orders_turn: int = 0
-    """Number of writes of `orders`."""
-    unit_value: NavPerShare | None = None
-    """Last NAV per share; None: not needed."""
-    sleeves: StrategyBooks | None = None
-    """Books of the strategies; None: no strategies."""
-    late: tuple[SubmissionRefusal, ...] = ()
-    """Exits that were refused at submission."""
-    invested: tuple[tuple[str, int], ...] = ()
-    """Base units by token that the owner invests with this step."""
-    fell_24h: Fraction = Fraction(0)
-    """Part of `loss_24h` from balance decreases without a transaction of the agent."""
-    fell_total: Fraction = Fraction(0)
-    """Part of `loss_total` from such decreases."""
-    accepted: tuple[ExternalTransfer, ...] = ()
-    """Unexplained increases accepted as deposits in the last 24 h."""
-    failed_s: int | None = None
-    """Chain time of the failure that stopped the wallet, in older records only."""
-    failures_stop: bool = False
-    """True after too many failures since the owner resumed, even if exits have succeeded since."""
-    wasted_24h_wei: int = 0
-    """Gas of transactions other than trades: reverts, approvals, cancels. Part of `loss_24h`."""
-    wasted_wei: int = 0
-    """Gas of all reverts since the store was created. Part of `loss_total`."""
-    rises: tuple[tuple[str, int], ...] = ()
-    """Unexplained increases, base units by token."""
-    rose_s: int | None = None
-    """Chain time of the first increase that blocked purchases in the current window
-    (ACCEPTANCE_WINDOW_S of policy/cash_flows/balance_changes.py).
-    """
-    left_rises: tuple[tuple[str, int], ...] = ()
-    """Part of `rises` that was excluded because the value exceeded portfolio.max_live_value; it
-    remains excluded even if the price falls.
-    """
-    failed_exits: tuple[ExitFailures, ...] = ()
-    """Failures of each exit, newest first."""
-    unpriced_falls: str = ""
-    """Part of `unknown` from balance decreases without a price; exits ignore them."""
-    reduced_24h: Fraction = Fraction(0)
-    """Notional closed by futures reductions, without emergencies."""
-    topped_up_24h: Fraction = Fraction(0)
-    """Collateral that the agent deposited into the margin account."""
-    emergency_gas_24h_wei: int = 0
-    """Part of `gas_24h_wei` for positions closed ahead of liquidation."""
-    emergency_s: int | None = None
-    """Chain time of the newest position closed ahead of liquidation."""
-    signals: tuple[SignalAnswer, ...] = ()
-    """Answers of the signals that this step ran."""
-    hedges: tuple[Hedge, ...] = ()
-    """Hedges that replace sales, as of the newest futures order, including recently closed ones."""
-    cash: CashState | None = None
-    """Account of portfolio.use_cash; None: the agent uses all of the numeraire."""
-
-    @property
-    def execution(self) -> Execution | None:
-        """Execution under way over several steps: a purchase, or that of a layer."""
-        if self.purchase is not None:
-            return self.purchase
-        return next((one.execution for one in self.layers if one.execution is not None), None)
-
-    def layer(self, kind: type[T]) -> T:
-        """Return the state of a layer."""
-        return part_of(self.layers, kind)
-
-    @property
-    def last_evaluation_s(self) -> int | None:
-        """The later of the last rebalance and the last review, Unix seconds; None without either."""
-        times_s = (self.last_rebalance_s, self.last_review_s)
-        return max((at_s for at_s in times_s if at_s is not None), default=None)
+from agent.model.strategies import CapitalSplit
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def daily_loss_left(step: StepInput) -> Value | None:
     """Return the remainder of limits.daily_loss, numeraire base units; None without a limit, or if
     the day's loss is unknown, which the guard refuses.
     """
-    return None if step.history.unknown else _daily_loss_left(step)
+    return None if step.history.budgets.unknown else _daily_loss_left(step)
 
 
 def _daily_loss_left(step: StepInput) -> Value | None:
@@ -96,7 +96,7 @@ def _daily_loss_left(step: StepInput) -> Value | None:
     limit_bps = step.limits.daily_loss_bps
     if limit_bps is None:
         return None
-    return _total(step) * Fraction(limit_bps, BPS) - step.history.loss_24h
+    return _total(step) * Fraction(limit_bps, BPS) - step.history.budgets.loss_24h
 
 
 def daily_loss_left_for_exits(step: StepInput) -> Value | None:
@@ -104,11 +104,11 @@ def daily_loss_left_for_exits(step: StepInput) -> Value | None:
     it.
     """
     history, room = step.history, _daily_loss_left(step)
-    if room is None or history.unknown != history.unpriced_falls:
+    if room is None or history.budgets.unknown != history.budgets.unpriced_falls:
         return None
     native = reference_prices(step).by_token.get(step.portfolio.wrapped_native, Fraction(0))
-    other_losses = history.fell_24h + history.wasted_24h_wei * native
-    return room + min(other_losses, max(Fraction(0), history.loss_24h))
+    other_losses = history.budgets.fell_24h + history.budgets.wasted_24h_wei * native
+    return room + min(other_losses, max(Fraction(0), history.budgets.loss_24h))
 
 
 def worst_case_loss(
@@ -148,7 +148,7 @@ def partial_plan_reason(step: StepInput, worst: Value) -> str:
     limit_bps, whole = step.limits.daily_loss_bps or 0, _total(step)
     wanted_bps = 0
     if whole:
-        loss = max(step.history.loss_24h, Fraction(0)) + worst
+        loss = max(step.history.budgets.loss_24h, Fraction(0)) + worst
         wanted_bps = ceil_int(loss * BPS / whole / SHOWN_BPS) * SHOWN_BPS
     return (
         f"the worst case of the whole trade exceeds the remainder of {DAILY_LOSS} "
@@ -159,7 +159,7 @@ def partial_plan_reason(step: StepInput, worst: Value) -> str:
 
 def daily_loss_wait_reason(step: StepInput) -> str:
     """Return why no part is traded now."""
-    numeraire, lost = step.portfolio.numeraire, step.history.loss_24h
+    numeraire, lost = step.portfolio.numeraire, step.history.budgets.loss_24h
     amounts = (
         value_text(value, numeraire.decimals, 2)
         for value in (lost, (daily_loss_left(step) or Fraction(0)) + lost)
@@ -275,7 +275,14 @@ def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
 
 def _useful(step: StepInput) -> bool:
     """True if enough of limits.daily_loss remains for a part."""
-    whole = daily_loss_left(replace(step, history=replace(step.history, loss_24h=Fraction(0))))
+    whole = daily_loss_left(
+        replace(
+            step,
+            history=replace(
+                step.history, budgets=replace(step.history.budgets, loss_24h=Fraction(0))
+            ),
+        )
+    )
     return whole is None or (daily_loss_left(step) or Fraction(0)) >= whole * USEFUL
 
 

@@ -113,7 +113,7 @@ def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
 
     With several strategies each part already follows their combined goal.
     """
-    active = step.history.purchase
+    active = step.history.cash_flows.purchase
     if active is None or step.split is not None:
         return _carried_out(step, decided)
     try:
@@ -306,7 +306,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
         decided.zone is not None
         or bool(decided.exit_token)
         or _without_unpriced(step_input, decided) is not step_input
-        or step_input.history.purchase is not None
+        or step_input.history.cash_flows.purchase is not None
         or bool(step_input.aside and decide(cash_limit.restore_excluded(step_input)).exit_token)
     )
     if not tried and not isinstance(decided.decision, Rebalance):
@@ -350,7 +350,7 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
         if zone is None:
             if not nothing.kept_by:
                 raise
-            active = step_input.history.purchase
+            active = step_input.history.cash_flows.purchase
             if active is not None and decided.purchase.due is not None:
                 return _rest_not_worth_it(step_input, active, decided, nothing)
             return _not_worth_it(step_input, decided, decision, nothing)
@@ -518,7 +518,7 @@ def _out(step_input: StepInput, order: LimitOrder) -> str:
     """Return why the order's purchase is blocked: an exit order keeps its token out of the market
     and would sell it again. Empty otherwise.
     """
-    known, portfolio = step_input.history.orders, step_input.portfolio
+    known, portfolio = step_input.history.orders.states, step_input.portfolio
     if order.token_out == portfolio.numeraire.address:
         return ""
     by = conditional_orders.fired_exit_order(

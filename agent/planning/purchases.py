@@ -42,8 +42,8 @@ def plan_purchase(
     intended_value = move_value(decided, decision.goal)
     whole = planner.plan_after_tax(step, decision)
     plan, part = plan_proportional_part(step, decided, decision, whole)
-    active = step.history.purchase
-    if active is not None and not step.history.invested:
+    active = step.history.cash_flows.purchase
+    if active is not None and not step.history.cash_flows.invested:
         if not fits_daily_loss(step, plan):
             reason = f"{decision.reason}; {daily_loss_wait_reason(step)}"
             hold = Hold(reason, kept_by=DAILY_LOSS)
@@ -82,7 +82,9 @@ def _terms(
         deposits = tuple(sorted(purchases.uninvested_deposits(step).items()))
     return Purchase(
         kind=kind,
-        wish=purchases.turnover_allowance(step) if step.history.invested else intended_value,
+        wish=purchases.turnover_allowance(step)
+        if step.history.cash_flows.invested
+        else intended_value,
         parts=parts,
         interval_s=step.limits.first_purchase_s or 1,
         arrival=tuple(sorted((token, known.price) for token, known in prices.items())),

@@ -342,10 +342,16 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
             except planner.NothingPlanned as nothing:
                 return _uninvested(step, nothing.message)
             return _by_owner(step, plan.decision, plan)
-        under = step.history.purchase
+        under = step.history.cash_flows.purchase
         if under is None or under.id == before:
             step = replace(
-                step, history=replace(step.history, invested=tuple(sorted(usable.items())))
+                step,
+                history=replace(
+                    step.history,
+                    cash_flows=replace(
+                        step.history.cash_flows, invested=tuple(sorted(usable.items()))
+                    ),
+                ),
             )
         decided = _by_owner(step, Hold(""), None).decided
         wanted = Rebalance(
@@ -392,7 +398,11 @@ def _everything_sold(given: StepInput) -> Proposal:
             portfolio=replace(
                 step.portfolio, lp_targets=(), orders=replace(step.portfolio.orders, terms=())
             ),
-            history=replace(step.history, stopped="", flows=()),
+            history=replace(
+                step.history,
+                stopped="",
+                cash_flows=replace(step.history.cash_flows, unexplained=()),
+            ),
             exits_only="",
         )
         out = decide(none_wanted).decision

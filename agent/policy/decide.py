@@ -190,7 +190,7 @@ def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
         return result
     if step.spot_held:
         held = Hold(f"{decision.reason}; {step.spot_held}", result.next_s)
-    elif step.history.orders and (waiting := exits.unconfirmed_notes(step, exits_only=True)):
+    elif step.history.orders.states and (waiting := exits.unconfirmed_notes(step, exits_only=True)):
         held = _unconfirmed_hold(decision.reason, "; ".join(waiting))
     else:
         return result
@@ -582,7 +582,7 @@ def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] |
     """
     history = step.history
     done = [
-        (history.last_rebalance_s, "rebalance"),
+        (history.reviews.last_rebalance_s, "rebalance"),
         *(last_end(step) for last_end in layers.LAST_ENDS),
         (history.last_liquidity_s if liquidity_too else None, "liquidity action"),
     ]

@@ -44,7 +44,9 @@ def too_many(reverts: int, approvals: int) -> bool:
 
 def is_stopped(history: History) -> bool:
     """True if rebalances and liquidity moves towards targets wait for the owner."""
-    return history.failures_stop or too_many(history.reverts_in_row, history.approvals_in_row)
+    return history.failures.is_stopped or too_many(
+        history.failures.reverts_in_row, history.failures.approvals_in_row
+    )
 
 
 def exit_name(plan: Plan) -> str:
@@ -85,7 +87,7 @@ def _futures_name(futures: FuturesPlan) -> str:
 
 def exit_failures(history: History, name: str) -> ExitFailures:
     """Return the failures of the exit of this name."""
-    known = {one.exit: one for one in history.failed_exits}
+    known = {one.exit: one for one in history.failures.failed_exits}
     return known.get(name, ExitFailures(name, 0, 0, 0))
 
 
@@ -115,5 +117,10 @@ def with_refused_markets(step: StepInput, refused: Mapping[str, int]) -> StepInp
     waiting = tuple(
         ExitFailures(name, MAX_REVERTS_IN_ROW, 0, at_s) for name, at_s in refused.items()
     )
-    others = tuple(one for one in step.history.failed_exits if one.exit not in refused)
-    return replace(step, history=replace(step.history, failed_exits=(*waiting, *others)))
+    others = tuple(one for one in step.history.failures.failed_exits if one.exit not in refused)
+    return replace(
+        step,
+        history=replace(
+            step.history, failures=replace(step.history.failures, failed_exits=(*waiting, *others))
+        ),
+    )

@@ -355,7 +355,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         price_wei,
         native.price,
         review_interval_s(step.policy.trigger),
-        step.history.last_rebalance_s is not None,
+        step.history.reviews.last_rebalance_s is not None,
         data_fee_wei=snapshot.data_fee_wei(LEG_GAS, 2 * LEG_BYTES),
     )
 

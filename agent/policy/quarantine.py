@@ -290,7 +290,7 @@ def store_ahead_faults(history: History, now_s: int) -> list[str]:
     """Return a fault if the store has a later time than the block: the store belongs to another
     chain, or an endpoint lags behind.
     """
-    last_s = history.last_evaluation_s
+    last_s = history.reviews.last_evaluation_s
     if last_s is None or last_s <= now_s:
         return []
     return [

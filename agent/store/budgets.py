@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -17,15 +17,20 @@ from sqlalchemy import Connection, Select, bindparam, delete, select
 from agent.errors import ErrorCode, OperatorNeeded
 from agent.layers.stores import read_states
 from agent.model import (
+    Budgets,
+    CashFlows,
+    Failures,
     Hedge,
     History,
     Intent,
     IntentKind,
     IntentState,
     MarginDeposit,
+    OrderStates,
     PerpOrder,
     Rebalance,
     Receipt,
+    Reviews,
     SubmissionRefusal,
 )
 from agent.policy.hedges import filled_hedges
@@ -297,77 +302,82 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
     fell = balances.lost_value(db, chain_now_s)
     external_loss = sum((max(Fraction(0), _fraction(row.loss)) for row in external), Fraction(0))
     history = History(
-        last_rebalance_s=_newest(db, IntentKind.SWAP.value),
-        last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
-        turnover_24h=sum(
-            (_fraction(row.turnover) for row in rows if row not in reductions + deposits),
-            Fraction(0),
+        reviews=Reviews(
+            last_rebalance_s=_newest(db, IntentKind.SWAP.value),
+            last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
+            by_schedule=_reviews(facts),
+            delay_ppm=int(facts.get(DELAY) or 0),
         ),
+        budgets=Budgets(
+            turnover_24h=_turnover([row for row in rows if row not in reductions + deposits]),
+            loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell.day),
+            loss_total=ledger_sums.loss_total(facts) + external_loss + fell.total,
+            gas_24h_wei=sum(int(row.gas_wei) for row in rows),
+            outflow_24h=sum(
+                (_fraction(row.outflow) for row in rows if row.outflow is not None), Fraction(0)
+            ),
+            fell_24h=fell.day,
+            fell_total=fell.total,
+            wasted_24h_wei=sum(
+                int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES
+            ),
+            wasted_wei=sum(map(int, column_values(db, _wasted()))),
+            unknown=fell.unknown,
+            unpriced_falls=fell.unknown,
+        ),
+        failures=Failures(
+            reverts_in_row=streak.reverts,
+            approvals_in_row=streak.approvals,
+            is_stopped=streak.stops,
+            failed_exits=exit_failures(db, facts, _seqs(refusals), own, chain_now_s),
+            submission_refusals=tuple(refusal for refusal, _ in refusals),
+        ),
+        cash_flows=CashFlows(
+            unexplained=balances.open_transfers(db),
+            accepted=balances.accepted_deposits(db, facts, chain_now_s),
+            rises=balances.unexplained_rises(db),
+            rose_s=balances.rise_since_s(facts),
+            left_rises=balances.left_rises(db, facts),
+            purchase=read_purchase(db, wallet, coin),
+            claims=requests.open_claims(db),
+        ),
+        orders=OrderStates(
+            states=orders.read_orders(db),
+            version=database.parse_fact_number(
+                orders.ORDERS_VERSION, facts.get(orders.ORDERS_VERSION)
+            ),
+            nav_per_share=orders.nav_per_share(db, facts),
+        ),
+        layers=read_states(db, wallet, coin, chain_now_s),
+        started_s=db.scalar(_started()),
+        stopped=requests.stop_reason(db),
+        depegged=tuple(facts.get(DEPEGGED, "").split()),
+        unread=_unreadable_balances(facts),
+        last_liquidity_s=_newest(db, IntentKind.LIQUIDITY.value),
+        undecided=positions.undecided_positions(db),
         reduced_24h=_turnover(reductions),
         topped_up_24h=_turnover(deposits),
-        hedges=_hedges(db),
-        loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell.day),
-        gas_24h_wei=sum(int(row.gas_wei) for row in rows),
         emergency_gas_24h_wei=sum(int(row.gas_wei) for row in own if row.kind == FUTURES_EMERGENCY),
         emergency_s=_newest(db, FUTURES_EMERGENCY),
-        reverts_in_row=streak.reverts,
-        approvals_in_row=streak.approvals,
-        failed_exits=exit_failures(db, facts, _seqs(refusals), own, chain_now_s),
-        failures_stop=streak.stops,
-        last_liquidity_s=_newest(db, IntentKind.LIQUIDITY.value),
-        started_s=db.scalar(_started()),
-        flows=balances.open_transfers(db),
-        unknown=fell.unknown,
-        unpriced_falls=fell.unknown,
-        undecided=positions.undecided_positions(db),
-        delay_ppm=int(facts.get(DELAY) or 0),
-        orders=orders.read_orders(db),
-        orders_turn=database.parse_fact_number(
-            orders.ORDERS_VERSION, facts.get(orders.ORDERS_VERSION)
-        ),
-        unit_value=orders.nav_per_share(db, facts),
-        depegged=tuple(facts.get(DEPEGGED, "").split()),
-        loss_total=ledger_sums.loss_total(facts) + external_loss + fell.total,
-        outflow_24h=sum(
-            (_fraction(row.outflow) for row in rows if row.outflow is not None), Fraction(0)
-        ),
-        claims=requests.open_claims(db),
-        stopped=requests.stop_reason(db),
-        reviews=_reviews(facts),
-        unread=_unreadable_balances(facts),
-        late=tuple(refusal for refusal, _ in refusals),
-        fell_24h=fell.day,
-        fell_total=fell.total,
-        accepted=balances.accepted_deposits(db, facts, chain_now_s),
-        rises=balances.unexplained_rises(db),
-        rose_s=balances.rise_since_s(facts),
-        left_rises=balances.left_rises(db, facts),
-        wasted_24h_wei=sum(
-            int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES
-        ),
-        wasted_wei=sum(map(int, column_values(db, _wasted()))),
+        hedges=_hedges(db),
     )
-    history = replace(
-        history,
-        purchase=read_purchase(db, wallet, coin),
-        layers=read_states(db, wallet, coin, chain_now_s),
-    )
+    flows = history.cash_flows
     depends_on_time = (
         history.started_s is None,
-        history.purchase is not None,
+        flows.purchase is not None,
         any(state.changes_with_time for state in history.layers),
-        history.flows,
-        history.accepted,
-        history.fell_24h,
-        history.unknown,
-        any(exit_.at_s == chain_now_s for exit_ in history.failed_exits),
+        flows.unexplained,
+        flows.accepted,
+        history.budgets.fell_24h,
+        history.budgets.unknown,
+        any(exit_.at_s == chain_now_s for exit_ in history.failures.failed_exits),
     )
     if any(depends_on_time):
         return history, chain_now_s
     return history, min((row.chain_s + DAY_S for row in rows), default=math.inf)
 
 
-def _turnover(rows: Sequence[BudgetRow]) -> Fraction:
+def _turnover(rows: Sequence[BudgetRow | ExternalTransactionRow]) -> Fraction:
     return sum((_fraction(row.turnover) for row in rows), Fraction(0))
 
 

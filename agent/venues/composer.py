@@ -438,7 +438,7 @@ class RouterComposer:
                 "send native coin to the wallet",
             )
         max_gas_wei = most_wei
-        day_wei, spent_wei = step.limits.gas_per_day_wei, step.history.gas_24h_wei
+        day_wei, spent_wei = step.limits.gas_per_day_wei, step.history.budgets.gas_24h_wei
         if escapes and step.futures is not None:
             day_wei = gas_per_day_wei(step.futures.limits, step.limits)
             spent_wei = step.history.emergency_gas_24h_wei

@@ -70,11 +70,11 @@ def test_what_the_day_has_lost_bounds_the_worst_case_of_each_trade(anvil_chain: 
             outcome = agent.rebalance(send=True, confirm=yes)
             plan, _, _ = swap_of(outcome)
             judged = build_guard_case(outcome.step_input, plan, evidence(outcome.step_input, plan))
-            assert outcome.step_input.history.loss_24h + judged.worst_cost() <= 54 * USD * Fraction(101, 100)
+            assert outcome.step_input.history.budgets.loss_24h + judged.worst_cost() <= 54 * USD * Fraction(101, 100)
             moved.append(plan.turnover)
             total += lost(chain, before, prices)
             assert outcome.after is not None
-            assert abs(outcome.after.history.loss_24h / USD - total) < Fraction(1, 100)
+            assert abs(outcome.after.history.budgets.loss_24h / USD - total) < Fraction(1, 100)
         assert total <= 54 and "part 1" in outcome.reason
         assert moved[-1] < moved[0] * Fraction(4, 5), "what may still be lost today decides how much goes"
         chain.warp(DAY_S + 1)
@@ -100,10 +100,10 @@ def test_budgets_outlive_the_process(anvil_chain: LocalChain, tmp_path: Path) ->
         plan, _, _ = swap_of(step(chain, agent, UP))
     with again(chain, loaded) as agent:
         history = agent.rebalance().step_input.history
-        assert history.turnover_24h > plan.turnover * Fraction(999, 1000)
-        assert history.gas_24h_wei > 0
-        assert history.loss_24h > 0
-        assert history.last_rebalance_s is not None
+        assert history.budgets.turnover_24h > plan.turnover * Fraction(999, 1000)
+        assert history.budgets.gas_24h_wei > 0
+        assert history.budgets.loss_24h > 0
+        assert history.reviews.last_rebalance_s is not None
 
 
 def test_a_schedule_reviews_when_it_is_due_and_not_before(anvil_chain: LocalChain, tmp_path: Path) -> None:

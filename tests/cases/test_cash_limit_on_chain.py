@@ -27,7 +27,7 @@ CAPPED: Mapping[str, object] = {**ROOMY, "portfolio.use_cash": "1000", "portfoli
 
 
 def unused(agent: Agent) -> int:
-    state = agent.step_input().history.cash
+    state = agent.step_input().history.cash_flows.cash
     assert state is not None
     return state.unused_raw
 
@@ -124,7 +124,7 @@ def test_the_account_outlives_a_restart_and_follows_the_setting(anvil_chain: Loc
             assert unused(agent) == left * USD and chain.balance("USDC") >= left * USD
     before = purse(chain).raw["USDC"]
     with again(chain, trusted(chain, tmp_path, {**CAPPED, "portfolio.use_cash": "off"}, HALVES)) as agent:
-        assert agent.step_input().history.cash is None and agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        assert agent.step_input().history.cash_flows.cash is None and agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert chain.balance("USDC") < before
 
 

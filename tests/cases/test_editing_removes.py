@@ -53,8 +53,10 @@ def test_dust_of_a_removed_token_is_named_and_halts_nothing_later(anvil_chain: L
     assert done.state == "written"
     assert mentions(done.warnings[0], "0.00000003 WBTC", "gas")
     with again(chain, load_config(bot.file)) as agent:
-        assert agent.step_input().history.flows == () and agent.plan().kind is OutcomeKind.HOLD
+        assert agent.step_input().history.cash_flows.unexplained == () and agent.plan().kind is OutcomeKind.HOLD
     back = ConfigChanges(adds=(("WBTC", chain.tokens["WBTC"].address, "10%"),), targets=(("WETH", "60%"),))
     assert bot.edit(back, pins=True).state == "written"
     with again(chain, load_config(bot.file)) as agent:
-        assert not any(flow.halts for flow in agent.step_input().history.flows) and agent.plan().kind is not OutcomeKind.HALT
+        assert (
+            not any(flow.halts for flow in agent.step_input().history.cash_flows.unexplained) and agent.plan().kind is not OutcomeKind.HALT
+        )

@@ -104,7 +104,9 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalCha
         profit = api.pnl(tmp_path / "trimtab.toml")
         assert profit["not_final"] == 0 and Fraction(profit["value"]) < 1
         assert Fraction(profit["periods"][-1]["withdrawals"]) * USD == chain.balance("USDC", HOME)
-        assert agent.step_input().history.flows == () and agent.step_input().history.outflow_24h == chain.balance("USDC", HOME)
+        assert agent.step_input().history.cash_flows.unexplained == () and agent.step_input().history.budgets.outflow_24h == chain.balance(
+            "USDC", HOME
+        )
 
 
 def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -286,4 +288,4 @@ def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_ex
         assert len(
             [one for one in agent.context.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]
         ) == len(asked)
-        assert agent.step_input().history.claims == () and agent.context.store.journal.open_intents() == ()
+        assert agent.step_input().history.cash_flows.claims == () and agent.context.store.journal.open_intents() == ()

@@ -27,7 +27,7 @@ def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, t
         chain.set_balance("USDC", chain.balance("USDC") + gift * USD)
         chain.mine(1)
         held = agent.rebalance()
-        assert bool([flow for flow in held.step_input.history.flows if flow.holds]) is bool(gift)
+        assert bool([flow for flow in held.step_input.history.cash_flows.unexplained if flow.holds]) is bool(gift)
         looked = shutdown.stop(agent, to_stable=True, confirm=lambda _: True)
         (first,) = looked.sales
         assert first.plan is not None and len(first.plan.actions) == 2, looked.reason
@@ -37,4 +37,4 @@ def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, t
         assert kinds[0] is kinds[1] is IntentKind.LIQUIDITY and IntentKind.SWAP in kinds
         after = purse(chain)
         assert after.raw["WETH"] < 10**12 and after.raw["USDC"] > (10_300 + gift) * USD
-        assert len(agent.step_input().history.flows) == bool(gift)
+        assert len(agent.step_input().history.cash_flows.unexplained) == bool(gift)

@@ -76,7 +76,7 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
         with again(chain, loaded) as agent:
             held = agent.rebalance(send=True, confirm=yes)
             assert waits(held), "a restart shortens no wait"
-            (own,) = held.step_input.history.failed_exits
+            (own,) = held.step_input.history.failures.failed_exits
             assert failures.retry_wait_s(own) == wait_s and since_s - 30 <= own.at_s <= since_s
             chain.warp(wait_s)
             if wait_s == 60:
@@ -153,7 +153,9 @@ def test_gas_of_reverts_uses_up_no_loss_that_an_exit_may_make(anvil_chain: Local
         sold = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(sold)
         assert plan.exits and chain.balance("WETH") * CRASH < 10 * 10**18
-        assert sold.step_input.history.loss_24h > Fraction(20, 10_000) * chain.balance("USDC"), "a rebalance would be refused for it"
+        assert sold.step_input.history.budgets.loss_24h > Fraction(20, 10_000) * chain.balance("USDC"), (
+            "a rebalance would be refused for it"
+        )
 
 
 def dear(chain: LocalChain) -> None:

@@ -47,7 +47,7 @@ def test_ten_thousand_dollars_are_the_whole_portfolio_after_one_transaction(anvi
         assert plan.turnover > 7_900 * USD, "within the 30 % of limits.turnover it was 3,000"
         assert all(abs(weights(agent)[symbol] - bps) <= 30 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}.items())
         history = agent.step_input().history
-        assert not history.layers and history.turnover_24h < 100 * USD, "the budget of drift is untouched"
+        assert not history.layers and history.budgets.turnover_24h < 100 * USD, "the budget of drift is untouched"
         chain.warp(3_700)
         fund(chain, {"WETH": 6_500, "WBTC": 1_500, "USDC": 2_000})
         explained(agent)
@@ -66,7 +66,7 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
         assert found["WBTC"] > 100 and found["WETH"] > 100 and abs(found["WETH"] * 3 - found["WBTC"] * 5) < 400, found
         assert mentions(first.reason, "first purchase", "part 1")
     with again(chain, loaded) as agent:  # another process: what is left is in the store
-        under = agent.step_input().history.purchase
+        under = agent.step_input().history.cash_flows.purchase
         assert under is not None and under.done == 1 and under.terms.kind is PurchaseKind.FIRST
         waits = agent.plan()
         assert waits.kind is OutcomeKind.HOLD and "part 2 of" in waits.reason and "next at" in waits.reason
@@ -99,7 +99,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
                 plan, _, _ = swap_of(outcome)
                 parts += 1
                 judged = build_guard_case(outcome.step_input, plan, evidence(outcome.step_input, plan))
-                assert outcome.step_input.history.loss_24h + judged.worst_cost() <= judged.total() * int(limit * 10_000) / 10_000
+                assert outcome.step_input.history.budgets.loss_24h + judged.worst_cost() <= judged.total() * int(limit * 10_000) / 10_000
                 assert parts > 1 or ("part 1 of " in outcome.reason and 'limits.daily_loss = "' in outcome.reason), outcome.reason
             decision = outcome.decided.decision
             waited += isinstance(decision, Hold) and decision.kept_by == DAILY_LOSS
@@ -125,8 +125,8 @@ def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_cha
         done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE and done.told, done.outcome
         assert done.outcome.plan is not None and done.outcome.plan.turnover > 15_000 * USD, said(done.outcome.plan.skipped)
-        assert agent.step_input().history.turnover_24h < 300 * USD
-        assert done.rest is None and agent.step_input().history.purchase is None, "done is said of the whole alone"
+        assert agent.step_input().history.budgets.turnover_24h < 300 * USD
+        assert done.rest is None and agent.step_input().history.cash_flows.purchase is None, "done is said of the whole alone"
 
 
 def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_two_deposits_a_crash_and_a_stop_loss_beside_an_open_top_up(anvil_chain:
         chain.warp(601)
         ended = agent.rebalance(send=True, confirm=yes)
         assert ended.kind is OutcomeKind.HOLD and "the rest is not worth its cost" in ended.reason, ended.reason
-        assert agent.step_input().history.purchase is None
+        assert agent.step_input().history.cash_flows.purchase is None
     with again(chain, trusted(chain, tmp_path, changes, TARGETS)) as agent:
         chain.move_market({"WBTC": chain.books.prices_usd["WBTC"] * Fraction(7, 10)})
         chain.warp(60)
@@ -182,7 +182,7 @@ def test_a_sale_for_a_withdrawal_leaves_the_turnover_of_the_day(anvil_chain: Loc
         agent.status()
         paid = transfers.withdraw(agent, "5000", send=True, confirm=lambda _: True)
         assert paid.state == "reserved", paid.reason
-        assert agent.step_input().history.turnover_24h < 100 * USD, "what is sold for a payout is no drift"
+        assert agent.step_input().history.budgets.turnover_24h < 100 * USD, "what is sold for a payout is no drift"
 
 
 def test_a_gift_after_the_first_purchase_frees_no_turnover(anvil_chain: LocalChain, tmp_path: Path) -> None:

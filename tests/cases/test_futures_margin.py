@@ -54,9 +54,9 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
         store = agent.context.store
         history = store.budgets.history(chain.now_s())
         assert history.topped_up_24h == deposit.action.raw
-        assert history.turnover_24h == 0 == history.reduced_24h
-        assert history.loss_24h < 50 * agents.USD, "a deposit is no loss"
-        assert history.flows == () and history.unknown == ""
+        assert history.budgets.turnover_24h == 0 == history.reduced_24h
+        assert history.budgets.loss_24h < 50 * agents.USD, "a deposit is no loss"
+        assert history.cash_flows.unexplained == () and history.budgets.unknown == ""
         assert store.journal.unbooked() == () == store.journal.open_intents()
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert IntentKind.FUTURES not in kinds(again), again.reason
@@ -90,7 +90,7 @@ def test_the_owner_deposits_withdraws_and_lets_a_delegate_trade(perps: LocalPerp
         moved(agent, DelegateChange(key, is_allowed=False))
         assert not approval.canOpenPositionFor(wallet, key).call()
         history = agent.context.store.budgets.history(chain.now_s())
-        assert history.loss_24h < 50 * agents.USD and history.flows == ()
+        assert history.budgets.loss_24h < 50 * agents.USD and history.cash_flows.unexplained == ()
         refused = agent.adjust_futures(MoveMargin(MarginWithdrawal(9_000 * UNIT)), send=True, confirm=agents.yes)
         assert (refused.kind, refused.transactions) == (OutcomeKind.REFUSED, ())
 
@@ -131,7 +131,7 @@ def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalP
         history = store.budgets.history(chain.now_s())
         gas_wei = sum(one.receipt.gas_cost_wei for one in sent if one.receipt is not None)
         assert history.emergency_gas_24h_wei == gas_wei > 0
-        assert history.reduced_24h == 0 == history.turnover_24h
+        assert history.reduced_24h == 0 == history.budgets.turnover_24h
         assert store.journal.unbooked() == () == store.journal.open_intents()
 
 

@@ -128,7 +128,7 @@ def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_i
         chain.mine(1)
         blind = looked(agent)
         assert blind.kind is OutcomeKind.HALT and causes(blind) == ("reference_price",) and "WETH" in blind.reason
-        (flow,) = blind.step_input.history.flows
+        (flow,) = blind.step_input.history.cash_flows.unexplained
         assert (flow.value, flow.halts) == (None, False)
         assert "without a price" in api.list_transfers(agent)["flows"][0]["words"]
         settled(chain, 2_400)
@@ -163,7 +163,7 @@ def test_a_fall_that_nobody_explains_stops_purchases_and_no_exit(anvil_chain: Lo
         settled(chain, 2_400)
         fired = looked(agent)
         plan, _, _ = swap_of(fired)
-        assert plan.exits and fired.step_input.history.loss_24h >= 3_000 * USD
+        assert plan.exits and fired.step_input.history.budgets.loss_24h >= 3_000 * USD
         chain.warp(2 * DAY_S)
         assert looked(agent).kind is OutcomeKind.HALT, "no time accepts a fall"
 
@@ -263,7 +263,7 @@ def test_what_an_exit_sold_of_a_gift_stops_no_rebalance_of_the_rest(anvil_chain:
     chain.warp(DAY_S)
     with again(chain, loaded) as agent:
         assert mentions(looked(agent).reason, "WETH", "excluded")
-        gift = dict(agent.step_input().history.rises)[chain.tokens["WETH"].address]
+        gift = dict(agent.step_input().history.cash_flows.rises)[chain.tokens["WETH"].address]
         settled(chain, 2_400)
         assert swap_of(looked(agent))[0].exits
         chain.move_market({"WBTC": chain.books.prices_usd["WBTC"] * Fraction(7, 10)})

@@ -90,7 +90,7 @@ def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, 
         assert (order.tif, order.left, order.is_buy) == ("Gtc", order.size, True) and placed(server) == ["Gtc"]
         assert intent.rests and intent.state is IntentState.MINED and intent.tx_hash == order.cloid
         assert order.price <= server.coin("ETH").mark * Fraction(105, 100)
-        assert budgets.history(anvil_chain.now_s()).loss_24h == 0
+        assert budgets.history(anvil_chain.now_s()).budgets.loss_24h == 0
         waits = step(agent)
         assert end_reasons(replace(waits, kind=OutcomeKind.HALT, reason="a depeg"), [str(intent.tx_hash)]) == {order.cloid: "a depeg"}
         exits = replace(waits.decided, exit_token="0x01")
@@ -103,7 +103,7 @@ def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, 
             [intent] = journal.open_intents()
             assert intent.rests and intent.receipt is not None and len(intent.receipt.fills) == number
             assert journal.unbooked() == ()
-            losses.append(budgets.history(anvil_chain.now_s()).loss_24h)
+            losses.append(budgets.history(anvil_chain.now_s()).budgets.loss_24h)
         assert losses[0] > 0 and losses[1] == 2 * losses[0]
         server.trade_through("ETH", str(float(order.left)))
         assert step(agent).transactions == () and len(sent(server)) == 1
@@ -172,7 +172,7 @@ def test_an_order_whose_time_passed_is_cancelled_and_placed_anew(
         [ended] = [one for one in orders(agent) if one.tx_hash == first.cloid]
         assert ended.state is IntentState.FINAL and ended.receipt is not None and len(ended.receipt.fills) == 1
         history = agent.context.store.budgets.history(anvil_chain.now_s())
-        assert history.reverts_in_row == 0, "an order that ends without a fill is no failure"
+        assert history.failures.reverts_in_row == 0, "an order that ends without a fill is no failure"
 
 
 def soft_pause(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
@@ -301,7 +301,7 @@ def test_a_post_only_order_that_would_cross_is_told_and_tried_by_the_next_step(
             assert "Post only order would have immediately matched" in outcome.reason, outcome.reason
             assert outcome.kind is OutcomeKind.REFUSED and len(sent(server)) == tries, "once in a step"
         history = agent.context.store.budgets.history(anvil_chain.now_s())
-        assert history.reverts_in_row == 0 and held(server, anvil_chain) == 0
+        assert history.failures.reverts_in_row == 0 and held(server, anvil_chain) == 0
         server.move("ETH", "0")
         assert step(agent).kind is OutcomeKind.DONE and len(resting(server)) == 1
 

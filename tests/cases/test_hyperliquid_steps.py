@@ -63,7 +63,7 @@ def test_a_step_opens_to_its_targets_one_order_each(server: HyperliquidServer, a
             assert granted is not None and (fill.market, fill.size_raw) == (granted.action.market, granted.action.size_raw)
         assert store.journal.open_intents() == () == store.journal.unbooked()
         history = store.budgets.history(anvil_chain.now_s())
-        assert 0 < history.loss_24h < 100 * agents.USD and history.gas_24h_wei == 0
+        assert 0 < history.budgets.loss_24h < 100 * agents.USD and history.budgets.gas_24h_wei == 0
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 
@@ -488,7 +488,7 @@ def test_a_venue_that_rejects_stops_holds_up_nothing_else(server: HyperliquidSer
         sent = [intent.kind for _ in range(6) for intent in agent.rebalance(send=True, confirm=agents.yes).transactions]
         assert IntentKind.SWAP in sent
         history = agent.context.store.budgets.history(anvil_chain.now_s())
-        assert history.reverts_in_row == 0 and 1 < posted(server) <= 1 + failures.MAX_REVERTS_IN_ROW
+        assert history.failures.reverts_in_row == 0 and 1 < posted(server) <= 1 + failures.MAX_REVERTS_IN_ROW
 
 
 def test_a_pause_leaves_stops_and_a_config_without_them_cancels_them(

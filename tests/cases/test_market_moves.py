@@ -192,16 +192,16 @@ def test_gas_of_a_revert_is_booked_as_loss_and_the_next_step_completes(anvil_cha
         chain.move_market(mark)
         before_next = purse(chain)
         history = agent.rebalance().step_input.history
-        assert history.reverts_in_row == 1
-        booked = history.loss_24h / USD
+        assert history.failures.reverts_in_row == 1
+        booked = history.budgets.loss_24h / USD
         assert booked == pytest.approx(float(paid * mark["WETH"] / 10**18), rel=1e-6)
-        assert history.gas_24h_wei == paid
-        assert history.turnover_24h == 0
+        assert history.budgets.gas_24h_wei == paid
+        assert history.budgets.turnover_24h == 0
         done = agent.rebalance(send=True, confirm=yes)
         assert lost(chain, before_next, mark) * USD <= PLAN_COST * swap_of(done)[0].turnover
         assert done.after is not None
-        assert done.after.history.reverts_in_row == 0
-        assert done.after.history.turnover_24h > 0
+        assert done.after.history.failures.reverts_in_row == 0
+        assert done.after.history.budgets.turnover_24h > 0
 
 
 def before_a_swap(agent: Agent, happens: Callable[[], object]) -> Callable[[str], None]:

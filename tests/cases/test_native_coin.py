@@ -73,7 +73,7 @@ def require_as_planned(chain: LocalChain, outcome: StepOutcome, before: Purse) -
 
 def booked(store: Store, chain: LocalChain) -> Fraction:
     """Loss of the last day in the books, in dollars."""
-    return store.budgets.history(chain.now_s()).loss_24h / USD
+    return store.budgets.history(chain.now_s()).budgets.loss_24h / USD
 
 
 @both_routers
@@ -96,7 +96,7 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
         assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
         # Wrapping is no loss: the books say what the wallet lost, gas included.
         assert abs(booked(agent.context.store, chain) - lost(chain, before, chain.books.prices_usd)) < Fraction(1, 1000)
-        assert plan.turnover == agent.context.store.budgets.history(chain.now_s()).turnover_24h
+        assert plan.turnover == agent.context.store.budgets.history(chain.now_s()).budgets.turnover_24h
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -191,7 +191,7 @@ def test_too_little_for_the_steps_own_gas_is_refilled_by_a_transaction_of_its_ow
         assert before.raw["WETH"] - now.raw["WETH"] == decided.raw
         assert unwrapped.receipt.gas_used <= outcome.plan.gas_units <= unwrapped.receipt.gas_used * Fraction(11, 10)
         history = agent.context.store.budgets.history(chain.now_s())
-        assert history.turnover_24h == 0 and history.last_rebalance_s is None
+        assert history.budgets.turnover_24h == 0 and history.reviews.last_rebalance_s is None
         assert abs(booked(agent.context.store, chain) - gas_wei * chain.books.prices_usd["WETH"] / ETHER) < Fraction(1, 1000)
         after = agent.rebalance(send=True, confirm=yes)
         assert after.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), after.reason

@@ -56,7 +56,7 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         (row,) = observations(agent)["pools"]
         assert (row["observations"], row["counts"]) == (1, False)
 
-        gas_before_wei = agent.context.store.budgets.history(chain.now_s()).gas_24h_wei
+        gas_before_wei = agent.context.store.budgets.history(chain.now_s()).budgets.gas_24h_wei
         shown = raise_observations(agent, at, ENOUGH)
         assert (shown["outcome"], shown["rises"], shown["transactions"]) == ("planned", ENOUGH - 1, [])
         assert purse(chain) == before
@@ -67,8 +67,8 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         assert abs(sent["gas_used"] - shown["gas_units"]) < shown["gas_units"] // 5
         paid = before.native_wei - purse(chain).native_wei
         assert paid == sent["gas_used"] * int(sent["gas_price_wei"])
-        assert agent.context.store.budgets.history(chain.now_s()).gas_24h_wei - gas_before_wei == paid
-        assert agent.context.store.budgets.history(chain.now_s()).approvals_in_row == 0
+        assert agent.context.store.budgets.history(chain.now_s()).budgets.gas_24h_wei - gas_before_wei == paid
+        assert agent.context.store.budgets.history(chain.now_s()).failures.approvals_in_row == 0
         assert chain.contract(at, npm_artifact(V3_POOL)).functions.slot0().call()[4] == ENOUGH
         assert f"keep {ENOUGH}" in agent.rebalance().reason
 

@@ -72,6 +72,6 @@ def test_a_fee_on_the_routers_own_transfer_ends_the_step_with_an_alert_and_the_t
         switch_on(chain, payer=ZERO)
         after = agent.rebalance(send=True, confirm=yes)
         assert after.transactions == (), after.reason
-        assert after.step_input.history.loss_24h >= gone * USD * 99 // 100
+        assert after.step_input.history.budgets.loss_24h >= gone * USD * 99 // 100
         total = sum(HELD.values()) * USD
-        assert after.step_input.history.loss_24h * 10_000 > total * DAILY_LOSS_BPS
+        assert after.step_input.history.budgets.loss_24h * 10_000 > total * DAILY_LOSS_BPS

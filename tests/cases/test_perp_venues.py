@@ -150,7 +150,7 @@ def test_a_fill_is_the_position_with_its_sign_and_its_cost(desk: Desk) -> None:
     paid = margin.account_value_raw(before) - margin.account_value_raw(account) - margin.funding_pending_raw(account)
     assert abs(paid - (fill.fee_raw - fill.quote_raw - at_mark)) <= unit, "the fee, and the fill against the mark"
     history = desk.agent.context.store.budgets.history(desk.step().snapshot.head.timestamp_s)
-    assert history.loss_24h > 0 and desk.agent.context.store.journal.unbooked() == ()
+    assert history.budgets.loss_24h > 0 and desk.agent.context.store.journal.unbooked() == ()
 
 
 def test_a_sale_reduces_what_was_bought(desk: Desk) -> None:

@@ -82,7 +82,7 @@ def require_settled(agent: Agent, made: list[dict[str, Any]], folder: Path) -> N
         intent = intents[one["id"]]
         assert intent.state is IntentState.FINAL and intent.receipt is not None and intent.receipt.status == 1
     assert not list((folder / "proposals").glob("*"))
-    assert agent.context.store.budgets.history(agent.context.clock.now_s()).turnover_24h > 0
+    assert agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.turnover_24h > 0
 
 
 def test_a_wallets_owner_signs_elsewhere_and_the_rebalance_is_settled_from_the_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_wallets_owner_signs_elsewhere_and_the_rebalance_is_settled_from_the_c
         require_settled(agent, made, tmp_path)
         assert max(off_target(chain, TWO).values()) < 50
         assert made[1]["plan"]["legs"] and made[1]["from"] == OWNER.address
-        gas = agent.context.store.budgets.history(agent.context.clock.now_s()).gas_24h_wei
+        gas = agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.gas_24h_wei
         assert gas > 0, "the wallet paid the gas of what was sent for it"
 
 
@@ -107,7 +107,7 @@ def test_the_owners_of_a_safe_sign_and_anybody_executes(anvil_chain: LocalChain,
         assert safe.nonce() == 2
         held = [chain.balance(symbol, safe.address) for symbol in TWO]
         assert all(held) and chain.balance("USDC") == 0 == chain.balance("WETH")
-        assert agent.context.store.budgets.history(agent.context.clock.now_s()).gas_24h_wei == 0, "others paid"
+        assert agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.gas_24h_wei == 0, "others paid"
         router = chain.addresses.swap_router_02
         assert chain.token_contract("WETH").functions.allowance(safe.address, router).call() == 0, "approvals are exact"
 

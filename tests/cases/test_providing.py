@@ -39,7 +39,7 @@ def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil
         assert found.weight.within
         history = agent.context.store.budgets.history(chain.now_s())
         # Fees of one swap and gas: the withdrawals themselves lost nothing.
-        assert 0 < history.loss_24h / USD < before * Fraction(3, 1_000)
+        assert 0 < history.budgets.loss_24h / USD < before * Fraction(3, 1_000)
         assert abs(before - worth(agent)) < before * Fraction(3, 1_000)
 
 
@@ -73,8 +73,8 @@ def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_cha
         assert lp.manager(chain).ownerOf(move.token_id).call() == chain.wallet.address
         assert liquidity_of(chain, move.token_id) == move.liquidity
         history = agent.context.store.budgets.history(chain.now_s())
-        assert history.turnover_24h == 0
-        assert 0 < history.loss_24h / USD < before / 1_000
+        assert history.budgets.turnover_24h == 0
+        assert 0 < history.budgets.loss_24h / USD < before / 1_000
     with agents.again(chain, loaded) as agent:
         step = agent.step_input()
         [position] = step.snapshot.positions
@@ -109,7 +109,7 @@ def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_pat
         assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Withdraw"]
         assert kinds(outcome)[:2] == ["approve", "liquidity"]
         assert lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call() == 0
-        assert agent.context.store.budgets.history(chain.now_s()).loss_24h / USD < before / 1_000
+        assert agent.context.store.budgets.history(chain.now_s()).budgets.loss_24h / USD < before / 1_000
 
 
 def test_a_range_narrower_than_the_band_is_minted_and_taken_out_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_price_pushed_before_the_transaction_leaves_loses_nothing_but_gas(anvi
         if number == 3:
             assert outcome.kind is OutcomeKind.FAILED
             assert "no liquidity" in outcome.reason
-            assert agent.context.store.budgets.history(chain.now_s()).reverts_in_row == 1
+            assert agent.context.store.budgets.history(chain.now_s()).failures.reverts_in_row == 1
 
 
 def test_a_withdrawal_at_a_pushed_price_is_not_begun(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_review_is_late_by_what_was_drawn_at_the_last_one(anvil_chain: LocalCh
         first = step(0.75)
         assert first.decided.reviewed, first.reason
         seen_s = first.step_input.snapshot.head.timestamp_s
-        assert agent.context.store.budgets.history(seen_s).delay_ppm == 750_000
+        assert agent.context.store.budgets.history(seen_s).reviews.delay_ppm == 750_000
         due_s = seen_s + 7_200 + 2_700  # three quarters of the hour that half of two hours comes to
         for at_s, due in ((seen_s + 7_200, False), (due_s - 60, False), (due_s + 60, True)):
             chain.warp(at_s - chain.now_s())

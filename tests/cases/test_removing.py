@@ -94,8 +94,10 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         chain.set_balance("WBTC", 3)
         chain.mine()
-        assert agent.rebalance(send=True, confirm=yes).step_input.history.flows, "it was asked what these three units are"
+        assert agent.rebalance(send=True, confirm=yes).step_input.history.cash_flows.unexplained, "it was asked what these three units are"
     found = remove(bot, ConfigChanges(removes=("WBTC",)))
     assert found.state == "removed" and any(mentions(one, "0.00000003 WBTC", "gas") for one in found.edited.warnings)
     with again(chain, load_config(bot.file)) as agent:
-        assert agent.step_input().history.flows == () and not [one for one in agent.context.store.balances.transfers() if one.is_open]
+        assert agent.step_input().history.cash_flows.unexplained == () and not [
+            one for one in agent.context.store.balances.transfers() if one.is_open
+        ]

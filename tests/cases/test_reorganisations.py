@@ -68,8 +68,8 @@ class Done:
         net = swap.receipt.net(chain.wallet.address)
         assert {chain.tokens[s].address: raw - self.before.raw[s] for s, raw in now.raw.items() if raw != self.before.raw[s]} == net
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
-        assert self.before.native_wei - now.native_wei == gas_wei == history.gas_24h_wei - self.gas_before_wei
-        assert history.turnover_24h > 0
+        assert self.before.native_wei - now.native_wei == gas_wei == history.budgets.gas_24h_wei - self.gas_before_wei
+        assert history.budgets.turnover_24h > 0
         assert moved == {intent.tx_hash for intent in mined}
         assert flows == ()
         assert set(allowances(chain).values()) == {0}
@@ -85,7 +85,7 @@ def done(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Done]:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         spent_wei = sum(intent.receipt.gas_cost_wei for intent in agent.context.store.journal.intents() if intent.receipt is not None)
         earlier_wei = (
-            agent.context.store.budgets.history(anvil_chain.now_s()).gas_24h_wei - spent_wei
+            agent.context.store.budgets.history(anvil_chain.now_s()).budgets.gas_24h_wei - spent_wei
         )  # of the wallet's day before this store
     yield Done(anvil_chain, loaded, before, earlier_wei)
 
@@ -124,8 +124,8 @@ def test_a_look_finds_it_corrects_the_books_and_sends_nothing(done: Done) -> Non
         assert purse(done.chain).nonce == nonce
     assert [(item["kind"], item["status"]) for item in found["transactions"]] == [("swap", "broadcast")]
     assert (found["waiting"], found["booked"]) == (1, 0)
-    assert (history.turnover_24h, history.last_rebalance_s) == (Fraction(0), None)
-    assert history.gas_24h_wei > done.gas_before_wei  # of the approval, whose block is still there
+    assert (history.budgets.turnover_24h, history.reviews.last_rebalance_s) == (Fraction(0), None)
+    assert history.budgets.gas_24h_wei > done.gas_before_wei  # of the approval, whose block is still there
 
 
 def test_beyond_64_blocks_a_person_is_asked_and_nothing_is_sent_or_changed(done: Done) -> None:

@@ -77,10 +77,10 @@ def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChai
         known = agent.step_input().history
     with agents.agent_on(chain, tmp_path / "second", ROOMY, EVEN, vouched=False) as agent:
         found = agent.step_input().history
-        assert abs(found.loss_24h - known.loss_24h) < USD * Fraction(1, 100)
-        assert (found.turnover_24h, found.gas_24h_wei) == (known.turnover_24h, known.gas_24h_wei)
-        assert found.loss_24h / USD >= bled > 0
-        assert found.unknown == ""
+        assert abs(found.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
+        assert (found.budgets.turnover_24h, found.budgets.gas_24h_wei) == (known.budgets.turnover_24h, known.budgets.gas_24h_wei)
+        assert found.budgets.loss_24h / USD >= bled > 0
+        assert found.budgets.unknown == ""
     tight = ROOMY | {"limits.daily_loss": "1bps"}
     with agents.agent_on(chain, tmp_path / "third", tight, EVEN, vouched=False) as agent:
         fund(chain, {"WETH": 34_000, "USDC": 20_000})
@@ -103,9 +103,9 @@ def test_a_restored_store_that_was_adopted_knows_what_happened_since_its_backup(
     with again(chain, loaded) as agent:
         agent.resync_nonce()
         found = agent.step_input().history
-        assert abs(found.loss_24h - known.loss_24h) < USD * Fraction(1, 100)
-        assert found.gas_24h_wei == known.gas_24h_wei
-        assert found.flows == ()
+        assert abs(found.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
+        assert found.budgets.gas_24h_wei == known.budgets.gas_24h_wei
+        assert found.cash_flows.unexplained == ()
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -117,7 +117,7 @@ def test_an_owner_may_vouch_that_nothing_was_lost(anvil_chain: LocalChain, tmp_p
     loaded = trusted(chain, tmp_path / "second", ROOMY, EVEN, vouched=False)
     with again(chain, loaded) as agent:
         agent.resync_nonce(nothing_lost=True)
-        assert agent.step_input().history.loss_24h == 0
+        assert agent.step_input().history.budgets.loss_24h == 0
 
 
 def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: LocalChain, tmp_path: Path) -> None:

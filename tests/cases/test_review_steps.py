@@ -62,7 +62,7 @@ def test_a_refused_plan_does_not_use_up_the_review(anvil_chain: LocalChain, tmp_
         chain, tmp_path, targets=TWO, changes=ROOMY | DAILY | {"limits.plan_cost": "off", "limits.native_floor": "1000000"}
     ) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
-        assert agent.context.store.budgets.history(agent.step_input().snapshot.head.timestamp_s).last_review_s is None
+        assert agent.context.store.budgets.history(agent.step_input().snapshot.head.timestamp_s).reviews.last_review_s is None
 
 
 def test_a_swap_by_hand_is_no_review_of_the_schedule(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_swap_by_hand_is_no_review_of_the_schedule(anvil_chain: LocalChain, tm
     drifted(chain)
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY | DAILY) as agent:
         assert agent.swap("WETH", "USDC", "1", send=True, confirm=lambda _: False).kind is OutcomeKind.DECLINED
-        assert agent.context.store.budgets.history(agent.step_input().snapshot.head.timestamp_s).last_review_s is None
+        assert agent.context.store.budgets.history(agent.step_input().snapshot.head.timestamp_s).reviews.last_review_s is None
 
 
 def test_an_approval_whose_swap_was_refused_is_taken_back(anvil_chain: LocalChain, tmp_path: Path) -> None:

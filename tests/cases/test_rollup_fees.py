@@ -39,11 +39,11 @@ def test_a_rebalance_on_a_rollup_adds_up_to_the_wei(anvil_chain: LocalChain, tmp
         shown = plan(outcome)["cost"]
         assert float(shown["data_fee"]) > 0 and float(shown["gas"]) > float(shown["data_fee"])
         day = agent.context.store.budgets.history(chain.now_s())
-        assert day.gas_24h_wei == before.native_wei - purse(chain).native_wei
+        assert day.budgets.gas_24h_wei == before.native_wei - purse(chain).native_wei
         # Nothing is unexplained: the next step holds, and no balance change is recorded as a loss.
         rest = agent.rebalance(send=True, confirm=yes)
         assert rest.kind is OutcomeKind.HOLD, rest.reason
-        assert agent.context.store.budgets.history(chain.now_s()).loss_24h == day.loss_24h
+        assert agent.context.store.budgets.history(chain.now_s()).budgets.loss_24h == day.budgets.loss_24h
 
 
 def test_the_planned_fee_bounds_the_fee_paid(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_process_that_ends_after_sending_books_the_fee_once(
             assert sorted(receipt.data_fee_wei for receipt in paid) == sorted(node.paid.values())
             assert sum(receipt.gas_cost_wei for receipt in paid) == before.native_wei - purse(chain).native_wei
             day = agent.context.store.budgets.history(chain.now_s())
-            assert day.gas_24h_wei == before.native_wei - purse(chain).native_wei
+            assert day.budgets.gas_24h_wei == before.native_wei - purse(chain).native_wei
 
 
 def test_paper_pays_the_data_fee_of_its_bytes(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

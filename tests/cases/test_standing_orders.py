@@ -81,12 +81,12 @@ def test_a_re_entry_that_is_armed_after_an_exit_is_not_held_by_its_turnover(anvi
         agent.rebalance(send=True, confirm=yes)
         settled(chain, {"WETH": 2_400})
         assert swap_of(agent.rebalance(send=True, confirm=yes))[0].exits
-        assert agent.step_input().history.turnover_24h < 100 * USD
+        assert agent.step_input().history.budgets.turnover_24h < 100 * USD
         settled(chain, {"WETH": 3_200})
         api.arm_orders(agent, "WETH")
         back = agent.rebalance(send=True, confirm=yes)
         assert back.kind is OutcomeKind.DONE and abs(weights(chain, TWO)["WETH"] - 5_000) < 30, back.reason
-        assert agent.step_input().history.turnover_24h > 30_000 * USD, "purchases count"
+        assert agent.step_input().history.budgets.turnover_24h > 30_000 * USD, "purchases count"
 
 
 def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         chain.swap(POOL, "WETH", 20_000 * 10**18)
         chain.mine(BLOCKS + 1)
         real = agent.status()
-        assert [order.stage for order in real.step_input.history.orders] == [OrderStage.FIRED], "what stays is a crash"
+        assert [order.stage for order in real.step_input.history.orders.states] == [OrderStage.FIRED], "what stays is a crash"
         assert [one.token for one in real.decided.stuck] == [chain.tokens["WETH"].address], "no price within the limits is to be had"
         assert "WETH" in real.decided.decision.reason
 
@@ -211,7 +211,7 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         assert mentions(" ".join(api.explain(loaded.path, done.step_id)["words"]), "LINK")
         again_held = agent.rebalance(send=True, confirm=yes)
         assert again_held.kind is OutcomeKind.HOLD and [one.token for one in again_held.decided.stuck] == [chain.tokens["LINK"].address]
-        assert agent.context.store.budgets.history(chain.clock.now_s()).last_rebalance_s is not None
+        assert agent.context.store.budgets.history(chain.clock.now_s()).reviews.last_rebalance_s is not None
     loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)
     with again(chain, loaded) as agent:
         last = agent.context.store.budgets.last_rebalance()

@@ -175,4 +175,4 @@ def test_an_endpoint_that_goes_away_in_mid_step_is_told_and_the_transaction_is_f
         assert held.kind is OutcomeKind.HOLD
         swaps = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP]
         assert [intent.state for intent in swaps] == [IntentState.FINAL]
-        assert held.step_input.history.turnover_24h > 0
+        assert held.step_input.history.budgets.turnover_24h > 0

@@ -195,7 +195,7 @@ def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_w
         assert (
             abs(weight(chain, agent, "up") - Fraction(7, 10)) < 3 * NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < 3 * NEAR
         )
-        assert agent.step_input().history.turnover_24h < 1_000 * USD, "the budget of drift is untouched"
+        assert agent.step_input().history.budgets.turnover_24h < 1_000 * USD, "the budget of drift is untouched"
 
 
 def test_status_names_each_paused_strategy(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

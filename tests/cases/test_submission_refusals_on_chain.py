@@ -62,17 +62,19 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         assert after.raw["GUEST"] == before.raw["GUEST"] and after.raw["WETH"] * 2_100 < 10 * 10**18
         assert set(allowances(chain).values()) == {0}, "nobody may take anything of what was refused either"
         store = agent.context.store
-        (known,) = store.budgets.history(chain.clock.now_s()).late
+        (known,) = store.budgets.history(chain.clock.now_s()).failures.submission_refusals
         assert (known.token, known.times) == (address, 1)
         held = agent.rebalance(send=True, confirm=yes)
         assert [one.token for one in held.decided.stuck] == [address] and held.kind is not OutcomeKind.REFUSED, held.reason
         found = store.budgets.history(chain.clock.now_s())
-        assert [one.times for one in found.late] == [2] and found.approvals_in_row == 0, "its approvals stop nothing else"
+        assert [one.times for one in found.failures.submission_refusals] == [2] and found.failures.approvals_in_row == 0, (
+            "its approvals stop nothing else"
+        )
         assert ["2 times" in line for line in api.standing_orders(agent)["stuck"]] == [True]
         chain.send(token.functions.setBlacklisted(router, False))
         sold = agent.rebalance(send=True, confirm=yes)
         assert sold.plan is not None and sold.plan.exits and chain.balance("GUEST") < before.raw["GUEST"]
-        assert store.budgets.history(chain.clock.now_s()).late == ()
+        assert store.budgets.history(chain.clock.now_s()).failures.submission_refusals == ()
         chain.send(token.functions.setBlacklisted(router, True))
         chain.move_market(FALL)  # its own first sale has pushed it as far as one may
         kept = chain.balance("GUEST")

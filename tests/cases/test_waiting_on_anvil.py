@@ -202,6 +202,6 @@ def test_a_cancelled_swap_that_is_mined_after_all_once_a_reorganisation_took_its
     executor(trade, store).reconcile()
     assert states(store) == [("swap", "reverted"), ("cancel", "replaced")]  # its deadline is over: it costs its gas and no more
     assert [intent.kind for intent in store.journal.unbooked()] == [IntentKind.SWAP]
-    assert store.budgets.history(trade.context.sender.head().timestamp_s).loss_24h == 0
+    assert store.budgets.history(trade.context.sender.head().timestamp_s).budgets.loss_24h == 0
     assert trade.context.balances() == before
     store.close()

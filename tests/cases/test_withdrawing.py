@@ -52,8 +52,13 @@ def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil
         assert [intent.kind for intent in done.transactions] == [IntentKind.PAYOUT]
         assert ended(agent, done.request) is RequestState.DONE
         history = agent.step_input().history
-        assert history.outflow_24h == 1_234_567_891 and history.turnover_24h == 0 and history.flows == () and history.claims == ()
-        assert 0 < history.loss_24h < USD, "only its gas"
+        assert (
+            history.budgets.outflow_24h == 1_234_567_891
+            and history.budgets.turnover_24h == 0
+            and history.cash_flows.unexplained == ()
+            and history.cash_flows.claims == ()
+        )
+        assert 0 < history.budgets.loss_24h < USD, "only its gas"
         assert [m.kind for m in agent.context.store.budgets.movements() if m.delta_raw == -1_234_567_891] == ["payout"]
 
 
@@ -72,7 +77,7 @@ def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_th
         assert after.raw["WBTC"] == before.raw["WBTC"] and after.raw["WETH"] < before.raw["WETH"]
         assert 0 <= after.raw["USDC"] < 20 * USD, "sold is what was lacking, and little more"
         assert set(allowances(chain).values()) == {0}
-        assert agent.step_input().history.flows == ()
+        assert agent.step_input().history.cash_flows.unexplained == ()
 
 
 def test_another_asset_than_the_numeraire_is_raised_beside_the_limits_of_turnover(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -83,7 +88,7 @@ def test_another_asset_than_the_numeraire_is_raised_beside_the_limits_of_turnove
         assert done.state == "paid", done.reason
         assert chain.balance("WETH", HOME) == 25 * 10**17
         assert purse(chain).raw["USDC"] + purse(chain).raw["WBTC"] < before.raw["USDC"] + before.raw["WBTC"]
-        assert agent.step_input().history.turnover_24h == 0
+        assert agent.step_input().history.budgets.turnover_24h == 0
 
 
 def test_the_same_part_of_everything_goes_to_the_wei_and_nothing_is_sold(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -229,12 +234,12 @@ def test_a_store_that_is_deleted_gives_no_new_day_of_payouts(anvil_chain: LocalC
     limit = {**OPEN, "limits.payout_per_day": "500"}
     fund(chain, HELD)
     with agent_on(chain, tmp_path / "first", limit, TARGETS, vouched=False) as agent:
-        before = agent.step_input().history.outflow_24h  # what was done to set the world up
+        before = agent.step_input().history.budgets.outflow_24h  # what was done to set the world up
         assert transfers.withdraw(agent, "400", to=HOME, send=True, confirm=sure).state == "paid"
-        known = agent.step_input().history.outflow_24h - before
+        known = agent.step_input().history.budgets.outflow_24h - before
         assert known == 400 * USD
     with agent_on(chain, tmp_path / "second", limit, TARGETS, vouched=False) as agent:
-        assert agent.step_input().history.outflow_24h - before == known
+        assert agent.step_input().history.budgets.outflow_24h - before == known
         refused = transfers.withdraw(agent, "200", to=HOME, confirm=sure)
         assert refused.state == "refused" and "payout_per_day" in refused.reason
         with raises_code(Refused, "payout_per_day"):

@@ -90,10 +90,10 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
     assert parts > 2 and chain.balance("USDC", HOME) == 3_000_000 * USD
     with again(chain, loaded) as agent:
         assert ended(agent, first.request) is RequestState.DONE
-        assert agent.step_input().history.turnover_24h < 20 * USD, "no part is drift"
+        assert agent.step_input().history.budgets.turnover_24h < 20 * USD, "no part is drift"
         look(agent)
         assert chain.balance("USDC", HOME) == 3_000_000 * USD, "paid once"
-        assert agent.step_input().history.claims == ()
+        assert agent.step_input().history.cash_flows.claims == ()
 
 
 def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalCh
         second = withdrawing.resume(agent, number, send=True, confirm=sure)
         assert second.state == "part" and "part 2" in second.reason, second.reason
         withdrawing.release(agent, number)
-        assert ended(agent, number) is RequestState.RELEASED and agent.step_input().history.claims == ()
+        assert ended(agent, number) is RequestState.RELEASED and agent.step_input().history.cash_flows.claims == ()
         back(chain, TEN_MINUTES)
         assert "withdrawal" not in look(agent).reason and chain.balance("USDC", HOME) == 0
 
@@ -179,7 +179,7 @@ def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain,
         give(chain, "WETH", 400_000)
         found = look(agent)
         assert found.kind is OutcomeKind.DONE and "part 2" in found.reason, found.reason
-        assert [flow.holds for flow in agent.step_input().history.flows] == [True]
+        assert [flow.holds for flow in agent.step_input().history.cash_flows.unexplained] == [True]
 
 
 def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     with again(chain, loaded) as agent:
         look(agent)
         assert chain.balance("USDC", HOME) == 2_400_000 * USD, "paid once"
-        assert ended(agent, 1) is RequestState.DONE and agent.step_input().history.claims == ()
+        assert ended(agent, 1) is RequestState.DONE and agent.step_input().history.cash_flows.claims == ()
 
 
 def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(t
     assert trade.context.balances() == before.balances
     lost = settlement.book_intent(store.budgets, intent, trade.context.wallet, {}, 1, trade.context.sender.head().timestamp_s)
     assert lost == intent.receipt.gas_cost_wei > 0
-    assert store.budgets.history(trade.context.sender.head().timestamp_s).reverts_in_row == 1
+    assert store.budgets.history(trade.context.sender.head().timestamp_s).failures.reverts_in_row == 1
     store.close()
 
 

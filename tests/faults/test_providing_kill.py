@@ -64,8 +64,8 @@ def require_exactly_one_position(world: World) -> None:
     assert (position.token_id, position.liquidity) == (token_id, move.liquidity)
     assert moved(chain, before, after) == dict(zip((move.token0, move.token1), (-raw for raw in move.amounts_raw), strict=True))
     gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
-    assert before.native_wei - after.native_wei == gas_wei == history.gas_24h_wei
-    assert history.turnover_24h == 0
+    assert before.native_wei - after.native_wei == gas_wei == history.budgets.gas_24h_wei
+    assert history.budgets.turnover_24h == 0
     for symbol in EVEN:
         for spender in (chain.addresses.position_manager, chain.addresses.v2_router, chain.addresses.swap_router_02):
             assert chain.token_contract(symbol).functions.allowance(wallet, spender).call() == 0

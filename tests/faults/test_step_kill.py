@@ -126,8 +126,8 @@ def require_exactly_once(world: World) -> None:
     assert {chain.tokens[s].address: raw - before.raw[s] for s, raw in after.raw.items() if raw != before.raw[s]} == net
     gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
     assert before.native_wei - after.native_wei == gas_wei
-    assert history.gas_24h_wei == gas_wei
-    assert history.turnover_24h > 0
+    assert history.budgets.gas_24h_wei == gas_wei
+    assert history.budgets.turnover_24h > 0
     assert set(allowances(chain).values()) == {0}
     assert max(off_target(chain, TARGETS).values()) <= 10
     if record.plan_json is not None:

@@ -8,8 +8,9 @@ arguments is a balanced half-and-half of WETH and USDC worth 10,000, with one V2
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -21,6 +22,7 @@ from agent.amm.v2 import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.model import (
+    NEW_STORE,
     Allowance,
     Asset,
     CodeHash,
@@ -193,10 +195,25 @@ def limits(numeraire_decimals: int = 6) -> Limits:
     )
 
 
-def history(**changes: object) -> History:
-    """Return the history of a new store."""
-    empty = History(None, None, turnover_24h=Fraction(0), loss_24h=Fraction(0), gas_24h_wei=0, reverts_in_row=0, started_s=None)
-    return replace(empty, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
+VALUES = {group.name: getattr(NEW_STORE, group.name) for group in fields(History)}
+GROUPS = {field.name: name for name, value in VALUES.items() if is_dataclass(value) for field in fields(value)}
+"""The value of History that holds each field."""
+
+
+def history(past: History | None = None, /, **changes: object) -> History:
+    """Return the history of a new store, or `past`, with these fields of it or of its values."""
+    past = past or NEW_STORE
+    parts: dict[str, dict[str, object]] = defaultdict(dict)
+    for name, value in changes.items():
+        parts[GROUPS.get(name, "")][name] = value
+    own = parts.pop("", {})
+    own |= {group: replace(getattr(past, group), **values) for group, values in parts.items()}
+    return replace(past, **own)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
+
+
+def with_history(step: StepInput, **changes: object) -> StepInput:
+    """Return the step with these fields of its history, or of the values of its history."""
+    return replace(step, history=history(step.history, **changes))
 
 
 def threshold(absolute_bps: int | None = None, relative_bps: int | None = None) -> Threshold:

@@ -185,7 +185,7 @@ def remembered(store: Store, step: StepInput) -> StepInput:
 
 
 def opened(store: Store, step: StepInput) -> list[tuple[str, int, bool]]:
-    return [(flow.token, flow.delta_raw, flow.halts) for flow in looked(store, step).history.flows]
+    return [(flow.token, flow.delta_raw, flow.halts) for flow in looked(store, step).history.cash_flows.unexplained]
 
 
 def moved(store: Store, nonce: int, block: int, *transfers: Transfer, value_wei: int = 0, to: str = OTHER, **more: object) -> None:

@@ -55,12 +55,12 @@ class World:
         self.approved: Callable[[str, int], None] = lambda token_, raw: self.lacks.discard(token_)
         self.left: list[Approval] = []
         store.journal.set_expected_nonce(step.snapshot.nonce_latest, NOW_S)
-        assert store.orders.update(step.history.orders, step.history.unit_value, 0)
+        assert store.orders.update(step.history.orders.states, step.history.orders.nav_per_share, 0)
 
     @property
     def late(self) -> tuple[SubmissionRefusal, ...]:
         """The exits whose submission was refused, from the journal."""
-        return self.store.budgets.history(NOW_S).late
+        return self.store.budgets.history(NOW_S).failures.submission_refusals
 
     # --- Reader.
     def snapshot(self) -> Snapshot:

@@ -88,7 +88,7 @@ class Bot:
         """Run one cycle with all its effects; `memory` takes the place of the store."""
         self.step = apply_orders(self.seen(prices, before))
         found = self.step.history
-        self.memory = replace(self.memory, orders=found.orders, unit_value=found.unit_value)
+        self.memory = replace(self.memory, orders=found.orders)
         self.looks, self.plan, self.refused = self.looks + 1, None, ""
         self.decision = decide(self.step).decision
         if isinstance(self.decision, Rebalance):
@@ -105,18 +105,18 @@ class Bot:
     def order(self, symbol: str, kind: OrderKind) -> ConditionalOrder:
         """Return the state of one order."""
         at = "portfolio" if symbol == "" else token(symbol).address
-        return next(order for order in self.memory.orders if (order.token, order.kind) == (at, kind))
+        return next(order for order in self.memory.orders.states if (order.token, order.kind) == (at, kind))
 
     def stages(self) -> dict[str, str]:
         """Return the stages by "SYMBOL kind"."""
         labels = {token(symbol).address: symbol for symbol in self.coins} | {"portfolio": "portfolio"}
-        return {f"{labels[order.token]} {order.kind.value}": order.stage.value for order in self.memory.orders}
+        return {f"{labels[order.token]} {order.kind.value}": order.stage.value for order in self.memory.orders.states}
 
     def rearm(self, symbol: str) -> None:
         """Re-arm the orders of a symbol as the owner's command does in the store."""
         at = "portfolio" if symbol == "" else token(symbol).address
-        waiting = tuple(replace(one, stage=OrderStage.WAITING, at=None) if one.token == at else one for one in self.memory.orders)
-        self.memory = replace(self.memory, orders=waiting)
+        waiting = tuple(replace(one, stage=OrderStage.WAITING, at=None) if one.token == at else one for one in self.memory.orders.states)
+        self.memory = history(self.memory, states=waiting)
 
     def targets(self) -> dict[str, int]:
         """Return the targets of the last cycle, in bps."""

@@ -394,11 +394,11 @@ class Walk:
         assert [intent.tx_hash for intent in consumed] == ([] if mined is None else [mined[0]])
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in consumed if intent.receipt is not None)
         found = self.store.budgets.history(START_S)
-        assert (found.gas_24h_wei, found.loss_24h) == (gas_wei, len(consumed))
+        assert (found.budgets.gas_24h_wei, found.budgets.loss_24h) == (gas_wei, len(consumed))
         assert {movement.tx_hash for movement in self.store.budgets.movements()} == {str(intent.tx_hash) for intent in consumed}
         assert self.store.journal.expected_nonce() == (0 if mined is None else 1)
         swapped = any(intent.kind is IntentKind.SWAP for intent in consumed)
-        assert (found.last_rebalance_s is not None) == swapped
+        assert (found.reviews.last_rebalance_s is not None) == swapped
         if mined is not None and mined[1] >= CONFIRMATIONS:
             assert not self.store.journal.open_intents()
 

@@ -37,7 +37,7 @@ from agent.planning.planner import plan
 from agent.policy.decide import decide
 from agent.policy.drift import alert_prices
 from agent.units import NATIVE, decimal_text, value_text
-from tests.support.builders import ETHER, step_input, token, unit_price, with_snapshot
+from tests.support.builders import ETHER, step_input, token, unit_price, with_history, with_snapshot
 from tests.support.foreign_text import CORPUS, MARKS
 from tests.support.text import mentions
 from tests.support.transactions import tx
@@ -193,7 +193,7 @@ def test_an_order_is_told_from_when_it_fired_until_it_is_armed_anew(stage: Order
     weth = token("WETH")
     terms = OrderTerms(weth.address, OrderKind.STOP_LOSS, share_bps=1_000)
     order = ConditionalOrder(weth.address, OrderKind.STOP_LOSS, stage, terms, 5, at=unit_price(weth, 1_500, token("USDC")))
-    found = told(outcome(replace(step, history=replace(step.history, orders=(order,)))))
+    found = told(outcome(with_history(step, states=(order,))))
     if stage not in (OrderStage.FIRED, OrderStage.DONE):
         assert AlertKind.ORDER not in found
         return

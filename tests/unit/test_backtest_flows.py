@@ -82,7 +82,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
             (ExternalTransferKind.DEPOSIT, 4_000 * COIN),
             (ExternalTransferKind.WITHDRAWAL, -6_000 * COIN),
         ]
-        assert float(store.budgets.history(going.world.now_s()).loss_total) == pytest.approx(
+        assert float(store.budgets.history(going.world.now_s()).budgets.loss_total) == pytest.approx(
             float(found.fees + found.impact), rel=1e-9, abs=1e6
         )
     assert (found.halted, found.refused) == (0, ())

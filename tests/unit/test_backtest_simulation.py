@@ -202,7 +202,7 @@ def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(s
         assert {token: stands[token] for token in world.wallet.balances} == world.wallet.balances
         found = going.result()
         costs = found.fees + found.impact + found.gas
-        assert float(store.budgets.history(world.now_s()).loss_total) == pytest.approx(float(costs), rel=1e-9, abs=1e6)
+        assert float(store.budgets.history(world.now_s()).budgets.loss_total) == pytest.approx(float(costs), rel=1e-9, abs=1e6)
         assert found.final_value == world.value(world.wallet.balances) - found.gas
         assert (found.gas > 0) == bool(gas_gwei and found.rebalances)
 

@@ -48,7 +48,7 @@ from agent.policy.orders.exits import apply_orders
 from agent.policy.step_input import apply_effective_targets
 from agent.reference import late_means, reference_prices
 from agent.venues.composer import leg_floors
-from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, v3_pool, with_limits
+from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, v3_pool, with_history, with_limits
 from tests.support.lp_worlds import quiet, ranged, world
 from tests.support.lp_worlds import wanted as wanted_liquidity
 from tests.support.plans import evidence
@@ -83,7 +83,7 @@ def fired(*symbols: str, values: Mapping[str, Number] | None = None, pools: tupl
     wished = tuple(terms(symbol, STOP, 1) for symbol in symbols)
     orders = tuple(ConditionalOrder(one.token, STOP, FIRED, one, 1, price_of("LINK", 20), None, price_of("LINK", 10)) for one in wished)
     portfolio = replace(step.portfolio, orders=OrdersConfig(wished))
-    return apply_orders(replace(step, portfolio=portfolio, history=replace(step.history, orders=orders)))
+    return apply_orders(replace(with_history(step, states=orders), portfolio=portfolio))
 
 
 def judged(step: StepInput) -> StepOutcome:
@@ -102,7 +102,7 @@ def test_a_stop_without_any_market_holds_nothing_else_up_and_is_said_with_its_re
     assert mentions(found.reason, "WETH", "62.5 %")
     assert blocked(found) == [LINK.address]
     assert "usable pool" in found.reason and "trimtab orders disarm LINK" in found.reason
-    assert found.step_input.history.orders[0].stage is FIRED, "it is tried again at each look"
+    assert found.step_input.history.orders.states[0].stage is FIRED, "it is tried again at each look"
 
 
 @pytest.mark.parametrize("mean", [2_025, 2_029])
@@ -153,9 +153,9 @@ def test_each_exit_is_a_plan_of_its_own_in_the_portfolio_s_order() -> None:
 def test_an_exit_that_was_refused_less_often_goes_first() -> None:
     step = fired("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND))
     refused = tuple(SubmissionRefusal(one.address, 1, times, "no") for one, times in ((WETH, 2), (WBTC, 1)))
-    assert judged(replace(step, history=replace(step.history, late=refused))).decided.exit_token == LINK.address
+    assert judged(with_history(step, submission_refusals=refused)).decided.exit_token == LINK.address
     both = (replace(refused[1], times=2), replace(refused[0]), SubmissionRefusal(LINK.address, 1, 3, "no"))
-    assert judged(replace(step, history=replace(step.history, late=both))).decided.exit_token == WETH.address
+    assert judged(with_history(step, submission_refusals=both)).decided.exit_token == WETH.address
 
 
 def test_where_nothing_else_is_to_be_done_it_holds_so_that_reviews_and_exchanges_inside_go_on() -> None:
@@ -169,9 +169,7 @@ def test_the_whole_portfolio_out_with_nothing_sellable_holds_and_says_so() -> No
     step = fired(values={"WETH": 0, "WBTC": 0, "LINK": 2_000, "USDC": 0})
     stop = terms("", STOP, None, 2_000)
     gone = ConditionalOrder("portfolio", STOP, FIRED, stop, 1, Fraction(1), None, Fraction(1, 2))
-    step = apply_orders(
-        replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))), history=replace(step.history, orders=(gone,)))
-    )
+    step = apply_orders(replace(with_history(step, states=(gone,)), portfolio=replace(step.portfolio, orders=OrdersConfig((stop,)))))
     found = judged(step)
     assert found.kind is OutcomeKind.HOLD
     assert "nothing else" in found.reason and "trimtab orders disarm portfolio" in found.reason
@@ -181,7 +179,7 @@ def test_liquidity_of_other_assets_is_taken_out_while_the_wallet_s_part_is_stuck
     step = world([ranged(2_000, 1_600, 2_500)], [wanted_liquidity(2_000)], trigger=quiet())
     stop = terms("WETH", STOP, 2_100)
     gone = ConditionalOrder(stop.token, STOP, FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
-    step = replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))), history=replace(step.history, orders=(gone,)))
+    step = replace(with_history(step, states=(gone,)), portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))))
     step = apply_orders(with_limits(step, pool_min_value=Fraction(10**18)))
     first = decide(step).decision
     assert isinstance(first, Rebalance) and first.exit, "the wallet's part would go first"
@@ -303,7 +301,7 @@ def test_the_exit_by_itself_cannot_be_planned() -> None:
 
 def test_orders_name_the_guard_that_refuses_an_exit() -> None:
     step = fired("LINK", pools=(*MARKET, OFF))
-    stored = SimpleNamespace(standing=lambda: (step.history.orders, 1))
+    stored = SimpleNamespace(standing=lambda: (step.history.orders.states, 1))
     desk = SimpleNamespace(store=SimpleNamespace(executions=SimpleNamespace(limit_orders=list), orders=stored))
     agent: Any = SimpleNamespace(step_input=lambda: step, plan=lambda: judged(step), context=desk)
     assert orders_document(step)["stuck"] == []
@@ -362,7 +360,7 @@ def test_a_stop_is_sold_at_the_feed_in_a_fall_that_the_mean_alone_follows_late(m
     leg = found.plan.legs[0]
     floor = fair_floor(leg.amount_in_raw, market, Fraction(1), leg.fee_pips, 100, 30)
     assert leg_floors(found.step_input, found.plan)[0] == floor <= leg.min_out_raw
-    rebalance = judged(replace(found.step_input, history=replace(found.step_input.history, orders=())))
+    rebalance = judged(with_history(found.step_input, states=()))
     waits = rebalance.kind is OutcomeKind.HALT and "contradict" in rebalance.reason
     assert waits is (mean > 2_020), "nothing else is traded beyond the limit"
 
@@ -469,8 +467,8 @@ def test_a_stop_fires_while_the_sources_of_another_asset_disagree() -> None:
         )
         portfolio = replace(step.portfolio, orders=OrdersConfig(wished))
         policy = replace(step.policy, confirm_blocks=0)
-        found = apply_orders(replace(step, policy=policy, portfolio=portfolio, history=replace(step.history, orders=armed)))
-        return {one.token: one.stage for one in found.history.orders}
+        found = apply_orders(replace(with_history(step, states=armed), policy=policy, portfolio=portfolio))
+        return {one.token: one.stage for one in found.history.orders.states}
 
     assert stages((SOUND, AGREED)) == {WBTC.address: FIRED, LINK.address: FIRED}
     assert stages((SOUND, APART)) == {WBTC.address: FIRED, LINK.address: OrderStage.ARMED}
@@ -494,9 +492,9 @@ def test_an_exit_is_sold_while_another_asset_has_no_price() -> None:
 
 def test_an_asset_without_a_price_counts_as_nothing_where_losses_are_compared() -> None:
     step = with_limits(unpriced("WBTC"), daily_loss_bps=100)
-    lost = replace(step, history=replace(step.history, loss_24h=Fraction(85 * 10**6)))
+    lost = with_history(step, loss_24h=Fraction(85 * 10**6))
     assert judged(lost).kind is OutcomeKind.REFUSED, "one per cent of 8,000, not of 10,000"
-    assert judged(replace(step, history=replace(step.history, loss_24h=Fraction(60 * 10**6)))).kind is OutcomeKind.PLANNED
+    assert judged(with_history(step, loss_24h=Fraction(60 * 10**6))).kind is OutcomeKind.PLANNED
 
 
 def test_where_the_exit_is_refused_nothing_is_bought_while_a_price_is_missing() -> None:
@@ -538,8 +536,8 @@ def test_an_order_that_contradicts_its_price_halts_no_exit() -> None:
         step, wrong = fired("LINK", pools=(*MARKET, SOUND), values=HEAVY), terms(symbol, kind, level)
         waiting = ConditionalOrder(wrong.token, kind, OrderStage.WAITING, wrong, 1)
         book = OrdersConfig((*step.portfolio.orders.terms, wrong))
-        orders = (*step.history.orders, waiting)
-        step = apply_orders(replace(step, portfolio=replace(step.portfolio, orders=book), history=replace(step.history, orders=orders)))
+        orders = (*step.history.orders.states, waiting)
+        step = apply_orders(replace(with_history(step, states=orders), portfolio=replace(step.portfolio, orders=book)))
         found = judged(step)
         assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {LINK.address, USDC.address}
         assert mentions(found.reason, "nothing else is traded", "contradicts the price", symbol)

@@ -90,7 +90,7 @@ def booked(store: Store, step: StepInput, after: StepInput | None = None) -> tup
         settlement.settle_mined(store, snapshot, lambda: step, before=None if after is None else step.snapshot)
     assert store.journal.unbooked() == ()
     found = store.budgets.history(step.snapshot.head.timestamp_s)
-    return found.loss_24h, found.turnover_24h, found.gas_24h_wei
+    return found.budgets.loss_24h, found.budgets.turnover_24h, found.budgets.gas_24h_wei
 
 
 def gas_value(step: StepInput) -> Fraction:

@@ -100,7 +100,7 @@ def test_the_agent_never_takes_more_than_the_limit(held: int, changes: list[int]
 @pytest.mark.parametrize(("cash", "limit", "unused"), [(4_500, 2_000, 3_000), (4_500, 9_000, 0), (4_500, 700, 4_300), (4_000, 700, 4_000)])
 def test_another_limit_takes_from_the_rest_or_gives_back_what_is_not_invested(cash: int, limit: int, unused: int) -> None:
     found = capped(step(cash, raw(limit, USDC), weth=500), memory(account(1_000, 4_000)))
-    assert found.history.cash is not None and found.history.cash.unused_raw == raw(unused, USDC)
+    assert found.history.cash_flows.cash is not None and found.history.cash_flows.cash.unused_raw == raw(unused, USDC)
 
 
 def test_an_account_that_cannot_be_opened_or_was_written_meanwhile_lets_nothing_be_sent() -> None:

@@ -171,15 +171,15 @@ def test_what_does_not_fit_is_refused_with_its_path(path: str, value: object, sa
 
 def test_a_missing_field_is_named() -> None:
     data = json.loads(codec.dumps(step_input()))
-    del data["history"]["turnover_24h"]
-    with pytest.raises(ConfigError, match=r"required.*\$\.history\.turnover_24h"):
+    del data["history"]["budgets"]["turnover_24h"]
+    with pytest.raises(ConfigError, match=r"required.*\$\.history\.budgets\.turnover_24h"):
         codec.from_jsonable(StepInput, data)
 
 
 def test_several_faults_are_counted() -> None:
     data = json.loads(codec.dumps(step_input()))
-    data["history"]["gas_24h_wei"] = None
-    data["history"]["loss_24h"] = None
+    data["history"]["budgets"]["gas_24h_wei"] = None
+    data["history"]["budgets"]["loss_24h"] = None
     with pytest.raises(ConfigError, match="and 1 more"):
         codec.from_jsonable(StepInput, data)
 

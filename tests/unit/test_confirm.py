@@ -31,7 +31,7 @@ from agent.model import (
 from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.policy.triggers import rules
-from tests.support.builders import NOW_S, brought_up, feed_round, history, split, step_input, strategy, token, v2_pool
+from tests.support.builders import NOW_S, brought_up, feed_round, history, split, step_input, strategy, token, v2_pool, with_history
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import causes, mentions
 from tests.unit.test_open_purchase import with_top_up
@@ -114,7 +114,7 @@ def test_while_a_stop_waits_for_its_blocks_nothing_is_bought_that_it_would_sell(
         high = price_of("WETH", FAIR)
         armed = ConditionalOrder(wished.token, wished.kind, OrderStage.ARMED, wished, 1, high, None, high)
         portfolio = replace(step.portfolio, orders=OrdersConfig((wished,)))
-        return decide(apply_orders(replace(step, portfolio=portfolio, history=replace(step.history, orders=(armed,))))).decision
+        return decide(apply_orders(replace(with_history(step, states=(armed,)), portfolio=portfolio))).decision
 
     held, sold, bought = stopped(1_450), stopped(1_390), stopped(1_450, level=1_000)
     assert isinstance(held, Hold) and mentions(held.reason, "stop_loss", "would be fired", "3 blocks do not confirm it")

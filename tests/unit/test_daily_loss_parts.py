@@ -16,7 +16,7 @@ from agent.guards.case import build_guard_case
 from agent.model import Hold, Plan, PurchaseKind, PurchaseProgress, Rebalance, StepInput
 from agent.planning import partial_plans, planner, proposals
 from agent.units import BPS
-from tests.support.builders import step_input, with_limits
+from tests.support.builders import step_input, with_history, with_limits
 from tests.support.planning_worlds import DEEP, any_problem_with_gas, goal
 from tests.support.plans import evidence
 from tests.support.samples import examples
@@ -28,7 +28,7 @@ ROOMY = {"turnover_bps": None, "daily_turnover_bps": None}
 def room(step: StepInput, plan: Plan) -> Fraction:
     """What the guard lets a plan lose at worst, by its own sums."""
     case = build_guard_case(step, plan, evidence(step, plan))
-    return case.total() * Fraction(step.limits.daily_loss_bps or 0, BPS) - step.history.loss_24h
+    return case.total() * Fraction(step.limits.daily_loss_bps or 0, BPS) - step.history.budgets.loss_24h
 
 
 def worst(step: StepInput, plan: Plan) -> Fraction:
@@ -39,7 +39,7 @@ def worst(step: StepInput, plan: Plan) -> Fraction:
 @given(st.integers(0, 10**6), st.integers(1, 200), st.fractions(0, 1))
 def test_the_worst_case_of_every_part_fits_in_what_is_left(seed: int, limit_bps: int, lost: Fraction) -> None:
     step = with_limits(any_problem_with_gas(seed), daily_loss_bps=limit_bps)
-    step = replace(step, history=replace(step.history, loss_24h=lost * limit_bps * 10 * MILLION))
+    step = with_history(step, loss_24h=lost * limit_bps * 10 * MILLION)
     try:
         whole = planner.plan_after_tax(step, goal(step))
     except Refused:
@@ -58,7 +58,7 @@ def test_every_part_of_a_purchase_fits_in_what_is_left(dollars: int, lost_percen
     step = step_input({"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, {"WETH": 0, "WBTC": 0, "USDC": dollars * 10}, depth=DEEP)
     step = with_limits(step, first_purchase_s=600, daily_loss_bps=limit_bps, plan_cost_bps=200)
     lost = Fraction(dollars * 10 * limit_bps * lost_percent * MILLION, BPS * 100)
-    step = replace(step, history=replace(step.history, last_rebalance_s=None, loss_24h=lost))
+    step = with_history(step, last_rebalance_s=None, loss_24h=lost)
     outcome = evaluation.evaluate_input(step, proposals.rebalance, Seen())
     assume(outcome.plan is not None and outcome.kind is OutcomeKind.PLANNED)
     assert outcome.plan is not None and worst(step, outcome.plan) <= room(step, outcome.plan)
@@ -92,11 +92,11 @@ def test_a_part_that_follows_waits_where_the_day_has_too_little_left() -> None:
     assert begun is not None
     active = PurchaseProgress("1", begun, 1, Fraction(0), Fraction(0), 0)
     step = halves_of(Fraction(12 * MILLION))
-    step = replace(step, history=replace(step.history, last_rebalance_s=1, purchase=active))
+    step = with_history(step, last_rebalance_s=1, purchase=active)
     outcome = look(step)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
     assert isinstance(outcome.decision, Hold) and outcome.decision.kept_by == "limits.daily_loss" and "12 of 14 USDC" in outcome.reason
-    nearly = look(replace(step, history=replace(step.history, loss_24h=Fraction(9 * MILLION))))
+    nearly = look(with_history(step, loss_24h=Fraction(9 * MILLION)))
     assert nearly.kind is OutcomeKind.PLANNED and nearly.decided.purchase.due is not None and nearly.decided.purchase.due.number == 2
 
 

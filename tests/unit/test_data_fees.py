@@ -128,7 +128,7 @@ def test_cost_and_caps_contain_the_fee() -> None:
     assert cases[1].cost() - cases[0].cost() == more_wei * cases[0].price(plain.portfolio.wrapped_native)
     worst_wei = cases[1].worst_gas_wei() - cases[0].worst_gas_wei()
     assert worst_wei >= SPIKE * more_wei
-    limit_wei = plain.history.gas_24h_wei + cases[0].worst_gas_wei()
+    limit_wei = plain.history.budgets.gas_24h_wei + cases[0].worst_gas_wei()
     for guard, limits in (
         ("gas_per_day", {"gas_per_day_wei": limit_wei}),
         ("native_floor", {"native_floor_wei": plain.snapshot.native_wei - cases[0].worst_gas_wei()}),

@@ -86,12 +86,12 @@ def test_a_new_store_is_told_once_and_remembers(tmp_path: Path) -> None:
     step = replace(step, history=store.budgets.history(NOW_S))
     panel = EndpointPool([node], 1)
     known = with_prior_day(step, store.balances, store.budgets, panel).history
-    assert known.loss_24h == len(RECENT) * (10 + GAS_USD) * DOLLAR
-    assert known.gas_24h_wei == len(RECENT) * GAS_WEI
+    assert known.budgets.loss_24h == len(RECENT) * (10 + GAS_USD) * DOLLAR
+    assert known.budgets.gas_24h_wei == len(RECENT) * GAS_WEI
     asked = node.requests
     assert with_prior_day(replace(step, history=store.budgets.history(NOW_S)), store.balances, store.budgets, panel).history == known
     assert node.requests == asked
-    assert store.budgets.history(NOW_S + 86_400).loss_24h == 0
+    assert store.budgets.history(NOW_S + 86_400).budgets.loss_24h == 0
 
 
 def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_itself(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_it
         node.later_s = later_s
         step = at(node.height, nonce_latest=1)
         step = replace(step, snapshot=replace(step.snapshot, head=node.head), history=store.budgets.history(NOW_S + later_s))
-        found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.unknown
+        found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown
         assert bool(found) is unknown
         assert not unknown or "--nothing-lost" in found
 
@@ -114,26 +114,26 @@ def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp
     feeds = tuple(feed for feed in step.snapshot.feeds if feed.feed != builders.feed_address("WETH"))
     blind = replace(step, snapshot=replace(step.snapshot, feeds=feeds))
     assert mentions(
-        with_prior_day(blind, store.balances, store.budgets, EndpointPool([node], 1)).history.unknown, "WETH", "reference price"
+        with_prior_day(blind, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown, "WETH", "reference price"
     )
     found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
-    assert (found.unknown, found.loss_24h) == ("", (10 + GAS_USD) * DOLLAR)
+    assert (found.budgets.unknown, found.budgets.loss_24h) == ("", (10 + GAS_USD) * DOLLAR)
 
 
 def test_an_owner_who_vouches_is_believed(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_990: {}}, states_from=30_000)
     step = replace(at(node.height, nonce_latest=1), history=store.budgets.history(NOW_S))
-    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.unknown
+    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown
     store.balances.record_prior_day((), 1)
-    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.unknown == ""
+    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown == ""
 
 
 def test_a_wallet_that_never_sent_anything_is_not_asked_about(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
     node = Node()
     step = at(node.height, nonce_latest=0)
-    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.unknown == ""
+    assert with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown == ""
     assert node.requests == 0
 
 
@@ -149,8 +149,8 @@ def test_what_this_store_sent_itself_is_not_counted_twice(tmp_path: Path) -> Non
     node = Node(sent={19_000: {"logs": SWAP}, 19_001: {}})
     step = replace(at(node.height, nonce_latest=2), history=store.budgets.history(NOW_S))
     found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
-    assert found.loss_24h == 7 + GAS_USD * DOLLAR
-    assert found.gas_24h_wei == 11 + GAS_WEI
+    assert found.budgets.loss_24h == 7 + GAS_USD * DOLLAR
+    assert found.budgets.gas_24h_wei == 11 + GAS_WEI
 
 
 def test_after_an_adoption_the_chain_explains_what_the_wallet_did_meanwhile(tmp_path: Path) -> None:
@@ -168,5 +168,5 @@ def test_after_an_adoption_the_chain_explains_what_the_wallet_did_meanwhile(tmp_
     )
     own = {change.token: change.delta_raw for change in store.balances.expected().own}
     assert own == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR, NATIVE: -GAS_WEI}
-    assert store.budgets.history(NOW_S).loss_24h == 2 * (10 + GAS_USD) * DOLLAR
+    assert store.budgets.history(NOW_S).budgets.loss_24h == 2 * (10 + GAS_USD) * DOLLAR
     assert PRICE == 2_000 * DOLLAR

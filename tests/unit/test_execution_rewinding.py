@@ -33,7 +33,7 @@ def buried(made: Bench, depth: int) -> None:
 
 def booked(made: Bench) -> tuple[object, ...]:
     found = made.store.budgets.history(START_S)
-    return found.loss_24h, found.turnover_24h, found.last_rebalance_s, len(made.store.budgets.movements())
+    return found.budgets.loss_24h, found.budgets.turnover_24h, found.reviews.last_rebalance_s, len(made.store.budgets.movements())
 
 
 @pytest.mark.parametrize("depth", [1, 2, 30, 63, REORG_WATCH_BLOCKS])
@@ -130,12 +130,12 @@ def test_a_revert_that_lost_its_block_comes_back_like_a_success(tmp_path: Path) 
     made.chain.status = 0
     reverted = made.run()
     assert reverted.state is S.REVERTED
-    assert made.store.budgets.history(START_S).reverts_in_row == 1
+    assert made.store.budgets.history(START_S).failures.reverts_in_row == 1
     made.chain.reorg(1)
     made.chain.status = 1
     (again,) = made.executor().reconcile()
     assert again.state is S.FINAL
-    assert made.store.budgets.history(START_S).reverts_in_row == 0
+    assert made.store.budgets.history(START_S).failures.reverts_in_row == 0
 
 
 @pytest.mark.parametrize("winner", ["original", "cancel"])

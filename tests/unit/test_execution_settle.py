@@ -159,7 +159,11 @@ def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: P
     lost = settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(1, 10**12), START_S)
     assert lost == 100 + intent.receipt.gas_cost_wei * Fraction(1, 10**12)
     found = made.store.budgets.history(START_S)
-    assert (found.loss_24h, found.turnover_24h, found.gas_24h_wei) == (lost, Fraction(39_900, 2), intent.receipt.gas_cost_wei)
+    assert (found.budgets.loss_24h, found.budgets.turnover_24h, found.budgets.gas_24h_wei) == (
+        lost,
+        Fraction(39_900, 2),
+        intent.receipt.gas_cost_wei,
+    )
     assert made.store.journal.unbooked() == ()
 
 
@@ -181,7 +185,7 @@ def test_a_revert_loses_its_gas(tmp_path: Path) -> None:
     intent = made.run()
     lost = settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(1, 10**9), START_S)
     assert lost == Fraction(intent.receipt.gas_cost_wei, 10**9)
-    assert made.store.budgets.history(START_S).loss_24h == lost
+    assert made.store.budgets.history(START_S).budgets.loss_24h == lost
 
 
 @pytest.mark.parametrize(("status", "outflow"), [(1, 15_000), (0, 0)])
@@ -192,7 +196,7 @@ def test_a_payout_is_an_outflow_and_no_loss_and_one_that_reverted_is_neither(tmp
     payout = Payout(USDC, ROUTER, 15_000, 0, 1)
     assert settlement.book_intent(made.store.budgets, paid, WALLET, PRICES, Fraction(0), START_S, payout=payout) == 0
     found = made.store.budgets.history(START_S)
-    assert (found.outflow_24h, found.turnover_24h) == (outflow, 0)
+    assert (found.budgets.outflow_24h, found.budgets.turnover_24h) == (outflow, 0)
 
 
 def test_a_transaction_that_was_not_mined_cannot_be_booked(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def passes(found: History, exits: bool = True, **changes: object) -> bool:
 def test_an_exit_waits_longer_after_each_failure_up_to_an_hour(reverts: int, approvals: int, wait_s: int) -> None:
     def failed(ago_s: int, token: Token = WETH) -> History:
         own = ExitFailures(token.address, reverts, approvals, NOW_S - ago_s)
-        return history(reverts_in_row=reverts, approvals_in_row=approvals, failed_exits=(own,), failures_stop=True)
+        return history(reverts_in_row=reverts, approvals_in_row=approvals, failed_exits=(own,), is_stopped=True)
 
     assert passes(failed(wait_s)) and not passes(failed(wait_s - 1))
     assert passes(failed(0), spend_caps=((USDC.address, 1),)), "what it approved is not held against its own step"
@@ -56,15 +56,15 @@ def test_an_exit_waits_longer_after_each_failure_up_to_an_hour(reverts: int, app
 
 
 def test_after_an_exit_that_succeeded_rebalances_still_wait() -> None:
-    assert passes(history(failures_stop=True))
-    assert not passes(history(failures_stop=True), exits=False)
+    assert passes(history(is_stopped=True))
+    assert not passes(history(is_stopped=True), exits=False)
 
 
 @pytest.mark.parametrize(("exit_", "waits"), [(NATIVE, True), (WETH.address, False), (LINK.address, False)])
 def test_gas_money_waits_only_after_failures_of_its_own(exit_: str, waits: bool) -> None:
     for ago_s, passed in ((59, not waits), (60, True)):
         failed = (ExitFailures(exit_, 3, 0, NOW_S - ago_s),)
-        step = replace(step_input(), history=history(reverts_in_row=3, failed_exits=failed, failures_stop=True))
+        step = replace(step_input(), history=history(reverts_in_row=3, failed_exits=failed, is_stopped=True))
         plan = replace(plan_of(step, []), decision=TopUp("short of gas", 1))
         assert verdict("reverts_in_row", step, plan).passed is passed
 
@@ -96,7 +96,7 @@ def tried(store: Store, nonce: int, at_s: int | None, token: Token = WETH, statu
 
 
 def failures_of(store: Store, at_s: int = START_S + 9) -> dict[str, tuple[int, int, int]]:
-    found = store.budgets.history(at_s).failed_exits
+    found = store.budgets.history(at_s).failures.failed_exits
     return {one.exit: (one.reverts, one.approvals, one.at_s) for one in found}
 
 
@@ -106,7 +106,7 @@ def test_the_journal_counts_the_reverts_of_each_exit_by_itself(store: Store) -> 
     tried(store, 3, START_S + 3, LINK)
     assert failures_of(store) == {WETH.address: (3, 0, START_S + 2), LINK.address: (1, 0, START_S + 3)}
     found = store.budgets.history(START_S + 9)
-    assert (found.reverts_in_row, found.failures_stop) == (4, True), "rebalances wait after reverts of any exit"
+    assert (found.failures.reverts_in_row, found.failures.is_stopped) == (4, True), "rebalances wait after reverts of any exit"
     tried(store, 4, None)
     assert failures_of(store)[WETH.address] == (4, 0, START_S + 9), "what is not booked yet failed now"
 
@@ -135,7 +135,7 @@ def test_reverts_of_rebalances_delay_no_exit(store: Store) -> None:
     for nonce in range(3):
         booked(store, nonce, START_S + nonce)
     found = store.budgets.history(START_S + 9)
-    assert (found.failures_stop, found.failed_exits) == (True, ()) and passes(found)
+    assert (found.failures.is_stopped, found.failures.failed_exits) == (True, ()) and passes(found)
 
 
 @pytest.mark.parametrize(("token", "steps"), [(WETH, 8), (LINK, 0)])
@@ -146,7 +146,7 @@ def test_steps_that_only_approved_count_for_the_exit_of_their_plan(store: Store,
         intent = ended(store, nonce, kind=IntentKind.APPROVE, step_id=f"s{nonce}", to=token.address)
         store.budgets.book(intent, Fraction(0), Fraction(0), 7, START_S + nonce)
     assert failures_of(store) == ({WETH.address: (0, steps, START_S + 7)} if steps else {})
-    assert store.budgets.history(START_S).gas_24h_wei == 8 * 7, "their gas is spent all the same"
+    assert store.budgets.history(START_S).budgets.gas_24h_wei == 8 * 7, "their gas is spent all the same"
     store.budgets.mark_submission_refusals((SubmissionRefusal(token.address, START_S, 1, "refused"),))
     assert failures_of(store) == {}, "the back-off of a refused exit bounds these"
 
@@ -161,7 +161,7 @@ def test_an_approval_that_reverted_counts_once_for_its_exit(store: Store, refuse
         store.budgets.mark_submission_refusals((SubmissionRefusal(WETH.address, START_S, 1, "refused"),))
     found = store.budgets.history(START_S)
     assert failures_of(store) == ({} if refused else {WETH.address: (1, 1, START_S)})
-    assert (found.gas_24h_wei, found.wasted_24h_wei) == (7, 7)
+    assert (found.budgets.gas_24h_wei, found.budgets.wasted_24h_wei) == (7, 7)
 
 
 def test_a_withdrawal_of_liquidity_counts_for_its_pool(store: Store) -> None:
@@ -180,9 +180,9 @@ def test_a_success_ends_the_wait_and_only_the_owner_ends_the_stop(store: Store) 
         booked(store, nonce, START_S)
     booked(store, 3, START_S + 1, status=1)
     sold = store.budgets.history(START_S + 9)
-    assert (sold.reverts_in_row, sold.failures_stop) == (0, True)
+    assert (sold.failures.reverts_in_row, sold.failures.is_stopped) == (0, True)
     store.pause_switch.resume("seen", START_S)
-    assert not store.budgets.history(START_S + 9).failures_stop
+    assert not store.budgets.history(START_S + 9).failures.is_stopped
 
 
 def test_steps_of_approvals_alone_stop_like_reverts(store: Store) -> None:
@@ -190,14 +190,14 @@ def test_steps_of_approvals_alone_stop_like_reverts(store: Store) -> None:
         mined(store, nonce, IntentKind.APPROVE)
         (approval,) = store.journal.unbooked()
         store.budgets.book(approval, Fraction(0), Fraction(0), 1, START_S + nonce)
-        assert store.budgets.history(START_S + 9).failures_stop is (nonce == 7)
+        assert store.budgets.history(START_S + 9).failures.is_stopped is (nonce == 7)
 
 
 def after_reverts(step: StepInput, reverts: dict[Token, int], ago_s: int = 3_600, **past: object) -> StepOutcome:
     """The step evaluated after these reverts of each exit."""
     own = tuple(ExitFailures(one.address, times, 0, NOW_S - ago_s) for one, times in reverts.items())
     whole = sum(reverts.values())
-    failed = replace(step.history, reverts_in_row=whole, failed_exits=own, failures_stop=whole >= 3, **past)
+    failed = history(step.history, reverts_in_row=whole, failed_exits=own, is_stopped=whole >= 3, **past)
     return evaluation.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
 
 
@@ -210,7 +210,7 @@ def test_the_exit_with_the_fewest_reverts_of_its_own_goes_first(wbtc: int, link:
 @pytest.mark.parametrize("reverts", range(9))
 def test_reverts_of_a_refused_exit_never_put_it_before_a_sound_one(reverts: int) -> None:
     refused = (SubmissionRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
-    found = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: reverts}, late=refused)
+    found = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: reverts}, submission_refusals=refused)
     assert found.decided.exit_token == WBTC.address
 
 
@@ -307,7 +307,7 @@ def test_the_store_tells_gas_that_exchanged_nothing(store: Store) -> None:
     ):
         store.budgets.book(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(wei), wei, START_S)
     found = store.budgets.history(START_S)
-    assert (found.wasted_24h_wei, found.wasted_wei, found.gas_24h_wei) == (50_321, 50_020, 654_321)
-    assert found.loss_24h == 654_321, "it is a loss all the same"
+    assert (found.budgets.wasted_24h_wei, found.budgets.wasted_wei, found.budgets.gas_24h_wei) == (50_321, 50_020, 654_321)
+    assert found.budgets.loss_24h == 654_321, "it is a loss all the same"
     later = store.budgets.history(START_S + DAY_S)
-    assert (later.wasted_24h_wei, later.wasted_wei) == (0, 50_020)
+    assert (later.budgets.wasted_24h_wei, later.budgets.wasted_wei) == (0, 50_020)

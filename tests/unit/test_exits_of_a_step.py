@@ -36,7 +36,7 @@ from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
-from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits
+from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, with_history, with_limits
 from tests.support.lp_worlds import paired, quiet, ranged, v2_at, v3_at
 from tests.support.lp_worlds import wanted as wanted_liquidity
 from tests.support.lp_worlds import world as world_with
@@ -75,9 +75,7 @@ def stops(symbols: Sequence[str]) -> StepInput:
     step = with_limits(step, turnover_bps=None, daily_turnover_bps=None)
     wished = tuple(terms(symbol, STOP, 1) for symbol in symbols)
     orders = tuple(ConditionalOrder(one.token, STOP, FIRED, one, 1, price_of("T0", 20), None, price_of("T0", 10)) for one in wished)
-    return apply_orders(
-        replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig(wished)), history=replace(step.history, orders=orders))
-    )
+    return apply_orders(replace(with_history(step, states=orders), portfolio=replace(step.portfolio, orders=OrdersConfig(wished))))
 
 
 def addresses(*symbols: str) -> list[set[str]]:
@@ -201,7 +199,7 @@ def test_an_exit_that_fires_meanwhile_is_confirmed_before_one_that_was_approved(
     def fires(to: str, raw: int) -> None:
         world.lacks.discard(to)
         world.step = fired("LINK", "WBTC", pools=ALL)
-        assert world.store.orders.update(world.step.history.orders, None, world.store.budgets.history(NOW_S).orders_turn)
+        assert world.store.orders.update(world.step.history.orders.states, None, world.store.budgets.history(NOW_S).orders.version)
 
     world.approved = fires
     world.rounds()
@@ -293,7 +291,7 @@ def test_reverts_move_an_exit_behind_one_that_was_refused_before() -> None:
     begun = []
     for reverts in range(4):
         failed = (ExitFailures(WBTC.address, reverts, 0, NOW_S - 7_200),)
-        begun.append(decide(replace(step, history=replace(step.history, failed_exits=failed, late=refused))).exit_token)
+        begun.append(decide(with_history(step, failed_exits=failed, submission_refusals=refused)).exit_token)
     assert begun == [WBTC.address, WBTC.address, LINK.address, LINK.address]
 
 
@@ -304,7 +302,7 @@ def test_three_exits_that_revert_in_one_step_silence_no_other(worlds: Worlds) ->
     done = world.rounds()
     assert world.sold == addresses(*symbols) and done.kind is OutcomeKind.FAILED
     found = world.store.budgets.history(NOW_S)
-    assert found.failures_stop and [one.reverts for one in found.failed_exits] == [1, 1, 1], "rebalances wait, exits do not"
+    assert found.failures.is_stopped and [one.reverts for one in found.failures.failed_exits] == [1, 1, 1], "rebalances wait, exits do not"
 
 
 def at(world: World, now_s: int) -> None:
@@ -343,7 +341,7 @@ def in_pool_and_wallet() -> StepInput:
         for one, symbol, high, low in zip(wished, ("WETH", "LINK"), (2_500, 20), (2_000, 10), strict=True)
     )
     portfolio = replace(step.portfolio, orders=OrdersConfig(wished))
-    return apply_orders(replace(step, portfolio=portfolio, history=replace(step.history, orders=gone)))
+    return apply_orders(replace(with_history(step, states=gone), portfolio=portfolio))
 
 
 @pytest.mark.parametrize("earlier", [0, 5])
@@ -385,7 +383,7 @@ def test_a_withdrawal_that_fails_does_not_hold_up_that_of_another_pool(worlds: W
     step = world_with([ranged(2_000, 1_600, 2_500), paired(1_000)], aims, values={"WETH": 0, "USDC": 7_000}, trigger=quiet())
     stop = terms("WETH", STOP, 2_100)
     gone = ConditionalOrder(stop.token, STOP, FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
-    step = replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))), history=replace(step.history, orders=(gone,)))
+    step = replace(with_history(step, states=(gone,)), portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))))
     world, tried = worlds(apply_orders(step), lambda _: False), []
     sold = judged(fired("LINK", pools=ALL)).plan
 
@@ -412,7 +410,7 @@ def test_everything_in_the_wallet_is_sold_while_liquidity_cannot_be_withdrawn() 
     pushed = v3_at(Fraction(11, 10))
     pools = tuple(pushed if one.address == pushed.address else one for one in step.snapshot.pools)
     position = ranged(2_000, 1_600, 2_500, pool=pushed)
-    step = replace(step, snapshot=replace(step.snapshot, pools=pools, positions=(position,)), history=replace(step.history, orders=()))
+    step = replace(with_history(step, states=()), snapshot=replace(step.snapshot, pools=pools, positions=(position,)))
     found = evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")
     assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == LINK.address
     held = tuple(replace(one, raw=0) if one.token == LINK.address else one for one in step.snapshot.holdings)
@@ -501,7 +499,7 @@ def test_declining_one_exit_asks_about_the_next(worlds: Worlds) -> None:
 def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds) -> None:
     """The preceding blocks change an order, so that the input is assembled again."""
     step = fired("LINK", values=HEAVIER, pools=ALL)
-    fresh = replace(step.history, orders=())
+    fresh = replace(step.history, orders=replace(step.history.orders, states=()))
     world = worlds(replace(step, history=fresh, policy=replace(step.policy, confirm_blocks=1)), lambda _: False)
     asked: list[int] = []
     world.past = lambda head, blocks: asked.append(blocks) or ()
@@ -512,7 +510,7 @@ def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds)
     assert asked == [1]
     assert (found.reduced_markets, found.order_parts, found.left_pools) == (("ETH",), (("ETH", 4),), ("pool",))
     assert found.reduction_goals == (("ETH", 5),)
-    assert [one.exit for one in found.history.failed_exits] == ["BTC"]
+    assert [one.exit for one in found.history.failures.failed_exits] == ["BTC"]
 
 
 def test_declining_every_exit_sends_nothing_and_buys_nothing(worlds: Worlds) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.backtest.kernel import BAND, HALFWAY, TARGET, destination_shares, set_bands
 from agent.backtest.sweep import KernelSetting, TradingCosts, prepare_prices, run_kernel
-from agent.model import Asset, Destination, Every, History, HybridTrigger, Threshold
+from agent.model import NEW_STORE, Asset, Destination, Every, HybridTrigger, Threshold
 from agent.policy.drift import band, corrections, drifts_from_balances, investable_total, rebalance_goal
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import schedule_name
@@ -19,7 +19,6 @@ from agent.units import BPS
 from tests.support.backtests import SYMBOLS, VALUE, market, settings_of, spread
 from tests.support.builders import token
 
-NOBODY = History(None, None, (), (), (), 0, None)
 SCALE = 10**18
 NUMBERS = {Destination.TARGET: TARGET, Destination.HALFWAY: HALFWAY, Destination.BAND: BAND}
 WIDTHS = st.one_of(
@@ -74,12 +73,12 @@ def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> t
         at: int(Fraction(VALUE) * bps / BPS / Fraction(float(price)) * SCALE)
         for at, bps, price in zip(addresses, setting.targets_bps, prices[0], strict=True)
     }
-    history, rebalanced, worth = NOBODY, [], Fraction(0)
+    history, rebalanced, worth = NEW_STORE, [], Fraction(0)
     for bar, (now, row) in enumerate(zip(times, prices, strict=True)):
         known = {at: Fraction(float(price)) for at, price in zip(addresses, row, strict=True)}
         drifts = drifts_from_balances(assets, held, known, setting.trigger)
         answer = evaluate_trigger(setting.trigger, drifts, now, history)
-        last = history.last_rebalance_s
+        last = history.reviews.last_rebalance_s
         rests = answer.fired and last is not None and now < last + setting.cooldown_s
         aim = rebalance_goal(drifts, setting.destination)
         largest = max(abs(value) for value in corrections(drifts, aim).values())
@@ -87,11 +86,11 @@ def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> t
             shares = spread([one.share for one in drifts], [w.low for w in aim.weights], [w.high for w in aim.weights])
             held = {at: int(share * investable_total(drifts) / known[at]) for at, share in zip(addresses, shares, strict=True)}
             rebalanced.append(bar)
-            history = replace(history, last_rebalance_s=now)
+            history = replace(history, reviews=replace(history.reviews, last_rebalance_s=now))
         if answer.due and not rests:
             schedule = setting.trigger.schedule if isinstance(setting.trigger, HybridTrigger) else setting.trigger
             assert isinstance(schedule, Every)
-            history = replace(history, last_review_s=now, reviews=((schedule_name(schedule), now),))
+            history = replace(history, reviews=replace(history.reviews, last_review_s=now, by_schedule=((schedule_name(schedule), now),)))
         worth = sum((held[at] * known[at] for at in addresses), Fraction(0))
     return rebalanced, float(worth / SCALE)
 

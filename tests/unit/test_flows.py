@@ -163,11 +163,11 @@ def test_native_coin_is_unwrapped_of_the_configured_token_alone(store: Store) ->
 def test_a_small_deposit_waits_for_its_owner_and_stops_nothing(store: Store) -> None:
     looked(store, at())
     step = looked(store, at(1_005, "10.1"))
-    (flow,) = step.history.flows
+    (flow,) = step.history.cash_flows.unexplained
     assert (flow.token, flow.delta_raw, flow.value) == (WETH.address, COIN // 10, PRICE // 10)
     assert (flow.since_block, flow.block, flow.halts, flow.id) == (1_000, 1_005, False, 1)
     assert not isinstance(decide(step).decision, Halt)
-    assert step.history.loss_24h == 0
+    assert step.history.budgets.loss_24h == 0
     assert opened(store, at(1_006, "10.1")) == [(WETH.address, COIN // 10, False)]
 
 
@@ -187,7 +187,7 @@ def test_a_rise_beyond_the_limit_holds_back_until_its_owner_explains_it(store: S
 @pytest.mark.parametrize(("weth", "halts"), [("10.39", False), ("10.41", True), ("9.61", False), ("9.59", True)])
 def test_the_limit_is_a_share_of_the_smaller_portfolio_before_and_after(store: Store, weth: str, halts: bool) -> None:
     looked(store, at())
-    (flow,) = looked(store, at(1_001, weth)).history.flows
+    (flow,) = looked(store, at(1_001, weth)).history.cash_flows.unexplained
     value = abs(flow.value or 0)
     base = min(Fraction(40_000 * DOLLAR), Fraction(40_000 * DOLLAR) + (flow.value or 0))
     assert (value * 10_000 > 200 * base) is halts
@@ -198,21 +198,21 @@ def test_many_small_changes_of_a_day_halt_like_a_large_one(store: Store) -> None
     looked(store, at())
     for number in range(1, 4):
         step = looked(store, at(1_000 + number, f"10.{number}"))
-        assert not any(flow.halts for flow in step.history.flows)
-    assert looked(store, at(1_004, "10.5")).history.flows[-1].halts
-    fresh = looked(store, at(1_005, "10.6", later_s=DAY_S + 1)).history.flows[-1]
+        assert not any(flow.halts for flow in step.history.cash_flows.unexplained)
+    assert looked(store, at(1_004, "10.5")).history.cash_flows.unexplained[-1].halts
+    fresh = looked(store, at(1_005, "10.6", later_s=DAY_S + 1)).history.cash_flows.unexplained[-1]
     assert not fresh.halts
 
 
 def test_a_fall_is_a_loss_until_its_owner_calls_it_a_withdrawal(store: Store) -> None:
     looked(store, at())
     step = looked(store, at(1_001, "9.9"))
-    assert step.history.loss_24h == PRICE // 10
-    assert looked(store, at(1_002, "9.9", later_s=DAY_S - 1)).history.loss_24h == PRICE // 10
-    assert looked(store, at(1_003, "9.9", later_s=DAY_S)).history.loss_24h == 0
+    assert step.history.budgets.loss_24h == PRICE // 10
+    assert looked(store, at(1_002, "9.9", later_s=DAY_S - 1)).history.budgets.loss_24h == PRICE // 10
+    assert looked(store, at(1_003, "9.9", later_s=DAY_S)).history.budgets.loss_24h == 0
     now_s = step.snapshot.head.timestamp_s
     store.balances.classify(1, ExternalTransferKind.LOSS, 5)
-    assert store.budgets.history(now_s).loss_24h == PRICE // 10
+    assert store.budgets.history(now_s).budgets.loss_24h == PRICE // 10
 
 
 def test_a_withdrawal_is_no_loss(store: Store) -> None:
@@ -220,20 +220,20 @@ def test_a_withdrawal_is_no_loss(store: Store) -> None:
     looked(store, at(1_001, "9.9"))
     store.balances.classify(1, ExternalTransferKind.WITHDRAWAL, 5)
     found = store.budgets.history(builders.NOW_S)
-    assert (found.loss_24h, found.flows) == (0, ())
+    assert (found.budgets.loss_24h, found.cash_flows.unexplained) == (0, ())
 
 
 def test_what_came_makes_no_room_for_what_went(store: Store) -> None:
     """Two tokens at once: nobody may assume that one was exchanged for the other."""
     looked(store, at())
-    assert looked(store, at(1_001, "9.9", 20_200)).history.loss_24h == PRICE // 10
+    assert looked(store, at(1_001, "9.9", 20_200)).history.budgets.loss_24h == PRICE // 10
 
 
 def test_a_dry_run_sees_the_change_and_writes_nothing(store: Store) -> None:
     looked(store, at())
     step = remembered(store, at(1_001, "9"))
-    assert [(flow.id, flow.halts) for flow in step.history.flows] == [(0, True)]
-    assert step.history.loss_24h == PRICE
+    assert [(flow.id, flow.halts) for flow in step.history.cash_flows.unexplained] == [(0, True)]
+    assert step.history.budgets.loss_24h == PRICE
     assert isinstance(decide(step).decision, Halt)
     assert store.balances.transfers() == ()
 
@@ -246,7 +246,7 @@ def test_a_fall_between_two_snapshots_of_a_trade_is_counted_once(store: Store) -
     after = at(1_002, "9.9", native=COIN - GAS_WEI)
     settle_mined(store, after.snapshot, lambda: after, before.snapshot)
     gas = Fraction(GAS_WEI * 2_000 * DOLLAR, COIN)
-    assert store.budgets.history(builders.NOW_S).loss_24h == PRICE // 10 + gas
+    assert store.budgets.history(builders.NOW_S).budgets.loss_24h == PRICE // 10 + gas
 
 
 def test_two_processes_do_not_write_one_flow_twice(store: Store) -> None:
@@ -262,9 +262,9 @@ def test_two_processes_do_not_write_one_flow_twice(store: Store) -> None:
 def test_a_clock_that_is_wrong_takes_no_fall_out_of_the_last_day(store: Store, clock_s: int) -> None:
     looked(store, at())
     fell = at(1_001, "9.9", now_s=builders.NOW_S + clock_s)
-    assert looked(store, fell).history.loss_24h == PRICE // 10
-    assert store.budgets.history(builders.NOW_S + DAY_S - 1).loss_24h == PRICE // 10
-    assert store.budgets.history(builders.NOW_S + DAY_S).loss_24h == 0
+    assert looked(store, fell).history.budgets.loss_24h == PRICE // 10
+    assert store.budgets.history(builders.NOW_S + DAY_S - 1).budgets.loss_24h == PRICE // 10
+    assert store.budgets.history(builders.NOW_S + DAY_S).budgets.loss_24h == 0
 
 
 def test_midnight_is_no_new_day(store: Store) -> None:
@@ -272,7 +272,7 @@ def test_midnight_is_no_new_day(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9", later_s=midnight_s - 1))
     looked(store, at(1_002, "9.8", later_s=midnight_s + 1))
-    assert store.budgets.history(builders.NOW_S + midnight_s + 2).loss_24h == 2 * PRICE // 10
+    assert store.budgets.history(builders.NOW_S + midnight_s + 2).budgets.loss_24h == 2 * PRICE // 10
 
 
 def test_a_header_from_the_future_hides_no_other_flow(store: Store) -> None:
@@ -280,4 +280,4 @@ def test_a_header_from_the_future_hides_no_other_flow(store: Store) -> None:
     looked(store, at(1_001, "10.1", later_s=400 * DAY_S))
     for number in range(2, 4):
         looked(store, at(1_000 + number, f"10.{number}"))
-    assert looked(store, at(1_004, "10.5")).history.flows[-1].halts
+    assert looked(store, at(1_004, "10.5")).history.cash_flows.unexplained[-1].halts

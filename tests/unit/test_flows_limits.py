@@ -16,6 +16,7 @@ from agent.policy.cash_flows import balance_changes
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests.support import builders
+from tests.support.builders import with_history
 from tests.support.ledgers import COIN, DAY_S, DOLLAR, PRICE, at, looked, opened
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
@@ -37,25 +38,25 @@ def rebasing(step: StepInput, bps: int) -> StepInput:
 
 def test_a_rebasing_token_changes_by_what_its_owner_allowed_and_is_named(store: Store) -> None:
     looked(store, rebasing(at(), 100))
-    assert looked(store, rebasing(at(1_001, "10.06"), 100)).history.flows == ()
+    assert looked(store, rebasing(at(1_001, "10.06"), 100)).history.cash_flows.unexplained == ()
     assert [flow.kind for flow in store.balances.transfers()] == [ExternalTransferKind.REBASE]
-    (beyond,) = looked(store, rebasing(at(1_002, "10.12"), 100)).history.flows
+    (beyond,) = looked(store, rebasing(at(1_002, "10.12"), 100)).history.cash_flows.unexplained
     assert beyond.kind is None
-    assert looked(store, rebasing(at(1_003, "10.14", later_s=2 * DAY_S), 100)).history.flows == (beyond,)
+    assert looked(store, rebasing(at(1_003, "10.14", later_s=2 * DAY_S), 100)).history.cash_flows.unexplained == (beyond,)
 
 
 def test_a_negative_rebase_is_a_loss_all_the_same(store: Store) -> None:
     looked(store, rebasing(at(), 100))
-    assert looked(store, rebasing(at(1_001, "9.95"), 100)).history.loss_24h == PRICE // 20
+    assert looked(store, rebasing(at(1_001, "9.95"), 100)).history.budgets.loss_24h == PRICE // 20
 
 
 def test_native_coin_that_comes_for_gas_waits_for_nobody_and_what_goes_is_a_loss(store: Store) -> None:
     looked(store, at())
-    assert looked(store, at(1_001, native=5 * COIN)).history.flows == ()
+    assert looked(store, at(1_001, native=5 * COIN)).history.cash_flows.unexplained == ()
     assert [flow.kind for flow in store.balances.transfers()] == [ExternalTransferKind.GAS_MONEY]
     step = looked(store, at(1_002, native=4 * COIN))
-    assert [(flow.token, flow.halts) for flow in step.history.flows] == [(NATIVE, True)]
-    assert step.history.loss_24h == PRICE
+    assert [(flow.token, flow.halts) for flow in step.history.cash_flows.unexplained] == [(NATIVE, True)]
+    assert step.history.budgets.loss_24h == PRICE
 
 
 def test_native_coin_that_is_an_asset_is_a_deposit_like_any_other(store: Store) -> None:
@@ -65,7 +66,7 @@ def test_native_coin_that_is_an_asset_is_a_deposit_like_any_other(store: Store) 
         )
 
     looked(store, native(at()))
-    assert [flow.halts for flow in looked(store, native(at(1_001, native=2 * COIN))).history.flows] == [True]
+    assert [flow.halts for flow in looked(store, native(at(1_001, native=2 * COIN))).history.cash_flows.unexplained] == [True]
 
 
 # limits
@@ -75,42 +76,42 @@ def test_without_a_limit_a_change_is_told_and_still_a_loss(store: Store) -> None
 
     looked(store, off(at()))
     step = looked(store, off(at(1_001, "5")))
-    assert [flow.halts for flow in step.history.flows] == [False]
-    assert step.history.loss_24h == 5 * PRICE
+    assert [flow.halts for flow in step.history.cash_flows.unexplained] == [False]
+    assert step.history.budgets.loss_24h == 5 * PRICE
 
 
 def test_a_fall_without_a_price_holds_back_until_it_has_one(store: Store) -> None:
     looked(store, at())
     blind = at(1_001, "9.999", feeds=(), pools=())
-    (flow,) = looked(store, blind).history.flows
+    (flow,) = looked(store, blind).history.cash_flows.unexplained
     assert (flow.value, flow.halts) == (None, True)
     found = store.budgets.history(builders.NOW_S)
-    assert "no price" in found.unknown and found.unpriced_falls == found.unknown
+    assert "no price" in found.budgets.unknown and found.budgets.unpriced_falls == found.budgets.unknown
     dry = balance_changes.apply_balance_changes(
         replace(at(1_002, "9.999"), history=store.budgets.history(builders.NOW_S)), store.balances.expected()
     )
     for step in (dry, looked(store, at(1_002, "9.999"))):
-        (now,) = step.history.flows
-        assert (now.value, now.halts, step.history.unknown) == (-PRICE // 1_000, False, "")
-        assert step.history.unpriced_falls == ""
-        assert step.history.loss_24h == step.history.fell_24h == step.history.loss_total == PRICE // 1_000
+        (now,) = step.history.cash_flows.unexplained
+        assert (now.value, now.halts, step.history.budgets.unknown) == (-PRICE // 1_000, False, "")
+        assert step.history.budgets.unpriced_falls == ""
+        assert step.history.budgets.loss_24h == step.history.budgets.fell_24h == step.history.budgets.loss_total == PRICE // 1_000
 
 
 def test_a_rise_without_a_price_is_judged_when_it_has_one(store: Store) -> None:
     looked(store, at())
     for number, weth in enumerate(("10.000000000000000001", "12"), 1):
         blind = at(1_000 + 2 * number, weth, feeds=(), pools=())
-        flow = looked(store, blind).history.flows[-1]
+        flow = looked(store, blind).history.cash_flows.unexplained[-1]
         assert (flow.value, flow.halts) == (None, False), "the missing price itself stops what rests on it"
         dry = balance_changes.apply_balance_changes(
             replace(at(1_001 + 2 * number, weth), history=store.budgets.history(builders.NOW_S)), store.balances.expected()
         )
         for step in (dry, looked(store, at(1_001 + 2 * number, weth))):
-            flow = step.history.flows[-1]
+            flow = step.history.cash_flows.unexplained[-1]
             assert flow.value == flow.delta_raw * Fraction(PRICE, COIN)
             assert flow.halts is (number == 2)
     later = looked(store, at(1_010, "12", later_s=DAY_S))
-    assert [flow.halts for flow in later.history.flows] == [False], "the dust waits for its owner, the rest is a deposit"
+    assert [flow.halts for flow in later.history.cash_flows.unexplained] == [False], "the dust waits for its owner, the rest is a deposit"
 
 
 def test_dust_halts_nothing_while_another_token_has_no_price(store: Store) -> None:
@@ -140,7 +141,7 @@ def test_the_guard_refuses_what_is_open_beyond_the_limit(value: int | None, halt
     """A swap by hand asks no trigger and no decision: the guard stands in its way too. A rise without a price counts when it has one."""
     step = swapping(at())
     flow = ExternalTransfer(1, WETH.address, 1, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S, halts, None)
-    step = replace(step, history=replace(step.history, flows=(flow,)))
+    step = with_history(step, unexplained=(flow,))
     plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
@@ -174,7 +175,7 @@ def test_the_guard_measures_all_unexplained_changes_of_a_day_at_its_limit(change
         )
         for number, (sign, value, age_s, halts) in enumerate(changes, 1)
     )
-    step = replace(step, history=replace(step.history, flows=found))
+    step = with_history(step, unexplained=found)
     plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
@@ -185,10 +186,10 @@ def test_a_halt_names_the_limit_and_at_most_five_changes() -> None:
     found = tuple(
         ExternalTransfer(n, USDC.address, n * DOLLAR, Fraction(n * DOLLAR), 1, 2, builders.NOW_S, True, None) for n in range(1, 8)
     )
-    step = replace(at(), history=replace(at().history, flows=found[:5]))
+    step = with_history(at(), unexplained=found[:5])
     assert mentions(balance_changes.halt_reason(step), "limits.balance_jump", "2 %", "USDC", "1 (1 USDC)")
     assert "more" not in balance_changes.halt_reason(step)
-    seven = replace(step, history=replace(step.history, flows=found))
+    seven = with_history(step, unexplained=found)
     assert mentions(balance_changes.halt_reason(seven), "5 (5 USDC)", "2 more")
     off = builders.with_limits(step, balance_jump_bps=None)
     assert mentions(balance_changes.halt_reason(off), "unexplained", "USDC rose")
@@ -202,20 +203,20 @@ def test_guards_hold_no_exit_for_what_came_or_fell(exits: bool) -> None:
         ExternalTransfer(1, WETH.address, sign, Fraction(sign * 20_000 * DOLLAR), 1, 2, builders.NOW_S, True, None) for sign in (-1, 1)
     )
     lost = Fraction(20_000 * DOLLAR)
-    step = replace(step, history=replace(step.history, flows=tuple(found), loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost))
+    step = with_history(step, unexplained=tuple(found), loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost)
     plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None and isinstance(plan.decision, Rebalance)
     plan = replace(plan, decision=replace(plan.decision, exit=exits))
     refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed}
     assert refused == (set() if exits else {"balance_jump", "daily_loss", "total_loss", "max_live_value"})
-    traded = replace(step, history=replace(step.history, loss_24h=2 * lost, loss_total=2 * lost))
+    traded = with_history(step, loss_24h=2 * lost, loss_total=2 * lost)
     refused = {v.guard for v in guards.judge(traded, plan, evidence(traded, plan)) if not v.passed}
     assert refused >= {"daily_loss", "total_loss"}, "what trades lost binds an exit too"
 
 
 def test_an_unknown_day_refuses_every_limit_of_a_day(store: Store) -> None:
     step = swapping(at())
-    step = replace(step, history=replace(step.history, unknown="nobody knows"))
+    step = with_history(step, unknown="nobody knows")
     plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed and "nobody knows" in v.measured}
@@ -229,7 +230,7 @@ def test_dust_that_is_sent_a_thousand_times_fills_no_step(store: Store) -> None:
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "11").snapshot
     assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_000, books.turn)
-    seen = store.budgets.history(builders.NOW_S).flows
+    seen = store.budgets.history(builders.NOW_S).cash_flows.unexplained
     assert len(seen) == 51
     assert seen[0].halts
     assert len(store.balances.classify(None, None, 5)) == 1_001
@@ -243,7 +244,7 @@ def test_dust_hides_no_loss(store: Store) -> None:
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "9.9").snapshot
     assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 100, books.turn)
-    seen = store.budgets.history(builders.NOW_S).flows
+    seen = store.budgets.history(builders.NOW_S).cash_flows.unexplained
     assert (len(seen), seen[0].delta_raw) == (51, -COIN // 10)
 
 

@@ -38,7 +38,7 @@ def test_a_fall_that_comes_back_ends_both_flows_and_was_no_loss(store: Store) ->
     dry = remembered(store, at(1_002))
     back = looked(store, at(1_002))
     for step in (dry, back):
-        assert (step.history.flows, step.history.loss_24h, step.history.loss_total) == ((), 0, 0)
+        assert (step.history.cash_flows.unexplained, step.history.budgets.loss_24h, step.history.budgets.loss_total) == ((), 0, 0)
         assert not isinstance(decide(step).decision, Halt)
     assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.UNDONE]
 
@@ -70,7 +70,7 @@ def test_native_coin_that_was_gone_and_is_back_is_not_taken_for_gas_money(store:
     looked(store, at())
     looked(store, at(1_001, native=0))
     back = looked(store, at(1_002))
-    assert (back.history.flows, back.history.loss_24h) == ((), 0)
+    assert (back.history.cash_flows.unexplained, back.history.budgets.loss_24h) == ((), 0)
     assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.UNDONE]
 
 
@@ -80,7 +80,7 @@ def test_gas_that_was_paid_while_native_coin_seemed_gone_is_counted_too(store: S
     moved(store, 0, 1_002)
     looked(store, at(1_003, native=0))
     back = looked(store, at(1_004, native=COIN - GAS_WEI))
-    assert back.history.flows == ()
+    assert back.history.cash_flows.unexplained == ()
     assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.GAS_MONEY, ExternalTransferKind.UNDONE]
 
 
@@ -88,7 +88,7 @@ def test_falls_that_come_back_together_end_together(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9"))
     looked(store, at(1_002, "9.7"))
-    assert looked(store, at(1_003)).history.loss_24h == 0
+    assert looked(store, at(1_003)).history.budgets.loss_24h == 0
     assert kinds(store) == [ExternalTransferKind.UNDONE] * 3
 
 
@@ -96,7 +96,7 @@ def test_one_base_unit_less_brings_nothing_back(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9"))
     step = looked(store, at(1_002, "9.999999999999999999"))
-    assert step.history.loss_24h == PRICE
+    assert step.history.budgets.loss_24h == PRICE
     assert kinds(store)[0] is None
 
 
@@ -106,7 +106,7 @@ def test_what_came_and_went_again_waits_for_its_owner(store: Store) -> None:
     looked(store, at(1_001, "11"))
     step = looked(store, at(1_002, "10"))
     assert isinstance(decide(step).decision, Halt)
-    assert step.history.loss_24h == PRICE
+    assert step.history.budgets.loss_24h == PRICE
     assert kinds(store) == [None, None]
 
 
@@ -115,5 +115,5 @@ def test_a_fall_that_was_told_already_stays_what_it_was_called(store: Store) -> 
     looked(store, at(1_001, "9.9"))
     store.balances.classify(1, ExternalTransferKind.LOSS, 5)
     step = looked(store, at(1_002))
-    assert step.history.loss_24h == PRICE // 10
+    assert step.history.budgets.loss_24h == PRICE // 10
     assert kinds(store) == [ExternalTransferKind.LOSS, None]

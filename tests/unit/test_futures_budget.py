@@ -14,7 +14,7 @@ from agent.model import AdjustFutures, Hold, Plan, StepInput
 from agent.model.futures import FuturesTarget, MarginAccount
 from agent.planning.proposals import rebalance
 from agent.policy.futures.decide import reduction_goals
-from tests.support.builders import NOW_S, with_snapshot
+from tests.support.builders import NOW_S, with_history, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import OVER, POLICY, book, step_of
 from tests.unit.test_margin_account import E18, account, market
@@ -76,7 +76,7 @@ def test_a_cut_reduction_keeps_the_shares_of_its_markets_and_its_goals() -> None
     rest = margin.with_trade(held, first.market, first.size_raw, margin.position_value_raw(held.market(first.market), -first.size_raw))
     used = 14_000 + int(values[0])
     later = replace(with_snapshot(step, futures=rest), reduction_goals=tuple(goals.items()))
-    later = replace(later, history=replace(later.history, **spent(used)))
+    later = with_history(later, **spent(used))
     second = planned(later)
     assert second.futures is not None and [one.market for one in second.futures.orders] == [plan.futures.orders[1].market]
     assert closed(later, second) <= 20_000 - used

@@ -232,7 +232,7 @@ def test_the_budgets_keep_gas_and_hedges_of_an_emergency(tmp_path: Path) -> None
         intent = made.executor().run(step_id, IntentKind.FUTURES, tx(number), grant, "escape")
         made.store.budgets.book(intent, Fraction(0), Fraction(0), 7, START_S)
     history = made.store.budgets.history(START_S)
-    assert (history.emergency_gas_24h_wei, history.gas_24h_wei) == (14, 14)
+    assert (history.emergency_gas_24h_wei, history.budgets.gas_24h_wei) == (14, 14)
     later = made.store.budgets.history(START_S + 9 * DAY_S)
     assert (history.emergency_s, later.emergency_s, later.emergency_gas_24h_wei) == (START_S, START_S, 0)
     assert history.hedges == (hedge,)

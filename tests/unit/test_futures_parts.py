@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import AdjustFutures, Evidence, Plan, Rebalance, StepInput
 from agent.model.futures import MarginAccount
 from agent.planning.proposals import rebalance
-from tests.support.builders import step_input, with_snapshot
+from tests.support.builders import step_input, with_history, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import EMPTY, EVEN, OVER, POLICY, book
 from tests.unit.test_margin_account import E18
@@ -93,7 +93,7 @@ def test_a_limit_of_the_whole_wallet_holds_back_both(held: MarginAccount, values
     step = step_of(held, values)
     assert outcome_of(step).kind is OutcomeKind.PLANNED
     assert outcome_of(step, paused=True).kind is OutcomeKind.REFUSED
-    poor = replace(step, history=replace(step.history, gas_24h_wei=10**24))
+    poor = with_history(step, gas_24h_wei=10**24)
     assert outcome_of(poor).kind is OutcomeKind.REFUSED
 
 

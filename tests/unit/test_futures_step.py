@@ -21,7 +21,7 @@ from agent.policy import failures
 from agent.policy.decide import current_drifts, decide
 from agent.policy.futures.decide import reduction_goals
 from agent.venues.allowances import order_note
-from tests.support.builders import NOW_S, step_input, token, with_snapshot
+from tests.support.builders import NOW_S, step_input, token, with_history, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_margin_account import E18, account, market
 
@@ -39,7 +39,7 @@ def book(collateral: int, eth: int = 0, **changes: object) -> MarginAccount:
 
 def step_of(held: MarginAccount | None, policy: FuturesPolicy | None = POLICY, **history: object) -> StepInput:
     step = replace(with_snapshot(step_input(values=EVEN), futures=held), futures=policy)
-    return replace(step, history=replace(step.history, **history))  # type: ignore[arg-type]  # keywords are field names
+    return with_history(step, **history)
 
 
 OVER = book(10_000, 20 * E18)
@@ -51,7 +51,7 @@ PUSHED = book(10_000, 15 * E18, mark=Fraction(1_900))
 
 @pytest.mark.parametrize(
     "history",
-    [{}, {"failures_stop": True}, {"reverts_in_row": 5}, {"last_rebalance_s": NOW_S - 1}, {"turnover_24h": Fraction(10**12)}],
+    [{}, {"is_stopped": True}, {"reverts_in_row": 5}, {"last_rebalance_s": NOW_S - 1}, {"turnover_24h": Fraction(10**12)}],
     ids=["plain", "failures stop", "reverts", "cooldown", "turnover"],
 )
 def test_nothing_but_a_stop_or_a_fault_holds_a_reduction_back(history: dict[str, object]) -> None:
@@ -132,7 +132,7 @@ def test_the_summary_names_a_market_that_the_venue_paused() -> None:
         assert ("Paused by the venue: ETH" in console.file.getvalue()) == bool(paused)  # type: ignore[attr-defined]  # a StringIO
 
 
-@pytest.mark.parametrize("history", [{"failures_stop": True}, {"reverts_in_row": 3}])
+@pytest.mark.parametrize("history", [{"is_stopped": True}, {"reverts_in_row": 3}])
 def test_an_opening_waits_while_failures_stop_rebalances(history: dict[str, object]) -> None:
     assert isinstance(decide(step_of(EMPTY, **history)).decision, Hold)
 

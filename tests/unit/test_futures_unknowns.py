@@ -21,7 +21,7 @@ from agent.policy.decide import current_drifts, decide
 from agent.policy.futures.decide import spot_value_in_quote
 from agent.policy.futures.targets import FuturesTrigger, fired_triggers, reduction_orders
 from agent.policy.quarantine import quarantine_tokens
-from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_feed, with_snapshot, without_feed
+from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_feed, with_history, with_snapshot, without_feed
 from tests.support.plans import evidence
 from tests.unit.test_exits_of_a_step import stops
 from tests.unit.test_futures_step import LIMITS, OVER, POLICY, PUSHED, book, step_of
@@ -225,7 +225,7 @@ def test_a_contradictory_spot_price_enlarges_no_reduction(source: str) -> None:
 def test_a_fault_of_the_chain_itself_still_holds_a_reduction_back(code: str) -> None:
     step = step_of(OVER)
     if code == "store ahead":
-        step = replace(step, history=replace(step.history, last_rebalance_s=NOW_S + 10_000))
+        step = with_history(step, last_rebalance_s=NOW_S + 10_000)
     else:
         feed = address("sequencer")
         down = FeedRound(feed, 0, 1, 1, NOW_S - 60, NOW_S - 60, 1)

@@ -23,7 +23,19 @@ from agent.policy.orders.conditional import updated_unit_value
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.strategies.netting import net_strategies
 from agent.reference import reference_prices
-from tests.support.builders import NOW_S, brought_up, opening, split, step_input, strategy, threshold, token, with_limits, with_snapshot
+from tests.support.builders import (
+    NOW_S,
+    brought_up,
+    opening,
+    split,
+    step_input,
+    strategy,
+    threshold,
+    token,
+    with_history,
+    with_limits,
+    with_snapshot,
+)
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import EVEN, OVER, POLICY, book
 
@@ -157,7 +169,7 @@ def test_unknown_margin_holds_a_rebalance_and_names_the_reason() -> None:
 def test_a_spot_proposal_in_place_of_orders_keeps_the_total() -> None:
     step = margined(OVER, {"WETH": 5_000, "USDC": 5_000})
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
-    found = rebalance(replace(step, history=replace(step.history, failed_exits=failed)))
+    found = rebalance(with_history(step, failed_exits=failed))
     assert investable_total(found.decided.drifts) == 20_000 * E6
     assert not isinstance(found.decided.decision, Hold)
 
@@ -176,7 +188,7 @@ def test_why_a_layer_is_held_is_read_back() -> None:
 
 
 def nav(step: StepInput, kept: NavPerShare | None = None) -> NavPerShare:
-    step = replace(step, history=replace(step.history, unit_value=kept))
+    step = with_history(step, nav_per_share=kept)
     return updated_unit_value(step, reference_prices(step).by_token, current_drifts(step))
 
 

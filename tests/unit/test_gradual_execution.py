@@ -20,7 +20,7 @@ from agent.planning import planner, proposals
 from agent.planning.partial_plans import worst_case_loss
 from agent.policy.decide import decide
 from agent.policy.drift import corrections, partial_goal
-from tests.support.builders import feed_address, feed_round, step_input, token, with_snapshot
+from tests.support.builders import feed_address, feed_round, step_input, token, with_history, with_snapshot
 from tests.support.gradual_execution import PACE, Run, later, market, paced, roomy, run
 from tests.support.text import mentions
 
@@ -54,7 +54,7 @@ def begun(step: StepInput) -> StepInput:
 
 
 def under(step: StepInput, campaign: ExecutionProgress) -> StepInput:
-    return replace(step, history=replace(step.history, last_rebalance_s=step.snapshot.head.timestamp_s - 10)).with_layer(
+    return with_history(step, last_rebalance_s=step.snapshot.head.timestamp_s - 10).with_layer(
         replace(step.layer(GradualState), progress=campaign)
     )
 
@@ -155,7 +155,7 @@ def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None
     assert mentions(decide(replace(step, policy=replace(step.policy, only=TradeSide.SELL))).layer(GradualResult).ended, "policy.only")
     faster = paced(step, max_rounds=3)
     assert mentions(decide(faster).layer(GradualResult).ended, "[execution]")
-    rested = replace(faster, history=replace(faster.history, last_rebalance_s=None))
+    rested = with_history(faster, last_rebalance_s=None)
     assert proposals.rebalance(rested).decided.layer(GradualResult).begins is not None
 
 

@@ -11,7 +11,7 @@ from agent import guards
 from agent.model import ExternalTransfer, Goal, LotMethod, Payment, PendingPayment, Plan, Provide, Rebalance, StepInput, TaxState, TopUp
 from agent.policy.cash_flows import transfers
 from tests.support import builders
-from tests.support.builders import history, raw, step_input, token, v2_pool, with_limits
+from tests.support.builders import history, raw, step_input, token, v2_pool, with_history, with_limits
 from tests.support.lp_worlds import planned, ranged, wanted, world
 from tests.support.plans import Swap, evidence, plan_of, sell_weth
 
@@ -26,7 +26,7 @@ def hostile(**more: object) -> StepInput:
     step = step_input(WEIGHTS, pools=[v2_pool(WETH, USDC, 2_000), v2_pool(WBTC, USDC, 60_000), v2_pool(WETH, WBTC, Fraction(1, 30))])
     lost = Fraction(9_000 * 10**6)
     flows = tuple(ExternalTransfer(1, WETH.address, sign, sign * lost, 1, 2, builders.NOW_S, True, None) for sign in (-1, 1))
-    past = history(flows=flows, loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost, reverts_in_row=3, **more)
+    past = history(unexplained=flows, loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost, reverts_in_row=3, **more)
     capped = tuple(replace(one, max_bps=100) for one in step.portfolio.assets)
     step = replace(step, history=past, portfolio=replace(step.portfolio, assets=capped))
     limits = {"daily_loss_bps": 5_000, "total_loss_bps": 5_000, "plan_cost_bps": None, "price_impact_bps": None, "slippage_bps": 30}
@@ -102,7 +102,7 @@ def test_gas_money_and_liquidity_that_also_swap_are_no_exit() -> None:
     out = planned(lp)
     assert out.actions and not any(isinstance(action, Provide) for action in out.actions)
     gift = (ExternalTransfer(1, WETH.address, 1, Fraction(10**12), 1, 2, builders.NOW_S, True, None),)
-    lp = replace(lp, history=replace(lp.history, flows=gift))
+    lp = with_history(lp, unexplained=gift)
     assert "balance_jump" not in refusing(lp, out)
     swaps = plan_of(step, [Swap(step.snapshot.pools[0], USDC.address, raw(300, USDC))])
     assert "balance_jump" in refusing(lp, replace(out, legs=swaps.legs))

@@ -18,7 +18,7 @@ from agent.policy.decide import decide
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import LATEST_S, MILLION, jitter_delay_s
 from agent.units import BPS
-from tests.support.builders import NOW_S, history, step_input
+from tests.support.builders import NOW_S, history, step_input, with_history
 
 HALF_HOUR_S = 1_800
 LOOK_S = 10
@@ -56,7 +56,7 @@ def test_the_lateness_is_part_of_the_input_so_that_the_same_input_decides_alike(
     early = replace(step, policy=replace(step.policy, jitter_bps=TENTH_BPS))
     assert decide(step).reviewed
     assert decide(early).reviewed  # a tenth of an hour, which is over
-    later = replace(early, history=replace(early.history, delay_ppm=500_000))
+    later = with_history(early, delay_ppm=500_000)
     assert not decide(later).reviewed
 
 

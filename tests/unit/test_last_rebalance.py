@@ -63,8 +63,10 @@ def test_only_what_the_trigger_asked_for_is_the_last_rebalance(store: Store, kin
     swapped(store, 0, START_S, planned())
     swapped(store, 1, START_S + 500, planned(**kind), written)
     found = store.budgets.history(START_S + 600)
-    assert found.last_rebalance_s == store.budgets.last_rebalance() == START_S
-    assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei) == (10, 2, 14), "the limits of a day count every swap"
+    assert found.reviews.last_rebalance_s == store.budgets.last_rebalance() == START_S
+    assert (found.budgets.turnover_24h, found.budgets.loss_24h, found.budgets.gas_24h_wei) == (10, 2, 14), (
+        "the limits of a day count every swap"
+    )
     swapped(store, 2, START_S + 900, planned())
     assert store.budgets.last_rebalance() == START_S + 900
 
@@ -99,7 +101,7 @@ def test_a_fall_is_answered_by_a_rebalance_and_not_by_a_swap_by_hand(store: Stor
     prices = tuple(PricePoint(WETH.address, then + 3_600 * hour, price_of("WETH", 3_000)) for hour in range(40))
     for nonce, (kind, answered) in enumerate(((BESIDES["an exit or a withdrawal"], False), ({}, True))):
         swapped(store, nonce, NOW_S - 60, planned(**kind))
-        past = history(prices=prices, last_rebalance_s=store.budgets.history(NOW_S).last_rebalance_s)
+        past = history(prices=prices, last_rebalance_s=store.budgets.history(NOW_S).reviews.last_rebalance_s)
         step = step_input(values={"WETH": 4_000, "USDC": 6_000}, trigger=Drawdown(2_000, DAY_S), past=past, cooldown_s=0)
         assert isinstance(decide(step).decision, Hold if answered else Rebalance)
 

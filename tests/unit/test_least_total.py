@@ -25,7 +25,7 @@ from agent.policy.minimum import (
     suggested_settings,
 )
 from agent.reference import reference_prices
-from tests.support.builders import step_input, with_limits, with_snapshot
+from tests.support.builders import step_input, with_history, with_limits, with_snapshot
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
 
@@ -87,7 +87,10 @@ def test_for_a_day_after_a_rebalance_nobody_is_told_that_corrections_wait() -> N
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI))
     now_s = step.snapshot.head.timestamp_s
     for last_s, warned in ((None, True), (now_s - 60, False), (now_s - 2 * 86_400, True)):
-        found = least_total_now(replace(step, history=replace(step.history, last_rebalance_s=last_s)), Fraction(600 * USD))
+        found = least_total_now(
+            with_history(step, last_rebalance_s=last_s),
+            Fraction(600 * USD),
+        )
         assert found is not None
         assert (found["enough"] is False) == ("is less" in found["text"]) == bool(found["changes"]) == warned
 

@@ -230,7 +230,7 @@ def test_lp_tokens_are_taken_out_up_to_what_the_step_has_approved() -> None:
 def test_liquidity_above_its_limit_goes_whatever_came_or_went_unexplained(sign: int) -> None:
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500, balance_jump_bps=200))
     flow = ExternalTransfer(1, step.portfolio.numeraire.address, sign, Fraction(sign * 500 * USD), 1, 2, NOW_S, True, None)
-    held = replace(step, history=history(flows=(flow,)))
+    held = replace(step, history=history(unexplained=(flow,)))
     assert isinstance(decide(held).decision, AdjustLiquidity)
     plan = planned(held)
     assert verdict("balance_jump", held, plan).passed and verdict("max_live_value", held, plan).passed
@@ -240,7 +240,7 @@ def test_liquidity_above_its_limit_goes_whatever_came_or_went_unexplained(sign: 
 def test_after_failures_in_a_row_targets_move_no_liquidity_and_limits_still_take_it_out() -> None:
     step = world([paired(2_000)], targets=[wanted(500)])
     assert isinstance(decide(step).decision, AdjustLiquidity)
-    failed = history(failures_stop=True)
+    failed = history(is_stopped=True)
     held = decide(replace(step, history=failed)).decision
     assert isinstance(held, Hold) and mentions(held.reason, "failed", "trimtab resume")
     above = replace(world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500)), history=failed)

@@ -49,7 +49,7 @@ UNDUE: Mapping[str, Trigger] = {
 def undue(trigger: Trigger, weth: int = 6_400, **policy: object) -> StepInput:
     """Ten thousand dollars, half of them wanted in WETH and 60 % at most, rebalanced an hour ago."""
     step = capped({"WETH": 6_000}, {"WETH": weth, "USDC": 10_000 - weth}, depth=DEEP)
-    history = replace(step.history, last_rebalance_s=NOW_S - 3_600, last_review_s=NOW_S - 3_600)
+    history = replace(step.history, reviews=replace(step.history.reviews, last_rebalance_s=NOW_S - 3_600, last_review_s=NOW_S - 3_600))
     return replace(step, policy=replace(step.policy, trigger=trigger, cooldown_s=0, **policy), history=history)  # type: ignore[arg-type]
 
 

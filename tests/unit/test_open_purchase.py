@@ -35,7 +35,7 @@ from agent.policy.cash_flows import purchases
 from agent.policy.drift import compute_drifts, corrections, rebalance_goal, target_weights
 from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
-from tests.support.builders import NOW_S, step_input, token, with_limits
+from tests.support.builders import NOW_S, step_input, token, with_history, with_limits
 from tests.support.planning_worlds import DEEP
 from tests.support.standing_orders import price_of
 from tests.unit.test_purchase import MILLION, Seen
@@ -59,7 +59,7 @@ def with_top_up(step: StepInput, came_usd: int, sold_usd: int, due_s: int = 0) -
     )
     moved, sold = Fraction(sold_usd * MILLION), ((home, sold_usd * MILLION),)
     active = PurchaseProgress("7a", terms, 1, moved, Fraction(0), NOW_S + due_s, sold)
-    return purchases.with_purchase(replace(step, history=replace(step.history, last_rebalance_s=1)), active)
+    return purchases.with_purchase(with_history(step, last_rebalance_s=1), active)
 
 
 def topped_up(values: dict[str, int], came_usd: int, sold_usd: int, due_s: int = 0, **limits: Any) -> StepInput:
@@ -81,7 +81,7 @@ def test_a_rest_that_is_not_worth_its_cost_ends_the_purchase() -> None:
     outcome = look(topped_up(BALANCED, 400, 340, plan_cost_bps=10))
     assert outcome.kind is OutcomeKind.HOLD and outcome.decided.purchase.due is None
     assert "is over: the rest is not worth its cost" in outcome.reason and outcome.decided.purchase.ended
-    assert outcome.step_input.history.purchase is not None, "the cycle records the end of this one"
+    assert outcome.step_input.history.cash_flows.purchase is not None, "the cycle records the end of this one"
 
 
 def test_a_rest_that_is_not_worth_its_cost_leaves_its_cycle_to_the_trigger() -> None:
@@ -125,7 +125,7 @@ def test_a_purchase_that_corrects_the_drift_itself_goes_on() -> None:
 def test_a_purchase_that_waits_for_the_daily_loss_lets_the_trigger_act() -> None:
     """Four of the 131 dollars that the day may lose are left: too few for the part, enough for a part of the correction."""
     step = topped_up({"WETH": 9_000, "WBTC": 100, "USDC": 4_000}, 800, 75, plan_cost_bps=80, daily_loss_bps=100)
-    step = replace(step, history=replace(step.history, loss_24h=Fraction(127 * MILLION)))
+    step = with_history(step, loss_24h=Fraction(127 * MILLION))
     outcome = look(step)
     assert outcome.kind is OutcomeKind.PLANNED and outcome.decided.purchase.ended, outcome.reason
     assert "WETH at 68.7 % is" in outcome.reason
@@ -138,7 +138,7 @@ def test_a_stop_loss_sells_while_a_purchase_is_open() -> None:
         wished = OrderTerms(wbtc, OrderKind.STOP_LOSS, share_bps=1_000)
         fired = ConditionalOrder(wbtc, wished.kind, OrderStage.FIRED, wished, 1, price_of("WBTC", 80_000), None, price_of("WBTC", 60_000))
         portfolio = replace(step.portfolio, orders=OrdersConfig((wished,)))
-        outcome = look(apply_orders(replace(step, portfolio=portfolio, history=replace(step.history, orders=(fired,)))))
+        outcome = look(apply_orders(replace(with_history(step, states=(fired,)), portfolio=portfolio)))
         assert outcome.plan is not None and outcome.decided.exit_token == wbtc, outcome.reason
 
 
@@ -147,7 +147,7 @@ def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
     drifts = compute_drifts(step, reference_prices(step).by_token)
     wanted = rebalance_goal(drifts, Destination.TARGET)
     sides = tuple((token, 1 if lack > 0 else -1) for token, lack in corrections(drifts, wanted).items())
-    active = step.history.purchase
+    active = step.history.cash_flows.purchase
     assert active is not None
     execution = GradualExecution(
         pace=step.execution.pace,

@@ -13,7 +13,7 @@ from agent.execution import evaluation
 from agent.model import Hold, LimitOrder, Plan, StepInput
 from agent.planning import planner, proposals, requests
 from agent.policy.decide import decide
-from tests.support.builders import NOW_S, step_input, with_limits
+from tests.support.builders import NOW_S, step_input, with_history, with_limits
 from tests.support.planning_worlds import USDC, WETH, two
 from tests.unit.test_blocked_exits import MARKET, SOUND, fired
 from tests.unit.test_daily_loss_parts import halves_of
@@ -43,7 +43,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def in_parts() -> StepInput:
     """Ten thousand dollars to halve, through a pool that takes a part of them within the limit of impact."""
     step = with_limits(step_input(HALVES, {"WETH": 0, "USDC": 10_000}, depth=SHALLOW), first_purchase_s=600, daily_loss_bps=500)
-    return replace(step, history=replace(step.history, last_rebalance_s=None))
+    return with_history(step, last_rebalance_s=None)
 
 
 def approved(step: StepInput) -> StepInput:
@@ -91,7 +91,7 @@ def test_status_holds_what_is_not_worth_its_cost() -> None:
 
 
 def test_what_came_is_invested_by_plans_made_once(asked: list[Any]) -> None:
-    step = replace(in_parts(), history=replace(in_parts().history, last_rebalance_s=1))
+    step = with_history(in_parts(), last_rebalance_s=1)
     evaluation.evaluate_input(step, requests.invest({USDC.address: ASKED}), Seen())
     require_once(asked)
 

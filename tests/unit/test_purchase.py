@@ -16,7 +16,7 @@ from agent.planning import planner, proposals
 from agent.policy.cash_flows import purchases, transfers
 from agent.reference import reference_prices
 from agent.units import floor_int, value_text
-from tests.support.builders import step_input, token, v2_pool, with_limits
+from tests.support.builders import step_input, token, v2_pool, with_history, with_limits
 from tests.support.planning_worlds import DEEP, goal
 from tests.support.plans import evidence
 from tests.support.text import mentions
@@ -36,7 +36,7 @@ def money(**history: object) -> StepInput:
     """Ten thousand dollars and nothing else."""
     step = step_input(HALVES, {"WETH": 0, "USDC": 10_000}, depth=DEEP)
     step = with_limits(step, first_purchase_s=600)
-    return replace(step, history=replace(step.history, **({"last_rebalance_s": None} | history)))  # type: ignore[arg-type]
+    return with_history(step, **({"last_rebalance_s": None} | history))
 
 
 def counted(step: StepInput, apart: Fraction) -> Fraction:
@@ -81,7 +81,11 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
     step = step_input(targets, {"WETH": 0, "WBTC": 0, "USDC": 10_000}, {"WBTC": 30_000}, pools=pools)
     step = with_limits(step, first_purchase_s=600, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
     step = with_limits(step, daily_loss_bps=daily_loss_bps)
-    outcome = evaluation.evaluate_input(replace(step, history=replace(step.history, last_rebalance_s=None)), proposals.rebalance, None)
+    outcome = evaluation.evaluate_input(
+        with_history(step, last_rebalance_s=None),
+        proposals.rebalance,
+        None,
+    )
     assert outcome.plan is not None and outcome.decided.purchase.due is not None, outcome.reason
     part = outcome.decided.purchase.due.part
     after = dict(outcome.plan.holdings_after)
@@ -92,7 +96,7 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
 
 def test_what_sells_more_than_the_numeraire_is_called_a_rebalance() -> None:
     mixed = with_limits(step_input(HALVES, {"WETH": 8_000, "USDC": 2_000}, depth=DEEP), first_purchase_s=600)
-    mixed = replace(mixed, history=replace(mixed.history, last_rebalance_s=None))
+    mixed = with_history(mixed, last_rebalance_s=None)
     assert evaluation.evaluate_input(mixed, proposals.rebalance, None).reason.startswith("first rebalance; ")
     assert evaluation.evaluate_input(money(), proposals.rebalance, None).reason.startswith("first purchase; ")
 
@@ -149,4 +153,4 @@ def test_the_loss_limits_bind_a_purchase_as_ever() -> None:
 
 
 def test_an_older_history_has_no_purchase() -> None:
-    assert codec.loads(History, codec.dumps(money().history)).invested == ()
+    assert codec.loads(History, codec.dumps(money().history)).cash_flows.invested == ()

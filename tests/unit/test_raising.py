@@ -30,7 +30,7 @@ from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
 from agent.units import NATIVE, UINT256_MAX
-from tests.support.builders import NOW_S, OWNER, address, history, raw, step_input, token, with_limits
+from tests.support.builders import NOW_S, OWNER, address, history, raw, step_input, token, with_history, with_limits
 from tests.support.lp_worlds import ranged, wanted, world
 from tests.support.text import mentions, raises_code
 from tests.unit import test_blocked_exits as stuck
@@ -171,7 +171,7 @@ def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
 
     def kept(*flows: ExternalTransfer, claims: tuple[PendingPayment, ...] = ()) -> dict[str, int]:
         step = transfers.reserve_pending_deposits(
-            transfers.reserve_withdrawals(replace(standing(), history=history(flows=flows, claims=claims)))
+            transfers.reserve_withdrawals(replace(standing(), history=history(unexplained=flows, claims=claims)))
         )
         return {asset.token.symbol: asset.reserve_raw for asset in step.portfolio.assets}
 
@@ -185,7 +185,7 @@ def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
     assert kept(replace(rise, delta_raw=raw(2_500, USDC))) == nothing | {"USDC": raw(2_000, USDC)}, "all that there is"
     claimed = (PendingPayment(1, Payment(USDC.address, raw(1_800, USDC))), PendingPayment(2, Payment(WETH.address, 5)))
     assert kept(rise, claims=claimed) == {"WETH": 5, "WBTC": 0, "USDC": raw(2_300, USDC)}
-    step = replace(standing(), history=history(flows=(replace(rise, delta_raw=raw(2_500, USDC)),)))
+    step = replace(standing(), history=history(unexplained=(replace(rise, delta_raw=raw(2_500, USDC)),)))
     assets = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 7) for asset in step.portfolio.assets)
     left = transfers.reserve_pending_deposits(replace(step, portfolio=replace(step.portfolio, assets=assets))).portfolio.assets
     assert [asset.reserve_raw for asset in left] == [7, 7, raw(2_000, USDC)], "the reserve stays beneath"
@@ -212,7 +212,7 @@ def test_a_planned_withdrawal_says_what_it_lacks_and_names_no_number() -> None:
 def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
     fired = stuck.fired("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
     claims = (PendingPayment(4, Payment(USDC.address, raw(2_500, USDC))),)
-    step = transfers.reserve_withdrawals(replace(fired, history=replace(fired.history, claims=claims)))
+    step = transfers.reserve_withdrawals(with_history(fired, claims=claims))
     assert "withdrawal 4 is short of 500 USDC" in transfers.open_withdrawal_reason(step)
     found = stuck.judged(step)
     assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address, found.reason

@@ -62,7 +62,7 @@ def test_a_strangers_event_that_takes_from_us_does_not_stop_the_books(store: Sto
     swapped(store, made, Transfer(STRANGER, WALLET, OTHER, 10**30))
     found = booked(store, made.snapshot)
     assert store.journal.unbooked() == ()
-    assert found.loss_24h == gas_value(made)
+    assert found.budgets.loss_24h == gas_value(made)
 
 
 @pytest.mark.parametrize("text", ["{}", "not JSON", '{"from": "another version"}'])
@@ -71,36 +71,36 @@ def test_a_step_that_cannot_be_read_any_more_is_booked_at_the_prices_of_now(stor
     swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), text=text)
     found = booked(store, made.snapshot, lambda: made)
     assert store.journal.unbooked() == ()
-    assert found.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(made)
+    assert found.budgets.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(made)
 
 
 def test_prices_of_now_prove_no_gain(store: Store) -> None:
     made = step()
     swapped(store, made, Transfer(USDC.address, OTHER, WALLET, 5_000 * DOLLAR), text="{}")
-    assert booked(store, made.snapshot, lambda: made).loss_24h == gas_value(made)
+    assert booked(store, made.snapshot, lambda: made).budgets.loss_24h == gas_value(made)
 
 
 def test_without_any_price_the_transaction_waits_and_nothing_else_does(store: Store) -> None:
     made = step()
     swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), text="{}")
     blind = replace(made, snapshot=replace(made.snapshot, feeds=(), pools=()))
-    assert booked(store, made.snapshot, lambda: blind).loss_24h == 0
+    assert booked(store, made.snapshot, lambda: blind).budgets.loss_24h == 0
     assert len(store.journal.unbooked()) == 1
-    assert booked(store, made.snapshot, lambda: made).loss_24h > 0
+    assert booked(store, made.snapshot, lambda: made).budgets.loss_24h > 0
 
 
 def test_a_balance_that_could_not_be_read_afterwards_is_not_a_loss_of_everything(store: Store) -> None:
     made = step()
     swapped(store, made)
     unread = replace(made.snapshot, holdings=tuple(h for h in made.snapshot.holdings if h.token != WETH.address))
-    assert booked(store, unread, before=made.snapshot).loss_24h == gas_value(made)
+    assert booked(store, unread, before=made.snapshot).budgets.loss_24h == gas_value(made)
 
 
 def test_a_balance_that_fell_though_no_event_says_so_is_a_loss(store: Store) -> None:
     made = step(weth=10)
     swapped(store, made)
     fewer = step(weth=9).snapshot
-    assert booked(store, fewer, before=made.snapshot).loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(made)
+    assert booked(store, fewer, before=made.snapshot).budgets.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(made)
 
 
 def test_a_header_from_the_future_books_no_later_than_the_clock(store: Store) -> None:
@@ -116,7 +116,7 @@ def test_a_clock_set_back_takes_nothing_out_of_the_last_day(store: Store) -> Non
     made = step()
     swapped(store, made)
     settle_mined(store, replace(made.snapshot, now_s=made.snapshot.now_s - 7 * 86_400), never)
-    assert store.budgets.history(made.snapshot.head.timestamp_s).loss_24h == gas_value(made)
+    assert store.budgets.history(made.snapshot.head.timestamp_s).budgets.loss_24h == gas_value(made)
 
 
 def test_unwrapping_costs_its_gas_once_also_by_balances(store: Store) -> None:
@@ -128,4 +128,4 @@ def test_unwrapping_costs_its_gas_once_also_by_balances(store: Store) -> None:
     assert intent.receipt is not None
     unwrapped = replace(intent.receipt, wrapped=(Transfer(WETH.address, WALLET, NATIVE, COIN),))
     store.journal.advance(intent.id, IntentState.MINED, 1, receipt=unwrapped)
-    assert booked(store, after, before=made.snapshot).loss_24h == gas_value(made)
+    assert booked(store, after, before=made.snapshot).budgets.loss_24h == gas_value(made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from agent.guards.table import REMEDIES
 from agent.model import IntentKind, IntentState
 from agent.store import Store
 from agent.store.files.locks import KillSwitch
-from tests.support.builders import step_input
+from tests.support.builders import step_input, with_history
 from tests.support.plans import sell_weth, verdict
 from tests.support.transactions import START_S, grant, new_store, receipt, tx
 
@@ -33,13 +32,13 @@ def test_resuming_starts_the_count_of_reverts_anew(store: Store, tmp_path: Path)
     """Otherwise three reverts in a row would refuse every plan for good: nothing can succeed any more."""
     for nonce in range(3):
         mined(store, nonce, status=0)
-    assert store.budgets.history(START_S).reverts_in_row == 3
+    assert store.budgets.history(START_S).failures.reverts_in_row == 3
     KillSwitch(tmp_path / "pause", store.pause_switch).resume("seen", START_S)
-    assert store.budgets.history(START_S).reverts_in_row == 0
+    assert store.budgets.history(START_S).failures.reverts_in_row == 0
     mined(store, 3, status=0)
-    assert store.budgets.history(START_S).reverts_in_row == 1
+    assert store.budgets.history(START_S).failures.reverts_in_row == 1
     store.pause_switch.pause("again", START_S)
-    assert store.budgets.history(START_S).reverts_in_row == 1
+    assert store.budgets.history(START_S).failures.reverts_in_row == 1
 
 
 def test_the_remedy_names_the_command_that_does_it() -> None:
@@ -51,13 +50,13 @@ def test_steps_that_only_approve_are_counted_until_a_swap_succeeds(store: Store)
     for nonce in range(5):
         mined(store, nonce, IntentKind.APPROVE)
     mined(store, 5, status=0)
-    assert store.budgets.history(START_S).approvals_in_row == 5
+    assert store.budgets.history(START_S).failures.approvals_in_row == 5
     mined(store, 6)
-    assert store.budgets.history(START_S).approvals_in_row == 0
+    assert store.budgets.history(START_S).failures.approvals_in_row == 0
 
 
 @pytest.mark.parametrize(("approvals", "passed"), [(7, True), (8, False)])
 def test_too_many_steps_of_approvals_alone_are_refused(approvals: int, passed: bool) -> None:
     made = step_input()
-    step = replace(made, history=replace(made.history, approvals_in_row=approvals))
+    step = with_history(made, approvals_in_row=approvals)
     assert verdict("reverts_in_row", step, sell_weth(step)).passed is passed

@@ -30,7 +30,7 @@ from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.step_input import apply_effective_targets
-from tests.support.builders import OWNER, brought_up, feed_address, raw, split, step_input, strategy, token, with_snapshot
+from tests.support.builders import OWNER, brought_up, feed_address, raw, split, step_input, strategy, token, with_history, with_snapshot
 from tests.support.gradual_execution import later, paced, roomy
 from tests.support.standing_orders import price_of, terms, three
 from tests.support.text import mentions
@@ -45,15 +45,13 @@ def with_order(step: StepInput, symbol: str, kind: OrderKind, stage: OrderStage,
     own = terms(symbol, kind, price)
     order = ConditionalOrder(own.token, kind, stage, own, 1, price_of(symbol, price), None, price_of(symbol, price))
     return replace(
-        step,
-        portfolio=replace(step.portfolio, orders=OrdersConfig((own,))),
-        history=replace(step.history, orders=(*step.history.orders, order)),
+        with_history(step, states=(*step.history.orders.states, order)), portfolio=replace(step.portfolio, orders=OrdersConfig((own,)))
     )
 
 
 def claiming(step: StepInput, symbol: str, coins: Fraction | int) -> StepInput:
     one = token(symbol)
-    return replace(step, history=replace(step.history, claims=(PendingPayment(3, Payment(one.address, raw(coins, one))),)))
+    return with_history(step, claims=(PendingPayment(3, Payment(one.address, raw(coins, one))),))
 
 
 # withdrawals
@@ -160,7 +158,7 @@ def test_while_one_asset_has_no_price_the_unit_s_worth_is_not_known_and_no_order
     unknown = with_snapshot(unknown, feeds=tuple(feed for feed in unknown.snapshot.feeds if feed.feed != feed_address("WETH")))
     found = apply_orders(unknown)
     assert isinstance(decide(found).decision, Halt)
-    assert {order.stage for order in found.history.orders} == {OrderStage.ARMED}
+    assert {order.stage for order in found.history.orders.states} == {OrderStage.ARMED}
     bot.look(moved)
     assert set(bot.stages().values()) == {"armed"}
 

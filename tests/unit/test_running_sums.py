@@ -155,7 +155,7 @@ def test_sums_that_were_tampered_with_are_named_and_put_in_order(store: Store) -
     life.sell()
     life.finalise()
     life.look()
-    whole = store.ledger.balances(life.block), store.budgets.history(2 * 10**9).loss_total
+    whole = store.ledger.balances(life.block), store.budgets.history(2 * 10**9).budgets.loss_total
     with store.db.write("tamper") as db:
         db.exec_driver_sql("UPDATE running SET raw = '1' WHERE token = ?", (WETH.address,))
         db.exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'loss_total'")
@@ -165,4 +165,4 @@ def test_sums_that_were_tampered_with_are_named_and_put_in_order(store: Store) -
     assert "settled: stored up to transaction 900" in told
     store.ledger.rebuild_sums()
     assert store.ledger.find_misstatements() == ()
-    assert (store.ledger.balances(life.block), store.budgets.history(2 * 10**9).loss_total) == whole
+    assert (store.ledger.balances(life.block), store.budgets.history(2 * 10**9).budgets.loss_total) == whole

@@ -27,6 +27,7 @@ from tests.support.builders import (
     strategy,
     sums_to_the_wallet,
     token,
+    with_history,
     with_limits,
 )
 from tests.support.text import mentions, raises_code
@@ -59,10 +60,10 @@ def test_a_gift_above_the_ceiling_is_a_reserve_and_named() -> None:
 
 def test_what_was_left_alone_once_stays_so_below_the_ceiling_until_it_is_explained() -> None:
     below = gifted(900)
-    before = replace(below, history=replace(below.history, left_rises=((USDC.address, raw(600, USDC)),)))
+    before = with_history(below, left_rises=((USDC.address, raw(600, USDC)),))
     assert exclude_unexplained_rises(below) is below
     assert reserves(exclude_unexplained_rises(before))["USDC"] == raw(600, USDC), "what came later is managed"
-    told = replace(before, history=replace(before.history, rises=()))
+    told = with_history(before, rises=())
     assert exclude_unexplained_rises(told) is told
 
 
@@ -70,7 +71,7 @@ def test_what_an_exit_sold_of_a_gift_is_left_alone_in_the_numeraire() -> None:
     sold = gifted(1_500, WETH=4 * ETHER)
     price = next(one.price for one in decide(sold).drifts if one.symbol == "WETH")
     there = next(one.investable_raw for one in decide(sold).drifts if one.symbol == "WETH")
-    left = exclude_unexplained_rises(replace(sold, history=replace(sold.history, rises=((WETH.address, there + ETHER // 10),))))
+    left = exclude_unexplained_rises(with_history(sold, rises=((WETH.address, there + ETHER // 10),)))
     assert reserves(left) == {"WETH": there, "WBTC": 0, "USDC": ceil(price * ETHER / 10)}
     assert restore_excluded(left) == replace(sold, history=left.history, aside_raw=left.aside_raw)
 
@@ -98,7 +99,7 @@ def test_what_is_left_alone_is_found_once() -> None:
 
 def test_native_coin_that_rose_is_left_alone_where_it_is_an_asset() -> None:
     step = gifted(1_500)
-    step = replace(step, history=replace(step.history, rises=((WETH.address, ETHER // 4), (NATIVE, ETHER // 2))))
+    step = with_history(step, rises=((WETH.address, ETHER // 4), (NATIVE, ETHER // 2)))
     assert reserves(exclude_unexplained_rises(step)) == {"WETH": ETHER // 4, "WBTC": 0, "USDC": 0}
     assets = tuple(replace(asset, native=asset.token == WETH) for asset in step.portfolio.assets)
     native = replace(step, portfolio=replace(step.portfolio, assets=assets))
@@ -140,7 +141,7 @@ def test_all_of_a_gift_is_left_alone_again_though_an_exit_made_the_rest_small() 
 def test_what_fits_below_the_ceiling_may_be_invested_the_oldest_first() -> None:
     flows = tuple(rise(number, usd) for number, usd in ((1, 1_500), (2, 400), (3, 550), (4, 100)))
     step = gifted(sum(flow.delta_raw for flow in flows) // 10**6)
-    step = replace(step, history=replace(step.history, flows=flows))
+    step = with_history(step, unexplained=flows)
     assert [flow.id for flow in investable_deposits(step, flows)] == [2, 3], (
         "1,000 may come: 1,500 do not fit, 950 of the next do, and 100 more do not"
     )

@@ -29,7 +29,7 @@ JUST_MOVED = history(last_rebalance_s=1_799_999_990, last_liquidity_s=1_799_999_
 def stopped(step: StepInput) -> StepInput:
     """The step after a stop of WETH has fired, within the cooldown of everything."""
     portfolio = replace(step.portfolio, orders=OrdersConfig((STOP,)))
-    return apply_orders(replace(step, portfolio=portfolio, history=replace(JUST_MOVED, orders=(FIRED,))))
+    return apply_orders(replace(step, portfolio=portfolio, history=history(JUST_MOVED, states=(FIRED,))))
 
 
 def prices(step: StepInput) -> dict[str, Price]:
@@ -49,27 +49,27 @@ def test_then_liquidity_that_has_a_target_is_taken_out_whatever_the_cooldown_say
     step = stopped(world([ranged(2_000, 1_600, 2_500)], [wanted(2_000)], {"WETH": 0, "USDC": 8_000}, trigger=quiet()))
     assert isinstance(decide(step).decision, AdjustLiquidity)
     assert [type(action) for action in planned(step).actions] == [Withdraw]
-    assert step.history.orders[0].stage is OrderStage.FIRED
+    assert step.history.orders.states[0].stage is OrderStage.FIRED
 
 
 def test_while_its_pool_is_off_the_reference_nothing_is_taken_out_and_the_order_waits() -> None:
     off = world([ranged(2_000, 1_600, 2_500)], [wanted(2_000)], {"WETH": 0, "USDC": 8_000}, pushed=Fraction(11, 10), trigger=quiet())
     step = stopped(off)
     assert not isinstance(decide(step).decision, AdjustLiquidity)
-    assert step.history.orders[0].stage is OrderStage.FIRED
+    assert step.history.orders.states[0].stage is OrderStage.FIRED
 
 
 def test_a_position_without_a_target_is_left_to_its_owner() -> None:
     step = stopped(world([ranged(2_000, 1_600, 2_500)], [], {"WETH": 0, "USDC": 8_000}, trigger=quiet()))
     assert not isinstance(decide(step).decision, AdjustLiquidity)
-    assert step.history.orders[0].stage is OrderStage.DONE
+    assert step.history.orders.states[0].stage is OrderStage.DONE
 
 
 def test_nothing_is_provided_with_what_is_out() -> None:
     done = replace(FIRED, stage=OrderStage.DONE)
     step = world([], [wanted(2_000)], {"WETH": 5, "USDC": 8_000}, trigger=quiet())
     portfolio = replace(step.portfolio, orders=OrdersConfig((STOP,)))
-    step = apply_orders(replace(step, portfolio=portfolio, history=replace(history(), orders=(done,))))
+    step = apply_orders(replace(step, portfolio=portfolio, history=history(states=(done,))))
     decision = decide(step).decision
     assert not isinstance(decision, AdjustLiquidity) or not any(isinstance(one, Provide) for one in planned(step).actions)
     assert step.portfolio.lp_targets[0].share_bps == 0
@@ -105,6 +105,6 @@ def test_an_exit_takes_out_its_own_liquidity_and_leaves_that_of_other_pools_to_t
 
 def test_what_lies_in_liquidity_and_is_less_than_a_trade_counts_as_sold() -> None:
     few = stopped(world([ranged(15, 1_600, 2_500)], [wanted(2_000)], {"WETH": 0, "USDC": 8_000}, trigger=quiet()))
-    assert few.history.orders[0].stage is OrderStage.DONE
+    assert few.history.orders.states[0].stage is OrderStage.DONE
     more = stopped(world([ranged(50, 1_600, 2_500)], [wanted(2_000)], {"WETH": 0, "USDC": 8_000}, trigger=quiet()))
-    assert more.history.orders[0].stage is OrderStage.FIRED
+    assert more.history.orders.states[0].stage is OrderStage.FIRED

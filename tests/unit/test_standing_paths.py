@@ -73,18 +73,18 @@ def test_what_comes_and_goes_changes_no_unit_and_prices_do(path: list[int], flow
         worth *= (held["WETH"] * price + other) / (held["WETH"] * before + other)
         bot.look({"WETH": price, "WBTC": 60_000})
         prices = {one: price_of(symbol, at) for symbol, at in (("WETH", price), ("WBTC", 60_000), ("USDC", 1)) for one in [_at(symbol)]}
-        found = conditional_orders.unit_value_at(bot.memory.unit_value, prices)
+        found = conditional_orders.unit_value_at(bot.memory.orders.nav_per_share, prices)
         assert abs(found - worth) < Fraction(1, 10**6)
         bot.coins = {symbol: coins * Fraction(8 + flow, 8) for symbol, coins in bot.coins.items()}
         bot.look({"WETH": price, "WBTC": 60_000})
-        assert abs(conditional_orders.unit_value_at(bot.memory.unit_value, prices) - worth) < Fraction(1, 10**6)
+        assert abs(conditional_orders.unit_value_at(bot.memory.orders.nav_per_share, prices) - worth) < Fraction(1, 10**6)
         before = price
 
 
 def test_what_the_agents_own_trades_lose_lowers_the_unit() -> None:
     bot = _untraded()
     bot.look({"WETH": 2_000, "WBTC": 60_000})
-    kept = bot.memory.unit_value
+    kept = bot.memory.orders.nav_per_share
     assert kept is not None
     prices = dict(kept.prices)
     assert conditional_orders.unit_value_at(kept, prices) == 1

@@ -32,7 +32,7 @@ from agent.policy.strategies import netting
 from agent.policy.strategies.capital import settle_trade
 from agent.policy.triggers import rules
 from agent.reference import reference_prices
-from tests.support.builders import ETHER, brought_up, split, step_input, strategy, token, v3_pool
+from tests.support.builders import ETHER, brought_up, split, step_input, strategy, token, v3_pool, with_history
 from tests.support.standing_orders import Bot, price_of, terms, three, two
 from tests.support.text import mentions
 from tests.unit.test_native_steps import FLOOR, native_step, planned
@@ -80,7 +80,7 @@ def test_while_a_price_is_unknown_or_contradicts_another_nothing_fires_and_it_is
     off = replace(low, reference=both, snapshot=replace(low.snapshot, pools=(v3_pool(WETH, USDC, 2_000, 50_000_000),)))
     for step, why in ((no_feed, "WETH has no reference price"), (off, "sources contradict each other")):
         after = apply_orders(step)
-        assert after.history.orders == step.history.orders
+        assert after.history.orders.states == step.history.orders.states
         decision = decide(after).decision
         assert isinstance(decision, Halt) and why in decision.reason
     assert isinstance(decide(apply_orders(unread)).decision, Halt)
@@ -94,7 +94,7 @@ def test_what_is_in_quarantine_is_left_until_it_is_out_of_it_and_then_sold() -> 
     decision = decide(shut).decision
     assert not (isinstance(decision, Rebalance) and decision.exit)
     assert mentions(decision.reason, "WETH", "quarantine")
-    assert step.history.orders[0].stage is OrderStage.FIRED
+    assert step.history.orders.states[0].stage is OrderStage.FIRED
     bot.memory = replace(bot.memory, orders=step.history.orders)
     bot.look({"WETH": 1_700, "WBTC": 60_000})
     assert bot.coins["WETH"] == 0
@@ -176,7 +176,7 @@ def test_a_step_with_orders_reads_back_as_it_was_and_decides_alike() -> None:
 def test_steps_of_before_orders_were_known_read_back_without_any() -> None:
     step = Bot({"WETH": 5_000, "USDC": 5_000}, {"WETH": Fraction(1), "USDC": Fraction(2_000)}, two().book).seen({"WETH": 2_000})
     old = codec.to_jsonable(step)
-    del old["portfolio"]["orders"], old["history"]["orders"], old["history"]["orders_turn"], old["history"]["unit_value"]
+    del old["portfolio"]["orders"], old["history"]["orders"]
     assert codec.from_jsonable(StepInput, old) == step
 
 
@@ -196,7 +196,7 @@ def test_the_native_coin_is_sold_down_to_what_gas_needs() -> None:
     stop = replace(terms("WETH", STOP, 2_100), token=step.portfolio.assets[0].token.address)
     fired = ConditionalOrder(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
     portfolio = replace(step.portfolio, orders=OrdersConfig((stop,)))
-    step = apply_orders(replace(step, portfolio=portfolio, history=replace(step.history, orders=(fired,))))
+    step = apply_orders(replace(with_history(step, states=(fired,)), portfolio=portfolio))
     plan = planned(step)
     assert plan.exits and dict(plan.holdings_after)[stop.token] == 0
     assert plan.native_after_wei is not None and FLOOR <= plan.native_after_wei < FLOOR + ETHER // 100
@@ -207,7 +207,7 @@ def test_an_exit_sells_what_all_strategies_hold_and_their_books_come_to_the_wall
     made = replace(step_input(depth=50_000_000), split=split(strategy("calm", 5_000, half), strategy("bold", 5_000, most)))
     stop = terms("WETH", STOP, 2_100)
     fired = ConditionalOrder(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
-    made = replace(made, history=replace(made.history, orders=(fired,)), portfolio=replace(made.portfolio, orders=OrdersConfig((stop,))))
+    made = replace(with_history(made, states=(fired,)), portfolio=replace(made.portfolio, orders=OrdersConfig((stop,))))
     step = apply_effective_targets(brought_up(made, None))
     found = proposals.rebalance(step).plan
     assert found is not None and found.exits

@@ -73,14 +73,14 @@ def test_orders_that_rest_and_their_cancels_change_no_hedge_and_are_no_failures(
     for nonce, action in enumerate((rests, StopOrder("BTC", -5, 1, 1), OrderCancel("BTC", "0x01")), start=2):
         futures_ended(store, nonce, FuturesGrant(action, UNREAD_ACCOUNT), status=int(action is not rests))
     history = store.budgets.history(START_S + 10)
-    assert history.hedges == (hedge,) and history.reverts_in_row == 0
+    assert history.hedges == (hedge,) and history.failures.reverts_in_row == 0
 
 
 def test_a_new_store_has_an_empty_history(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/new.db", CHAIN_ID, WALLET)
     found = store.budgets.history(START_S)
-    assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei, found.reverts_in_row) == (0, 0, 0, 0)
-    assert (found.last_rebalance_s, found.last_review_s, found.started_s) == (None, None, None)
+    assert (found.budgets.turnover_24h, found.budgets.loss_24h, found.budgets.gas_24h_wei, found.failures.reverts_in_row) == (0, 0, 0, 0)
+    assert (found.reviews.last_rebalance_s, found.reviews.last_review_s, found.started_s) == (None, None, None)
     store.close()
 
 
@@ -91,35 +91,39 @@ def test_booking_an_intent_twice_changes_nothing(store: Store) -> None:
     store.budgets.book(intent, Fraction(99), Fraction(99), 99, START_S + 5)
     assert store.budgets.history(START_S) == before
     assert len(store.budgets.movements()) == 2
-    assert before.loss_24h == Fraction(1, 3)
-    assert before.last_rebalance_s == START_S
+    assert before.budgets.loss_24h == Fraction(1, 3)
+    assert before.reviews.last_rebalance_s == START_S
 
 
 @pytest.mark.parametrize(("age_s", "counts"), [(0, True), (DAY_S - 1, True), (DAY_S, False), (DAY_S + 1, False)])
 def test_an_entry_counts_for_24_hours_of_chain_time(store: Store, age_s: int, counts: bool) -> None:
     store.budgets.book(ended(store, 0), Fraction(10), Fraction(3), 5, START_S)
     found = store.budgets.history(START_S + age_s)
-    assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei) == ((10, 3, 5) if counts else (0, 0, 0))
+    assert (found.budgets.turnover_24h, found.budgets.loss_24h, found.budgets.gas_24h_wei) == ((10, 3, 5) if counts else (0, 0, 0))
 
 
 def test_the_window_rolls_and_does_not_start_anew_at_midnight(store: Store) -> None:
     midnight = START_S - START_S % DAY_S + DAY_S
     for nonce, when in enumerate((midnight - 3600, midnight - 1, midnight + 1)):
         store.budgets.book(ended(store, nonce), Fraction(1), Fraction(10), 1, when)
-    assert store.budgets.history(midnight + 2).loss_24h == 30
-    assert store.budgets.history(midnight - 3600 + DAY_S).loss_24h == 20
+    assert store.budgets.history(midnight + 2).budgets.loss_24h == 30
+    assert store.budgets.history(midnight - 3600 + DAY_S).budgets.loss_24h == 20
 
 
 def test_a_clock_set_back_a_day_resets_no_budget(store: Store) -> None:
     store.budgets.book(ended(store, 0), Fraction(1), Fraction(10), 1, START_S)
-    assert store.budgets.history(START_S - 2 * DAY_S).loss_24h == 10
+    assert store.budgets.history(START_S - 2 * DAY_S).budgets.loss_24h == 10
 
 
 def test_amounts_beyond_any_database_integer_are_exact(store: Store) -> None:
     intent = ended(store, 0, transfers=(Transfer(TOKEN_A, OTHER, WALLET, 2**255 + 1),))
     store.budgets.book(intent, Fraction(2**300, 7), Fraction(2**200, 3), 2**100, START_S)
     found = store.budgets.history(START_S)
-    assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei) == (Fraction(2**300, 7), Fraction(2**200, 3), 2**100)
+    assert (found.budgets.turnover_24h, found.budgets.loss_24h, found.budgets.gas_24h_wei) == (
+        Fraction(2**300, 7),
+        Fraction(2**200, 3),
+        2**100,
+    )
     assert {m.delta_raw for m in store.budgets.movements() if m.token == TOKEN_A} == {2**255 + 1}
 
 
@@ -146,9 +150,9 @@ def test_reverts_in_a_row_end_with_a_success(store: Store) -> None:
     ended(store, 2, status=0)
     ended(store, 3, kind=IntentKind.CANCEL)
     ended(store, 4, status=0)
-    assert store.budgets.history(START_S).reverts_in_row == 2
+    assert store.budgets.history(START_S).failures.reverts_in_row == 2
     ended(store, 5, status=1)
-    assert store.budgets.history(START_S).reverts_in_row == 0
+    assert store.budgets.history(START_S).failures.reverts_in_row == 0
 
 
 @pytest.mark.parametrize("store_kind", ["file"])
@@ -164,7 +168,7 @@ def test_failures_in_a_row_are_counted_without_reading_the_transactions_of_years
         return row
 
     event.listen(store.db.engine, "checkout", lambda raw, *_: setattr(raw, "row_factory", counted))
-    assert store.budgets.history(START_S).reverts_in_row == 1
+    assert store.budgets.history(START_S).failures.reverts_in_row == 1
     assert 0 < len(read) < 40
 
 
@@ -174,15 +178,15 @@ def test_approvals_between_reverts_do_not_end_the_row(store: Store) -> None:
         ended(store, nonce, kind=IntentKind.APPROVE)
         ended(store, nonce + 1, status=0)
         ended(store, nonce + 2, kind=IntentKind.APPROVE)
-    assert store.budgets.history(START_S).reverts_in_row == 3
+    assert store.budgets.history(START_S).failures.reverts_in_row == 3
     ended(store, 9, kind=IntentKind.APPROVE, status=0)
-    assert store.budgets.history(START_S).reverts_in_row == 4
+    assert store.budgets.history(START_S).failures.reverts_in_row == 4
 
 
 def test_a_reverted_swap_is_no_rebalance_and_its_gas_is_a_loss(store: Store) -> None:
     store.budgets.book(ended(store, 0, status=0), Fraction(0), Fraction(4), 11, START_S)
     found = store.budgets.history(START_S)
-    assert (found.last_rebalance_s, found.loss_24h, found.gas_24h_wei) == (None, 4, 11)
+    assert (found.reviews.last_rebalance_s, found.budgets.loss_24h, found.budgets.gas_24h_wei) == (None, 4, 11)
     assert store.budgets.last_rebalance() is None
 
 
@@ -191,8 +195,10 @@ def test_the_loss_since_the_start_forgets_nothing(store: Store) -> None:
     store.budgets.book(ended(store, 1), Fraction(0), Fraction(-9), 1, START_S + 1)
     store.budgets.book(ended(store, 2, status=0), Fraction(0), Fraction(1, 3), 1, START_S + 40 * 86_400)
     found = store.budgets.history(START_S + 100 * 86_400)
-    assert found.loss_24h == 0
-    assert Fraction(13, 3) <= found.loss_total < Fraction(13, 3) + Fraction(1, 10**12), "each loss is rounded up to the books' grain"
+    assert found.budgets.loss_24h == 0
+    assert Fraction(13, 3) <= found.budgets.loss_total < Fraction(13, 3) + Fraction(1, 10**12), (
+        "each loss is rounded up to the books' grain"
+    )
 
 
 def test_what_is_mined_and_not_booked_is_listed_until_it_is(store: Store) -> None:
@@ -207,7 +213,7 @@ def test_what_is_mined_and_not_booked_is_listed_until_it_is(store: Store) -> Non
 def test_reviews_are_remembered(store: Store) -> None:
     store.budgets.mark_review(START_S)
     store.budgets.mark_review(START_S + 9)
-    assert store.budgets.history(START_S).last_review_s == START_S + 9
+    assert store.budgets.history(START_S).reviews.last_review_s == START_S + 9
 
 
 def test_each_schedules_review_is_remembered_over_a_restart_and_only_so_many_of_them(tmp_path: Path) -> None:
@@ -219,11 +225,11 @@ def test_each_schedules_review_is_remembered_over_a_restart_and_only_so_many_of_
         store.close()
     store = open_store(url, CHAIN_ID, WALLET)
     found = store.budgets.history(START_S + 9)
-    assert found.reviews == (("execution every 604800", START_S), ("review every 86400", START_S + 5))
-    assert (found.last_review_s, found.delay_ppm) == (START_S + 7, 250_000)
+    assert found.reviews.by_schedule == (("execution every 604800", START_S), ("review every 86400", START_S + 5))
+    assert (found.reviews.last_review_s, found.reviews.delay_ppm) == (START_S + 7, 250_000)
     for number in range(MOST_REVIEWS + 3):
         store.budgets.mark_review(START_S + 10 + number, 0, (f"review every {1_800 + number}",))
-    names = [name for name, _ in store.budgets.history(START_S + 99).reviews]
+    names = [name for name, _ in store.budgets.history(START_S + 99).reviews.by_schedule]
     assert names == [f"review every {1_803 + number}" for number in range(MOST_REVIEWS)]
     store.close()
 
@@ -260,4 +266,4 @@ def test_an_adopted_nonce_outweighs_what_came_before(store: Store) -> None:
 def test_a_trade_that_gained_makes_no_room_for_losses(store: Store) -> None:
     store.budgets.book(ended(store, 0), Fraction(1), Fraction(-50), 0, START_S)
     store.budgets.book(ended(store, 1), Fraction(1), Fraction(20), 0, START_S)
-    assert store.budgets.history(START_S).loss_24h == 20
+    assert store.budgets.history(START_S).budgets.loss_24h == 20

@@ -66,7 +66,7 @@ def test_a_damaged_step_is_told_and_its_line_still_shown(store: Store) -> None:
 def test_a_damaged_budget_counts_as_unknown_and_not_as_zero(store: Store) -> None:
     (intent,) = store.journal.open_intents()
     store.budgets.book(intent, Fraction(1), Fraction(2), 3, START_S)
-    assert store.budgets.history(START_S).loss_24h == 2
+    assert store.budgets.history(START_S).budgets.loss_24h == 2
     damage(store, "UPDATE budgets SET loss = '1/0'")
     with raises_code(OperatorNeeded, "damaged", "budget entry"):
         store.budgets.history(START_S)

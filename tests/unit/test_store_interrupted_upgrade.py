@@ -82,7 +82,7 @@ def test_killed_before_any_statement_the_store_is_of_before_or_of_after_and_whol
         found.add(version)
         store = opened(path)  # the next command finishes it
         assert [intent.state for intent in store.journal.intents()] == [IntentState.MINED]
-        assert store.budgets.history(START_S).loss_24h == 0
+        assert store.budgets.history(START_S).budgets.loss_24h == 0
         store.close()
         assert inspect_store_file(path).version == later
     assert statement > 10

@@ -140,10 +140,10 @@ def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts
         store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
         store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=replace(told(status=1 - nonce), tx_hash=f"0x1{nonce}"))
     before = store.budgets.history(START_S)
-    assert (before.approvals_in_row, before.reverts_in_row) == (1, 1)
+    assert (before.failures.approvals_in_row, before.failures.reverts_in_row) == (1, 1)
     mined(store, MINT, told(MINTED), nonce=2)
     after = store.budgets.history(START_S)
-    assert (after.approvals_in_row, after.reverts_in_row) == (0, 0)
+    assert (after.failures.approvals_in_row, after.failures.reverts_in_row) == (0, 0)
 
 
 def moves(*pairs: tuple[LpAction, Receipt]) -> tuple[LpPositionChange, ...]:

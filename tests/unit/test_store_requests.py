@@ -43,7 +43,7 @@ def mined(store: Store, intent: Intent, status: int = 1) -> Intent:
 
 
 def claims(store: Store) -> list[PendingPayment]:
-    return list(store.budgets.history(START_S).claims)
+    return list(store.budgets.history(START_S).cash_flows.claims)
 
 
 def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) -> None:

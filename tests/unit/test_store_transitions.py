@@ -287,7 +287,11 @@ def test_a_guard_that_says_no_changes_nothing(
 def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, event: IntentEvent) -> None:
     intent_id = placed(store, S.FINAL)
     store.budgets.book(now(store, intent_id), Fraction(3), Fraction(5), 7, NOW)
-    assert (store.budgets.history(NOW).loss_24h, store.budgets.history(NOW).last_rebalance_s, store.journal.expected_nonce()) == (
+    assert (
+        store.budgets.history(NOW).budgets.loss_24h,
+        store.budgets.history(NOW).reviews.last_rebalance_s,
+        store.journal.expected_nonce(),
+    ) == (
         5,
         NOW,
         None,
@@ -295,7 +299,12 @@ def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, e
     assert store.budgets.movements() != ()
     store.journal.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
     found = store.budgets.history(NOW)
-    assert (found.turnover_24h, found.loss_24h, found.gas_24h_wei, found.last_rebalance_s) == (0, 0, 0, None)
+    assert (found.budgets.turnover_24h, found.budgets.loss_24h, found.budgets.gas_24h_wei, found.reviews.last_rebalance_s) == (
+        0,
+        0,
+        0,
+        None,
+    )
     assert store.budgets.movements() == ()
     assert [intent.id for intent in store.journal.unbooked()] == ([intent_id] if event is E.MINE else [])
 

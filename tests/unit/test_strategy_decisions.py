@@ -101,7 +101,7 @@ def test_a_schedule_is_reviewed_by_each_strategy_for_itself() -> None:
     timed, banded = strategy("timed", 5_000, UP, Every(86_400)), strategy("banded", 5_000, HALF)
     first = decide(shared(timed, banded))
     assert first.reviewed and first.reviews == ("timed: review every 86400",)
-    past = replace(step_input().history, reviews=((first.reviews[0], NOW_S - 3_600),))
+    past = replace(step_input().history, reviews=replace(step_input().history.reviews, by_schedule=((first.reviews[0], NOW_S - 3_600),)))
     again = decide(shared(timed, banded, past=past))
     assert isinstance(again.decision, Hold) and not again.reviewed
     assert not any(one.acts for one in view_of(again).wishes)

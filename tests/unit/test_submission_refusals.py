@@ -22,6 +22,7 @@ from agent.policy.orders import blocked_exits
 from agent.ports import Approval, Composer
 from agent.store import Store, open_store
 from agent.units import NATIVE
+from tests.support.builders import with_history
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
 from tests.unit.test_blocked_exits import DEAR, HEAVY, LINK, MARKET, SOUND, USDC, WBTC, WETH, Sees, fired, judged, moved
@@ -125,7 +126,7 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
     now_s = step.snapshot.head.timestamp_s
     refused = SubmissionRefusal(LINK.address, now_s, times, "the token said no")
     assert blocked_exits.retry_at_s(refused) == now_s + rests_s
-    step = replace(step, history=replace(step.history, late=(refused,)))
+    step = with_history(step, submission_refusals=(refused,))
     found = proposals.rebalance(step)
     assert found.plan is not None and found.plan.exits is (rests_s == 0)
     assert (LINK.address in moved(found.plan)) is (rests_s == 0)
@@ -133,16 +134,16 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
         assert mentions(found.decided.decision.reason, "be sold", f"{times} times", "until")
         assert "trimtab resume" in found.decided.decision.reason and "each cycle" not in found.decided.decision.reason
     assert ["the token said no" in line and "trimtab orders disarm LINK" in line for line in orders_document(step)["stuck"]] == [True]
-    ahead = replace(step, history=replace(step.history, late=(replace(refused, at_s=now_s + 9 * 86_400),)))
+    ahead = with_history(step, submission_refusals=(replace(refused, at_s=now_s + 9 * 86_400),))
     assert proposals.rebalance(ahead).decided.stuck == (), "a header from the future makes nothing rest until that day"
-    over = replace(step, history=replace(step.history, late=(replace(refused, at_s=now_s - rests_s),)))
+    over = with_history(step, submission_refusals=(replace(refused, at_s=now_s - rests_s),))
     assert proposals.rebalance(over).decided.stuck == (), "then it is tried"
 
 
 def test_no_sale_that_the_owner_asks_for_rests() -> None:
     step = fired("LINK", pools=ALL)
     refused = SubmissionRefusal(LINK.address, step.snapshot.head.timestamp_s, 90, "the token said no")
-    found = requests.sell_out(LINK.address)(replace(step, history=replace(step.history, late=(refused,))))
+    found = requests.sell_out(LINK.address)(with_history(step, submission_refusals=(refused,)))
     assert found.plan is not None and moved(found.plan) == {LINK.address, USDC.address}
 
 
@@ -151,11 +152,11 @@ def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_mor
     now_s, refused = step.snapshot.head.timestamp_s, BlockedExit(LINK.address, "no", "")
     (first,) = blocked_exits.add_submission_refusal(step, refused)
     assert (first.times, first.at_s, first.why) == (1, now_s, "no")
-    known = replace(step, history=replace(step.history, late=(first, replace(first, token=WETH.address))))
+    known = with_history(step, submission_refusals=(first, replace(first, token=WETH.address)))
     assert [one.times for one in blocked_exits.add_submission_refusal(known, refused)] == [2, 1]
     assert blocked_exits.open_submission_refusals(known, "") == (first,), "no order sells WETH"
     assert blocked_exits.open_submission_refusals(known, LINK.address) == ()
-    old = replace(step, history=replace(step.history, late=(replace(first, at_s=now_s - 2 * 86_400),)))
+    old = with_history(step, submission_refusals=(replace(first, at_s=now_s - 2 * 86_400),))
     assert [one.times for one in blocked_exits.add_submission_refusal(old, refused)] == [1]
 
 
@@ -171,14 +172,14 @@ def test_what_was_approved_for_it_in_vain_stops_nothing_else_and_the_owner_may_h
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
     for number, token in enumerate((LINK.address, LINK.address, WETH.address)):
         approved(store, number, token)
-    assert store.budgets.history(1).approvals_in_row == 3
+    assert store.budgets.history(1).failures.approvals_in_row == 3
     found = (SubmissionRefusal(LINK.address, 7, 2, "no; «é» 'x'"),)
     store.budgets.mark_submission_refusals(found)
-    assert store.budgets.history(1).late == found and store.budgets.history(1).approvals_in_row == 1
+    assert store.budgets.history(1).failures.submission_refusals == found and store.budgets.history(1).failures.approvals_in_row == 1
     approved(store, 3, LINK.address)
-    assert store.budgets.history(1).approvals_in_row == 2, "what came later counts"
+    assert store.budgets.history(1).failures.approvals_in_row == 2, "what came later counts"
     store.pause_switch.resume("looked at it", 2)
-    assert store.budgets.history(1).late == ()
+    assert store.budgets.history(1).failures.submission_refusals == ()
 
 
 HEADER = {"number": "0x9", "hash": "0x" + "9" * 64, "timestamp": "0x5", "baseFeePerGas": "0x1", "parentHash": "0x" + "8" * 64}

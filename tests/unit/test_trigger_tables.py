@@ -68,11 +68,11 @@ class Agent:
             cooldown_s=self.cooldown_s,
         )
         decided = decide(codec.loads(StepInput, codec.dumps(step)))
-        reviews = dict(self.past.reviews) | dict.fromkeys(decided.reviews, at(now))
+        reviews = dict(self.past.reviews.by_schedule) | dict.fromkeys(decided.reviews, at(now))
         if decided.reviewed:
-            self.past = replace(self.past, last_review_s=at(now), reviews=tuple(reviews.items()))
+            self.past = history(self.past, last_review_s=at(now), by_schedule=tuple(reviews.items()))
         if isinstance(decided.decision, Rebalance):
-            self.past = replace(self.past, last_rebalance_s=at(now))
+            self.past = history(self.past, last_rebalance_s=at(now))
         return decided
 
 
@@ -192,7 +192,7 @@ def test_an_execution_within_the_band_is_over_and_waits_for_the_next() -> None:
 def test_an_execution_that_is_held_up_stays_due() -> None:
     agent = Agent(StagedTrigger(Every(7 * DAY_S), Every(28 * DAY_S)), history(), cooldown_s=2 * DAY_S)
     assert isinstance(agent.look("2026-01-01T00:00:00", 60).decision, Rebalance)
-    agent.past = replace(agent.past, last_rebalance_s=at("2026-01-28T00:00:00"))  # a swap by hand
+    agent.past = history(agent.past, last_rebalance_s=at("2026-01-28T00:00:00"))  # a swap by hand
     held = agent.look("2026-01-29T00:00:00", 60)
     assert mentions(held.decision.reason, "cooldown", "2026-01-30 00:00:00 UTC")
     assert not held.reviewed
@@ -254,7 +254,7 @@ def test_each_of_several_triggers_goes_by_its_own_band() -> None:
 def test_after_an_edit_a_schedule_counts_from_the_last_rebalance_and_no_other_puts_it_off() -> None:
     agent = Agent(Every(DAY_S), history())
     agent.look("2026-01-01T00:00:00", 51)
-    assert dict(agent.past.reviews) == {"review every 86400": at("2026-01-01T00:00:00")}
+    assert dict(agent.past.reviews.by_schedule) == {"review every 86400": at("2026-01-01T00:00:00")}
     agent.trigger = StagedTrigger(Every(2 * DAY_S), Every(4 * DAY_S))
     assert "2026-01-03 00:00:00 UTC" in agent.look("2026-01-02T00:00:00", 60).decision.reason
     assert "2026-01-05 00:00:00 UTC" in agent.look("2026-01-03T00:00:00", 60).decision.reason

@@ -98,7 +98,7 @@ def test_an_interval_is_due_once_it_has_wholly_passed(field: str, ago_s: int, du
 
 def test_the_later_of_rebalance_and_review_counts() -> None:
     past = history(last_rebalance_s=NOW_S - 2 * DAY_S, last_review_s=NOW_S - 3_600)
-    assert past.last_evaluation_s == NOW_S - 3_600
+    assert past.reviews.last_evaluation_s == NOW_S - 3_600
     answer = _ask(Every(DAY_S), [60, 40], past)
     assert not answer.fired
     assert mentions(answer.reason, "2027-01-16 07:00:00 UTC", "23 h", "WETH")

@@ -299,7 +299,7 @@ def test_a_stop_that_fired_sells_though_no_weights_can_be_chosen_and_the_rest_wa
     fired = ConditionalOrder(
         stop.token, OrderKind.STOP_LOSS, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000)
     )
-    history = replace(step.history, orders=(fired,))
+    history = replace(step.history, orders=replace(step.history.orders, states=(fired,)))
     found = apply_effective_targets(replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))), history=history))
     decision = decide(found).decision
     assert isinstance(decision, Rebalance) and decision.exit

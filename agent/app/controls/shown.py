@@ -301,7 +301,7 @@ def shown_investment(arguments: Arguments, found: InvestmentReport) -> ShownPlan
     """Return the binding parts of an investment: the deposits and their plan."""
     came = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in found.came)
     deposited = ("deposits", "; ".join(sorted(text for _, text in came)))
-    active = found.step_input.history.purchase
+    active = found.step_input.history.cash_flows.purchase
     exact = (deposited, ("purchase", "" if active is None else active.id))
     if found.outcome is None:
         return ShownPlan(ControlKind.INVEST, arguments, exact, ())

@@ -58,7 +58,7 @@ def _progress(source: tuple[StepInput, DecisionResult], portfolio: Any) -> Progr
     execution = step.history.execution
     if execution is None or decided.ends_execution:
         return None
-    purchase = step.history.purchase
+    purchase = step.history.cash_flows.purchase
     kind = None if purchase is None else purchase.terms.kind.value
     return fill(ProgressDocument, execution, portfolio, purchase=kind)
 

@@ -265,7 +265,7 @@ Excluded = Annotated[
 ]
 TRANSFERS = ConvertedBy(lambda found, _: [transfer_document(found[0], flow) for flow in found[1]])
 Transfers = Annotated[
-    list[TransferDocument], TRANSFERS, Of("step_input", "step_input.history.flows")
+    list[TransferDocument], TRANSFERS, Of("step_input", "step_input.history.cash_flows.unexplained")
 ]
 
 

@@ -116,7 +116,7 @@ class StatusDocument(TypedDict):
     paused: bool
     pause_reason: str
     pause_hard: Annotated[bool, Of("hard")]
-    set_aside: Annotated[list[SetAsideDocument], Of("step_input.history.claims")]
+    set_aside: Annotated[list[SetAsideDocument], Of("step_input.history.cash_flows.claims")]
     left_alone: Excluded
     decision: Annotated[
         DecisionDocument, ConvertedBy(lambda decided, _: decision(decided)), Of("decided")
@@ -193,7 +193,7 @@ def least_total_now(step: StepInput, total: Value) -> LeastTotalDocument | None:
     inputs = minimum_total_inputs(step, reference_prices(step))
     if inputs is None:
         return None
-    numeraire, last_s = step.portfolio.numeraire, step.history.last_rebalance_s
+    numeraire, last_s = step.portfolio.numeraire, step.history.reviews.last_rebalance_s
     rebalanced = last_s is not None and step.snapshot.head.timestamp_s - last_s < DAY_S
     compared = None if rebalanced else total
     return least_total_document(inputs, compared, numeraire.decimals, numeraire.label)

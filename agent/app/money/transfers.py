@@ -127,11 +127,11 @@ def invest(
 
 
 def _without_deposits(found: InvestmentReport) -> InvestmentReport:
-    return replace(found, rest=found.step_input.history.purchase)
+    return replace(found, rest=found.step_input.history.cash_flows.purchase)
 
 
 def _invest_request(found: InvestmentReport) -> Invest:
-    active = found.step_input.history.purchase
+    active = found.step_input.history.cash_flows.purchase
     amounts = tuple(_raw(found.step_input, found.came).items())
     return Invest(amounts, "" if active is None else active.id)
 
@@ -139,7 +139,7 @@ def _invest_request(found: InvestmentReport) -> Invest:
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> PurchaseProgress | None:
     """Return the unfinished top-up, if any; record a finished one as ended."""
     step = agent.context.readers.step_input_at((outcome.after or outcome.step_input).snapshot)
-    active = step.history.purchase
+    active = step.history.cash_flows.purchase
     if active is None:
         return None
     drifts = compute_drifts(step, reference_prices(step).by_token)
@@ -156,7 +156,7 @@ def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:
     coin = step.portfolio.wrapped_native in assets and assets[step.portfolio.wrapped_native].native
     ours = tuple(
         flow
-        for flow in step.history.flows
+        for flow in step.history.cash_flows.unexplained
         if flow.delta_raw > 0 and (flow.token in assets or (coin and flow.token == NATIVE))
     )
     if strange := sorted({*only} - {flow.id for flow in ours}):
@@ -203,11 +203,16 @@ def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReade
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         step = cash_limit.restore_excluded(readers.assemble(snapshot, history))
-        rises = tuple((token, raw - came[token]) for token, raw in step.history.rises)
-        flows = tuple(flow for flow in step.history.flows if flow.id not in known)
+        rises = tuple((token, raw - came[token]) for token, raw in step.history.cash_flows.rises)
+        flows = tuple(flow for flow in step.history.cash_flows.unexplained if flow.id not in known)
         step = replace(
             step,
-            history=replace(step.history, flows=flows, rises=rises, left_rises=rises),
+            history=replace(
+                step.history,
+                cash_flows=replace(
+                    step.history.cash_flows, unexplained=flows, rises=rises, left_rises=rises
+                ),
+            ),
             aside_raw=(),
         )
         return cash_limit.exclude_unexplained_rises(
@@ -244,7 +249,7 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
     chosen = [
         flow for flow in reversed(store.balances.transfers(limit)) if everything or flow.is_open
     ]
-    unwritten = [flow for flow in step.history.flows if flow.id == 0]
+    unwritten = [flow for flow in step.history.cash_flows.unexplained if flow.id == 0]
     return {
         "block": snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
@@ -433,7 +438,9 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
 
 
 def _unpaid(step: StepInput, number: int) -> tuple[Payment, ...]:
-    return tuple(claim.payment for claim in step.history.claims if claim.request == number)
+    return tuple(
+        claim.payment for claim in step.history.cash_flows.claims if claim.request == number
+    )
 
 
 def _paid_report(agent: Agent, step: StepInput, number: int) -> WithdrawalReport | None:

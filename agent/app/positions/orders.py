@@ -60,7 +60,9 @@ ALL = "all"
 def standing_orders(agent: Agent) -> OrdersDocument:
     """Return every order with level, current price, distance and stored stage. Writes nothing."""
     step = agent.step_input()
-    if any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders):
+    if any(
+        order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders.states
+    ):
         step = agent.plan().step_input  # only a plan shows refusals by guards
     document = orders_document(step, agent.context.store.orders.standing()[0])
     limits: list[OpenLimitOrderDocument] = [
@@ -78,7 +80,7 @@ def orders_document(
     itself was stored. The step's own stages are those that a cycle would store now.
     """
     known = conditional_orders.orders_by_key(
-        step.history.orders if stored is None else tuple(stored)
+        step.history.orders.states if stored is None else tuple(stored)
     )
     references, blocked = reference_prices(step), decision_at(step).stuck
     return {
@@ -87,9 +89,11 @@ def orders_document(
         "absent": step.portfolio.orders.absent.value,
         "hysteresis_bps": step.portfolio.orders.hysteresis_bps,
         "confirm_blocks": step.policy.confirm_blocks,
-        "unit_worth": None if step.history.unit_value is None else price_text(_unit(step), 0, 0),
+        "unit_worth": None
+        if step.history.orders.nav_per_share is None
+        else price_text(_unit(step), 0, 0),
         "contradictions": exits.faults(step, references),
-        "orders": [_row(step, order, known.get(order.key)) for order in step.history.orders],
+        "orders": [_row(step, order, known.get(order.key)) for order in step.history.orders.states],
         "told": list(step.wishes),
         "stuck": [
             *(blocked_exits.format_blocked_exit(step, one) for one in blocked),
@@ -106,7 +110,7 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
     step = agent.step_input()
     tokens = _tokens(step, subject)
     chosen = [terms for terms in step.portfolio.orders.terms if terms.token in tokens]
-    known = [order for order in step.history.orders if order.token in tokens]
+    known = [order for order in step.history.orders.states if order.token in tokens]
     if not chosen and not known:
         raise ConfigError(
             f"orders: none configured for {_called(subject)}",
@@ -130,7 +134,9 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     step = agent.step_input()
     tokens, wanted = _tokens(step, subject), set(kinds or OrderKind)
     known = [
-        order for order in step.history.orders if order.token in tokens and order.kind in wanted
+        order
+        for order in step.history.orders.states
+        if order.token in tokens and order.kind in wanted
     ]
     if not known:
         raise ConfigError(
@@ -272,7 +278,7 @@ def _tokens(step: StepInput, subject: str) -> set[str]:
         return {
             PORTFOLIO,
             *(asset.token.address for asset in step.portfolio.assets),
-            *(one.token for one in step.history.orders),
+            *(one.token for one in step.history.orders.states),
         }
     if subject == PORTFOLIO:
         return {PORTFOLIO}
@@ -388,7 +394,7 @@ def _price(step: StepInput, token: str) -> Price | None:
 def _unit(step: StepInput) -> Fraction:
     prices = reference_prices(step).by_token
     return conditional_orders.unit_value_at(
-        step.history.unit_value, prices, margin_result(step, prices)
+        step.history.orders.nav_per_share, prices, margin_result(step, prices)
     )
 
 

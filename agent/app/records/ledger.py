@@ -312,7 +312,7 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
         }
         for balance in balances
     ]
-    unwritten = [flow for flow in step.history.flows if flow.id == 0]
+    unwritten = [flow for flow in step.history.cash_flows.unexplained if flow.id == 0]
     return {
         "block": step.snapshot.head.number,
         "balances": rows,

@@ -191,7 +191,7 @@ def _executions(store: Store, limit: int) -> list[CorrectionDocument]:
 def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     """Describe a past step's executions in several steps; empty without one."""
     sentences = []
-    if (purchase := step.history.purchase) is not None:
+    if (purchase := step.history.cash_flows.purchase) is not None:
         terms, decimals = purchase.terms, step.portfolio.numeraire.decimals
         moved, intended, spent = (
             f"{value_text(value, decimals, 2)} {step.portfolio.numeraire.label}"

@@ -11,7 +11,7 @@ from agent.app.documents.status import least_totals_of_values
 from agent.config.build import starting_limits
 from agent.config.triggers import parse_band
 from agent.errors import ConfigError
-from agent.model import Asset, AssetDrift, Destination, Every, History, Threshold, TradeSide
+from agent.model import NEW_STORE, Asset, AssetDrift, Destination, Every, Threshold, TradeSide
 from agent.policy import minimum
 from agent.policy.drift import (
     alert_prices,
@@ -39,7 +39,6 @@ MIN_ASSETS = 2
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY)
 NO_BAND = Every(SHORTEST_S)
 """Schedule used when no band is given; it corrects any drift when due."""
-_NEW = History(None, None, Fraction(0), Fraction(0), 0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ def what_if(  # noqa: PLR0913
     unit_prices = dict.fromkeys(targets, Fraction(1))
     banded, trigger = common is not None, common or NO_BAND
     drifts = drifts_from_balances(assets, values, unit_prices, trigger)
-    evaluation = evaluate_trigger(trigger, drifts, 0, _NEW)
+    evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE)
     side = _side(only, numeraire, banded)
     goal = restrict_to_side(
         drifts, rebalance_goal(drifts, _destination(destination)), side, numeraire

@@ -346,7 +346,13 @@ def _unlimited_readers(readers: StepReaders) -> StepReaders:
         step = readers.assemble(snapshot, history)
         limits = replace(step.limits, turnover_bps=None, daily_turnover_bps=None)
         return replace(
-            step, limits=limits, history=replace(step.history, stopped="", claims=(), flows=())
+            step,
+            limits=limits,
+            history=replace(
+                step.history,
+                stopped="",
+                cash_flows=replace(step.history.cash_flows, claims=(), unexplained=()),
+            ),
         )
 
     return replace(readers, assemble=assemble)

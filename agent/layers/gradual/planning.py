@@ -230,7 +230,12 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
                 snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
             ),
         ),
-        history=replace(step.history, turnover_24h=step.history.turnover_24h + plan.turnover),
+        history=replace(
+            step.history,
+            budgets=replace(
+                step.history.budgets, turnover_24h=step.history.budgets.turnover_24h + plan.turnover
+            ),
+        ),
     )
 
 

@@ -492,14 +492,14 @@ def turnover_left(
         found.append((total * Fraction(limits.turnover_bps, BPS), "limits.turnover"))
     if limits.daily_turnover_bps is not None:
         day = total * Fraction(limits.daily_turnover_bps, BPS)
-        left = day - step.history.turnover_24h
+        left = day - step.history.budgets.turnover_24h
         if left <= (limits.min_trade or 0) and not apart:
             raise Refused(
                 "the turnover of the last 24 hours has used up limits.daily_turnover",
                 (
                     Verdict(
                         "daily_turnover",
-                        f"{float(step.history.turnover_24h / total):.2%}",
+                        f"{float(step.history.budgets.turnover_24h / total):.2%}",
                         f"{float(day / total):.2%}",
                         False,
                     ),

@@ -187,7 +187,7 @@ def accepted_s(step: StepInput, flow: ExternalTransfer) -> int:
     depends on the first increase in ACCEPTANCE_WINDOW_S, so that a series of gifts does not prolong
     the block.
     """
-    first_s = step.history.rose_s
+    first_s = step.history.cash_flows.rose_s
     if first_s is not None and first_s <= flow.chain_s < first_s + ACCEPTANCE_WINDOW_S:
         began_s = first_s
     else:
@@ -312,14 +312,18 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
     ended = _ends(found)
     is_now = {flow.id: flow for flow in found if flow.id}
     day_s = step.snapshot.head.timestamp_s - DAY_S
-    gone = [flow for flow in history.flows if flow.id in ended or flow.id in is_now]
+    gone = [
+        flow for flow in history.cash_flows.unexplained if flow.id in ended or flow.id in is_now
+    ]
     ever = _lost(found) - _lost(gone)
     day = _lost(flow for flow in found if flow.chain_s > day_s) - _lost(
         flow for flow in gone if flow.chain_s > day_s
     )
-    left = tuple(is_now.get(flow.id, flow) for flow in history.flows if flow.id not in ended)
+    left = tuple(
+        is_now.get(flow.id, flow) for flow in history.cash_flows.unexplained if flow.id not in ended
+    )
     fresh = [flow for flow in found if flow.id == 0]
-    rises = dict(history.rises)
+    rises = dict(history.cash_flows.rises)
     for flow, sign in (
         *((flow, -1) for flow in books.flows if flow.id in ended or flow.id in is_now),
         *((flow, 1) for flow in found),
@@ -331,7 +335,10 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
         for flow in (*left, *fresh)
         if flow.is_loss and flow.value is None and flow.chain_s > day_s
     ]
-    falls, beside = history.unpriced_falls, history.unknown.removeprefix(history.unpriced_falls)
+    falls, beside = (
+        history.budgets.unpriced_falls,
+        history.budgets.unknown.removeprefix(history.budgets.unpriced_falls),
+    )
     if falls in map(unpriced_loss_reason, gone):
         falls = ""
     falls = falls or "; ".join(
@@ -341,17 +348,23 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
         step,
         history=replace(
             history,
-            flows=tuple(flow for flow in (*left, *fresh) if flow.is_open),
-            loss_24h=max(Fraction(0), history.loss_24h + day),
-            loss_total=max(Fraction(0), history.loss_total + ever),
-            fell_24h=max(Fraction(0), history.fell_24h + day),
-            fell_total=max(Fraction(0), history.fell_total + ever),
-            rises=tuple(sorted(rises.items())),
-            unknown="; ".join(filter(None, (falls, beside.removeprefix("; ")))),
-            unpriced_falls=falls,
-            accepted=(
-                *history.accepted,
-                *(flow for flow in found if flow.kind is ExternalTransferKind.ACCEPTED),
+            cash_flows=replace(
+                history.cash_flows,
+                unexplained=tuple(flow for flow in (*left, *fresh) if flow.is_open),
+                rises=tuple(sorted(rises.items())),
+                accepted=(
+                    *history.cash_flows.accepted,
+                    *(flow for flow in found if flow.kind is ExternalTransferKind.ACCEPTED),
+                ),
+            ),
+            budgets=replace(
+                history.budgets,
+                loss_24h=max(Fraction(0), history.budgets.loss_24h + day),
+                loss_total=max(Fraction(0), history.budgets.loss_total + ever),
+                fell_24h=max(Fraction(0), history.budgets.fell_24h + day),
+                fell_total=max(Fraction(0), history.budgets.fell_total + ever),
+                unknown="; ".join(filter(None, (falls, beside.removeprefix("; ")))),
+                unpriced_falls=falls,
             ),
         ),
     )
@@ -373,7 +386,7 @@ def _lost(flows: Iterable[ExternalTransfer]) -> Value:
 
 def halt_reason(step: StepInput) -> str:
     """Return why purchases and rebalances are blocked, and until when; empty if they are not."""
-    holding = [flow for flow in step.history.flows if flow.holds]
+    holding = [flow for flow in step.history.cash_flows.unexplained if flow.holds]
     if not holding:
         return ""
     message = "; ".join(format_change(step, flow) for flow in holding[:SHOWN])
@@ -395,7 +408,7 @@ def halt_reason(step: StepInput) -> str:
 
 def format_accepted_deposits(step: StepInput) -> str:
     """Format the increases accepted as deposits in the last 24 h; empty if there are none."""
-    texts = [format_change(step, flow) for flow in step.history.accepted]
+    texts = [format_change(step, flow) for flow in step.history.cash_flows.accepted]
     more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     if texts:
         return (

@@ -79,7 +79,10 @@ def reserve_unused_cash(
     return replace(
         step,
         portfolio=replace(portfolio, assets=assets),
-        history=replace(step.history, cash=replace(state, unused_raw=unused)),
+        history=replace(
+            step.history,
+            cash_flows=replace(step.history.cash_flows, cash=replace(state, unused_raw=unused)),
+        ),
     )
 
 
@@ -135,7 +138,7 @@ def _with_limit(account: CashAccount, limit: int, held: int | None, reserve: int
 
 def unused_text(step: StepInput) -> str:
     """Return the amount left alone and its reason; empty if there is none."""
-    state, numeraire = step.history.cash, step.portfolio.numeraire
+    state, numeraire = step.history.cash_flows.cash, step.portfolio.numeraire
     if state is None or not state.unused_raw:
         return ""
     amount = decimal_text(state.unused_raw, numeraire.decimals)
@@ -146,7 +149,7 @@ def usable_part(step: StepInput, came: Mapping[str, int]) -> dict[str, int]:
     """Return the deposits, base units by token, without the numeraire that portfolio.use_cash leaves
     alone.
     """
-    home, state = step.portfolio.numeraire.address, step.history.cash
+    home, state = step.portfolio.numeraire.address, step.history.cash_flows.cash
     if state is None or home not in came:
         return dict(came)
     room = max(0, state.account.limit_raw - state.account.taken_raw)
@@ -157,7 +160,7 @@ def usable_part(step: StepInput, came: Mapping[str, int]) -> dict[str, int]:
 
 def limit_remedy(step: StepInput) -> str:
     """Return the amount left alone and the setting that includes it; empty if there is none."""
-    state, numeraire = step.history.cash, step.portfolio.numeraire
+    state, numeraire = step.history.cash_flows.cash, step.portfolio.numeraire
     if state is None or not (text := unused_text(step)):
         return ""
     whole = decimal_text(state.account.limit_raw + state.unused_raw, numeraire.decimals)
@@ -220,7 +223,7 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
         return step
     if portfolio_total(step, standing) > limit:
         return exclude_amounts(step, rises_after_sales(step, rises, prices), ABOVE_MAX_LIVE_VALUE)
-    before = _assets_of(step, step.history.left_rises)
+    before = _assets_of(step, step.history.cash_flows.left_rises)
     return exclude_amounts(
         step,
         {token: min(raw, rises.get(token, 0)) for token, raw in before.items()},
@@ -283,7 +286,7 @@ def unexplained_rises(step: StepInput) -> dict[str, int]:
     """Return the unexplained increase of each asset in base units; native coin counts as its
     wrapped token if that is an asset.
     """
-    return _assets_of(step, step.history.rises)
+    return _assets_of(step, step.history.cash_flows.rises)
 
 
 def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str, int]:
@@ -291,7 +294,7 @@ def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str,
     if native_coin.has_native_asset(step.portfolio):
         wrapped = step.portfolio.wrapped_native
         rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)
-    if (cash := step.history.cash) is not None and (home := cash.account.token) in rises:
+    if (cash := step.history.cash_flows.cash) is not None and (home := cash.account.token) in rises:
         rises[home] = max(0, rises[home] - cash.unused_raw)  # left alone already
     return rises
 
@@ -323,13 +326,15 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
         token = asset.token.address
         if token in shut:
             continue
-        claimed = [claim for claim in step.history.claims if claim.payment.token == token]
+        claimed = [
+            claim for claim in step.history.cash_flows.claims if claim.payment.token == token
+        ]
         free = held.get(token, 0)
-        cash = step.history.cash
+        cash = step.history.cash_flows.cash
         unused = cash.unused_raw if cash is not None and cash.account.token == token else 0
         out = conditional_orders.fired_exit_order(
-            step.history.orders, token
-        ) or conditional_orders.fired_exit_order(step.history.orders, PORTFOLIO)
+            step.history.orders.states, token
+        ) or conditional_orders.fired_exit_order(step.history.orders.states, PORTFOLIO)
         paid = sum(claim.payment.raw for claim in claimed)
         rest = asset.reserve_raw - rises.get(token, 0) - paid - unused
         if out is not None and asset.target_bps == 0:

@@ -41,14 +41,19 @@ def is_first_purchase(step: StepInput) -> bool:
     """True if the next rebalance is the first purchase: the store has no trade by the strategy."""
     return (
         step.limits.first_purchase_s is not None
-        and step.history.last_rebalance_s is None
+        and step.history.reviews.last_rebalance_s is None
         and step.history.execution is None
     )
 
 
 def with_purchase(step: StepInput, purchase: PurchaseProgress | None) -> StepInput:
     """Return the step with this active purchase, or without one."""
-    return replace(step, history=replace(step.history, purchase=purchase))
+    return replace(
+        step,
+        history=replace(
+            step.history, cash_flows=replace(step.history.cash_flows, purchase=purchase)
+        ),
+    )
 
 
 def first_rebalance_name(step: StepInput, drifts: Sequence[AssetDrift], wanted: Goal) -> str:
@@ -66,8 +71,8 @@ def uninvested_deposits(step: StepInput) -> dict[str, int]:
     """Return the uninvested part of a top-up's deposits, base units by token: newly confirmed ones,
     and those of the active purchase.
     """
-    left = dict(step.history.invested)
-    active = step.history.purchase
+    left = dict(step.history.cash_flows.invested)
+    active = step.history.cash_flows.purchase
     if active is not None and active.terms.kind is PurchaseKind.TOP_UP:
         sold = dict(active.sold)
         for token, raw in active.terms.came:
@@ -80,15 +85,15 @@ def turnover_allowance(step: StepInput) -> Value:
     prices.
     """
     prices = reference_prices(step).by_token
-    if is_first_purchase(step) and not step.history.invested:
+    if is_first_purchase(step) and not step.history.cash_flows.invested:
         if any(asset.token.address not in prices for asset in step.portfolio.assets):
             return NONE
         drifts = compute_drifts(step, prices)
-        return max(NONE, _moves(drifts, _first(step, drifts)) - step.history.turnover_24h)
+        return max(NONE, _moves(drifts, _first(step, drifts)) - step.history.budgets.turnover_24h)
     value = sum(
         (raw * prices.get(token, NONE) for token, raw in uninvested_deposits(step).items()), NONE
     )
-    active = step.history.purchase
+    active = step.history.cash_flows.purchase
     if active is not None and active.terms.kind is PurchaseKind.FIRST:
         value += max(NONE, active.terms.wish - active.moved)
     return value
@@ -98,9 +103,9 @@ def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
     """Return the goal of a purchase: the targets, or the strategies' combined goal; for a top-up,
     the underweight assets.
     """
-    active = step.history.purchase
+    active = step.history.cash_flows.purchase
     if active is None:
-        is_first = not step.history.invested
+        is_first = not step.history.cash_flows.invested
     else:
         is_first = active.terms.kind is PurchaseKind.FIRST
     if is_first:
@@ -138,7 +143,7 @@ def decide_part(
     """Return the next part of the active purchase, which needs no price signal and buys towards the
     current targets; None without a purchase.
     """
-    active = step.history.purchase
+    active = step.history.cash_flows.purchase
     if active is None:
         return None
     terms, now_s = active.terms, step.snapshot.head.timestamp_s

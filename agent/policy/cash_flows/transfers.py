@@ -66,7 +66,7 @@ def payout_allowance_left(step: StepInput) -> Value | None:
     limit = step.limits.payout_per_day
     if limit is None:
         return None
-    return max(Fraction(0), limit - step.history.outflow_24h)
+    return max(Fraction(0), limit - step.history.budgets.outflow_24h)
 
 
 def max_payout_raw(step: StepInput, token: str) -> int:
@@ -76,7 +76,7 @@ def max_payout_raw(step: StepInput, token: str) -> int:
     room, price = payout_allowance_left(step), token_price(step, token)
     if room is None:
         return UINT256_MAX
-    if price is None or step.history.unknown:
+    if price is None or step.history.budgets.unknown:
         return 0
     return floor_int(room / price)
 
@@ -85,12 +85,17 @@ def reserve_withdrawals(step: StepInput) -> StepInput:
     """Return the step with open withdrawals reserved in their assets, so that targets do not use
     them.
     """
-    return _reserved(step, step.history.claims)
+    return _reserved(step, step.history.cash_flows.claims)
 
 
 def reserve_claims(step: StepInput, more: tuple[PendingPayment, ...]) -> StepInput:
     """Return the step with additional claims reserved that are not stored yet."""
-    history = replace(step.history, claims=(*step.history.claims, *more))
+    history = replace(
+        step.history,
+        cash_flows=replace(
+            step.history.cash_flows, claims=(*step.history.cash_flows.claims, *more)
+        ),
+    )
     return _reserved(replace(step, history=history), more)
 
 
@@ -104,7 +109,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
     """
     step = cash_limit.restore_excluded(step)
     came: dict[str, int] = {}
-    for flow in step.history.flows:
+    for flow in step.history.cash_flows.unexplained:
         if flow.holds and flow.delta_raw > 0:
             if flow.token == NATIVE:
                 token = step.portfolio.wrapped_native
@@ -118,7 +123,9 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
     def kept(asset: Asset) -> Asset:
         token = asset.token.address
         claimed = sum(
-            claim.payment.raw for claim in step.history.claims if claim.payment.token == token
+            claim.payment.raw
+            for claim in step.history.cash_flows.claims
+            if claim.payment.token == token
         )
         there = held.get(token, 0) - native_coin.reserved_raw(step, asset) + claimed
         return replace(
@@ -159,7 +166,7 @@ def open_withdrawal_reason(step: StepInput) -> str:
     """Return why an open withdrawal blocks trading: its shortfall, and the command; empty if every
     claim is covered.
     """
-    for claim in step.history.claims:
+    for claim in step.history.cash_flows.claims:
         short = shortfall_raw(step, claim.payment.token)
         label = step.portfolio.token(claim.payment.token).label
         if (parts := claim.parts) is not None and is_auto_resumed(step, parts):
@@ -203,7 +210,7 @@ def next_part_s(step: StepInput) -> int | None:
     return next(
         (
             one.parts.next_s
-            for one in step.history.claims
+            for one in step.history.cash_flows.claims
             if one.parts is not None and is_auto_resumed(step, one.parts)
         ),
         None,
@@ -214,7 +221,7 @@ def parts_done(step: StepInput, token: str) -> int:
     """Return the number of parts raised of the withdrawal that needs `token`."""
     found = (
         claim.parts
-        for claim in step.history.claims
+        for claim in step.history.cash_flows.claims
         if claim.payment.token == token and claim.parts is not None
     )
     return next((counted(step, parts, token).done for parts in found), 0)

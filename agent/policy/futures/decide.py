@@ -242,7 +242,12 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     is the numeraire, counts in the value of the spot portfolio.
     """
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None or trades_for_another(step) or step.history.unknown:
+    if (
+        account is None
+        or policy is None
+        or trades_for_another(step)
+        or step.history.budgets.unknown
+    ):
         return 0
     if drifts:
         held = sum(drift.investable_raw for drift in drifts if drift.token == policy.collateral)
@@ -333,7 +338,7 @@ def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | N
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None or not policy.limits.reduction_per_day_bps:
         return None
-    if step.history.unknown or required_by_index(step, spot_value):
+    if step.history.budgets.unknown or required_by_index(step, spot_value):
         return None
     value = max(0, margin.account_value_raw(account))
     most = Fraction(value * policy.limits.reduction_per_day_bps, BPS)

@@ -129,7 +129,7 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Return the margin account's result since the NAV record, in numeraire base units; zero if the
     record or the step has no margin mark.
     """
-    kept, mark = step.history.unit_value, margin_mark(step)
+    kept, mark = step.history.orders.nav_per_share, margin_mark(step)
     account, policy = step.snapshot.futures, step.futures
     if kept is None or kept.margin is None or mark is None or account is None or policy is None:
         return Fraction(0)

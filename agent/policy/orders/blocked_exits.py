@@ -56,7 +56,7 @@ def backing_off(step: StepInput, token: str) -> BlockedExit | None:
     wrong block header, does not count.
     """
     now_s = step.snapshot.head.timestamp_s
-    for one in step.history.late:
+    for one in step.history.failures.submission_refusals:
         if one.token == token and one.at_s <= now_s < retry_at_s(one):
             why = f"{one.why}; {_often(one)}, so it backs off until {format_time(retry_at_s(one))}"
             return BlockedExit(token, why, RETRY_REMEDY)
@@ -67,7 +67,10 @@ def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[Submi
     """Return the refusals to store after this exit was refused at submission; refusals less than a
     day apart count as consecutive.
     """
-    now_s, known = step.snapshot.head.timestamp_s, {one.token: one for one in step.history.late}
+    now_s, known = (
+        step.snapshot.head.timestamp_s,
+        {one.token: one for one in step.history.failures.submission_refusals},
+    )
     before = known.get(refused.token)
     times = 1 if before is None or now_s - before.at_s > DAY_S else before.times + 1
     known[refused.token] = SubmissionRefusal(refused.token, now_s, times, refused.why)
@@ -78,7 +81,9 @@ def avoids_other_tokens(step: StepInput, token: str) -> bool:
     """True if the exit of a token failed, so that a route without other tokens is preferred."""
     failed = failures.exit_failures(step.history, token).reverts
     return bool(
-        token in step.direct or failed or any(one.token == token for one in step.history.late)
+        token in step.direct
+        or failed
+        or any(one.token == token for one in step.history.failures.submission_refusals)
     )
 
 
@@ -98,7 +103,9 @@ def open_submission_refusals(step: StepInput, sold: str) -> tuple[SubmissionRefu
     """
     fired = _being_sold(step)
     return tuple(
-        one for one in step.history.late if one.token != sold and {one.token, PORTFOLIO} & fired
+        one
+        for one in step.history.failures.submission_refusals
+        if one.token != sold and {one.token, PORTFOLIO} & fired
     )
 
 
@@ -108,7 +115,9 @@ def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
     """
     sold, known = _being_sold(step), {*texts}
     again = [
-        one for one in step.history.late if one.token not in known and {one.token, PORTFOLIO} & sold
+        one
+        for one in step.history.failures.submission_refusals
+        if one.token not in known and {one.token, PORTFOLIO} & sold
     ]
     return [
         f"{order_subject(step.portfolio, one.token)}: {one.why}; {_often(one)}, last at"
@@ -121,7 +130,7 @@ def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
 def _being_sold(step: StepInput) -> set[str]:
     return {
         order.token
-        for order in step.history.orders
+        for order in step.history.orders.states
         if order.is_exit and order.stage is OrderStage.FIRED
     }
 
@@ -212,7 +221,7 @@ def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
 
 def disarm_command(step: StepInput, one: BlockedExit) -> str:
     """Return the command that cancels an exit order."""
-    whole = fired_exit_order(step.history.orders, PORTFOLIO) is not None
+    whole = fired_exit_order(step.history.orders.states, PORTFOLIO) is not None
     return (
         "cancel the order: trimtab orders disarm"
         f" {PORTFOLIO if whole else order_subject(step.portfolio, one.token)}"

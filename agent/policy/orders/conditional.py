@@ -309,7 +309,7 @@ def updated_unit_value(
     """Return the NAV record to store: the old one while holdings are equal, else a new one that
     begins at this block. With a margin account each cycle begins a new record.
     """
-    kept = step.history.unit_value
+    kept = step.history.orders.nav_per_share
     apart = unweighed_margin(step)
     held = {
         drift.token: drift.investable_raw + drift.locked_raw + apart.get(drift.token, 0)
@@ -370,7 +370,7 @@ def advance_orders(step: StepInput) -> StepInput:
     Orders of a token whose prices conflict do not change, and neither do orders of the portfolio,
     which includes every price.
     """
-    book, known = step.portfolio.orders, step.history.orders
+    book, known = step.portfolio.orders, step.history.orders.states
     if not book.terms and not known:
         return step
     references = reference_prices(step)
@@ -379,7 +379,7 @@ def advance_orders(step: StepInput) -> StepInput:
         return step
     prices = references.by_token
     drifts = _drifts(step, prices)
-    kept = step.history.unit_value
+    kept = step.history.orders.nav_per_share
     tokens = dict.fromkeys((*(one.token for one in book.terms), *(order.token for order in known)))
     unclear = {token for token in tokens if price_fault(step, references, (token,))}
     if depeg_fault(step, references) or source_conflict(step, of_exit=True):
@@ -396,7 +396,12 @@ def advance_orders(step: StepInput) -> StepInput:
             else _of_token(step, token, seen, drifts)
         )
     )
-    return replace(step, history=replace(step.history, orders=orders, unit_value=kept))
+    return replace(
+        step,
+        history=replace(
+            step.history, orders=replace(step.history.orders, states=orders, nav_per_share=kept)
+        ),
+    )
 
 
 def needs_past_prices(step: StepInput) -> bool:
@@ -406,7 +411,7 @@ def needs_past_prices(step: StepInput) -> bool:
     if (
         step.policy.confirm_blocks == 0
         or step.snapshot.past
-        or not (step.portfolio.orders.terms or step.history.orders)
+        or not (step.portfolio.orders.terms or step.history.orders.states)
     ):
         return False
     return unconfirmed_orders(step) != ()
@@ -417,8 +422,8 @@ def unconfirmed_orders(step: StepInput) -> tuple[ConditionalOrder, ...]:
     if step.policy.confirm_blocks == 0:
         return ()
     alone = advance_orders(replace(step, policy=replace(step.policy, confirm_blocks=0)))
-    now = orders_by_key(step.history.orders)
-    return tuple(order for order in alone.history.orders if now.get(order.key) != order)
+    now = orders_by_key(step.history.orders.states)
+    return tuple(order for order in alone.history.orders.states if now.get(order.key) != order)
 
 
 def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
@@ -437,7 +442,7 @@ def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> Conditio
 
 def is_entry_pending(step: StepInput, token: str) -> bool:
     """True if the token's entry blocks its purchase: not filled, or closed again."""
-    entry = orders_by_key(step.history.orders).get((token, OrderKind.ENTRY))
+    entry = orders_by_key(step.history.orders.states).get((token, OrderKind.ENTRY))
     return entry is not None and entry.stage in (OrderStage.WAITING, OrderStage.ARMED)
 
 
@@ -489,8 +494,8 @@ def _of_token(
     other exits pause.
     """
     wanted = {terms.kind: terms for terms in step.portfolio.orders.terms if terms.token == token}
-    known = {order.kind: order for order in step.history.orders if order.token == token}
-    gone = any(fired_exit_order(step.history.orders, one) for one in (token, PORTFOLIO))
+    known = {order.kind: order for order in step.history.orders.states if order.token == token}
+    gone = any(fired_exit_order(step.history.orders.states, one) for one in (token, PORTFOLIO))
     entry: ConditionalOrder | None = None
     found: list[ConditionalOrder] = []
     for kind in sorted({*wanted, *known}, key=ORDER.__getitem__):

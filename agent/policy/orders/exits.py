@@ -63,7 +63,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
     """Return the step with targets after orders: zero for exited assets, at most the current share
     for assets awaiting entry.
     """
-    orders = step.history.orders
+    orders = step.history.orders.states
     if not orders:
         return step
     numeraire = step.portfolio.numeraire.address
@@ -131,10 +131,10 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
     """Return the orders that contradict current prices; each blocks all trading except exits until
     the owner resolves it.
     """
-    book, known, found = step.portfolio.orders, orders_by_key(step.history.orders), []
+    book, known, found = step.portfolio.orders, orders_by_key(step.history.orders.states), []
     entries = {
         order.token: order
-        for order in step.history.orders
+        for order in step.history.orders.states
         if order.kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF
     }
     for terms in book.terms:
@@ -233,7 +233,7 @@ def in_turn(step: StepInput, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
     failures of their own go first (refusals at submission plus reverts), then in the portfolio's
     order, so that no token can delay another's exit.
     """
-    refusals = {one.token: one.times for one in step.history.late}
+    refusals = {one.token: one.times for one in step.history.failures.submission_refusals}
 
     def failed(one: AssetDrift) -> int:
         reverts = failures.exit_failures(step.history, one.token).reverts
@@ -252,7 +252,9 @@ def _followers(step: StepInput, leaving: Sequence[str]) -> str:
 
 def _fired(step: StepInput) -> list[ConditionalOrder]:
     return [
-        order for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED
+        order
+        for order in step.history.orders.states
+        if order.is_exit and order.stage is OrderStage.FIRED
     ]
 
 
@@ -382,7 +384,7 @@ def _fired_words(step: StepInput, order: ConditionalOrder) -> str:
 
 
 def _out_words(step: StepInput, token: str) -> str:
-    order, portfolio = _exit_order(step.history.orders, token), step.portfolio
+    order, portfolio = _exit_order(step.history.orders.states, token), step.portfolio
     if order is None:
         return ""
     again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, token)
@@ -397,7 +399,7 @@ def _out_words(step: StepInput, token: str) -> str:
 
 
 def _wait_words(step: StepInput, token: str) -> str:
-    entry = orders_by_key(step.history.orders)[token, OrderKind.ENTRY]
+    entry = orders_by_key(step.history.orders.states)[token, OrderKind.ENTRY]
     return (
         f"{order_subject(step.portfolio, token)} is bought only at or below its entry of "
         f"{format_order_price(step.portfolio, token, trigger_price(entry))}"
@@ -408,7 +410,7 @@ def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]
     """Return notes on orders that would change at current prices without confirmation;
     `exits_only` restricts them to exits that would fire.
     """
-    portfolio, now = step.portfolio, orders_by_key(step.history.orders)
+    portfolio, now = step.portfolio, orders_by_key(step.history.orders.states)
     waiting = [
         order
         for order in unconfirmed_orders(step)
@@ -427,7 +429,7 @@ def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]
 def _order_notes(step: StepInput) -> list[str]:
     """Return notes on unconfirmed orders, and on entries that delayed no purchase."""
     portfolio, notes = step.portfolio, unconfirmed_notes(step)
-    for order in step.history.orders:
+    for order in step.history.orders.states:
         if order.stage is OrderStage.FIRED and was_filled_when_armed(order):
             at = format_order_price(portfolio, order.token, trigger_price(order))
             notes.append(

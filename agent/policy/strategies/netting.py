@@ -209,7 +209,7 @@ def _buying(step: StepInput, book: StrategyBook) -> bool:
     """True during the strategy's first purchase in parts, which needs no trigger and has no
     cooldown.
     """
-    active, last_s = step.history.purchase, book.last_rebalance_s
+    active, last_s = step.history.cash_flows.purchase, book.last_rebalance_s
     if active is None or active.terms.kind is not PurchaseKind.FIRST or last_s is None:
         return False
     return last_s >= active.terms.began_s
@@ -278,11 +278,17 @@ def _answer(
     prefix = f"{strategy.name}: "
     reviews = tuple(
         (name.removeprefix(prefix), at_s)
-        for name, at_s in step.history.reviews
+        for name, at_s in step.history.reviews.by_schedule
         if name.startswith(prefix)
     )
     history = replace(
-        step.history, last_rebalance_s=book.last_rebalance_s, last_review_s=None, reviews=reviews
+        step.history,
+        reviews=replace(
+            step.history.reviews,
+            last_rebalance_s=book.last_rebalance_s,
+            last_review_s=None,
+            by_schedule=reviews,
+        ),
     )
     return evaluate_trigger(
         strategy.trigger, drifts, step.snapshot.head.timestamp_s, history, step.policy.jitter_bps

@@ -117,7 +117,7 @@ def _fall(
     """Return the fall from the highest recorded price in the window; a shorter record can only miss
     a higher one.
     """
-    now_s, rebalanced_s = inputs.now_s, inputs.history.last_rebalance_s
+    now_s, rebalanced_s = inputs.now_s, inputs.history.reviews.last_rebalance_s
     if not points:
         return _unknown(drift, "it has no recorded price yet")
     start_s = now_s - event.within_s
@@ -150,7 +150,7 @@ def _since(event: Drawdown, since_s: int, start_s: int, first_s: int) -> str:
 def _jump(
     event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput
 ) -> EventProgress:
-    now_s, rebalanced_s = inputs.now_s, inputs.history.last_rebalance_s
+    now_s, rebalanced_s = inputs.now_s, inputs.history.reviews.last_rebalance_s
     border_s = now_s - event.short_s
     if rebalanced_s is not None and rebalanced_s > border_s:
         return _unknown(

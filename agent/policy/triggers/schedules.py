@@ -147,14 +147,14 @@ def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int 
     reviews of other schedules do not delay it. Stores from before named schedules have one time for
     all.
     """
-    own_s = dict(history.reviews).get(schedule_name(schedule, what))
+    own_s = dict(history.reviews.by_schedule).get(schedule_name(schedule, what))
     if own_s is None:
-        if what == REVIEW and not history.reviews:
-            return history.last_evaluation_s
-        return history.last_rebalance_s
+        if what == REVIEW and not history.reviews.by_schedule:
+            return history.reviews.last_evaluation_s
+        return history.reviews.last_rebalance_s
     if what == EXECUTION:
         return own_s
-    return _latest(own_s, history.last_rebalance_s)
+    return _latest(own_s, history.reviews.last_rebalance_s)
 
 
 def schedule_status(
@@ -169,7 +169,7 @@ def schedule_status(
         return ScheduleStatus(
             False, f"the schedule has no time after {format_time(since_s)}", None, called
         )
-    planned_s += jitter_delay_s(planned_s - since_s, history.delay_ppm, jitter_bps)
+    planned_s += jitter_delay_s(planned_s - since_s, history.reviews.delay_ppm, jitter_bps)
     if now_s >= planned_s:
         message = f"{what} due since {format_time(planned_s)}, last one {format_time(since_s)}"
         return ScheduleStatus(True, message, next_time(schedule, now_s), called)

@@ -1,0 +1,192 @@
+"""The store's part of a decision's input. Values are in numeraire base units; `_24h` means the last
+24 h of chain time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.model.futures import Hedge
+from agent.model.layers import Execution, LayerState, T, part_of
+from agent.model.ledger import CashState, ExternalTransfer, TaxState
+from agent.model.market import PricePoint
+from agent.model.portfolio import (
+    ConditionalOrder,
+    ExitFailures,
+    NavPerShare,
+    SubmissionRefusal,
+)
+from agent.model.purchases import PurchaseProgress
+from agent.model.strategies import StrategyBooks
+from agent.model.transactions import PendingPayment
+from agent.model.weights import Allocation, SignalAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Reviews:
+    """Reviews of the policy's schedules, and its rebalances."""
+
+    last_rebalance_s: int | None
+    """Chain time of the newest successful swap that the policy's trigger started."""
+    last_review_s: int | None
+    """Chain time of the newest review of a schedule."""
+    by_schedule: tuple[tuple[str, int], ...] = ()
+    """Chain time of the last run of each schedule, by its name in policy/triggers/schedules.py."""
+    delay_ppm: int = 0
+    """Random delay of the next review, in millionths of the longest; drawn at the last review."""
+
+    @property
+    def last_evaluation_s(self) -> int | None:
+        """The later of the last rebalance and the last review, Unix seconds; None without either."""
+        times_s = (self.last_rebalance_s, self.last_review_s)
+        return max((at_s for at_s in times_s if at_s is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Use of the limits."""
+
+    turnover_24h: Fraction
+    loss_24h: Fraction
+    """Losses of transactions and unexplained decreases."""
+    gas_24h_wei: int
+    loss_total: Fraction = Fraction(0)
+    """Loss since the store was created."""
+    outflow_24h: Fraction = Fraction(0)
+    """Payouts."""
+    fell_24h: Fraction = Fraction(0)
+    """Part of `loss_24h` from balance decreases without a transaction of the agent."""
+    fell_total: Fraction = Fraction(0)
+    """Part of `loss_total` from such decreases."""
+    wasted_24h_wei: int = 0
+    """Gas of transactions other than trades: reverts, approvals, cancels. Part of `loss_24h`."""
+    wasted_wei: int = 0
+    """Gas of all reverts since the store was created. Part of `loss_total`."""
+    unknown: str = ""
+    """Reason why the last 24 h are unknown; daily limits then refuse. Empty: known."""
+    unpriced_falls: str = ""
+    """Part of `unknown` from balance decreases without a price; exits ignore them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failed transactions and refused exits."""
+
+    reverts_in_row: int
+    """Consecutive reverts since the last successful swap, or since the owner resumed."""
+    approvals_in_row: int = 0
+    """Consecutive steps that only approved, counted as `reverts_in_row`."""
+    is_stopped: bool = False
+    """True after too many failures since the owner resumed, even if exits have succeeded since."""
+    failed_exits: tuple[ExitFailures, ...] = ()
+    """Failures of each exit, newest first."""
+    submission_refusals: tuple[SubmissionRefusal, ...] = ()
+    """Exits that were refused at submission."""
+
+
+@dataclass(frozen=True, slots=True)
+class CashFlows:
+    """Deposits, withdrawals, purchases, and unexplained balance changes."""
+
+    unexplained: tuple[ExternalTransfer, ...] = ()
+    """Unexplained balance changes."""
+    accepted: tuple[ExternalTransfer, ...] = ()
+    """Unexplained increases accepted as deposits in the last 24 h."""
+    rises: tuple[tuple[str, int], ...] = ()
+    """Unexplained increases, base units by token."""
+    rose_s: int | None = None
+    """Chain time of the first increase that blocked purchases in the current window
+    (ACCEPTANCE_WINDOW_S of policy/cash_flows/balance_changes.py).
+    """
+    left_rises: tuple[tuple[str, int], ...] = ()
+    """Part of `rises` that was excluded because the value exceeded portfolio.max_live_value; it
+    remains excluded even if the price falls.
+    """
+    invested: tuple[tuple[str, int], ...] = ()
+    """Base units by token that the owner invests with this step."""
+    purchase: PurchaseProgress | None = None
+    """Active purchase in parts."""
+    claims: tuple[PendingPayment, ...] = ()
+    """Unpaid payments of open withdrawals."""
+    cash: CashState | None = None
+    """Account of portfolio.use_cash; None: the agent uses all of the numeraire."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderStates:
+    """Conditional orders."""
+
+    states: tuple[ConditionalOrder, ...] = ()
+    """States of the conditional orders."""
+    version: int = 0
+    """Number of writes of `states`."""
+    nav_per_share: NavPerShare | None = None
+    """Last NAV per share; None: not needed."""
+
+
+NO_CASH_FLOWS, NO_ORDERS = CashFlows(), OrderStates()
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The store's part of a decision's input."""
+
+    reviews: Reviews
+    budgets: Budgets
+    failures: Failures
+    started_s: int | None
+    """Time of the first recorded step; None if there is none."""
+    cash_flows: CashFlows = NO_CASH_FLOWS
+    orders: OrderStates = NO_ORDERS
+    layers: tuple[LayerState, ...] = ()
+    """States of the layers; a layer without one is off."""
+    stopped: str = ""
+    """Reason why trading is stopped on request of the owner; empty: not stopped."""
+    books: str = ""
+    """Disagreement of ledger and chain; empty: none."""
+    depegged: tuple[str, ...] = ()
+    """Stablecoins that left their peg and have not returned."""
+    unread: tuple[tuple[str, int], ...] = ()
+    """Assets with unreadable balances, each with the chain time of the first failed read."""
+    prices: tuple[PricePoint, ...] = ()
+    """Recorded prices, oldest first, as far back as allocators and market events need them."""
+    allocation: Allocation | None = None
+    """Last allocation."""
+    unchosen: str = ""
+    """Reason why no allocation is valid."""
+    tax: TaxState | None = None
+    """Inputs of a plan's taxable gain; None: unknown."""
+    signals: tuple[SignalAnswer, ...] = ()
+    """Answers of the signals that this step ran."""
+    sleeves: StrategyBooks | None = None
+    """Books of the strategies; None: no strategies."""
+    last_liquidity_s: int | None = None
+    """Chain time of the newest liquidity action."""
+    undecided: tuple[str, ...] = ()
+    """Liquidity positions of the wallet that the owner has to adopt or forget."""
+    reduced_24h: Fraction = Fraction(0)
+    """Notional closed by futures reductions, without emergencies."""
+    topped_up_24h: Fraction = Fraction(0)
+    """Collateral that the agent deposited into the margin account."""
+    emergency_gas_24h_wei: int = 0
+    """Part of `gas_24h_wei` for positions closed ahead of liquidation."""
+    emergency_s: int | None = None
+    """Chain time of the newest position closed ahead of liquidation."""
+    hedges: tuple[Hedge, ...] = ()
+    """Hedges that replace sales, as of the newest futures order, including recently closed ones."""
+
+    @property
+    def execution(self) -> Execution | None:
+        """Execution under way over several steps: a purchase, or that of a layer."""
+        if self.cash_flows.purchase is not None:
+            return self.cash_flows.purchase
+        return next((one.execution for one in self.layers if one.execution is not None), None)
+
+    def layer(self, kind: type[T]) -> T:
+        """Return the state of a layer."""
+        return part_of(self.layers, kind)
+
+
+NEW_STORE = History(Reviews(None, None), Budgets(Fraction(0), Fraction(0), 0), Failures(0), None)
+"""History of a new store."""
