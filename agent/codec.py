@@ -24,6 +24,7 @@ from agent.model import (
     Budgets,
     CashFlows,
     Decision,
+    EffectiveTargets,
     Failures,
     FuturesAction,
     History,
@@ -33,6 +34,8 @@ from agent.model import (
     RestingAction,
     Reviews,
     Schedule,
+    StepInput,
+    StepProgress,
     StepRequest,
     Trigger,
 )
@@ -270,6 +273,9 @@ def _build() -> Converter:
         lambda cls: cls is LayerState, lambda _: _one_of(STATES, converter)
     )
     converter.register_structure_hook_factory(
+        lambda cls: cls is StepInput, lambda cls: _step_reader(cls, converter)
+    )
+    converter.register_structure_hook_factory(
         lambda cls: cls is History, lambda cls: _history_reader(cls, converter)
     )
     converter.register_structure_hook_factory(_is_member, lambda cls: _one_of((cls,), converter))
@@ -324,6 +330,42 @@ flat.
 """
 
 
+FORMER_STEP: Mapping[str, tuple[str, str]] = {
+    **{field.name: ("progress", field.name) for field in dataclass_fields(StepProgress)},
+    **{field.name: ("targets", field.name) for field in dataclass_fields(EffectiveTargets)},
+    "wishes": ("targets", "reasons"),
+    "aside": ("excluded", "reason"),
+    "aside_raw": ("excluded", "raw"),
+    "exits_only": ("excluded", "exits_only"),
+}
+"""The same of each field of a step's input."""
+
+
+def _step_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    """Return a reader that also reads steps recorded when StepInput was flat."""
+    read = _object_reader(cls, converter)
+
+    def moved(data: Any, target: Any) -> Any:
+        if not isinstance(data, dict) or not data.keys() & FORMER_STEP.keys():
+            return read(data, target)
+        own, values = _grouped(data, FORMER_STEP)
+        return read(own | values, target)
+
+    return moved
+
+
+def _grouped(
+    data: Mapping[str, Any], places: Mapping[str, tuple[str, str]]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the fields that stay, and the others by the value to which they have moved."""
+    own: dict[str, Any] = {}
+    values: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for name, value in data.items():
+        group, field = places.get(name, ("", name))
+        (values[group] if group else own)[field] = value
+    return own, values
+
+
 def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     """Return a reader that also reads steps recorded when History was flat: its fields have moved
     to its values and to the states of layers.
@@ -333,17 +375,14 @@ def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]
     def moved(data: Any, target: Any) -> Any:
         if not isinstance(data, dict) or "budgets" in data:
             return read(data, target)
-        flat, values = _purchase_apart(data), defaultdict[str, dict[str, Any]](dict)
+        flat = _purchase_apart(data)
         flat.pop("failed_s", None)
         states = list(flat.pop("layers", []))
         for tag, names in MOVED.items():
             state = {to: flat.pop(name) for name, to in names.items() if name in flat}
             if any(value is not None for value in state.values()):
                 states.append({TAG: tag, **state})
-        own: dict[str, Any] = {}
-        for name, value in flat.items():
-            group, field = FORMER_HISTORY.get(name, ("", name))
-            (values[group] if group else own)[field] = value
+        own, values = _grouped(flat, FORMER_HISTORY)
         return read({**own, **values, "budgets": values["budgets"], "layers": states}, target)
 
     return moved

@@ -189,8 +189,8 @@ def require_no_new_exclusions(confirmed: StepOutcome, now: StepOutcome, remedy: 
     step, unknown = now.step_input, "which was not part of the confirmed plan"
     if now.decided.exit_token:
         return
-    if shut := {one.token for one in step.quarantine} - {
-        one.token for one in confirmed.step_input.quarantine
+    if shut := {one.token for one in step.targets.quarantine} - {
+        one.token for one in confirmed.step_input.targets.quarantine
     }:
         raise Refused(f"{quarantine.format_quarantine(step, shut)}, {unknown}", remedy=remedy)
     if stays := {one.token for one in step.stuck} - {one.token for one in confirmed.decided.stuck}:
@@ -265,8 +265,10 @@ def evaluate_input(
     over_budget: StepOutcome | None = None
     while (blocked := own_refusal(outcome)) is not None:
         if may_go_directly(outcome.step_input, outcome.plan, blocked.token):
-            direct = (*outcome.step_input.direct, blocked.token)
-            step_input = replace(outcome.step_input, direct=direct)
+            direct = (*outcome.step_input.progress.direct, blocked.token)
+            step_input = replace(
+                outcome.step_input, progress=replace(outcome.step_input.progress, direct=direct)
+            )
             outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
             continue
         if over_budget is None and concerns_budget(outcome.verdicts):
@@ -293,12 +295,16 @@ def _without_refused_part(refused: StepOutcome) -> StepInput | None:
     if refused.kind is not OutcomeKind.REFUSED or step.futures is None:
         return None
     match decision:
-        case AdjustFutures(by_owner=False) if not step.futures_held and (
+        case AdjustFutures(by_owner=False) if not step.progress.futures_held and (
             decision.is_reducing or decision.closes or _opens_hedge(refused.plan)
         ):
-            return replace(step, futures_held=f"futures: {refused.reason}")
-        case Rebalance() if decision.by_trigger and not step.spot_held:
-            return replace(step, spot_held=f"spot: {refused.reason}")
+            return replace(
+                step, progress=replace(step.progress, futures_held=f"futures: {refused.reason}")
+            )
+        case Rebalance() if decision.by_trigger and not step.progress.spot_held:
+            return replace(
+                step, progress=replace(step.progress, spot_held=f"spot: {refused.reason}")
+            )
         case _:
             return None
 

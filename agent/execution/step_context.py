@@ -161,7 +161,7 @@ def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInp
         budgets.mark_depegged(off)
     if (unread := quarantine.unread_balances(step)) != step.history.unread:
         budgets.mark_unread(unread)
-    if step.aside and step.history.cash_flows.left_rises != step.history.cash_flows.rises:
+    if step.excluded.reason and step.history.cash_flows.left_rises != step.history.cash_flows.rises:
         balances.mark_left_alone()
 
 

@@ -138,15 +138,18 @@ class StepRun:
         step_input = failures.with_refused_markets(step_input, self.refused_markets)
         step_input = replace(
             step_input,
-            spend_caps=tuple(self.spend_caps.items()),
-            spent_gas_wei=gas_wei,
-            direct=self.direct,
-            left_pools=self.left_pools,
-            reduced_markets=self.reduced_markets,
-            after_hedge=bool(self.hedged),
-            reduction_goals=self.reduction_goals,
-            order_parts=tuple(self.order_parts.items()),
-            futures_held=self.futures_held or step_input.futures_held,
+            progress=replace(
+                step_input.progress,
+                spend_caps=tuple(self.spend_caps.items()),
+                spent_gas_wei=gas_wei,
+                direct=self.direct,
+                left_pools=self.left_pools,
+                reduced_markets=self.reduced_markets,
+                after_hedge=bool(self.hedged),
+                reduction_goals=self.reduction_goals,
+                order_parts=tuple(self.order_parts.items()),
+                futures_held=self.futures_held or step_input.progress.futures_held,
+            ),
         )
         if (before := self.history_before) is None:
             return step_input
@@ -157,7 +160,9 @@ class StepRun:
             ),
             last_liquidity_s=before.last_liquidity_s,
         )
-        return replace(step_input, history=history, acted=True)
+        return replace(
+            step_input, history=history, progress=replace(step_input.progress, acted=True)
+        )
 
     def begin_plan(self) -> None:
         """Reset the counters for the next plan of this step."""

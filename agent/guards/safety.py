@@ -210,7 +210,7 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
             *(place for action in actions for place in (action.pool, action.contract)),
         )
     )
-    quarantined = {token.token for token in case.step.quarantine}  # already reported
+    quarantined = {token.token for token in case.step.targets.quarantine}  # already reported
 
     needed = dict.fromkeys(
         (
@@ -249,7 +249,7 @@ def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
     screens = case.evidence.screens
     if moved and screens is None:
         raise MissingData("no token was tested")
-    tested = {screen.token: screen for screen in (*(screens or ()), *case.step.quarantine)}
+    tested = {screen.token: screen for screen in (*(screens or ()), *case.step.targets.quarantine)}
     complaints = [f"{case.label(token)} was not tested" for token in moved if token not in tested]
     complaints += [
         f"{case.label(token)} {tested[token].why}"
@@ -314,7 +314,7 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement(message, not failures.is_stopped(history))
     own = failures.exit_failures(history, failures.exit_name(case.plan))
     message = _failures_text(own.reverts, own.approvals)
-    if failures.retry_wait_s(own) == 0 or case.step.spend_caps:
+    if failures.retry_wait_s(own) == 0 or case.step.progress.spend_caps:
         return GuardMeasurement(message, True)  # the approvals of this step already passed
     again_s = failures.retry_at_s(own)
     return GuardMeasurement(

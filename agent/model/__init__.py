@@ -182,6 +182,8 @@ from agent.model.runs import counted as counted
 from agent.model.step import AgentCycle as AgentCycle
 from agent.model.step import CloseHedge as CloseHedge
 from agent.model.step import Deleverage as Deleverage
+from agent.model.step import EffectiveTargets as EffectiveTargets
+from agent.model.step import Exclusions as Exclusions
 from agent.model.step import Invest as Invest
 from agent.model.step import ManualAction as ManualAction
 from agent.model.step import MoveMargin as MoveMargin
@@ -191,6 +193,7 @@ from agent.model.step import RaiseForWithdrawal as RaiseForWithdrawal
 from agent.model.step import SellEntireBalance as SellEntireBalance
 from agent.model.step import SellEverything as SellEverything
 from agent.model.step import StepInput as StepInput
+from agent.model.step import StepProgress as StepProgress
 from agent.model.step import StepRequest as StepRequest
 from agent.model.step import Swap as Swap
 from agent.model.step import SwapAtPrice as SwapAtPrice

@@ -22,6 +22,81 @@ from agent.model.strategies import CapitalSplit
 
 
 @dataclass(frozen=True, slots=True)
+class StepProgress:
+    """What this step has done, and what it has found impossible, so far."""
+
+    spend_caps: tuple[tuple[str, int], ...] = ()
+    """Maximum base units by token that legs may take from the wallet: the amounts approved in this
+    step.
+    """
+    spent_gas_wei: int = 0
+    """Gas of these approvals, added to the native balance in agent/policy/native_coin.py, so that
+    the approvals can be used.
+    """
+    spot_held: str = ""
+    """Reason why the spot portfolio trades only exits in this proposal, because guards refused its
+    plan. Empty: no restriction.
+    """
+    direct: tuple[str, ...] = ()
+    """Tokens whose exits were refused in this step on a route through another token."""
+    acted: bool = False
+    """True once this step has moved liquidity; share bands then no longer block the remaining
+    actions.
+    """
+    left_pools: tuple[str, ...] = ()
+    """Pools whose withdrawal was refused or reverted in this step; their liquidity stays."""
+    reduced_markets: tuple[str, ...] = ()
+    """Futures markets in which this step has sent orders; a reduction requested by the owner sends
+    at most one order per market.
+    """
+    reduction_goals: tuple[tuple[str, int], ...] = ()
+    """Final sizes, by futures market, of this step's reduction; empty if none is in progress."""
+    order_parts: tuple[tuple[str, int], ...] = ()
+    """Divisors, by futures market, of reductions whose simulation reverted in this step."""
+    futures_held: str = ""
+    """Reason why the futures layer sends nothing in this proposal: no order is possible, or guards
+    refused its plan. Empty: it may send.
+    """
+    after_hedge: bool = False
+    """True once this step has opened a hedge; its rebalance then continues regardless of bands."""
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveTargets:
+    """Targets that a step trades to, where they differ from the owner's."""
+
+    effective_bps: tuple[tuple[str, int], ...] = ()
+    """Targets by token, after allocator, strategies, orders, hedges and exclusions; empty if they
+    are the owner's.
+    """
+    reasons: tuple[str, ...] = ()
+    """Reasons why the targets differ from the config."""
+    unhedged_bps: tuple[tuple[str, int], ...] = ()
+    """Targets by token, before the adjustment for open hedges; empty without a hedge."""
+    quarantine: tuple[ScreenedToken, ...] = ()
+    """Tokens that are not traded; the remaining assets have targets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusions:
+    """Parts of the portfolio that a step leaves alone."""
+
+    reason: str = ""
+    """Reason why an unexplained deposit above portfolio.max_live_value is excluded. Empty: none is
+    excluded, or the amount was included again for an exit.
+    """
+    raw: tuple[tuple[str, int], ...] = ()
+    """Amount of that deposit, base units by token."""
+    exits_only: str = ""
+    """Missing prices of the assets left out of this portfolio: only exits may be decided. Empty: no
+    asset is left out.
+    """
+
+
+NO_PROGRESS, OWN_TARGETS, NOTHING_EXCLUDED = StepProgress(), EffectiveTargets(), Exclusions()
+
+
+@dataclass(frozen=True, slots=True)
 class StepInput:
     """All inputs of one step. Equal inputs give equal decisions and plans.
 
@@ -35,66 +110,15 @@ class StepInput:
     limits: Limits
     execution: ExecutionConfig
     history: History
-    spend_caps: tuple[tuple[str, int], ...] = ()
-    """Maximum base units by token that legs may take from the wallet: the amounts approved in this
-    step.
-    """
-    spent_gas_wei: int = 0
-    """Gas of these approvals, added to the native balance in agent/policy/native_coin.py, so that
-    the approvals can be used.
-    """
-    acted: bool = False
-    """True once this step has moved liquidity; share bands then no longer block the remaining
-    actions.
-    """
-    quarantine: tuple[ScreenedToken, ...] = ()
-    """Tokens that are not traded; the remaining assets have targets."""
-    wishes: tuple[str, ...] = ()
-    """Reasons why the targets differ from the config."""
-    split: CapitalSplit | None = None
-    """Strategies that share the wallet; None: a single strategy."""
+    progress: StepProgress = NO_PROGRESS
+    targets: EffectiveTargets = OWN_TARGETS
+    excluded: Exclusions = NOTHING_EXCLUDED
     stuck: tuple[BlockedExit, ...] = ()
     """Triggered exits that cannot be carried out now. Their assets are skipped."""
-    aside: str = ""
-    """Reason why an unexplained deposit above portfolio.max_live_value is excluded. Empty: none is
-    excluded, or the amount was included again for an exit.
-    """
-    aside_raw: tuple[tuple[str, int], ...] = ()
-    """Amount of that deposit, base units by token."""
-    exits_only: str = ""
-    """Missing prices of the assets left out of this portfolio: only exits may be decided. Empty: no
-    asset is left out.
-    """
-    direct: tuple[str, ...] = ()
-    """Tokens whose exits were refused in this step on a route through another token."""
-    left_pools: tuple[str, ...] = ()
-    """Pools whose withdrawal was refused or reverted in this step; their liquidity stays."""
+    split: CapitalSplit | None = None
+    """Strategies that share the wallet; None: a single strategy."""
     futures: FuturesPolicy | None = None
     """Targets and limits of the futures layer; None: no futures."""
-    reduced_markets: tuple[str, ...] = ()
-    """Futures markets in which this step has sent orders; a reduction requested by the owner sends
-    at most one order per market.
-    """
-    reduction_goals: tuple[tuple[str, int], ...] = ()
-    """Final sizes, by futures market, of this step's reduction; empty if none is in progress."""
-    order_parts: tuple[tuple[str, int], ...] = ()
-    """Divisors, by futures market, of reductions whose simulation reverted in this step."""
-    futures_held: str = ""
-    """Reason why the futures layer sends nothing in this proposal: no order is possible, or guards
-    refused its plan. Empty: it may send.
-    """
-    spot_held: str = ""
-    """Reason why the spot portfolio trades only exits in this proposal, because guards refused its
-    plan. Empty: no restriction.
-    """
-    unhedged_bps: tuple[tuple[str, int], ...] = ()
-    """Targets by token, before the adjustment for open hedges; empty without a hedge."""
-    after_hedge: bool = False
-    """True once this step has opened a hedge; its rebalance then continues regardless of bands."""
-    effective_bps: tuple[tuple[str, int], ...] = ()
-    """Effective targets by token, after allocator, strategies, orders, hedges and exclusions; empty
-    if they are the owner's.
-    """
 
     def layer(self, kind: type[T]) -> T:
         """Return the state of a layer."""
@@ -113,9 +137,9 @@ class StepInput:
     @property
     def effective_assets(self) -> tuple[Asset, ...]:
         """Assets with their effective targets."""
-        if not self.effective_bps:
+        if not self.targets.effective_bps:
             return self.portfolio.assets
-        targets = dict(self.effective_bps)
+        targets = dict(self.targets.effective_bps)
         return tuple(
             replace(asset, target_bps=targets[asset.token.address])
             for asset in self.portfolio.assets

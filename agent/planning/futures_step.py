@@ -92,14 +92,14 @@ def plan_adjustment(
             step.snapshot.head.timestamp_s,
             deposit_at_hand_raw(step, drifts),
             approved_raw(step, policy),
-            step.reduction_goals,
+            step.progress.reduction_goals,
             [one.market for one in account.positions if backing_off(step, one.market)],
             opens_s(step),
         )
         if basis is not account:
             planned = beside_resting(account, planned)
         planned = _hedges_first(step, planned)
-    parts = dict(step.order_parts)
+    parts = dict(step.progress.order_parts)
     planned = replace(planned, orders=smaller_orders(account, planned, policy.limits, parts))
     orders, refused = [], list(planned.refused)
     longest_s = failures.FIRST_WAIT_S if planned.is_emergency else failures.LONGEST_WAIT_S
@@ -187,8 +187,8 @@ def plan_and_hold(
     plan = plan_now(step, policy, drifts, spot)
     if plan is None or not plan.actions:
         return plan, ""
-    if step.futures_held:
-        return plan, step.futures_held
+    if step.progress.futures_held:
+        return plan, step.progress.futures_held
     if (need := futures_need(step, drifts)) is None:
         return plan, ""
     sent = plan_adjustment(step, need, drifts)
@@ -309,7 +309,7 @@ def deposit_at_hand_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
 
 def approved_raw(step: StepInput, policy: FuturesPolicy) -> int:
     """Return the deposit approved for the vault in this step; zero if there is none."""
-    approved = dict(step.spend_caps).get(policy.collateral, 0)
+    approved = dict(step.progress.spend_caps).get(policy.collateral, 0)
     allowed = {(one.token, one.spender): one.raw for one in step.snapshot.allowances}
     return approved if allowed.get((policy.collateral, policy.vault)) == approved else 0
 

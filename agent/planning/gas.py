@@ -80,7 +80,7 @@ def wrapped_native_of(step: StepInput) -> WrappedNative | None:
     return WrappedNative(
         token,
         balance,
-        dict(step.spend_caps).get(token),
+        dict(step.progress.spend_caps).get(token),
         native_coin.free_wei(step),
         refill_raw,
         asset.native,

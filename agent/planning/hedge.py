@@ -75,7 +75,12 @@ def hedge_instead(
     exits, purchases, manual trades or slices, and not with several strategies or a zone.
     """
     policy = step.futures
-    if policy is None or policy.hedge is None or step.futures_held or not decision.by_trigger:
+    if (
+        policy is None
+        or policy.hedge is None
+        or step.progress.futures_held
+        or not decision.by_trigger
+    ):
         return decided, sale
     if (
         futures_fault(step)
@@ -223,7 +228,7 @@ def _short(
     if blocked := _no_short_reason(step, policy, drift, market):
         return Short(0, blocked)
     if drift.max_bps is not None:
-        own_bps = dict(step.unhedged_bps).get(drift.token, drift.target_bps)
+        own_bps = dict(step.targets.unhedged_bps).get(drift.token, drift.target_bps)
         room = investable_total(drifts) * (drift.max_bps - own_bps) / BPS
         wanted = min(wanted, max(NONE, room))
     if wanted < (step.limits.min_trade or 0):
@@ -261,7 +266,7 @@ def _no_short_reason(
     """Return why an asset may not be hedged in a market now at any size; empty if it may."""
     if any(one.token == drift.token for one in policy.hedges):
         return "it already has a hedge"
-    if not dict(step.unhedged_bps).get(drift.token, drift.target_bps):
+    if not dict(step.targets.unhedged_bps).get(drift.token, drift.target_bps):
         return "its target is 0 %"
     if closed_lately(step, drift.token):
         return "its last hedge was closed within one horizon"
@@ -399,10 +404,10 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
             f"{label} cannot be hedged: [futures.hedge] is missing",
             remedy="add [futures.hedge] with its horizon, min_saving, tax_rate and capital_cost",
         )
-    if fault := step.futures_held or futures_fault(step):
+    if fault := step.progress.futures_held or futures_fault(step):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
     drift = next(one for one in drifts if one.token == token)
-    own_bps = dict(step.unhedged_bps).get(token, drift.target_bps)
+    own_bps = dict(step.targets.unhedged_bps).get(token, drift.target_bps)
     excess = drift.value - investable_total(drifts) * own_bps / BPS
     if excess <= 0:
         raise Refused(f"{label} is not above its target", remedy="see trimtab status")
@@ -430,7 +435,7 @@ def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan
     hedge = next((one for one in (policy.hedges if policy else ()) if one.token == token), None)
     if account is None or hedge is None:
         raise ValueError(f"{label} has no open hedge")
-    if fault := step.futures_held or stale_markets(step).get(hedge.market):
+    if fault := step.progress.futures_held or stale_markets(step).get(hedge.market):
         raise Refused(
             f"the hedge of {label} cannot be closed: {fault}", remedy="see trimtab margin"
         )

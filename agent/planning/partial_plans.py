@@ -35,7 +35,7 @@ def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | N
     if decision.exit or (room := daily_loss_left(step)) is None:
         return whole
     if fits_daily_loss(step, whole):
-        if not step.spend_caps:
+        if not step.progress.spend_caps:
             return whole
         return _name_part(step, decision, whole, whole)
     part, loss = whole, worst_case_loss(step, whole)
@@ -79,8 +79,10 @@ def _name_part(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -
 
 def plan_before_approvals(step: StepInput, decision: Rebalance, whole: Plan) -> Plan:
     """Return `whole`, the step's plan, as it would be without approvals."""
-    if step.spend_caps:
-        return planner.plan_after_tax(replace(step, spend_caps=()), decision)
+    if step.progress.spend_caps:
+        return planner.plan_after_tax(
+            replace(step, progress=replace(step.progress, spend_caps=())), decision
+        )
     return whole
 
 

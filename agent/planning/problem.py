@@ -252,7 +252,7 @@ def problem_for_tokens(
             f"token {step.portfolio.token(one.token).label}",
             f"in quarantine: {one.why}; {one.finding.remedy}",
         )
-        for one in step.quarantine
+        for one in step.targets.quarantine
     ]
     notes += [
         SkippedItem(
@@ -301,7 +301,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
     held, coin = native_coin.held_balances(step), wrapped_native_of(step)
     why_not = {item.token: item.why for item in references.unpriced}
     faults = {item.address: item.why for item in step.snapshot.quarantined}
-    caps = dict(step.spend_caps)
+    caps = dict(step.progress.spend_caps)
     in_positions = valuation.holdings(step, references.by_token)
     in_margin = weighed_margin(step)
     nodes = []
@@ -358,7 +358,9 @@ def _hubs(
     quarantined = {item.address: item.why for item in step.snapshot.quarantined}
     nodes = []
     for token in step.portfolio.hubs:
-        if token.address in known or token.address in {one.token for one in step.quarantine}:
+        if token.address in known or token.address in {
+            one.token for one in step.targets.quarantine
+        }:
             continue
         known.add(token.address)
         price = references.prices.get(token.address)
@@ -388,7 +390,7 @@ def _usable(
     """True if a pool is tradable; records reasons that concern the owner."""
     if pool.token0 not in position or pool.token1 not in position:
         return False
-    if {pool.token0, pool.token1} & {one.token for one in step.quarantine}:
+    if {pool.token0, pool.token1} & {one.token for one in step.targets.quarantine}:
         return False  # the token itself is recorded once
     name = f"pool {pool.address}"
     fault = next(

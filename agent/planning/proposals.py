@@ -67,7 +67,11 @@ class RefusedWithBlockedExits(Refused):
         super().__init__(
             "; ".join(
                 part
-                for part in (why.message, blocked_exits.format_blocked_exits(step), step.aside)
+                for part in (
+                    why.message,
+                    blocked_exits.format_blocked_exits(step),
+                    step.excluded.reason,
+                )
                 if part
             ),
             why.verdicts,
@@ -102,7 +106,7 @@ def _rebalanced(step_input: StepInput, first: Proposal) -> Proposal:
         found = _beside_purchase(step, first.decided)
         return replace(found, step=found.step or first.step)
     except Refused as why:
-        if first.step is not None or step.aside:
+        if first.step is not None or step.excluded.reason:
             raise RefusedWithBlockedExits(step, why) from None
         raise
 
@@ -200,12 +204,12 @@ def _or_futures(step: StepInput, decision: Rebalance, found: Proposal) -> Propos
     remaining spot drift does not delay futures.
     """
     hold = found.decided.decision
-    if step.futures is None or step.spot_held or not decision.by_trigger:
+    if step.futures is None or step.progress.spot_held or not decision.by_trigger:
         return found
     if not isinstance(hold, Hold) or hold.kept_by not in HOLDING_CAUSES:
         return found
     why = hold.reason.removeprefix(f"{decision.reason}; ")
-    held = replace(step, spot_held=f"spot: {why}")
+    held = replace(step, progress=replace(step.progress, spot_held=f"spot: {why}"))
     instead = _carried_out(held, decide(held))
     return found if instead.plan is None else replace(instead, step=held)
 
@@ -219,7 +223,7 @@ def _adjust_futures(step: StepInput, decided: DecisionResult, decision: AdjustFu
         return Proposal(replace(decided, decision=plan.decision), plan)
     why = decision.reason.partition("; spot: ")[0]  # the spot proposal repeats its own reason
     obstacle = plan.removeprefix(f"{why.removeprefix('futures: ')}, but ")  # it repeats the reason
-    spot = replace(step, futures_held=f"{why}, but {obstacle}")
+    spot = replace(step, progress=replace(step.progress, futures_held=f"{why}, but {obstacle}"))
     return _carried_out(spot, decide(spot))
 
 
@@ -307,7 +311,10 @@ def decision_at(step_input: StepInput) -> DecisionResult:
         or bool(decided.exit_token)
         or _without_unpriced(step_input, decided) is not step_input
         or step_input.history.cash_flows.purchase is not None
-        or bool(step_input.aside and decide(cash_limit.restore_excluded(step_input)).exit_token)
+        or bool(
+            step_input.excluded.reason
+            and decide(cash_limit.restore_excluded(step_input)).exit_token
+        )
     )
     if not tried and not isinstance(decided.decision, Rebalance):
         return decided

@@ -122,7 +122,7 @@ def hedge_by_owner(asked: OpenHedge | CloseHedge) -> Proposer:
         label = step.portfolio.token(asked.token).label
         policy = step.futures
         if isinstance(asked, OpenHedge):
-            if step.after_hedge:
+            if step.progress.after_hedge:
                 return Proposal(_decided(step, Hold(f"{label} is hedged")), None)
             plan = hedge.open_by_owner(step, decided, asked.token, asked.ratio_bps)
         elif policy is None or all(one.token != asked.token for one in policy.hedges):
@@ -166,8 +166,10 @@ def deleverage(leverage_bps: int | None, symbol: str) -> Proposer:
         account = require_account(step)
         if step.futures is None:
             raise Refused("nothing is reduced: the config has no [futures]")
-        if step.futures_held:
-            raise Refused(f"nothing is reduced: {step.futures_held}", remedy="see trimtab doctor")
+        if step.progress.futures_held:
+            raise Refused(
+                f"nothing is reduced: {step.progress.futures_held}", remedy="see trimtab doctor"
+            )
         sizes, stale = (
             _sizes(step, step.futures, account, leverage_bps, symbol),
             stale_markets(step),
@@ -199,12 +201,12 @@ def _sizes(
 ) -> dict[str, int]:
     """Return the remaining orders of this step. Raises Refused for an unknown market."""
     markets = [one.market for one in account.markets if symbol in ("", one.symbol)]
-    if not markets and step.reduced_markets:
+    if not markets and step.progress.reduced_markets:
         return {}  # a market without a row in the config, closed in this step
     if not markets:
         known = ", ".join(one.symbol for one in account.markets)
         raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {known}")
-    left = [one for one in markets if one not in step.reduced_markets]
+    left = [one for one in markets if one not in step.progress.reduced_markets]
     if leverage_bps is None:
         return {name: size for one in left for name, size in closing_order(account, one).items()}
     goal = Fraction(leverage_bps, BPS)
@@ -403,7 +405,7 @@ def _everything_sold(given: StepInput) -> Proposal:
                 stopped="",
                 cash_flows=replace(step.history.cash_flows, unexplained=()),
             ),
-            exits_only="",
+            excluded=replace(step.excluded, exits_only=""),
         )
         out = decide(none_wanted).decision
         if isinstance(out, Halt):

@@ -166,7 +166,7 @@ def quote(
 
 def _require_free(step: StepInput, *tokens: str) -> None:
     """Raise Refused if one of the tokens is in quarantine."""
-    for one in step.quarantine:
+    for one in step.targets.quarantine:
         if one.token in tokens:
             label = step.portfolio.token(one.token).label
             verdict = Verdict(

@@ -73,7 +73,7 @@ def decide(step: StepInput) -> DecisionResult:
     notes = (
         quarantine.format_quarantine(step),
         blocked_exits.format_blocked_exits(step),
-        step.aside,
+        step.excluded.reason,
         cash_limit.unused_text(step),
         balance_changes.format_accepted_deposits(step),
         futures_note(step, result.drifts),
@@ -171,7 +171,7 @@ def _open_futures(context: DecisionContext, result: DecisionResult) -> DecisionR
     result = _held_spot(step, result)
     if step.futures is None or not isinstance(result.decision, Hold):
         return result
-    if context.held_back or failures.is_stopped(step.history) or step.exits_only:
+    if context.held_back or failures.is_stopped(step.history) or step.excluded.exits_only:
         return result
     need = futures_need(step, context.drifts)
     if need is None or need.is_reducing:
@@ -188,8 +188,8 @@ def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
     decision = result.decision
     if not isinstance(decision, Rebalance) or decision.exit:
         return result
-    if step.spot_held:
-        held = Hold(f"{decision.reason}; {step.spot_held}", result.next_s)
+    if step.progress.spot_held:
+        held = Hold(f"{decision.reason}; {step.progress.spot_held}", result.next_s)
     elif step.history.orders.states and (waiting := exits.unconfirmed_notes(step, exits_only=True)):
         held = _unconfirmed_hold(decision.reason, "; ".join(waiting))
     else:
@@ -199,7 +199,7 @@ def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
 
 def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
     """Only sell triggered exits and reduce futures while an asset without a price is excluded."""
-    if not (lacking := context.step.exits_only):
+    if not (lacking := context.step.excluded.exits_only):
         return None
     if (sold := _sell_triggered_exits(context) or _reduce_futures(context)) is None:
         halt = halt_with([Fault(HaltCode.REFERENCE_PRICE, lacking)])
@@ -307,7 +307,7 @@ def _rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
     step, prices = context.step, context.prices
     trigger, zone, drifts = _evaluate_portfolio_trigger(context)
     trigger = bands.apply_max_weight(step, drifts, trigger)
-    if step.after_hedge and zone is None:
+    if step.progress.after_hedge and zone is None:
         # The preceding blocks already confirmed the rebalance before its hedge.
         trigger = replace(trigger, fired=True, reason=AFTER_HEDGE, by_time=True)
     decision: Decision

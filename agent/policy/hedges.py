@@ -153,10 +153,10 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     total = investable_total(drifts := compute_drifts(step, prices))
     if total <= 0:
         return step
-    own = dict(step.unhedged_bps) or {one.token: one.target_bps for one in drifts}
+    own = dict(step.targets.unhedged_bps) or {one.token: one.target_bps for one in drifts}
     limits = {one.token: BPS if one.max_bps is None else one.max_bps for one in drifts}
     raised, notes = dict[str, int](), []
-    untradable = {screened.token for screened in step.quarantine}
+    untradable = {screened.token for screened in step.targets.quarantine}
     for one in hedges:
         if one.token not in own or one.token in untradable:
             continue
@@ -175,7 +175,7 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     ]
     targets = dict(zip(own, largest_remainder(parts), strict=True))
     changed = with_targets(step, targets, "; ".join(notes))
-    return replace(changed, unhedged_bps=tuple(own.items()))
+    return replace(changed, targets=replace(changed.targets, unhedged_bps=tuple(own.items())))
 
 
 # --- Closing of hedges.
@@ -200,7 +200,7 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     drift = next((one for one in drifts if one.token == hedge.token), None)
     if drift is None:
         return "its asset is not in the portfolio"
-    own_bps = dict(step.unhedged_bps).get(hedge.token, drift.target_bps)
+    own_bps = dict(step.targets.unhedged_bps).get(hedge.token, drift.target_bps)
     if not own_bps:
         return f"{drift.symbol} has no target"
     value = hedged_value(step, hedge)
@@ -232,7 +232,7 @@ def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures |
     """Return the first hedge to close at this block; None if all stay open, or while the account or
     the index of its market is unknown.
     """
-    if step.futures is None or step.futures_held or step.snapshot.futures is None:
+    if step.futures is None or step.progress.futures_held or step.snapshot.futures is None:
         return None
     stale = stale_markets(step)
     for hedge in step.futures.hedges:

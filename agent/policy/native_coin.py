@@ -97,7 +97,7 @@ def held_balances(step: StepInput) -> dict[str, int]:
     found = {holding.token: holding.raw for holding in step.snapshot.holdings}
     for asset in step.portfolio.assets:
         if asset.native and asset.token.address in found:
-            found[asset.token.address] += step.snapshot.native_wei + step.spent_gas_wei
+            found[asset.token.address] += step.snapshot.native_wei + step.progress.spent_gas_wei
     return found
 
 
@@ -193,7 +193,7 @@ def refill_raw(step: StepInput) -> int:
     so that the plan itself can be sent.
     """
     target, least = step.limits.native_top_up_wei, floor_wei(step) + margin_wei(step)
-    native = step.snapshot.native_wei + step.spent_gas_wei
+    native = step.snapshot.native_wei + step.progress.spent_gas_wei
     if target is None or native >= least:
         return 0
     return max(target, least) - native

@@ -47,7 +47,7 @@ def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepIn
     are ignored.
     """
     known = {holding.token for holding in step.snapshot.holdings}
-    already = {screened.token for screened in step.quarantine}
+    already = {screened.token for screened in step.targets.quarantine}
     new = {
         screened.token: screened
         for screened in found
@@ -76,12 +76,15 @@ def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepIn
     return replace(
         step,
         portfolio=portfolio,
-        effective_bps=tuple(
-            (asset.token.address, bps)
-            for asset, bps in zip(assets, shares, strict=True)
-            if asset.token.address in left
+        targets=replace(
+            step.targets,
+            effective_bps=tuple(
+                (asset.token.address, bps)
+                for asset, bps in zip(assets, shares, strict=True)
+                if asset.token.address in left
+            ),
+            quarantine=(*step.targets.quarantine, *new.values()),
         ),
-        quarantine=(*step.quarantine, *new.values()),
     )
 
 
@@ -90,7 +93,7 @@ def unread_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
     known, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
     read = {holding.token for holding in step.snapshot.holdings}
     tokens = [asset.token.address for asset in step.portfolio.assets]
-    tokens += [screened.token for screened in step.quarantine]
+    tokens += [screened.token for screened in step.targets.quarantine]
     return tuple(
         (token, known.get(token, now_s)) for token in dict.fromkeys(tokens) if token not in read
     )
@@ -138,7 +141,7 @@ def exclude_unpriced(step: StepInput) -> StepInput:
     assets = [asset for asset in portfolio.assets if asset.token.address in tokens]
     hubs = [asset.token for asset in portfolio.assets if asset.token.address in gone]
     portfolio = replace(portfolio, assets=tuple(assets), hubs=(*portfolio.hubs, *hubs))
-    already = {screened.token for screened in step.quarantine}
+    already = {screened.token for screened in step.targets.quarantine}
     shut = [
         ScreenedToken(token.address, TokenFinding.UNREADABLE)
         for token in hubs
@@ -148,9 +151,12 @@ def exclude_unpriced(step: StepInput) -> StepInput:
     return replace(
         step,
         portfolio=portfolio,
-        effective_bps=tuple(zip(tokens, shares, strict=True)),
-        quarantine=(*step.quarantine, *shut),
-        exits_only=why,
+        targets=replace(
+            step.targets,
+            effective_bps=tuple(zip(tokens, shares, strict=True)),
+            quarantine=(*step.targets.quarantine, *shut),
+        ),
+        excluded=replace(step.excluded, exits_only=why),
     )
 
 
@@ -236,7 +242,7 @@ def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> s
     """Format the tokens in quarantine, all of them or only those in `only`, with reasons; empty if
     there are none.
     """
-    shown = [one for one in step.quarantine if only is None or one.token in only]
+    shown = [one for one in step.targets.quarantine if only is None or one.token in only]
     return "; ".join(
         f"{step.portfolio.token(one.token).label} is in quarantine: {one.why}" for one in shown
     )
@@ -322,9 +328,9 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
         )
         return [Fault(HaltCode.ASSETS, message)]
     faults = []
-    untradable = {screened.token for screened in step.quarantine}
+    untradable = {screened.token for screened in step.targets.quarantine}
     tradable = [asset for asset in assets if asset.token.address not in untradable]
-    if step.quarantine and len(tradable) < minimum.MIN_ASSETS:
+    if step.targets.quarantine and len(tradable) < minimum.MIN_ASSETS:
         message = f"fewer than {minimum.MIN_ASSETS} tradable assets are left"
         faults.append(Fault(HaltCode.QUARANTINE, message))
     weights_bps = sum(asset.target_bps for asset in assets)

@@ -254,7 +254,9 @@ def _with_weights(
     combined = combined_policy(policy, weights)
     gross = sum(map(abs, weights.values()), Fraction(0))
     why = f"futures targets are those of {origin}: {format_percent(gross)} of the target notional"
-    return replace(step, futures=combined, wishes=(*step.wishes, why))
+    return replace(
+        step, futures=combined, targets=replace(step.targets, reasons=(*step.targets.reasons, why))
+    )
 
 
 def combined_policy(policy: FuturesPolicy, weights: Mapping[str, Fraction]) -> FuturesPolicy:

@@ -89,7 +89,12 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
         portfolio = replace(step.portfolio, assets=assets, weights=one.allocator)
         answers = tuple(found for found in step.history.signals if found.owner == one.name)
         history = replace(step.history, allocation=last.get(one.name), unchosen="", signals=answers)
-        own = replace(step, portfolio=portfolio, effective_bps=(), history=history)
+        own = replace(
+            step,
+            portfolio=portfolio,
+            targets=replace(step.targets, effective_bps=()),
+            history=history,
+        )
         found = apply_allocation(own)
         if found.history.unchosen:
             lacking.append(f"strategy {one.name} has no weights: {found.history.unchosen}")
@@ -232,7 +237,9 @@ def hold_blocked_futures(step: StepInput) -> StepInput:
     blocked = step.snapshot.futures_blocked
     if step.futures is None or not blocked:
         return step
-    return replace(step, futures_held=f"futures: no order, {blocked}")
+    return replace(
+        step, progress=replace(step.progress, futures_held=f"futures: no order, {blocked}")
+    )
 
 
 def add_memory(step: StepInput, memory: StepMemory) -> StepInput:

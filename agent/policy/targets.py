@@ -164,7 +164,14 @@ def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> S
     """Return the step with these effective targets by token address, which sum to 10,000 over all
     assets; each decision reports `why`.
     """
-    return replace(step, effective_bps=tuple(targets_bps.items()), wishes=(*step.wishes, why))
+    return replace(
+        step,
+        targets=replace(
+            step.targets,
+            effective_bps=tuple(targets_bps.items()),
+            reasons=(*step.targets.reasons, why),
+        ),
+    )
 
 
 AHEAD_S = 30
@@ -261,7 +268,9 @@ def _without(
             f"targets of the config, until weights by {weights.method.value} can be chosen: {why}"
         )
         return replace(
-            step, history=replace(step.history, allocation=None), wishes=(*step.wishes, reason)
+            step,
+            history=replace(step.history, allocation=None),
+            targets=replace(step.targets, reasons=(*step.targets.reasons, reason)),
         )
     if last is None:
         stood = ""

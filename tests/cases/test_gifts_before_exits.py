@@ -271,5 +271,5 @@ def test_what_an_exit_sold_of_a_gift_stops_no_rebalance_of_the_rest(anvil_chain:
         done = looked(agent)
         assert done.kind is OutcomeKind.DONE, done.reason
         assert swap_of(done)[0].legs and mentions(done.reason, "USDC", "excluded"), done.reason
-        kept = dict(done.step_input.aside_raw)[chain.tokens["USDC"].address]
+        kept = dict(done.step_input.excluded.raw)[chain.tokens["USDC"].address]
         assert abs(kept - gift * 2_400 // 10**12) < 10 * USD, "what was sold of it"

@@ -83,7 +83,7 @@ def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_p
         assert hedge.size_raw == short_raw(perps) < 0
         step = agent.rebalance(send=False).step_input
         weth, usdc = current_drifts(step)
-        assert dict(step.unhedged_bps) == {weth.token: 5_000, usdc.token: 5_000}
+        assert dict(step.targets.unhedged_bps) == {weth.token: 5_000, usdc.token: 5_000}
         total, short = weth.value + usdc.value, -hedge.size_raw * step.snapshot.futures.markets[0].index / 10**12  # type: ignore[union-attr]
         assert abs((weth.value - short) / total - Fraction(1, 2)) < Fraction(2, 100), "net of its hedge WETH is at its target"
         again = agent.rebalance(send=True, confirm=agents.yes)

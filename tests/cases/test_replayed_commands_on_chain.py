@@ -109,7 +109,7 @@ def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_pa
     with again(chain, recording(with_guest(chain, tmp_path, address))) as agent:
         assert agent.swap("GUEST", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
         done = agent.rebalance(send=True, confirm=yes)
-        assert done.kind is OutcomeKind.DONE and done.step_input.quarantine
+        assert done.kind is OutcomeKind.DONE and done.step_input.targets.quarantine
     found = api.replay(tmp_path / "steps")
     told = asked(found)
     assert {outcome for _, outcome in told["swap"]} == {"refused"} and ("rebalance", "done") in told["agent"]

@@ -40,14 +40,14 @@ def prepared(chain: LocalChain, contract: str) -> tuple[str, Callable[..., None]
 def shut_out(agent: Agent, outcome: StepOutcome, finding: TokenFinding) -> None:
     """The guest alone is in quarantine, by name; the legs do not touch it; the step as written down says so too."""
     guest = agent.token("GUEST", "")
-    (found,) = outcome.step_input.quarantine
+    (found,) = outcome.step_input.targets.quarantine
     assert (found.token, found.finding) == (guest.address, finding), found
     assert mentions(outcome.reason, "GUEST", "quarantine", f"{finding.words}")
     assert finding.remedy
     assert guest.address not in {token for leg in legs_of(outcome) for token in (leg.token_in, leg.token_out)}
     record = agent.context.store.steps.get(outcome.step_id)
     assert record is not None
-    assert codec.loads(StepInput, record.input_json).quarantine == (found,)
+    assert codec.loads(StepInput, record.input_json).targets.quarantine == (found,)
 
 
 def others_stand(chain: LocalChain) -> None:
@@ -115,7 +115,7 @@ def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, t
         tell("setBlacklisted", at, False)
         healed = agent.rebalance(send=True, confirm=yes)
         assert healed.kind is OutcomeKind.DONE
-        assert healed.step_input.quarantine == (), "what is tried out again and moves is traded again"
+        assert healed.step_input.targets.quarantine == (), "what is tried out again and moves is traded again"
 
 
 def test_a_token_that_stops_after_its_plan_was_confirmed_makes_no_other_plan_of_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_token_that_returns_nothing_is_traded(anvil_chain: LocalChain, tmp_pat
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        assert outcome.step_input.quarantine == ()
+        assert outcome.step_input.targets.quarantine == ()
         assert any(leg.token_in == address for leg in legs_of(outcome))
 
 
@@ -204,7 +204,7 @@ def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: Local
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     loaded = with_guest(chain, tmp_path, address)
     with again(chain, loaded) as agent:
-        assert agent.plan().step_input.quarantine == ()
+        assert agent.plan().step_input.targets.quarantine == ()
         if beacon is None:
             chain.node.rpc("anvil_setStorageAt", address, SLOTS[kind], "0x" + second[2:].rjust(64, "0"))
         else:
@@ -219,7 +219,7 @@ def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: Local
     (row,) = [row for row in document["contracts"] if row["what"] == "implementation of GUEST"]
     assert (row["address"], row["state"]) == (second, "CHANGED")
     with again(chain, loaded) as agent:
-        assert agent.plan().step_input.quarantine == ()
+        assert agent.plan().step_input.targets.quarantine == ()
 
 
 def test_a_token_whose_code_changed_waits_for_trust(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         fund(chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
         first = agent.rebalance(send=True, confirm=yes)
         assert first.kind is OutcomeKind.HOLD, "before any prices the targets of the config count"
-        assert mentions(first.step_input.wishes[0], "inverse_volatility", "no prices")
+        assert mentions(first.step_input.targets.reasons[0], "inverse_volatility", "no prices")
         assert agent.context.store.allocations.newest() is None
         assert {span.source for span in agent.context.store.prices.spans(agent.portfolio.numeraire.address)} == {"look"}
 
@@ -99,7 +99,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         chain.warp(7 * DAY_S + 60)
         stays = agent.rebalance(send=True, confirm=yes)
         assert stays.kind is OutcomeKind.HOLD
-        assert "no new weights" in stays.step_input.wishes[0]
+        assert "no new weights" in stays.step_input.targets.reasons[0]
         assert chosen_bps(agent) == chosen
         chain.warp(2 * DAY_S)
         ended = agent.rebalance(send=True, confirm=yes)
@@ -135,7 +135,7 @@ def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(anvil
         assert found["WBTC"] == 5_000, "the cap"
         rest = caps["WETH"] + caps["LINK"]
         assert abs(found["WETH"] - 3_000 * caps["WETH"] / rest) < 1
-        assert mentions(step.wishes[0], "WBTC", "supplies.csv", "2026-11-01")
+        assert mentions(step.targets.reasons[0], "WBTC", "supplies.csv", "2026-11-01")
         assert agent.context.store.allocations.newest() is None, "a plan writes nothing"
 
 

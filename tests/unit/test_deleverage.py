@@ -88,11 +88,14 @@ def test_one_market_alone_is_reduced_until_the_leverage_holds() -> None:
 def test_each_market_is_taken_once_a_step_and_the_share_stays() -> None:
     step = step_of(HELD, TWO)
     first, second = orders_of(step, Deleverage(20_000))
-    after = replace(step_of(after_action(HELD, first), TWO), reduced_markets=(first.market,))
+    after = replace(
+        step_of(after_action(HELD, first), TWO),
+        progress=replace(step_of(after_action(HELD, first), TWO).progress, reduced_markets=(first.market,)),
+    )
     [left] = orders_of(after, Deleverage(20_000))
     assert left.market == second.market
     assert left.size_raw == pytest.approx(second.size_raw, rel=0.01)
-    done = replace(step, reduced_markets=BOTH)
+    done = replace(step, progress=replace(step.progress, reduced_markets=BOTH))
     found = proposer(Deleverage(20_000))(done)
     assert found.plan is None and isinstance(found.decided.decision, Hold)
 

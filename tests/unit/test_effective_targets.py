@@ -17,5 +17,5 @@ def test_other_targets_are_told_with_their_reason() -> None:
     first, *rest = (asset.token.address for asset in step.portfolio.assets)
     other = with_targets(step, {first: 10_000} | dict.fromkeys(rest, 0), "all of it in one, for a reason")
     assert [asset.target_bps for asset in other.effective_assets] == [10_000, *([0] * len(rest))]
-    assert other.wishes == ("all of it in one, for a reason",)
+    assert other.targets.reasons == ("all of it in one, for a reason",)
     assert other.snapshot is step.snapshot

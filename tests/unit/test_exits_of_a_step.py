@@ -162,7 +162,7 @@ def test_a_plan_in_place_of_a_refused_one_is_not_bound_by_what_was_approved_for_
     world.rounds()
     first, after = world.asked
     assert first.plan is not None and first.plan.exits and after.exits_tried == (LINK.address,)
-    assert (after.step_input.spend_caps, after.step_input.spent_gas_wei) == ((), 0)
+    assert (after.step_input.progress.spend_caps, after.step_input.progress.spent_gas_wei) == ((), 0)
     assert len(world.sold) == 1 and LINK.address not in world.sold[0]
 
 
@@ -205,7 +205,7 @@ def test_an_exit_that_fires_meanwhile_is_confirmed_before_one_that_was_approved(
     world.rounds()
     assert world.sold == [{WBTC.address}, {LINK.address}]
     assert [one.decided.exit_token for one in world.asked] == [one.address for one in (LINK, WBTC, LINK)]
-    assert world.asked[1].step_input.spend_caps == ()
+    assert world.asked[1].step_input.progress.spend_caps == ()
 
 
 def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_only(worlds: Worlds) -> None:
@@ -508,8 +508,8 @@ def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds)
     run.reduction_goals, run.refused_markets = (("ETH", 5),), {"BTC": NOW_S}
     found = engine._read_input(run)
     assert asked == [1]
-    assert (found.reduced_markets, found.order_parts, found.left_pools) == (("ETH",), (("ETH", 4),), ("pool",))
-    assert found.reduction_goals == (("ETH", 5),)
+    assert (found.progress.reduced_markets, found.progress.order_parts, found.progress.left_pools) == (("ETH",), (("ETH", 4),), ("pool",))
+    assert found.progress.reduction_goals == (("ETH", 5),)
     assert [one.exit for one in found.history.failures.failed_exits] == ["BTC"]
 
 

@@ -75,7 +75,10 @@ def test_a_cut_reduction_keeps_the_shares_of_its_markets_and_its_goals() -> None
     first = plan.futures.orders[0]
     rest = margin.with_trade(held, first.market, first.size_raw, margin.position_value_raw(held.market(first.market), -first.size_raw))
     used = 14_000 + int(values[0])
-    later = replace(with_snapshot(step, futures=rest), reduction_goals=tuple(goals.items()))
+    later = replace(
+        with_snapshot(step, futures=rest),
+        progress=replace(with_snapshot(step, futures=rest).progress, reduction_goals=tuple(goals.items())),
+    )
     later = with_history(later, **spent(used))
     second = planned(later)
     assert second.futures is not None and [one.market for one in second.futures.orders] == [plan.futures.orders[1].market]

@@ -100,4 +100,4 @@ def test_a_limit_of_the_whole_wallet_holds_back_both(held: MarginAccount, values
 def test_without_futures_a_refusal_is_evaluated_once() -> None:
     step = narrow(replace(step_of(EMPTY, SKEWED), futures=None))
     found = outcome_of(step)
-    assert found.kind is OutcomeKind.REFUSED and found.step_input.spot_held == ""
+    assert found.kind is OutcomeKind.REFUSED and found.step_input.progress.spot_held == ""

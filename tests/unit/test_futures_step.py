@@ -83,7 +83,7 @@ def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -
     assert alone.plan is None and isinstance(alone.decided.decision, Hold)
     found = rebalance(replace(with_snapshot(drifted, futures=EMPTY), futures=POLICY))
     assert found.plan is not None and found.plan.futures is not None and found.step is not None
-    assert isinstance(found.decided.decision, AdjustFutures) and "not worth its cost" in found.step.spot_held
+    assert isinstance(found.decided.decision, AdjustFutures) and "not worth its cost" in found.step.progress.spot_held
     assert rebalance(found.step).plan == found.plan, "a recorded step decides the same"
     kept = replace(with_snapshot(drifted, futures=book(10_000, 10 * E18)), futures=POLICY)
     assert rebalance(kept).decided.decision == alone.decided.decision
@@ -104,7 +104,7 @@ def test_an_opening_not_worth_its_cost_holds_and_a_reduction_does_not() -> None:
 def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
     dear = step_of(EMPTY)
     dear = replace(dear, limits=replace(dear.limits, plan_cost_bps=5))
-    stopped = replace(step_of(OVER), futures_held="futures: no order, the key may not trade")
+    stopped = replace(step_of(OVER), progress=replace(step_of(OVER).progress, futures_held="futures: no order, the key may not trade"))
     free = step_of(OVER)
     for step, why in ((dear, "above limits.plan_cost of 5 bps"), (stopped, "the key may not trade"), (free, "")):
         document = margin_account(report_of(step, POLICY, current_drifts(step)))
@@ -250,13 +250,17 @@ def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
     assert plan is not None and plan.futures is not None
     [order] = plan.futures.orders
     assert reduction_goals(step, plan.futures) == (("ETH", 20 * E18 + order.size_raw),)
-    under_way = replace(step_of(book(10_000, 12 * E18)), reduction_goals=(("ETH", 10 * E18),))
+    under_way = replace(
+        step_of(book(10_000, 12 * E18)), progress=replace(step_of(book(10_000, 12 * E18)).progress, reduction_goals=(("ETH", 10 * E18),))
+    )
     found = decide(under_way).decision
     assert isinstance(found, AdjustFutures) and found.is_reducing
     rest = rebalance(under_way).plan
     assert rest is not None and rest.futures is not None
     assert [(one.size_raw, one.is_reduce_only) for one in rest.futures.orders] == [(-2 * E18, True)]
-    done = replace(step_of(book(10_000, 10 * E18)), reduction_goals=(("ETH", 10 * E18),))
+    done = replace(
+        step_of(book(10_000, 10 * E18)), progress=replace(step_of(book(10_000, 10 * E18)).progress, reduction_goals=(("ETH", 10 * E18),))
+    )
     assert not isinstance(decide(done).decision, AdjustFutures)
 
 

@@ -241,8 +241,8 @@ def test_a_short_pays_for_a_mark_below_the_index_and_gains_nothing_from_one_abov
 
 
 def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
-    step = replace(carried_out(overweight()), after_hedge=True)
-    assert step.unhedged_bps == ((WETH, 5_000), (USDC, 5_000))
+    step = replace(carried_out(overweight()), progress=replace(carried_out(overweight()).progress, after_hedge=True))
+    assert step.targets.unhedged_bps == ((WETH, 5_000), (USDC, 5_000))
     plan = rebalance(step).plan
     assert plan is not None and isinstance(plan.decision, Rebalance)
     sold = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH)
@@ -351,7 +351,7 @@ def test_a_hedge_is_closed_in_its_band_also_where_every_asset_is_hedged() -> Non
     account = replace(SHORT, markets=(*SHORT.markets, market))
     account = replace(account, positions=(*SHORT.positions, Position("USD", -1_000 * 10**6, 1_000 * E18)))
     step = overweight(account, hedges=(OPEN, other), weth=40_000, usdc=30_000)
-    assert step.unhedged_bps == ()
+    assert step.targets.unhedged_bps == ()
     plan, _ = ordered(step)
     assert "WETH is back in its band" in plan.decision.reason
 
@@ -458,12 +458,14 @@ def test_a_hedge_that_the_owner_cannot_have_is_refused_with_the_reason(step: Ste
 def test_without_a_hedge_there_is_nothing_to_close() -> None:
     found = hedge_by_owner(CloseHedge(WETH))(overweight())
     assert found.plan is None and found.decided.decision.reason == "WETH has no open hedge"
-    again = hedge_by_owner(OpenHedge(WETH, 5_000))(replace(overweight(SHORT, hedges=(OPEN,)), after_hedge=True))
+    again = hedge_by_owner(OpenHedge(WETH, 5_000))(
+        replace(overweight(SHORT, hedges=(OPEN,)), progress=replace(overweight(SHORT, hedges=(OPEN,)).progress, after_hedge=True))
+    )
     assert again.plan is None and again.decided.decision.reason == "WETH is hedged"
 
 
 def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:
-    for step in (overweight(), later(0), replace(later(30 * DAY_S), after_hedge=True)):
+    for step in (overweight(), later(0), replace(later(30 * DAY_S), progress=replace(later(30 * DAY_S).progress, after_hedge=True))):
         again = codec.loads(StepInput, codec.dumps(step))
         assert again == step
         assert rebalance(again) == rebalance(step)

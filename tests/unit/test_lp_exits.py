@@ -137,7 +137,10 @@ def test_what_is_owed_leaves_though_hardly_any_liquidity_stands_behind_it(liquid
 
 def test_a_pair_of_which_this_step_has_approved_nothing_is_named() -> None:
     mine = paired(2_000)
-    step = replace(world([mine], bounds=roomy(lp_max_weight_bps=1_500)), spend_caps=((mine.pair, 0),))
+    step = replace(
+        world([mine], bounds=roomy(lp_max_weight_bps=1_500)),
+        progress=replace(world([mine], bounds=roomy(lp_max_weight_bps=1_500)).progress, spend_caps=((mine.pair, 0),)),
+    )
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
     with raises_code(Refused, "impermanent_loss", "approved"):
@@ -219,7 +222,10 @@ def test_what_strangers_sent_is_never_taken_out_nor_does_it_trip_the_budget() ->
 
 def test_lp_tokens_are_taken_out_up_to_what_the_step_has_approved() -> None:
     mine = paired(2_000)
-    step = replace(world([mine], bounds=roomy(lp_max_weight_bps=1_000)), spend_caps=((mine.pair, mine.liquidity // 4),))
+    step = replace(
+        world([mine], bounds=roomy(lp_max_weight_bps=1_000)),
+        progress=replace(world([mine], bounds=roomy(lp_max_weight_bps=1_000)).progress, spend_caps=((mine.pair, mine.liquidity // 4),)),
+    )
     [action] = planned(step).actions
     assert isinstance(action, Withdraw)
     assert action.liquidity <= mine.liquidity // 4

@@ -93,7 +93,7 @@ def test_a_difference_within_the_band_around_a_share_is_left() -> None:
 def test_what_a_step_has_begun_it_ends_within_the_band_too() -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_700)], bounds=roomy(plan_cost_bps=100))
     held(step)
-    assert kinds(replace(step, acted=True)) == [Provide]
+    assert kinds(replace(step, progress=replace(step.progress, acted=True))) == [Provide]
 
 
 @pytest.mark.parametrize(("has", "more"), [(1_590, True), (1_599, False)])
@@ -101,7 +101,7 @@ def test_what_rounding_leaves_of_a_share_is_not_provided_though_every_limit_of_s
     own, rest = ranged(has, 1_900, 2_100), Fraction(8_000 - has, 2)
     off = roomy(min_trade=None, plan_cost_bps=None)
     step = world([own], [wanted(2_000)], values={"WETH": rest, "USDC": rest}, bounds=off)
-    assert isinstance(decide(replace(step, acted=True)).decision, AdjustLiquidity if more else Hold)
+    assert isinstance(decide(replace(step, progress=replace(step.progress, acted=True))).decision, AdjustLiquidity if more else Hold)
 
 
 def test_reserves_stay_in_the_wallet() -> None:
@@ -114,7 +114,9 @@ def test_reserves_stay_in_the_wallet() -> None:
 
 
 def test_no_more_is_provided_than_the_step_has_approved() -> None:
-    step = replace(world(targets=[wanted(2_000)]), spend_caps=((WETH.address, 10**17),))
+    step = replace(
+        world(targets=[wanted(2_000)]), progress=replace(world(targets=[wanted(2_000)]).progress, spend_caps=((WETH.address, 10**17),))
+    )
     action = only_provide(step)
     assert dict(zip((action.token0, action.token1), action.desired_raw, strict=True))[WETH.address] <= 10**17
 

@@ -116,7 +116,7 @@ def test_an_approved_deposit_keeps_its_amount_while_marks_move() -> None:
     assert isinstance(deposit, MarginDeposit)
     moved = step_of(in_usdc(book(9_990, 20 * E18)), policy())
     assert futures_of(moved).top_up_raw > deposit.raw
-    approved = replace(moved, spend_caps=((USDC, deposit.raw),))
+    approved = replace(moved, progress=replace(moved.progress, spend_caps=((USDC, deposit.raw),)))
     allowances = (*moved.snapshot.allowances, Allowance(USDC, VAULT, deposit.raw))
     assert futures_of(with_snapshot(approved, allowances=allowances)).top_up_raw == deposit.raw
     assert futures_of(approved).top_up_raw > deposit.raw, "approved for a swap"

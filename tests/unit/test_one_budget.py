@@ -173,7 +173,9 @@ def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_
     first = proposals.rebalance(step).decided.layer(GradualResult).begins
     assert first is not None and first.budget is not None
     nearly = ExecutionProgress("c", first, 1, Fraction(0), first.budget * Fraction(11, 10), first.began_s, first.first)
-    approved = replace(aimed(step, 4_900), spend_caps=((step.portfolio.assets[0].token.address, 10**18),))
+    approved = replace(
+        aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**18),))
+    )
     found = proposals.rebalance(approved.with_layer(replace(step.layer(GradualState), progress=nearly)))
     assert found.decided.layer(GradualResult).ended == TARGETS_CHANGED
     assert found.plan is None and "shared until" in found.decided.decision.reason
@@ -192,7 +194,9 @@ def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> Non
         waits.decided.layer(GradualResult).begins.began_s,
         waits.decided.layer(GradualResult).begins.first,
     )
-    moved = replace(aimed(step, 4_900), spend_caps=((step.portfolio.assets[0].token.address, 10**20),))
+    moved = replace(
+        aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**20),))
+    )
     found = proposals.rebalance(moved.with_layer(replace(step.layer(GradualState), progress=under)))
     assert found.plan is None and "its price" in found.decided.decision.reason
 

@@ -47,7 +47,7 @@ def in_parts() -> StepInput:
 
 
 def approved(step: StepInput) -> StepInput:
-    return replace(step, spend_caps=((USDC.address, ASKED),))
+    return replace(step, progress=replace(step.progress, spend_caps=((USDC.address, ASKED),)))
 
 
 def require_once(asked: list[Any]) -> None:

@@ -127,7 +127,7 @@ def test_chains_that_are_too_long_give_way_to_routes_through_one_hub() -> None:
 
 
 def test_a_spend_cap_of_the_step_bounds_the_legs_and_the_rest_stays() -> None:
-    step = replace(two(5_800, 4_200), spend_caps=((WETH.address, ONE // 5),))
+    step = replace(two(5_800, 4_200), progress=replace(two(5_800, 4_200).progress, spend_caps=((WETH.address, ONE // 5),)))
     found = plan(step, goal(step))
     check_legs(step, found)
     assert sum(leg.amount_in_raw for leg in found.legs) == ONE // 5
@@ -145,7 +145,7 @@ def _three(worth_weth: int) -> StepInput:
 
 def test_what_a_spend_cap_leaves_unsold_is_short_evenly_on_the_other_side() -> None:
     """The market rose by 3 % after 8 WETH were approved: neither buyer is served before the other, and none too much."""
-    step = replace(_three(61_800), spend_caps=((WETH.address, 8 * ONE),))
+    step = replace(_three(61_800), progress=replace(_three(61_800).progress, spend_caps=((WETH.address, 8 * ONE),)))
     found = plan(step, goal(step))
     check_legs(step, found)
     assert sum(leg.amount_in_raw for leg in found.legs) == 8 * ONE
@@ -159,7 +159,7 @@ def test_a_turnover_limit_that_set_the_cap_does_not_shrink_the_plan_again() -> N
     step = with_limits(_three(60_000), turnover_bps=500)
     first = plan(step, goal(step))
     sold = sum(leg.amount_in_raw for leg in first.legs)
-    second = plan(replace(step, spend_caps=((WETH.address, sold),)), goal(step))
+    second = plan(replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold),))), goal(step))
     assert sum(leg.amount_in_raw for leg in second.legs) == sold
     assert [leg.pool for leg in second.legs] == [leg.pool for leg in first.legs]
     assert abs(second.turnover - first.turnover) * 10**6 <= first.turnover
@@ -174,5 +174,5 @@ def test_a_buyer_that_no_route_pays_for_takes_nothing_from_the_others_under_a_ca
     first = plan(step, goal(step))
     assert {leg.token_out for leg in first.legs} == {USDC.address}
     sold = sum(leg.amount_in_raw for leg in first.legs)
-    again = plan(replace(step, spend_caps=((WETH.address, sold),)), goal(step))
+    again = plan(replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold),))), goal(step))
     assert replace(again, gap_bps=first.gap_bps) == first, "the cap may make the bound of the gap lower, and nothing else"

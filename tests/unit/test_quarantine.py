@@ -91,7 +91,7 @@ def test_no_plan_passes_that_moves_it_or_whose_tokens_were_not_tried() -> None:
     assert {one.token for one in tried} == set(moved_tokens(plan))
     for seen in (None, (), tried[:1], (PAUSED, *tried[1:]), (replace(PAUSED, finding=TokenFinding.UNKNOWN), *tried[1:])):
         assert not verdict("token_screen", step, plan, evidence(step, plan, screens=seen)).passed
-    assert not verdict("token_screen", replace(step, quarantine=(PAUSED,)), plan).passed
+    assert not verdict("token_screen", replace(step, targets=replace(step.targets, quarantine=(PAUSED,))), plan).passed
 
 
 CODE, OTHER, PLACE, ELSEWHERE = "0x" + "aa" * 32, "0x" + "bb" * 32, address("place"), address("elsewhere")

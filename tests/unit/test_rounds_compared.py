@@ -160,7 +160,7 @@ def test_the_market_style_plans_as_before() -> None:
 
 
 def test_what_was_approved_for_one_round_is_not_spread_any_more() -> None:
-    step = replace(large(), spend_caps=((WETH.address, 10**30),))
+    step = replace(large(), progress=replace(large().progress, spend_caps=((WETH.address, 10**30),)))
     found = proposals.rebalance(step)
     assert found.decided.layer(GradualResult).begins is None
     assert found.plan is not None

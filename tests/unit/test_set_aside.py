@@ -54,8 +54,8 @@ def reserves(step: StepInput) -> dict[str, int]:
 def test_a_gift_above_the_ceiling_is_a_reserve_and_named() -> None:
     left = exclude_unexplained_rises(gifted(1_500))
     assert reserves(left) == {"WETH": 0, "WBTC": 0, "USDC": raw(1_500, USDC)}
-    assert mentions(left.aside, "1500 USDC", "excluded", "portfolio.max_live_value")
-    assert investable_total(decide(left).drifts) == raw(10_000, USDC) and left.aside in decide(left).decision.reason
+    assert mentions(left.excluded.reason, "1500 USDC", "excluded", "portfolio.max_live_value")
+    assert investable_total(decide(left).drifts) == raw(10_000, USDC) and left.excluded.reason in decide(left).decision.reason
 
 
 def test_what_was_left_alone_once_stays_so_below_the_ceiling_until_it_is_explained() -> None:
@@ -73,13 +73,13 @@ def test_what_an_exit_sold_of_a_gift_is_left_alone_in_the_numeraire() -> None:
     there = next(one.investable_raw for one in decide(sold).drifts if one.symbol == "WETH")
     left = exclude_unexplained_rises(with_history(sold, rises=((WETH.address, there + ETHER // 10),)))
     assert reserves(left) == {"WETH": there, "WBTC": 0, "USDC": ceil(price * ETHER / 10)}
-    assert restore_excluded(left) == replace(sold, history=left.history, aside_raw=left.aside_raw)
+    assert restore_excluded(left) == replace(sold, history=left.history, excluded=replace(sold.excluded, raw=left.excluded.raw))
 
 
 def test_at_the_ceiling_or_without_one_nothing_is_left_alone() -> None:
     for step in (gifted(1_000), gifted(1_500, None), gifted(0, rises=0)):
         assert exclude_unexplained_rises(step) is step
-    assert exclude_unexplained_rises(gifted(1_001)).aside
+    assert exclude_unexplained_rises(gifted(1_001)).excluded.reason
 
 
 def test_no_more_is_left_alone_than_there_is_beside_the_reserve() -> None:
@@ -87,7 +87,7 @@ def test_no_more_is_left_alone_than_there_is_beside_the_reserve() -> None:
     kept = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 0) for asset in step.portfolio.assets)
     left = exclude_unexplained_rises(replace(step, portfolio=replace(step.portfolio, assets=kept)))
     assert reserves(left)["USDC"] == raw(3_500, USDC)
-    assert left.aside.startswith("3200 USDC")
+    assert left.excluded.reason.startswith("3200 USDC")
     fell = gifted(1_500, USDC=-5)
     assert exclude_unexplained_rises(fell) is fell
 
@@ -125,7 +125,7 @@ def test_an_exit_takes_it_and_what_is_sealed_stays_sealed() -> None:
     step = gifted(1_500)
     left = exclude_unexplained_rises(step)
     back = restore_excluded(left)
-    assert reserves(back) == reserves(step) and not back.aside
+    assert reserves(back) == reserves(step) and not back.excluded.reason
     assert exclude_unexplained_rises(back) == left, "the same is left alone again"
     shut = quarantine_tokens(left, [ScreenedToken(USDC.address, TokenFinding.PAUSED, "")])
     assert reserves(restore_excluded(shut)) == reserves(shut)

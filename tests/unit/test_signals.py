@@ -157,7 +157,7 @@ def test_a_failed_signal_keeps_the_last_weights_and_then_halts() -> None:
         late = apply_effective_targets(with_answer(replace(step, history=replace(step.history, allocation=old)), failed))
         assert (bps_of(late)["WETH"] == 4_000) is stands
         assert isinstance(decide(late).decision, Halt) is not stands
-        assert any("signal mine: it raised ValueError: no" in text for text in (*late.wishes, late.history.unchosen))
+        assert any("signal mine: it raised ValueError: no" in text for text in (*late.targets.reasons, late.history.unchosen))
 
 
 def test_a_signal_that_never_answered_trades_nothing() -> None:
@@ -178,7 +178,7 @@ def test_futures_weights_of_a_signal_are_the_targets_and_spot_stays() -> None:
     assert found.futures is not None
     assert (found.futures.targets, found.futures.leverage_bps) == ((FuturesTarget("ETH", -10_000),), 10_000)
     assert bps_of(found) == PLAIN
-    assert "futures targets are those of the signal: 50 % of the target notional" in found.wishes
+    assert "futures targets are those of the signal: 50 % of the target notional" in found.targets.reasons
 
 
 def test_a_flat_signal_opens_no_futures() -> None:

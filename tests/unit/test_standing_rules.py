@@ -53,7 +53,7 @@ def test_fewer_blocks_than_are_asked_for_move_nothing_and_that_is_said(pushed: i
         assert bot.coins["WETH"] == Fraction(5, 2)
     bot.look(low, [low] * (pushed - 1) + [calm] * (4 - pushed))
     assert bot.step is not None
-    assert mentions(bot.step.wishes, "stop_loss", "WETH", "3 blocks")
+    assert mentions(bot.step.targets.reasons, "stop_loss", "WETH", "3 blocks")
     bot.look(low)
     assert bot.order("WETH", STOP).stage is OrderStage.FIRED and bot.coins["WETH"] == 0
 

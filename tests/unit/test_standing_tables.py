@@ -169,7 +169,7 @@ def test_an_entry_above_the_price_is_told_or_refused_as_chosen() -> None:
     bot = two(terms("WETH", ENTRY, 2_500), weth=0, usdc=10_000)
     assert isinstance(bot.look({"WETH": 2_000}), Rebalance)
     assert bot.step is not None
-    assert mentions(bot.step.wishes, "entry", "WETH", "2500 USDC")
+    assert mentions(bot.step.targets.reasons, "entry", "WETH", "2500 USDC")
     strict = two(terms("WETH", ENTRY, 2_500), weth=0, usdc=10_000, refuse_filled=True)
     halted = strict.look({"WETH": 2_000})
     assert (

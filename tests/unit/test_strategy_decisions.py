@@ -164,7 +164,7 @@ def test_strategies_that_work_share_what_a_paused_one_leaves_by_their_shares() -
 def test_what_an_order_keeps_out_waits_in_the_numeraire_in_every_strategy() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("half", 5_000, HALF))
     out = tuple((one.token.address, 0 if one.token.address == WETH else 10_000) for one in step.portfolio.assets)
-    found = decide(replace(step, effective_bps=out))
+    found = decide(replace(step, targets=replace(step.targets, effective_bps=out)))
     assert isinstance(found.decision, Rebalance)
     assert shares(found.decision.goal) == {WETH: 0, USDC: 1}
 
@@ -172,7 +172,7 @@ def test_what_an_order_keeps_out_waits_in_the_numeraire_in_every_strategy() -> N
 def test_targets_of_the_portfolio_are_those_of_all_strategies_together() -> None:
     step = apply_effective_targets(replace(step_input(), split=split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))))
     assert [asset.target_bps for asset in step.effective_assets] == [5_600, 4_400]
-    assert "up 60 %, down 40 %" in step.wishes[-1]
+    assert "up 60 %, down 40 %" in step.targets.reasons[-1]
 
 
 def test_books_that_do_not_come_to_the_wallet_halt_by_name() -> None:

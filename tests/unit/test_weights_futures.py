@@ -85,9 +85,10 @@ def test_the_step_targets_them_lowers_the_leverage_where_the_loss_is_bounded_and
     assert [(one.market, one.weight_bps) for one in found.futures.targets] == [
         ("WETH market", 3_334), ("WBTC market", 3_333), ("LINK market", -3_333),
     ]  # fmt: skip
-    assert any("futures targets are those of the allocator: 75 % of the target notional" in why for why in found.wishes)
+    assert any("futures targets are those of the allocator: 75 % of the target notional" in why for why in found.targets.reasons)
     assert any(
-        "1.50x of the account value in all, and a move of 20 % against one market costs at most 10.00 %" in why for why in found.wishes
+        "1.50x of the account value in all, and a move of 20 % against one market costs at most 10.00 %" in why
+        for why in found.targets.reasons
     )
 
 

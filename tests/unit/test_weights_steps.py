@@ -69,7 +69,7 @@ def test_chosen_weights_are_the_targets_sum_to_all_and_leave_the_fixed_reserve(m
     assert targets["USDC"] == 2_000
     assert targets != PLAIN
     assert dict(chosen_of(found).weights_bps) == {token(symbol).address: bps for symbol, bps in targets.items()}
-    assert any(method.value in wish for wish in found.wishes)
+    assert any(method.value in wish for wish in found.targets.reasons)
     assert isinstance(decide(found).decision, Rebalance), "the targets moved away from what is held"
 
 
@@ -120,7 +120,7 @@ def test_a_supply_that_the_owner_told_counts_before_the_chains_and_is_named() ->
 def test_what_was_used_is_said() -> None:
     found = chosen_of(weighed(allocator(AllocationMethod.RISK_PARITY), recorded(moves())))
     assert (found.returns, found.until_s, found.from_s) == (90, NOW_S - HOUR_S, NOW_S - HOUR_S - 90 * DAY_S)
-    wish = apply_effective_targets(weighed(allocator(AllocationMethod.RISK_PARITY), recorded(moves()))).wishes[0]
+    wish = apply_effective_targets(weighed(allocator(AllocationMethod.RISK_PARITY), recorded(moves()))).targets.reasons[0]
     assert "90 returns" in wish
     assert "equal contributions to the variance" in wish
 
@@ -265,7 +265,7 @@ def test_before_the_first_choice_the_config_says_whether_its_targets_count() -> 
     targets = apply_effective_targets(weighed(allocator(AllocationMethod.HRP, until_chosen=InitialWeights.TARGETS), ()))
     assert bps_of(targets) == PLAIN
     assert not isinstance(decide(targets).decision, Halt)
-    assert any(mentions(wish, "hrp", "prices") for wish in targets.wishes)
+    assert any(mentions(wish, "hrp", "prices") for wish in targets.targets.reasons)
 
 
 def test_while_nothing_can_be_chosen_the_last_choice_stands_for_as_long_as_the_config_says() -> None:
@@ -274,7 +274,7 @@ def test_while_nothing_can_be_chosen_the_last_choice_stands_for_as_long_as_the_c
     kept = apply_effective_targets(later(step, 20 * DAY_S, first))
     assert dict(first.weights_bps) == {asset.token.address: asset.target_bps for asset in kept.effective_assets}
     assert kept.history.allocation == first
-    assert any("no new weights" in wish and "days" not in wish for wish in kept.wishes)
+    assert any("no new weights" in wish and "days" not in wish for wish in kept.targets.reasons)
     why = reason(later(step, 21 * DAY_S + 1, first))
     assert "max_age" in why
     assert "portfolio.weights.keep" in why

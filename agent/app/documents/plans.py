@@ -255,10 +255,10 @@ def decision(decided: DecisionResult) -> DecisionDocument:
 # Fields of every document about a step, filled from an object with `step_input` and `decided`.
 Block = Annotated[int, Of("step_input.snapshot.head.number")]
 Numeraire = Annotated[str, Of("step_input.portfolio.numeraire.label")]
-Screened = Annotated[list[ScreenedDocument], Of("step_input.quarantine")]
+Screened = Annotated[list[ScreenedDocument], Of("step_input.targets.quarantine")]
 Zone = Annotated[ZoneDocument | None, Of("decided.zone")]
 Netting = Annotated[NettingDocument | None, ConvertedBy(netting_document), Of("decided.netting")]
-TargetReasons = Annotated[list[str], Of("step_input.wishes")]
+TargetReasons = Annotated[list[str], Of("step_input.targets.reasons")]
 BlockedExits = Annotated[list[BlockedExitDocument], Of("decided.stuck")]
 Excluded = Annotated[
     list[ExcludedDocument], ConvertedBy(lambda step, _: excluded_holdings(step)), Of("step_input")

@@ -153,7 +153,7 @@ def _ended(
 
 def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
     """Return the named asset, by default the tradable asset with the largest target."""
-    shut = {one.token for one in step.quarantine} | {agent.portfolio.numeraire.address}
+    shut = {one.token for one in step.targets.quarantine} | {agent.portfolio.numeraire.address}
     if name is not None:
         token = agent.token(name, "--token")
         if token.address in shut:

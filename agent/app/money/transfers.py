@@ -213,7 +213,7 @@ def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReade
                     step.history.cash_flows, unexplained=flows, rises=rises, left_rises=rises
                 ),
             ),
-            aside_raw=(),
+            excluded=replace(step.excluded, raw=()),
         )
         return cash_limit.exclude_unexplained_rises(
             cash_limit.exclude_amounts(step, left, cash_limit.NOT_REQUESTED)

@@ -259,7 +259,7 @@ def take_over_strategies(
             "strategies: books, wallet and config already agree",
             "see trimtab strategies",
         )
-    if step.quarantine:
+    if step.targets.quarantine:
         raise Refused(
             "a token is in quarantine",
             remedy="wait until the quarantine ends; the token's value is unknown until then",

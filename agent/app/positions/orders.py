@@ -94,7 +94,7 @@ def orders_document(
         else price_text(_unit(step), 0, 0),
         "contradictions": exits.faults(step, references),
         "orders": [_row(step, order, known.get(order.key)) for order in step.history.orders.states],
-        "told": list(step.wishes),
+        "told": list(step.targets.reasons),
         "stuck": [
             *(blocked_exits.format_blocked_exit(step, one) for one in blocked),
             *blocked_exits.format_retries(step, {one.token for one in blocked}),

@@ -285,7 +285,7 @@ def weights(agent: Agent) -> WeightsDocument:
         "turnover_bps": _turnover_bps(chosen, current),
         "assets": _assets(step, settings, bounds, current, chosen, seen, agent),
         "correlations": _correlations(step, seen),
-        "wishes": list(step.wishes),
+        "wishes": list(step.targets.reasons),
     }
 
 

@@ -355,7 +355,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         f"Step {step_id} at {utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of"
         f" chain {head.chain_id}."
     ]
-    words += [f"Targets: {why}." for why in step_input.wishes]
+    words += [f"Targets: {why}." for why in step_input.targets.reasons]
     numeraire = portfolio.numeraire
     for drift in decided.drifts:
         edges = (

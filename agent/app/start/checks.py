@@ -195,7 +195,7 @@ def screen_tokens(
     """Yield label and result of each quarantined token, then of each asset and hub whose transfer
     can be simulated: the wallet's holding, or a hundredth of the deepest pool. Raises Retryable.
     """
-    quarantined = {screened.token: screened for screened in step.quarantine}
+    quarantined = {screened.token: screened for screened in step.targets.quarantine}
     results = list(quarantined.values())
     if context.limits.token_screen:
         screened = context.screen.screen(step, initial_token_moves(step))

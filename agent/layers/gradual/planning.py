@@ -312,10 +312,10 @@ def schedule_plan(
             execution,
         )
     pacing, count = None, 1
-    if pace.style is ExecutionStyle.ROUNDS and not step.spend_caps:
+    if pace.style is ExecutionStyle.ROUNDS and not step.progress.spend_caps:
         pacing = compare_slice_counts(step, decision, goal, whole, decided.references)
         count = pacing.chosen
-    elif not step.spend_caps:
+    elif not step.progress.spend_caps:
         count = max_slices(step, value_to_move(step, goal, _paced_prices(decided)))
     if count == 1 and (pace.budget_bps is None or prior_budget_use(step) is None):
         return decided, replace(whole, pacing=pacing)

@@ -209,10 +209,10 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
     judge the rest. An amount that was included for an exit is excluded again. Without prices the
     step is unchanged.
     """
-    if step.aside:
+    if step.excluded.reason:
         return step
-    if step.aside_raw:
-        return exclude_amounts(step, dict(step.aside_raw), ABOVE_MAX_LIVE_VALUE)
+    if step.excluded.raw:
+        return exclude_amounts(step, dict(step.excluded.raw), ABOVE_MAX_LIVE_VALUE)
     limit, rises = step.limits.max_live_value, unexplained_rises(step)
     if limit is None or not any(rises.values()):
         return step
@@ -255,8 +255,7 @@ def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepI
     return replace(
         step,
         portfolio=replace(portfolio, assets=assets),
-        aside=f"{message} excluded: {why}",
-        aside_raw=kept,
+        excluded=replace(step.excluded, reason=f"{message} excluded: {why}", raw=kept),
     )
 
 
@@ -264,21 +263,25 @@ def restore_excluded(step: StepInput) -> StepInput:
     """Return the step without the reserve of excluded amounts, for exits, payments and shutdown.
     Tokens that must not be sold stay reserved.
     """
-    if not step.aside:
+    if not step.excluded.reason:
         return step
-    raws, shut = dict(step.aside_raw), blocked_exits.excluded_tokens(step)
+    raws, shut = dict(step.excluded.raw), blocked_exits.excluded_tokens(step)
     freed = {token: raw for token, raw in raws.items() if token not in shut}
     assets = tuple(
         replace(asset, reserve_raw=max(0, asset.reserve_raw - freed.get(asset.token.address, 0)))
         for asset in step.portfolio.assets
     )
-    return replace(step, portfolio=replace(step.portfolio, assets=assets), aside="")
+    return replace(
+        step,
+        portfolio=replace(step.portfolio, assets=assets),
+        excluded=replace(step.excluded, reason=""),
+    )
 
 
 def append_excluded(step: StepInput, reason: str) -> str:
     """Append the excluded amounts to the reason."""
-    if step.aside:
-        return f"{reason}; {step.aside}"
+    if step.excluded.reason:
+        return f"{reason}; {step.excluded.reason}"
     return reason
 
 
@@ -321,7 +324,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
     Quarantined tokens and blocked exits are reported elsewhere.
     """
     held, shut, found = native_coin.held_balances(step), blocked_exits.excluded_tokens(step), []
-    rises = {} if not step.aside else dict(step.aside_raw)
+    rises = {} if not step.excluded.reason else dict(step.excluded.raw)
     for asset in step.effective_assets:
         token = asset.token.address
         if token in shut:

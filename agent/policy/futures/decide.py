@@ -66,14 +66,14 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     or balances are unknown, which blocks only the actions that depend on them.
     """
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None or step.futures_held:
+    if account is None or policy is None or step.progress.futures_held:
         return None
     stale = stale_markets(step)
     if stale and stale.keys() >= {position.market for position in account.positions}:
         return None
     if emergency_orders(account, policy).keys() - stale.keys():
         return AdjustFutures("futures: liquidation is near", is_reducing=True)
-    if unfinished_orders(account, step.reduction_goals).keys() - stale.keys():
+    if unfinished_orders(account, step.progress.reduction_goals).keys() - stale.keys():
         return AdjustFutures("futures: a reduction is in progress", is_reducing=True)
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
     if fired and fired[0] in LIMITED:
@@ -96,7 +96,9 @@ def planned_account(step: StepInput, drifts: Sequence[AssetDrift]) -> MarginAcco
     if account is None or policy is None or not account.resting:
         return account
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
-    reduces = emergency_orders(account, policy) or unfinished_orders(account, step.reduction_goals)
+    reduces = emergency_orders(account, policy) or unfinished_orders(
+        account, step.progress.reduction_goals
+    )
     return account if reduces or (fired and fired[0] in LIMITED) else if_filled(account)
 
 
@@ -194,8 +196,8 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
             notes += [f"futures: {why}" for why in waits]
     if cooldown := cooldown_reason(opens_s(step), step.snapshot.head.timestamp_s):
         notes.append(f"futures: {cooldown}")
-    if step.futures_held:
-        notes.append(step.futures_held)
+    if step.progress.futures_held:
+        notes.append(step.progress.futures_held)
     if step.snapshot.futures is not None and (why := uncertain_books(step.snapshot.futures)):
         notes.append(f"futures: {why}")
     if step.futures is not None and trades_for_another(step):
@@ -355,7 +357,7 @@ def emergency_need(step: StepInput) -> AdjustFutures | None:
     none, while the account is unknown, and if no market of its orders has a fresh index.
     """
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None or step.futures_held:
+    if account is None or policy is None or step.progress.futures_held:
         return None
     if not emergency_orders(account, policy).keys() - stale_markets(step).keys():
         return None

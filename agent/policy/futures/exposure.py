@@ -58,7 +58,7 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     if account is None or policy is None or trades_for_another(step):
         return {}
     assets = {asset.token.address for asset in step.portfolio.assets}
-    if policy.collateral not in assets - {one.token for one in step.quarantine}:
+    if policy.collateral not in assets - {one.token for one in step.targets.quarantine}:
         return {}
     return {policy.collateral: margin.settled_units(account)}
 
@@ -142,12 +142,12 @@ def uncounted_reason(step: StepInput) -> str:
     unknown value count as zero (quarantined or excluded), or the wallet is a delegate, and the
     owner's portfolio is not read. Empty otherwise.
     """
-    if step.exits_only:
-        return step.exits_only
+    if step.excluded.exits_only:
+        return step.excluded.exits_only
     if step.futures is not None and trades_for_another(step):
         return f"the portfolio of {step.futures.account} is not read"
     empty = {one.token for one in step.snapshot.holdings if not one.raw}
-    shut = [one.token for one in step.quarantine if one.token not in empty]
+    shut = [one.token for one in step.targets.quarantine if one.token not in empty]
     labels = ", ".join(step.portfolio.token(one).label for one in shut)
     return f"{labels} is in quarantine" if shut else ""
 

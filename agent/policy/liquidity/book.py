@@ -172,7 +172,7 @@ class PositionBook:
             return 0
         doubt = self.uncertain.get(token, 0)
         free = max(0, min(self.held[token], self.counted(asset)) - doubt)
-        return min(free, dict(self.step.spend_caps).get(token, free))
+        return min(free, dict(self.step.progress.spend_caps).get(token, free))
 
     def taken(self, one: ConfirmedPosition, liquidity_out: int, least: Amounts) -> PositionBook:
         """Return the book after a withdrawal from a position; only `least` and the fees count as

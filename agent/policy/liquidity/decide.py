@@ -219,7 +219,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         if book.load().within(exit_limits):
             break
         pool = getattr(position, "pair", None) or getattr(position, "pool", None)
-        if pool in book.step.left_pools:
+        if pool in book.step.progress.left_pools:
             skipped.append(SkippedItem(one.name, f"not withdrawn: {WITHDRAWAL_FAILED}"))
             continue
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
@@ -316,7 +316,7 @@ def _capped(book: PositionBook, one: ConfirmedPosition, liquidity: int) -> int:
     """
     if one.token_id is not None:
         return liquidity
-    return min(liquidity, dict(book.step.spend_caps).get(one.contract, liquidity))
+    return min(liquidity, dict(book.step.progress.spend_caps).get(one.contract, liquidity))
 
 
 def _rank(

@@ -73,7 +73,7 @@ class AdjustmentBuilder:
         Gas already spent on this step's approvals does not count.
         """
         limits = self.book.step.limits
-        units += 0 if self.book.step.spend_caps else approvals * minting.APPROVE_UNITS
+        units += 0 if self.book.step.progress.spend_caps else approvals * minting.APPROVE_UNITS
         cost = units * self.gas_unit_value + skew
         if limits.min_trade is not None and value < limits.min_trade:
             return (
@@ -284,7 +284,7 @@ def _taken_whole(
     remains to be revoked. For the same reason an amount up to a millionth below this step's
     approval is raised to it.
     """
-    caps = dict(book.step.spend_caps)
+    caps = dict(book.step.progress.spend_caps)
 
     def near(token: str, raw: int) -> int:
         most = min(caps.get(token, raw), book.spendable(token))
@@ -369,7 +369,7 @@ WITHDRAWAL_FAILED = "its withdrawal failed in this step"
 def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     """Add the moves of one target."""
     book = builder.book
-    if target.pool in book.step.left_pools:
+    if target.pool in book.step.progress.left_pools:
         builder.skip(target, WITHDRAWAL_FAILED)
         return
     pool = next((found for found in book.step.snapshot.pools if found.address == target.pool), None)
@@ -381,7 +381,8 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         builder.skip(target, f"the pool was not read: {why}")
         return
     shut = next(
-        (one for one in book.step.quarantine if one.token in (pool.token0, pool.token1)), None
+        (one for one in book.step.targets.quarantine if one.token in (pool.token0, pool.token1)),
+        None,
     )
     if shut is not None:
         builder.skip(
@@ -420,7 +421,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         )
     elif -lacks > BAND * wanted:
         _reduce(builder, target, stay, -lacks, f"{target.pool} has {where}")
-    elif lacks > (REST if book.step.acted else BAND) * wanted and add_liquidity(
+    elif lacks > (REST if book.step.progress.acted else BAND) * wanted and add_liquidity(
         builder, target, pool, stay, lacks, f"{target.pool} has {where}"
     ):
         pass
@@ -510,7 +511,7 @@ def _reduce(
         liquidity = min(position.liquidity, ceil_int(position.liquidity * part / value))
         if one.token_id is None:
             liquidity = min(
-                liquidity, dict(builder.book.step.spend_caps).get(one.contract, liquidity)
+                liquidity, dict(builder.book.step.progress.spend_caps).get(one.contract, liquidity)
             )
         message = f"{reason}: {builder.money(part)} withdrawn"
         builder.moves.append(WithdrawMove(one, position, liquidity, message))

@@ -81,7 +81,7 @@ def avoids_other_tokens(step: StepInput, token: str) -> bool:
     """True if the exit of a token failed, so that a route without other tokens is preferred."""
     failed = failures.exit_failures(step.history, token).reverts
     return bool(
-        token in step.direct
+        token in step.progress.direct
         or failed
         or any(one.token == token for one in step.history.failures.submission_refusals)
     )
@@ -91,7 +91,7 @@ def may_go_directly(step: StepInput, plan: Plan | None, token: str) -> bool:
     """True if the plan sells the token through another one and a plan without it was not tried in
     this step.
     """
-    if plan is None or not token or token in step.direct:
+    if plan is None or not token or token in step.progress.direct:
         return False
     traded = {one for leg in plan.legs for one in (leg.token_in, leg.token_out)} - {NATIVE}
     return not traded <= {token, step.portfolio.numeraire.address}
@@ -161,7 +161,7 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
     return replace(
         step,
         portfolio=replace(step.portfolio, assets=assets),
-        effective_bps=tuple(targets.items()),
+        targets=replace(step.targets, effective_bps=tuple(targets.items())),
         stuck=(*step.stuck, *new.values()),
     )
 
@@ -193,7 +193,7 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
 
 def excluded_tokens(step: StepInput) -> set[str]:
     """Return excluded tokens: in quarantine, or with a blocked exit."""
-    return {one.token for one in step.quarantine} | {one.token for one in step.stuck}
+    return {one.token for one in step.targets.quarantine} | {one.token for one in step.stuck}
 
 
 def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> str:

@@ -88,7 +88,9 @@ def apply_order_targets(step: StepInput) -> StepInput:
     )
     if not out and not waits:
         if notes:
-            return replace(step, wishes=(*step.wishes, *notes))
+            return replace(
+                step, targets=replace(step.targets, reasons=(*step.targets.reasons, *notes))
+            )
         return step
     dust_tokens = {
         one.token
@@ -122,8 +124,11 @@ def apply_order_targets(step: StepInput) -> StepInput:
     return replace(
         step,
         portfolio=portfolio,
-        effective_bps=tuple(targets.items()),
-        wishes=(*step.wishes, *notes),
+        targets=replace(
+            step.targets,
+            effective_bps=tuple(targets.items()),
+            reasons=(*step.targets.reasons, *notes),
+        ),
     )
 
 
@@ -184,7 +189,7 @@ def triggered_exit(
             one.pool
             for one in step.portfolio.lp_targets
             if {one.token0, one.token1} & in_pools
-            and one.pool not in step.left_pools
+            and one.pool not in step.progress.left_pools
             and not exit_price_fault(step, one.token0, one.token1)
         ),
     )
@@ -294,7 +299,7 @@ def _leaves(step: StepInput, one: AssetDrift, fired: Sequence[ConditionalOrder])
     released.
     """
     numeraire = step.portfolio.numeraire.address
-    if one.token == numeraire or one.token in {shut.token for shut in step.quarantine}:
+    if one.token == numeraire or one.token in {shut.token for shut in step.targets.quarantine}:
         return False
     return any(order.token in (one.token, PORTFOLIO) for order in fired)
 
