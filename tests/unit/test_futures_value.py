@@ -183,7 +183,7 @@ def test_collateral_that_is_no_asset_counts_nowhere(change: dict[str, str]) -> N
 
 def test_why_a_layer_is_held_is_read_back() -> None:
     step = margined(OVER)
-    held = replace(step, futures_held="why", spot_held="why not")
+    held = replace(step, progress=replace(step.progress, futures_held="why", spot_held="why not"))
     assert codec.from_jsonable(StepInput, codec.to_jsonable(held)) == held
 
 
