@@ -458,19 +458,6 @@ class Pin:
     pinned_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """State of the pause switch, with time and reason; `at_s` is None if it was never used.
-
-    A hard pause also cancels pending transactions and revokes allowances.
-    """
-
-    paused: bool
-    reason: str
-    at_s: int | None
-    hard: bool = False
-
-
 def compress_text(text: str) -> bytes:
     """Compress text by zlib."""
     return zlib.compress(text.encode())

@@ -17,7 +17,7 @@ from sqlalchemy import Select, bindparam, delete, select
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.model import PaperWallet, Verdict
-from agent.store import budgets, database
+from agent.store import database
 from agent.store.accounts.balances import BalanceStore
 from agent.store.accounts.ledger import LedgerStore
 from agent.store.accounts.ledger_sums import ValuationStore
@@ -28,14 +28,12 @@ from agent.store.controls import ControlStore, PhoneStore
 from agent.store.database import (
     LIVE,
     Database,
-    Pause,
     Pin,
     all_rows,
     compress_text,
     database_errors,
     decode_optional,
     decompress_text,
-    first_row,
     insert_new_rows,
     insert_rows,
     upsert_rows,
@@ -44,6 +42,7 @@ from agent.store.executions import ExecutionStore
 from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
 from agent.store.journal import IntentStore, StepStore
 from agent.store.orders import OrderStore
+from agent.store.pause import PauseSwitch
 from agent.store.prices import AllocationStore, PriceStore
 from agent.store.proposals import ProposalStore
 from agent.store.requests import RequestStore
@@ -54,7 +53,6 @@ from agent.store.tables import (
     ConfigRow,
     ImplementationRow,
     MetaRow,
-    PauseRow,
     PinRow,
     PriceRow,
 )
@@ -242,50 +240,8 @@ class TrustStore:
             }
 
 
-@dataclass(frozen=True, slots=True)
-class PauseSwitch:
-    """The pause switch in the store; each method is a transaction of its own."""
-
-    db: Database
-
-    def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Turn the pause switch on; a hard pause stays hard until `resume`."""
-        self._turn(True, reason, now_s, hard)
-
-    def resume(self, reason: str, now_s: int) -> None:
-        """Turn the pause switch off; consecutive reverts count from now on."""
-        self._turn(False, reason, now_s, False)
-
-    def _turn(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
-        with self.db.write("set the pause switch") as db:
-            before = first_row(db, _turned(), PauseRow)
-            if paused and before is not None and before.paused and before.hard:
-                hard = True
-            row = {"paused": paused, "hard": hard, "reason": reason, "at_s": now_s}
-            insert_rows(db, PauseRow, [row])
-            if not paused:
-                budgets.mark_resumed(db)
-
-    def paused(self) -> Pause:
-        """Return the state of the pause switch. A copy is paused until it is adopted, even after
-        `resume` (T8).
-        """
-        with self.db.read("read the pause switch") as db:
-            if (copy := database.find_fact(db, COPY_KEY)) is not None:
-                return Pause(
-                    True,
-                    f"this store is a copy ({copy}); only one may send: trimtab db adopt",
-                    None,
-                )
-            row = first_row(db, _turned(), PauseRow)
-            if row is None:
-                return Pause(False, "", None)
-            return Pause(row.paused, row.reason, row.at_s, row.hard)
-
-
 _pins = cache(lambda: select(PinRow).order_by(PinRow.address))
 _implementations = cache(lambda: select(ImplementationRow))
-_turned = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
 
 
 # --- Config versions: every version that was used or found unconfirmed, with hash, text without

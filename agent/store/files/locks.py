@@ -1,4 +1,4 @@
-"""Locks of a wallet, permission checks, and the kill switch.
+"""Locks of a wallet, and permission checks.
 
 Only one process at a time acts for a wallet, and only one run serves it. The operating system
 releases a lock when its process ends.
@@ -13,13 +13,11 @@ import shlex
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from platformdirs import user_state_path
 
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, TrimtabError
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.units import format_duration
 
 POLL_S = 0.25
@@ -300,141 +298,3 @@ def _writable(what: str, path: Path, state: os.stat_result) -> ConfigError:
         f"{what}: others may write {path} (mode {mode:04o})",
         f"run: chmod go-w {shlex.quote(str(path))}",
     )
-
-
-# --- The kill switch: a file beside the store, and a switch inside it. A switch that cannot be read
-# counts as paused (T14).
-
-
-class PauseStore(Protocol):
-    """The pause switch inside a store."""
-
-    def paused(self) -> PauseRecord:
-        """Return the state of the switch."""
-        ...
-
-    def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Turn the switch on; a hard pause stays hard until `resume`."""
-        ...
-
-    def resume(self, reason: str, now_s: int) -> None:
-        """Turn the switch off."""
-        ...
-
-
-class PauseRecord(Protocol):
-    """State of the switch in the store."""
-
-    @property
-    def paused(self) -> bool:
-        """True if the switch is on."""
-        ...
-
-    @property
-    def reason(self) -> str:
-        """Reason for the last change."""
-        ...
-
-    @property
-    def hard(self) -> bool:
-        """True if pending transactions are cancelled and allowances revoked as well."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class KillSwitchState:
-    """State of both switches; `paused` is None, which counts as True, if they cannot be read. If
-    `hard`, pending transactions are cancelled and allowances revoked, and nothing else is sent.
-    """
-
-    paused: bool | None
-    reason: str
-    hard: bool = False
-
-
-def pause_file(store_file: Path) -> Path:
-    """Return the path of the file whose presence pauses the agent, such as trimtab.db.paused;
-    creating it requires neither trimtab nor disk space.
-    """
-    return store_file.with_name(store_file.name + ".paused")
-
-
-class KillSwitch:
-    """Kill switch: paused if the file exists, if the store is paused, or if either cannot
-    be read.
-    """
-
-    def __init__(self, file: Path, store: PauseStore) -> None:
-        self.file = file
-        self._store = store
-
-    def read(self) -> KillSwitchState:
-        """Read the current state of both switches."""
-        try:
-            present = _present(self.file)
-            stored = self._store.paused()
-        except (OSError, TrimtabError) as error:
-            return KillSwitchState(None, f"the kill switch cannot be read: {error}")
-        if present:
-            reason = stored.reason if stored.paused else f"{self.file} exists"
-            return KillSwitchState(True, reason, stored.paused and stored.hard)
-        return KillSwitchState(stored.paused, stored.reason, stored.paused and stored.hard)
-
-    def is_paused(self) -> bool | None:
-        """True if paused, None if unreadable; transactions are sent only if False."""
-        return self.read().paused
-
-    def is_hard(self) -> bool:
-        """True if paused hard. False for an unreadable switch, which blocks cancels too."""
-        state = self.read()
-        return state.paused is True and state.hard
-
-    def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Turn both switches on; raise OperatorNeeded if neither can be written.
-
-        A hard pause needs the store, which records cancels; if it cannot be written, OperatorNeeded
-        is raised and the agent is only paused softly.
-        """
-        failures = []
-        try:
-            os.close(os.open(self.file, os.O_WRONLY | os.O_CREAT, 0o600))
-        except OSError as error:
-            failures.append(str(error))
-        try:
-            self._store.pause(reason, now_s, hard)
-        except TrimtabError as error:
-            failures.append(error.message)
-            if hard and len(failures) == 1:
-                raise OperatorNeeded(
-                    f"paused by {self.file}, but not hard: {error.message}",
-                    "free the store's disk, then trimtab pause --hard again",
-                    code=ErrorCode.HARD_PAUSE,
-                ) from error
-        if len(failures) > 1:
-            raise OperatorNeeded(
-                f"cannot pause: {'; '.join(failures)}",
-                "stop the process itself (SIGTERM)",
-                code=ErrorCode.PAUSE,
-            )
-
-    def resume(self, reason: str, now_s: int) -> None:
-        """Turn both switches off, the store's first, so that after a failure the file still
-        pauses.
-        """
-        self._store.resume(reason, now_s)
-        try:
-            self.file.unlink(missing_ok=True)
-        except OSError as error:
-            raise OperatorNeeded(
-                f"cannot remove {self.file}: {error}",
-                "remove it; nothing is sent while it exists",
-                code=ErrorCode.PAUSE,
-            ) from error
-
-
-def _present(file: Path) -> bool:
-    try:
-        file.lstat()
-    except FileNotFoundError:
-        return False
-    return True

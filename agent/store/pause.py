@@ -1,0 +1,174 @@
+"""The kill switch: a file beside the store, and a switch inside it. A switch that cannot be read
+counts as paused (T14).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from sqlalchemy import select
+
+from agent.errors import ErrorCode, OperatorNeeded, TrimtabError
+from agent.store import budgets, database
+from agent.store.database import Database, first_row, insert_rows
+from agent.store.files.backup import COPY_KEY
+from agent.store.tables import PauseRow
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """State of the pause switch, with time and reason; `at_s` is None if it was never used.
+
+    A hard pause also cancels pending transactions and revokes allowances.
+    """
+
+    paused: bool
+    reason: str
+    at_s: int | None
+    hard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PauseSwitch:
+    """The pause switch in the store; each method is a transaction of its own."""
+
+    db: Database
+
+    def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
+        """Turn the pause switch on; a hard pause stays hard until `resume`."""
+        self._turn(True, reason, now_s, hard)
+
+    def resume(self, reason: str, now_s: int) -> None:
+        """Turn the pause switch off; consecutive reverts count from now on."""
+        self._turn(False, reason, now_s, False)
+
+    def _turn(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
+        with self.db.write("set the pause switch") as db:
+            before = first_row(db, _turned(), PauseRow)
+            if paused and before is not None and before.paused and before.hard:
+                hard = True
+            row = {"paused": paused, "hard": hard, "reason": reason, "at_s": now_s}
+            insert_rows(db, PauseRow, [row])
+            if not paused:
+                budgets.mark_resumed(db)
+
+    def paused(self) -> Pause:
+        """Return the state of the pause switch. A copy is paused until it is adopted, even after
+        `resume` (T8).
+        """
+        with self.db.read("read the pause switch") as db:
+            if (copy := database.find_fact(db, COPY_KEY)) is not None:
+                return Pause(
+                    True,
+                    f"this store is a copy ({copy}); only one may send: trimtab db adopt",
+                    None,
+                )
+            row = first_row(db, _turned(), PauseRow)
+            if row is None:
+                return Pause(False, "", None)
+            return Pause(row.paused, row.reason, row.at_s, row.hard)
+
+
+_turned = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
+
+
+@dataclass(frozen=True, slots=True)
+class KillSwitchState:
+    """State of both switches; `paused` is None, which counts as True, if they cannot be read. If
+    `hard`, pending transactions are cancelled and allowances revoked, and nothing else is sent.
+    """
+
+    paused: bool | None
+    reason: str
+    hard: bool = False
+
+
+def pause_file(store_file: Path) -> Path:
+    """Return the path of the file whose presence pauses the agent, such as trimtab.db.paused;
+    creating it requires neither trimtab nor disk space.
+    """
+    return store_file.with_name(store_file.name + ".paused")
+
+
+class KillSwitch:
+    """Kill switch: paused if the file exists, if the store is paused, or if either cannot
+    be read.
+    """
+
+    def __init__(self, file: Path, store: PauseSwitch) -> None:
+        self.file = file
+        self._store = store
+
+    def read(self) -> KillSwitchState:
+        """Read the current state of both switches."""
+        try:
+            present = _present(self.file)
+            stored = self._store.paused()
+        except (OSError, TrimtabError) as error:
+            return KillSwitchState(None, f"the kill switch cannot be read: {error}")
+        if present:
+            reason = stored.reason if stored.paused else f"{self.file} exists"
+            return KillSwitchState(True, reason, stored.paused and stored.hard)
+        return KillSwitchState(stored.paused, stored.reason, stored.paused and stored.hard)
+
+    def is_paused(self) -> bool | None:
+        """True if paused, None if unreadable; transactions are sent only if False."""
+        return self.read().paused
+
+    def is_hard(self) -> bool:
+        """True if paused hard. False for an unreadable switch, which blocks cancels too."""
+        state = self.read()
+        return state.paused is True and state.hard
+
+    def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
+        """Turn both switches on; raise OperatorNeeded if neither can be written.
+
+        A hard pause needs the store, which records cancels; if it cannot be written, OperatorNeeded
+        is raised and the agent is only paused softly.
+        """
+        failures = []
+        try:
+            os.close(os.open(self.file, os.O_WRONLY | os.O_CREAT, 0o600))
+        except OSError as error:
+            failures.append(str(error))
+        try:
+            self._store.pause(reason, now_s, hard)
+        except TrimtabError as error:
+            failures.append(error.message)
+            if hard and len(failures) == 1:
+                raise OperatorNeeded(
+                    f"paused by {self.file}, but not hard: {error.message}",
+                    "free the store's disk, then trimtab pause --hard again",
+                    code=ErrorCode.HARD_PAUSE,
+                ) from error
+        if len(failures) > 1:
+            raise OperatorNeeded(
+                f"cannot pause: {'; '.join(failures)}",
+                "stop the process itself (SIGTERM)",
+                code=ErrorCode.PAUSE,
+            )
+
+    def resume(self, reason: str, now_s: int) -> None:
+        """Turn both switches off, the store's first, so that after a failure the file still
+        pauses.
+        """
+        self._store.resume(reason, now_s)
+        try:
+            self.file.unlink(missing_ok=True)
+        except OSError as error:
+            raise OperatorNeeded(
+                f"cannot remove {self.file}: {error}",
+                "remove it; nothing is sent while it exists",
+                code=ErrorCode.PAUSE,
+            ) from error
+
+
+def _present(file: Path) -> bool:
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        return False
+    return True
