@@ -32,9 +32,9 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import ExternalSigner, Grant
+from agent.store.files.recorder import FileOutbox
 from agent.store.journal import IntentStore
 from agent.store.proposals import ProposalStore
-from agent.store.recorder import FileOutbox
 
 
 class JournaledExecutor:

@@ -274,9 +274,8 @@ def plan(
     budget, turnover_limit = (
         (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
     )
-    asks = (
-        budget is not None and not step.progress.spend_caps
-    )  # approved amounts were sized by that limit
+    # approved amounts were sized by that limit
+    asks = budget is not None and not step.progress.spend_caps
     if most is not None and (budget is None or most[0] < budget):
         budget, turnover_limit, asks = *most, False
     if decision.exit:

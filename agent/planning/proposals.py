@@ -450,14 +450,7 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
         found = decide(step)  # a due slice stays due, and a triggered exit is not included
         return Proposal(
-            replace(
-                found,
-                decision=plan.decision,
-                reviewed=False,
-                layers=(),
-                is_netting_only=False,
-                exit_token="",
-            ),
+            replace(found.alone(plan.decision), is_netting_only=False, exit_token=""),
             plan,
             step,
         )
@@ -555,7 +548,7 @@ def single_order(order: LimitOrder) -> Proposer:
             if filled is not None:
                 return filled
         return Proposal(
-            replace(decided, decision=Hold(why), reviewed=False, layers=()),
+            decided.alone(Hold(why)),
             None,
             ticks_end=ended,
         )

@@ -346,15 +346,9 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
             return _by_owner(step, plan.decision, plan)
         under = step.history.cash_flows.purchase
         if under is None or under.id == before:
-            step = replace(
-                step,
-                history=replace(
-                    step.history,
-                    cash_flows=replace(
-                        step.history.cash_flows, invested=tuple(sorted(usable.items()))
-                    ),
-                ),
-            )
+            invested = tuple(sorted(usable.items()))
+            flows = replace(step.history.cash_flows, invested=invested)
+            step = replace(step, history=replace(step.history, cash_flows=flows))
         decided = _by_owner(step, Hold(""), None).decided
         wanted = Rebalance(
             message,
@@ -530,15 +524,7 @@ def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposa
     """
     found = decide(step)
     return Proposal(
-        replace(
-            found,
-            decision=decision,
-            reviewed=False,
-            zone=None,
-            layers=(),
-            is_netting_only=False,
-            exit_token="",
-        ),
+        replace(found.alone(decision), zone=None, is_netting_only=False, exit_token=""),
         plan,
     )
 

@@ -100,6 +100,12 @@ class DecisionResult:
         layers = tuple(part for part in parts if part != type(part)())
         return replace(self, decision=decision, purchase=self.purchase.held(), layers=layers)
 
+    def alone(self, decision: Decision) -> DecisionResult:
+        """Return the result of this decision instead, which reviews no schedule and concerns
+        neither a purchase nor a layer: a due part stays due.
+        """
+        return replace(self, decision=decision, reviewed=False, purchase=NO_PURCHASE, layers=())
+
     @property
     def price_driven(self) -> Decision:
         """The decision that preceding blocks have to confirm. For internal netting this is the

@@ -32,7 +32,7 @@ from agent.store.database import (
 )
 from agent.store.files import backup
 from agent.store.files.locks import make_private, require_private
-from agent.store.schema import create_tables
+from agent.store.migrations.schema import create_tables
 from agent.store.store import Store
 
 REVISIONS = ("0001",)

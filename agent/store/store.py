@@ -40,9 +40,9 @@ from agent.store.database import (
 )
 from agent.store.executions import ExecutionStore
 from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
+from agent.store.files.pause import PauseSwitch
 from agent.store.journal import IntentStore, StepStore
 from agent.store.orders import OrderStore
-from agent.store.pause import PauseSwitch
 from agent.store.prices import AllocationStore, PriceStore
 from agent.store.proposals import ProposalStore
 from agent.store.requests import RequestStore

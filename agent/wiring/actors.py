@@ -39,7 +39,7 @@ from agent.signing import keys
 from agent.signing.agent_approval import AgentApprovalRules, ApprovalKey, ApprovalSigner
 from agent.signing.rules import LocalSigner, SigningRules
 from agent.store.files.locks import lock_path, service_lock, store_lock_path, wait_for_lock
-from agent.store.recorder import FileOutbox
+from agent.store.files.recorder import FileOutbox
 from agent.venues.composer import RouterComposer
 from agent.venues.hyperliquid.client import HyperliquidVenue, NamedAgent, VenueConnection
 from agent.venues.hyperliquid.venue import (

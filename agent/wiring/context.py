@@ -74,9 +74,9 @@ from agent.policy.step_input import assemble_input
 from agent.ports import Clock, SigningKey
 from agent.signals.host import SignalHost
 from agent.signing import keys
+from agent.store.files.pause import KillSwitch, pause_file
+from agent.store.files.recorder import RecorderLimits, StepRecorder
 from agent.store.opening import open_store
-from agent.store.pause import KillSwitch, pause_file
-from agent.store.recorder import RecorderLimits, StepRecorder
 from agent.store.store import Store
 from agent.venues.calldata import require_own_rebalancer
 from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools

@@ -19,8 +19,8 @@ from agent.app.research.offline import plan_from
 from agent.localchain import LocalChain
 from agent.model import StepInput
 from agent.store import open_store, opening
+from agent.store.files.recorder import RecorderLimits, StepRecorder
 from agent.store.opening import REVISIONS
-from agent.store.recorder import RecorderLimits, StepRecorder
 from tests.support import builders
 
 DIGEST = "ab" * 32

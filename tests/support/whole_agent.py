@@ -19,7 +19,7 @@ from agent.localchain import LocalChain
 from agent.localchain.chain import TWAP_MARGIN_S, TWAP_WINDOW_S
 from agent.localchain.nodes import AnvilNode
 from agent.store import open_store
-from agent.store.pause import KillSwitch, pause_file
+from agent.store.files.pause import KillSwitch, pause_file
 from agent.wiring import store_file
 from tests.support.agents import ROOMY, again, allowances, off_target, trusted, weights, yes
 from tests.support.agents import agent_config as config

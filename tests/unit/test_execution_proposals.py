@@ -13,7 +13,7 @@ from agent.execution.executor import AwaitingExternalSignature, ProposingExecuto
 from agent.execution.submitter import Submitter
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant, MinedTransaction
-from agent.store.recorder import FileOutbox
+from agent.store.files.recorder import FileOutbox
 from tests.support.text import raises_code
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, bench, grant, tx
 

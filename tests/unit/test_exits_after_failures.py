@@ -14,7 +14,8 @@ import pytest
 from agent import codec, guards
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import ExitFailures, Goal, History, Intent, IntentKind, Plan, Rebalance, StepInput, SubmissionRefusal, TopUp
+from agent.model import ExitFailures, Goal, History, Intent, IntentKind, Plan, Rebalance, StepInput, StepProgress, SubmissionRefusal, TopUp
+from agent.model.step import NO_PROGRESS
 from agent.planning import proposals
 from agent.store import Store, open_store
 from agent.units import NATIVE, Token
@@ -32,9 +33,9 @@ GAS = ETHER // 20
 """Wei, worth 100 USDC at 2,000: one per cent of the portfolio."""
 
 
-def passes(found: History, exits: bool = True, **changes: object) -> bool:
+def passes(found: History, exits: bool = True, progress: StepProgress = NO_PROGRESS) -> bool:
     """Whether the guard lets a sale of WETH through, after its step was written down and read again."""
-    step = replace(step_input(), history=found, **changes)  # type: ignore[arg-type]  # field names of StepInput
+    step = replace(step_input(), history=found, progress=progress)
     plan = sell_weth(step)
     plan = replace(plan, decision=Rebalance("a stop fired", Goal(()), exit=exits))
     return verdict("reverts_in_row", codec.loads(StepInput, codec.dumps(step)), plan).passed
@@ -50,7 +51,7 @@ def test_an_exit_waits_longer_after_each_failure_up_to_an_hour(reverts: int, app
         return history(reverts_in_row=reverts, approvals_in_row=approvals, failed_exits=(own,), is_stopped=True)
 
     assert passes(failed(wait_s)) and not passes(failed(wait_s - 1))
-    assert passes(failed(0), spend_caps=((USDC.address, 1),)), "what it approved is not held against its own step"
+    assert passes(failed(0), progress=StepProgress(spend_caps=((USDC.address, 1),))), "what it approved is not held against its own step"
     assert passes(failed(0, LINK)), "the failures of another exit"
     assert not passes(failed(10**6), exits=False), "a rebalance waits for its owner"
 

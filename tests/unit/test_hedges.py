@@ -473,12 +473,6 @@ def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:
     assert codec.loads(Plan, codec.dumps(plan)) == plan
 
 
-def test_without_hedges_nothing_is_written_of_them() -> None:
-    step = replace(overweight(), futures=replace(HEDGING, hedge=None))
-    text = codec.dumps(step) + codec.dumps(rebalance(step).plan)
-    assert not any(word in text for word in ("hedge", "comparisons", "closes"))
-
-
 @given(st.lists(st.integers(1_500, 3_000), min_size=3, max_size=8))
 @examples(5)
 def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:

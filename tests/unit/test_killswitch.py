@@ -16,7 +16,7 @@ from agent.errors import OperatorNeeded, Refused, TrimtabError
 from agent.execution.submitter import only_undoes
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
-from agent.store.pause import KillSwitch, pause_file
+from agent.store.files.pause import KillSwitch, pause_file
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, Bench, bench, grant, killed_at, lost_in_broadcast, tx
 

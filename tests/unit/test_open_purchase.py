@@ -17,8 +17,10 @@ from agent.execution.step_context import OutcomeKind, StepOutcome, confirm_price
 from agent.layers.gradual.policy import EVEN
 from agent.layers.gradual.state import ExecutionProgress, GradualExecution, GradualResult, GradualState
 from agent.model import (
+    NO_PURCHASE,
     ConditionalOrder,
     Destination,
+    LimitOrder,
     OrderKind,
     OrdersConfig,
     OrderStage,
@@ -196,3 +198,13 @@ def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
 def test_a_command_waits_for_no_slice_while_sending_is_paused(paused: bool | None) -> None:
     context: Any = SimpleNamespace(switch=SimpleNamespace(read=lambda: SimpleNamespace(paused=paused)))
     assert continue_execution(cast(Any, SimpleNamespace(context=context)), held(1_000)).kind is OutcomeKind.HOLD
+
+
+def test_a_swap_by_hand_is_no_part_of_a_purchase_that_is_due() -> None:
+    step = topped_up({"WETH": 4_000, "WBTC": 2_000, "USDC": 4_000}, 2_000, 400)
+    assert look(step).decided.purchase.due is not None
+    usdc, weth = token("USDC").address, token("WETH").address
+    by_hand = proposals.manual_swap(usdc, weth, 50 * MILLION)(step)
+    waiting = proposals.single_order(LimitOrder("1", usdc, weth, 50 * MILLION, Fraction(10**30), NOW_S + 60, NOW_S))(step)
+    for proposal in (by_hand, waiting):
+        assert proposal.decided.purchase == NO_PURCHASE and proposal.decided.layers == ()

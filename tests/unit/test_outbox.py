@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.store.recorder import FileOutbox
+from agent.store.files.recorder import FileOutbox
 from tests.support.text import raises_code
 
 

@@ -14,7 +14,7 @@ from agent.app.research.offline import _is_wording, replay
 from agent.errors import ConfigError
 from agent.planning import proposals
 from agent.store import open_store
-from agent.store.recorder import RecorderLimits, StepRecorder
+from agent.store.files.recorder import RecorderLimits, StepRecorder
 from tests.support import builders
 from tests.support.stores import DIGEST, DRIFTED, ROOMY, STEPS, changed, files, recorded
 from tests.support.text import raises_field

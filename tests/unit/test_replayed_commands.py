@@ -35,7 +35,7 @@ from agent.model import (
 from agent.planning.requests import proposer
 from agent.policy.cash_flows import transfers
 from agent.store import open_store
-from agent.store.recorder import StepRecorder
+from agent.store.files.recorder import StepRecorder
 from tests.support.builders import NOW_S, OWNER, raw, step_input, token, with_limits
 from tests.support.plans import evidence
 from tests.support.refusal_worlds import World

@@ -9,7 +9,7 @@ import pytest
 from agent.guards.table import REMEDIES
 from agent.model import IntentKind, IntentState
 from agent.store import Store
-from agent.store.pause import KillSwitch
+from agent.store.files.pause import KillSwitch
 from tests.support.builders import step_input, with_history
 from tests.support.plans import sell_weth, verdict
 from tests.support.transactions import START_S, grant, new_store, receipt, tx

@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentEvent, IntentKind, IntentState, Transfer
 from agent.store import Store, database, open_store, opening
-from agent.store.schema import creating_statements
+from agent.store.migrations.schema import creating_statements
 from agent.store.tables import Base, MetaRow, PriceRow
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx

@@ -12,7 +12,7 @@ from agent.model import IntentKind
 from agent.store import Store, open_store
 from agent.store.database import Movement, remedy
 from agent.store.files.locks import wallet_lock
-from agent.store.pause import KillSwitch
+from agent.store.files.pause import KillSwitch
 from agent.units import NATIVE
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, tx

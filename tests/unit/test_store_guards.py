@@ -13,7 +13,7 @@ from sqlalchemy import event
 from agent.errors import OperatorNeeded
 from agent.store import open_store
 from agent.store.files.locks import LockHeld, lock_path, service_lock, service_lock_path, wait_for_lock, wallet_lock
-from agent.store.pause import KillSwitch, pause_file
+from agent.store.files.pause import KillSwitch, pause_file
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
 

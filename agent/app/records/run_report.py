@@ -20,7 +20,7 @@ from agent.observe.health import (
     silence,
     this_process,
 )
-from agent.store.pause import KillSwitchState
+from agent.store.files.pause import KillSwitchState
 from agent.store.runs import RunReportStore
 
 HUNG_WRITE_S = 2.0

@@ -57,7 +57,7 @@ from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.store.executions import PastExecution
-from agent.store.pause import KillSwitch, pause_file
+from agent.store.files.pause import KillSwitch, pause_file
 from agent.units import (
     Value,
     ceil_int,

@@ -36,8 +36,8 @@ from agent.model import (
 )
 from agent.planning import proposals, requests
 from agent.planning.proposals import Proposer
-from agent.store import recorder
-from agent.store.recorder import RecordedStep
+from agent.store.files import recorder
+from agent.store.files.recorder import RecordedStep
 
 # --- Plans from a saved input.
 

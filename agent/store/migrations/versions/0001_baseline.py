@@ -1,5 +1,5 @@
 """The schema of agent/store/tables.py, from which later versions migrate. Nothing is written here: a
-new store is created from the models of its version (agent/store/schema.py).
+new store is created from the models of its version (agent/store/migrations/schema.py).
 """
 
 revision = "0001"
