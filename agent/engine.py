@@ -351,7 +351,7 @@ def _send_futures(
     if outcome.kind is OutcomeKind.FAILED and leave_failed_market(run, outcome, plan):
         return None
     if futures.trigger == HEDGE:
-        run.hedged += [one for one in plan.comparisons if one.is_hedged]
+        run.hedged += [comparison for comparison in plan.comparisons if comparison.is_hedged]
     if outcome.kind is OutcomeKind.FAILED or run.orders == MAX_ORDERS:
         return outcome
     if isinstance(run.asked, MoveMargin):

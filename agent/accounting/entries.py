@@ -191,8 +191,8 @@ def futures_entry(
     futures: FuturesEntry | None,
 ) -> Entry:
     """Return the entry of a futures order: gas in the wallet, and effect on the margin account."""
-    made = _EntryBuilder(prices).entry(change, EntryKind.FUTURES, counted)
-    return replace(made, futures=futures)
+    entry = _EntryBuilder(prices).entry(change, EntryKind.FUTURES, counted)
+    return replace(entry, futures=futures)
 
 
 def provision_entry(
@@ -420,7 +420,7 @@ def margin_reading(step: StepInput) -> MarginReading | None:
     account = step.snapshot.futures
     if account is None:
         return None
-    pending = {one.market: one.funding_pending_raw for one in account.positions}
+    pending = {position.market: position.funding_pending_raw for position in account.positions}
     return MarginReading(
         account.settlement_raw,
         account.collateral_raw,

@@ -163,8 +163,8 @@ def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
         return [], []
     pieces = list(_pieces(gave, got, values))
     whole = {
-        (given, taken): [raw_in, raw_out]
-        for given, taken, raw_in, raw_out in pieces
+        (piece, taken): [raw_in, raw_out]
+        for piece, taken, raw_in, raw_out in pieces
         if raw_in and raw_out
     }
     dust = []
@@ -398,7 +398,7 @@ def _lots(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
 
 def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
     """Return one row per valuation and token; with a margin account also the column `in_margin`."""
-    has_margin = any(found.collateral is not None for found in valuations)
+    has_margin = any(valuation.collateral is not None for valuation in valuations)
     columns = (
         "time",
         "block",
@@ -416,22 +416,22 @@ def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
     places, rows = names.numeraire.decimals, []
     for found in valuations:
         weights = weights_bps(found)
-        for held in found.held:
-            decimals = names.decimals(held.token)
+        for holding in found.held:
+            decimals = names.decimals(holding.token)
             rows.append(
                 (
                     format_utc(found.chain_s),
                     str(found.block),
                     value_text(found.managed, places),
-                    names.label(held.token),
-                    held.token,
-                    decimal_text(held.wallet_raw, decimals),
-                    decimal_text(held.lp_raw, decimals),
-                    *((decimal_text(held.margin_raw, decimals),) if has_margin else ()),
-                    decimal_text(held.reserved_raw, decimals),
-                    value_text(held.total_raw * held.price, places),
+                    names.label(holding.token),
+                    holding.token,
+                    decimal_text(holding.wallet_raw, decimals),
+                    decimal_text(holding.lp_raw, decimals),
+                    *((decimal_text(holding.margin_raw, decimals),) if has_margin else ()),
+                    decimal_text(holding.reserved_raw, decimals),
+                    value_text(holding.total_raw * holding.price, places),
                     names.numeraire.label,
-                    str(weights.get(held.token, 0)),
+                    str(weights.get(holding.token, 0)),
                 )
             )
     return ExportTable("values", columns, tuple(rows))
@@ -439,8 +439,8 @@ def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
 
 def weights_bps(found: Valuation) -> dict[str, int]:
     """Return each token's weight in bps, as the step judged it; empty if nothing has a weight."""
-    managed = [held for held in found.held if not held.is_gas_money]
-    values = [held.weighed_raw * held.price for held in managed]
+    managed = [holding for holding in found.held if not holding.is_gas_money]
+    values = [valued_holding.weighed_raw * valued_holding.price for valued_holding in managed]
     if not any(values):
         return {}
     return dict(zip((held.token for held in managed), largest_remainder(values, BPS), strict=True))

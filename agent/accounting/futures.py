@@ -106,8 +106,8 @@ def summed(changes: Iterable[FuturesChange]) -> FuturesProfit:
     """Return the sums of changes."""
     changes, zero = tuple(changes), Fraction(0)
     return FuturesProfit(
-        sum((one.price for one in changes), zero),
-        sum((one.fees for one in changes), zero),
+        sum((change.price for change in changes), zero),
+        sum((futures_change.fees for futures_change in changes), zero),
         sum((one.funding for one in changes), zero),
         sum((one.realised for one in changes), zero),
         sum((one.transferred for one in changes), zero),
@@ -129,13 +129,13 @@ def futures_lines(entries: Iterable[Entry]) -> FuturesLines | None:
     """Return the sums of entries; None without fills and funding."""
     fees = funding = realised = Fraction(0)
     known = False
-    for made in (entry.futures for entry in entries):
-        if made is None or not (made.fills or made.funding):
+    for futures_entry in (entry.futures for entry in entries):
+        if futures_entry is None or not (futures_entry.fills or futures_entry.funding):
             continue
-        known, rate = True, (made.price or Fraction(0)) / made.settlement_raw
-        fees += sum(fill.fee_raw for fill in made.fills) * rate
-        realised += sum(fill.realised_raw for fill in made.fills) * rate
-        funding += sum(paid.paid_raw for paid in made.funding) * rate
+        known, rate = True, (futures_entry.price or Fraction(0)) / futures_entry.settlement_raw
+        fees += sum(fill.fee_raw for fill in futures_entry.fills) * rate
+        realised += sum(fill.realised_raw for fill in futures_entry.fills) * rate
+        funding += sum(paid.paid_raw for paid in futures_entry.funding) * rate
     return FuturesLines(fees, funding, realised) if known else None
 
 
@@ -148,7 +148,8 @@ def _change(start: Valuation, end: Valuation, within: Sequence[Entry]) -> Future
     own = [entry.futures for entry in within if entry.futures]
     units = _moved(within, MARGIN, holding.token)
     before, after = (
-        None if one.collateral is None else one.collateral.margin for one in (start, end)
+        None if valuation.collateral is None else valuation.collateral.margin
+        for valuation in (start, end)
     )
     if before is None or after is None:  # the account was opened or closed in between
         deposited, zero = units * price, Fraction(0)
@@ -238,7 +239,7 @@ def _moved(entries: Iterable[Entry], account: str, token: str) -> int:
 
 
 def _wallet(at: Valuation, token: str) -> int:
-    return sum(held.wallet_raw for held in at.held if held.token == token)
+    return sum(holding.wallet_raw for holding in at.held if holding.token == token)
 
 
 def _sizes_explained(
@@ -267,7 +268,7 @@ def _add_in_proportion(funding: dict[str, int], weights: dict[str, int], raw: in
 
 
 def _price(at: Valuation, token: str) -> Value | None:
-    return next((held.price for held in at.held if held.token == token), None)
+    return next((holding.price for holding in at.held if holding.token == token), None)
 
 
 def _value(at: Valuation) -> Value:
@@ -286,14 +287,14 @@ class FuturesUnits:
 
     def results(self, entry: Entry) -> list[tuple[str, int]]:
         """Return the results of an entry: token and signed base units."""
-        made, found = entry.futures, list[tuple[str, int]]()
-        if made is None:
+        futures_entry, found = entry.futures, list[tuple[str, int]]()
+        if futures_entry is None:
             return found
-        results = [fill.realised_raw for fill in made.fills]
-        results += [-paid.paid_raw for paid in made.funding]
+        results = [fill.realised_raw for fill in futures_entry.fills]
+        results += [-paid.paid_raw for paid in futures_entry.funding]
         for raw in results:
-            units, self._left_raw = divmod(raw + self._left_raw, made.settlement_raw)
-            found.append((made.collateral, units))
+            units, self._left_raw = divmod(raw + self._left_raw, futures_entry.settlement_raw)
+            found.append((futures_entry.collateral, units))
         return found
 
 

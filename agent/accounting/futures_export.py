@@ -52,12 +52,19 @@ def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[
     """
     years: dict[str, Value] = {}
     for entry in entries:
-        made = entry.futures
-        if made is None or made.price is None or not (made.fills or made.funding):
+        futures_entry = entry.futures
+        if (
+            futures_entry is None
+            or futures_entry.price is None
+            or not (futures_entry.fills or futures_entry.funding)
+        ):
             continue
-        raw = sum(fill.realised_raw for fill in made.fills)
-        raw -= sum(paid.paid_raw for paid in made.funding)
-        year, value = format_utc(entry.chain_s)[:4], raw * made.price / made.settlement_raw
+        raw = sum(fill.realised_raw for fill in futures_entry.fills)
+        raw -= sum(paid.paid_raw for paid in futures_entry.funding)
+        year, value = (
+            format_utc(entry.chain_s)[:4],
+            raw * futures_entry.price / futures_entry.settlement_raw,
+        )
         years[year] = years.get(year, Fraction(0)) + value * rate(entry.chain_s)
     return years
 
@@ -66,29 +73,33 @@ def futures_events(entry: Entry, names: TokenNames) -> Iterator[CsvRow]:
     """Yield event, market, symbol, size, notional, amount in the venue's quote, and value of each
     event.
     """
-    made, places = entry.futures, names.numeraire.decimals
+    futures_entry, places = entry.futures, names.numeraire.decimals
     for posting in entry.postings:
         if posting.account == book.MARGIN:
             event = "margin deposit" if posting.raw > 0 else "margin withdrawal"
             amount = decimal_text(posting.raw, names.decimals(posting.token))
             value = "" if posting.value is None else value_text(posting.value, places)
             yield (event, "", names.label(posting.token), "", "", amount, value)
-    if made is None:
+    if futures_entry is None:
         return
-    rate = None if made.price is None else made.price / made.settlement_raw
+    rate = (
+        None if futures_entry.price is None else futures_entry.price / futures_entry.settlement_raw
+    )
     # One base unit of the collateral is a power of ten of the quote's.
-    quote_places = names.decimals(made.collateral) + len(str(made.settlement_raw)) - 1
+    quote_places = (
+        names.decimals(futures_entry.collateral) + len(str(futures_entry.settlement_raw)) - 1
+    )
 
     def result(raw: int) -> tuple[str, str]:
         value = "" if rate is None else value_text(raw * rate, places)
         return decimal_text(raw, quote_places), value
 
-    for fill in made.fills:
+    for fill in futures_entry.fills:
         size = decimal_text(fill.size_raw, fill.size_decimals)
         notional = decimal_text(fill.notional_raw, quote_places)
         at = (fill.market, fill.symbol, size, notional)
         yield ("trading fee", *at, *result(-fill.fee_raw))
         if fill.realised_raw:
             yield ("realised profit", *at, *result(fill.realised_raw))
-    for paid in made.funding:
+    for paid in futures_entry.funding:
         yield ("funding", paid.market, paid.symbol, "", "", *result(-paid.paid_raw))

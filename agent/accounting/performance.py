@@ -107,11 +107,13 @@ def return_periods(
         while number < len(by_block) and by_block[number].block <= end.block:
             total, native = total + by_block[number].value, native + by_block[number].native
             number += 1
-        before, gas = {held.token: held.reserved_raw for held in start.held}, Fraction(0)
-        for held in end.held:
-            released = (before.pop(held.token, 0) - held.reserved_raw) * held.price
+        before, gas = {holding.token: holding.reserved_raw for holding in start.held}, Fraction(0)
+        for valued_holding in end.held:
+            released = (
+                before.pop(valued_holding.token, 0) - valued_holding.reserved_raw
+            ) * valued_holding.price
             total += released
-            if held.is_gas_money:
+            if valued_holding.is_gas_money:
                 gas += released + native
         periods.append(ReturnPeriod(start, end, total, gas))
     return tuple(periods)
@@ -168,8 +170,8 @@ class OpeningCash:
         """Return the base units that buy and hold begins with: those of the valuation, and what its
         cash above target buys of the tokens below their targets, without cost. Margin is not spent.
         """
-        units = {held.token: Fraction(held.managed_raw) for held in start.held}
-        prices = {held.token: held.price for held in start.held}
+        units = {holding.token: Fraction(holding.managed_raw) for holding in start.held}
+        prices = {valued_holding.token: valued_holding.price for valued_holding in start.held}
         targets = {held.token: held.target_bps for held in start.held}
         spot: dict[str, Value] = {}
         for held in start.held:
@@ -210,10 +212,13 @@ def buy_and_hold(
     """
     first = valuations[0]
     if opening is None:
-        units = {held.token: Fraction(held.managed_raw) for held in first.held}
+        units = {
+            valued_holding.token: Fraction(valued_holding.managed_raw)
+            for valued_holding in first.held
+        }
     else:
         units = opening.basket(first)
-    prices = {held.token: held.price for held in first.held}
+    prices = {holding.token: holding.price for holding in first.held}
     start = before = first.managed
     factor, came, known = Fraction(1), Fraction(0), start > 0
     for part in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
@@ -427,7 +432,7 @@ def performance(
     traded = any(map(_is_trade, entries[: bisect_right(entries, start.block, key=_block)]))
     hold_profit, hold_return = buy_and_hold(chosen, cash_flows, None if traded else opening)
     by_hand = [flow for flow in cash_flows if flow.by_hand]
-    has_gas_money = any(held.is_gas_money for held in end.held)
+    has_gas_money = any(holding.is_gas_money for holding in end.held)
     from_gas_money = sum((part.from_gas_money for part in parts), Fraction(0))
     if has_gas_money:  # gas of manual swaps is part of `by_hand`
         from_gas_money -= sum((flow.native for flow in by_hand), Fraction(0))
@@ -466,9 +471,9 @@ def _margin_transfers(changes: Sequence[FuturesChange]) -> tuple[ExternalCashFlo
     that found them.
     """
     return tuple(
-        ExternalCashFlow(one.end.block, one.end.chain_s, one.transferred, False)
-        for one in changes
-        if one.transferred
+        ExternalCashFlow(change.end.block, change.end.chain_s, change.transferred, False)
+        for change in changes
+        if change.transferred
     )
 
 
@@ -531,7 +536,8 @@ def _sum_of_flows(
 def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:
     """Return the price return of one token; None if either valuation lacks it."""
     before, after = (
-        {held.token: held.price for held in valuation.held}.get(token) for valuation in (start, end)
+        {holding.token: holding.price for holding in valuation.held}.get(token)
+        for valuation in (start, end)
     )
     return after / before - 1 if before and after else None
 

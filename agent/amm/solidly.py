@@ -136,16 +136,16 @@ class SolidlyPool:
         net = amount_in_raw - amount_in_raw * self.fee_pips // PIPS
         if not self.stable:
             return net * reserve_out // (reserve_in + net)
-        one = self.precision
-        x, y = reserve_in * one // unit_in, reserve_out * one // unit_out
-        left = _get_y(net * one // unit_in + x, _k(x, y, one), y, one)
+        precision = self.precision
+        x, y = reserve_in * precision // unit_in, reserve_out * precision // unit_out
+        left = _get_y(net * precision // unit_in + x, _k(x, y, precision), y, precision)
         if left > y:
             raise ContractRevert(
                 "BaseV1Pair.getAmountOut",
                 "",
                 "trade more: the amount is below the resolution of the curve",
             )
-        return (y - left) * unit_out // one
+        return (y - left) * unit_out // precision
 
     def quoter(self, token_in: str) -> Callable[[int], int]:
         """See Pool."""
@@ -187,8 +187,12 @@ class SolidlyPool:
         """Return BaseV1Pair._k of the reserves; no swap may lower it."""
         if not self.stable:
             return self.reserve0 * self.reserve1
-        one = self.precision
-        return _k(self.reserve0 * one // self.unit0, self.reserve1 * one // self.unit1, one)
+        precision = self.precision
+        return _k(
+            self.reserve0 * precision // self.unit0,
+            self.reserve1 * precision // self.unit1,
+            precision,
+        )
 
     def price_terms(self, token_in: str) -> tuple[int, int]:
         """See Pool: for the stable curve (3x²y + y³) / (x³ + 3xy²)."""

@@ -206,8 +206,10 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
             trades += worst_case_and_tax(step, plan)
     portfolio = step.portfolio
     compared = [
-        compare_text(one, portfolio.token(one.token).label, portfolio.numeraire.decimals)
-        for one in outcome.comparisons
+        compare_text(
+            comparison, portfolio.token(comparison.token).label, portfolio.numeraire.decimals
+        )
+        for comparison in outcome.comparisons
     ]
     return "; ".join(part for part in (trades, *compared) if part)
 
@@ -429,7 +431,11 @@ def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
 
 
 def _done_alert(outcome: StepOutcome, command: str) -> Iterator[Alert]:
-    moved = [one for one in outcome.transactions if one.kind in MOVING_KINDS and one.succeeded]
+    moved = [
+        transaction
+        for transaction in outcome.transactions
+        if transaction.kind in MOVING_KINDS and transaction.succeeded
+    ]
     if not moved:
         return
     swapped = any(intent.kind is IntentKind.SWAP for intent in moved)

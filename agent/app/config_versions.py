@@ -138,13 +138,13 @@ def list_versions(config: ConfigSource, limit: int = 20) -> Document:
             "confirmed": store.configs.confirmed(),
             "configs": [
                 {
-                    "number": one.number,
-                    "time": datetime.fromtimestamp(one.at_s, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-                    "digest": one.digest,
-                    "how": one.how,
-                    "kept": one.text is not None,
+                    "number": version.number,
+                    "time": datetime.fromtimestamp(version.at_s, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+                    "digest": version.digest,
+                    "how": version.how,
+                    "kept": version.text is not None,
                 }
-                for one in store.configs.newest(limit)
+                for version in store.configs.newest(limit)
             ],
         }
 
@@ -160,18 +160,18 @@ def show_version(config: ConfigSource, number: int) -> Document:
         raise ConfigError(
             f"--config-version: {number} is not in the store", "see trimtab history --configs"
         )
-    shown = versions[place]
+    config_version = versions[place]
     before = next((older for older in versions[place + 1 :] if older.text is not None), None)
     changes: list[str] = []
-    if shown.text is not None and before is not None and before.text is not None:
-        changes = list(load.config_diff(before.text, shown.text))
+    if config_version.text is not None and before is not None and before.text is not None:
+        changes = list(load.config_diff(before.text, config_version.text))
     return {
         "number": number,
-        "digest": shown.digest,
-        "how": shown.how,
+        "digest": config_version.digest,
+        "how": config_version.how,
         "before": None if before is None else before.number,
         "changes": changes,
-        "text": shown.text,
+        "text": config_version.text,
     }
 
 
@@ -213,8 +213,8 @@ def with_confirmed_config(
     if wallet is None:
         return _reopened(context, edited), None
     with wallet.locked():
-        found = _reopened(context, edited)
-    return found, replace(wallet, context=found)
+        agent_context = _reopened(context, edited)
+    return agent_context, replace(wallet, context=agent_context)
 
 
 def _reopened(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.AgentContext:

@@ -206,7 +206,7 @@ def target_shares(step: StepInput) -> dict[str, Fraction]:
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         return {}
-    if {one.name for one in split.strategies} != set(books.named):
+    if {strategy.name for strategy in split.strategies} != set(books.named):
         return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
     return target_capital_shares(split, books.named)
 
@@ -222,8 +222,8 @@ def strategy_parameters(
     if split is None:
         return {}
     found = {
-        f"strategy {one.name}": _bound(one, portfolio, chosen.get(one.name, ""))
-        for one in split.strategies
+        f"strategy {strategy.name}": _bound(strategy, portfolio, chosen.get(strategy.name, ""))
+        for strategy in split.strategies
     }
     band = split.band
     widths = [] if band.absolute_bps is None else [f"{band.absolute_bps / 100:g} points"]
@@ -325,9 +325,9 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
             f"volatility {config.lp.volatility / 100:g}% a year, horizon {format_duration(config.lp.horizon)}"
         )
     chosen = {
-        one.name: weights_text(strategy_as_portfolio(config.portfolio, one))
-        for one in config.strategies
-        if isinstance(one.allocator, WeightsTable)
+        strategy.name: weights_text(strategy_as_portfolio(config.portfolio, strategy))
+        for strategy in config.strategies
+        if isinstance(strategy.allocator, WeightsTable)
     }
     found |= strategy_parameters(build_split(config), portfolio, chosen)
     if config.policy.risk is not None:
@@ -346,11 +346,11 @@ def risk_text(table: RiskTable) -> str:
     """Return volatilities and correlations."""
     parts = [f"volatility of {symbol} {bps / 100:g}%" for symbol, bps in table.volatilities.items()]
     parts += [f"correlation of {pair} {bps / 100:g}%" for pair, bps in table.correlations.items()]
-    if (one := table.estimate) is not None:
+    if (estimate_table := table.estimate) is not None:
         parts.append(
-            f"all others from recorded prices: returns over {format_duration(one.step)} of"
-            f" {format_duration(one.window)}, at least {format_duration(one.min_history)}, none"
-            f" older than {format_duration(one.max_age)}"
+            f"all others from recorded prices: returns over {format_duration(estimate_table.step)} of"
+            f" {format_duration(estimate_table.window)}, at least {format_duration(estimate_table.min_history)}, none"
+            f" older than {format_duration(estimate_table.max_age)}"
         )
     parts += (
         [f"of other pairs {table.correlation / 100:g}%"] if table.correlation is not None else []

@@ -352,9 +352,9 @@ class LiveDemo:
                 controls=ControlRunner(self._agent),
             )
             running.enter_context(closing(cycles))
-            for found in cycles:
-                told.on_cycle(found)
-                yield found
+            for cycle in cycles:
+                told.on_cycle(cycle)
+                yield cycle
                 self._clock.sleep(LOOK_S)
                 if time.monotonic() - moved < MOVE_EVERY_S:
                     self._chain.mine()
@@ -465,11 +465,11 @@ class FuturesDemoWorld:
         account = self.agent.step_input().snapshot.futures
         if self._first is None or account is None:
             raise RuntimeError("the margin account is not known")
-        held = replace(self._first, markets=account.markets)
-        leverage = margin.leverage(held)
+        margin_account = replace(self._first, markets=account.markets)
+        leverage = margin.leverage(margin_account)
         return {
             "leverage": None if leverage is None else value_text(leverage, 0, 6),
-            "is_liquidated": margin.is_liquidatable(held),
+            "is_liquidated": margin.is_liquidatable(margin_account),
         }
 
     def _pass(self, seconds: float) -> None:

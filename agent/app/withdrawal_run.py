@@ -209,7 +209,7 @@ class WithdrawalRun:
         store = self._context.store
         paid = [intent.state for intent, _ in store.requests.paid(number) if intent.succeeded]
         step = withdrawable_step(self._context)
-        if number not in {one.id for one in store.requests.newest(1_000, open_only=True)}:
+        if number not in {request.id for request in store.requests.newest(1_000, open_only=True)}:
             message = (
                 f"withdrawal {number} was released in the meantime; {len(paid)} of its"
                 f" {len(self._all_payments)} payments were made"
@@ -256,7 +256,9 @@ class WithdrawalRun:
         states = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}
         if self._sure and self.request is not None:
             store = self._context.store.requests
-            swapped = any(one.succeeded and one.kind is IntentKind.SWAP for one in self._sent)
+            swapped = any(
+                intent.succeeded and intent.kind is IntentKind.SWAP for intent in self._sent
+            )
             if self._resumed or swapped:  # undo the record of the part, since its sale failed
                 store.record_parts(self.request.id, self.request.parts)
             else:
@@ -388,7 +390,11 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
     if step.snapshot.head.timestamp_s >= request.parts.next_s:
         return
     token = next(
-        (one.token for one in request.payments if transfers.shortfall_raw(step, one.token) > 0),
+        (
+            payment.token
+            for payment in request.payments
+            if transfers.shortfall_raw(step, payment.token) > 0
+        ),
         None,
     )
     if token is None:
@@ -426,7 +432,7 @@ def format_parts(parts: WithdrawalProgress) -> str:
 
 
 def _has_shortfall(request: OwnerRequest, step: StepInput) -> bool:
-    return any(transfers.shortfall_raw(step, one.token) > 0 for one in request.payments)
+    return any(transfers.shortfall_raw(step, payment.token) > 0 for payment in request.payments)
 
 
 def is_next(request: OwnerRequest, step: StepInput) -> bool:
@@ -456,7 +462,12 @@ def continue_withdrawal(
         return cycle
     every_s = context.limits.first_purchase_s
     request = next(
-        (one for one in store.requests.newest(1_000, open_only=True) if is_next(one, step)), None
+        (
+            owner_request
+            for owner_request in store.requests.newest(1_000, open_only=True)
+            if is_next(owner_request, step)
+        ),
+        None,
     )
     if request is None or request.parts is None or every_s is None:
         return cycle

@@ -462,12 +462,10 @@ def _needs_price_history(wanted: BacktestSpec) -> bool:
 
 
 def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> SimulationContext:
-    wanted = world.wanted
-    execution = replace(
-        wanted.execution, deadline_s=deadline_s(wanted, world.settings, world.table)
-    )
+    spec = world.wanted
+    execution = replace(spec.execution, deadline_s=deadline_s(spec, world.settings, world.table))
     hedges = world.venue is not None and world.venue.setup.policy.hedge is not None
-    taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax, is_needed=hedges)
+    taxes = TaxLotLedger(store, spec.portfolio, spec.tax, is_needed=hedges)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         if world.flowed and any(flow.is_open for flow in history.cash_flows.unexplained):
@@ -476,13 +474,13 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
             history = store.budgets.history(snapshot.head.timestamp_s)
         bare = StepInput(
             snapshot,
-            wanted.portfolio,
-            wanted.policy,
-            wanted.reference,
-            wanted.limits,
+            spec.portfolio,
+            spec.policy,
+            spec.reference,
+            spec.limits,
             execution,
             history,
-            split=wanted.split,
+            split=spec.split,
             futures=None if world.venue is None else world.venue.setup.policy,
         )
         delisted = [
@@ -495,7 +493,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
     chain = SimulatedChain(world)
     chance = random.Random(world.settings.seed).random
     tokens = tuple(token.address for token in world.tokens)
-    weth, ceiling_wei = wanted.portfolio.wrapped_native, wanted.limits.gas_price_wei
+    weth, ceiling_wei = spec.portfolio.wrapped_native, spec.limits.gas_price_wei
     rules = SigningRules(
         CHAIN_ID, WALLET, (ROUTER,), tokens, execution.deadline_s, ceiling_wei, wrapped_native=weth
     )
@@ -507,7 +505,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
         mined_timeout_s=math.inf,
         final_timeout_s=math.inf,
         max_fee_wei=ceiling_wei,
-        gas_per_day_wei=wanted.limits.gas_per_day_wei,
+        gas_per_day_wei=spec.limits.gas_per_day_wei,
     )
     signer = NullSigner(rules, partial(signable_nonces, store.journal))
     executor = JournaledExecutor(

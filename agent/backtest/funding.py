@@ -104,7 +104,7 @@ class FundingSummary:
     @property
     def total(self) -> Value:
         """Total over all symbols, numeraire base units."""
-        return sum((one.total for one in self.carries), Fraction(0))
+        return sum((carry.total for carry in self.carries), Fraction(0))
 
     @property
     def yearly(self) -> float | None:
@@ -125,13 +125,19 @@ def rename_funding_symbols(
     """Rename the series to the config's symbols, by `names`. Raises ConfigError if two get one
     name.
     """
-    found = tuple(replace(one, symbol=names.get(one.symbol, one.symbol)) for one in series)
-    if len({one.symbol for one in found}) < len(found):
+    serieses = tuple(
+        replace(
+            funding_rate_series,
+            symbol=names.get(funding_rate_series.symbol, funding_rate_series.symbol),
+        )
+        for funding_rate_series in series
+    )
+    if len({one.symbol for one in serieses}) < len(serieses):
         raise ConfigError(
             "--as: two symbols of the funding file get the same name",
             "give each symbol a different name",
         )
-    return found
+    return serieses
 
 
 def require_prices(
@@ -140,19 +146,20 @@ def require_prices(
     """Raise ConfigError for rates of symbols without prices (`symbols`), and for rates that are all
     outside the simulated bars.
     """
-    for one in series:
-        if one.symbol not in symbols:
+    for funding_rate_series in series:
+        if funding_rate_series.symbol not in symbols:
             raise ConfigError(
-                f"--funding: {one.symbol} has rates but no prices",
+                f"--funding: {funding_rate_series.symbol} has rates but no prices",
                 "add its prices, remove its rows, or map it with --as to a symbol with prices:"
                 f" {', '.join(symbols)}",
             )
-        if not rates_within(one, bars_s).any():
+        if not rates_within(funding_rate_series, bars_s).any():
             rates, bars = (
-                f"from {_when(times[0])} to {_when(times[-1])}" for times in (one.times_s, bars_s)
+                f"from {_when(times[0])} to {_when(times[-1])}"
+                for times in (funding_rate_series.times_s, bars_s)
             )
             raise ConfigError(
-                f"--funding: the rates of {one.symbol}, {rates}, are outside the simulation,"
+                f"--funding: the rates of {funding_rate_series.symbol}, {rates}, are outside the simulation,"
                 f" {bars}",
                 "use prices and rates of the same period, or remove its rows",
             )
@@ -214,7 +221,9 @@ def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
 
 def funding_digest(series: Sequence[FundingRateSeries]) -> str:
     """Return the SHA-256 of symbols, times and rates."""
-    found = hashlib.sha256("\n".join(one.symbol for one in series).encode())
+    found = hashlib.sha256(
+        "\n".join(funding_rate_series.symbol for funding_rate_series in series).encode()
+    )
     for one in series:
         found.update(np.ascontiguousarray(one.times_s, dtype="<i8").tobytes())
         found.update(np.ascontiguousarray(one.rates, dtype="<f8").tobytes())

@@ -51,10 +51,10 @@ def simulate_book(
         looks_at_all=looks_at_all,
     )
     setup = setup_of_options(settings, spec, path.symbols, path)
-    found = simulate(spec, _table(path), market, progress, (), setup).book
-    if found is None:
+    futures_result = simulate(spec, _table(path), market, progress, (), setup).book
+    if futures_result is None:
         raise ValueError("a simulation with futures has a book")
-    return found
+    return futures_result
 
 
 def setup_of_options(

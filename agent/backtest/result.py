@@ -404,8 +404,10 @@ def time_weighted_returns(
     last = world.records[-1]
     end, held = world.wealth(), world.value(last.hold)
     return (
-        time_weighted_return(start, end, [(one.before, one.value) for one in flows]),
-        time_weighted_return(start, held, [(one.hold_before, one.value) for one in flows]),
+        time_weighted_return(start, end, [(flow.before, flow.value) for flow in flows]),
+        time_weighted_return(
+            start, held, [(transfer.hold_before, transfer.value) for transfer in flows]
+        ),
     )
 
 
@@ -465,10 +467,10 @@ class TaxLotLedger:
 
     def years(self, from_s: int, until_s: int) -> tuple[YearGain, ...]:
         """Return the gain of every calendar year from the first time to the last."""
-        found = self._run()
+        run = self._run()
         spans = calendar_periods("year", from_s, until_s)
         return tuple(
-            YearGain(datetime.fromtimestamp(start, UTC).year, found.realised(start, end))
+            YearGain(datetime.fromtimestamp(start, UTC).year, run.realised(start, end))
             for start, end in spans
         )
 
@@ -556,7 +558,9 @@ def funding_of_holdings(
             notes.append(
                 f"funding: at {missing} times {one.symbol} had no price; the last price was used"
             )
-    with_rates = {one.symbol for one in series} | {world.money.symbol}
+    with_rates = {funding_rate_series.symbol for funding_rate_series in series} | {
+        world.money.symbol
+    }
     without = [
         asset.token.symbol
         for asset in world.wanted.portfolio.assets

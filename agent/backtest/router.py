@@ -365,10 +365,13 @@ def _gas(
     transaction that moves its tick.
     """
     units, written = 0, set[str]()
-    for before, one in done.met:
-        moves = before.observed != one.after.observed
+    for before, swap_result in done.met:
+        moves = before.observed != swap_result.after.observed
         units += leg_gas_units(
-            before, one.ticks_crossed, one.steps, moved=moves and before.address not in written
+            before,
+            swap_result.ticks_crossed,
+            swap_result.steps,
+            moved=moves and before.address not in written,
         )
         if moves:
             written.add(before.address)

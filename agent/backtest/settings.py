@@ -462,13 +462,13 @@ class HealthLog:
         """Add the states after a step; None without strategies."""
         for book in () if books is None else books.sleeves:
             state = book.state
-            found = HealthRecord(
+            record = HealthRecord(
                 time_s, book.name, state.health.value, state.reason, state.sharpe_milli
             )
             before = self._newest.get(book.name)
-            if before is not None and before.health != found.health:
-                self.changes.append(found)
-            self._newest[book.name] = found
+            if before is not None and before.health != record.health:
+                self.changes.append(record)
+            self._newest[book.name] = record
 
     @property
     def newest(self) -> tuple[HealthRecord, ...]:

@@ -196,20 +196,20 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
     """Return whether only bands around fixed targets, or one schedule without jitter, can make this
     policy act, without other state.
     """
-    wanted = world.wanted
-    portfolio, limits, trigger = wanted.portfolio, wanted.limits, wanted.policy.trigger
+    spec = world.wanted
+    portfolio, limits, trigger = spec.portfolio, spec.limits, spec.policy.trigger
     known = is_plain(trigger)
     if schedules_of(trigger):  # a maximum weight may be exceeded at any bar
         known = (
             known
-            and wanted.policy.jitter_bps == 0
+            and spec.policy.jitter_bps == 0
             and all(asset.max_bps is None for asset in portfolio.assets)
         )
-    plain = known and wanted.split is None and wanted.policy.only is None
+    plain = known and spec.split is None and spec.policy.only is None
     fixed = (
         portfolio.weights is None
         and not portfolio.orders.terms
-        and wanted.execution.pace.style is ExecutionStyle.MARKET
+        and spec.execution.pace.style is ExecutionStyle.MARKET
     )
     whole = all(asset.reserve_raw == 0 for asset in portfolio.assets)
     pegged = limits.depeg_bps is not None and any(
@@ -346,11 +346,11 @@ class SimulationRun:
             not self._futures or self._futures[-1][1] != tuple(asked.items())
         ):
             self._futures.append((self.world.bar, tuple(asked.items())))
-        drifts, wanted = outcome.decided.drifts, self.world.wanted
-        banded = has_band(wanted.policy.trigger) and wanted.split is None
+        drifts, spec = outcome.decided.drifts, self.world.wanted
+        banded = has_band(spec.policy.trigger) and spec.split is None
         if drifts:
             goal = target_bands(
-                self.world.bar, drifts, banded or isinstance(wanted.policy.trigger, NoTradeZone)
+                self.world.bar, drifts, banded or isinstance(spec.policy.trigger, NoTradeZone)
             )
             if not self._goals:
                 self._goals.append(replace(goal, bar=0))
@@ -370,7 +370,7 @@ class SimulationRun:
 
     def result(self) -> SimulationResult:
         """Return the result so far, up to the last bar of the table."""
-        world, wanted, money = self.world, self.world.wanted, self.world.money
+        world, spec, money = self.world, self.world.wanted, self.world.money
         if world.bar < world.table.bars - 1:
             world.advance_to(world.table.bars - 1)
         world.record()
@@ -380,7 +380,8 @@ class SimulationRun:
         rebalances = _rebalances(world, fills)
         scale = 10**money.decimals
         shares = [
-            one.turnover / (Fraction(float(paths.equity[one.bar])) * scale) for one in rebalances
+            rebalance.turnover / (Fraction(float(paths.equity[rebalance.bar])) * scale)
+            for rebalance in rebalances
         ]
         start = world.settings.start_value * scale
         if world.venue is not None:
@@ -388,9 +389,9 @@ class SimulationRun:
         twr, hold_twr = time_weighted_returns(world, start, flows)
         final = world.wealth()
         delisted = delisted_holdings(world, final)
-        ledger = TaxLotLedger(self.context.store, wanted.portfolio, wanted.tax)
+        ledger = TaxLotLedger(self.context.store, spec.portfolio, spec.tax)
         return SimulationResult(
-            symbols=tuple(asset.token.symbol for asset in wanted.portfolio.assets),
+            symbols=tuple(asset.token.symbol for asset in spec.portfolio.assets),
             numeraire=money.symbol,
             decimals=money.decimals,
             times_s=world.table.times_s,
@@ -413,11 +414,11 @@ class SimulationRun:
             notes=(
                 *world.table.notes,
                 *self._ended,
-                *(format_delisted(one, money.symbol, money.decimals) for one in delisted),
-                *_cap_note(wanted, start),
+                *(format_delisted(holding, money.symbol, money.decimals) for holding in delisted),
+                *_cap_note(spec, start),
             ),
             config_hash=spec_digest(
-                wanted, world.settings, None if world.venue is None else world.venue.setup
+                spec, world.settings, None if world.venue is None else world.venue.setup
             ),
             data_hash=world.table.digest,
             seed=world.settings.seed,
@@ -430,11 +431,11 @@ class SimulationRun:
             prices=paths.prices,
             targets=paths.targets,
             bands=paths.bands,
-            lots=wanted.tax.method.value,
+            lots=spec.tax.method.value,
             taxes=ledger.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
             futures_taxes=futures_years(world),
             parameters=parameter_texts(world.settings),
-            policy=codec.dumps(wanted.policy),
+            policy=codec.dumps(spec.policy),
             premium=(
                 premium_of_simulation(world, paths, rebalances) if world.venue is None else None
             ),
@@ -452,8 +453,8 @@ class SimulationRun:
             return None
         settings, names = venue.setup.settings, venue.symbols
         weights = [
-            (bar, {names[market]: weight for market, weight in asked})
-            for bar, asked in self._futures
+            (bar, {names[market]: weight for market, weight in future})
+            for bar, future in self._futures
         ]
         spot = (paths.equity - venue.values()).tolist()
         return beside_held(

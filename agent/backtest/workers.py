@@ -239,8 +239,8 @@ def _answers(
     for future in distributed.as_completed(list(waiting), loop=client.loop):
         if future.status == "error":
             raise _failed(future.exception(timeout=PATIENCE_S))
-        found: list[RunResult] = future.result(timeout=PATIENCE_S)
-        yield waiting.pop(future), found
+        run_results: list[RunResult] = future.result(timeout=PATIENCE_S)
+        yield waiting.pop(future), run_results
         future.release()
 
 

@@ -79,7 +79,7 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     net liquidity sums to `liquidity` up to the current tick and to zero over all ticks.
     """
     try:
-        made = _pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)
+        pool = _pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)
     except OSError as error:
         raise ConfigError(
             f"--pool-state: {path} cannot be read: {error.strerror}",
@@ -88,8 +88,8 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     except (KeyError, TypeError, ValueError, IndexError) as error:
         why = f"--pool-state: {path.name} is not a pool: {type(error).__name__} {error}"[:160]
         raise ConfigError(why, "write scalars and tick_data as in docs/backtest.md") from None
-    inside = sum(one.liquidity_net for one in made.ticks if one.index <= made.tick)
-    if inside != made.liquidity or sum(one.liquidity_net for one in made.ticks) != 0:
+    inside = sum(tick.liquidity_net for tick in pool.ticks if tick.index <= pool.tick)
+    if inside != pool.liquidity or sum(liquidity.liquidity_net for liquidity in pool.ticks) != 0:
         raise ConfigError(
             f"--pool-state: the ticks of {path.name} do not add up to its liquidity",
             "list every initialised tick",
@@ -99,7 +99,7 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
             f"--pool-state: {token0.label} has no lower address than {token1.label}",
             "put token0 first",
         )
-    return made
+    return pool
 
 
 def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
@@ -116,7 +116,7 @@ def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
         for index, row in sorted(data["tick_data"].items(), key=lambda one: int(one[0]))
     )
     edge = MAX_TICK // spacing * spacing
-    if any(one.index % spacing or abs(one.index) > edge for one in ticks):
+    if any(liquidity.index % spacing or abs(liquidity.index) > edge for liquidity in ticks):
         raise ValueError("a tick does not match the spacing or is out of range")
     address = simulated_address(f"pool {path.name} {token0.address} {token1.address}")
     return V3Pool(
@@ -372,9 +372,9 @@ class SimulatedWorld:
                 )
 
     def _max_age_s(self, symbol: str) -> int:
-        wanted = self.wanted
-        names = {ours: wanted.portfolio.feed(address) for address, ours in wanted.symbols}
-        return wanted.reference.max_age_s(names.get(symbol) or "")
+        spec = self.wanted
+        names = {ours: spec.portfolio.feed(address) for address, ours in spec.symbols}
+        return spec.reference.max_age_s(names.get(symbol) or "")
 
     def _price(self) -> None:
         portfolio, gone = self.wanted.portfolio, self.gone
@@ -410,7 +410,7 @@ class SimulatedWorld:
         depth_raw = floor_int(depth * 10**money.decimals)
         gone = self.gone
         recorded = [(pool, {pool.token0, pool.token1}) for pool in settings.recorded]
-        made = [
+        pools = [
             make_pool(
                 settings.pool,
                 token,
@@ -426,10 +426,10 @@ class SimulatedWorld:
         for pool, pair in recorded:
             before = self.pools.get(pool.address, pool)
             if isinstance(before, V3Pool) and not pair & gone:
-                made.append(
+                pools.append(
                     arbitrage_pool(before, self.prices[pool.token0] / self.prices[pool.token1])
                 )
-        self.pools = {pool.address: pool for pool in made}
+        self.pools = {pool.address: pool for pool in pools}
 
 
 def block_hash(number: int) -> str:
@@ -473,7 +473,9 @@ def target_shares_bps(wanted: BacktestSpec) -> dict[str, Fraction]:
     if split is None or not all(one.weights_bps for one in split.strategies):
         return targets
     return {
-        token: sum((_strategy_target_bps(one, token) for one in split.strategies), Fraction(0))
+        token: sum(
+            (_strategy_target_bps(strategy, token) for strategy in split.strategies), Fraction(0)
+        )
         for token in targets
     }
 

@@ -73,9 +73,9 @@ class PositionReader:
         return self.chain.with_more_ticks(snapshot, pools)
 
     def _ref(self, position: ConfirmedPosition, moves: Sequence[LpPositionChange]) -> PositionRef:
-        found = self._found.get(position.name)
-        if found is not None:
-            return replace(found, confirmed=position)
+        ref = self._found.get(position.name)
+        if ref is not None:
+            return replace(ref, confirmed=position)
         ranges = (
             _range(mint) for mint in positions.open_mints(moves) if mint.name == position.name
         )

@@ -108,7 +108,7 @@ class _Unreadable(Exception):
 def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
     """Return all items in the order that `read_account` expects."""
     who = scope.trader
-    asked = [
+    questions = [
         _ask("collateral", scope.vault, address_call(_GET_BALANCE, who)),
         _ask("settlement token", scope.vault, _GET_SETTLEMENT_TOKEN),
         _ask("profit", scope.account_balance, address_call(_GET_PNL, who), 96, gas=_ACCOUNT_GAS),
@@ -143,7 +143,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
         base, name = market.base, market.symbol
         twap = _GET_MARKET_TWAP + address_word(base) + uint_word(FUNDING_WINDOW_S)
         index_twap = _GET_INDEX + uint_word(FUNDING_WINDOW_S)
-        asked += [
+        questions += [
             _ask(f"position in {name}", scope.account_balance, address_call(_GET_SIZE, who, base)),
             _ask(
                 f"open notional in {name}",
@@ -174,7 +174,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             _ask(f"state of {name}", base, _IS_OPEN),
             _ask(f"index round of {name}", market.aggregator, LATEST_ROUND_DATA, 160),
         ]
-    return asked
+    return questions
 
 
 def read_account(scope: PerpScope, answers: Sequence[LensAnswer]) -> MarginAccount | str:

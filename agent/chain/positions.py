@@ -94,22 +94,26 @@ def resolve_positions(
     answers = iter(
         query_lens(
             transport,
-            [item for one in confirmed for item in _first_items(one, factories[one.venue])],
+            [
+                item
+                for confirmed_position in confirmed
+                for item in _first_items(confirmed_position, factories[confirmed_position.venue])
+            ],
         )
     )
     found = [
         (
-            _v2_ref(one, factories[one.venue], [next(answers) for _ in range(3)])
-            if one.token_id is None
-            else _v3_shape(one, factories[one.venue], [next(answers) for _ in range(3)])
+            _v2_ref(position, factories[position.venue], [next(answers) for _ in range(3)])
+            if position.token_id is None
+            else _v3_shape(position, factories[position.venue], [next(answers) for _ in range(3)])
         )
-        for one in confirmed
+        for position in confirmed
     ]
     shapes = [(ref, shape) for ref, shape in found if shape is not None]
-    asked = [_get_pool(ref.factory, ref.confirmed, shape[0]) for ref, shape in shapes]
+    call_items = [_get_pool(ref.factory, ref.confirmed, shape[0]) for ref, shape in shapes]
     pools = {
         ref.confirmed: answer_uint(answer, 160)
-        for (ref, _), answer in zip(shapes, query_lens(transport, asked), strict=True)
+        for (ref, _), answer in zip(shapes, query_lens(transport, call_items), strict=True)
     }
     return tuple(_placed(ref, shape, pools.get(ref.confirmed)) for ref, shape in found)
 
@@ -200,33 +204,37 @@ def _where(one: ConfirmedPosition) -> str:
 
 def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
     """Return the snapshot's questions about a position, in the order of `read_position`."""
-    one = ref.confirmed
-    if one.token_id is None:
-        pair = one.contract
+    position = ref.confirmed
+    if position.token_id is None:
+        pair = position.contract
         return [
             PositionQuestion("LP tokens", CallItem(pair, address_call(BALANCE_OF, owner))),
             PositionQuestion("LP tokens in all", CallItem(pair, TOTAL_SUPPLY)),
             PositionQuestion("reserves", CallItem(pair, GET_RESERVES, longest=96)),
             PositionQuestion("kLast", CallItem(pair, K_LAST)),
             PositionQuestion(
-                "balance of token0", CallItem(one.token0, address_call(BALANCE_OF, pair))
+                "balance of token0", CallItem(position.token0, address_call(BALANCE_OF, pair))
             ),
             PositionQuestion(
-                "balance of token1", CallItem(one.token1, address_call(BALANCE_OF, pair))
+                "balance of token1", CallItem(position.token1, address_call(BALANCE_OF, pair))
             ),
             PositionQuestion("feeTo", CallItem(ref.factory, FEE_TO)),
-            PositionQuestion("pair of the factory", _get_pair(ref.factory, one)),
+            PositionQuestion("pair of the factory", _get_pair(ref.factory, position)),
         ]
-    asked = [
-        PositionQuestion("owner", CallItem(one.contract, OWNER_OF + uint_word(one.token_id))),
-        PositionQuestion("position", _manager_position(one)),
+    questions = [
+        PositionQuestion(
+            "owner", CallItem(position.contract, OWNER_OF + uint_word(position.token_id))
+        ),
+        PositionQuestion("position", _manager_position(position)),
     ]
     if ref.place is None:
-        return asked
+        return questions
     pool, ticks = ref.place.pool, (ref.place.tick_lower, ref.place.tick_upper)
     return [
-        *asked,
-        PositionQuestion("pool of the factory", _get_pool(ref.factory, one, ref.place.fee_pips)),
+        *questions,
+        PositionQuestion(
+            "pool of the factory", _get_pool(ref.factory, position, ref.place.fee_pips)
+        ),
         PositionQuestion("price", CallItem(pool, SLOT0, longest=224)),
         PositionQuestion("fee growth of token0", CallItem(pool, FEE_GROWTH_GLOBAL_0)),
         PositionQuestion("fee growth of token1", CallItem(pool, FEE_GROWTH_GLOBAL_1)),
@@ -236,7 +244,7 @@ def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
         ),
         PositionQuestion(
             "account of the range",
-            CallItem(pool, POOL_POSITIONS + ref.place.key(one.contract), longest=160),
+            CallItem(pool, POOL_POSITIONS + ref.place.key(position.contract), longest=160),
         ),
     ]
 
@@ -245,12 +253,12 @@ def read_position(ref: PositionRef, owner: str, answers: Sequence[LensAnswer]) -
     """Return the position, or the reason why it cannot be counted: a part was not read, or it
     belongs to another account.
     """
-    asked = position_questions(ref, owner)
+    questions = position_questions(ref, owner)
     try:
         return (
-            _read_v2(ref, asked, answers)
+            _read_v2(ref, questions, answers)
             if ref.confirmed.token_id is None
-            else _read_v3(ref, asked, answers, owner)
+            else _read_v3(ref, questions, answers, owner)
         )
     except _PositionUnreadable as unread:
         return str(unread)
@@ -259,20 +267,20 @@ def read_position(ref: PositionRef, owner: str, answers: Sequence[LensAnswer]) -
 def _read_v2(
     ref: PositionRef, asked: Sequence[PositionQuestion], answers: Sequence[LensAnswer]
 ) -> LpV2Position:
-    one = ref.confirmed
+    position = ref.confirmed
     liquidity, supply, reserves, k_last, balance0, balance1, fee_to, pair = (
         _words(question, answer, 2 if question.what == "reserves" else 1)
         for question, answer in zip(asked, answers, strict=True)
     )
-    if address_from_word(_bits(pair[0], 160)) != one.contract:
+    if address_from_word(_bits(pair[0], 160)) != position.contract:
         raise _PositionUnreadable(
             f"the factory {ref.factory} has a different pair for these tokens"
         )
     return LpV2Position(
-        venue=one.venue,
-        pair=one.contract,
-        token0=one.token0,
-        token1=one.token1,
+        venue=position.venue,
+        pair=position.contract,
+        token0=position.token0,
+        token1=position.token1,
         liquidity=liquidity[0],
         total_supply=supply[0],
         reserves=(_bits(reserves[0], 112), _bits(reserves[1], 112)),
@@ -285,12 +293,14 @@ def _read_v2(
 def _read_v3(
     ref: PositionRef, asked: Sequence[PositionQuestion], answers: Sequence[LensAnswer], owner: str
 ) -> LpV3Position | LpMissingPosition:
-    one, place = ref.confirmed, ref.place
-    token_id = one.token_id or 0
+    position, place = ref.confirmed, ref.place
+    token_id = position.token_id or 0
     if (
         answers[0] is CallStatus.FAILED and answers[1] is CallStatus.FAILED
     ):  # both calls revert if, and only if, the token does not exist
-        return LpMissingPosition(one.venue, one.contract, token_id, one.token0, one.token1)
+        return LpMissingPosition(
+            position.venue, position.contract, token_id, position.token0, position.token1
+        )
     holder = address_from_word(_bits(_words(asked[0], answers[0], 1)[0], 160))
     if holder != owner:
         raise _PositionUnreadable(f"it belongs to {holder}, not to the wallet {owner}")
@@ -307,7 +317,13 @@ def _read_v3(
         to_signed(own[5]),
         to_signed(own[6]),
     )
-    if found != (one.token0, one.token1, place.fee_pips, place.tick_lower, place.tick_upper):
+    if found != (
+        position.token0,
+        position.token1,
+        place.fee_pips,
+        place.tick_lower,
+        place.tick_upper,
+    ):
         raise _PositionUnreadable("its pool or ticks have changed since the agent started")
     if address_from_word(_bits(pool[0], 160)) != place.pool:
         raise _PositionUnreadable(
@@ -316,12 +332,12 @@ def _read_v3(
     if _bits(slot0[0], 160) == 0:
         raise _PositionUnreadable("its pool has no price")
     return LpV3Position(
-        venue=one.venue,
-        manager=one.contract,
+        venue=position.venue,
+        manager=position.contract,
         token_id=token_id,
         pool=place.pool,
-        token0=one.token0,
-        token1=one.token1,
+        token0=position.token0,
+        token1=position.token1,
         fee_pips=place.fee_pips,
         tick_lower=place.tick_lower,
         tick_upper=place.tick_upper,

@@ -403,11 +403,11 @@ def find_conflicting_tx(
     """
     for since_block in (max(0, head_block - RECENT_BLOCKS), 0):
         try:
-            found = find_tx_by_nonce(endpoint_pool, owner, nonce, since_block, head_block)
+            nonce_tx = find_tx_by_nonce(endpoint_pool, owner, nonce, since_block, head_block)
         except TrimtabError:
             continue
-        if found is not None:
-            return found.tx_hash
+        if nonce_tx is not None:
+            return nonce_tx.tx_hash
     poll = endpoint_pool.ask(lambda line: _pending(line, owner, nonce))
     return next((answer for answer in poll.answers.values() if answer is not None), None)
 

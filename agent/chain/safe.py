@@ -163,9 +163,9 @@ class SafeReader:
 
     def snapshot(self) -> Snapshot:
         """See ports.Reader."""
-        found = self.reader.snapshot()
-        nonce = self.safe.nonce({"blockHash": found.head.hash, "requireCanonical": True})
-        return replace(found, nonce_latest=nonce, nonce_pending=nonce)
+        snapshot = self.reader.snapshot()
+        nonce = self.safe.nonce({"blockHash": snapshot.head.hash, "requireCanonical": True})
+        return replace(snapshot, nonce_latest=nonce, nonce_pending=nonce)
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
@@ -267,11 +267,15 @@ class WalletOwner:
     def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """See ports.ExternalSigner."""
         head = self.sender.head().number
-        found = find_tx_by_nonce(self.endpoints, self.address, tx.nonce, since_block, head)
-        if found is None:
+        nonce_tx = find_tx_by_nonce(self.endpoints, self.address, tx.nonce, since_block, head)
+        if nonce_tx is None:
             return None
-        same = (found.to, found.value_wei, found.data) == (tx.to, tx.value_wei, tx.data.lower())
-        return MinedTransaction(found.tx_hash, found.block, same)
+        same = (nonce_tx.to, nonce_tx.value_wei, nonce_tx.data) == (
+            tx.to,
+            tx.value_wei,
+            tx.data.lower(),
+        )
+        return MinedTransaction(nonce_tx.tx_hash, nonce_tx.block, same)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,14 +321,18 @@ class SafeOwners:
         """Return the executed call (see ports.ExternalSigner). Another call at the Safe's nonce has
         an unknown hash and is not found.
         """
-        found = find_safe_execution(
+        execution = find_safe_execution(
             self.endpoints,
             self.address,
             safe_tx_hash(self.address, tx),
             since_block,
             self.sender.head().number,
         )
-        return None if found is None else MinedTransaction(found.tx_hash, found.block, True)
+        return (
+            None
+            if execution is None
+            else MinedTransaction(execution.tx_hash, execution.block, True)
+        )
 
 
 def foreign_signer(

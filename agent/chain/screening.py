@@ -250,7 +250,9 @@ def explain_failure(
         for view in _LISTS
     ]
     sized = split_into_pages(items)
-    held = next((held.raw for held in step.snapshot.holdings if held.token == move.token), 0)
+    held = next(
+        (holding.raw for holding in step.snapshot.holdings if holding.token == move.token), 0
+    )
     calls = [
         transfer(move.token, move.pool.address, NOBODY, move.raw, at),
         transfer(move.token, wallet, NOBODY, min(held, move.raw), at),
@@ -414,7 +416,9 @@ class TokenScreen:
 
         The check can exclude a token but never clear it.
         """
-        now = next((held.raw for held in step.snapshot.holdings if held.token == token), None)
+        now = next(
+            (holding.raw for holding in step.snapshot.holdings if holding.token == token), None
+        )
         if token == self.wrapped_native or now is None or before in (None, now):
             return None
         wallet = hex_data(address_word(step.snapshot.owner))
@@ -482,7 +486,7 @@ def _single_calls(
     calls = []
     if move.payee is not None:
         calls.append((move, "payee", transfer(token, pool, move.payee, move.raw, at)))
-    held = next((held.raw for held in step.snapshot.holdings if held.token == token), 0)
+    held = next((holding.raw for holding in step.snapshot.holdings if holding.token == token), 0)
     if move.spender is not None and held > 0:
         raw = min(move.raw, held)
         calls.append((move, "wallet", transfer(token, wallet, pool, raw, at)))

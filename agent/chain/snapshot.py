@@ -251,9 +251,9 @@ class ChainReader:
         for line, first in firsts.answers.items():
             if (lag := head.number - first.head.number) > self._endpoint_pool.max_lag_blocks:
                 lost[line] = Retryable(f"{line.name} is {lag} blocks behind block {head.number}")
-        asked = snapshot_questions(watch)
-        items = [question.item for question in asked]
-        names = [question.name for question in asked] + tokens.proxy_call_names(watch.proxies)
+        questions = snapshot_questions(watch)
+        items = [question.item for question in questions]
+        names = [question.name for question in questions] + tokens.proxy_call_names(watch.proxies)
 
         def settled(answers: Mapping[Endpoint, EndpointAnswer]) -> bool:
             try:
@@ -268,15 +268,16 @@ class ChainReader:
         lost |= poll.lost
         self._endpoint_pool.require(PollResult(poll.answers, lost))
         agreement = find_quorum(list(poll.answers.values()), names, self._min_operators)
-        for line, one in poll.answers.items():
-            if one.says != agreement.endpoint_answer.says:
+        for line, endpoint_answer in poll.answers.items():
+            if endpoint_answer.says != agreement.endpoint_answer.says:
                 self._endpoint_pool.blame(
-                    line, f"differs in {difference(agreement.endpoint_answer, one, names)}"
+                    line,
+                    f"differs in {difference(agreement.endpoint_answer, endpoint_answer, names)}",
                 )
         alike = {
             line: firsts.answers[line]
-            for line, one in poll.answers.items()
-            if one.says == agreement.endpoint_answer.says
+            for line, answer in poll.answers.items()
+            if answer.says == agreement.endpoint_answer.says
         }
         return _BlockReading(agreement, alike, lost)
 
@@ -305,7 +306,7 @@ class ChainReader:
             )
 
         try:
-            more = unnamed_markets(bases, [one.symbol for one in perps.markets], ask)
+            more = unnamed_markets(bases, [market.symbol for market in perps.markets], ask)
         except (Refused, Retryable):
             return None
         return replace(watch, perps=replace(perps, markets=(*perps.markets, *more)))
@@ -323,7 +324,7 @@ class ChainReader:
             return None
         height = min(firsts[line].head.number for line in near)
         poll = self._endpoint_pool.ask(lambda line: self._header(line, height), among=near)
-        votes = [(line.operator, found) for line, found in poll.answers.items()]
+        votes = [(line.operator, answer) for line, answer in poll.answers.items()]
         try:
             older = confirmed_value(votes, self._min_operators, f"block {height}")
         except NoQuorum:
@@ -344,14 +345,14 @@ class ChainReader:
                 ("eth_gasPrice", []),
             ]
         )
-        found = parse_quantity(require_result(transport.name, "eth_chainId", chain), "chain id")
-        if found != self._chain_id:
+        quantity = parse_quantity(require_result(transport.name, "eth_chainId", chain), "chain id")
+        if quantity != self._chain_id:
             raise WrongChain(
-                f"{transport.name} is on chain {found}, chain.chain_id is {self._chain_id}",
+                f"{transport.name} is on chain {quantity}, chain.chain_id is {self._chain_id}",
                 "fix chain.chain_id or the endpoint's url",
                 code=ErrorCode.CHAIN,
             )
-        head = parse_head(require_result(transport.name, "eth_getBlockByNumber", block), found)
+        head = parse_head(require_result(transport.name, "eth_getBlockByNumber", block), quantity)
         suggested = (
             0 if isinstance(priority, RpcFault) else parse_quantity(priority, "priority fee")
         )
@@ -417,7 +418,7 @@ class ChainReader:
             snapshot_parts(watch, items[:count]),
             tokens.proxy_implementations(watch.proxies, items[count:]),
         )
-        self._also_watch(one.address for one in backing)
+        self._also_watch(implementation.address for implementation in backing)
         failed = tuple(
             QuarantinedItem("endpoint", line.operator, failure.message)
             for line, failure in found.lost.items()

@@ -40,12 +40,12 @@ def read_tokens(transport: Transport, addresses: Sequence[str]) -> tuple[Token, 
     A symbol that is unsafe to show (T17) is replaced by the address. Raises ConfigError if an
     address holds no contract, or one without `decimals`; Retryable from the endpoint.
     """
-    asked = [
+    call_items = [
         item
         for address in addresses
         for item in (CallItem(address, DECIMALS), CallItem(address, SYMBOL, longest=_SYMBOL_BYTES))
     ]
-    answers = query_lens(transport, asked)
+    answers = query_lens(transport, call_items)
     return tuple(
         _token(address, answers[2 * i], answers[2 * i + 1]) for i, address in enumerate(addresses)
     )
@@ -197,11 +197,11 @@ def read_allowances(
     """Return base units of `owner` that each (token, spender) may transfer; None if the token does
     not answer. Raises Retryable.
     """
-    asked = [
+    call_items = [
         CallItem(token, ALLOWANCE + address_word(owner) + address_word(spender))
         for token, spender in pairs
     ]
-    found = (answer_uint(answer) for answer in query_lens(line, asked))
+    found = (answer_uint(answer) for answer in query_lens(line, call_items))
     return tuple(None if isinstance(one, CallStatus) else one for one in found)
 
 

@@ -245,37 +245,37 @@ def window_ticks(impact_bps: int) -> int:
 
 def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
     """Return all items in the order that `snapshot_parts` expects."""
-    asked: list[LensQuestion] = []
+    questions: list[LensQuestion] = []
     for token in watch.tokens:
         balance = CallItem(token.address, address_call(BALANCE_OF, watch.owner))
-        asked.append(LensQuestion(f"balance of {token.label}", token.address, balance))
-        asked.append(
+        questions.append(LensQuestion(f"balance of {token.label}", token.address, balance))
+        questions.append(
             LensQuestion(
                 f"decimals of {token.label}", token.address, CallItem(token.address, DECIMALS)
             )
         )
         for spender in watch.spenders:
             item = CallItem(token.address, allowance_call(watch.owner, spender))
-            asked.append(
+            questions.append(
                 LensQuestion(f"allowance of {token.label} to {spender}", token.address, item)
             )
     window = window_ticks(max(watch.impact_bps, LEAST_WINDOW_BPS))
     for pool in watch.pools:
-        asked.append(
+        questions.append(
             LensQuestion(
                 f"pool of {pool.venue}", pool.address, _pool_item(pool, window, watch.twap_window_s)
             )
         )
     for feed in watch.feeds:
-        asked += [LensQuestion(name, feed, item) for name, item in feed_questions(feed)]
-    asked.extend(LensQuestion("code", address, CodeItem(address)) for address in watch.code)
+        questions += [LensQuestion(name, feed, item) for name, item in feed_questions(feed)]
+    questions.extend(LensQuestion("code", address, CodeItem(address)) for address in watch.code)
     for ref in watch.positions:
         own = ref.confirmed
-        asked += [
+        questions += [
             LensQuestion(f"{own.name}: {part.what}", own.contract, part.item)
             for part in positions.position_questions(ref, watch.owner)
         ]
-    asked += [
+    questions += [
         LensQuestion(
             f"allowance of {what} to {spender}",
             token,
@@ -283,21 +283,23 @@ def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
         )
         for what, token, spender in _single_allowances(watch)
     ]
-    asked += [
+    questions += [
         LensQuestion("storage of a pool", pool.address, item)
         for pool in watch.pools
         for item in _written(pool)
     ]
-    asked += [
+    questions += [
         LensQuestion("supply", token, CallItem(token, TOTAL_SUPPLY)) for token in watch.supplies
     ]
-    asked += [LensQuestion(DATA_FEE_ITEM, item.target, item) for item in fee_items(watch.data_fee)]
+    questions += [
+        LensQuestion(DATA_FEE_ITEM, item.target, item) for item in fee_items(watch.data_fee)
+    ]
     if watch.perps is not None:
-        asked += [
+        questions += [
             LensQuestion(f"futures: {perp.name}", perp.address, perp.item)
             for perp in perp_questions(watch.perps)
         ]
-    return asked
+    return questions
 
 
 def _single_allowances(watch: SnapshotScope) -> list[tuple[str, str, str]]:
@@ -386,9 +388,9 @@ def _unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool
 
 def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
     """Return the typed parts of the snapshot. Unread items are listed in `quarantined` only."""
-    asked = snapshot_questions(watch)
+    questions = snapshot_questions(watch)
     bad: list[QuarantinedItem] = []
-    left = iter(zip(asked, answers, strict=True))
+    left = iter(zip(questions, answers, strict=True))
 
     def value(bits: int = 256) -> int | None:
         question, answer = next(left)

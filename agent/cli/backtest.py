@@ -246,7 +246,7 @@ def backtest(
         book_result = None
         document: dict[str, Any] = {}
         if futures_target or (not target and api.has_futures(config)):
-            found = api.backtest_futures(
+            futures_backtest = api.backtest_futures(
                 file,
                 api.FuturesBookOptions(
                     target=futures_target,
@@ -268,10 +268,10 @@ def backtest(
                 funding=funding,
                 progress=progress,
             )
-            result, book_result = found.portfolio, found.result
+            result, book_result = futures_backtest.portfolio, futures_backtest.result
             if result is not None:
                 document = api.backtest_document(result)
-            document["futures"] = api.futures_backtest_document(found)
+            document["futures"] = api.futures_backtest_document(futures_backtest)
         else:
             result = api.backtest(
                 file, market, portfolio, every_bar=every_bar, funding=funding, progress=progress
@@ -381,23 +381,23 @@ def _show_figures(made: Document) -> None:
     from agent.cli.display.tables import money, table
 
     figures = made["figures"]
-    shown = table(
+    figure_table = table(
         f"{made['bars']} bars, values in {made['numeraire']}", ("what",), ("rebalanced", "held")
     )
-    shown.add_row("start value", money(made["start_value"]), money(made["start_value"]))
-    shown.add_row("final value", money(made["final_value"]), money(made["hold_value"]))
+    figure_table.add_row("start value", money(made["start_value"]), money(made["start_value"]))
+    figure_table.add_row("final value", money(made["final_value"]), money(made["hold_value"]))
     for name, key in FIGURES:
-        shown.add_row(name, *(_figure(key, of[key]) for of in figures.values()))
+        figure_table.add_row(name, *(_figure(key, of[key]) for of in figures.values()))
     for kind in ("fees", "impact", "gas"):
         cost = money(made["costs"][kind])
         if kind == "gas" and not made["gas_counted"]:
             cost = "not counted"
-        shown.add_row(f"cost: {kind}", cost)
+        figure_table.add_row(f"cost: {kind}", cost)
     for flow in made["flows"]:
         day = datetime.fromtimestamp(flow["time"], UTC).date()
         kind = "withdrawal" if flow["value"].startswith("-") else "deposit"
-        shown.add_row(f"{day}: {kind}", money(flow["value"].lstrip("-")))
-    out.print(shown)
+        figure_table.add_row(f"{day}: {kind}", money(flow["value"].lstrip("-")))
+    out.print(figure_table)
 
 
 def _figure(key: str, value: str | None) -> str:
@@ -428,11 +428,11 @@ def _show_returns(made: Document) -> None:
 def _show_funding(made: Document, unit: str) -> None:
     from agent.cli.display.tables import money, table
 
-    shown = table(f"funding, in {unit}", ("asset",), ("received", "a year"))
+    figure_table = table(f"funding, in {unit}", ("asset",), ("received", "a year"))
     for name, one in (*made["assets"].items(), ("all", {**made, "carry": made["total"]})):
         a_year = "" if one["yearly"] is None else f"{100 * float(one['yearly']):+.2f}%"
-        shown.add_row(name, money(one["carry"]), a_year)
-    out.print(shown)
+        figure_table.add_row(name, money(one["carry"]), a_year)
+    out.print(figure_table)
     say(
         f"{made['intervals']:,} funding payments to shorts as large as the holdings (negative:"
         " paid by the shorts); not simulated, and not included in the values above"

@@ -140,20 +140,20 @@ def _table(document: Document) -> FigureTable:
     """Return a table of transactions to cancel and allowances to revoke."""
     from agent.cli.display import tables
 
-    made = tables.table("To cancel and revoke", ("", "what", "of"))
+    table = tables.table("To cancel and revoke", ("", "what", "of"))
     for item in document["cancel"]:
-        made.add_row(
+        table.add_row(
             cell("cancel"),
             cell(item["note"]),
             cell(f"{item['hash'] or 'never signed'}, nonce {item['nonce']}"),
         )
     for item in document["revoke"]:
-        made.add_row(
+        table.add_row(
             cell("to zero"),
             cell(f"allowance of {item['symbol']}"),
             cell(f"{item['holder']} {item['spender']}"),
         )
-    return made
+    return table
 
 
 @command(Heading.MONEY, 40)
@@ -298,21 +298,21 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
     from agent.cli.display import tables
 
     if document["state"] == "planned":
-        made = tables.table("To stop", ("", "what"))
+        table = tables.table("To stop", ("", "what"))
         for one in document["cancel"]:
-            made.add_row(cell("cancel"), cell(one["note"]))
+            table.add_row(cell("cancel"), cell(one["note"]))
         for one in document["revoke"]:
-            made.add_row(
+            table.add_row(
                 cell("to zero"),
                 cell(f"allowance of {one['symbol']}, {one['holder']} {one['spender']}"),
             )
-        made.add_row(
+        table.add_row(
             cell("sell"),
             cell("everything for the numeraire" if document["to_stable"] else "nothing"),
         )
         for one in document["payments"]:
-            made.add_row(cell("pay"), cell(f"{one['amount']} {one['symbol']} to {document['to']}"))
-        console.print(made)
+            table.add_row(cell("pay"), cell(f"{one['amount']} {one['symbol']} to {document['to']}"))
+        console.print(table)
         for number, sale in enumerate(document["sales"]):
             repeated = {"futures"} if number else set()  # the account is the same in each sale
             fresh = {key: value for key, value in sale.items() if key not in repeated}
@@ -338,20 +338,20 @@ def _show_revoking(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     if document["allowances"]:
-        made = tables.table(
+        table = tables.table(
             "Open allowances",
             ("token", "by", "spender"),
             ("base units",),
             order=("token", "base units", "by", "spender"),
         )
         for one in document["allowances"]:
-            made.add_row(
+            table.add_row(
                 cell(one["symbol"]),
                 one["raw"] or "cannot be read",
                 cell(one["holder"]),
                 cell(one["spender"]),
             )
-        console.print(made)
+        console.print(table)
     show_sent(console, document)
     messages = {
         "clear": "No open allowances of known contracts.",
@@ -372,10 +372,10 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
     if document["ways"]:
         decimals = known_decimals(agent.portfolio)
         heads = ("sold", "predicted", "realised", "slippage bps", "gas predicted", "gas used")
-        made = tables.table("Round trip", ("",), heads)
+        table = tables.table("Round trip", ("",), heads)
         for one in document["ways"]:
             out_of = decimals[one["token_out"]]
-            made.add_row(
+            table.add_row(
                 cell(f"{one['token_in']} for {one['token_out']}"),
                 decimal_text(int(one["amount_in_raw"]), decimals[one["token_in"]]),
                 *(
@@ -386,7 +386,7 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
                 str(one["gas_predicted"]),
                 str(one["gas_used"]),
             )
-        console.print(made)
+        console.print(table)
         unit = document["numeraire"]
         console.print(
             cell(
@@ -472,16 +472,16 @@ def _queue(
 ) -> None:
     from agent import app as api
 
-    made = api.submit_control(
+    control = api.submit_control(
         config, kind, pairs, plan_hash=plan, asked_by=getpass.getuser(), origin="cli"
     )
-    document = api.find_control(config, made.id)
+    document = api.find_control(config, control.id)
 
     def show() -> None:
         if document["state"] == "done":
             say(f"Done: {kind}.")
             return
-        say(f"Queued as {made.id}. trimtab controls shows its result.")
+        say(f"Queued as {control.id}. trimtab controls shows its result.")
 
     emit(document, as_json, show)
 
@@ -508,18 +508,18 @@ def _show_controls(document: Document) -> None:
     if not document["controls"]:
         say("No controls yet.")
     else:
-        made = tables.table("Controls", ("asked", "control", "by", "state", "reason"))
+        table = tables.table("Controls", ("asked", "control", "by", "state", "reason"))
         for one in document["controls"]:
             what = " ".join(
                 [one["kind"], *(f"{pair['name']}={pair['value']}" for pair in one["arguments"])]
             )
-            made.add_row(
+            table.add_row(
                 one["asked"],
                 cell(what),
                 cell(f"{one['asked_by']} ({one['origin']})"),
                 one["state"],
                 cell(f"{one['code']}: {one['reason']}" if one["code"] else one["reason"]),
             )
-        out.print(made)
+        out.print(table)
     if not document["served"]:
         note("No trimtab run --send serves this wallet, so queued controls expire.")

@@ -79,8 +79,8 @@ def history(
             one = config_versions.show_version(paper_or_live(config, paper), version)
             emit(one, as_json, lambda: profiles.show_one(one))
         else:
-            found = config_versions.list_versions(paper_or_live(config, paper), limit)
-            emit(found, as_json, lambda: profiles.show_all(found))
+            versions = config_versions.list_versions(paper_or_live(config, paper), limit)
+            emit(versions, as_json, lambda: profiles.show_all(versions))
         return
     document = mark_paper(api.history(paper_or_live(config, paper), limit, before), paper)
 
@@ -123,14 +123,16 @@ def steps(document: Document) -> FigureTable:
     """Return a table of past steps. Long reasons are truncated at a terminal only."""
     from agent.cli.display.tables import table
 
-    made = table("Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason"))
+    figure_table = table(
+        "Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason")
+    )
     for row in document["steps"]:
         sent = ", ".join(f"{item['kind']} {item['status']}" for item in row["transactions"])
         reason = row["reason"]
         if out.is_terminal:
             reason = shorten(reason, LONGEST_REASON, placeholder=" …")
-        made.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(reason))
-    return made
+        figure_table.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(reason))
+    return figure_table
 
 
 @command(Heading.TROUBLE, 30)
@@ -251,7 +253,7 @@ def gas_price_wei(item: Document) -> float:
 def _table(document: Document) -> Any:
     from agent.cli.display import tables
 
-    made = tables.table(
+    figure_table = tables.table(
         "Transactions",
         ("kind", "status", "hash", "what"),
         ("nonce", "block", "gwei"),
@@ -262,7 +264,7 @@ def _table(document: Document) -> Any:
         if (order := item.get("order")) is not None:
             status = "resting"
             what += f"; {order['filled']} of {order['size']} filled, until {spaced_time(order['expires'])}"
-        made.add_row(
+        figure_table.add_row(
             str(item["nonce"]),
             item["kind"],
             cell(status, tables.STATE_STYLES.get(status, "yellow")),
@@ -271,7 +273,7 @@ def _table(document: Document) -> Any:
             cell(what),
             cell(item["hash"]),
         )
-    return made
+    return figure_table
 
 
 # --- Commands about the store's file: db backup, restore, check, upgrade, adopt.

@@ -307,17 +307,19 @@ def show_values(console: Console, document: Document) -> None:
     """Print the costs of past steps, and weights over time, unless the ledger is empty."""
     spent = [row for row in document["steps"] if row["cost"] is not None]
     if spent:
-        made = table("Costs", ("step",), ("fees", "impact", "gas", "total", "against plan"))
+        figure_table = table("Costs", ("step",), ("fees", "impact", "gas", "total", "against plan"))
         for row in spent:
             costs = (brief(row["cost"][name]) for name in ("fees", "impact", "gas", "total"))
-            made.add_row(row["step"], *costs, _against_plan(row["execution"]))
-        console.print(made)
+            figure_table.add_row(row["step"], *costs, _against_plan(row["execution"]))
+        console.print(figure_table)
     traded = [(row["step"], row["futures"]) for row in document["steps"] if "futures" in row]
     if traded:
-        made = table("Futures, settled", ("step",), ("fees", "funding paid", "realised"))
+        figure_table = table("Futures, settled", ("step",), ("fees", "funding paid", "realised"))
         for step, lines in traded:
-            made.add_row(step, *(brief(lines[name]) for name in ("fees", "funding", "realised")))
-        console.print(made)
+            figure_table.add_row(
+                step, *(brief(lines[name]) for name in ("fees", "funding", "realised"))
+            )
+        console.print(figure_table)
     if document["values"]:
         symbols = list(
             dict.fromkeys(name for row in document["values"] for name in row["weights_bps"])
@@ -326,7 +328,7 @@ def show_values(console: Console, document: Document) -> None:
         for row in document["values"]:
             shares = (row["weights_bps"].get(name) for name in symbols)
             when = spaced_time(row["time"])
-            rows.append((when, money(row["value"]), *(format_share(one) for one in shares)))
+            rows.append((when, money(row["value"]), *(format_share(share) for share in shares)))
         console.print(figures("Weights over time", ("time (UTC)", "value", *symbols), rows))
 
 
@@ -339,20 +341,22 @@ def _against_plan(execution: Document | None) -> str:
 
 def figures(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTable:
     """Return a table whose first column names the row; the others are figures."""
-    made = table(title, names[:1], names[1:])
+    figure_table = table(title, names[:1], names[1:])
     for row in rows:
-        made.add_row(*row)
-    return made
+        figure_table.add_row(*row)
+    return figure_table
 
 
 def show_journal(console: Console, document: Document) -> None:
     """Print one row per posting; the first two of an entry have its time and kind."""
-    made = table("Journal", ("entry", "account"), ("amount", f"value in {document['numeraire']}"))
+    figure_table = table(
+        "Journal", ("entry", "account"), ("amount", f"value in {document['numeraire']}")
+    )
     for entry in document["entries"]:
         kind = f"{entry['kind']}, manual" if entry["by_hand"] else entry["kind"]
         heads = [spaced_time(entry["time"][:16]), kind]
         for number, one in enumerate(entry["postings"]):
-            made.add_row(
+            figure_table.add_row(
                 cell(heads[number] if number < len(heads) else ""),
                 cell(f"{one['account']}:{one['token']}"),
                 amount(decimal_text(int(one["raw"]), one["decimals"]), 8),
@@ -360,13 +364,13 @@ def show_journal(console: Console, document: Document) -> None:
             )
         for one in entry.get("futures", ()):
             value = money(one["value"]) if one["value"] else ""
-            made.add_row(
+            figure_table.add_row(
                 "",
                 cell(f"futures:{one['symbol']}, {one['event']}"),
                 amount(one["amount"], 8),
                 value,
             )
-    console.print(made)
+    console.print(figure_table)
 
 
 def show_lots(console: Console, document: Document) -> None:
@@ -374,17 +378,17 @@ def show_lots(console: Console, document: Document) -> None:
     unit, at = document["currency"], document["valued"]
     valued = f"values of {spaced_time(at)} UTC" if at else "no valuation yet"
     title = f"Tax lots by {document['method']}, in {unit}, {valued}"
-    made = table(
+    figure_table = table(
         title, ("acquired",), ("amount", "entry price", "cost", "value", "unrealised", "realised")
     )
     for asset in document["assets"]:
-        made.add_row(
+        figure_table.add_row(
             cell(asset["symbol"], "bold"), *_lot_cells(asset), gain_or_loss(asset["realised"])
         )
         if len(asset["lots"]) > 1:
             for lot in asset["lots"]:
-                made.add_row(f"  {lot['acquired'][:10]}", *_lot_cells(lot), "")
-    console.print(made)
+                figure_table.add_row(f"  {lot['acquired'][:10]}", *_lot_cells(lot), "")
+    console.print(figure_table)
     if count := document["not_final"]:
         say(
             f"Not booked yet: {count} mined transactions that are not final. The lots and realised"

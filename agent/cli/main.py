@@ -56,15 +56,17 @@ def build_app(commands: Iterable[DeclaredCommand]) -> typer.Typer:
         rich_markup_mode="rich",
     )
     built.callback()(_root)
-    for one in commands:
-        if isinstance(one.body, typer.Typer):
-            for registered in one.body.registered_commands:
+    for command in commands:
+        if isinstance(command.body, typer.Typer):
+            for registered in command.body.registered_commands:
                 if registered.callback is not None:
                     registered.help = registered.help or help_text(registered.callback)
-            built.add_typer(one.body, name=one.name, rich_help_panel=one.heading.value)
+            built.add_typer(command.body, name=command.name, rich_help_panel=command.heading.value)
         else:
-            heading = one.heading.value
-            built.command(one.name, help=help_text(one.body), rich_help_panel=heading)(one.body)
+            heading = command.heading.value
+            built.command(command.name, help=help_text(command.body), rich_help_panel=heading)(
+                command.body
+            )
     return built
 
 
@@ -119,7 +121,9 @@ def _is_negative_amount(error: click.ClickException) -> bool:
     """True if an amount with a minus was read as an option."""
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return False
-    arguments = [one.name for one in error.ctx.command.params if isinstance(one, click.Argument)]
+    arguments = [
+        param.name for param in error.ctx.command.params if isinstance(param, click.Argument)
+    ]
     return re.match(r"-[0-9.]", error.option_name) is not None and "amount" in arguments
 
 

@@ -179,7 +179,11 @@ def withdraw(
         if amount is None and resume is None:
             if release is not None:
                 transfers.release(agent, release, wait.update)
-            requests = [one for one in agent.context.store.requests.newest() if one.payments]
+            requests = [
+                owner_request
+                for owner_request in agent.context.store.requests.newest()
+                if owner_request.payments
+            ]
             listed: Document = {
                 "withdrawals": [
                     fill(owner.RequestDocument, request, agent.portfolio) for request in requests
@@ -259,16 +263,16 @@ def _show_requests(document: Document) -> None:
     if not document["withdrawals"]:
         say("No withdrawals yet. To request one: trimtab withdraw AMOUNT --to ADDRESS")
         return
-    made = tables.table("Withdrawals", ("no.", "state", "amounts", "to"))
+    table = tables.table("Withdrawals", ("no.", "state", "amounts", "to"))
     for request in document["withdrawals"]:
         amounts = ", ".join(f"{part['amount']} {part['symbol']}" for part in request["payments"])
         state = request["state"]
         if state == "open" and request["parts"] is not None:
             state = request["parts"]["words"]
-        made.add_row(
+        table.add_row(
             str(request["number"]), cell(state), cell(amounts), cell(request["to"] or "set aside")
         )
-    out.print(made)
+    out.print(table)
 
 
 def _is_reason_shown(document: Document) -> bool:
@@ -287,18 +291,18 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
         sale = document["sale"]
         if document["state"] == "planned" and sale["reason"] != sale["decision"]["reason"]:
             console.print(cell(_with_pool_names(sale["reason"], sale)))
-    made = tables.table(
+    table = tables.table(
         "Payments" if document["to"] else "Set aside",
         ("asset", "to"),
         ("amount",),
         order=("asset", "amount", "to"),
     )
     for one in document["payments"]:
-        made.add_row(
+        table.add_row(
             cell(one["symbol"]), one["amount"], cell(document["to"] or "stays in the wallet")
         )
     if document["payments"]:
-        console.print(made)
+        console.print(table)
     show_sent(console, document)
     if document["left_alone"]:
         console.print(cell(document["left_alone"]))
@@ -336,11 +340,11 @@ def _show_investing(
         )
         return
     for title, rows in (("New deposits", document["came"]), ("Excluded", document["left"])):
-        made = tables.table(title, ("no.", "transfer"))
-        for one in rows:
-            made.add_row(str(one["id"] or ""), cell(one["words"]))
+        table = tables.table(title, ("no.", "transfer"))
+        for row in rows:
+            table.add_row(str(row["id"] or ""), cell(row["words"]))
         if rows:
-            console.print(made)
+            console.print(table)
     if document["left"]:
         console.print(
             cell(

@@ -139,9 +139,9 @@ def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
     from agent import app as api
     from agent.cli.display.terminal import note
 
-    found = api.on_paper(config)
+    loaded_config = api.on_paper(config)
     note("PAPER: this is the paper-trading ledger, not the wallet's.")
-    return found
+    return loaded_config
 
 
 def mark_paper(document: D, paper: bool) -> D:

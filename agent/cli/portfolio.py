@@ -206,9 +206,9 @@ def swap(
     if send:
         require_answerable(yes)
     if limit is not None and until is not None:
-        asked = api.LimitOrderRequest(token_in, token_out, amount, limit, until, stay)
+        request = api.LimitOrderRequest(token_in, token_out, amount, limit, until, stay)
         raise typer.Exit(
-            place_limit_order(config, asked, send=send, yes=yes, verbose=verbose, as_json=as_json)
+            place_limit_order(config, request, send=send, yes=yes, verbose=verbose, as_json=as_json)
         )
     with api.open_agent(config) as agent, spinner(READING) as wait:
         confirm = confirmer(agent, yes, wait, verbose=verbose)
@@ -463,15 +463,15 @@ def _show(document: WaitingDocument) -> None:
             " --price, or --limit"
         )
         return
-    made = tables.table("Open limit orders", ("id", "order", "until", "state"))
+    table = tables.table("Open limit orders", ("id", "order", "until", "state"))
     for item in document["orders"]:
-        made.add_row(
+        table.add_row(
             cell(item["id"]),
             cell(item["what"]),
             item["until"],
             cell(f"{item['state']} {item['why']}".rstrip()),
         )
-    out.print(made)
+    out.print(table)
     if any(item["state"] == "open" for item in document["orders"]):
         say(FILLED_BY)
     out.print(plan_tables.executions_table(document["corrections"]))

@@ -208,8 +208,8 @@ def lp(
     from agent.app.documents.records import liquidity_document
 
     with spinner(READING), api.open_agent(config) as agent:
-        found = api.liquidity(agent)
-    document = liquidity_document(found)
+        report = api.liquidity(agent)
+    document = liquidity_document(report)
     emit(document, as_json, lambda: show_liquidity(document))
 
 
@@ -280,24 +280,24 @@ def show_liquidity(document: Document) -> None:
 def _positions(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    made = tables.table(
+    table = tables.table(
         f"Liquidity at block {document['block']}, in {document['numeraire']}",
         ("position", "state"),
         ("value", "if held", "loss", "fees", "LVR a day"),
     )
     for item in document["positions"]:
         figures = (tables.amount(item[key], 2) for key in ("value", "hold_value", "loss", "fees"))
-        made.add_row(
+        table.add_row(
             _short(item), cell(item["state"]), *figures, tables.amount(item["lvr_per_day"], 4)
         )
-    return made
+    return table
 
 
 def _targets(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     order = ("pool", "target", "share", "value", "fees", "next")
-    made = tables.table("Liquidity targets", ("pool", "next"), order[1:-1], order=order)
+    table = tables.table("Liquidity targets", ("pool", "next"), order[1:-1], order=order)
     for item in document["targets"]:
         has = "unknown"
         if item["weight_bps"] is not None:
@@ -305,30 +305,30 @@ def _targets(document: Document) -> FigureTable:
         now = "; ".join((*item["asks"], *(f"skipped: {why}" for why in item["leaves"])))
         figures = (tables.amount(item[key], 2) for key in ("value", "fees"))
         pool = cell(f"{'/'.join(item['tokens'])} {item['fee_pips'] / 10_000:g} %")
-        made.add_row(
+        table.add_row(
             pool,
             f"{item['share_bps'] / 100:g} %",
             has,
             *figures,
             cell(now or "at its target share"),
         )
-    return made
+    return table
 
 
 def _payable(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    made = tables.table(
+    table = tables.table(
         "Payout of a withdrawal now, in base units",
         ("position", "token"),
         ("liquidity", "uncollected fees"),
     )
     for item in document["positions"]:
         for symbol in item["tokens"]:
-            made.add_row(
+            table.add_row(
                 _short(item), cell(symbol), item["redeemable_raw"][symbol], item["fees_raw"][symbol]
             )
-    return made
+    return table
 
 
 def _forecasts(document: Document) -> FigureTable:
@@ -338,7 +338,7 @@ def _forecasts(document: Document) -> FigureTable:
         f"{item['move_bps'] / 100:+g} %"
         for item in next((p["forecasts"] for p in document["positions"] if p["forecasts"]), [])
     ]
-    made = tables.table(
+    table = tables.table(
         f"Future impermanent loss, in {document['numeraire']}",
         ("position", "price move"),
         (*moves, "expected"),
@@ -346,13 +346,13 @@ def _forecasts(document: Document) -> FigureTable:
     for item in document["positions"]:
         if item["forecasts"]:
             lost = (tables.amount(part["loss"], 2) for part in item["forecasts"])
-            made.add_row(
+            table.add_row(
                 _short(item),
                 cell(item["forecasts"][0]["moving"]),
                 *lost,
                 tables.amount(item["expected_loss"], 2),
             )
-    return made
+    return table
 
 
 def _sum(found: Document, numeraire: str) -> str:
@@ -498,16 +498,18 @@ def holdings(one: Document, unit: str) -> Any:
     """Return a table of one strategy's holdings and weights."""
     from agent.cli.display import tables
 
-    made = tables.table(one["name"], ("token",), ("amount", f"value in {unit}", "weight", "target"))
+    table = tables.table(
+        one["name"], ("token",), ("amount", f"value in {unit}", "weight", "target")
+    )
     for item in one["holdings"]:
-        made.add_row(
+        table.add_row(
             cell(item["symbol"]),
             tables.amount(item["amount"]),
             tables.money(item["value"]),
             _share(item["weight_bps"]),
             _share(item["target_bps"]),
         )
-    return made
+    return table
 
 
 def netting_lines(found: Document | None, unit: str) -> list[str]:

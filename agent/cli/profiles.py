@@ -49,7 +49,7 @@ def templates(
     document = api.templates(network)
 
     def show() -> None:
-        made = tables.table(f"Templates on {network}", ("name", "holdings", "trigger", "limits"))
+        table = tables.table(f"Templates on {network}", ("name", "holdings", "trigger", "limits"))
         for one in document["templates"]:
             held = ", ".join(f"{token['symbol']} {token['target']}" for token in one["tokens"])
             classes = ", ".join(f"{name} {bps / 100:g}%" for name, bps in one["shares_bps"].items())
@@ -69,13 +69,13 @@ def templates(
                 held += f"\nthen by {one['weights']['kind']} every {one['weights']['every']}"
             if one["past"] is not None:
                 held += f"\n{tables.past_text(one['past'])}"
-            made.add_row(
+            table.add_row(
                 cell(one["name"], "bold"),
                 cell(f"{one['about']}\n{classes}\n{held}"),
                 cell(when),
                 cell(limits),
             )
-        out.print(made)
+        out.print(table)
         say(f"Futures: {document['futures']}.")
         say(
             f"Past results: {api.PAST_BASIS}, with the starting weights where an allocator needs"
@@ -185,10 +185,10 @@ def import_profile(
 def _show(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
-    made = tables.table("Targets", ("token", "address", "found in"), ("before", "after"))
+    table = tables.table("Targets", ("token", "address", "found in"), ("before", "after"))
     for item in document["assets"]:
         before = "none" if item["before_bps"] is None else f"{item['before_bps'] / 100:g}%"
-        made.add_row(
+        table.add_row(
             cell(item["symbol"]),
             cell(item["address"]),
             item["source"],
@@ -196,14 +196,14 @@ def _show(console: Console, document: Document) -> None:
             f"{item['after_bps'] / 100:g}%",
         )
         if item["differs"]:
-            made.add_row(
+            table.add_row(
                 "",
                 cell(f"in the profile {item['profile_address']}", "bold red"),
                 "not used",
                 "",
                 "",
             )
-    console.print(made)
+    console.print(table)
     for item in document["left_alone"]:
         console.print(
             cell(
@@ -215,18 +215,18 @@ def _show(console: Console, document: Document) -> None:
         console.print(cell(f"note: {note}", "yellow"))
     if document["past"] is not None:
         console.print(cell(tables.past_text(document["past"], with_basis=True)))
-    made = tables.table("Trigger and limits", ("key", "yours", "profile", "result"))
+    table = tables.table("Trigger and limits", ("key", "yours", "profile", "result"))
     for item in document["policy"]:
-        made.add_row(cell(item["key"]), cell(item["before"]), cell(item["after"]), "adopted")
+        table.add_row(cell(item["key"]), cell(item["before"]), cell(item["after"]), "adopted")
     for item in document["limits"]:
         message = f"adopted: {item['why']}" if item["taken"] else f"kept: {item['why']}"
-        made.add_row(
+        table.add_row(
             cell(item["key"]),
             cell(item["yours"]),
             cell(item["profile"]),
             cell(message, "" if item["taken"] else "dim"),
         )
-    console.print(made)
+    console.print(table)
 
 
 @command(Heading.DATA, 10)
@@ -394,18 +394,18 @@ def _show_changes(console: Console, document: Document) -> None:
     for line in document["taken_in"]:
         console.print(cell(line))
     if document["contracts"]:
-        made = tables.table(
+        table = tables.table(
             "Contracts of new tokens", ("state", "address", "what", "liquidity", "code hash")
         )
         for row in document["contracts"]:
-            made.add_row(
+            table.add_row(
                 cell(row["state"], CONTRACT_STYLES.get(row["state"], "bold red")),
                 cell(row["address"]),
                 cell(row["what"]),
                 row["liquidity"],
                 cell(row["code_hash"]),
             )
-        console.print(made)
+        console.print(table)
 
 
 def _show_transition(
@@ -455,13 +455,13 @@ def show_all(document: Document) -> None:
     """Print one line for each version."""
     from agent.cli.display import tables
 
-    made = tables.table("Versions of the config", ("no.", "time", "how", "digest"))
+    table = tables.table("Versions of the config", ("no.", "time", "how", "digest"))
     for one in document["configs"]:
         mark = " (current)" if one["digest"] == document["present"] else ""
-        made.add_row(
+        table.add_row(
             str(one["number"]), cell(one["time"]), cell(one["how"]), cell(one["digest"][:16] + mark)
         )
-    out.print(made)
+    out.print(table)
     if document["confirmed"] not in (None, document["present"]):
         say("The current config is not confirmed: trimtab edit --confirm")
 

@@ -177,12 +177,12 @@ def run_loop(
                     controls=controls,
                 )
             ) as cycles:
-                for found in cycles:
-                    service.on_cycle(found)
+                for cycle in cycles:
+                    service.on_cycle(cycle)
                     if controls is not None and terms.offers and controls.offers:
                         service.offered()
                     with wait.aside():
-                        code = printer.show(found, logged=logs)
+                        code = printer.show(cycle, logged=logs)
                         _show_notes(service)
                     clock.check()
             service.report_controls()  # a stop control, which no further cycle would report
@@ -432,7 +432,7 @@ def replay(
 def _show(document: Document) -> None:
     from agent.cli.display import tables
 
-    shown = tables.table(
+    table = tables.table(
         "Recorded steps",
         ("file", "command", "recorded", "now"),
         ("block",),
@@ -441,10 +441,10 @@ def _show(document: Document) -> None:
     for step in document["steps"]:
         result = step["result"]
         cells = (cell(step.get(key) or "") for key in ("asked", "decision"))
-        shown.add_row(
+        table.add_row(
             cell(step["file"]), str(step.get("block", "")), *cells, cell(result, STYLES[result])
         )
-    out.print(shown)
+    out.print(table)
     for step in document["steps"]:
         if step["result"] == "unreadable":
             say(f"{step['file']}: {step['why']}")
@@ -531,13 +531,13 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 def _assets(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    made = tables.table(
+    table = tables.table(
         "Alert prices",
         ("token", "side"),
         ("price", "alert-low", "distance", "alert-high", "distance "),
     )
     for item in document["assets"]:
-        made.add_row(
+        table.add_row(
             cell(item["symbol"]),
             cell(item["side"], "bold red" if item["side"] != "inside" else ""),
             tables.brief(item["price"]),
@@ -546,13 +546,13 @@ def _assets(document: Document) -> FigureTable:
             _price(item["alert_high"]),
             _percent(item["to_high_bps"]),
         )
-    return made
+    return table
 
 
 def _targets(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    made = tables.table(
+    table = tables.table(
         "Targets", ("name", "events", "last delivered", "last failed"), ("pending",)
     )
     for item in document["targets"]:
@@ -561,14 +561,14 @@ def _targets(document: Document) -> FigureTable:
             name += f" ({item['url_env']} is not set)"
         if item["failures_in_row"]:
             failed = f"{item['failed']}: {item['why']}, {item['failures_in_row']} in a row"
-        made.add_row(
+        table.add_row(
             cell(name),
             cell(", ".join(item["events"])),
             item["delivered"] or "never",
             cell(failed),
             str(item["waiting"]),
         )
-    return made
+    return table
 
 
 def _price(text: str | None) -> str:

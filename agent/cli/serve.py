@@ -118,9 +118,9 @@ def serve(
 
     def tell_all(address: str, portfolios: list[dict[str, str]]) -> None:
         tell(address, {"portfolios": portfolios})
-        for one in portfolios:
-            if one["error"]:
-                note(f"{one['name']}: {one['error']}. The server tries again.")
+        for portfolio in portfolios:
+            if portfolio["error"]:
+                note(f"{portfolio['name']}: {portfolio['error']}. The server tries again.")
 
     configs = find_configs(config or [DEFAULT_CONFIG])
     drop_key_variables(configs)
@@ -210,16 +210,16 @@ def list_users(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> 
     document = api.list_users(config)
 
     def show() -> None:
-        made = tables.table("Users", ("name", "role", "added (UTC)", "locked out"), ())
+        table = tables.table("Users", ("name", "role", "added (UTC)", "locked out"), ())
         for one in document["users"]:
-            made.add_row(
+            table.add_row(
                 cell(one["user"]),
                 "read-only" if one["read_only"] else "full",
                 one["created"],
                 format_duration(one["locked_s"]) if one["locked_s"] else "no",
             )
         if document["users"]:
-            out.print(made)
+            out.print(table)
         else:
             say(
                 "No users: the dashboard is read-only, on this machine only."
@@ -261,13 +261,13 @@ def user_log(
     document = api.user_log(config, limit)
 
     def show() -> None:
-        made = tables.table("Log", ("time (UTC)", "event", "user", "address", "detail"), ())
+        table = tables.table("Log", ("time (UTC)", "event", "user", "address", "detail"), ())
         for one in document["events"]:
             at = spaced_time(one["time"])
             rest = (one[key] for key in ("event", "user", "address", "detail"))
-            made.add_row(cell(at), *map(cell, rest))
+            table.add_row(cell(at), *map(cell, rest))
         if document["events"]:
-            out.print(made)
+            out.print(table)
         else:
             say("No events.")
 
@@ -299,8 +299,8 @@ def add(
     from agent.config.fields import parse_duration_s
 
     tokens = _token_file(config)
-    made, text = tokens.add(name, scope, parse_duration_s(expires, "--expires"), int(time.time()))
-    document = {**made.document(int(time.time())), "token": text}
+    token, text = tokens.add(name, scope, parse_duration_s(expires, "--expires"), int(time.time()))
+    document = {**token.document(int(time.time())), "token": text}
     api.record_token(config, name, document["scopes"])
 
     def show() -> None:
@@ -315,21 +315,23 @@ def add(
 def list_tokens(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Lists the tokens with scopes, expiry and state."""
     now_s = int(time.time())
-    document = {"tokens": [one.document(now_s) for one in _token_file(config).tokens()]}
+    document = {"tokens": [token.document(now_s) for token in _token_file(config).tokens()]}
 
     def show() -> None:
         from agent.cli.display import tables
 
-        made = tables.table("Tokens", ("name", "scopes", "created (UTC)", "expires (UTC)", "state"))
+        table = tables.table(
+            "Tokens", ("name", "scopes", "created (UTC)", "expires (UTC)", "state")
+        )
         for one in document["tokens"]:
-            made.add_row(
+            table.add_row(
                 one["name"],
                 ", ".join(one["scopes"]),
                 one["created"],
                 one["expires"],
                 one["state"],
             )
-        out.print(made)
+        out.print(table)
 
     emit(document, as_json, show)
 

@@ -225,16 +225,16 @@ def _show_init(document: InitDocument) -> None:
     from agent.cli.display import tables
 
     say(f"Written: {document['config']}")
-    made = tables.table("Addresses", ("token", "target", "address"))
+    figure_table = tables.table("Addresses", ("token", "target", "address"))
     for asset in document["assets"]:
-        made.add_row(asset["symbol"], asset["target"], cell(asset["address"]))
-        made.add_row(
+        figure_table.add_row(asset["symbol"], asset["target"], cell(asset["address"]))
+        figure_table.add_row(
             "  its price feed",
             "",
             cell(asset["feed"] or "none: a pool's time-weighted price"),
             style="dim",
         )
-    out.print(made)
+    out.print(figure_table)
     if document["token_list_sha256"] is not None:
         say(
             f"SHA-256 of the token list: {document['token_list_sha256']}; pin it with"
@@ -322,12 +322,12 @@ def _checks(document: Document) -> FigureTable:
         "warn": cell("note", "yellow"),
         "fail": cell("fails", "bold red"),
     }
-    made = table("Doctor", ("", "check", "found", "remedy"))
+    figure_table = table("Doctor", ("", "check", "found", "remedy"))
     for row in document["checks"]:
-        made.add_row(
+        figure_table.add_row(
             marks[row["state"]], cell(row["check"]), cell(row["found"]), cell(row["remedy"])
         )
-    return made
+    return figure_table
 
 
 def _contracts(document: Document) -> FigureTable:
@@ -335,16 +335,16 @@ def _contracts(document: Document) -> FigureTable:
     from agent.cli.display.tables import table
 
     styles = {"new": "yellow", "CHANGED": "bold red"}
-    made = table(f"Contracts at block {document['block']}", ("state", "address", "what"))
+    figure_table = table(f"Contracts at block {document['block']}", ("state", "address", "what"))
     for row in document["contracts"]:
         state = cell(row["state"], styles.get(row["state"], ""))
-        made.add_row(state, cell(row["address"]), cell(row["what"]))
+        figure_table.add_row(state, cell(row["address"]), cell(row["what"]))
     for row in document.get("markets", ()):
         state = cell(row["state"], styles.get(row["state"], ""))
-        made.add_row(
+        figure_table.add_row(
             state, cell(f"number {row['number']}"), cell(f"futures market {row['market']}")
         )
-    return made
+    return figure_table
 
 
 def _futures_start(
@@ -406,10 +406,10 @@ def create(
     """Creates a random key in a keystore file, in the keyring, or in both."""
     from agent import app as api
 
-    made = api.create_wallet(
+    wallet = api.create_wallet(
         _file(keystore, keyring), keyring, api.Password(password_env, password_fd), hidden_prompt()
     )
-    _made(made, as_json)
+    _made(wallet, as_json)
 
 
 @wallet_group.command()

@@ -275,14 +275,14 @@ def _show_stress(made: Document) -> None:
 
     returns = tuple(f"return {name}" for name in STRESS_SHOWN)
     names = (*returns, "shortfall", "end value 50%", "turnover", "outside")
-    shown = table(
+    figure_table = table(
         f"{made['bars']} bars each; shortfall is the mean return of the worst 5 %",
         ("case",),
         ("paths", *names),
     )
     for case in made["cases"]:
         gained, turnover, outside = case["return"], case["turnover"], case["outside_bands"]
-        shown.add_row(
+        figure_table.add_row(
             case["name"],
             str(case["paths"]),
             *(_percent(gained["quantiles"][name], sign="+") for name in STRESS_SHOWN),
@@ -291,7 +291,7 @@ def _show_stress(made: Document) -> None:
             f"{float(turnover['quantiles']['50%']):.2f}",
             "–" if outside is None else _percent(outside["quantiles"]["50%"]),
         )
-    out.print(shown)
+    out.print(figure_table)
     say(
         f"End values of {made['parameters']['start_value']} at the start. Turnover, in portfolios,"
         " and the share of bars outside a band are medians."
@@ -527,7 +527,7 @@ def _show_map(stable: Document, growth: bool) -> None:
         return
     known = [float(value) for row in stable["values"] for value in row if value is not None]
     low, high = min(known), max(known)
-    shown = table(
+    figure_table = table(
         f"{'Growth' if growth else 'Sharpe ratio'} by {stable['down']} and {stable['across']}",
         (stable["down"], *stable["columns"]),
     )
@@ -542,8 +542,8 @@ def _show_map(stable: Document, growth: bool) -> None:
             if len(row) <= NUMBERED:
                 text += f" {_signed_percent(value) if growth else value[:-4]}"
             cells.append(cell(f"[{text}]" if [i, j] == stable["best"] else text))
-        shown.add_row(cell(label), *cells)
-    out.print(shown)
+        figure_table.add_row(cell(label), *cells)
+    out.print(figure_table)
     near = stable["neighbours"]
     if near is not None:
         mean, most = near["mean_fall"], near["largest_fall"]

@@ -146,7 +146,7 @@ def _show_weights(document: Document) -> None:
     from agent.cli.display import tables
 
     title, shares = f"Weights by {document['kind']}", ("target", "chosen", "now")
-    made = tables.table(
+    table = tables.table(
         title, ("asset", "limits", "data"), shares, order=("asset", *shares, "limits", "data")
     )
     for item in document["assets"]:
@@ -160,8 +160,8 @@ def _show_weights(document: Document) -> None:
         elif item["supply_raw"] is not None:
             data = f"supply by {item['supply_source']}"
         parts = (_percent(item[which]) for which in ("target_bps", "standing_bps", "now_bps"))
-        made.add_row(item["symbol"], *parts, limits, cell(data))
-    out.print(made)
+        table.add_row(item["symbol"], *parts, limits, cell(data))
+    out.print(table)
     if document["correlations"]:
         out.print(_correlations(document))
     if (standing := document["standing"]) is not None:
@@ -187,23 +187,23 @@ def _correlations(document: Document) -> FigureTable:
     known = document["correlations"]
     names = list(dict.fromkeys(name for pair in known for name in pair.split("/")))
     columns = names[:-1]
-    made = tables.table("Correlations", ("",), columns)
+    table = tables.table("Correlations", ("",), columns)
     for row in names[1:]:
         cells = [known.get(f"{column}/{row}") for column in columns]
-        made.add_row(row, *("" if text is None else f"{float(text):.2f}" for text in cells))
-    return made
+        table.add_row(row, *("" if text is None else f"{float(text):.2f}" for text in cells))
+    return table
 
 
 def _show_prices(document: Document) -> None:
     from agent.cli.display import tables
 
-    made = tables.table(
+    table = tables.table(
         f"Recorded prices in {document['numeraire']}",
         ("token", "source", "from", "until"),
         ("hours",),
     )
     for item in document["prices"]:
-        made.add_row(
+        table.add_row(
             item["symbol"],
             item["source"],
             _utc(item["from_s"]),
@@ -211,7 +211,7 @@ def _show_prices(document: Document) -> None:
             str(item["hours"]),
         )
     if document["prices"]:
-        out.print(made)
+        out.print(table)
     if document["missing"]:
         say(
             f"No prices of {', '.join(document['missing'])}: the agent's cycles record them;"
@@ -227,7 +227,7 @@ def _show_import(document: Document) -> None:
     if not document["prices"]:
         say(f"Checked: {document['unit']}. To use them: portfolio.weights.supplies")
         return
-    made = tables.table(
+    table = tables.table(
         f"Closes in {document['unit']}", ("token", "from", "until", "every", "gaps"), ("rows", "hours", "new"),
         order=("token", "rows", "hours", "new", "from", "until", "every", "gaps"),
     )  # fmt: skip
@@ -236,7 +236,7 @@ def _show_import(document: Document) -> None:
         if item["gaps"]:
             gaps = f"{item['gaps']}, the longest {item['longest_gap_s'] / 3600:g} h"
         numbers = (str(item["rows"]), str(item["hours"]), str(item["new"]))
-        made.add_row(
+        table.add_row(
             item["symbol"],
             *numbers,
             _utc(item["from_s"]),
@@ -244,7 +244,7 @@ def _show_import(document: Document) -> None:
             f"{item['interval_s'] / 3600:g} h",
             gaps,
         )
-    out.print(made)
+    out.print(table)
     if document["skipped"]:
         say(f"Skipped, not tokens of the config: {', '.join(document['skipped'])}.")
     if document["checked_only"]:
@@ -254,10 +254,10 @@ def _show_import(document: Document) -> None:
 def _show_fetched(document: Document) -> None:
     from agent.cli.display import tables
 
-    made = tables.table("Prices from the chain", ("token", "source", "from", "until", "remark"), ("hours", "new"),
+    table = tables.table("Prices from the chain", ("token", "source", "from", "until", "remark"), ("hours", "new"),
                         order=("token", "source", "hours", "new", "from", "until", "remark"))  # fmt: skip
     for item in document["prices"]:
-        made.add_row(
+        table.add_row(
             item["symbol"],
             item["source"],
             str(item["hours"]),
@@ -266,7 +266,7 @@ def _show_fetched(document: Document) -> None:
             _utc(item["until_s"]),
             cell(item["why"]),
         )
-    out.print(made)
+    out.print(table)
 
 
 def _percent(bps: int | None) -> str:
@@ -343,7 +343,7 @@ def _list(document: Document) -> None:
         f"TWAP over {format_duration(document['window_s'])} at block {document['block']}; {document['enough']}"
         " observations are enough"
     )
-    made = tables.table(
+    table = tables.table(
         title,
         ("pool", "pair", "TWAP"),
         ("fee", "observations", "next"),
@@ -355,10 +355,10 @@ def _list(document: Document) -> None:
             str(item["observations"]),
             str(item["observations_next"]),
         )
-        made.add_row(
+        table.add_row(
             item["pool"], cell("/".join(item["tokens"])), *figures, cell(item["why"] or "counts")
         )
-    out.print(made)
+    out.print(table)
 
 
 def _cost(document: Document) -> None:

@@ -207,7 +207,7 @@ def whatif(
         raise ConfigError(
             "--hedge: needs --futures", "name the market of the short, such as --futures BTC=0"
         )
-    found = api.what_if(
+    what_if = api.what_if(
         target,
         value,
         band,
@@ -217,7 +217,7 @@ def whatif(
         numeraire=numeraire,
         native=native,
     )
-    made = document(found)
+    made = document(what_if)
     if futures:
         options = api.FuturesOptions(
             notional=futures,
@@ -238,7 +238,7 @@ def whatif(
             funding=funding,
             horizon=horizon,
         )
-        layer = api.what_if_futures(options, found.values, found.trades)
+        layer = api.what_if_futures(options, what_if.values, what_if.trades)
         made = {**made, "trades": layer["trades"], "futures": layer}
     emit(made, as_json, lambda: _show(made))
 
@@ -305,7 +305,7 @@ def _change(price: Fraction, now: Fraction) -> str:
 def _show(made: Document) -> None:
     from agent.cli.display.tables import bps, money, table
 
-    shown = table(
+    figure_table = table(
         f"Total {money(made['total'])}", ("asset",), ("value", "weight", "target", "band", "trade")
     )
     prices = table("Alert prices", ("asset",), ("now", "low", "", "high", " "))
@@ -316,7 +316,7 @@ def _show(made: Document) -> None:
             if one["band_bps"] is None
             else "-".join(f"{edge / 100:g}" for edge in one["band_bps"])
         )
-        shown.add_row(
+        figure_table.add_row(
             cell(symbol, "bold red" if one["outside"] else ""),
             money(one["value"]),
             bps(one["weight_bps"]),
@@ -327,7 +327,7 @@ def _show(made: Document) -> None:
         prices.add_row(
             cell(symbol), _price(alert["price"]), *_at(alert, "low"), *_at(alert, "high")
         )
-    out.print(shown)
+    out.print(figure_table)
     say(f"{made['decision']['kind']}: {made['decision']['reason']}")
     out.print(prices)
     for symbol, alert in made["alert_prices"].items():
@@ -347,13 +347,13 @@ def _show_futures(made: Document) -> None:
     from agent.cli.display.tables import bps, money, table
 
     multiple = leverage(made["leverage"])
-    shown = table(
+    figure_table = table(
         f"Futures: {money(made['gross'])} notional, {multiple} of {money(made['margin'])} margin",
         ("market",),
         ("notional", "weight", "target", "order", "contracts", "liquidated at"),
     )
     for market in made["markets"]:
-        shown.add_row(
+        figure_table.add_row(
             cell(market["symbol"]),
             money(market["notional"]),
             bps(market["weight_bps"]),
@@ -362,7 +362,7 @@ def _show_futures(made: Document) -> None:
             _signed(market["order_size"], _price),
             "never" if market["liquidation_price"] is None else _price(market["liquidation_price"]),
         )
-    out.print(shown)
+    out.print(figure_table)
     say(f"long {money(made['long'])}, short {money(made['short'])}, net {money(made['net'])}")
     for breach in made["breaches"]:
         say(f"{breach['limit']}: {breach['measured']}, limit {breach['allowed']}")

@@ -56,14 +56,14 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
             raise ConfigError(
                 f"portfolio: {entry.symbol} at {entry.address} was not read from the chain"
             )
-        found = tokens[entry.address].decimals
-        if entry.decimals not in (None, found):
+        decimals = tokens[entry.address].decimals
+        if entry.decimals not in (None, decimals):
             raise ConfigError(
-                f"portfolio: {entry.symbol} at {entry.address} has {found} decimals on the chain,"
+                f"portfolio: {entry.symbol} at {entry.address} has {decimals} decimals on the chain,"
                 f" the config says {entry.decimals}",
                 "check that this is the right token, then correct the config",
             )
-        return Token(entry.address, entry.symbol, found)
+        return Token(entry.address, entry.symbol, decimals)
 
     table = config.portfolio
     assets = tuple(_build_asset(config, entry, token(entry)) for entry in table.assets)

@@ -311,7 +311,7 @@ def require_futures(config: Config) -> None:
     for number, market in enumerate(table.markets):
         key = f"futures.markets.{market.symbol}"
         earlier = table.markets[:number]
-        if market.symbol in [one.symbol for one in earlier]:
+        if market.symbol in [market_table.symbol for market_table in earlier]:
             raise ValueError(f"{key}: given twice; list each market once")
         if isinstance(market, FuturesMarketTable) and market.name in [one.name for one in earlier]:
             raise ValueError(f"{key}.base: {market.base} is given twice; list each market once")

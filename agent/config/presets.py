@@ -210,7 +210,7 @@ def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> Tok
         raw = path.read_bytes()
         entries = codec.read_json(raw.decode())["tokens"]
         of_chain = [entry for entry in entries if entry["chainId"] == chain_id]
-        found = tuple(
+        assets = tuple(
             TemplateAsset(
                 entry["symbol"],
                 parse_address(entry["address"], "token list"),
@@ -237,7 +237,7 @@ def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> Tok
             f"--token-list {path}: no token of chain {chain_id}",
             "use the list of this chain",
         )
-    return TokenList(found, digest)
+    return TokenList(assets, digest)
 
 
 def confusable_skeleton(symbol: str) -> str:

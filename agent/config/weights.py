@@ -284,13 +284,13 @@ def _require_futures_allocator(field: str, table: WeightsTable, config: Config) 
     futures = config.futures
     if futures is None or not futures.leverage:
         raise ValueError(f"{field}: kind {table.kind} needs [futures] with a leverage above 0x")
-    held = [market for market in futures.markets if market.weight]
-    if without := [market.symbol for market in held if market.asset is None]:
+    tables = [market for market in futures.markets if market.weight]
+    if without := [market.symbol for market in tables if market.asset is None]:
         raise ValueError(
             f"futures.markets.{without[0]}.asset: missing; kind {table.kind} uses the prices of the"
             " asset"
         )
-    assets = [market.asset for market in held]
+    assets = [market.asset for market in tables]
     if twice := [asset for asset in assets if assets.count(asset) > 1]:
         raise ValueError(
             f"futures.markets: two markets have the asset {twice[0]!r}; kind {table.kind} needs one"

@@ -189,12 +189,12 @@ def derive_entry(
     if intent.kind is IntentKind.PAYOUT:
         return entries.payout_entry(change, prices, counted)
     if intent.kind is IntentKind.FUTURES and receipt.status == 1:
-        made = futures_effect(basis, receipt, prices)
+        entry = futures_effect(basis, receipt, prices)
         match None if grant.futures is None else grant.futures.action:
             case PerpOrder():
-                return entries.futures_entry(change, prices, counted, made)
+                return entries.futures_entry(change, prices, counted, entry)
             case MarginDeposit() | MarginWithdrawal():
-                return entries.margin_entry(change, prices, counted, made)
+                return entries.margin_entry(change, prices, counted, entry)
             case _:  # delegate approval: only gas
                 return entries.trade_entry(change, prices, counted, {})
     kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE

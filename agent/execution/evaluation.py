@@ -112,7 +112,10 @@ def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
     """Return the exit whose plan is refused only by guards of its market and by limits that another
     exit may meet; None in every other case. An exit that was already skipped is not returned.
     """
-    token, failing = outcome.decided.exit_token, [one for one in outcome.verdicts if not one.passed]
+    token, failing = (
+        outcome.decided.exit_token,
+        [verdict for verdict in outcome.verdicts if not verdict.passed],
+    )
     if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not token:
         return None
     if token in blocked_exits.excluded_tokens(outcome.step_input):
@@ -128,7 +131,7 @@ def concerns_budget(verdicts: Sequence[Verdict]) -> bool:
     """True if a limit of the whole wallet refuses: until it allows the exit, only plans that reduce
     risk are sent.
     """
-    return any(one.guard in BUDGET_GUARDS for one in verdicts if not one.passed)
+    return any(verdict.guard in BUDGET_GUARDS for verdict in verdicts if not verdict.passed)
 
 
 def missing_approvals(
@@ -140,23 +143,23 @@ def missing_approvals(
     """
     token = outcome.decided.exit_token
     try:
-        found = composer.approvals(outcome.step_input, plan)
+        approvals = composer.approvals(outcome.step_input, plan)
     except Refused as why:
         if token:
             raise ExitRefused(why.message, why.verdicts, why.remedy) from None
         raise
     tried = [
-        one
-        for one in sent
-        if one.succeeded and one.kind is IntentKind.APPROVE and one.tx.to == token
+        intent
+        for intent in sent
+        if intent.succeeded and intent.kind is IntentKind.APPROVE and intent.tx.to == token
     ]
-    for approval in found:
+    for approval in approvals:
         if approval.token == token and (last or len(tried) > MAX_INEFFECTIVE_APPROVALS):
             raise ExitRefused(
                 f"{approval.label} was approved, but its allowance is still too small",
                 code=ErrorCode.ALLOWANCE,
             )
-    return found
+    return approvals
 
 
 def gas_refusal(why: Refused) -> bool:
@@ -174,10 +177,16 @@ def require_exit_possible(confirmed: StepOutcome, now: StepOutcome, remedy: str)
         return
     label, unknown = step.portfolio.token(token).label, "which was not part of the confirmed plan"
     why = [quarantine.format_quarantine(step, {token})]
-    why += [f"{label} cannot be sold now: {one.why}" for one in step.stuck if one.token == token]
+    why += [
+        f"{label} cannot be sold now: {blocked_exit.why}"
+        for blocked_exit in step.stuck
+        if blocked_exit.token == token
+    ]
     if reasons := [f"{reason}, {unknown}" for reason in why if reason]:
         raise ExitRefused("; ".join(reasons), remedy=remedy)
-    had, has = (native_coin.held_balances(one.step_input).get(token, 0) for one in (confirmed, now))
+    had, has = (
+        native_coin.held_balances(outcome.step_input).get(token, 0) for outcome in (confirmed, now)
+    )
     if has < had:
         raise ExitRefused(f"{label} was to be sold and is no longer in the wallet", remedy=remedy)
 
@@ -189,11 +198,13 @@ def require_no_new_exclusions(confirmed: StepOutcome, now: StepOutcome, remedy: 
     step, unknown = now.step_input, "which was not part of the confirmed plan"
     if now.decided.exit_token:
         return
-    if shut := {one.token for one in step.targets.quarantine} - {
-        one.token for one in confirmed.step_input.targets.quarantine
+    if shut := {token.token for token in step.targets.quarantine} - {
+        screened_token.token for screened_token in confirmed.step_input.targets.quarantine
     }:
         raise Refused(f"{quarantine.format_quarantine(step, shut)}, {unknown}", remedy=remedy)
-    if stays := {one.token for one in step.stuck} - {one.token for one in confirmed.decided.stuck}:
+    if stays := {blocked_exit.token for blocked_exit in step.stuck} - {
+        one.token for one in confirmed.decided.stuck
+    }:
         raise Refused(
             f"{blocked_exits.format_blocked_exits(step, stays)}, {unknown}", remedy=remedy
         )
@@ -224,8 +235,15 @@ def without_doubtful(
     """Return the refusals; for tokens whose refusal may have had another cause, the earlier stored
     one, if any.
     """
-    before = (one for one in doubtful.values() if one is not None)
-    return (*(one for one in known if one.token not in doubtful), *before)
+    before = (refusal for refusal in doubtful.values() if refusal is not None)
+    return (
+        *(
+            submission_refusal
+            for submission_refusal in known
+            if submission_refusal.token not in doubtful
+        ),
+        *before,
+    )
 
 
 def clear_submission_refusals(budgets: BudgetStore, outcome: StepOutcome) -> None:
@@ -277,9 +295,9 @@ def evaluate_input(
         outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
     if over_budget is not None and not reduces_risk(outcome):
         return over_budget
-    if (held := _without_refused_part(outcome)) is None:
+    if (step := _without_refused_part(outcome)) is None:
         return outcome
-    other = evaluate_input_once(held, propose, evidence, step_id, further)
+    other = evaluate_input_once(step, propose, evidence, step_id, further)
     return other if other.kind is OutcomeKind.PLANNED else outcome
 
 

@@ -18,7 +18,7 @@ def end_resting_orders(run: StepRun, actors: StepActors, outcome: StepOutcome) -
     step is evaluated again. Each is tried once in a step: a cancel that fails delays nothing else.
     """
     open_intents = run.store.journal.open_intents()
-    resting = {str(one.tx_hash): one.note for one in open_intents if one.rests}
+    resting = {str(intent.tx_hash): intent.note for intent in open_intents if intent.rests}
     reasons = end_reasons(outcome, resting.keys() - run.ended_orders.keys())
     if not reasons:
         return False

@@ -525,8 +525,8 @@ def _with_native(
     gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
     natives_wei = snapshots[0].native_wei, snapshots[1].native_wei + gas_wei
     old, new = (
-        {token: raw + (wei if token == coin else 0) for token, raw in held.items()}
-        for held, wei in zip(balances, natives_wei, strict=True)
+        {token: raw + (wei if token == coin else 0) for token, raw in balance.items()}
+        for balance, wei in zip(balances, natives_wei, strict=True)
     )
     return old, new
 

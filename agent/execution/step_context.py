@@ -147,7 +147,8 @@ def _acts_on_prices(step: StepInput) -> bool:
     if step.history.cash_flows.purchase is not None:
         steps.append(purchases.with_purchase(step, None))
     return any(
-        rules.needs_past_blocks(one, lambda other: decide(other).price_driven) for one in steps
+        rules.needs_past_blocks(step_input, lambda other: decide(other).price_driven)
+        for step_input in steps
     )
 
 
@@ -251,9 +252,16 @@ class StepOutcome:
         """Comparisons of sale and hedge: first those of opened hedges, then the plan's for other
         assets.
         """
-        opened = {one.token for one in self.hedged}
+        opened = {comparison.token for comparison in self.hedged}
         planned = () if self.plan is None else self.plan.comparisons
-        return (*self.hedged, *(one for one in planned if one.token not in opened))
+        return (
+            *self.hedged,
+            *(
+                hedge_comparison
+                for hedge_comparison in planned
+                if hedge_comparison.token not in opened
+            ),
+        )
 
     @property
     def decision(self) -> Decision:

@@ -241,18 +241,18 @@ def after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     """
     if not run.exits:
         return outcome
-    shown = (run.exits_with(OutcomeKind.FAILED) or run.exits)[-1]
+    step_outcome = (run.exits_with(OutcomeKind.FAILED) or run.exits)[-1]
     sent = {exit_.decided.exit_token for exit_ in run.exits}
     blocked = tuple(item for item in outcome.decided.stuck if item.token not in sent)
-    parts = [shown.reason]
+    parts = [step_outcome.reason]
     if len(sent) > 1:
         parts += sold_exits(run)
     if blocked or outcome.kind is not OutcomeKind.HOLD:
         parts.append(f"then: {outcome.reason}")
     return replace(
-        shown,
+        step_outcome,
         reason="; ".join(parts),
-        decided=replace(shown.decided, stuck=blocked),
+        decided=replace(step_outcome.decided, stuck=blocked),
         exits_tried=run.tried,
         transactions=tuple(run.sent),
         after=outcome.step_input,
@@ -273,9 +273,9 @@ def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     Raise the endpoint's error if nothing was sent and no exit was held.
     """
     quiet = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
-    held = [*run.unwithdrawn, *run.held]
-    if quiet and held:
-        outcome = replace(held[-1], transactions=tuple(run.sent))
+    outcomes = [*run.unwithdrawn, *run.held]
+    if quiet and outcomes:
+        outcome = replace(outcomes[-1], transactions=tuple(run.sent))
     elif quiet and run.interrupted and not run.sent:
         raise run.interrupted[0][1]
     failed = [*run.exits_with(OutcomeKind.FAILED), *run.unwithdrawn]
@@ -286,7 +286,7 @@ def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
         for token, error in run.interrupted
         if error.message not in outcome.reason
     ]
-    hidden = outcome.kind is OutcomeKind.DONE or (quiet and not held)
+    hidden = outcome.kind is OutcomeKind.DONE or (quiet and not outcomes)
     if (failed or run.interrupted) and hidden:
         outcome = replace(outcome, kind=OutcomeKind.FAILED)
     return replace(outcome, reason="; ".join([outcome.reason, *unsold]))
@@ -298,9 +298,9 @@ def _with_refused_orders(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     """
     if not run.refused_orders:
         return outcome
-    refusals = dict.fromkeys(one.reason for one in run.refused_orders)
+    refusals = dict.fromkeys(order.reason for order in run.refused_orders)
     reason = "; ".join([outcome.reason, *refusals])
-    failed = any(one.kind is OutcomeKind.FAILED for one in run.refused_orders)
+    failed = any(refused_order.kind is OutcomeKind.FAILED for refused_order in run.refused_orders)
     if failed and outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.DONE):
         return replace(outcome, kind=OutcomeKind.FAILED, reason=reason)
     if outcome.kind is OutcomeKind.HOLD:

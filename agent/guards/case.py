@@ -190,7 +190,7 @@ class GuardCase:
         if plan is None or policy is None or plan.account_actions or not plan.orders:
             return False
         open_raw = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
-        return all(0 < one.size_raw <= open_raw.get(one.market, 0) for one in plan.orders)
+        return all(0 < order.size_raw <= open_raw.get(order.market, 0) for order in plan.orders)
 
     def ends_delegate(self) -> bool:
         """True if the plan only revokes a delegate."""

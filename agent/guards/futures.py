@@ -177,7 +177,9 @@ def futures_state(case: GuardCase) -> GuardMeasurement:
     broken = breaches(state, policy.limits, spot_value)
     large = oversized(after, policy.limits, policy.leverage_bps)
     if all(is_reduction(account, order) for order in plan.orders if order.market in large):
-        broken = [one for one in broken if one.limit != "max_position"]  # no order enlarges it
+        broken = [
+            breach for breach in broken if breach.limit != "max_position"
+        ]  # no order enlarges it
     if broken:
         text = "; ".join(f"{one.limit} {one.measured}, limit {one.allowed}" for one in broken)
         return GuardMeasurement(text, False)

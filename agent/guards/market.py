@@ -335,7 +335,7 @@ def _round(case: GuardCase, asset: Asset) -> FeedRound:
     """Return the latest round of an asset's feed (AggregatorV3Interface.latestRoundData). Raises
     MissingData if it is invalid.
     """
-    answer = next((found for found in case.step.snapshot.feeds if found.feed == asset.feed), None)
+    answer = next((feed for feed in case.step.snapshot.feeds if feed.feed == asset.feed), None)
     label = asset.token.label
     if answer is None:
         raise MissingData(f"feed of {label} was not read")

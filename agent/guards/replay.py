@@ -286,7 +286,12 @@ def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
 
 def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedAction:
     target = next(
-        (found for found in book.step.portfolio.lp_targets if found.pool == action.pool), None
+        (
+            lp_target
+            for lp_target in book.step.portfolio.lp_targets
+            if lp_target.pool == action.pool
+        ),
+        None,
     )
     if (
         target is None

@@ -468,14 +468,14 @@ class LocalChain:
         units received.
         """
         info = self.books.pool_info[pool]
-        given = info.token0 if info.token0.symbol == token_in else info.token1
-        wanted = info.token1 if given is info.token0 else info.token0
-        before = self.balance(wanted.symbol, self.whale.address)
+        token = info.token0 if info.token0.symbol == token_in else info.token1
+        token1 = info.token1 if token is info.token0 else info.token0
+        before = self.balance(token1.symbol, self.whale.address)
         if info.version == 2:
-            self.send(self._swap_v2(given, wanted, amount_in_raw))
+            self.send(self._swap_v2(token, token1, amount_in_raw))
         else:
-            self.send(self._swap_v3(info, given, wanted, amount_in_raw, 0))
-        return self.balance(wanted.symbol, self.whale.address) - before
+            self.send(self._swap_v3(info, token, token1, amount_in_raw, 0))
+        return self.balance(token1.symbol, self.whale.address) - before
 
     def config_text(
         self,
@@ -570,12 +570,12 @@ class LocalChain:
 
     def _correct_v3(self, pool: LocalPool, now_x96: int, held: Mapping[str, int]) -> Any:
         limit_x96 = sqrt_price_x96(self.pool_price(pool.token0.symbol, pool.token1.symbol))
-        given, wanted = pool.token0, pool.token1
+        given, token = pool.token0, pool.token1
         if limit_x96 > now_x96:
-            given, wanted = wanted, given
+            given, token = token, given
         if now_x96 == limit_x96:
             return None
-        return self._swap_v3(pool, given, wanted, held[given.symbol], limit_x96)
+        return self._swap_v3(pool, given, token, held[given.symbol], limit_x96)
 
     def _swap_v2(self, given: Token, wanted: Token, amount_in_raw: int) -> Any:
         path = [given.address, wanted.address]

@@ -233,7 +233,7 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
     size, O the maintenance margin of other positions, r the rate of the position's tier, and d the
     saving by lower tiers.
     """
-    held = account.market(market)
+    perp_market = account.market(market)
     size = account.size_raw(market)
     if size == 0:
         return None
@@ -242,17 +242,23 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
         maintenance_raw(
             replace(
                 account,
-                positions=tuple(one for one in account.positions if one.market != market),
+                positions=tuple(
+                    position for position in account.positions if position.market != market
+                ),
             )
         )
     )
-    for index, tier in enumerate(held.tiers):
+    for index, tier in enumerate(perp_market.tiers):
         rate = Fraction(tier.maintenance_ppm, PPM)
-        saved = rate * tier.above_raw - tiered_raw(held.tiers, tier.above_raw, is_initial=False)
+        saved = rate * tier.above_raw - tiered_raw(
+            perp_market.tiers, tier.above_raw, is_initial=False
+        )
         slope = size - rate * abs(size)
-        price = (others - saved - value + size * held.mark) / slope
+        price = (others - saved - value + size * perp_market.mark) / slope
         notional = abs(size) * price
-        above = held.tiers[index + 1].above_raw if index + 1 < len(held.tiers) else None
+        above = (
+            perp_market.tiers[index + 1].above_raw if index + 1 < len(perp_market.tiers) else None
+        )
         if price >= 0 and notional >= tier.above_raw and (above is None or notional <= above):
             return price
     return None
@@ -304,7 +310,9 @@ def at_index(account: MarginAccount, doubtful: Collection[str] = ()) -> MarginAc
         best = max if account.size_raw(one.market) > 0 else min
         return best(one.mark, one.index)
 
-    return replace(account, markets=tuple(replace(one, mark=price(one)) for one in account.markets))
+    return replace(
+        account, markets=tuple(replace(market, mark=price(market)) for market in account.markets)
+    )
 
 
 def with_adverse_move(account: MarginAccount, share: Fraction) -> MarginAccount:

@@ -85,7 +85,7 @@ def limit_checks(
     leverage, utilisation = state.leverage, state.utilisation
     most = Fraction(limits.max_utilisation_bps, BPS)
     share = Fraction(limits.max_position_bps, BPS)
-    found = [
+    checks = [
         LimitCheck(
             "max_leverage",
             multiple_text(leverage),
@@ -110,7 +110,7 @@ def limit_checks(
         measured = Fraction(state.gross_raw) / value if value > 0 else None
         if not state.gross_raw:
             measured = Fraction(0)
-        found.append(
+        checks.append(
             LimitCheck(
                 "spot_multiple",
                 "unknown" if spot_value is None else multiple_text(measured),
@@ -119,7 +119,7 @@ def limit_checks(
             )
         )
     move = _percent(Fraction(limits.stress_move_bps, BPS))
-    found.append(
+    checks.append(
         LimitCheck(
             "stress_move",
             "survives" if state.survives else "liquidated",
@@ -127,7 +127,7 @@ def limit_checks(
             not state.survives,
         )
     )
-    return found
+    return checks
 
 
 def breaches(
@@ -272,9 +272,9 @@ def _all_allowed(
 
 def after_fill_at_mark(account: MarginAccount, market: str, size_raw: int) -> MarginAccount:
     """Return the account after a fill at the mark with the taker fee, rounded against us."""
-    held = account.market(market)
-    value = margin.position_value_raw(held, size_raw)
-    fee = -(-abs(value) * held.fee_ppm // margin.PPM)
+    perp_market = account.market(market)
+    value = margin.position_value_raw(perp_market, size_raw)
+    fee = -(-abs(value) * perp_market.fee_ppm // margin.PPM)
     return margin.with_trade(account, market, size_raw, -value - fee)
 
 

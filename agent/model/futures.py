@@ -482,4 +482,6 @@ class FuturesPlan:
     @property
     def top_up_raw(self) -> int:
         """Deposited collateral, in its own base units."""
-        return sum(one.raw for one in self.account_actions if isinstance(one, MarginDeposit))
+        return sum(
+            action.raw for action in self.account_actions if isinstance(action, MarginDeposit)
+        )

@@ -181,7 +181,7 @@ class History:
         """Execution under way over several steps: a purchase, or that of a layer."""
         if self.cash_flows.purchase is not None:
             return self.cash_flows.purchase
-        return next((one.execution for one in self.layers if one.execution is not None), None)
+        return next((layer.execution for layer in self.layers if layer.execution is not None), None)
 
     def layer(self, kind: type[T]) -> T:
         """Return the state of a layer."""

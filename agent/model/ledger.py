@@ -232,19 +232,20 @@ class Valuation:
         """The holding of the margin account's collateral, with the account's reading; None without
         an account.
         """
-        return next((held for held in self.held if held.margin is not None), None)
+        return next((holding for holding in self.held if holding.margin is not None), None)
 
     @property
     def gas_money(self) -> Value:
         """Value of the native coin that only pays for gas."""
         return sum(
-            (held.reserved_raw * held.price for held in self.held if held.is_gas_money), Fraction(0)
+            (holding.reserved_raw * holding.price for holding in self.held if holding.is_gas_money),
+            Fraction(0),
         )
 
     @property
     def reserved(self) -> Value:
         """Value of gas money and of all reserves."""
-        return sum((held.reserved_raw * held.price for held in self.held), Fraction(0))
+        return sum((holding.reserved_raw * holding.price for holding in self.held), Fraction(0))
 
     @property
     def managed(self) -> Value:

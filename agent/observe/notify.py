@@ -312,7 +312,7 @@ def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[De
     channels, end = list(channels), time.monotonic() + within_s
     for channel in channels:
         channel.close(max(0.0, end - time.monotonic()))
-    return [one for channel in channels for one in channel.collected()]
+    return [delivery for channel in channels for delivery in channel.collected()]
 
 
 # --- The notifier: decides the alerts of each cycle, records them before they are sent, and queues
@@ -367,19 +367,23 @@ class AlertNotifier:
         process would send them later.
         """
         self._settle(
-            [one for listener in self._listeners.values() for one in listener.channel.collected()]
+            [
+                delivery
+                for listener in self._listeners.values()
+                for delivery in listener.channel.collected()
+            ]
         )
         rules = replace(self._rules, quiet=None) if last else self._rules
-        found = decide_alerts(self._store.states(), alerts, judged, now_s, rules)
+        decision = decide_alerts(self._store.states(), alerts, judged, now_s, rules)
         messages = [
             (name, state)
-            for state in found.to_send
+            for state in decision.to_send
             for name, listener in self._listeners.items()
             if state.kind in listener.kinds
         ]
-        if found.changed or messages:
-            self._hand_over(self._store.record(found.changed, messages, now_s))
-        return found.to_send
+        if decision.changed or messages:
+            self._hand_over(self._store.record(decision.changed, messages, now_s))
+        return decision.to_send
 
     def close(self, within_s: float = CLOSING_S) -> None:
         """Wait that long for pending messages."""
@@ -404,6 +408,6 @@ class AlertNotifier:
         if not found:
             return
         self._store.record_deliveries(found)
-        for one in found:
-            if one.why:
-                self._failed(one)
+        for delivery in found:
+            if delivery.why:
+                self._failed(delivery)

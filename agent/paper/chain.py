@@ -75,10 +75,10 @@ class PaperChain:
     # reading
     def state(self) -> PaperWallet:
         """Return the current wallet. Raises OperatorNeeded before it was created."""
-        found = self._book.wallet()
-        if found is None:
+        wallet = self._book.wallet()
+        if wallet is None:
             raise OperatorNeeded("there is no paper wallet yet", "run trimtab paper to create one")
-        return found
+        return wallet
 
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the real chain with the real wallet."""
@@ -93,10 +93,10 @@ class PaperChain:
 
     def margin(self, found: Snapshot) -> Snapshot:
         """Return a snapshot with the paper margin account in place of the real one."""
-        held = self.state().margin
-        if self._venue is None or held is None or found.futures is None:
+        margin = self.state().margin
+        if self._venue is None or margin is None or found.futures is None:
             return found
-        return replace(found, futures=self._venue.account(found.futures, held, found.head))
+        return replace(found, futures=self._venue.account(found.futures, margin, found.head))
 
     def begin_margin(self, found: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
         """Return the first margin account (see PaperVenue.begin); None without futures."""
@@ -144,7 +144,7 @@ class PaperChain:
         """
         state, tx = self.state(), decode_unsigned(signed)
         if any(one.hash == signed.hash for one in state.waiting) or any(
-            one.tx_hash == signed.hash for one in state.receipts
+            receipt.tx_hash == signed.hash for receipt in state.receipts
         ):
             return
         if tx.nonce < state.nonce:
@@ -156,7 +156,7 @@ class PaperChain:
         sent_block = self._heads().number
         if self._seen is not None:
             sent_block = max(sent_block, self._seen.head.number)
-        others = tuple(one for one in state.waiting if one.tx.nonce != tx.nonce)
+        others = tuple(paper_tx for paper_tx in state.waiting if paper_tx.tx.nonce != tx.nonce)
         waiting = tuple(
             sorted((*others, PaperTx(signed.hash, tx, sent_block)), key=lambda one: one.tx.nonce)
         )
@@ -169,7 +169,7 @@ class PaperChain:
         for receipt in state.receipts:
             if receipt.tx_hash == tx_hash:
                 return TransactionStatus("mined", receipt)
-        pending = any(one.hash == tx_hash for one in state.waiting)
+        pending = any(paper_tx.hash == tx_hash for paper_tx in state.waiting)
         return TransactionStatus("pending" if pending else "unknown", None)
 
     # filling
@@ -274,7 +274,7 @@ class PaperChain:
             after = done.pools
         balances = tuple(Holding(token, raw) for token, raw in sorted(done.balances.items()))
         allowances = (
-            *(one for one in state.allowances if one.spender != spender),
+            *(allowance for allowance in state.allowances if allowance.spender != spender),
             *(Allowance(token, spender, raw) for token, raw in sorted(done.allowances.items())),
         )
         return replace(state, balances=balances, allowances=allowances), after
@@ -282,7 +282,7 @@ class PaperChain:
     def _run(
         self, tx: UnsignedTx, state: PaperWallet, pools: Mapping[str, Pool], head: Head
     ) -> TransactionEffects | PaperVenueEffects:
-        balances = {held.token: held.raw for held in state.balances}
+        balances = {balance.token: balance.raw for balance in state.balances}
         if self._venue is not None and (call := self._venue.call_of(tx)) is not None:
             seen = self._seen
             if state.margin is None or seen is None or seen.futures is None:
@@ -301,7 +301,11 @@ class PaperChain:
             tx.to,
             tx.data,
             balances,
-            {one.token: one.raw for one in state.allowances if one.spender == self._place.router},
+            {
+                allowance.token: allowance.raw
+                for allowance in state.allowances
+                if allowance.spender == self._place.router
+            },
             pools,
             head.timestamp_s,
             self._place,
@@ -340,27 +344,29 @@ class PaperReader:
         """See ports.Reader. Raises Retryable while the endpoints are behind the wallet's last
         trade.
         """
-        found, state = self._chain.snapshot(), self._chain.state()
-        if found.head.number < state.block:
+        snapshot, state = self._chain.snapshot(), self._chain.state()
+        if snapshot.head.number < state.block:
             raise Retryable(
-                f"the endpoints agree on block {found.head.number} only, which is behind our"
+                f"the endpoints agree on block {snapshot.head.number} only, which is behind our"
                 f" transaction in {state.block}",
                 code=ErrorCode.LAG,
             )
-        found = self._chain.margin(found)
+        snapshot = self._chain.margin(snapshot)
         held = {holding.token: holding.raw for holding in state.balances}
-        allowed = {(one.token, one.spender): one.raw for one in state.allowances}
+        allowed = {
+            (allowance.token, allowance.spender): allowance.raw for allowance in state.allowances
+        }
         return replace(
-            found,
+            snapshot,
             native_wei=state.native_wei,
             nonce_latest=state.nonce,
             nonce_pending=state.nonce + len(state.waiting),
             holdings=tuple(
-                Holding(holding.token, held.get(holding.token, 0)) for holding in found.holdings
+                Holding(holding.token, held.get(holding.token, 0)) for holding in snapshot.holdings
             ),
             allowances=tuple(
                 Allowance(one.token, one.spender, allowed.get((one.token, one.spender), 0))
-                for one in found.allowances
+                for one in snapshot.allowances
             ),
             positions=(),
         )
@@ -437,7 +443,7 @@ def paper_from_value(
     of collateral in the margin account counts towards the target of its asset; if it exceeds that
     target, the wallet starts without the asset. Raises ConfigError for an asset without a price.
     """
-    portfolio, found = step.portfolio, reference_prices(step)
+    portfolio, references = step.portfolio, reference_prices(step)
     whole = value * 10**portfolio.numeraire.decimals
     collateral = step.collateral
     if step.futures is None or not step.futures.margin_in_weights:
@@ -451,7 +457,7 @@ def paper_from_value(
     scale = whole / sum(wanted.values(), Fraction(0))
     raw = {}
     for asset in portfolio.assets:
-        price = found.prices.get(asset.token.address)
+        price = references.prices.get(asset.token.address)
         if price is None and asset.target_bps:
             raise ConfigError(
                 f"--value: {asset.token.label} has no reference price now",

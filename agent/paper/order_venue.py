@@ -80,11 +80,13 @@ class PaperOrderVenue:
 
     def read(self, snapshot: Snapshot) -> Snapshot:
         """See PerpVenue."""
-        held = self._state().margin
+        paper_margin = self._state().margin
         try:
             real = self._client.read()
             at = dated(real, snapshot)
-            account = None if held is None else self._account(at, self._paid(held, real))
+            account = (
+                None if paper_margin is None else self._account(at, self._paid(paper_margin, real))
+            )
         except TrimtabError as error:
             return replace(snapshot, futures=None, futures_unknown=unknown_reason(error))
         unknown = "" if account is not None else "paper trading began without a margin account"
@@ -115,10 +117,12 @@ class PaperOrderVenue:
             return ""
         wire = json.loads(signed.raw)["orders"][0]
         real = self._client.read()
-        held = self._paid(state.margin, real)
-        account = self._account(real, held)
+        paper_margin = self._paid(state.margin, real)
+        account = self._account(real, paper_margin)
         coin = next(
-            one.market for one in real.markets if self._client.asset_of(one.market) == wire["a"]
+            market.market
+            for market in real.markets
+            if self._client.asset_of(market.market) == wire["a"]
         )
         wanted = Fraction(wire["s"])
         if wire["r"]:
@@ -138,9 +142,9 @@ class PaperOrderVenue:
         receipt = Receipt(
             signed.hash, 1, 0, "", 0, 0, (), fills=(replace(fill, realised_raw=realised),)
         )
-        settled = {one.market: one.settled_s for one in held.positions}
+        settled = {position.market: position.settled_s for position in paper_margin.positions}
         positions = _positions(after.positions, settled, _time_s(real))
-        kept = replace(held, realised_raw=after.realised_raw, positions=positions)
+        kept = replace(paper_margin, realised_raw=after.realised_raw, positions=positions)
         self._book.save(
             replace(state, margin=kept, receipts=(*state.receipts, receipt)[-RECEIPTS:])
         )
@@ -154,17 +158,17 @@ class PaperOrderVenue:
         if state.margin is None:
             return
         try:
-            held = self._paid(state.margin, self._client.read())
+            paper_margin = self._paid(state.margin, self._client.read())
         except TrimtabError:
             return
-        if held != state.margin:
-            self._book.save(replace(state, margin=held))
+        if paper_margin != state.margin:
+            self._book.save(replace(state, margin=paper_margin))
 
     def _state(self) -> PaperWallet:
-        found = self._book.wallet()
-        if found is None:
+        wallet = self._book.wallet()
+        if wallet is None:
             raise OperatorNeeded("there is no paper wallet yet", "run trimtab paper to create one")
-        return found
+        return wallet
 
     def _account(self, real: MarginAccount, held: PaperMargin) -> MarginAccount:
         """Return the paper account with the markets of the real one."""
@@ -173,7 +177,8 @@ class PaperOrderVenue:
             collateral_raw=held.collateral_raw,
             realised_raw=held.realised_raw,
             positions=tuple(
-                Position(one.market, one.size_raw, one.open_notional_raw) for one in held.positions
+                Position(position.market, position.size_raw, position.open_notional_raw)
+                for position in held.positions
             ),
             payments=held.payments,
             stops=(),
@@ -188,7 +193,10 @@ class PaperOrderVenue:
         until_ms = _time_s(real) * 1000
         paid, positions = list[VenuePayment](), []
         for one in held.positions:
-            market = next((found for found in real.markets if found.market == one.market), None)
+            market = next(
+                (perp_market for perp_market in real.markets if perp_market.market == one.market),
+                None,
+            )
             if market is None:
                 raise OperatorNeeded(
                     f"the paper account has a position in {one.market}, which is not in [futures]",
@@ -202,10 +210,10 @@ class PaperOrderVenue:
             last_s = max((time_ms // 1000 for time_ms, _ in rates), default=one.settled_s)
             positions.append(replace(one, settled_s=last_s))
         since_s = self._since_s() or 0
-        kept = [*(one for one in held.payments if one.at_s > since_s), *paid]
+        kept = [*(payment for payment in held.payments if payment.at_s > since_s), *paid]
         return replace(
             held,
-            realised_raw=held.realised_raw - sum(one.paid_raw for one in paid),
+            realised_raw=held.realised_raw - sum(venue_payment.paid_raw for venue_payment in paid),
             positions=tuple(positions),
             payments=tuple(sorted(kept, key=lambda one: (one.at_s, one.market))),
         )
@@ -257,9 +265,13 @@ def _positions(
     """
     return tuple(
         PaperPosition(
-            one.market, one.size_raw, one.open_notional_raw, 0, settled.get(one.market, now_s)
+            position.market,
+            position.size_raw,
+            position.open_notional_raw,
+            0,
+            settled.get(position.market, now_s),
         )
-        for one in found
+        for position in found
     )
 
 

@@ -80,12 +80,12 @@ class PaperVenue:
             realised_raw=held.realised_raw,
             positions=tuple(
                 Position(
-                    one.market,
-                    one.size_raw,
-                    one.open_notional_raw,
-                    _funding_raw(one, self._growth(one.market, head)),
+                    position.market,
+                    position.size_raw,
+                    position.open_notional_raw,
+                    _funding_raw(position, self._growth(position.market, head)),
                 )
-                for one in held.positions
+                for position in held.positions
             ),
         )
 
@@ -103,9 +103,12 @@ class PaperVenue:
             read.realised_raw - margin.funding_pending_raw(read),
             tuple(
                 PaperPosition(
-                    one.market, one.size_raw, one.open_notional_raw, self._growth(one.market, head)
+                    position.market,
+                    position.size_raw,
+                    position.open_notional_raw,
+                    self._growth(position.market, head),
                 )
-                for one in read.positions
+                for position in read.positions
             ),
         )
 
@@ -177,7 +180,7 @@ class PaperVenue:
             raise TransactionReverted(f"{REVERTS['CH_NEFCM']} (CH_NEFCM)")
         if not reduces and margin.free_raw(after) < 0:
             raise TransactionReverted(f"{REVERTS['CH_NEFCI']} (CH_NEFCI)")
-        growths = {one.market: one.growth_x96 for one in held.positions}
+        growths = {position.market: position.growth_x96 for position in held.positions}
         growths[call.market] = self._growth(call.market, head)
         place = self.contracts
         fill = PerpFill(

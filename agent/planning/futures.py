@@ -307,9 +307,9 @@ def _cut_openings(
 ) -> tuple[list[PerpOrder], list[str]]:
     """Return the openings within every limit, with a note on each that is cut."""
     limits = policy.limits
-    each = replace(limits, max_position_bps=BPS)
+    futures_limits = replace(limits, max_position_bps=BPS)
     orders, notes = [], []
-    for name, size in largest_allowed_sizes(account, openings, each, spot_value).items():
+    for name, size in largest_allowed_sizes(account, openings, futures_limits, spot_value).items():
         market = account.market(name)
         if size != openings[name]:
             notes.append(f"{market.symbol} is cut to what the limits allow")
@@ -357,7 +357,11 @@ def _without_oversized(
         for order in orders:
             after = after_fill_at_bound(after, order)
         large = oversized(after, policy.limits, policy.leverage_bps)
-        dropped = [one for one in orders if not one.is_reduce_only and one.market in large]
+        dropped = [
+            perp_order
+            for perp_order in orders
+            if not perp_order.is_reduce_only and perp_order.market in large
+        ]
         if not dropped:
             return orders, notes
         orders = [order for order in orders if order not in dropped]

@@ -93,7 +93,11 @@ def plan_adjustment(
             deposit_at_hand_raw(step, drifts),
             approved_raw(step, policy),
             step.progress.reduction_goals,
-            [one.market for one in account.positions if backing_off(step, one.market)],
+            [
+                position.market
+                for position in account.positions
+                if backing_off(step, position.market)
+            ],
             opens_s(step),
         )
         if basis is not account:
@@ -145,7 +149,7 @@ def beside_resting(account: MarginAccount, planned: FuturesPlan) -> FuturesPlan:
     if planned.trigger in {trigger.value for trigger in LIMITED}:
         return FuturesPlan((), "", "resting orders would breach a limit")
     resting = {order.market for order in account.resting}
-    waits = [one.market for one in planned.orders if one.market in resting]
+    waits = [perp_order.market for perp_order in planned.orders if perp_order.market in resting]
     return replace(
         planned,
         orders=tuple(one for one in planned.orders if one.market not in resting),
@@ -210,10 +214,10 @@ def as_limit_orders(
     if account.is_on_chain or not policy.order_kind.rests or not opens:
         return tuple(orders)
     return tuple(
-        one
-        if one.is_reduce_only or is_reduction(account, one)
-        else _limit_order(account.market(one.market), one, policy.order_kind)
-        for one in orders
+        order
+        if order.is_reduce_only or is_reduction(account, order)
+        else _limit_order(account.market(order.market), order, policy.order_kind)
+        for order in orders
     )
 
 
@@ -310,7 +314,10 @@ def deposit_at_hand_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
 def approved_raw(step: StepInput, policy: FuturesPolicy) -> int:
     """Return the deposit approved for the vault in this step; zero if there is none."""
     approved = dict(step.progress.spend_caps).get(policy.collateral, 0)
-    allowed = {(one.token, one.spender): one.raw for one in step.snapshot.allowances}
+    allowed = {
+        (allowance.token, allowance.spender): allowance.raw
+        for allowance in step.snapshot.allowances
+    }
     return approved if allowed.get((policy.collateral, policy.vault)) == approved else 0
 
 
@@ -332,11 +339,11 @@ def closing_plan(step: StepInput, market: str, reason: str) -> FuturesPlan:
     account, policy = step.snapshot.futures, step.futures
     if account is None or policy is None:
         return FuturesPlan((), CLOSE_HEDGE, reason)
-    size = -sum(one.size_raw for one in policy.hedges if one.market == market)
-    held = account.market(market)
-    if why := untradable_reason(account, held, size, policy.limits.slippage_bps):
+    size = -sum(hedge.size_raw for hedge in policy.hedges if hedge.market == market)
+    perp_market = account.market(market)
+    if why := untradable_reason(account, perp_market, size, policy.limits.slippage_bps):
         return FuturesPlan((), CLOSE_HEDGE, reason, refused=(why,))
-    order = market_order(held, size, policy.limits.slippage_bps, is_reduce_only=True)
+    order = market_order(perp_market, size, policy.limits.slippage_bps, is_reduce_only=True)
     reduces = is_reduction(account, order)
     return FuturesPlan(
         (replace(order, is_reduce_only=reduces),), CLOSE_HEDGE, reason, is_reducing=reduces
@@ -381,7 +388,7 @@ def futures_plan(
     fees = sum((fee_raw(account, order) for order in futures.orders), 0)
     zero = Fraction(0)
     horizon_s = 0 if step.futures is None else step.futures.funding_horizon_s
-    found = Plan(
+    plan = Plan(
         block=snapshot.head.number,
         decision=decision,
         legs=(),
@@ -411,7 +418,7 @@ def futures_plan(
         expires_block=snapshot.head.number + step.execution.expire_blocks,
         futures=futures,
     )
-    return with_data_fee(step, found, coin)
+    return with_data_fee(step, plan, coin)
 
 
 def action_gas(action: FuturesAction) -> int:

@@ -511,4 +511,8 @@ def with_data_fee(step: StepInput, plan: Plan, native_price: Fraction) -> Plan:
 
 
 def _allowed(step: StepInput, spender: str) -> dict[str, int]:
-    return {one.token: one.raw for one in step.snapshot.allowances if one.spender == spender}
+    return {
+        allowance.token: allowance.raw
+        for allowance in step.snapshot.allowances
+        if allowance.spender == spender
+    }

@@ -91,29 +91,29 @@ def hedge_instead(
     ):
         return decided, sale
     comparisons: list[HedgeComparison] = []
-    hedged = {one.token for one in policy.hedges}
+    hedged = {hedge.token for hedge in policy.hedges}
     changes, home = sale.wallet_changes(), step.portfolio.numeraire.address
     sold = [
-        (min(-changes[one.token] * one.price, one.value), one)
-        for one in decided.drifts
-        if changes.get(one.token, 0) < 0
-        and one.token not in (home, policy.collateral, *hedged)
-        and market_of(step, one.token) is not None
+        (min(-changes[asset_drift.token] * asset_drift.price, asset_drift.value), asset_drift)
+        for asset_drift in decided.drifts
+        if changes.get(asset_drift.token, 0) < 0
+        and asset_drift.token not in (home, policy.collateral, *hedged)
+        and market_of(step, asset_drift.token) is not None
     ]
     for excess, drift in sorted(sold, key=lambda item: (-item[0], item[1].token)):
         ratio = policy.hedge.ratio_bps
         wanted = excess * ratio / BPS
-        found, short = compare(step, decided, decision, sale, drift, excess, wanted)
-        comparisons.append(found)
-        if found.is_hedged:
-            reason = f"{_text(step, found)}; {decision.reason}"
-            plan = _opening(step, decided.drifts, found, short, reason)
+        hedge_comparison, short = compare(step, decided, decision, sale, drift, excess, wanted)
+        comparisons.append(hedge_comparison)
+        if hedge_comparison.is_hedged:
+            reason = f"{_text(step, hedge_comparison)}; {decision.reason}"
+            plan = _opening(step, decided.drifts, hedge_comparison, short, reason)
             plan = replace(plan, comparisons=tuple(comparisons))
             decided = replace(decided.held(plan.decision), reviewed=False, reviews=())
             return decided, plan
     if not comparisons:
         return decided, sale
-    told = "; ".join(_text(step, one) for one in comparisons)
+    told = "; ".join(_text(step, comparison) for comparison in comparisons)
     decision = replace(decision, reason=f"{decision.reason}; {told}")
     plan = replace(sale, decision=decision, comparisons=tuple(comparisons))
     return replace(decided, decision=decision), plan
@@ -157,7 +157,7 @@ def compare(
             whole - part for whole, part in zip(saved, _costs(beside), strict=True)
         )
     tax = _tax(step, sale) - (NONE if beside is None else _tax(step, beside))
-    found = replace(
+    comparison = replace(
         nothing,
         hedged=hedged,
         sale_fees=saved[0],
@@ -171,17 +171,17 @@ def compare(
     )
     most = step.limits.plan_cost_bps
     if most is not None and (fees / 2 + basis + gas) * BPS > most * hedged:
-        return replace(found, reason="its order would cost more than limits.plan_cost"), Short(
+        return replace(comparison, reason="its order would cost more than limits.plan_cost"), Short(
             0, ""
         )
-    chosen = choose(found, hedged * terms.min_saving_bps / BPS, counts_income=False)
+    chosen = choose(comparison, hedged * terms.min_saving_bps / BPS, counts_income=False)
     return chosen, short
 
 
 def market_of(step: StepInput, token: str) -> PerpMarket | None:
     """Return the market with the same price as a token; None without one."""
     markets = () if step.snapshot.futures is None else step.snapshot.futures.markets
-    return next((one for one in markets if one.asset == token), None)
+    return next((market for market in markets if market.asset == token), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,9 @@ def _least_short_breach(
     broken = breaches(state, limits, spot_value)
     if not broken or {one.limit for one in broken} - {"max_position", "spot_multiple"}:
         return "the margin account is too small for a short"
-    named = "; ".join(f"{one.limit} {one.measured}, limit {one.allowed}" for one in broken)
+    named = "; ".join(
+        f"{breach.limit} {breach.measured}, limit {breach.allowed}" for breach in broken
+    )
     return f"a short of any size would break {named}"
 
 
@@ -264,7 +266,7 @@ def _no_short_reason(
     step: StepInput, policy: FuturesPolicy, drift: AssetDrift, market: PerpMarket
 ) -> str:
     """Return why an asset may not be hedged in a market now at any size; empty if it may."""
-    if any(one.token == drift.token for one in policy.hedges):
+    if any(hedge.token == drift.token for hedge in policy.hedges):
         return "it already has a hedge"
     if not dict(step.targets.unhedged_bps).get(drift.token, drift.target_bps):
         return "its target is 0 %"
@@ -338,7 +340,7 @@ def _tax(step: StepInput, plan: Plan) -> Value:
         portfolio.wrapped_native,
         step.snapshot.head.timestamp_s,
     )
-    gain = sum((one.gain for one in gains), NONE)
+    gain = sum((planned_gain.gain for planned_gain in gains), NONE)
     taxed = max(NONE, tax.realised + gain) - max(NONE, tax.realised)
     return taxed * policy.hedge.tax_rate_bps / BPS / tax.rate
 
@@ -406,7 +408,7 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
         )
     if fault := step.progress.futures_held or futures_fault(step):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
-    drift = next(one for one in drifts if one.token == token)
+    drift = next(asset_drift for asset_drift in drifts if asset_drift.token == token)
     own_bps = dict(step.targets.unhedged_bps).get(token, drift.target_bps)
     excess = drift.value - investable_total(drifts) * own_bps / BPS
     if excess <= 0:
@@ -420,12 +422,12 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
             remedy="see trimtab status",
         ) from None
     wanted = excess * ratio_bps / BPS
-    found, short = compare(step, decided, decision, sale, drift, excess, wanted)
+    comparison, short = compare(step, decided, decision, sale, drift, excess, wanted)
     if not short.size_raw:
-        raise Refused(f"{label} cannot be hedged: {found.reason}", remedy="see trimtab margin")
-    found = replace(found, is_hedged=True, reason="requested by the owner")
-    plan = _opening(step, drifts, found, short, _text(step, found), by_owner=True)
-    return replace(plan, comparisons=(found,))
+        raise Refused(f"{label} cannot be hedged: {comparison.reason}", remedy="see trimtab margin")
+    comparison = replace(comparison, is_hedged=True, reason="requested by the owner")
+    plan = _opening(step, drifts, comparison, short, _text(step, comparison), by_owner=True)
+    return replace(plan, comparisons=(comparison,))
 
 
 def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan:

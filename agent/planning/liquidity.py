@@ -54,11 +54,11 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     now.
     """
     prices = reference_prices(step).by_token
-    wanted = next_adjustment(restrict_to_pools(step, decision.pools), prices)
+    adjustment = next_adjustment(restrict_to_pools(step, decision.pools), prices)
     book = open_position_book(step, prices)
     actions: list[LpAction] = []
     skew = Fraction(0)
-    for move in wanted.moves:
+    for move in adjustment.moves:
         action, after = _action(book, move)
         if isinstance(action, Provide):
             skew += book.overpayment(action, action.amounts_raw, after)
@@ -66,31 +66,31 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
         book = after
     if not actions:
         why = (
-            "; ".join(f"{item.what}: {item.why}" for item in wanted.skipped)
+            "; ".join(f"{item.what}: {item.why}" for item in adjustment.skipped)
             or "liquidity is on target"
         )
         verdicts: tuple[Verdict, ...] = ()
-        if wanted.over:
+        if adjustment.over:
             withdrawable = "a withdrawal that is possible now"
-            verdicts = (Verdict("impermanent_loss", wanted.reason, withdrawable, False),)
+            verdicts = (Verdict("impermanent_loss", adjustment.reason, withdrawable, False),)
         raise Refused(
             f"no liquidity action is possible now: {why}",
             verdicts,
             "see the reasons; trimtab lp shows every position",
         )
     unit = gas_unit_value(step, prices, needed=False)
-    found = _plan(
+    plan = _plan(
         step,
         decision,
         actions,
         book,
         PlanCost(ZERO, ZERO, skew, unit * sum(action.gas_units for action in actions)),
-        wanted.skipped,
+        adjustment.skipped,
     )
-    approvals = unit * approval_gas_units(step, found)
+    approvals = unit * approval_gas_units(step, plan)
     return with_data_fee(
         step,
-        replace(found, cost=replace(found.cost, approvals=approvals)),
+        replace(plan, cost=replace(plan.cost, approvals=approvals)),
         prices.get(step.portfolio.wrapped_native, ZERO),
     )
 
@@ -109,19 +109,19 @@ def _action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, PositionBo
 
 
 def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
-    one, position = move.one, move.position
+    confirmed_position, position = move.one, move.position
     pair = isinstance(position, LpV2Position)
     amounts = positions.principal(position, move.liquidity)
     least = minting.withdrawal_minimums(
-        position, move.liquidity, book.ratio(one), band_bps(book.step.limits) or 0
+        position, move.liquidity, book.ratio(confirmed_position), band_bps(book.step.limits) or 0
     )
     return Withdraw(
-        venue=one.venue,
-        contract=one.contract,
-        token_id=one.token_id,
+        venue=confirmed_position.venue,
+        contract=confirmed_position.contract,
+        token_id=confirmed_position.token_id,
         pool=position.pair if isinstance(position, LpV2Position) else position.pool,
-        token0=one.token0,
-        token1=one.token1,
+        token0=confirmed_position.token0,
+        token1=confirmed_position.token1,
         liquidity=move.liquidity,
         amounts_raw=amounts,
         min_raw=minting.nonzero_minimums(least, amounts),
@@ -133,14 +133,14 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
 
 
 def _collect(book: PositionBook, move: CollectMove) -> Collect:
-    one, position = move.one, move.position
+    confirmed_position, position = move.one, move.position
     return Collect(
-        venue=one.venue,
-        contract=one.contract,
+        venue=confirmed_position.venue,
+        contract=confirmed_position.contract,
         token_id=position.token_id,
         pool=position.pool,
-        token0=one.token0,
-        token1=one.token1,
+        token0=confirmed_position.token0,
+        token1=confirmed_position.token1,
         fees_raw=positions.uncollected_fees(position),
         gas_units=minting.V3_COLLECT_UNITS,
         reason=move.reason,
@@ -148,13 +148,13 @@ def _collect(book: PositionBook, move: CollectMove) -> Collect:
 
 
 def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBook]:
-    target, one = move.target, move.one
+    target, position = move.target, move.one
     pool = next(found for found in book.step.snapshot.pools if found.address == target.pool)
-    liquidity, amounts = quote_provision(book, pool, one, move.ticks, move.desired)
+    liquidity, amounts = quote_provision(book, pool, position, move.ticks, move.desired)
     within = minting.price_range(move.ticks)
     limits, ratio = book.step.limits, book.ratio(target)
     band = minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
-    after = book_after_provision(book, target, pool, one, move.ticks, move.desired)
+    after = book_after_provision(book, target, pool, position, move.ticks, move.desired)
     if after is None:
         raise Refused(
             f"liquidity in {target.pool}: no amount can be provided",
@@ -163,7 +163,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
     action = Provide(
         venue=target.venue,
         contract=target.contract,
-        token_id=None if one is None else one.token_id,
+        token_id=None if position is None else position.token_id,
         pool=target.pool,
         token0=target.token0,
         token1=target.token1,
@@ -175,7 +175,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         min_raw=minting.nonzero_minimums(
             minting.provision_minimums(within, move.desired, ratio, band), amounts
         ),
-        gas_units=provision_gas_units(within, one),
+        gas_units=provision_gas_units(within, position),
         reason=move.reason,
     )
     return action, after
@@ -257,7 +257,7 @@ def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
         )
     match action:
         case Withdraw():
-            position = next((found for _, found in book.pairs if found.name == action.name), None)
+            position = next((pair for _, pair in book.pairs if pair.name == action.name), None)
             if not isinstance(position, LpV2Position | LpV3Position):
                 raise Refused(
                     f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION
@@ -278,7 +278,7 @@ def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
 
 def _ticks(book: PositionBook, action: Provide) -> tuple[int, int]:
     """Return the tick range of the position that grows, which overrides the action's."""
-    position = next((found for _, found in book.pairs if found.name == action.name), None)
+    position = next((pair for _, pair in book.pairs if pair.name == action.name), None)
     if not isinstance(position, LpV3Position):
         raise Refused(f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION)
     return position.tick_lower, position.tick_upper

@@ -304,7 +304,9 @@ def plan(
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
         skipped = [
-            one for one in skipped if one.what != step.portfolio.numeraire.label
+            skipped_item
+            for skipped_item in skipped
+            if skipped_item.what != step.portfolio.numeraire.label
         ]  # the numeraire is off target only by the exit's cost
     found = assemble_plan(
         step, problem, decision, settled.draft, skipped, gap_bps(market, objective, settled, budget)
@@ -540,7 +542,7 @@ def plan_after_tax(
     gains = _gains(step, tax, found)
     if _total(gains) <= max(left, Fraction(0)):
         return found
-    wanted, room = {one.token for one in gains if one.gain > 0}, max(left, Fraction(0))
+    wanted, room = {gain.token for gain in gains if gain.gain > 0}, max(left, Fraction(0))
     for turn in range(ROUNDS):
         caps = _caps(step, tax, gains, room * MARGIN ** (turn + 1))
         capped = replace(
@@ -573,9 +575,12 @@ def _caps(
     in proportion, others must not realise a gain.
     """
     prices = reference_prices(step).by_token
-    whole = sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0))
+    whole = sum((max(gain.gain, Fraction(0)) for gain in gains), Fraction(0))
     if whole:
-        shares = {one.token: max(one.gain, Fraction(0)) / whole for one in gains}
+        shares = {
+            planned_gain.token: max(planned_gain.gain, Fraction(0)) / whole
+            for planned_gain in gains
+        }
     else:
         shares = {}
     caps = {}
@@ -606,7 +611,7 @@ def _gains(step: StepInput, tax: TaxState, found: Plan) -> tuple[PlannedGain, ..
 
 
 def _total(gains: tuple[PlannedGain, ...]) -> Value:
-    return sum((one.gain for one in gains), Fraction(0))
+    return sum((gain.gain for gain in gains), Fraction(0))
 
 
 def _why(step: StepInput, tax: TaxState) -> str:

@@ -249,17 +249,17 @@ def problem_for_tokens(
     limits = step.limits
     notes += [
         SkippedItem(
-            f"token {step.portfolio.token(one.token).label}",
-            f"in quarantine: {one.why}; {one.finding.remedy}",
+            f"token {step.portfolio.token(token.token).label}",
+            f"in quarantine: {token.why}; {token.finding.remedy}",
         )
-        for one in step.targets.quarantine
+        for token in step.targets.quarantine
     ]
     notes += [
         SkippedItem(
-            f"token {step.portfolio.token(one.token).label}",
-            f"its exit is not possible now: {one.why}",
+            f"token {step.portfolio.token(blocked_exit.token).label}",
+            f"its exit is not possible now: {blocked_exit.why}",
         )
-        for one in step.stuck
+        for blocked_exit in step.stuck
     ]
     return Problem(
         nodes=nodes,
@@ -359,7 +359,7 @@ def _hubs(
     nodes = []
     for token in step.portfolio.hubs:
         if token.address in known or token.address in {
-            one.token for one in step.targets.quarantine
+            screened_token.token for screened_token in step.targets.quarantine
         }:
             continue
         known.add(token.address)
@@ -390,7 +390,9 @@ def _usable(
     """True if a pool is tradable; records reasons that concern the owner."""
     if pool.token0 not in position or pool.token1 not in position:
         return False
-    if {pool.token0, pool.token1} & {one.token for one in step.targets.quarantine}:
+    if {pool.token0, pool.token1} & {
+        screened_token.token for screened_token in step.targets.quarantine
+    }:
         return False  # the token itself is recorded once
     name = f"pool {pool.address}"
     fault = next(

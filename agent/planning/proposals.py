@@ -103,8 +103,8 @@ def _rebalanced(step_input: StepInput, first: Proposal) -> Proposal:
         return first
     step = first.step or step_input
     try:
-        found = _beside_purchase(step, first.decided)
-        return replace(found, step=found.step or first.step)
+        proposal = _beside_purchase(step, first.decided)
+        return replace(proposal, step=proposal.step or first.step)
     except Refused as why:
         if first.step is not None or step.excluded.reason:
             raise RefusedWithBlockedExits(step, why) from None
@@ -123,9 +123,9 @@ def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
     try:
         waiting = _carried_out(step, decided)
     except Refused:
-        if (found := _trigger_beside(step, active)) is None:
+        if (proposal := _trigger_beside(step, active)) is None:
             raise
-        return found
+        return proposal
     if (
         waiting.plan
         or waiting.decided.purchase.ended
@@ -144,12 +144,12 @@ def _trigger_beside(step: StepInput, active: PurchaseProgress) -> Proposal | Non
         bought = replace(purchases.after_purchase(step), history=rest.history)
         if not isinstance(decide(bought).decision, Rebalance):
             return None
-        found = _carried_out(rest, decide(rest))
+        proposal = _carried_out(rest, decide(rest))
     except Refused:
         return None
-    if found.plan is None:
+    if proposal.plan is None:
         return None
-    return _purchase_ended(found, active, "a trigger acts, and its rest is drift now")
+    return _purchase_ended(proposal, active, "a trigger acts, and its rest is drift now")
 
 
 def _purchase_ended(found: Proposal, active: PurchaseProgress, why: str) -> Proposal:
@@ -174,15 +174,15 @@ def _rest_not_worth_it(
     over = Hold(purchases.end_text(active.terms, why))
     rest = purchases.with_purchase(step, None)
     try:
-        found = _carried_out(rest, decide(rest))
+        proposal = _carried_out(rest, decide(rest))
     except Refused as refusal:
         hold = replace(over, reason=f"{over.reason}; {refusal.message}")
-        found = Proposal(decided.held(hold), None)
+        proposal = Proposal(decided.held(hold), None)
     else:
-        if isinstance(decision := found.decided.decision, Hold):
+        if isinstance(decision := proposal.decided.decision, Hold):
             hold = replace(decision, reason=f"{over.reason}; {decision.reason}")
-            found = replace(found, decided=replace(found.decided, decision=hold))
-    return _purchase_ended(found, active, why)
+            proposal = replace(proposal, decided=replace(proposal.decided, decision=hold))
+    return _purchase_ended(proposal, active, why)
 
 
 def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
@@ -209,9 +209,9 @@ def _or_futures(step: StepInput, decision: Rebalance, found: Proposal) -> Propos
     if not isinstance(hold, Hold) or hold.kept_by not in HOLDING_CAUSES:
         return found
     why = hold.reason.removeprefix(f"{decision.reason}; ")
-    held = replace(step, progress=replace(step.progress, spot_held=f"spot: {why}"))
-    instead = _carried_out(held, decide(held))
-    return found if instead.plan is None else replace(instead, step=held)
+    step_input = replace(step, progress=replace(step.progress, spot_held=f"spot: {why}"))
+    instead = _carried_out(step_input, decide(step_input))
+    return found if instead.plan is None else replace(instead, step=step_input)
 
 
 def _adjust_futures(step: StepInput, decided: DecisionResult, decision: AdjustFutures) -> Proposal:
@@ -275,8 +275,8 @@ def planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | Blo
     """
     if blocked_exits.avoids_other_tokens(step, token):
         between = (token, step.portfolio.numeraire.address)
-        if isinstance(found := _planned_exit(step, decision, token, between), Plan):
-            return found
+        if isinstance(plan := _planned_exit(step, decision, token, between), Plan):
+            return plan
     return _planned_exit(step, decision, token)
 
 
@@ -320,13 +320,16 @@ def decision_at(step_input: StepInput) -> DecisionResult:
         return decided
     try:
         if tried:
-            found = rebalance(step_input).decided
+            decision_result = rebalance(step_input).decided
         else:
-            found = _worth_it(step_input, decided)
+            decision_result = _worth_it(step_input, decided)
     except Refused:
         return decided
-    held = isinstance(found.decision, Hold) and found.decision.kept_by in HOLDING_CAUSES
-    return found if held or tried else decided
+    held = (
+        isinstance(decision_result.decision, Hold)
+        and decision_result.decision.kept_by in HOLDING_CAUSES
+    )
+    return decision_result if held or tried else decided
 
 
 def _worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
@@ -400,12 +403,12 @@ def _not_worth_it(
     else:
         again = f"; next review {format_time(decided.next_s)}"
     why = _not_worth_why(step, decided, nothing)
-    held = Hold(
+    hold = Hold(
         f"{decision.reason}; {why}{again}",
         decided.next_s,
         nothing.kept_by,
     )
-    decided = decided.held(held, _worthless(step, decided, nothing))
+    decided = decided.held(hold, _worthless(step, decided, nothing))
     return Proposal(replace(decided, is_netting_only=False), None)
 
 
@@ -448,9 +451,9 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
     def propose(step_input: StepInput) -> Proposal:
         step = cash_limit.exclude_unexplained_rises(step_input)
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
-        found = decide(step)  # a due slice stays due, and a triggered exit is not included
+        decided = decide(step)  # a due slice stays due, and a triggered exit is not included
         return Proposal(
-            replace(found.alone(plan.decision), is_netting_only=False, exit_token=""),
+            replace(decided.alone(plan.decision), is_netting_only=False, exit_token=""),
             plan,
             step,
         )
@@ -475,8 +478,8 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
             filled, _, ended = _filled(step_input, first.decided, orders)
         if filled is not None:
             return filled
-        found = _rebalanced(step_input, first)
-        return replace(found, ticks_end=found.ticks_end or ended)
+        proposal = _rebalanced(step_input, first)
+        return replace(proposal, ticks_end=proposal.ticks_end or ended)
 
     return propose
 
@@ -565,7 +568,7 @@ def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:
         portfolio.held_as(leg.token_in) for leg in plan.legs if leg.source is LegFunding.WALLET
     }
     return tuple(
-        one.token.address
-        for one in portfolio.assets
-        if one.token.address in taken - {portfolio.numeraire.address}
+        asset.token.address
+        for asset in portfolio.assets
+        if asset.token.address in taken - {portfolio.numeraire.address}
     )

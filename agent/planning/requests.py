@@ -200,11 +200,11 @@ def _sizes(
     symbol: str,
 ) -> dict[str, int]:
     """Return the remaining orders of this step. Raises Refused for an unknown market."""
-    markets = [one.market for one in account.markets if symbol in ("", one.symbol)]
+    markets = [market.market for market in account.markets if symbol in ("", market.symbol)]
     if not markets and step.progress.reduced_markets:
         return {}  # a market without a row in the config, closed in this step
     if not markets:
-        known = ", ".join(one.symbol for one in account.markets)
+        known = ", ".join(perp_market.symbol for perp_market in account.markets)
         raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {known}")
     left = [one for one in markets if one not in step.progress.reduced_markets]
     if leverage_bps is None:
@@ -254,8 +254,8 @@ def _hedges_left(step: StepInput, orders: Sequence[PerpOrder]) -> tuple[Hedge, .
 
 
 def _decided(step: StepInput, decision: Decision) -> DecisionResult:
-    found = halt_for(step, decision.reason)
-    return replace(found, decision=decision)
+    decided = halt_for(step, decision.reason)
+    return replace(decided, decision=decision)
 
 
 def _reason(step: StepInput, action: AccountAction) -> str:
@@ -376,8 +376,8 @@ def sell_everything(step: StepInput) -> Proposal:
     nothing more can be sold. As for any exit, unexplained increases do not block the sale; they are
     sold too.
     """
-    given = cash_limit.restore_excluded(step)
-    return replace(_everything_sold(given), step=quarantine.exclude_unpriced(given))
+    step_input = cash_limit.restore_excluded(step)
+    return replace(_everything_sold(step_input), step=quarantine.exclude_unpriced(step_input))
 
 
 def _everything_sold(given: StepInput) -> Proposal:
@@ -416,10 +416,10 @@ def _everything_sold(given: StepInput) -> Proposal:
     if investable_total(drifts) == 0 and step is given:
         return _by_owner(step, Hold("nothing to sell: all balances are zero or reserved"), None)
     home, blocked = step.portfolio.numeraire.address, [*step.stuck]
-    for one in exits.in_turn(
-        step, [one for one in drifts if one.token != home and one.investable_raw]
+    for asset_drift in exits.in_turn(
+        step, [drift for drift in drifts if drift.token != home and drift.investable_raw]
     ):
-        found = _sold_out(step, drifts, one.token, "sell everything for the numeraire")
+        found = _sold_out(step, drifts, asset_drift.token, "sell everything for the numeraire")
         if isinstance(found, Proposal):
             return found
         blocked.append(found)
@@ -430,7 +430,9 @@ def _everything_sold(given: StepInput) -> Proposal:
     if halted is not None:
         return _by_owner(step, halted, None)
     stays = [
-        f"{step.portfolio.token(one.token).label} stays: {one.why}" for one in blocked if one.why
+        f"{step.portfolio.token(blocked_exit.token).label} stays: {blocked_exit.why}"
+        for blocked_exit in blocked
+        if blocked_exit.why
     ]
     return _by_owner(step, Hold("; ".join([SOLD_OUT, *stays])), None)
 
@@ -447,8 +449,10 @@ def sell_out(token: str) -> Proposer:
             if not spares_exits(decided.decision) or exit_price_fault(step, token):
                 return _by_owner(step, decided.decision, None)
             drifts = compute_drifts(step, reference_prices(step).by_token)
-        blocked = [one.why for one in step.stuck if one.token == token]
-        if not blocked and not any(one.token == token and one.investable_raw for one in drifts):
+        blocked = [blocked_exit.why for blocked_exit in step.stuck if blocked_exit.token == token]
+        if not blocked and not any(
+            drift.token == token and drift.investable_raw for drift in drifts
+        ):
             return _by_owner(step, Hold(f"no {label} is left to sell"), None)
         if not blocked:
             found = _sold_out(step, drifts, token, f"sell all {label}")
@@ -522,9 +526,9 @@ def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposa
     """Return a manual proposal, which neither trades nor ends a due slice and needs no price
     signal.
     """
-    found = decide(step)
+    decided = decide(step)
     return Proposal(
-        replace(found.alone(decision), zone=None, is_netting_only=False, exit_token=""),
+        replace(decided.alone(decision), zone=None, is_netting_only=False, exit_token=""),
         plan,
     )
 

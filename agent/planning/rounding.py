@@ -482,13 +482,13 @@ def run_routes(
         for route in routes
         if coin is not None and coin.free_wei and route.hops[0][1] == coin.token
     ]
-    found, unsold = _run(
+    draft, unsold = _run(
         problem, (*native, *merge_routes([route for route in routes if route not in native])), exact
     )
-    if unsold <= UNSOLD * found.gross:
-        return found
+    if unsold <= UNSOLD * draft.gross:
+        return draft
     return max(
-        found,
+        draft,
         _run(problem, (*native, *(route for route in routes if route not in native)), exact)[0],
         key=worth,
     )

@@ -166,16 +166,18 @@ def quote(
 
 def _require_free(step: StepInput, *tokens: str) -> None:
     """Raise Refused if one of the tokens is in quarantine."""
-    for one in step.targets.quarantine:
-        if one.token in tokens:
-            label = step.portfolio.token(one.token).label
+    for token in step.targets.quarantine:
+        if token.token in tokens:
+            label = step.portfolio.token(token.token).label
             verdict = Verdict(
                 "token_screen",
-                f"{label}: {one.finding.value}",
+                f"{label}: {token.finding.value}",
                 "a token that transfers the exact amount",
                 False,
             )
-            raise Refused(f"{label} is in quarantine: {one.why}", (verdict,), one.finding.remedy)
+            raise Refused(
+                f"{label} is in quarantine: {token.why}", (verdict,), token.finding.remedy
+            )
 
 
 def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -> None:
@@ -265,10 +267,10 @@ def _selling(
     """Return the best flows. If they sell less than `least`, their bound is −∞, so that saved gas
     never justifies an unsold remainder.
     """
-    found = solve_dual(program, stack, near)
-    if -float(found.moved(stack)[source]) >= least:
-        return found
-    return replace(found, bound=-np.inf)
+    solution = solve_dual(program, stack, near)
+    if -float(solution.moved(stack)[source]) >= least:
+        return solution
+    return replace(solution, bound=-np.inf)
 
 
 def _require_whole(
@@ -427,14 +429,16 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     drifts = compute_drifts(
         replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices
     )
-    raw = {held.token: held.raw for held in holdings}
+    raw = {holding.token: holding.raw for holding in holdings}
     nothing = Fraction(0)
-    found = Plan(
+    plan = Plan(
         block=snapshot.head.number,
         decision=decision,
         legs=legs,
-        holdings_after=tuple((one.token, raw[one.token]) for one in drifts),
-        weights_after_bps=tuple((one.token, one.weight_bps) for one in drifts),
+        holdings_after=tuple((drift.token, raw[drift.token]) for drift in drifts),
+        weights_after_bps=tuple(
+            (asset_drift.token, asset_drift.weight_bps) for asset_drift in drifts
+        ),
         cost=PlanCost(
             nothing,
             nothing,
@@ -450,4 +454,4 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
         expires_block=snapshot.head.number + step.execution.expire_blocks,
         native_after_wei=native_wei,
     )
-    return with_data_fee(step, found, prices[token])
+    return with_data_fee(step, plan, prices[token])

@@ -189,12 +189,12 @@ def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
     if not isinstance(decision, Rebalance) or decision.exit:
         return result
     if step.progress.spot_held:
-        held = Hold(f"{decision.reason}; {step.progress.spot_held}", result.next_s)
+        hold = Hold(f"{decision.reason}; {step.progress.spot_held}", result.next_s)
     elif step.history.orders.states and (waiting := exits.unconfirmed_notes(step, exits_only=True)):
-        held = _unconfirmed_hold(decision.reason, "; ".join(waiting))
+        hold = _unconfirmed_hold(decision.reason, "; ".join(waiting))
     else:
         return result
-    return replace(result.held(held), reviewed=False, is_netting_only=False)
+    return replace(result.held(hold), reviewed=False, is_netting_only=False)
 
 
 def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
@@ -473,14 +473,14 @@ def _withdraw_liquidity_first(
     if _cooldown(step, liquidity_too=True) or failures.is_stopped(step.history):
         return None
     try:
-        wanted = liquidity_moves.target_adjustment(step, prices)
+        adjustment = liquidity_moves.target_adjustment(step, prices)
     except Refused:
         return None
-    if not any(isinstance(move, WithdrawMove) for move in wanted.moves):
+    if not any(isinstance(move, WithdrawMove) for move in adjustment.moves):
         return None
     if not_yet := rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True):
-        return _unconfirmed_hold(wanted.reason, not_yet)
-    return AdjustLiquidity(wanted.reason)
+        return _unconfirmed_hold(adjustment.reason, not_yet)
+    return AdjustLiquidity(adjustment.reason)
 
 
 def liquidity_or_hold(
@@ -490,29 +490,29 @@ def liquidity_or_hold(
     skipped moves and their reasons.
     """
     try:
-        wanted = liquidity_moves.target_adjustment(step, prices)
+        adjustment = liquidity_moves.target_adjustment(step, prices)
     except Refused as unknown:
         return replace(hold, reason=f"{hold.reason}; liquidity is unchanged: {unknown.message}")
-    left = "".join(f"; {item.what}: {item.why}" for item in wanted.skipped)
-    if not wanted.moves:
+    left = "".join(f"; {item.what}: {item.why}" for item in adjustment.skipped)
+    if not adjustment.moves:
         return replace(hold, reason=hold.reason + left)
     if failures.is_stopped(step.history):
         return replace(
             hold,
             reason=(
-                f"{hold.reason}; {wanted.reason}, but too many transactions failed in a row:"
+                f"{hold.reason}; {adjustment.reason}, but too many transactions failed in a row:"
                 " trimtab resume"
             ),
         )
     if cooldown := _cooldown(step, liquidity_too=True):
         return replace(
             hold,
-            reason=f"{hold.reason}; {wanted.reason}; {cooldown[0]}",
+            reason=f"{hold.reason}; {adjustment.reason}; {cooldown[0]}",
             next_s=hold.next_s or cooldown[1],
         )
     if not_yet := rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True):
-        return replace(hold, reason=f"{hold.reason}; {wanted.reason}, but {not_yet}")
-    return AdjustLiquidity(wanted.reason)
+        return replace(hold, reason=f"{hold.reason}; {adjustment.reason}, but {not_yet}")
+    return AdjustLiquidity(adjustment.reason)
 
 
 def _act(

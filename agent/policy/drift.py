@@ -180,8 +180,8 @@ def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
     """
     whole = investable_total(drifts)
     result = {}
-    for drift, wanted in zip(drifts, goal.weights, strict=True):
-        result[drift.token] = whole * (min(max(drift.share, wanted.low), wanted.high) - drift.share)
+    for drift, weight in zip(drifts, goal.weights, strict=True):
+        result[drift.token] = whole * (min(max(drift.share, weight.low), weight.high) - drift.share)
     return result
 
 
@@ -316,8 +316,8 @@ def restrict_to_side(
     if only is None:
         return goal
     off = {
-        one.token: min(max(one.share, want.low), want.high) - one.share
-        for one, want in zip(drifts, goal.weights, strict=True)
+        drift.token: min(max(drift.share, want.low), want.high) - drift.share
+        for drift, want in zip(drifts, goal.weights, strict=True)
     }
     match only:
         case TradeSide.SELL:
@@ -331,7 +331,9 @@ def restrict_to_side(
             changes = _scaled(lacks, max(Fraction(0), -_short(drifts).get(numeraire, Fraction(0))))
         case TradeSide.WINNERS:
             sold = {
-                one.token: off[one.token] for one in drifts if one.outside and off[one.token] < 0
+                asset_drift.token: off[asset_drift.token]
+                for asset_drift in drifts
+                if asset_drift.outside and off[asset_drift.token] < 0
             }
             changes = sold | _scaled(
                 {token: lack for token, lack in _short(drifts).items() if lack > 0},
@@ -355,7 +357,7 @@ def restrict_to_side(
 
 def _short(drifts: Sequence[AssetDrift]) -> ShareChanges:
     """Return each token's target share less its share; negative if overweight."""
-    return {one.token: Fraction(one.target_bps, BPS) - one.share for one in drifts}
+    return {drift.token: Fraction(drift.target_bps, BPS) - drift.share for drift in drifts}
 
 
 def _scaled(wanted: Mapping[str, Fraction], money: Fraction | int) -> ShareChanges:
@@ -373,8 +375,9 @@ def _goal(
     """
     rest = -sum(changes.values(), Fraction(0))
     ends = {
-        one.token: one.share + changes.get(one.token, rest if one.token == money else Fraction(0))
-        for one in drifts
+        drift.token: drift.share
+        + changes.get(drift.token, rest if drift.token == money else Fraction(0))
+        for drift in drifts
     }
     sold = {token for token, change in changes.items() if change < 0}
     bought = {token for token, change in changes.items() if change > 0}
@@ -393,14 +396,14 @@ def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Go
     the way from the current weight to it.
     """
     weights = []
-    for drift, wanted in zip(drifts, goal.weights, strict=True):
-        low, high, share = wanted.low, wanted.high, drift.share
+    for drift, weight in zip(drifts, goal.weights, strict=True):
+        low, high, share = weight.low, weight.high, drift.share
         is_point = low == high
         if is_point or share < low:
             low = share + part * (low - share)
         if is_point or share > high:
             high = share + part * (high - share)
-        weights.append(replace(wanted, low=low, high=high))
+        weights.append(replace(weight, low=low, high=high))
     return replace(goal, weights=tuple(weights))
 
 

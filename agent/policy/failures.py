@@ -87,7 +87,7 @@ def _futures_name(futures: FuturesPlan) -> str:
 
 def exit_failures(history: History, name: str) -> ExitFailures:
     """Return the failures of the exit of this name."""
-    known = {one.exit: one for one in history.failures.failed_exits}
+    known = {failures.exit: failures for failures in history.failures.failed_exits}
     return known.get(name, ExitFailures(name, 0, 0, 0))
 
 
@@ -117,7 +117,9 @@ def with_refused_markets(step: StepInput, refused: Mapping[str, int]) -> StepInp
     waiting = tuple(
         ExitFailures(name, MAX_REVERTS_IN_ROW, 0, at_s) for name, at_s in refused.items()
     )
-    others = tuple(one for one in step.history.failures.failed_exits if one.exit not in refused)
+    others = tuple(
+        failures for failures in step.history.failures.failed_exits if failures.exit not in refused
+    )
     return replace(
         step,
         history=replace(

@@ -103,17 +103,19 @@ def held_hedges(
     """Return the open hedges that the account still holds. In a market without a target a hedge is
     at most the short position; a liquidation or manual trade has closed the rest.
     """
-    targeted = {one.market for one in policy.targets if one.weight_bps and policy.leverage_bps}
+    targeted = {
+        target.market for target in policy.targets if target.weight_bps and policy.leverage_bps
+    }
     known = {market.market for market in account.markets}
     found = []
-    for one in hedges:
-        if one.market not in known:
+    for hedge in hedges:
+        if hedge.market not in known:
             continue
-        size = one.size_raw
-        if one.market not in targeted:
-            size = max(size, min(0, account.size_raw(one.market)))
+        size = hedge.size_raw
+        if hedge.market not in targeted:
+            size = max(size, min(0, account.size_raw(hedge.market)))
         if size:
-            found.append(replace(one, size_raw=size))
+            found.append(replace(hedge, size_raw=size))
     return tuple(found)
 
 
@@ -153,17 +155,19 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     total = investable_total(drifts := compute_drifts(step, prices))
     if total <= 0:
         return step
-    own = dict(step.targets.unhedged_bps) or {one.token: one.target_bps for one in drifts}
-    limits = {one.token: BPS if one.max_bps is None else one.max_bps for one in drifts}
+    own = dict(step.targets.unhedged_bps) or {
+        asset_drift.token: asset_drift.target_bps for asset_drift in drifts
+    }
+    limits = {drift.token: BPS if drift.max_bps is None else drift.max_bps for drift in drifts}
     raised, notes = dict[str, int](), []
     untradable = {screened.token for screened in step.targets.quarantine}
-    for one in hedges:
-        if one.token not in own or one.token in untradable:
+    for hedge in hedges:
+        if hedge.token not in own or hedge.token in untradable:
             continue
-        value = hedged_value(step, one)
-        wanted = own[one.token] + floor_int(value / total * BPS)
-        raised[one.token] = max(own[one.token], min(wanted, limits[one.token]))
-        label = step.portfolio.token(one.token).label
+        value = hedged_value(step, hedge)
+        wanted = own[hedge.token] + floor_int(value / total * BPS)
+        raised[hedge.token] = max(own[hedge.token], min(wanted, limits[hedge.token]))
+        label = step.portfolio.token(hedge.token).label
         notes.append(f"{format_percent(value / total)} of the portfolio in {label} is hedged")
     room = max(0, BPS - sum(raised.values()))
     rest = sum(bps for token, bps in own.items() if token not in raised)
@@ -197,7 +201,7 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
         return f"its horizon of {policy.hedge.horizon_s / DAY_S:g} days has passed"
     if why := quarantine.format_quarantine(step, (hedge.token,)):
         return why
-    drift = next((one for one in drifts if one.token == hedge.token), None)
+    drift = next((asset_drift for asset_drift in drifts if asset_drift.token == hedge.token), None)
     if drift is None:
         return "its asset is not in the portfolio"
     own_bps = dict(step.targets.unhedged_bps).get(hedge.token, drift.target_bps)
@@ -268,10 +272,10 @@ def hedges_after(
     policy, now_s = step.futures, step.snapshot.head.timestamp_s
     if policy is None:
         return step.history.hedges
-    closed = [one for one in step.history.hedges if not one.size_raw]
-    found = [*policy.hedges] if opened is None else [*policy.hedges, opened]
+    closed = [hedge for hedge in step.history.hedges if not hedge.size_raw]
+    hedges = [*policy.hedges] if opened is None else [*policy.hedges, opened]
     after = [
-        _reduced(one, size_raw, now_s) if closes and one.market == market else one for one in found
+        _reduced(one, size_raw, now_s) if closes and one.market == market else one for one in hedges
     ]
     named = {one.token for one in after}
     return (*(one for one in closed if one.token not in named), *after)
@@ -284,7 +288,7 @@ def filled_hedges(granted: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
     order = granted.action
     if not isinstance(order, PerpOrder) or filled_raw == order.size_raw:
         return granted.hedges
-    before = {one.token: one for one in granted.hedges_before if one.market == order.market}
+    before = {hedge.token: hedge for hedge in granted.hedges_before if hedge.market == order.market}
     found = []
     for after in granted.hedges:
         was = before.get(after.token)
@@ -309,6 +313,6 @@ def closed_lately(step: StepInput, token: str) -> bool:
     policy, now_s = step.futures, step.snapshot.head.timestamp_s
     horizon_s = 0 if policy is None or policy.hedge is None else policy.hedge.horizon_s
     return any(
-        one.token == token and not one.size_raw and now_s < one.at_s + horizon_s
-        for one in step.history.hedges
+        hedge.token == token and not hedge.size_raw and now_s < hedge.at_s + horizon_s
+        for hedge in step.history.hedges
     )

@@ -228,15 +228,15 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     gas = (units * terms.gas_price_wei + swaps * terms.data_fee_wei) * terms.wei_value
     leg = (LEG_GAS * terms.gas_price_wei + terms.data_fee_wei) * terms.wei_value
     room, fee = _room(terms), Fraction(terms.fee_pips, PIPS)
-    wanted = [one for one in terms.assets if one.target_bps > 0]
-    if room <= 0 or not wanted:
-        if wanted:
+    thresholds = [asset for asset in terms.assets if asset.target_bps > 0]
+    if room <= 0 or not thresholds:
+        if thresholds:
             why = f"a pool fee of {_percent(fee)} is not below limits.plan_cost"
         else:
             why = "the numeraire is the only target"
         return MinimumTotal(None, why, gas, Fraction(0), Fraction(0), Fraction(0))
-    first = min(wanted, key=lambda one: (one.drift, one.symbol))
-    low = min(wanted, key=lambda one: (one.target_bps, one.symbol))
+    first = min(thresholds, key=lambda one: (one.drift, one.symbol))
+    low = min(thresholds, key=lambda one: (one.target_bps, one.symbol))
     smallest_bps = min(low.target_bps, terms.numeraire_bps or low.target_bps)
     edge = "its band" if terms.banded else f"a drift of {_percent(UNBANDED)} of its target"
     needs = {
@@ -258,7 +258,7 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     )
     binds = max(needs, key=lambda name: needs[name])
     total = Fraction(ceil_int(needs[binds]))
-    a_year = max(_a_year(one) for one in wanted)
+    a_year = max(_a_year(threshold) for threshold in thresholds)
     if terms.interval_s is not None:
         a_year = min(a_year, Fraction(YEAR_S, terms.interval_s))
     cost = gas + first.drift * total * fee
@@ -273,11 +273,13 @@ def corrections_a_year(terms: MinimumTotalInputs, total: Value) -> tuple[Fractio
     """Return the expected number of corrections of this total a year, and their cost; None if it is
     below the minimum.
     """
-    found = compute_minimum_total(terms)
-    if found.total is None or total < found.total:
+    minimum_total = compute_minimum_total(terms)
+    if minimum_total.total is None or total < minimum_total.total:
         return None
-    cost = found.gas + (found.cost - found.gas) * total / found.total
-    return found.a_year, found.a_year * cost
+    cost = (
+        minimum_total.gas + (minimum_total.cost - minimum_total.gas) * total / minimum_total.total
+    )
+    return minimum_total.a_year, minimum_total.a_year * cost
 
 
 def format_year(terms: MinimumTotalInputs, total: Value, decimals: int, unit: str) -> str:
@@ -296,23 +298,31 @@ def format_year(terms: MinimumTotalInputs, total: Value, decimals: int, unit: st
 
 def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
     """Return the settings that would each make this total sufficient; empty if it already is."""
-    found, room, fee = compute_minimum_total(terms), _room(terms), Fraction(terms.fee_pips, PIPS)
-    if found.total is not None and total >= found.total:
+    minimum_total, room, fee = (
+        compute_minimum_total(terms),
+        _room(terms),
+        Fraction(terms.fee_pips, PIPS),
+    )
+    if minimum_total.total is not None and total >= minimum_total.total:
         return ()
-    wanted = [one for one in terms.assets if one.target_bps > 0]
-    if not wanted or total <= 0:
+    thresholds = [asset for asset in terms.assets if asset.target_bps > 0]
+    if not thresholds or total <= 0:
         return ()
-    first, ways = min(wanted, key=lambda one: (one.drift, one.symbol)), []
+    first, ways = min(thresholds, key=lambda one: (one.drift, one.symbol)), []
     if room > 0:
-        wide = max(found.gas / (total * room), terms.min_trade / total) * BPS / first.target_bps
+        wide = (
+            max(minimum_total.gas / (total * room), terms.min_trade / total)
+            * BPS
+            / first.target_bps
+        )
         if first.drift * BPS / first.target_bps < wide <= WIDEST:
             ways.append(f"a band of {ceil_int(wide * 100)}% of the target")
-    need_bps = ceil_int((fee + found.gas / (total * first.drift)) * BPS)
+    need_bps = ceil_int((fee + minimum_total.gas / (total * first.drift)) * BPS)
     if terms.plan_cost_bps < need_bps <= MOST_COST_BPS and first.drift * total >= terms.min_trade:
         ways.append(f'limits.plan_cost = "{need_bps}bps", which costs more each time')
     ways.append("a zone as trigger, which trades only if that saves more than it costs")
-    if found.total is not None and "gas" in found.binding_limit:
-        below = Fraction(terms.gas_price_wei, GWEI) * total / found.total
+    if minimum_total.total is not None and "gas" in minimum_total.binding_limit:
+        below = Fraction(terms.gas_price_wei, GWEI) * total / minimum_total.total
         ways.append(f"a chain, or an hour, with gas below {_short(below)} gwei")
     return tuple(ways)
 
@@ -330,21 +340,21 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         price_wei = base_wei + snapshot.priority_fee_wei
     weighed = tuple(
         AssetThreshold(
-            one.token.label,
-            one.target_bps,
+            effective_asset.token.label,
+            effective_asset.target_bps,
             correction_drift(
                 step.policy.trigger,
-                one.target_bps,
-                band(step.policy.trigger, one.target_bps, one.band),
+                effective_asset.target_bps,
+                band(step.policy.trigger, effective_asset.target_bps, effective_asset.band),
             ),
         )
-        for one in step.effective_assets
-        if one.token.address != home
+        for effective_asset in step.effective_assets
+        if effective_asset.token.address != home
     )
     fees = [
-        _cheapest(snapshot.pools, one.token.address)
-        for one in step.effective_assets
-        if one.token.address != home and one.target_bps
+        _cheapest(snapshot.pools, asset.token.address)
+        for asset in step.effective_assets
+        if asset.token.address != home and asset.target_bps
     ]
     return MinimumTotalInputs(
         weighed,
@@ -377,10 +387,10 @@ def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int,
     """Format the minimum total, its annual cost, and the effect of a lower total;
     `suggested_settings` returns the remedies.
     """
-    found, gwei = compute_minimum_total(terms), _short(Fraction(terms.gas_price_wei, GWEI))
-    if found.total is None:
+    minimum_total, gwei = compute_minimum_total(terms), _short(Fraction(terms.gas_price_wei, GWEI))
+    if minimum_total.total is None:
         return (
-            f"No total works: {found.binding_limit} of {terms.plan_cost_bps} bps. Raise"
+            f"No total works: {minimum_total.binding_limit} of {terms.plan_cost_bps} bps. Raise"
             " limits.plan_cost, or add a cheaper pool."
         )
 
@@ -388,24 +398,22 @@ def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int,
         return f"{format_coins(value, decimals)} {unit}"
 
     often = (
-        f"About {_short(found.a_year)} corrections a year (assumed volatility"
-        f" {_percent(VOLATILITY)}) then cost {money(found.year_cost)}"
+        f"About {_short(minimum_total.a_year)} corrections a year (assumed volatility"
+        f" {_percent(VOLATILITY)}) then cost {money(minimum_total.year_cost)}"
     )
     fee, coin = Fraction(terms.fee_pips, PIPS), terms.wei_value * 10**18
     whole = (
-        f"Minimum total at {gwei} gwei: {money(found.total)}, for {found.binding_limit} (pool fee"
+        f"Minimum total at {gwei} gwei: {money(minimum_total.total)}, for {minimum_total.binding_limit} (pool fee"
         f" {_percent(fee)}, native coin at {money(coin)}). {often}"
     )
-    if total >= found.total:
+    if total >= minimum_total.total:
         return f"{whole}."
-    if found.purchase is None:
+    if minimum_total.purchase is None:
         waits = "corrections wait"
-    elif total >= found.purchase:
+    elif total >= minimum_total.purchase:
         waits = "the first purchase is made, but corrections wait"
     else:
-        waits = (
-            f"the first purchase, worth its cost from {money(found.purchase)}, and corrections wait"
-        )
+        waits = f"the first purchase, worth its cost from {money(minimum_total.purchase)}, and corrections wait"
     return f"{whole}. {money(total)} is less: {waits} until they are worth their cost."
 
 

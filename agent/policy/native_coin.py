@@ -64,9 +64,9 @@ def native_view(step: StepInput) -> NativeView:
         native_wei=step.snapshot.native_wei,
         wrapped_raw=next(
             (
-                held.raw
-                for held in step.snapshot.holdings
-                if held.token == step.portfolio.wrapped_native
+                holding.raw
+                for holding in step.snapshot.holdings
+                if holding.token == step.portfolio.wrapped_native
             ),
             None,
         ),

@@ -163,7 +163,9 @@ def exclude_unpriced(step: StepInput) -> StepInput:
 def _indispensable(portfolio: Portfolio) -> set[str]:
     """Return the tokens that are needed to value or pay anything, and those in liquidity."""
     found = {portfolio.numeraire.address, portfolio.wrapped_native}
-    found |= {token for held in portfolio.positions for token in (held.token0, held.token1)}
+    found |= {
+        token for position in portfolio.positions for token in (position.token0, position.token1)
+    }
     found |= {token for target in portfolio.lp_targets for token in (target.token0, target.token1)}
     return found
 
@@ -216,7 +218,7 @@ def distrust_changed_venue(
     changed = changed_tokens(snapshot, tuple(contracts), pins, backing)
     if not changed:
         return snapshot
-    why = "; ".join(f"{contracts[one.token]} at {one.token}: {one.why}" for one in changed)
+    why = "; ".join(f"{contracts[token.token]} at {token.token}: {token.why}" for token in changed)
     why = f"{why}; find out why, then: trimtab trust"
     lost = QuarantinedItem(MARGIN_ACCOUNT, trader, why)
     return replace(
@@ -242,9 +244,10 @@ def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> s
     """Format the tokens in quarantine, all of them or only those in `only`, with reasons; empty if
     there are none.
     """
-    shown = [one for one in step.targets.quarantine if only is None or one.token in only]
+    tokens = [token for token in step.targets.quarantine if only is None or token.token in only]
     return "; ".join(
-        f"{step.portfolio.token(one.token).label} is in quarantine: {one.why}" for one in shown
+        f"{step.portfolio.token(screened_token.token).label} is in quarantine: {screened_token.why}"
+        for screened_token in tokens
     )
 
 

@@ -45,8 +45,8 @@ def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
     """
     known = {frozenset(pair): Fraction(bps, BPS) for *pair, bps in risk.correlations_bps}
     return [
-        [Fraction(1) if one == other else known[frozenset((one, other))] for other in tokens]
-        for one in tokens
+        [Fraction(1) if token == other else known[frozenset((token, other))] for other in tokens]
+        for token in tokens
     ]
 
 
@@ -130,11 +130,14 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
 
 
 def _pairs(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    known = {frozenset((one, other)): bps for one, other, bps in risk.correlations_bps}
+    known = {
+        frozenset((correlations_bp, other)): bps
+        for correlations_bp, other, bps in risk.correlations_bps
+    }
     tokens, complete = list(labels), True
-    for number, one in enumerate(tokens):
+    for number, token in enumerate(tokens):
         for other in tokens[:number]:
-            pair, bps = f"{labels[other]}/{labels[one]}", known.get(frozenset((one, other)))
+            pair, bps = f"{labels[other]}/{labels[token]}", known.get(frozenset((token, other)))
             if bps is None:
                 complete = False
                 yield (
@@ -217,7 +220,7 @@ def apply_measured_risk(step: StepInput) -> StepInput:
     asked = [token for token in names if token not in volatilities]
     try:
         if asked:
-            found = estimate_risk(
+            estimate = estimate_risk(
                 trigger.risk.measuring,
                 asked,
                 names,
@@ -225,13 +228,14 @@ def apply_measured_risk(step: StepInput) -> StepInput:
                 trusted_time_s(step.snapshot),
             )
         else:
-            found = None
+            estimate = None
     except Refused as why:
         return _with(step, replace(risk, unmeasured=why.message))
     spread = volatilities | {
-        token: _within(bps) for token, bps in (() if found is None else found.volatilities_bps)
+        token: _within(bps)
+        for token, bps in (() if estimate is None else estimate.volatilities_bps)
     }
-    pairs_found = () if found is None else found.correlations_bps
+    pairs_found = () if estimate is None else estimate.correlations_bps
     known = {
         frozenset((one, other)): bps for one, other, bps in (*pairs_found, *risk.correlations_bps)
     }
@@ -242,7 +246,7 @@ def apply_measured_risk(step: StepInput) -> StepInput:
         volatilities_bps=tuple((token, spread[token]) for token in names),
         correlations_bps=tuple((*pair, bps) for pair, bps in related.items()),
     )
-    return _with(step, replace(complete, measured=_words(complete, names, found)))
+    return _with(step, replace(complete, measured=_words(complete, names, estimate)))
 
 
 def _with(step: StepInput, risk: TrackingRisk) -> StepInput:
@@ -270,10 +274,10 @@ def _matrix(pairs: Mapping[tuple[str, str], int], tokens: list[str]) -> Matrix:
     known: Pairs = {frozenset(pair): bps for pair, bps in pairs.items()}
     return [
         [
-            Fraction(1) if one == other else Fraction(known[frozenset((one, other))], BPS)
+            Fraction(1) if token == other else Fraction(known[frozenset((token, other))], BPS)
             for other in tokens
         ]
-        for one in tokens
+        for token in tokens
     ]
 
 
@@ -284,9 +288,9 @@ def _words(risk: TrackingRisk, names: Mapping[str, str], found: RiskEstimate | N
     spread, own = dict(risk.volatilities_bps), [token for token, _ in found.volatilities_bps]
     listed = [f"{names[token]} {spread[token] / 100:g} %" for token in own]
     listed += [
-        f"{names[one]}/{names[other]} {bps / 100:g} %"
-        for one, other, bps in risk.correlations_bps
-        if one in own and other in own
+        f"{names[correlations_bp]}/{names[other]} {bps / 100:g} %"
+        for correlations_bp, other, bps in risk.correlations_bps
+        if correlations_bp in own and other in own
     ]
     of = (
         f"{found.count} returns over {format_duration(risk.measuring.step_s)},"

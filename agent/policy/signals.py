@@ -62,10 +62,10 @@ def signal_requests(
     if step.split is None:
         asking.append(("", step.portfolio.weights, assets, step.history.allocation))
     else:
-        for one in step.split.strategies:
-            weights = dict(one.weights_bps)
+        for strategy in step.split.strategies:
+            weights = dict(strategy.weights_bps)
             own = tuple(replace(a, target_bps=weights.get(a.token.address, 0)) for a in assets)
-            asking.append((one.name, one.allocator, own, choices.get(one.name)))
+            asking.append((strategy.name, strategy.allocator, own, choices.get(strategy.name)))
     now_s = trusted_time_s(step.snapshot)
     return tuple(
         _request(step, owner, weights, weights.signal)
@@ -103,7 +103,7 @@ def _request(
         prices,
         {one.token.label: float(shares.get(one.token.address, 0)) for one in portfolio.assets},
         _futures_held(step, settings),
-        {one.symbol: one.asset for one in settings.markets},
+        {market.symbol: market.asset for market in settings.markets},
         dict(settings.options),
         tuple(token.label for token in free),
     )
@@ -144,7 +144,7 @@ def _futures_held(step: StepInput, settings: SignalSettings) -> dict[str, float]
     if account is None or policy is None or not (gross := target_gross(account, policy)):
         return {}
     held = {drift.market: drift.notional / gross for drift in notional_drifts(account, policy)}
-    return {one.symbol: float(held.get(one.market, 0)) for one in settings.markets}
+    return {market.symbol: float(held.get(market.market, 0)) for market in settings.markets}
 
 
 def checked_answer(request: SignalRequest, found: Any, source: str) -> SignalAnswer:
@@ -157,7 +157,7 @@ def checked_answer(request: SignalRequest, found: Any, source: str) -> SignalAns
     if why := found.get("why"):
         return replace(answer, source=source, why=str(why))
     spot, futures = found.get("spot"), found.get("futures")
-    markets = {one.symbol: one.market for one in settings.markets}
+    markets = {market.symbol: market.market for market in settings.markets}
     try:
         if spot is None and futures is None:
             raise ValueError("it returned neither spot nor futures weights")
@@ -222,7 +222,7 @@ def chosen_futures(step: StepInput) -> dict[str, Fraction] | None:
     request; None if they keep the config's targets.
     """
     if step.split is not None:
-        if not any(one.futures_bps for one in step.split.strategies):
+        if not any(strategy.futures_bps for strategy in step.split.strategies):
             return None
         return strategy_futures(step.split, step.history.sleeves)
     chosen = step.history.allocation
@@ -235,7 +235,7 @@ def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[s
     """Return the signed shares of the target notional by market: each strategy's weights times its
     share of the capital. A paused strategy has none; opposite weights offset each other.
     """
-    shares = {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
+    shares = {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
     paused: set[str] = set()
     if books is not None and not books.fault:
         shares = target_capital_shares(split, books.named)

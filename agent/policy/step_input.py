@@ -74,7 +74,11 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
     portfolio, and the choices.
     """
     split, books = step.split, step.history.sleeves
-    if split is None or books is None or not any(one.allocator for one in split.strategies):
+    if (
+        split is None
+        or books is None
+        or not any(strategy.allocator for strategy in split.strategies)
+    ):
         return step
     last, strategies, lacking = dict(books.choices), [], []
     for one in split.strategies:
@@ -87,7 +91,7 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
             for asset in step.portfolio.assets
         )
         portfolio = replace(step.portfolio, assets=assets, weights=one.allocator)
-        answers = tuple(found for found in step.history.signals if found.owner == one.name)
+        answers = tuple(signal for signal in step.history.signals if signal.owner == one.name)
         history = replace(step.history, allocation=last.get(one.name), unchosen="", signals=answers)
         own = replace(
             step,
@@ -95,18 +99,18 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
             targets=replace(step.targets, effective_bps=()),
             history=history,
         )
-        found = apply_allocation(own)
-        if found.history.unchosen:
-            lacking.append(f"strategy {one.name} has no weights: {found.history.unchosen}")
-        if found.history.allocation is not None:
-            last[one.name] = found.history.allocation
+        step_input = apply_allocation(own)
+        if step_input.history.unchosen:
+            lacking.append(f"strategy {one.name} has no weights: {step_input.history.unchosen}")
+        if step_input.history.allocation is not None:
+            last[one.name] = step_input.history.allocation
         strategies.append(
             replace(
                 one,
                 weights_bps=tuple(
-                    (asset.token.address, asset.target_bps) for asset in found.effective_assets
+                    (asset.token.address, asset.target_bps) for asset in step_input.effective_assets
                 ),
-                futures_bps=_chosen_futures(found) or one.futures_bps,
+                futures_bps=_chosen_futures(step_input) or one.futures_bps,
             )
         )
     chosen_books = replace(books, choices=tuple(last.items()), unchosen="; ".join(lacking))
@@ -129,13 +133,13 @@ def strategy_history_needed(
     earlier choices by strategy.
     """
     found = []
-    for one in () if split is None else split.strategies:
-        if one.allocator is not None:
-            whole = replace(portfolio, weights=one.allocator)
+    for strategy in () if split is None else split.strategies:
+        if strategy.allocator is not None:
+            whole = replace(portfolio, weights=strategy.allocator)
             found.append(
                 (
-                    allocation_history_s(whole, last.get(one.name), now_s),
-                    one.allocator.step_s,
+                    allocation_history_s(whole, last.get(strategy.name), now_s),
+                    strategy.allocator.step_s,
                 )
             )
     return tuple((back_s, step_s) for back_s, step_s in found if back_s)
@@ -149,7 +153,7 @@ def combine_strategy_targets(step: StepInput) -> StepInput:
     split, books = step.split, step.history.sleeves
     if split is None:
         return step
-    shares = {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
+    shares = {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
     if books is not None and not books.fault:
         shares = target_capital_shares(split, books.named)
     assets = step.portfolio.assets
@@ -274,7 +278,7 @@ def add_strategy_books(
     else:
         bring = accounting.update_books
     fresh = balance_changes.unexplained(step, balances)
-    found = bring(
+    books = bring(
         step,
         memory.ledger,
         lambda intent: memory.trades.get(intent.id),
@@ -282,7 +286,7 @@ def add_strategy_books(
         fresh,
     )
     return replace(
-        step, history=replace(step.history, sleeves=replace(found, choices=memory.choices))
+        step, history=replace(step.history, sleeves=replace(books, choices=memory.choices))
     )
 
 

@@ -110,12 +110,12 @@ def decode_approval(typed_data: Mapping[str, Any]) -> AgentApproval:
     networks = [one for one, chain in _NETWORKS.items() if fields.get("hyperliquidChain") == chain]
     if text is None or not is_address or type(nonce) is not int or not networks:
         refuse("typed_data", "another message", "the approval of an agent's key")
-    found = AgentApproval(
+    approval = AgentApproval(
         str(to_checksum_address(str(address))), text[1], int(text[2]), nonce, networks[0]
     )
-    if _canonical(typed_data) != _canonical(approval_typed_data(found)):
+    if _canonical(typed_data) != _canonical(approval_typed_data(approval)):
         refuse("typed_data", "another domain, type or field", "the approval of an agent's key")
-    return found
+    return approval
 
 
 def require_signable_approval(
@@ -124,23 +124,25 @@ def require_signable_approval(
     """Return the approval if it may be signed at `now_s`. Raises Refused with the rule that
     failed.
     """
-    found = decode_approval(typed_data)
+    approval = decode_approval(typed_data)
     now_ms = now_s * 1000
     if rules.account != rules.wallet:
         refuse("trader", f"the wallet {rules.wallet}", f"the account {rules.account} itself")
-    if int(found.agent, 16) == 0 or found.agent == rules.wallet:
-        refuse("agent", found.agent, "a key of its own")
-    if found.name != rules.name:
-        refuse("agent_name", found.name, rules.name)
-    if found.is_mainnet is not rules.is_mainnet:
-        refuse("network", _NETWORKS[found.is_mainnet], _NETWORKS[rules.is_mainnet])
-    if not now_ms < found.valid_until_ms <= now_ms + LONGEST_APPROVAL_MS:
-        refuse("deadline", found.valid_until_ms, "a time within 180 days")
-    if abs(found.nonce_ms - now_ms) > NONCE_SLACK_S * 1000:
-        refuse("nonce", f"{found.nonce_ms} ms", f"within {NONCE_SLACK_S * 1000} ms of {now_ms} ms")
-    if found != granted:
-        refuse("agent", found, f"exactly {granted}")
-    return found
+    if int(approval.agent, 16) == 0 or approval.agent == rules.wallet:
+        refuse("agent", approval.agent, "a key of its own")
+    if approval.name != rules.name:
+        refuse("agent_name", approval.name, rules.name)
+    if approval.is_mainnet is not rules.is_mainnet:
+        refuse("network", _NETWORKS[approval.is_mainnet], _NETWORKS[rules.is_mainnet])
+    if not now_ms < approval.valid_until_ms <= now_ms + LONGEST_APPROVAL_MS:
+        refuse("deadline", approval.valid_until_ms, "a time within 180 days")
+    if abs(approval.nonce_ms - now_ms) > NONCE_SLACK_S * 1000:
+        refuse(
+            "nonce", f"{approval.nonce_ms} ms", f"within {NONCE_SLACK_S * 1000} ms of {now_ms} ms"
+        )
+    if approval != granted:
+        refuse("agent", approval, f"exactly {granted}")
+    return approval
 
 
 class ApprovalSigner:

@@ -246,13 +246,17 @@ def judge_order(order: PerpOrder, granted: FuturesGrant, now_s: int, terms: Futu
     leverage limit.
     """
     account = granted.account
-    market = next((one for one in account.markets if one.market == order.market), None)
+    market = next(
+        (perp_market for perp_market in account.markets if perp_market.market == order.market), None
+    )
     if market is None or market.index <= 0 or market.mark <= 0:
         refuse("market", order.market, "a market of the snapshot with both prices")
     age_s = now_s - market.index_s
     if not 0 <= age_s <= terms.index_age_s:
         refuse("index_age", f"{age_s} s", f"0 to {terms.index_age_s} s")
-    held = sum(one.size_raw for one in account.positions if one.market == order.market)
+    held = sum(
+        position.size_raw for position in account.positions if position.market == order.market
+    )
     reduces = held * order.size_raw < 0 and abs(order.size_raw) <= abs(held)
     if order.is_reduce_only and not reduces:
         refuse("reduce_only", f"{order.size_raw} on a position of {held}", "a smaller position")
@@ -282,8 +286,8 @@ def _judge_leverage(
     """Require gross notional (at the marks) over account value to be within the limit after a fill
     at the bound with the fee.
     """
-    marks = {one.market: one.mark for one in account.markets}
-    sizes = {one.market: one.size_raw for one in account.positions}
+    marks = {perp_market.market: perp_market.mark for perp_market in account.markets}
+    sizes = {position.market: position.size_raw for position in account.positions}
     if missing := sorted(sizes.keys() - marks.keys()):
         refuse("market", ", ".join(missing), "positions in markets of the snapshot")
     value = account.collateral_raw + account.realised_raw
@@ -306,7 +310,10 @@ def _judge_leverage(
 
 def _resting_cost(resting: RestingOrder, account: MarginAccount) -> int:
     """Return what a fill of a resting order at its price would take from the account's value."""
-    market = next((one for one in account.markets if one.market == resting.market), None)
+    market = next(
+        (perp_market for perp_market in account.markets if perp_market.market == resting.market),
+        None,
+    )
     if market is None:
         refuse("market", resting.market, "resting orders in markets of the snapshot")
     worse = resting.size_raw * (resting.price - market.mark)
@@ -435,7 +442,7 @@ def _judge_cancel(
     """Return the action that cancels a resting stop of the agent in the snapshot, or any limit order
     of the agent: without the order no position is opened.
     """
-    stops = {(one.market, one.cloid) for one in granted.account.stops}
+    stops = {(stop.market, stop.cloid) for stop in granted.account.stops}
     if not is_limit_cloid(cancel.cloid) and (cancel.market, cancel.cloid) not in stops:
         refuse("client_order_id", cancel.cloid, "a resting stop of the snapshot, or a limit order")
     wire = {"asset": _pinned_number(cancel.market, rules), "cloid": cancel.cloid}
@@ -449,13 +456,17 @@ def _judge_stop(stop: StopOrder, granted: FuturesGrant, now_s: int, terms: Futur
     within the slippage of emergencies from its trigger.
     """
     account = granted.account
-    market = next((one for one in account.markets if one.market == stop.market), None)
+    market = next(
+        (perp_market for perp_market in account.markets if perp_market.market == stop.market), None
+    )
     if market is None or market.index <= 0 or market.mark <= 0:
         refuse("market", stop.market, "a market of the snapshot with both prices")
     age_s = now_s - market.index_s
     if not 0 <= age_s <= terms.index_age_s:
         refuse("index_age", f"{age_s} s", f"0 to {terms.index_age_s} s")
-    held = sum(one.size_raw for one in account.positions if one.market == stop.market)
+    held = sum(
+        position.size_raw for position in account.positions if position.market == stop.market
+    )
     if not held or stop.size_raw != -held:
         refuse("reduce_only", f"{stop.size_raw} on a position of {held}", "the whole position")
     slip = Fraction(terms.emergency_slippage_bps, BPS)
@@ -512,7 +523,14 @@ def _expected_wire(
         if order.market not in rules.markets and not order.is_reduce_only:
             refuse("market", order.market, "a configured market, or a reduction")
         is_reduce_only = order.is_reduce_only
-    market = next((one for one in granted.account.markets if one.market == order.market), None)
+    market = next(
+        (
+            perp_market
+            for perp_market in granted.account.markets
+            if perp_market.market == order.market
+        ),
+        None,
+    )
     if market is None:
         refuse("market", order.market, "a market of the snapshot")
     number, unit = _pinned_number(order.market, rules), granted.account.quote.unit
@@ -544,7 +562,7 @@ def _judge_kind(order: PerpOrder, granted: FuturesGrant, rules: FuturesRules) ->
         refuse("order", order.kind.value, f"{rules.order_kind.value}, as configured")
     if order.is_reduce_only or granted.is_emergency:
         refuse("order", order.kind.value, "a market order for a reduction (Ioc)")
-    if any(one.market == order.market for one in granted.account.resting):
+    if any(resting_order.market == order.market for resting_order in granted.account.resting):
         refuse("order", order.kind.value, "none beside the order that rests in its market")
 
 

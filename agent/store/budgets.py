@@ -401,7 +401,9 @@ def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
 
 def _write_submission_refusals(db: Connection, refusals: Sequence[SubmissionRefusal]) -> None:
     newest = max_value(db, IntentRow.seq)
-    rows = [(one.token, one.at_s, one.times, one.why, newest) for one in refusals]
+    rows = [
+        (refusal.token, refusal.at_s, refusal.times, refusal.why, newest) for refusal in refusals
+    ]
     database.write_facts(db, {SUBMISSION_REFUSALS: json.dumps(rows)})
 
 

@@ -499,7 +499,7 @@ class PhoneStore:
     def open_code(self, code: PhoneCode, now_s: int) -> None:
         """Store a code; it replaces every earlier code of the chat."""
         with self.db.write("write the phone's state") as db:
-            kept = [one for one in _codes(db, now_s) if one.chat != code.chat]
+            kept = [phone_code for phone_code in _codes(db, now_s) if phone_code.chat != code.chat]
             _write(db, [*kept[1 - MAX_CODES :], code])
 
     def use_code(self, chat: int, digest: str, now_s: int) -> PhoneCode | None:
@@ -508,8 +508,8 @@ class PhoneStore:
         """
         with self.db.write("write the phone's state") as db:
             codes = _codes(db, now_s)
-            found = next((one for one in codes if one.chat == chat), None)
-            others = [one for one in codes if one.chat != chat]
+            found = next((phone_code for phone_code in codes if phone_code.chat == chat), None)
+            others = [code for code in codes if code.chat != chat]
             if found is None:
                 return None
             if found.digest == digest:
@@ -529,11 +529,11 @@ def _last_update(db: Connection, now_s: int) -> int:
 
 def _codes(db: Connection, now_s: int) -> list[PhoneCode]:
     try:
-        found = [PhoneCode(**one) for one in json.loads(database.fact_text(db, CODES) or "[]")]
+        codes = [PhoneCode(**load) for load in json.loads(database.fact_text(db, CODES) or "[]")]
     except (TypeError, ValueError):  # damaged: no code works
         return []
-    return [one for one in found if now_s < one.expires_s]
+    return [code for code in codes if now_s < code.expires_s]
 
 
 def _write(db: Connection, codes: list[PhoneCode]) -> None:
-    database.write_facts(db, {CODES: json.dumps([asdict(one) for one in codes])})
+    database.write_facts(db, {CODES: json.dumps([asdict(code) for code in codes])})

@@ -55,13 +55,15 @@ class ExecutedParts:
     @cached_property
     def swaps(self) -> list[Intent]:
         """Successful swaps."""
-        return [one for one in self.mined if one.kind is IntentKind.SWAP and one.succeeded]
+        return [
+            intent for intent in self.mined if intent.kind is IntentKind.SWAP and intent.succeeded
+        ]
 
     @cached_property
     def done(self) -> dict[int, ExecutionAttemptRow]:
         """The attempt that traded each part, by number."""
         steps = {intent.step_id for intent in self.swaps}
-        return {one.number: one for one in self.attempts if one.step_id in steps}
+        return {attempt.number: attempt for attempt in self.attempts if attempt.step_id in steps}
 
     @property
     def newest(self) -> ExecutionAttemptRow | None:
@@ -75,7 +77,9 @@ class ExecutedParts:
 
     def moved(self, wallet: str, prices: Mapping[str, Fraction]) -> Fraction:
         """Return the value moved at these prices by token."""
-        nets = ({} if one.receipt is None else one.receipt.net(wallet) for one in self._traded)
+        nets = (
+            {} if intent.receipt is None else intent.receipt.net(wallet) for intent in self._traded
+        )
         values = (_value({token: abs(raw) for token, raw in net.items()}, prices) for net in nets)
         return sum(values, Fraction(0)) / 2
 

@@ -37,10 +37,14 @@ class RunReportStore:
         """
         with self.db.write("write the report of the run") as db:
             try:
-                found = _newest(db)
+                run_report = _newest(db)
             except OperatorNeeded:
-                found = None
-            if found is not None and found.run_id != report.run_id and not replaces(found):
+                run_report = None
+            if (
+                run_report is not None
+                and run_report.run_id != report.run_id
+                and not replaces(run_report)
+            ):
                 return False
             row = {"id": ONLY, "report_json": codec.dumps(report)}
             upsert_rows(db, RunReportRow, [row])

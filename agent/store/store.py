@@ -103,15 +103,15 @@ class Store:
         """Write wallet, chain and kind of data to a new store; compare them in an existing one."""
         owner = {"chain_id": str(chain_id), "wallet": self.db.wallet}
         with self.db.read("read its owner") as db:
-            found = database.read_facts(db, *owner, BOOKS_KEY)
-        books = found.pop(BOOKS_KEY, LIVE)
-        if not found:
+            facts = database.read_facts(db, *owner, BOOKS_KEY)
+        books = facts.pop(BOOKS_KEY, LIVE)
+        if not facts:
             marks = owner if self.db.book_kind == LIVE else {**owner, BOOKS_KEY: self.db.book_kind}
             with self.db.write("write its owner") as db:
                 database.write_facts(db, marks)
-        elif any(found.get(key, "").lower() != value.lower() for key, value in owner.items()):
+        elif any(facts.get(key, "").lower() != value.lower() for key, value in owner.items()):
             raise OperatorNeeded(
-                f"store: belongs to wallet {found.get('wallet')} on chain {found.get('chain_id')}, "
+                f"store: belongs to wallet {facts.get('wallet')} on chain {facts.get('chain_id')}, "
                 f"the config says {self.db.wallet} on chain {chain_id}",
                 "use a separate store for each wallet and chain (store.url)",
                 code=ErrorCode.STORE_OWNER,
@@ -165,13 +165,13 @@ class TrustStore:
                 db,
                 PinRow,
                 [
-                    {"address": address, "code_hash": found, "pinned_s": now_s}
-                    for address, found in contracts.items()
+                    {"address": address, "code_hash": contract, "pinned_s": now_s}
+                    for address, contract in contracts.items()
                 ],
             )
             behind = [
-                {"token": token, "address": address, "code_hash": found}
-                for token, address, found in implementations
+                {"token": token, "address": address, "code_hash": implementation}
+                for token, address, implementation in implementations
             ]
             upsert_rows(db, ImplementationRow, [row | {"pinned_s": now_s} for row in behind])
 

@@ -83,13 +83,13 @@ def _another_block_since_adoption(facts: TransitionFacts) -> str | None:
 
 
 def _succeeded(facts: TransitionFacts) -> str | None:
-    found = facts.receipt or facts.known
-    return _unless(found is not None and found.status == 1, "without the receipt of a success")
+    receipt = facts.receipt or facts.known
+    return _unless(receipt is not None and receipt.status == 1, "without the receipt of a success")
 
 
 def _failed(facts: TransitionFacts) -> str | None:
-    found = facts.receipt or facts.known
-    return _unless(found is not None and found.status != 1, "without the receipt of a revert")
+    receipt = facts.receipt or facts.known
+    return _unless(receipt is not None and receipt.status != 1, "without the receipt of a revert")
 
 
 def _lost(facts: TransitionFacts) -> str | None:

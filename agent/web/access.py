@@ -311,9 +311,9 @@ class Checks:
         if method == "POST" and not _is_own_form(request, reach):
             return PlainTextResponse("403: the form is not from this dashboard\n", 403)
         behind = "hx-request" in request.headers or scope["path"] == "/events"
-        found = access.find(cookie(request, reach.cookie), touch=not behind)
-        scope["session"] = found
-        if found or scope["path"] == LOGIN or scope["path"].startswith("/static/"):
+        session = access.find(cookie(request, reach.cookie), touch=not behind)
+        scope["session"] = session
+        if session or scope["path"] == LOGIN or scope["path"].startswith("/static/"):
             return None
         path = scope["path"]
         if behind:

@@ -283,7 +283,7 @@ async def load_controls(board: Board, tokens: TokenFile) -> None:
     wait for its start.
     """
     with suppress(TrimtabError):
-        if any(one.may(TokenScope.CONTROL, int(time.time())) for one in tokens.tokens()):
+        if any(token.may(TokenScope.CONTROL, int(time.time())) for token in tokens.tokens()):
             await board.call("controls", "controls.queue.ready")
 
 
@@ -321,7 +321,7 @@ def _add_controls(app: FastAPI, board: Board) -> None:
         **_declared("ShownPlanDocument", TokenScope.CONTROL, written=200),
     )
     async def preview(body: PreviewRequest) -> Response:
-        pairs = [(one.name, one.value) for one in body.arguments]
+        pairs = [(argument.name, argument.value) for argument in body.arguments]
         function = "controls.shown.preview_control"
         return _written(200, await board.call("live", function, body.kind, pairs))
 
@@ -338,7 +338,10 @@ def _add_controls(app: FastAPI, board: Board) -> None:
     ) -> Response:
         asked = {
             "kind": body.kind,
-            "arguments": [(one.name, one.value) for one in body.arguments],
+            "arguments": [
+                (control_argument.name, control_argument.value)
+                for control_argument in body.arguments
+            ],
             "plan_hash": body.plan_hash,
             "lifetime_s": body.lifetime_s,
             "asked_by": request.state.token,

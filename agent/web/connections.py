@@ -122,14 +122,14 @@ class Door(socket.socket):
 
     def _has_room(self, network: str, *, is_proxy: bool) -> bool:
         """Return whether a connection may be added, after closing an old one if need be."""
-        known = [one for one in self._open.values() if not one.is_ending]
+        known = [connection for connection in self._open.values() if not connection.is_ending]
         same = [one for one in known if one.network == network]
         if not is_proxy and len(same) >= MAX_PER_ADDRESS:
             return self._end_oldest(same)
         return len(known) < MAX_CONNECTIONS or self._end_oldest(known)
 
     def _end_oldest(self, known: list[_Connection]) -> bool:
-        oldest = next((one for one in known if not one.is_busy), None)
+        oldest = next((connection for connection in known if not connection.is_busy), None)
         if oldest is not None:
             self._end(oldest)
         return oldest is not None

@@ -219,7 +219,7 @@ class Needs:
         """Raise ApiError if the scope is missing or the query is invalid."""
         if self.wanted not in request.state.scopes:
             raise _without_scope(self.wanted)
-        known = {one.alias for one in request.scope["route"].dependant.query_params}
+        known = {param.alias for param in request.scope["route"].dependant.query_params}
         given = [name for name, _ in request.query_params.multi_items()]
         if not known.issuperset(given) or len(given) != len({*given}):
             raise ApiError(

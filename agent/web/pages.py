@@ -244,7 +244,11 @@ def newest_periods(documents: Documents) -> list[tuple[str, str]]:
     documents = documents.get("pnl", {})
     if "error" in documents:
         return []
-    return [(name, f"pnl.{name}.periods.0") for name, one in documents.items() if one["periods"]]
+    return [
+        (name, f"pnl.{name}.periods.0")
+        for name, document in documents.items()
+        if document["periods"]
+    ]
 
 
 def steps_of(history: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -285,10 +289,10 @@ def nearest_alert(documents: Documents) -> tuple[str, str] | None:
     if any(one["side"] != "inside" for one in rows):
         return None
     found = [
-        (abs(one[f"to_{side}_bps"]), f"alerts.assets.{number}", side)
-        for number, one in enumerate(rows)
+        (abs(row[f"to_{side}_bps"]), f"alerts.assets.{number}", side)
+        for number, row in enumerate(rows)
         for side in ("low", "high")
-        if one["symbol"] != unit and one[f"to_{side}_bps"] is not None
+        if row["symbol"] != unit and row[f"to_{side}_bps"] is not None
     ]
     return min(found)[1:] if found else None
 
@@ -306,11 +310,11 @@ def charts(
     kept = values[::-1][::every][::-1]
     times = [one["time"] for one in kept]
     bands = {
-        one["symbol"]: [bps / 100 for bps in (*one["band_bps"], one["target_bps"])]
-        for one in holdings
+        holding["symbol"]: [bps / 100 for bps in (*holding["band_bps"], holding["target_bps"])]
+        for holding in holdings
     }
     symbols = {symbol for one in kept for symbol in one["weights_bps"]}
-    ordered = [one for one in bands if one in symbols] + sorted(symbols - bands.keys())
+    ordered = [band for band in bands if band in symbols] + sorted(symbols - bands.keys())
     return [
         _chart("Value", unit, times, [float(one["value"]) for one in kept]),
         *(

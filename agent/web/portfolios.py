@@ -234,23 +234,23 @@ class Portfolios:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to its portfolio, or to the pages of the list."""
         path = scope.get("path", "")
-        for one in self._portfolios:
-            if one.opened is not None and path.startswith(one.reach.prefix + "/"):
-                await one.answer(one.opened, scope, receive, send)
+        for portfolio in self._portfolios:
+            if portfolio.opened is not None and path.startswith(portfolio.reach.prefix + "/"):
+                await portfolio.answer(portfolio.opened, scope, receive, send)
                 return
         await self._own(scope, receive, send)
 
     @asynccontextmanager
     async def _running(self, _: Any) -> AsyncIterator[None]:
         async with AsyncExitStack() as running:
-            for one in self._portfolios:
-                running.callback(one.close)
+            for portfolio in self._portfolios:
+                running.callback(portfolio.close)
             tasks = []
-            for one in self._portfolios:
-                if one.opened is not None:
-                    await _begin(one.opened, running)
+            for portfolio in self._portfolios:
+                if portfolio.opened is not None:
+                    await _begin(portfolio.opened, running)
                 else:
-                    tasks.append(asyncio.create_task(self._open_later(one, running)))
+                    tasks.append(asyncio.create_task(self._open_later(portfolio, running)))
             yield
             for task in tasks:
                 task.cancel()
@@ -263,24 +263,26 @@ class Portfolios:
 
     async def _unserved(self, request: Request) -> Response:
         """Answer a request below /p/ that no open portfolio serves."""
-        for one in self._portfolios:
-            if request.scope["path"] == one.reach.prefix and one.opened is not None:
-                return RedirectResponse(one.reach.prefix + "/", 303)
-            if f"{request.scope['path']}/".startswith(one.reach.prefix + "/"):
+        for portfolio in self._portfolios:
+            if request.scope["path"] == portfolio.reach.prefix and portfolio.opened is not None:
+                return RedirectResponse(portfolio.reach.prefix + "/", 303)
+            if f"{request.scope['path']}/".startswith(portfolio.reach.prefix + "/"):
                 return PlainTextResponse("503: not open; the list of portfolios says why\n", 503)
         return PlainTextResponse("404: no such portfolio\n", 404)
 
     async def _health(self, _: Request, *, ready: bool) -> Response:
         """Answer whether the runs of all portfolios are healthy, or can trade now."""
         answers = await asyncio.gather(
-            *(_is_healthy(one.opened, ready=ready) for one in self._portfolios)
+            *(_is_healthy(portfolio.opened, ready=ready) for portfolio in self._portfolios)
         )
         return health_response({"ok": all(answers)})
 
     async def _list(self, request: Request) -> Response:
         """Answer with the list, or with status 204 if the page already shows it."""
         behind = "hx-request" in request.headers
-        sessions = [_session(one, request, touch=not behind) for one in self._portfolios]
+        sessions = [
+            _session(portfolio, request, touch=not behind) for portfolio in self._portfolios
+        ]
         open_to_all = not any(one.opened and one.opened.access.required for one in self._portfolios)
         rows, documents = [], []
         for number, (one, session) in enumerate(zip(self._portfolios, sessions, strict=True)):
@@ -304,9 +306,9 @@ class Portfolios:
             rows.append(row)
             documents.append(shown)
         versions = [
-            one.opened.board.version  # of shown rows only: others must not reveal their activity
-            for one, row in zip(self._portfolios, rows, strict=True)
-            if one.opened is not None and row["state"] == "open"
+            served_portfolio.opened.board.version  # of shown rows only: others must not reveal their activity
+            for served_portfolio, row in zip(self._portfolios, rows, strict=True)
+            if served_portfolio.opened is not None and row["state"] == "open"
         ]
         seen = hashlib.sha256(repr((self._salt, rows, versions)).encode()).hexdigest()[:16]
         if behind and request.query_params.get("seen") == seen:

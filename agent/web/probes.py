@@ -119,11 +119,11 @@ async def is_healthy(board: Board, *, ready: bool) -> bool:
 async def _judged(board: Board) -> tuple[RunReport | None, RunHealth]:
     """Return the newest report with its health. Raises ApiError 503 if it cannot be read."""
     try:
-        found = await board.run_report()
+        report = await board.run_report()
     except TrimtabError as error:
         code = error.code or ErrorCode.STORE
         raise ApiError(503, code, error.message, error.remedy) from None
-    return found.report, found.health(time.time())
+    return report.report, report.health(time.time())
 
 
 def run_document(board: Board) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
     yield _gauge("trimtab_healthy", "1 while /health is green", float(health.healthy))
     if report is None:
         return
-    found, outcomes = report.figures, {**dict.fromkeys(OUTCOMES, 0), **dict(report.outcomes)}
+    figures, outcomes = report.figures, {**dict.fromkeys(OUTCOMES, 0), **dict(report.outcomes)}
     yield _counter("trimtab_looks_total", "Cycles by outcome", ["outcome"], outcomes.items())
     yield _counter(
         "trimtab_transactions_total",
@@ -191,12 +191,12 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
     yield _gauge(
         "trimtab_gas_spent_24h_wei",
         "Gas spent in the last 24 h of chain time, wei",
-        found.gas_24h_wei,
+        figures.gas_24h_wei,
     )
     failed = CounterMetricFamily("trimtab_heartbeat_failures_total", "Failed heartbeats")
     failed.add_metric([], report.failed_heartbeats)
     yield failed
-    took_ms = found.took_ms
+    took_ms = figures.took_ms
     yield _gauge(
         "trimtab_look_seconds",
         "Duration of the last cycle",
@@ -216,26 +216,26 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
     yield _gauge(
         "trimtab_portfolio_value",
         "Value of the portfolio, whole coins of the numeraire",
-        None if found.value is None else float(found.value),
+        None if figures.value is None else float(figures.value),
     )
     drift = GaugeMetricFamily(
         "trimtab_drift_bps", "Weight less target of each asset, bps", labels=["symbol"]
     )
-    for symbol, bps in found.drifts_bps:
+    for symbol, bps in figures.drifts_bps:
         drift.add_metric([symbol], bps)
     yield drift
     yield _gauge(
         "trimtab_worst_drift_bps",
         "Largest distance of a weight from its target, bps",
-        max((abs(bps) for _, bps in found.drifts_bps), default=None),
+        max((abs(bps) for _, bps in figures.drifts_bps), default=None),
     )
-    yield _gauge("trimtab_open_intents", "Transactions that are not final", found.open_intents)
+    yield _gauge("trimtab_open_intents", "Transactions that are not final", figures.open_intents)
     endpoint = GaugeMetricFamily(
         "trimtab_endpoint_score",
         "Score of each operator's worst endpoint, from 0 to 1",
         labels=["operator"],
     )
-    for operator, score in found.endpoints:
+    for operator, score in figures.endpoints:
         endpoint.add_metric([operator], score / PPM)
     yield endpoint
     yield _gauge(
@@ -251,7 +251,7 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
     yield _gauge(
         "trimtab_head_age_seconds",
         "Age of the head of the last snapshot; NaN before the first",
-        None if found.head_s is None else now_s - found.head_s,
+        None if figures.head_s is None else now_s - figures.head_s,
     )
 
 

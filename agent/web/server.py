@@ -117,35 +117,35 @@ def serve_portfolios(
 
     with _listening(host, port) as listener, ExitStack() as ended:
         reach = reach_of(host, listener.getsockname()[1], public)
-        found = with_prefixes(configs, portfolio_names(configs), reach)
-        for one in found:
+        portfolios = with_prefixes(configs, portfolio_names(configs), reach)
+        for one in portfolios:
             ended.callback(one.close)
         opening = Opening(host, _is_exposed(host, public), stopping)
 
         async def open_all() -> None:
-            read = await asyncio.gather(*(one.read(opening) for one in found))
-            for one, start in zip(found, read, strict=True):
+            read = await asyncio.gather(*(one.read(opening) for one in portfolios))
+            for one, start in zip(portfolios, read, strict=True):
                 one.begin(start, opening)
 
         asyncio.run(open_all())
-        errors = [one.error for one in found]
+        errors = [portfolio.error for portfolio in portfolios]
         if errors[0] is not None and all(errors):
             raise errors[0].with_traceback(None)
 
         def tell(address: str) -> None:
             rows = [
                 {
-                    "name": one.name,
-                    "url": f"{address.rstrip('/')}{one.reach.prefix}/",
-                    "error": "" if one.error is None else str(one.error),
+                    "name": served_portfolio.name,
+                    "url": f"{address.rstrip('/')}{served_portfolio.reach.prefix}/",
+                    "error": "" if served_portfolio.error is None else str(served_portfolio.error),
                 }
-                for one in found
+                for served_portfolio in portfolios
             ]
             ready(address, rows)
 
         def build_all(stop: Callable[[], bool]) -> Any:
             stops.append(stop)
-            return Portfolios(found, reach, opening)
+            return Portfolios(portfolios, reach, opening)
 
         _run(build_all, listener, reach, tell, host, public)
 
@@ -238,8 +238,8 @@ def _read_at_start(
     """Read the files of store and users, the users, and the key of signed links."""
     from agent.web.portfolios import read_portfolio
 
-    found = asyncio.run(read_portfolio(config, process))
-    return found.store, found.users_file, dict(found.users), found.link_key
+    start = asyncio.run(read_portfolio(config, process))
+    return start.store, start.users_file, dict(start.users), start.link_key
 
 
 @contextmanager

@@ -203,7 +203,7 @@ class SetupPages:
             found = {"errors": {}} if isinstance(checked, Response) else checked
         for page in QUESTIONS:
             if page.path not in self._answered or any(
-                one in found["errors"] for one in page.fields
+                field in found["errors"] for field in page.fields
             ):
                 return page
         return REVIEW

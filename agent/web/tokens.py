@@ -137,7 +137,10 @@ class TokenFile:
                 f"--expires: must be above 0 and at most {LONGEST_S // DAY_S}d", "write 90d"
             )
         with self._locked() as tokens:
-            if any(one.name == name and one.state(now_s) == "active" for one in tokens):
+            if any(
+                api_token.name == name and api_token.state(now_s) == "active"
+                for api_token in tokens
+            ):
                 raise ConfigError(
                     f"NAME: an active token is named {name}",
                     f"revoke it first: trimtab token revoke {name}",
@@ -154,13 +157,17 @@ class TokenFile:
     def revoke(self, name: str, now_s: int) -> ApiToken:
         """Revoke the active token of this name at once. Raises ConfigError if there is none."""
         with self._locked() as tokens:
-            found = [one for one in tokens if one.name == name and one.state(now_s) == "active"]
+            found = [
+                token for token in tokens if token.name == name and token.state(now_s) == "active"
+            ]
             if not found:
                 raise ConfigError(
                     f"NAME: no active token is named {name!r}", "see trimtab token list"
                 )
             revoked = replace(found[0], revoked_s=now_s)
-            self._write(tuple(revoked if one is found[0] else one for one in tokens))
+            self._write(
+                tuple(revoked if api_token is found[0] else api_token for api_token in tokens)
+            )
         return revoked
 
     def find(self, text: str) -> ApiToken | None:
@@ -168,9 +175,9 @@ class TokenFile:
         The comparison takes equally long for every wrong text.
         """
         parts = TOKEN.fullmatch(text)
-        found = next((one for one in self.tokens() if parts and one.id == parts[1]), None)
-        expected = NO_TOKEN if found is None else bytes.fromhex(found.sha256)
-        return found if hmac.compare_digest(_digest(text), expected) else None
+        api_token = next((token for token in self.tokens() if parts and token.id == parts[1]), None)
+        expected = NO_TOKEN if api_token is None else bytes.fromhex(api_token.sha256)
+        return api_token if hmac.compare_digest(_digest(text), expected) else None
 
     @contextmanager
     def _locked(self) -> Iterator[tuple[ApiToken, ...]]:
@@ -182,7 +189,7 @@ class TokenFile:
             raise Retryable("tokens: another command changes them", "try again") from None
 
     def _write(self, tokens: tuple[ApiToken, ...]) -> None:
-        text = json.dumps({"version": 1, "tokens": [asdict(one) for one in tokens]}, indent=1)
+        text = json.dumps({"version": 1, "tokens": [asdict(token) for token in tokens]}, indent=1)
         try:
             replace_file(self.path, text.encode() + b"\n")
         except OSError as error:
@@ -197,11 +204,11 @@ def _parse(content: bytes, path: Path) -> tuple[ApiToken, ...]:
         if document["version"] != 1:
             raise ValueError("version")
         rows: list[dict[str, Any]] = document["tokens"]
-        found = tuple(
+        tokens = tuple(
             ApiToken(**{**row, "scopes": tuple(TokenScope(one) for one in row["scopes"])})
             for row in rows
         )
-        if any(len(bytes.fromhex(one.sha256)) != len(NO_TOKEN) for one in found):
+        if any(len(bytes.fromhex(token.sha256)) != len(NO_TOKEN) for token in tokens):
             raise ValueError("sha256")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise OperatorNeeded(
@@ -209,7 +216,7 @@ def _parse(content: bytes, path: Path) -> tuple[ApiToken, ...]:
             "delete it, which revokes every token, and add new ones",
             code=ErrorCode.DAMAGED,
         ) from None
-    return found
+    return tokens
 
 
 def _without_oldest_ended(tokens: tuple[ApiToken, ...], now_s: int) -> tuple[ApiToken, ...]:
@@ -217,10 +224,10 @@ def _without_oldest_ended(tokens: tuple[ApiToken, ...], now_s: int) -> tuple[Api
     over = len(tokens) - MAX_TOKENS
     if over <= 0:
         return tokens
-    dropped = [one for one in tokens if one.state(now_s) != "active"][:over]
+    dropped = [token for token in tokens if token.state(now_s) != "active"][:over]
     if len(dropped) < over:
         raise ConfigError(f"NAME: {MAX_TOKENS} tokens are active", "revoke some first")
-    return tuple(one for one in tokens if one not in dropped)
+    return tuple(api_token for api_token in tokens if api_token not in dropped)
 
 
 def _digest(text: str) -> bytes:

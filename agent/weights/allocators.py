@@ -487,7 +487,7 @@ def futures_volatility(
     )
     gross = Fraction(total * risk.leverage_bps, BPS * BPS)
     loss = Fraction(max(sizes) * risk.leverage_bps * risk.stress_move_bps, BPS * BPS * BPS)
-    made = _from_returns(
+    unrounded_weights = _from_returns(
         (),
         f"futures weights in inverse proportion to annual volatilities: {parts}; {float(gross):.2f}x"
         f" of the account value in all, and a move of {risk.stress_move_bps / 100:g} % against one"
@@ -498,7 +498,7 @@ def futures_volatility(
         (side.market, bps if side.is_long else -bps)
         for side, bps in zip(risk.sides, sizes, strict=True)
     ]
-    return replace(made, futures_bps=tuple(signed))
+    return replace(unrounded_weights, futures_bps=tuple(signed))
 
 
 ALLOCATORS: Mapping[AllocationMethod, Allocator] = {

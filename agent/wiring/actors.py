@@ -409,7 +409,7 @@ class AgentApprover:
 
     def approved(self) -> NamedAgent | None:
         """Return the approved agent of the configured name; None without one. Raises Retryable."""
-        return next((one for one in self._venue.agents() if one.name == self._name), None)
+        return next((agent for agent in self._venue.agents() if agent.name == self._name), None)
 
     def is_fresh(self, address: str) -> bool:
         """True if the venue has never known a key as an agent or in another role. Raises
@@ -450,16 +450,16 @@ class AgentApprover:
         trust.remember_agent(address, until_ms)
         try:
             post_approval(self._connection, action, signature)
-            found = self.approved()
+            named_agent = self.approved()
         except Retryable:
-            found = self.approved()
-        if found != agent:
+            named_agent = self.approved()
+        if named_agent != agent:
             raise Retryable(
                 f"the approval of {address} was sent, but the venue does not list it",
                 "see trimtab doctor; trimtab delegate --send approves another key",
                 code=ErrorCode.UNKNOWN_IF_SENT,
             )
-        return found
+        return named_agent
 
     def _former(self, address: str) -> tuple[str, ...]:
         return (address,) if self._context.store.trust.agent_end_ms(address) else ()

@@ -121,7 +121,10 @@ def provided_liquidity(
     if pair is None:
         return 0, (0, 0)
     amounts = v2_mint_amounts(pair.reserves, desired)
-    if max(held + more for held, more in zip(pair.balances, amounts, strict=True)) > UINT112_MAX:
+    if (
+        max(balance + more for balance, more in zip(pair.balances, amounts, strict=True))
+        > UINT112_MAX
+    ):
         return 0, (0, 0)
     return v2_liquidity(pair, amounts), amounts
 

@@ -463,17 +463,17 @@ def is_position_open(moves: Sequence[LpPositionChange], name: str) -> bool:
     position.
     """
     done = [
-        one.held + one.liquidity if one.liquidity < 0 else one.liquidity
-        for one in moves
-        if one.name == name
+        move.held + move.liquidity if move.liquidity < 0 else move.liquidity
+        for move in moves
+        if move.name == name
     ]
-    return any(one.liquidity > 0 for one in moves if one.name == name) and done[-1] > 0
+    return any(change.liquidity > 0 for change in moves if change.name == name) and done[-1] > 0
 
 
 def open_mints(moves: Sequence[LpPositionChange]) -> tuple[LpPositionChange, ...]:
     """Return the mint of each V3 position that the agent opened and has not fully withdrawn."""
     return tuple(
-        one for one in moves if one.ticks is not None and is_position_open(moves, one.name)
+        move for move in moves if move.ticks is not None and is_position_open(moves, move.name)
     )
 
 
@@ -491,15 +491,15 @@ def tracked_positions(
     withdrawals reduce it in proportion. `volatility_bps` and `horizon_s` apply to positions outside
     the config and the targets' pools.
     """
-    found = {one.name: one for one in confirmed}
+    found = {position.name: position for position in confirmed}
     risks = {target.pool: (target.volatility_bps, target.horizon_s) for target in targets}
 
     def add(at: LpTarget | LpPositionChange, token_id: int | None, block: int | None) -> None:
         risk = risks.get(at.pool, (volatility_bps, horizon_s))
-        one = ConfirmedPosition(
+        confirmed_position = ConfirmedPosition(
             at.venue, at.contract, token_id, at.token0, at.token1, (0, 0), block, *risk
         )
-        found.setdefault(one.name, one)
+        found.setdefault(confirmed_position.name, confirmed_position)
 
     for target in targets:
         if target.tick_spacing is None:

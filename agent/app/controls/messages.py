@@ -139,7 +139,7 @@ def control_alerts(events: Sequence[ControlEvent]) -> tuple[Alert, ...]:
     failure, from new lines of the log of controls. Texts of an entry are not repeated, because it
     may be forged.
     """
-    found: list[Alert] = []
+    alerts: list[Alert] = []
     counts: Counter[tuple[str, str]] = Counter()
     for event in events:
         if event.state in (ControlState.REFUSED.value, ControlState.FAILED.value):
@@ -148,15 +148,15 @@ def control_alerts(events: Sequence[ControlEvent]) -> tuple[Alert, ...]:
             kind = event.kind if event.kind in KINDS else "unknown"
             origin = event.origin if event.origin in ORIGINS else "unknown"
             text = f"A control was carried out: {kind} ({origin}). See trimtab controls."
-            found.append(Alert(AlertKind.CONTROL, f"control:{event.control[:40]}", text))
+            alerts.append(Alert(AlertKind.CONTROL, f"control:{event.control[:40]}", text))
     for (state, code), count in counts.items():
         reason = CONTROL_REASONS.get(code, code)
         text = (
             f"{count} {'control' if count == 1 else 'controls'} {state}"
             f"{f': {reason}' if reason else ''}. See trimtab controls."
         )
-        found.append(Alert(AlertKind.CONTROL, f"control:{state}:{code}", text))
-    return tuple(found)
+        alerts.append(Alert(AlertKind.CONTROL, f"control:{state}:{code}", text))
+    return tuple(alerts)
 
 
 def control_note(event: ControlEvent) -> str:

@@ -223,7 +223,7 @@ def parse_kind(kind: ControlKind | str) -> ControlKind:
     try:
         return ControlKind(kind)
     except ValueError:
-        known = ", ".join(one.value for one in ControlKind)
+        known = ", ".join(control_kind.value for control_kind in ControlKind)
         raise ConfigError(f"kind: {kind!r} is unknown", f"choose from {known}") from None
 
 
@@ -231,7 +231,7 @@ def _parse_origin(origin: ControlOrigin | str) -> ControlOrigin:
     try:
         return ControlOrigin(origin)
     except ValueError:
-        known = ", ".join(one.value for one in ControlOrigin)
+        known = ", ".join(control_origin.value for control_origin in ControlOrigin)
         raise ConfigError(f"origin: {origin!r} is unknown", f"choose from {known}") from None
 
 
@@ -287,14 +287,14 @@ def shown_plan(store: Store, control: Control, secret: bytes) -> ShownPlan | Non
     """Return the plan that a control confirms; None if this installation did not show it for this
     request, or too long before it, or if it was altered since.
     """
-    shown = store.controls.shown(control.plan_hash)
-    if shown is None or not shown.is_genuine(secret):
+    plan = store.controls.shown(control.plan_hash)
+    if plan is None or not plan.is_genuine(secret):
         return None
-    if (shown.kind, shown.arguments) != (control.kind, control.arguments):
+    if (plan.kind, plan.arguments) != (control.kind, control.arguments):
         return None
     offered = control.kind is ControlKind.CONFIRM
-    age_s = control.asked_at_s - shown.shown_at_s
-    return shown if offered or age_s <= MAX_SHOWN_AGE_S else None
+    age_s = control.asked_at_s - plan.shown_at_s
+    return plan if offered or age_s <= MAX_SHOWN_AGE_S else None
 
 
 def waiting_plan(store: Store, secret: bytes) -> ShownPlan | None:
@@ -333,8 +333,10 @@ def _check_withdraw(loaded: LoadedConfig, arguments: Arguments) -> None:
 
 
 def _check_edit(_: LoadedConfig, arguments: Arguments) -> None:
-    found = Control("", ControlKind.EDIT, arguments, "", "", ControlOrigin.CLI, 0, 0)
-    changes = parse_changes(found.values("set"), found.values("target"), (), found.values("remove"))
+    control = Control("", ControlKind.EDIT, arguments, "", "", ControlOrigin.CLI, 0, 0)
+    changes = parse_changes(
+        control.values("set"), control.values("target"), (), control.values("remove")
+    )
     if not changes.any:
         raise ConfigError("edit: no change given", "give set, target or remove")
 

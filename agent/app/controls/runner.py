@@ -130,13 +130,13 @@ class ControlRunner:
         if self._offered:
             return False
         self._offered, context = True, self._agent.context
-        found = shown.shown_step(ControlKind.CONFIRM, outcome)
+        plan = shown.shown_step(ControlKind.CONFIRM, outcome)
         secret = self._read_secret()
         waiting = None if secret is None else waiting_plan(context.store, secret)
-        if secret is not None and (waiting is None or waiting.difference(found)):
+        if secret is not None and (waiting is None or waiting.difference(plan)):
             document = plans.live_plan(outcome, self._agent, sent=False, extra={})
-            moves = shown.format_moves(found, self._agent.portfolio)
-            offered = with_document(found, document, moves, context.clock.now_s(), secret)
+            moves = shown.format_moves(plan, self._agent.portfolio)
+            offered = with_document(plan, document, moves, context.clock.now_s(), secret)
             context.store.controls.offer(offered)
         return False
 
@@ -205,11 +205,12 @@ class ControlRunner:
         if control is not None and control.kind is ControlKind.WITHDRAW:
             since_s = control.asked_at_s - CHAIN_LAG_S
             begun = [
-                one
-                for one in self._agent.context.store.requests.newest()
-                if one.payments and (one.state is RequestState.OPEN or one.asked_s >= since_s)
+                request
+                for request in self._agent.context.store.requests.newest()
+                if request.payments
+                and (request.state is RequestState.OPEN or request.asked_s >= since_s)
             ]
-            notes = tuple(("request", str(one.id)) for one in begun)
+            notes = tuple(("request", str(owner_request.id)) for owner_request in begun)
             if begun:
                 named = ", ".join(f"{one.id} ({one.state.value})" for one in begun)
                 reason += f"; before another request, see withdrawal {named}"
@@ -407,30 +408,30 @@ class ControlCommand:
 
     def _invest(self) -> ControlResult:
         arguments = self.control.arguments
-        found = transfers.invest(
+        report = transfers.invest(
             self.agent,
             only=shown.flows(arguments),
             send=True,
             confirm=lambda one: self._accepts(shown.shown_investment(arguments, one)),
             progress=self.session.progress,
         )
-        if found.outcome is None:
+        if report.outcome is None:
             return ControlResult("refused", "no new deposit was found")
-        if found.told and found.outcome.kind is OutcomeKind.HOLD:
-            return ControlResult("hold", found.outcome.reason)
-        return _of_step(found.outcome)
+        if report.told and report.outcome.kind is OutcomeKind.HOLD:
+            return ControlResult("hold", report.outcome.reason)
+        return _of_step(report.outcome)
 
     def _withdraw(self) -> ControlResult:
         arguments = self.control.arguments
-        found = shown.withdraw(
+        report = shown.withdraw(
             self.agent,
             arguments,
             send=True,
             confirm=lambda one: self._accepts(shown.shown_withdrawal(arguments, one)),
             progress=self.session.progress,
         )
-        notes = () if found.request is None else (("request", str(found.request)),)
-        return ControlResult(found.state, found.reason, found.transactions, notes)
+        notes = () if report.request is None else (("request", str(report.request)),)
+        return ControlResult(report.state, report.reason, report.transactions, notes)
 
     def _edit(self) -> ControlResult:
         arguments = self.control.arguments

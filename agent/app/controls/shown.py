@@ -109,12 +109,12 @@ def preview_control(
                     code=ControlCode.NOT_WAITING,
                 )
             return stored_document(waiting)
-        found = preview_on(agent, kind, pairs, transports)
-        moves = format_moves(found.plan, agent.portfolio)
-        plan = with_document(found.plan, found.document, moves, now_s, secret)
-        if not found.refusal:
+        preview = preview_on(agent, kind, pairs, transports)
+        moves = format_moves(preview.plan, agent.portfolio)
+        plan = with_document(preview.plan, preview.document, moves, now_s, secret)
+        if not preview.refusal:
             store.controls.show(plan)
-    return shown_document(plan, found.document, moves, found.refusal)
+    return shown_document(plan, preview.document, moves, preview.refusal)
 
 
 def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
     """
     known = {
         token.address: token
-        for token in (*(one.token for one in portfolio.assets), *portfolio.hubs)
+        for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     }
     found = []
     for name, raw, _ in plan.amounts:
@@ -166,8 +166,8 @@ def preview_on(
         case ControlKind.EDIT:
             edited = edit(agent, arguments, transports, confirm=None)
             refusal = _refusal(edited.state, f"the config is {edited.state}")
-            shown = shown_edit(arguments, edited)
-            return ControlPreview(shown, owner.edit_document(edited), refusal)
+            plan = shown_edit(arguments, edited)
+            return ControlPreview(plan, owner.edit_document(edited), refusal)
         case ControlKind.STOP:
             ended = stop(agent, arguments, send=False, confirm=lambda _: False)
             stopped = fill(owner.ShutdownDocument, ended, agent.portfolio)
@@ -177,14 +177,14 @@ def preview_on(
 
 
 def _preview_investment(agent: Agent, arguments: Arguments) -> ControlPreview:
-    found = money.invest(agent, only=flows(arguments), confirm=lambda _: False)
-    document = owner.investment_document(found, agent, sent=False)
+    report = money.invest(agent, only=flows(arguments), confirm=lambda _: False)
+    document = owner.investment_document(report, agent, sent=False)
     refusal = ""
-    if found.outcome is None:
+    if report.outcome is None:
         refusal = "no new deposit was found"
-    elif found.outcome.kind not in (OutcomeKind.PLANNED, OutcomeKind.HOLD):
-        refusal = found.outcome.reason or found.outcome.kind.value
-    return ControlPreview(shown_investment(arguments, found), document, refusal)
+    elif report.outcome.kind not in (OutcomeKind.PLANNED, OutcomeKind.HOLD):
+        refusal = report.outcome.reason or report.outcome.kind.value
+    return ControlPreview(shown_investment(arguments, report), document, refusal)
 
 
 # --- The functions of the commands, called with a control's arguments.
@@ -204,22 +204,22 @@ def withdraw(
     progress: Callable[[str], None] = lambda _: None,
 ) -> WithdrawalReport:
     """Withdraw, or resume a withdrawal."""
-    given = _given(arguments)
-    if (number := given.value("resume")) is not None:
+    control = _given(arguments)
+    if (number := control.value("resume")) is not None:
         return money.resume(
             agent,
             int(number),
-            to=given.value("to"),
+            to=control.value("to"),
             send=send,
             confirm=confirm,
             progress=progress,
         )
     return money.withdraw(
         agent,
-        given.value("amount") or "",
-        given.value("in"),
-        pro_rata=given.flag("pro-rata"),
-        to=given.value("to"),
+        control.value("amount") or "",
+        control.value("in"),
+        pro_rata=control.flag("pro-rata"),
+        to=control.value("to"),
         send=send,
         confirm=confirm,
         progress=progress,
@@ -235,11 +235,11 @@ def stop(
     progress: Callable[[str], None] = lambda _: None,
 ) -> ShutdownReport:
     """Stop the bot, or continue an unfinished stop."""
-    given = _given(arguments)
+    control = _given(arguments)
     return shutdown.stop(
         agent,
-        to_stable=given.flag("to-stable"),
-        send_to=given.value("send-to"),
+        to_stable=control.flag("to-stable"),
+        send_to=control.value("send-to"),
         send=send,
         confirm=confirm,
         progress=progress,
@@ -254,8 +254,10 @@ def edit(
     confirm: editing.Confirm | None,
 ) -> EditReport:
     """Edit the config, unless the edit would permit more than before (Refused)."""
-    given, path = _given(arguments), agent.context.loaded.path
-    changes = parse_changes(given.values("set"), given.values("target"), (), given.values("remove"))
+    control, path = _given(arguments), agent.context.loaded.path
+    changes = parse_changes(
+        control.values("set"), control.values("target"), (), control.values("remove")
+    )
 
     def make(text: str, changed: ConfigChanges) -> str:
         after = apply_changes(text, changed)
@@ -272,7 +274,7 @@ def edit(
     return editing.edit(
         path,
         partial(make, changed=changes),
-        in_rounds=given.flag("in-slices"),
+        in_rounds=control.flag("in-slices"),
         sell_first=partial(make, changed=sell_removed_assets(changes)) if changes.removes else None,
         unseen=True,
         how=config_versions.BY_CONTROL,
@@ -312,8 +314,12 @@ def shown_withdrawal(arguments: Arguments, found: WithdrawalReport) -> ShownPlan
     """Return the binding parts of a withdrawal: payments, their address, and the sale before them."""
     share = TOLERANCE_BPS if _given(arguments).flag("pro-rata") else 0
     paid = tuple(
-        (f"pay{' native' if one.native else ''} {one.token}", one.raw, one.raw * share // BPS)
-        for one in found.payments
+        (
+            f"pay{' native' if payment.native else ''} {payment.token}",
+            payment.raw,
+            payment.raw * share // BPS,
+        )
+        for payment in found.payments
     )
     sale = () if found.sale is None else _amounts([found.sale])
     exact = (("to", found.to or ""), ("sale", "no" if found.sale is None else "yes"))
@@ -349,13 +355,15 @@ def _exact_parts(outcome: StepOutcome) -> Arguments:
     plan = outcome.plan
     others: Sequence[object] = () if plan is None or plan.futures is None else plan.futures.actions
     changes = [
-        one for one in others if not isinstance(one, PerpOrder | MarginDeposit | MarginWithdrawal)
+        other
+        for other in others
+        if not isinstance(other, PerpOrder | MarginDeposit | MarginWithdrawal)
     ]
     return (
         ("decision", type(outcome.decision).__name__),
         ("exit", outcome.decided.exit_token),
         ("order", outcome.decided.order),
-        ("delegate", "; ".join(repr(one) for one in changes)),
+        ("delegate", "; ".join(repr(change) for change in changes)),
     )
 
 

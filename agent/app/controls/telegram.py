@@ -244,10 +244,10 @@ class TelegramBot:
 
     async def _redeem(self, chat: int, code: str, kinds: tuple[ControlKind, ...]) -> str:
         digest = self._digest(chat, code) if code.isascii() and code.isdecimal() else ""
-        found = self.store.phone.use_code(chat, digest, int(self.now()))
-        if found is None or ControlKind(found.kind) not in kinds:
+        phone_code = self.store.phone.use_code(chat, digest, int(self.now()))
+        if phone_code is None or ControlKind(phone_code.kind) not in kinds:
             return "Not done: the code is wrong, used or expired. /plan or /resume makes a new one."
-        await self._submit(chat, ControlKind(found.kind), found.plan_hash)
+        await self._submit(chat, ControlKind(phone_code.kind), phone_code.plan_hash)
         return "Queued for trimtab run --send. The result will be reported here."
 
     async def _submit(self, chat: int, kind: ControlKind, plan_hash: str) -> None:

@@ -86,7 +86,7 @@ def _conversion(hint: Any) -> Convert:
         return lambda value, portfolio: (
             value if isinstance(value, dict) else fill(hint, value, portfolio)
         )
-    inner = [_conversion(one) for one in get_args(hint)[:1] if one is not NoneType]
+    inner = [_conversion(get_arg) for get_arg in get_args(hint)[:1] if get_arg is not NoneType]
     if get_origin(hint) is list:
         return lambda values, portfolio: [inner[0](value, portfolio) for value in values]
     return inner[0] if inner and get_origin(hint) is not dict else _plain

@@ -160,7 +160,7 @@ def positions(found: FuturesReport) -> FuturesPositionsDocument:
     account, now_s = found.account, found.step.snapshot.head.timestamp_s
     shown = []
     if account is not None:
-        shown = [_position(account, one, now_s) for one in account.positions]
+        shown = [_position(account, position, now_s) for position in account.positions]
     return {
         "block": found.step.snapshot.head.number,
         "account": found.policy.account,
@@ -194,19 +194,19 @@ def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundin
     """
     account, portfolio = found.account, found.step.portfolio
     today_s = found.step.snapshot.head.timestamp_s // DAY_S * DAY_S
-    today = {one.market: one.paid for one in recorded if one.day_s == today_s}
+    today = {day.market: day.paid for day in recorded if day.day_s == today_s}
     markets: list[MarketFundingDocument] = [
         {
-            **_market_funding(account, one),
-            "today": money(today.get(one.market, Fraction(0)), portfolio),
+            **_market_funding(account, market),
+            "today": money(today.get(market.market, Fraction(0)), portfolio),
         }
-        for one in (() if account is None else account.markets)
+        for market in (() if account is None else account.markets)
         if account is not None
     ]
     pending, daily = Fraction(0), Fraction(0)
     if account is not None:
         pending = Fraction(margin.funding_pending_raw(account))
-        daily = sum((_daily(account, one) for one in account.markets), Fraction(0))
+        daily = sum((_daily(account, perp_market) for perp_market in account.markets), Fraction(0))
     return {
         "block": found.step.snapshot.head.number,
         "account": found.policy.account,
@@ -221,14 +221,14 @@ def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundin
         "expected": _quote(account, DAYS * daily),
         "recorded": [
             {
-                "day": format_utc(one.day_s)[:10],
-                "market": one.market,
-                "symbol": one.symbol,
-                "paid": money(one.paid, portfolio),
-                "daily_rate": value_text(one.daily_rate, 0, RATE_PLACES),
-                "readings": one.readings,
+                "day": format_utc(funding_day.day_s)[:10],
+                "market": funding_day.market,
+                "symbol": funding_day.symbol,
+                "paid": money(funding_day.paid, portfolio),
+                "daily_rate": value_text(funding_day.daily_rate, 0, RATE_PLACES),
+                "readings": funding_day.readings,
             }
-            for one in recorded
+            for funding_day in recorded
         ],
     }
 
@@ -269,7 +269,9 @@ def _paused(account: MarginAccount, policy: FuturesPolicy) -> list[str]:
     """Return the paused markets with a target or a position."""
     markets = {target.market for target in policy.targets if target.weight_bps}
     markets |= {position.market for position in account.positions}
-    return [one.symbol for one in account.markets if one.is_paused and one.market in markets]
+    return [
+        market.symbol for market in account.markets if market.is_paused and market.market in markets
+    ]
 
 
 def summary(found: FuturesReport) -> FuturesSummaryDocument:
@@ -295,7 +297,7 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
         "utilisation": ratio_text(utilisation),
         "max_utilisation": decimal_text(found.policy.limits.max_utilisation_bps, 4),
         "liquidation": liquidation,
-        "broken": [one.limit for one in found.checks if one.is_broken],
+        "broken": [check.limit for check in found.checks if check.is_broken],
         "actions": _reducing_actions(found),
         "blocked": found.step.snapshot.futures_blocked,
         "unnamed": unnamed,
@@ -304,12 +306,14 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
         "margin_in_weights": found.policy.margin_in_weights,
         "exposures": [
             {
-                "symbol": portfolio.token(one.token).label if one.token else one.symbol,
-                "spot": money(one.spot, portfolio),
-                "futures": money(one.futures, portfolio),
-                "net": money(one.net, portfolio),
+                "symbol": portfolio.token(exposure.token).label
+                if exposure.token
+                else exposure.symbol,
+                "spot": money(exposure.spot, portfolio),
+                "futures": money(exposure.futures, portfolio),
+                "net": money(exposure.net, portfolio),
             }
-            for one in found.exposures
+            for exposure in found.exposures
         ],
     }
 
@@ -325,7 +329,7 @@ def _reducing_actions(found: FuturesReport) -> list[str]:
     if account is None or plan is None or not plan.is_reducing:
         return []
     assets = (asset.token for asset in portfolio.assets)
-    collateral = next((one for one in assets if one.address == found.policy.collateral), None)
+    collateral = next((token for token in assets if token.address == found.policy.collateral), None)
     return [action_text(account, action, collateral) for action in plan.actions]
 
 
@@ -412,14 +416,14 @@ def optional_summary(
     step: StepInput, drifts: Sequence[AssetDrift]
 ) -> dict[str, FuturesSummaryDocument]:
     """Return the key `futures` with the summary of a step; empty without futures."""
-    found = futures_report(step, drifts)
-    return {} if found is None else {"futures": summary(found)}
+    report = futures_report(step, drifts)
+    return {} if report is None else {"futures": summary(report)}
 
 
 def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparisonDocument]]:
     """Return the key `comparisons` of sales and hedges; empty if there are none."""
     portfolio = outcome.step_input.portfolio
-    compared = [_compared(one, portfolio) for one in outcome.comparisons]
+    compared = [_compared(comparison, portfolio) for comparison in outcome.comparisons]
     return {"comparisons": compared} if compared else {}
 
 
@@ -495,12 +499,12 @@ def _figures(account: MarginAccount, found: FuturesReport) -> MarginFiguresDocum
 def _limits(found: FuturesReport) -> list[LimitDocument]:
     return [
         {
-            "limit": one.limit,
-            "measured": one.measured,
-            "allowed": one.allowed,
-            "broken": one.is_broken,
+            "limit": check.limit,
+            "measured": check.measured,
+            "allowed": check.allowed,
+            "broken": check.is_broken,
         }
-        for one in found.checks
+        for check in found.checks
     ]
 
 
@@ -534,7 +538,11 @@ def _order(account: MarginAccount, order: PerpOrder) -> FuturesOrderDocument:
 
 
 def _market_funding(account: MarginAccount, market: PerpMarket) -> MarketFundingDocument:
-    owed = sum(one.funding_pending_raw for one in account.positions if one.market == market.market)
+    owed = sum(
+        position.funding_pending_raw
+        for position in account.positions
+        if position.market == market.market
+    )
     daily = _daily(account, market)
     return {
         "market": market.market,

@@ -108,7 +108,10 @@ def investment_document(found: InvestmentReport, agent: Agent, *, sent: bool) ->
     if outcome is None:
         reason = limit_remedy(found.step_input)
     else:
-        reason, transactions = outcome.reason, [transaction(one) for one in outcome.transactions]
+        reason, transactions = (
+            outcome.reason,
+            [transaction(intent) for intent in outcome.transactions],
+        )
         ended = "part" if sent and found.rest is not None else outcome.kind.value
         document = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)
     return fill(
@@ -221,7 +224,7 @@ RehearsalDocument = TypedDict("RehearsalDocument", {
 
 def rehearsal_document(found: Rehearsal, agent: Agent) -> RehearsalDocument:
     """Return the document of a test trade."""
-    sent = [transaction(one) for outcome in found.outcomes for one in outcome.transactions]
+    sent = [transaction(intent) for outcome in found.outcomes for intent in outcome.transactions]
     first, unit = plan(found.outcomes[0]), agent.portfolio.numeraire.label
     return fill(
         RehearsalDocument, found, agent.portfolio, numeraire=unit, plan=first, transactions=sent
@@ -264,7 +267,7 @@ def edit_document(found: EditReport) -> EditDocument:
 
 def removal_document(found: RemovalReport) -> EditDocument:
     """Return the document of a removal, with its transactions."""
-    sent = [transaction(one) for one in found.transactions]
+    sent = [transaction(intent) for intent in found.transactions]
     return {
         **edit_document(found.edited),
         "state": found.state,

@@ -168,11 +168,15 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
     ages = [
         [
             None if then_s is None else max(0, at_s - then_s) // 86_400
-            for then_s in (one.oldest_s, one.newest_s)
+            for then_s in (gain.oldest_s, gain.newest_s)
         ]
-        for one in gains
+        for gain in gains
     ]
-    labels = [balance_changes.token_label(step, one.token) for one in gains if one.unknown_raw]
+    labels = [
+        balance_changes.token_label(step, planned_gain.token)
+        for planned_gain in gains
+        if planned_gain.unknown_raw
+    ]
     unknown = f"no tax lot covers all of the {', '.join(labels)} sold" if labels else ""
     if labels and not tax.lots:
         unknown = "no tax lots yet; the first cycle of rebalance or run opens the ledger"
@@ -217,14 +221,19 @@ def netting_document(found: NettingResult | None, portfolio: Portfolio) -> Netti
         NettingDocument,
         found,
         portfolio,
-        acting=[one.name for one in found.wishes if one.acts],
-        reasons={one.name: one.reason for one in found.wishes},
+        acting=[adjustment.name for adjustment in found.wishes if adjustment.acts],
+        reasons={
+            strategy_adjustment.name: strategy_adjustment.reason
+            for strategy_adjustment in found.wishes
+        },
         capital_moved=[
             {"from": giver, "to": receiver, "value": money(value, portfolio)}
             for giver, receiver, value in found.moved
         ],
         netted=[
-            fill(NettedDocument, one, portfolio) for one in found.netted if one.bought or one.sold
+            fill(NettedDocument, token, portfolio)
+            for token in found.netted
+            if token.bought or token.sold
         ],
     )
 
@@ -502,7 +511,7 @@ def plan(outcome: StepOutcome) -> PlanDocument:
     if found is not None and found.futures is not None:
         from agent.venues.allowances import futures_note
 
-        head["futures_actions"] = [futures_note(step, one) for one in found.futures.actions]
+        head["futures_actions"] = [futures_note(step, action) for action in found.futures.actions]
     if found is None:
         held = {
             "legs": [],

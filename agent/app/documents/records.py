@@ -154,23 +154,23 @@ def liquidity_document(found: LiquidityReport) -> LiquidityDocument:
     """Return the document of liquidity positions and targets."""
     portfolio = found.step_input.portfolio
     positions = []
-    for one in found.reports:
-        confirmed = one.confirmed
+    for report in found.reports:
+        confirmed = report.confirmed
         symbols = [
             portfolio.token(address).label for address in (confirmed.token0, confirmed.token1)
         ]
         amounts = {
             "entry_raw": confirmed.entry_raw,
-            "redeemable_raw": one.redeemable_raw,
-            "fees_raw": one.fees_raw,
-            "counted_raw": one.counted_raw,
+            "redeemable_raw": report.redeemable_raw,
+            "fees_raw": report.fees_raw,
+            "counted_raw": report.counted_raw,
         }
         pairs = {
             name: {symbol: str(raw) for symbol, raw in zip(symbols, pair, strict=True)}
             for name, pair in amounts.items()
         }
-        loss_bps = None if one.hold == 0 else bps_text(one.loss / one.hold)
-        positions.append(fill(PositionDocument, one, portfolio, **pairs, loss_bps=loss_bps))
+        loss_bps = None if report.hold == 0 else bps_text(report.loss / report.hold)
+        positions.append(fill(PositionDocument, report, portfolio, **pairs, loss_bps=loss_bps))
     return fill(LiquidityDocument, found, portfolio, positions=positions)
 
 
@@ -278,7 +278,7 @@ def strategy_document(
     if strategy.futures_bps:
         account = step.snapshot.futures
         markets = () if account is None else account.markets
-        names = {one.market: one.symbol for one in markets}
+        names = {perp_market.market: perp_market.symbol for perp_market in markets}
         document["futures"] = {
             names.get(market, market): bps for market, bps in strategy.futures_bps
         }

@@ -247,17 +247,19 @@ def least_totals_of_config(
         return []
     rows = [
         (
-            one.symbol,
-            one.target,
-            correction_drift(trigger, one.target, band(trigger, one.target, one.band)),
+            asset.symbol,
+            asset.target,
+            correction_drift(trigger, asset.target, band(trigger, asset.target, asset.band)),
         )
-        for one in table.assets
+        for asset in table.assets
     ]
     least_trade = Fraction(config.limits.min_trade or "0")
     wei_value = Fraction(NATIVE_USD) / dollars / 10**18
-    made = _inputs(rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value)
+    inputses = _inputs(rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value)
     every_s = review_interval_s(trigger)
-    return _documents([replace(one, interval_s=every_s) for one in made], table.numeraire, total)
+    return _documents(
+        [replace(inputs, interval_s=every_s) for inputs in inputses], table.numeraire, total
+    )
 
 
 def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> list[str]:
@@ -330,8 +332,8 @@ def least_totals_of_values(
     """Return the minimum totals of command-line targets at three gas prices, in whole units of
     value; `rows` are (symbol, target in bps, drift at a correction).
     """
-    made = _inputs(rows, home, plan_cost_bps, min_trade, native / 10**18)
-    return _documents([replace(one, banded=banded) for one in made], home, total)
+    inputses = _inputs(rows, home, plan_cost_bps, min_trade, native / 10**18)
+    return _documents([replace(inputs, banded=banded) for inputs in inputses], home, total)
 
 
 def _inputs(

@@ -101,16 +101,16 @@ def rehearse_trade(
         if there.kind is not OutcomeKind.DONE:
             state = "declined" if there.kind is OutcomeKind.DECLINED else "failed"
             return _ended((there,), (), state, there.reason)
-        one = _completed_leg(agent, there, home, other, raw)
+        leg = _completed_leg(agent, there, home, other, raw)
         again = engine.run_step(
             agent.context.readers,
-            Swap(other.address, home.address, one.got_raw),
+            Swap(other.address, home.address, leg.got_raw),
             agent.context.store,
             actors,
         )
         if again.kind is not OutcomeKind.DONE:
-            return _ended((there, again), (one,), "failed", f"return swap: {again.reason}")
-        ways = (one, _completed_leg(agent, again, other, home, one.got_raw))
+            return _ended((there, again), (leg,), "failed", f"return swap: {again.reason}")
+        ways = (leg, _completed_leg(agent, again, other, home, leg.got_raw))
     limit = step.limits.slippage_bps
     if any(limit is not None and way.slippage_bps > limit for way in ways):
         return _ended((there, again), ways, "failed", "slippage exceeds limits.slippage")
@@ -144,8 +144,10 @@ def _ended(
     outcomes: tuple[StepOutcome, ...], ways: tuple[RehearsalLeg, ...], state: str, verdict: str
 ) -> Rehearsal:
     step = outcomes[0].step_input
-    predicted = sum((one.plan.cost.total for one in outcomes if one.plan is not None), Fraction(0))
-    cost = sum((_gas_value(one) for one in outcomes), Fraction(0))
+    predicted = sum(
+        (outcome.plan.cost.total for outcome in outcomes if outcome.plan is not None), Fraction(0)
+    )
+    cost = sum((_gas_value(step_outcome) for step_outcome in outcomes), Fraction(0))
     for way in ways:
         cost += way.in_raw * _price(step, way.sold) - way.got_raw * _price(step, way.bought)
     return Rehearsal(outcomes, ways, state, verdict, cost, predicted)
@@ -153,7 +155,9 @@ def _ended(
 
 def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
     """Return the named asset, by default the tradable asset with the largest target."""
-    shut = {one.token for one in step.targets.quarantine} | {agent.portfolio.numeraire.address}
+    shut = {screened_token.token for screened_token in step.targets.quarantine} | {
+        agent.portfolio.numeraire.address
+    }
     if name is not None:
         token = agent.token(name, "--token")
         if token.address in shut:
@@ -161,10 +165,10 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
                 f"--token: {token.label} is the numeraire or in quarantine", "choose another asset"
             )
         return token
-    found = [asset for asset in step.effective_assets if asset.token.address not in shut]
-    if not found:
+    assets = [asset for asset in step.effective_assets if asset.token.address not in shut]
+    if not assets:
         raise Refused("no tradable asset other than the numeraire", remedy="see trimtab status")
-    return max(found, key=lambda asset: asset.target_bps).token
+    return max(assets, key=lambda asset: asset.target_bps).token
 
 
 def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tuple[StepOutcome, int]:
@@ -248,10 +252,10 @@ def _gas_value(outcome: StepOutcome) -> Value:
 
 
 def _price(step: StepInput, token: Token) -> Fraction:
-    found = reference_prices(step).prices.get(token.address)
-    if found is None:
+    price = reference_prices(step).prices.get(token.address)
+    if price is None:
         raise Refused(f"{token.label} has no reference price", remedy="see trimtab doctor")
-    return found.price
+    return price.price
 
 
 def _free_value(step: StepInput, token: str) -> Value:

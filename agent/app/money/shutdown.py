@@ -107,14 +107,16 @@ def pause_hard(
         switch.pause(reason, int(time.time()), hard=send and sure)
     require_private(loaded.path, "config")
     with open_agent(loaded) as agent:
-        found = agent.open_exposure()
-        if not send or not (sure or confirm(found)):
-            return HardPauseReport(reason, agent.context.switch.is_hard(), found)
+        exposure = agent.open_exposure()
+        if not send or not (sure or confirm(exposure)):
+            return HardPauseReport(reason, agent.context.switch.is_hard(), exposure)
         agent.context.switch.pause(reason, int(time.time()), hard=True)
         try:
-            return HardPauseReport(reason, True, found, agent.cancel_and_revoke(reason, progress))
+            return HardPauseReport(
+                reason, True, exposure, agent.cancel_and_revoke(reason, progress)
+            )
         except LockHeld as held:
-            return HardPauseReport(reason, True, found, held=held.message)
+            return HardPauseReport(reason, True, exposure, held=held.message)
 
 
 # --- Revocation of every known allowance.
@@ -158,16 +160,20 @@ def revoke(
     addresses = [agent.token(name, "TOKEN").address for name in tokens]
     addresses = addresses or list(agent.context.tokens)
     found = _open_allowances(agent, addresses)
-    unread = ", ".join(f"{one.label} for the {one.holder}" for one in found if one.raw is None)
-    shown = RevocationReport(
+    unread = ", ".join(
+        f"{open_allowance.label} for the {open_allowance.holder}"
+        for open_allowance in found
+        if open_allowance.raw is None
+    )
+    report = RevocationReport(
         found,
         "planned" if any(allowance.raw for allowance in found) else "clear",
         f"cannot be read: {unread}" if unread else "",
     )
-    if not send or shown.state == "clear":
-        return shown
-    if not confirm(shown):
-        return replace(shown, state="declined", reason="not confirmed; nothing was sent")
+    if not send or report.state == "clear":
+        return report
+    if not confirm(report):
+        return replace(report, state="declined", reason="not confirmed; nothing was sent")
     context = agent.context
     with wiring.open_actors(context, never_confirm, progress) as actors:
         actors.executor.reconcile()
@@ -189,7 +195,7 @@ def revoke(
         reason = "; ".join(troubles) or f"{len(sent)} allowances set to zero"
         context.store.steps.end(step_id, "halt", reason, None, "failed" if troubles else "done")
     return replace(
-        shown, state="failed" if troubles else "revoked", reason=reason, transactions=tuple(sent)
+        report, state="failed" if troubles else "revoked", reason=reason, transactions=tuple(sent)
     )
 
 
@@ -271,7 +277,7 @@ class ShutdownReport:
         rest = f"{value} {account.quote.label} of margin stays in the account"
         if not account.positions:
             return rest if margin.account_value_raw(account) > 0 else ""
-        names = ", ".join(account.market(one.market).symbol for one in account.positions)
+        names = ", ".join(account.market(position.market).symbol for position in account.positions)
         return (
             f"positions stay open in {names}, and nothing reduces them ahead of liquidation while"
             f" trading is stopped; {rest}. trimtab deleverage --to 0x --send closes them even after"
@@ -302,17 +308,21 @@ def stop(
     request = _open_stop(agent, to_stable, address)
     if request is not None:
         to_stable, address = request.to_stable, request.to
-    shown = _planned_shutdown(agent, to_stable, address)
+    shutdown_report = _planned_shutdown(agent, to_stable, address)
     if not send:
-        return shown
-    if not confirm(shown):
-        return replace(shown, state="declined", reason="not confirmed; nothing was sent")
+        return shutdown_report
+    if not confirm(shutdown_report):
+        return replace(shutdown_report, state="declined", reason="not confirmed; nothing was sent")
     if request is None:
         request = context.store.requests.ask(
-            RequestKind.STOP, (), address, to_stable, shown.step_input.snapshot.head.timestamp_s
+            RequestKind.STOP,
+            (),
+            address,
+            to_stable,
+            shutdown_report.step_input.snapshot.head.timestamp_s,
         )
     with wiring.open_actors(context, lambda _: True, progress) as actors:
-        report = _Shutdown(agent, actors, request, shown).execute()
+        report = _Shutdown(agent, actors, request, shutdown_report).execute()
     update_ledger(context.store, report.step_input, force=True)  # no later cycle would
     return report
 
@@ -468,9 +478,10 @@ class _Shutdown:
     def _report(self, step: StepInput, state: str, reason: str) -> ShutdownReport:
         numeraire = step.portfolio.numeraire.address
         left = tuple(
-            f"{transfers.format_payment(step, one)} {step.portfolio.token(one.token).label}"
-            for one in free_payments(step)
-            if self._request.to is not None or (self._request.to_stable and one.token != numeraire)
+            f"{transfers.format_payment(step, payment)} {step.portfolio.token(payment.token).label}"
+            for payment in free_payments(step)
+            if self._request.to is not None
+            or (self._request.to_stable and payment.token != numeraire)
         )
         return replace(
             self._shown,
@@ -544,10 +555,10 @@ class _Shutdown:
         for _ in range(most):
             step = current_step_input(self._context.readers, self._context.store)
             due = [
-                one
-                for one in free_payments(step)
-                if (one.token, one.native) not in waits
-                and not (self._sale_waits and one.token != step.portfolio.numeraire.address)
+                payment
+                for payment in free_payments(step)
+                if (payment.token, payment.native) not in waits
+                and not (self._sale_waits and payment.token != step.portfolio.numeraire.address)
             ]
             if not due:
                 break
@@ -590,5 +601,6 @@ def _sold(step: StepInput, sales: Sequence[StepOutcome]) -> StepInput:
 
 def _payouts(payments: tuple[Payment, ...], to: str, request: int) -> tuple[Payout, ...]:
     return tuple(
-        Payout(NATIVE if one.native else one.token, to, one.raw, 0, request) for one in payments
+        Payout(NATIVE if payment.native else payment.token, to, payment.raw, 0, request)
+        for payment in payments
     )

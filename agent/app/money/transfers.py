@@ -93,20 +93,20 @@ def invest(
     """
     context = agent.context
     if not send:
-        found = _find_deposits(current_step_input(context.readers, context.store), only)
-        if not found.came:
-            return _without_deposits(found)
-        readers = _deposit_readers(context.readers, found)
+        report = _find_deposits(current_step_input(context.readers, context.store), only)
+        if not report.came:
+            return _without_deposits(report)
+        readers = _deposit_readers(context.readers, report)
         return replace(
-            found, outcome=evaluation.evaluate(readers, proposer(_invest_request(found)))
+            report, outcome=evaluation.evaluate(readers, proposer(_invest_request(report)))
         )
     recorded = False
 
     def record_if_confirmed(outcome: StepOutcome) -> bool:
         nonlocal recorded
-        if not confirm(replace(found, outcome=outcome)):
+        if not confirm(replace(report, outcome=outcome)):
             return False
-        _confirm_deposits(agent, found.came)
+        _confirm_deposits(agent, report.came)
         recorded = True
         return True
 
@@ -115,15 +115,18 @@ def invest(
 
     with wiring.open_actors(context, answer, progress) as actors:
         actors.executor.reconcile()
-        found = _find_deposits(current_step_input(context.readers, context.store), only)
-        if not found.came:
-            return _without_deposits(found)
+        report = _find_deposits(current_step_input(context.readers, context.store), only)
+        if not report.came:
+            return _without_deposits(report)
         outcome = engine.run_step(
-            _deposit_readers(context.readers, found), _invest_request(found), context.store, actors
+            _deposit_readers(context.readers, report),
+            _invest_request(report),
+            context.store,
+            actors,
         )
         if outcome.kind is OutcomeKind.HOLD:  # too small for a trade, but still a deposit
             record_if_confirmed(outcome)
-        return replace(found, outcome=outcome, told=recorded, rest=_open_top_up(agent, outcome))
+        return replace(report, outcome=outcome, told=recorded, rest=_open_top_up(agent, outcome))
 
 
 def _without_deposits(found: InvestmentReport) -> InvestmentReport:
@@ -359,7 +362,7 @@ def withdraw(  # noqa: PLR0913
             payments = pro_rata_payments(agent, step, amount)
         else:
             payments = (single_payment(agent, step, amount, token),)
-        withdrawal_run.require_alone(step, (one.token for one in payments))
+        withdrawal_run.require_alone(step, (payment.token for payment in payments))
         return WithdrawalRun(agent.context, payments, address)
 
     step = transfers.reserve_pending_deposits(agent.step_input())
@@ -367,11 +370,11 @@ def withdraw(  # noqa: PLR0913
         return asking(step).report(step)
     asking(step)  # an impossible withdrawal is refused before waiting for the wallet
     with wiring.open_actors(
-        agent.context, lambda outcome: asked.confirmed(outcome, confirm), progress
+        agent.context, lambda outcome: run.confirmed(outcome, confirm), progress
     ) as actors:
         actors.executor.reconcile()
-        asked = asking(withdrawable_step(agent.context))
-        return asked.execute(actors, confirm)
+        run = asking(withdrawable_step(agent.context))
+        return run.execute(actors, confirm)
 
 
 def resume(
@@ -401,19 +404,19 @@ def resume(
     step = transfers.reserve_pending_deposits(agent.step_input())
     if (paid := _paid_report(agent, step, number)) is not None:
         return paid
-    asked = asking(step)
+    run = asking(step)
     if not send:
-        return asked.report(step)
+        return run.report(step)
     with wiring.open_actors(
-        agent.context, lambda outcome: asked.confirmed(outcome, confirm), progress
+        agent.context, lambda outcome: run.confirmed(outcome, confirm), progress
     ) as actors:
         actors.executor.reconcile()
         step = withdrawable_step(agent.context)
         if (paid := _paid_report(agent, step, number)) is not None:
             return paid
-        asked = asking(step)  # another process may have released it
-        withdrawal_run.require_due(asked.request, step)
-        return asked.execute(actors, confirm)
+        run = asking(step)  # another process may have released it
+        withdrawal_run.require_due(run.request, step)
+        return run.execute(actors, confirm)
 
 
 def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> OwnerRequest:

@@ -133,8 +133,8 @@ def what_if_futures(
         "spot_multiple": _ratio(Fraction(state.gross_raw) / value if value else None),
         "triggers": [trigger.value for trigger in fired],
         "breaches": [
-            {"limit": one.limit, "measured": one.measured, "allowed": one.allowed}
-            for one in breaches(state, policy.limits, value)
+            {"limit": breach.limit, "measured": breach.measured, "allowed": breach.allowed}
+            for breach in breaches(state, policy.limits, value)
         ],
         "allowed_gross": _coins(_gross_after(account, reduction)),
         "markets": _markets(account, policy, orders),
@@ -399,7 +399,7 @@ def _comparison(
         excess = sold[symbol]
         initial = Fraction(INITIAL_PPM, margin.PPM)
         fees, paid, tied, _ = short_costs(market, short, horizon_s, initial, 0)
-        found = HedgeComparison(
+        comparison = HedgeComparison(
             token=symbol,
             excess=excess,
             hedged=short,
@@ -412,17 +412,17 @@ def _comparison(
             margin=tied,
             horizon_s=horizon_s,
         )
-        found = choose(found, Fraction(0), counts_income=True)
-        short = short if found.is_hedged else Fraction(0)
+        comparison = choose(comparison, Fraction(0), counts_income=True)
+        short = short if comparison.is_hedged else Fraction(0)
         return {
             "symbol": symbol,
             "excess": _whole(excess),
             "sell": _whole(excess - short),
             "short": _whole(short),
             "net_exposure": _whole(spot[symbol] - excess),
-            "cost_of_sale": _whole(found.sale_cost),
-            "cost_of_hedge": _whole(found.hedge_cost),
-            "reason": compare_text(found, symbol, 0),
+            "cost_of_sale": _whole(comparison.sale_cost),
+            "cost_of_hedge": _whole(comparison.hedge_cost),
+            "reason": compare_text(comparison, symbol, 0),
         }
 
     return compare
@@ -484,20 +484,20 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
     Today's funding from this block is included, but not recorded. Raises ConfigError without
     [futures].
     """
-    found = futures_layer(agent)
-    store, prices = agent.context.store, entry_prices(found.step)
+    report = futures_layer(agent)
+    store, prices = agent.context.store, entry_prices(report.step)
     valuations = list(store.valuations.between())
-    present = valuation(found.step, prices)
+    present = valuation(report.step, prices)
     if present is not None and (not valuations or present.block > valuations[-1].block):
         valuations.append(present)
-    first_s = found.step.snapshot.head.timestamp_s // DAY_S * DAY_S - (days - 1) * DAY_S
+    first_s = report.step.snapshot.head.timestamp_s // DAY_S * DAY_S - (days - 1) * DAY_S
     number = bisect_left([one.chain_s for one in valuations], first_s)
     valuations = valuations[max(0, number - 1) :]
     entries = store.ledger.entries()
     known = {entry.id for entry in entries}
-    fresh = [entry for entry in funding_entries(found.step, prices) if entry.id not in known]
+    fresh = [entry for entry in funding_entries(report.step, prices) if entry.id not in known]
     made = funding_days(valuations, futures_changes((*entries, *fresh), valuations))
-    return found, tuple(one for one in made if one.day_s >= first_s)
+    return report, tuple(day for day in made if day.day_s >= first_s)
 
 
 def hedge(
@@ -551,7 +551,7 @@ def deleverage(
     if symbol is not None and symbol not in known:
         account = agent.step_input().snapshot.futures
         if account is not None:
-            known += [one.symbol for one in account.markets]
+            known += [perp_market.symbol for perp_market in account.markets]
     if symbol is not None and symbol not in known:
         known = list(dict.fromkeys(known))
         raise ConfigError(

@@ -152,7 +152,9 @@ def planned_actions(step: StepInput, plan: FuturesPlan, *, is_done: bool = False
     collateral = next(
         (a.token for a in step.portfolio.assets if a.token.address == policy.collateral), None
     )
-    return ", ".join(action_text(account, one, collateral, is_done=is_done) for one in plan.actions)
+    return ", ".join(
+        action_text(account, action, collateral, is_done=is_done) for action in plan.actions
+    )
 
 
 def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fraction]:
@@ -164,9 +166,11 @@ def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fract
     if account is None or policy is None or whole <= 0 or trades_for_another(step):
         return {}
     return {
-        step.portfolio.token(one.token).label if one.token else one.symbol: one.net / whole
-        for one in exposures(account, policy, drifts)
-        if one.futures
+        step.portfolio.token(exposure.token).label
+        if exposure.token
+        else exposure.symbol: exposure.net / whole
+        for exposure in exposures(account, policy, drifts)
+        if exposure.futures
     }
 
 

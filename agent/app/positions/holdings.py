@@ -144,7 +144,7 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
         )
     name = position_name("uniswap_v3", venue.position_manager, int(number))
     step = agent.step_input()
-    if name in {one.name for one in step.portfolio.positions}:
+    if name in {confirmed_position.name for confirmed_position in step.portfolio.positions}:
         raise ConfigError(
             f"position {name} is already counted", "see trimtab lp", code=ErrorCode.EXISTS
         )
@@ -153,7 +153,14 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
     unsolicited = find_unsolicited_positions(
         context.line, step.snapshot.owner, venue.position_manager, (), (), at
     ).found
-    position = next((one for one in unsolicited if one.name == name and one.liquidity > 0), None)
+    position = next(
+        (
+            unsolicited_position
+            for unsolicited_position in unsolicited
+            if unsolicited_position.name == name and unsolicited_position.liquidity > 0
+        ),
+        None,
+    )
     if position is None:
         raise ConfigError(
             f"position {name}: the wallet holds no such position with liquidity",
@@ -264,16 +271,16 @@ def take_over_strategies(
             "a token is in quarantine",
             remedy="wait until the quarantine ends; the token's value is unknown until then",
         )
-    found = add_strategy_books(
+    step_input = add_strategy_books(
         step,
         read_strategies(step, context.store),
         context.store.balances.expected(),
         owner_agrees=True,
     )
-    books = found.history.sleeves
+    books = step_input.history.sleeves
     if books is None or books.fault:
         raise Refused(f"the books cannot be reconciled: {'' if books is None else books.fault}")
-    document = _document(found)
+    document = _document(step_input)
     document["why"], document["applied"] = before.fault, False
     if not sure(document):
         return document
@@ -298,7 +305,7 @@ def route_transfers(config: Path | str, name: str) -> RoutedTransfersDocument:
     Raises ConfigError for an unknown name.
     """
     loaded = load_config(config)
-    names = [one.name for one in loaded.config.strategies]
+    names = [strategy.name for strategy in loaded.config.strategies]
     if name != "all" and name not in names:
         raise ConfigError(
             f"strategies: {name!r} is unknown", f"choose from {', '.join([*names, 'all'])}"
@@ -315,11 +322,13 @@ def _document(step: StepInput) -> StrategiesDocument:
     prices = reference_prices(step).by_token
     numeraire = step.portfolio.numeraire
     view = _view(step, books)
-    adjustments = {} if view is None else {one.name: one for one in view.wishes}
+    adjustments = (
+        {} if view is None else {adjustment.name: adjustment for adjustment in view.wishes}
+    )
     due = describe.target_shares(step)
     found = [
-        strategy_document(one, split, adjustments.get(one.name), due[one.name], step, prices)
-        for one in books.sleeves
+        strategy_document(book, split, adjustments.get(book.name), due[book.name], step, prices)
+        for book in books.sleeves
     ]
     whole = sum((Fraction(one["capital"]) for one in found), Fraction(0))
     for one in found:

@@ -66,9 +66,9 @@ def standing_orders(agent: Agent) -> OrdersDocument:
         step = agent.plan().step_input  # only a plan shows refusals by guards
     document = orders_document(step, agent.context.store.orders.standing()[0])
     limits: list[OpenLimitOrderDocument] = [
-        {**order_document(one), **limit_prices(one, step)}
-        for one in agent.context.store.executions.limit_orders()
-        if one.state == "open"
+        {**order_document(limit_order), **limit_prices(limit_order, step)}
+        for limit_order in agent.context.store.executions.limit_orders()
+        if limit_order.state == "open"
     ]
     return {**document, "limit_orders": limits}
 
@@ -96,7 +96,7 @@ def orders_document(
         "orders": [_row(step, order, known.get(order.key)) for order in step.history.orders.states],
         "told": list(step.targets.reasons),
         "stuck": [
-            *(blocked_exits.format_blocked_exit(step, one) for one in blocked),
+            *(blocked_exits.format_blocked_exit(step, blocked_exit) for blocked_exit in blocked),
             *blocked_exits.format_retries(step, {one.token for one in blocked}),
         ],
     }
@@ -242,7 +242,12 @@ def _require_level(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTer
         )
     book, label = step.portfolio.orders, conditional_orders.order_name(step.portfolio, terms)
     entry = next(
-        (one for one in chosen if one.token == terms.token and one.kind is OrderKind.ENTRY), None
+        (
+            order_terms
+            for order_terms in chosen
+            if order_terms.token == terms.token and order_terms.kind is OrderKind.ENTRY
+        ),
+        None,
     )
     try:
         opened = None
@@ -278,7 +283,7 @@ def _tokens(step: StepInput, subject: str) -> set[str]:
         return {
             PORTFOLIO,
             *(asset.token.address for asset in step.portfolio.assets),
-            *(one.token for one in step.history.orders.states),
+            *(order.token for order in step.history.orders.states),
         }
     if subject == PORTFOLIO:
         return {PORTFOLIO}
@@ -321,39 +326,41 @@ def _row(
     """Return the row of an order: `stored` as it is, and what the next cycle would make of it."""
     since_s, since = None, None
     if stored is None:
-        shown = _waiting_order(order.terms)
+        conditional_order = _waiting_order(order.terms)
     else:
-        shown = replace(stored, terms=order.terms)
+        conditional_order = replace(stored, terms=order.terms)
         since_s, since = stored.since_s, format_time(stored.since_s)
-    price, level = _price(step, order.token), conditional_orders.trigger_price(shown)
-    away = None if price is None else conditional_orders.distance_to_trigger(shown, price)
+    price, level = _price(step, order.token), conditional_orders.trigger_price(conditional_order)
+    away = (
+        None if price is None else conditional_orders.distance_to_trigger(conditional_order, price)
+    )
     unconfirmed = next(
         (
-            one
-            for one in unconfirmed_orders(step)
-            if one.key == order.key and one.stage is not order.stage
+            unconfirmed_order
+            for unconfirmed_order in unconfirmed_orders(step)
+            if unconfirmed_order.key == order.key and unconfirmed_order.stage is not order.stage
         ),
         None,
     )
     level_now = None
     if level is None:
         level_now = conditional_orders.trigger_price(unconfirmed or order)
-    highest = shown.mark if order.kind is OrderKind.TRAILING_STOP else None
+    highest = conditional_order.mark if order.kind is OrderKind.TRAILING_STOP else None
     return {
-        **_named(step, shown),
-        "terms": _terms(step, shown.terms),
+        **_named(step, conditional_order),
+        "terms": _terms(step, conditional_order.terms),
         "level": _figure(step, order.token, level),
         "level_now": _figure(step, order.token, level_now),
         "price": _figure(step, order.token, price),
         "distance_bps": None if away is None else round(away * BPS),
-        "basis": _figure(step, order.token, shown.basis),
+        "basis": _figure(step, order.token, conditional_order.basis),
         "highest": _figure(step, order.token, highest),
-        "fired_at": _figure(step, order.token, shown.at),
+        "fired_at": _figure(step, order.token, conditional_order.at),
         "since_s": since_s,
         "since": since,
-        "next_stage": None if order.stage is shown.stage else order.stage.value,
+        "next_stage": None if order.stage is conditional_order.stage else order.stage.value,
         "unconfirmed": None if unconfirmed is None else unconfirmed.stage.value,
-        "filled_at_once": conditional_orders.was_filled_when_armed(shown),
+        "filled_at_once": conditional_orders.was_filled_when_armed(conditional_order),
     }
 
 
@@ -387,8 +394,8 @@ def _figure(step: StepInput, token: str, price: Price | None) -> str | None:
 def _price(step: StepInput, token: str) -> Price | None:
     if token == PORTFOLIO:
         return _unit(step)
-    found = reference_prices(step).prices.get(token)
-    return None if found is None else found.price
+    price = reference_prices(step).prices.get(token)
+    return None if price is None else price.price
 
 
 def _unit(step: StepInput) -> Fraction:
@@ -438,12 +445,12 @@ def swap_at_limit(
     """
     context = agent.context
     made = _order(agent, asked)
-    shown = evaluation.evaluate(context.readers, proposals.single_order(made))
+    step_outcome = evaluation.evaluate(context.readers, proposals.single_order(made))
     if not send:
-        return made, shown
-    if not sure(limit_prices(made, shown.step_input)) or not confirm(shown):
+        return made, step_outcome
+    if not sure(limit_prices(made, step_outcome.step_input)) or not confirm(step_outcome):
         return made, replace(
-            shown,
+            step_outcome,
             kind=OutcomeKind.DECLINED,
             reason="not confirmed; nothing was recorded or sent",
         )
@@ -452,7 +459,11 @@ def swap_at_limit(
         order = context.store.executions.add_limit_order(made)
         outcome = _try_order(context, order, actors)
     while (
-        order := next(one for one in context.store.executions.limit_orders() if one.id == order.id)
+        order := next(
+            limit_order
+            for limit_order in context.store.executions.limit_orders()
+            if limit_order.id == order.id
+        )
     ).state == "open" and asked.wait:
         progress(f"{order.note}: {outcome.reason}")
         context.clock.sleep(POLL_S)

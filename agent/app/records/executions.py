@@ -56,7 +56,7 @@ def carried_out(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, Int
         for one in intents
         if one.kind is IntentKind.SWAP and one.state is not IntentState.REPLACED
     ]
-    found = [one for one in swaps if one.receipt is not None] or swaps[-1:]
+    found = [swap for swap in swaps if swap.receipt is not None] or swaps[-1:]
     grants = ((store.journal.grant(one.id).plan, one) for one in found)
     return [(plan, intent) for plan, intent in grants if plan is not None]
 
@@ -71,7 +71,7 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
     receipt = intent.receipt if intent is not None and intent.succeeded else None
     if receipt is None:
         return [LegExecution(leg) for leg in swaps]
-    came = Counter((one.token, one.recipient) for one in receipt.transfers)
+    came = Counter((transfer.token, transfer.recipient) for transfer in receipt.transfers)
     went = Counter((one.token, one.sender) for one in receipt.transfers)
     sold = Counter((leg.token_in, leg.pool) for leg in swaps)
     bought = Counter((leg.token_out, leg.pool) for leg in swaps)
@@ -94,8 +94,8 @@ def leg_documents(
     plan: Plan, intent: Intent | None, portfolio: Portfolio, pools: Mapping[str, str]
 ) -> Iterator[LegExecutionDocument]:
     """Yield the document of each swap; `pools` are names by address."""
-    for one in leg_executions(plan, intent):
-        leg, share = one.leg, one.difference
+    for execution in leg_executions(plan, intent):
+        leg, share = execution.leg, execution.difference
         sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
         yield {
             "pool": leg.pool,
@@ -106,8 +106,8 @@ def leg_documents(
             "planned_in": decimal_text(leg.amount_in_raw, sold.decimals),
             "planned_out": decimal_text(leg.amount_out_raw, bought.decimals),
             "floor": decimal_text(leg.min_out_raw, bought.decimals),
-            "realised_in": _coins(one.in_raw, sold.decimals),
-            "realised_out": _coins(one.out_raw, bought.decimals),
+            "realised_in": _coins(execution.in_raw, sold.decimals),
+            "realised_out": _coins(execution.out_raw, bought.decimals),
             "difference_bps": None if share is None else round(float(share * BPS), 2),
         }
 
@@ -135,12 +135,12 @@ def execution_document(
     mined = [(plan, intent) for plan, intent in found if intent.succeeded]
     if not mined:
         return None
-    legs = [one for plan, intent in mined for one in leg_executions(plan, intent)]
+    legs = [execution for plan, intent in mined for execution in leg_executions(plan, intent)]
     change = _difference(legs, entries)
     turnover = sum((plan.turnover for plan, _ in mined), Value(0))
     return {
         "legs": len(legs),
-        "unknown": sum(not one.is_known for one in legs),
+        "unknown": sum(not leg.is_known for leg in legs),
         "difference": None if change is None else value_text(change, decimals),
         "difference_bps": (
             round(float(change / turnover * BPS), 2) if change is not None and turnover else None
@@ -159,11 +159,11 @@ def _difference(legs: Sequence[LegExecution], entries: Iterable[Entry]) -> Value
         if posting.value is not None and posting.raw
     }
     change: Counter[str] = Counter()
-    for one in legs:
-        if one.in_raw is None or one.out_raw is None:
+    for execution in legs:
+        if execution.in_raw is None or execution.out_raw is None:
             return None
-        change[one.leg.token_in] -= one.in_raw - one.leg.amount_in_raw
-        change[one.leg.token_out] += one.out_raw - one.leg.amount_out_raw
+        change[execution.leg.token_in] -= execution.in_raw - execution.leg.amount_in_raw
+        change[execution.leg.token_out] += execution.out_raw - execution.leg.amount_out_raw
     changed = {token: raw for token, raw in change.items() if raw}
     if not changed.keys() <= prices.keys():
         return None

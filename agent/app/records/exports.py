@@ -47,8 +47,8 @@ def export(
             "--native-asset: it is empty",
             "write for example ETH",
         )
-    with open_ledger_data(config) as found:
-        tables = _rotki(found, native) if kind == "rotki" else _plain(found)
+    with open_ledger_data(config) as ledger_data:
+        tables = _rotki(ledger_data, native) if kind == "rotki" else _plain(ledger_data)
     ending, encode = ("parquet", _parquet) if kind == "parquet" else ("csv", _csv)
     files = {f"{sheet.name}.{ending}": sheet for sheet in tables}
     _folder(folder)
@@ -78,8 +78,8 @@ def export_archive(config: ConfigSource, kind: str) -> bytes:
         raise ConfigError(
             f"{kind!r} is not an archive format", f"choose from {', '.join(ARCHIVES)}"
         )
-    with open_ledger_data(config) as found:
-        tables = _rotki(found, None) if kind == "rotki" else _plain(found)
+    with open_ledger_data(config) as ledger_data:
+        tables = _rotki(ledger_data, None) if kind == "rotki" else _plain(ledger_data)
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         for sheet in tables:

@@ -329,12 +329,12 @@ def open_books(config: Path | str, note: str) -> BookDocument:
 
 def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
     """Return the newest entries with their postings, newest first."""
-    with open_ledger_data(config) as found:
+    with open_ledger_data(config) as ledger_data:
         return {
-            "numeraire": found.numeraire.label,
+            "numeraire": ledger_data.numeraire.label,
             "entries": [
-                fill(EntryDocument, entry, found, **_futures_events(entry, found.names))
-                for entry in reversed(found.entries[-limit:])
+                fill(EntryDocument, entry, ledger_data, **_futures_events(entry, ledger_data.names))
+                for entry in reversed(ledger_data.entries[-limit:])
             ],
         }
 
@@ -436,7 +436,7 @@ def _old_rate(found: LedgerData) -> str:
 
 
 def _by_token(found: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str]:
-    tokens = sorted({one.token for one in disposals})
+    tokens = sorted({disposal.token for disposal in disposals})
     return {
         found.names.label(token): _money(found, net_gain(d for d in disposals if d.token == token))
         for token in tokens
@@ -450,14 +450,14 @@ def _unrealised(ledger: LedgerData, taxed: TaxLotRun, at: Valuation) -> Value:
     """
     lots, _ = split_gas_money(taxed.open(), ledger)
     cost, value = sum((lot.cost for lot in lots), Fraction(0)), at.value - at.gas_money
-    if (held := at.collateral) is not None:
+    if (holding := at.collateral) is not None:
         deposited = sum(
             posting.raw
             for entry in ledger.entries
             for posting in entry.postings
-            if (posting.account, posting.token) == (book.MARGIN, held.token)
+            if (posting.account, posting.token) == (book.MARGIN, holding.token)
         )
-        value += (deposited - held.margin_raw) * held.price
+        value += (deposited - holding.margin_raw) * holding.price
     return value - cost
 
 
@@ -468,8 +468,8 @@ def split_gas_money(
     newest valuation, with what mined transactions paid that are not booked yet. Both forms of the
     coin share lots; gas money has the oldest.
     """
-    held = ledger.valuations[-1].held if ledger.valuations else ()
-    left = sum(one.reserved_raw for one in held if one.is_gas_money)
+    holdings = ledger.valuations[-1].held if ledger.valuations else ()
+    left = sum(holding.reserved_raw for holding in holdings if holding.is_gas_money)
     if left:
         at, paid = ledger.valuations[-1].block, _unbooked_receipts(ledger)
         left += sum(receipt.gas_cost_wei for receipt in paid if receipt.block_number <= at)
@@ -487,7 +487,9 @@ def split_gas_money(
 
 def _unbooked_receipts(ledger: LedgerData) -> list[Receipt]:
     """Return the receipts of transactions that are mined but not final."""
-    return [one.receipt for one in ledger.store.ledger.unsettled() if one.receipt is not None]
+    return [
+        intent.receipt for intent in ledger.store.ledger.unsettled() if intent.receipt is not None
+    ]
 
 
 def _token(found: LedgerData, name: str) -> str:
@@ -512,7 +514,7 @@ def tax_lots(config: ConfigSource, method: str | None = None) -> LotsDocument:
     realised in its year; `method` overrides that of [tax]. Raises ConfigError for an unknown method
     and an empty ledger.
     """
-    methods = [one.value for one in LotMethod]
+    methods = [lot_method.value for lot_method in LotMethod]
     if method is not None and method not in methods:
         raise ConfigError(f"--method: {method!r} is unknown", f"choose from {', '.join(methods)}")
     with open_ledger_data(config) as ledger:
@@ -524,7 +526,7 @@ def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDo
     taxed = ledger.taxed(method=method)
     times = [found[-1].chain_s for found in (ledger.entries, ledger.valuations) if found]
     year = format_utc(max(times))[:4] if times else None
-    sold = [one for one in taxed.disposals if format_utc(one.disposed_s)[:4] == year]
+    sold = [disposal for disposal in taxed.disposals if format_utc(disposal.disposed_s)[:4] == year]
     rows, tax = _Rows(ledger, taxed, sold), ledger.loaded.config.tax
     tokens = {lot.token for lot in rows.lots} | {one.token for one in sold}
     if rows.only_gas:
@@ -549,13 +551,21 @@ class _Rows:
         self._ledger, self._sold = ledger, sold
         self.lots, self.gas_lots = split_gas_money(taxed.open(), ledger)
         self._owed = taxed.lots.owed()
-        assets = {held.token for held in ledger.valuations[-1].held} if ledger.valuations else set()
+        assets = (
+            {holding.token for holding in ledger.valuations[-1].held}
+            if ledger.valuations
+            else set()
+        )
         self.only_gas = bool(self.gas_lots) and ledger.coin not in assets
         self._prices: dict[str, Price] = {}
         if ledger.valuations:
             newest = ledger.valuations[-1]
             rate = rate_of(read_rates(ledger.loaded))(newest.chain_s)
-            self._prices = {held.token: held.price * rate for held in newest.held if held.price}
+            self._prices = {
+                valued_holding.token: valued_holding.price * rate
+                for valued_holding in newest.held
+                if valued_holding.price
+            }
             if NATIVE in self._prices:  # native coin and its wrapped token share lots
                 self._prices.setdefault(ledger.coin, self._prices[NATIVE])
 
@@ -569,7 +579,7 @@ class _Rows:
             return None
         row = self._row(NATIVE, self.gas_lots)
         if self.only_gas:
-            sold = (one for one in self._sold if one.token == self._ledger.coin)
+            sold = (disposal for disposal in self._sold if disposal.token == self._ledger.coin)
             row["realised"] = self.money(net_gain(sold))
         return row
 
@@ -587,7 +597,9 @@ class _Rows:
             "price": None if price is None else self._price(price, token),
             "value": value,
             "unrealised": unrealised,
-            "realised": self.money(net_gain(one for one in self._sold if one.token == token)),
+            "realised": self.money(
+                net_gain(disposal for disposal in self._sold if disposal.token == token)
+            ),
             "unmatched": decimal_text(self._owed.get(token, 0), decimals),
             "lots": [self._lot(lot, price) for lot in lots],
         }

@@ -117,8 +117,8 @@ def _book(agent: Agent) -> int:
     if not unbooked:
         return 0
     readers = context.readers
-    found = readers.reader.snapshot()
-    settle_mined(context.store, found, lambda: readers.step_input_at(found))
+    snapshot = readers.reader.snapshot()
+    settle_mined(context.store, snapshot, lambda: readers.step_input_at(snapshot))
     return len(unbooked) - len(context.store.journal.unbooked())
 
 
@@ -217,15 +217,15 @@ def check_store(config: Path | str) -> StoreCheckDocument:
     """Check every page of the store and its consistency. Raises OperatorNeeded if it is damaged."""
     path = wiring.store_file(load_config(config))
     _require(path)
-    found = backup.inspect_store_file(path)
+    store_file_info = backup.inspect_store_file(path)
     return {
         "store": str(path),
         "bytes": path.stat().st_size,
-        "version": found.version,
+        "version": store_file_info.version,
         "present_version": REVISIONS[-1],
-        "wallet": found.wallet,
-        "chain_id": found.chain_id,
-        "copy": found.copy,
+        "wallet": store_file_info.wallet,
+        "chain_id": store_file_info.chain_id,
+        "copy": store_file_info.copy,
     }
 
 

@@ -256,10 +256,10 @@ def weights(agent: Agent) -> WeightsDocument:
     recorded = store.prices.between(
         agent.portfolio.numeraire.address, since_s, now_s, settings.step_s
     )
-    asked = replace(step, history=replace(step.history, prices=recorded, allocation=None))
-    answers = agent.context.signals.answers(signal_requests(asked, {}))
+    step_input = replace(step, history=replace(step.history, prices=recorded, allocation=None))
+    answers = agent.context.signals.answers(signal_requests(step_input, {}))
     facts = targets.allocator_inputs(
-        replace(asked, history=replace(asked.history, signals=answers))
+        replace(step_input, history=replace(step_input.history, signals=answers))
     )
     last = store.allocations.newest()
     current = targets.valid_allocation(settings, assets, last)
@@ -312,7 +312,10 @@ def _assets(
             limits[token] = [low, high]
     supplies = {}
     if settings.method.needs is AllocationNeeds.SUPPLIES:
-        supplies = {one.token: one for one in (*step.snapshot.supplies, *settings.supplies)}
+        supplies = {
+            token_supply.token: token_supply
+            for token_supply in (*step.snapshot.supplies, *settings.supplies)
+        }
     rows: list[WeightedAssetDocument] = []
     for asset in agent.portfolio.assets:
         address, supply = asset.token.address, supplies.get(asset.token.address)

@@ -126,7 +126,7 @@ def read_prices(
                 (at_s, close / units[at_s]) for at_s, close in in_numeraire if at_s in units
             ]
         series.append(_series(tokens[symbol], in_numeraire, len(rows), numeraire.decimals))
-    if not any(one.points for one in series):
+    if not any(price_series.points for price_series in series):
         raise ConfigError(
             f"{path.name}: no time has closes of both a token and {numeraire.label}",
             f"remove {numeraire.label} from the file",
@@ -279,7 +279,7 @@ def import_prices(
             labels = {asset.token.address: asset.token.label for asset in agent.portfolio.assets}
             return {
                 "file": str(path),
-                "unit": f"supplies of {', '.join(labels[one.token] for one in supplies)}",
+                "unit": f"supplies of {', '.join(labels[supply.token] for supply in supplies)}",
                 "checked_only": True,
                 "skipped": [],
                 "prices": [],
@@ -395,8 +395,8 @@ def forget_prices(agent: Agent, source: str) -> ForgottenPricesDocument:
 
 def _tokens(agent: Agent) -> list[Token]:
     portfolio = agent.portfolio
-    found = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
-    return list({token.address: token for token in found}.values())
+    tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
+    return list({token.address: token for token in tokens}.values())
 
 
 def _by_feeds(
@@ -437,7 +437,9 @@ def _feed_prices(
     feed = step.portfolio.feed(token.address)
     if feed is None:
         return (), f"{token.label} has no feed"
-    latest = next((one for one in step.snapshot.feeds if one.feed == feed), None)
+    latest = next(
+        (feed_round for feed_round in step.snapshot.feeds if feed_round.feed == feed), None
+    )
     if latest is None:
         return (), f"the feed of {token.label} was not read"
     try:
@@ -487,9 +489,9 @@ def _by_pool_twaps(
         then = replace(
             step, reference=reference, snapshot=replace(step.snapshot, pools=twaps[end_s])
         )
-        for address, found in reference_prices(then).prices.items():
+        for address, price in reference_prices(then).prices.items():
             if address in points:
-                points[address].append(PricePoint(address, end_s, round_price(found.price)))
+                points[address].append(PricePoint(address, end_s, round_price(price.price)))
     fault = why or "no pool with the numeraire or a hub has an hour of observations"
     return [
         _FetchedPrices(

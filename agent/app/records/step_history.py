@@ -101,10 +101,10 @@ class StepCosts:
         """Return fees, impact, gas and their sum in the numeraire; None if no transaction is
         final.
         """
-        found = self._store.ledger.entries_of(intent.id for intent in intents)
-        if not found or self._names is None:
+        entries = self._store.ledger.entries_of(intent.id for intent in intents)
+        if not entries or self._names is None:
             return None
-        return fill(CostsDocument, performance_costs(found), self._names)
+        return fill(CostsDocument, performance_costs(entries), self._names)
 
     def futures(self, intents: Iterable[Intent]) -> dict[str, FuturesLinesDocument]:
         """Return the key `futures` with fees, funding and realised profit of final transactions;
@@ -136,14 +136,14 @@ class StepCosts:
             valued = valued if later is None else (later, *valued)[:limit]
         return [
             {
-                "time": utc_of_sheets(found.chain_s),
-                "block": found.block,
-                "value": value_text(found.managed, names.numeraire.decimals),
+                "time": utc_of_sheets(valuation.chain_s),
+                "block": valuation.block,
+                "value": value_text(valuation.managed, names.numeraire.decimals),
                 "weights_bps": {
-                    names.label(token): bps for token, bps in weights_bps(found).items()
+                    names.label(token): bps for token, bps in weights_bps(valuation).items()
                 },
             }
-            for found in valued
+            for valuation in valued
         ]
 
 
@@ -287,7 +287,10 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
         if before is not None and store.steps.get(before) is None:
             raise _unknown_step(before)
         costs = StepCosts(store)
-        lines = [(one, store.journal.intents(one.id)) for one in store.steps.newest(limit, before)]
+        lines = [
+            (summary, store.journal.intents(summary.id))
+            for summary in store.steps.newest(limit, before)
+        ]
         corrections: list[CorrectionDocument] = []
         values: list[ValuationDocument] = []
         if not before:
@@ -317,7 +320,7 @@ def _outcome(line: StepSummary, sent: Sequence[Intent]) -> str:
     """Return a step's outcome; a plan whose approvals were sent is approved, and another step
     carries it out.
     """
-    only_approved = bool(sent) and all(one.kind is IntentKind.APPROVE for one in sent)
+    only_approved = bool(sent) and all(intent.kind is IntentKind.APPROVE for intent in sent)
     if only_approved and line.outcome == OutcomeKind.PLANNED.value:
         return APPROVED
     return line.outcome or UNFINISHED
@@ -424,12 +427,12 @@ def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
     return [
         fill(
             PastTransactionDocument,
-            one,
-            hash=one.tx_hash or "",
-            status="resting" if one.rests else one.state.value,
-            block=one.receipt.block_number if one.receipt else None,
+            intent,
+            hash=intent.tx_hash or "",
+            status="resting" if intent.rests else intent.state.value,
+            block=intent.receipt.block_number if intent.receipt else None,
         )
-        for one in intents
+        for intent in intents
     ]
 
 

@@ -127,15 +127,15 @@ def _history(present: LoadedConfig, edited: LoadedConfig) -> tuple[str, PriceTab
     )
     for name, read in sources:
         try:
-            if (found := read(edited)) is None:
+            if (price_table := read(edited)) is None:
                 continue
-            columns = [symbol for symbol in symbols if symbol in found.symbols]
+            columns = [symbol for symbol in symbols if symbol in price_table.symbols]
             unit = edited.config.portfolio.numeraire
-            missing = [symbol for symbol in symbols if symbol not in found.symbols]
+            missing = [symbol for symbol in symbols if symbol not in price_table.symbols]
             if missing and (read is _packaged or missing != [unit]):
                 notes.append(f"{name}: no prices of {', '.join(missing)}")
                 continue
-            table = _newest(found.only(columns))
+            table = _newest(price_table.only(columns))
         except TrimtabError as error:
             notes.append(f"{name}: {error.message}")
             continue
@@ -168,13 +168,15 @@ def _published(loaded: LoadedConfig, notes: list[str]) -> PriceTable | None:
         if "://" in table.source and not any((loaded.path.parent / "data").glob(f"{name}.*")):
             notes.append(f"data.{name}: not downloaded yet: trimtab prices import {name}")
             continue
-        found = read_table(published_file(loaded, name).path)
-        names = {old: new for old, new in table.symbols.items() if old in found.symbols}
-        found = rename_symbols(found, names)
+        price_table = read_table(published_file(loaded, name).path)
+        names = {old: new for old, new in table.symbols.items() if old in price_table.symbols}
+        price_table = rename_symbols(price_table, names)
         shift_s = parse_duration_s(table.bar, f"data.{name}.bar")
-        for column, symbol in enumerate(found.symbols):
+        for column, symbol in enumerate(price_table.symbols):
             of_symbol = closes.setdefault(symbol, {})
-            for time_s, close in zip(found.times_s, found.closes[:, column], strict=True):
+            for time_s, close in zip(
+                price_table.times_s, price_table.closes[:, column], strict=True
+            ):
                 if not np.isnan(close):
                     of_symbol[(int(time_s) + shift_s) // DAY_S] = float(close)
     return _daily(closes)
@@ -212,7 +214,7 @@ def _daily(closes: dict[str, dict[int, float]]) -> PriceTable | None:
         count = f"{len(days)} {'day' if len(days) == 1 else 'days'}"
         raise ConfigError(f"{count}, fewer than {FEWEST_DAYS}", "import older prices")
     nan = float("nan")
-    columns = {symbol: [found.get(day, nan) for day in days] for symbol, found in closes.items()}
+    columns = {symbol: [close.get(day, nan) for day in days] for symbol, close in closes.items()}
     return make_price_table([day * DAY_S for day in days], columns)
 
 
@@ -258,7 +260,7 @@ def _tried(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> Tried
         tried: TriedSettingsDocument = {
             "return": f"{result.twr:.6f}",
             "max_drawdown": f"{drawdown_series(index).min():.6f}",
-            "rebalances": sum(one.succeeded for one in result.rebalances),
+            "rebalances": sum(rebalance.succeeded for rebalance in result.rebalances),
             "costs": value_text(result.fees + result.impact + result.gas, result.decimals, 18),
         }
         _kept[key] = tried, index, held, growth.per_year
@@ -269,10 +271,10 @@ def _tried(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> Tried
 
 def _excess(returns: Floats, per_year: float) -> ExcessDocument | None:
     """Return the mean excess a year with its interval; None for too few periods."""
-    found = bootstrap_interval(returns, seed=0)
-    if found is None:
+    interval = bootstrap_interval(returns, seed=0)
+    if interval is None:
         return None
-    one = found.times(per_year)
+    one = interval.times(per_year)
     return {
         "mean": f"{one.mean:.6f}",
         "low": f"{one.low:.6f}",
@@ -321,9 +323,13 @@ def _around(
     costs, marks = simulated_costs(spec, market), tuple(range(table.bars))
     settings = [
         KernelSetting(
-            one.targets_bps, one.trigger, spec.policy.destination, costs, spec.policy.cooldown_s
+            neighbour.targets_bps,
+            neighbour.trigger,
+            spec.policy.destination,
+            costs,
+            spec.policy.cooldown_s,
         )
-        for one in neighbours
+        for neighbour in neighbours
     ]
     done = sweep(bars, settings, float(market.start_value), marks=marks, cores=1)
     returns = np.column_stack([log_returns(values) for values in done.values])
@@ -332,13 +338,13 @@ def _around(
         returns, Objective.GROWTH, make_folds(len(returns), FOLDS, WalkForwardMode.ANCHORED)
     )
     excesses = [
-        one.returns
+        fold.returns
         - log_returns(
             buy_and_hold_values(
-                spec, market, table, marks[one.fold.judged_from : one.fold.judged_to + 1]
+                spec, market, table, marks[fold.fold.judged_from : fold.fold.judged_to + 1]
             )
         )
-        for one in folds
+        for fold in folds
     ]
     probability, ways = None, 0
     if (risk := overfitting_probability(returns, Objective.GROWTH)) is not None:
@@ -380,9 +386,9 @@ def _scaled(trigger: Trigger, factor: Fraction) -> list[Trigger]:
             return [Every(scaled_s)] if SHORTEST_S <= scaled_s <= LONGEST_S else []
         case HybridTrigger(Threshold() as band, Every() as schedule):
             return [
-                HybridTrigger(found, schedule)
-                for found in _scaled(band, factor)
-                if isinstance(found, Threshold)
+                HybridTrigger(threshold, schedule)
+                for threshold in _scaled(band, factor)
+                if isinstance(threshold, Threshold)
             ]
     return []
 

@@ -165,11 +165,11 @@ class FuturesBookOptions:
 
     def _venue(self) -> dict[str, int]:
         """Return the figures of `--venue` in basis points."""
-        given = parse_pairs(self.venue, "--venue") if self.venue else {}
-        if unknown := [name for name in given if name not in VENUE]:
+        pairs = parse_pairs(self.venue, "--venue") if self.venue else {}
+        if unknown := [name for name in pairs if name not in VENUE]:
             raise ConfigError(f"--venue: {unknown[0]!r}", f"choose from {', '.join(VENUE)}")
         found = {
-            name: parse_share_bps(given.get(name, usual), f"--venue {name}")
+            name: parse_share_bps(pairs.get(name, usual), f"--venue {name}")
             for name, usual in VENUE.items()
         }
         if wide := [name for name, bps in found.items() if bps >= BPS // 2]:
@@ -203,17 +203,20 @@ def _config_policy(config: Path, bound_bps: int, age_s: int) -> FuturesPolicy:
     bounded by `--venue`, since a bar is longer than a block. All triggers act, including those that
     require a confirmation.
     """
-    loaded, names = load_config(config), {one.name: one.asset or "" for one in _markets(config)}
+    loaded, names = (
+        load_config(config),
+        {market.name: market.asset or "" for market in _markets(config)},
+    )
     tokens = {
-        one.symbol: Token(one.address, one.symbol, DECIMALS)
-        for one in loaded.config.portfolio.assets
+        asset.symbol: Token(asset.address, asset.symbol, DECIMALS)
+        for asset in loaded.config.portfolio.assets
     }
     policy = build_futures(loaded.config, tokens)
     if policy is None:
         raise ConfigError("futures: missing", "add [futures], or use --futures-target")
     return replace(
         policy,
-        targets=tuple(replace(one, market=names[one.market]) for one in policy.targets),
+        targets=tuple(replace(target, market=names[target.market]) for target in policy.targets),
         limits=replace(
             policy.limits,
             slippage_bps=bound_bps,
@@ -281,8 +284,10 @@ def backtest_futures(
 
 def _notes(table: PriceTable, rates: Sequence[FundingRateSeries]) -> tuple[str, ...]:
     """Return the notes on prices and funding rates of a book."""
-    notes = [*table.notes, *(note for one in rates for note in funding_notes(one, table.times_s))]
-    if without := [name for name in table.symbols if name not in {one.symbol for one in rates}]:
+    notes = [*table.notes, *(note for rate in rates for note in funding_notes(rate, table.times_s))]
+    if without := [
+        name for name in table.symbols if name not in {series.symbol for series in rates}
+    ]:
         notes.append(f"funding: no rates for {', '.join(without)}, so their funding counts as zero")
     return tuple(notes)
 
@@ -299,8 +304,8 @@ def _with_markets(options: FuturesBookOptions, portfolio: PortfolioOptions) -> P
         )
     if portfolio.config is not None:
         return portfolio
-    held = parse_pairs(portfolio.target, "--target")
-    added = [f"{symbol}=0" for symbol in options.targets() if symbol not in held]
+    pairs = parse_pairs(portfolio.target, "--target")
+    added = [f"{symbol}=0" for symbol in options.targets() if symbol not in pairs]
     return replace(portfolio, target=",".join([portfolio.target, *added]))
 
 
@@ -330,7 +335,7 @@ def _setup(
         raise ConfigError("futures: missing", "add [futures], or use --futures-target")
     if loaded.tax is None and live.hedge is not None:  # gains are unknown, as in live steps
         live = replace(live, hedge=replace(live.hedge, tax_rate_bps=0))
-    assets = {one.name: one.asset or "" for one in _markets(config)}
+    assets = {table.name: table.asset or "" for table in _markets(config)}
     policy = replace(simulated_policy(live, assets), ask=())
     if market.latency or "bound" in options.venue:
         wide = settings.policy.limits
@@ -374,15 +379,15 @@ def futures_backtest_document(found: FuturesBacktest) -> FuturesBacktestDocument
         "held": _book(result, result.held),
         "hedges": [
             {
-                "symbol": one.symbol,
-                "size": _coins(one.size_raw),
-                "opened": one.opened_s,
-                "closed": one.closed_s,
-                "profit": None if one.profit_raw is None else _coins(one.profit_raw),
-                "reason": one.reason,
-                "end": one.end,
+                "symbol": hedge.symbol,
+                "size": _coins(hedge.size_raw),
+                "opened": hedge.opened_s,
+                "closed": hedge.closed_s,
+                "profit": None if hedge.profit_raw is None else _coins(hedge.profit_raw),
+                "reason": hedge.reason,
+                "end": hedge.end,
             }
-            for one in result.hedges
+            for hedge in result.hedges
         ],
         "notes": list(found.notes),
         "config_hash": result.config_hash,
@@ -414,23 +419,23 @@ def _book(result: FuturesResult, book: BookResult) -> FuturesBookDocument:
         "sizes": {symbol: _coins(raw) for symbol, raw in book.sizes},
         "fills": [
             {
-                "time": one.time_s,
-                "symbol": one.symbol,
-                "size": _coins(one.size_raw),
-                "notional": _coins(abs(one.quote_raw)),
-                "fee": _coins(one.fee_raw),
-                "trigger": one.trigger,
+                "time": fill.time_s,
+                "symbol": fill.symbol,
+                "size": _coins(fill.size_raw),
+                "notional": _coins(abs(fill.quote_raw)),
+                "fee": _coins(fill.fee_raw),
+                "trigger": fill.trigger,
             }
-            for one in book.fills
+            for fill in book.fills
         ],
         "liquidations": [
             {
-                "time": one.time_s,
-                "symbol": one.symbol,
-                "size": _coins(one.size_raw),
-                "penalty": _coins(one.penalty_raw),
+                "time": liquidation.time_s,
+                "symbol": liquidation.symbol,
+                "size": _coins(liquidation.size_raw),
+                "penalty": _coins(liquidation.penalty_raw),
             }
-            for one in book.liquidations
+            for liquidation in book.liquidations
         ],
         "unfilled": dict(book.unfilled),
         "refused": dict(book.refused),
@@ -500,12 +505,12 @@ def stress_futures(
         "max_leverage": _multiple(settings.policy.limits.max_leverage_bps / BPS),
         "cases": [
             {
-                "name": one.scenario.value,
-                "paths": one.paths,
-                "agent": _stressed_book(one.agent),
-                "held": _stressed_book(one.held),
+                "name": case.scenario.value,
+                "paths": case.paths,
+                "agent": _stressed_book(case.agent),
+                "held": _stressed_book(case.held),
             }
-            for one in cases
+            for case in cases
         ],
         "config_hash": sha256(repr(parts).encode()).hexdigest(),
         "data_hash": spec.table.digest,

@@ -252,7 +252,7 @@ def prepare_tune(
                 table.interval_s,
             )
     objective = parse_choice(grids.objective, "--objective", {one.value: one for one in Objective})
-    walk = parse_choice(grids.walk, "--walk", {one.value: one for one in WalkForwardMode})
+    walk = parse_choice(grids.walk, "--walk", {mode.value: mode for mode in WalkForwardMode})
     return TuneSpec(
         table, spec, settings, grid, calendar, schedule, objective, walk, grids.folds, grids.full
     )

@@ -106,9 +106,9 @@ def inspect_new_tokens(
 def _require_prices(
     context: wiring.AgentContext, references: ReferencePrices, tokens: list[str]
 ) -> None:
-    unpriced = [one for one in references.unpriced if one.token in tokens]
+    unpriced = [token for token in references.unpriced if token.token in tokens]
     if unpriced:
-        reasons = [f"{one.label}: {one.why}" for one in unpriced]
+        reasons = [f"{unpriced_token.label}: {unpriced_token.why}" for unpriced_token in unpriced]
         raise Refused(
             f"no price for {'; '.join(reasons)}",
             tuple(

@@ -334,7 +334,7 @@ def _planned_edit(
 
 
 def _broken_limits(outcome: StepOutcome) -> list[Verdict]:
-    return [one for one in outcome.failing if one.guard in ENFORCED_TRANSITION_GUARDS]
+    return [verdict for verdict in outcome.failing if verdict.guard in ENFORCED_TRANSITION_GUARDS]
 
 
 def _unlimited_readers(readers: StepReaders) -> StepReaders:

@@ -248,8 +248,13 @@ def _policy(loaded: LoadedConfig, new: LoadedConfig) -> list[Document]:
     ]
     pairs.append(("weights", loaded.config.portfolio.weights, new.config.portfolio.weights))
     bands = [
-        {one.symbol: str(one.band) for one in each.config.portfolio.assets if one.band} or None
-        for each in (loaded, new)
+        {
+            asset.symbol: str(asset.band)
+            for asset in loaded_config.config.portfolio.assets
+            if asset.band
+        }
+        or None
+        for loaded_config in (loaded, new)
     ]
     pairs.append(("bands", bands[0], bands[1]))
     return [

@@ -153,7 +153,9 @@ def login(file: str, name: str, password: str, code: str, address: str) -> dict[
     users, now_s, subject = UserStore(Path(file)), _now_s(), _network(address)
     if locked_s := users.book_attempt(name, subject, now_s):
         return {"user": None, "locked_s": locked_s}
-    user = next((one for one in users.users() if one.name == name), None)
+    user = next(
+        (dashboard_user for dashboard_user in users.users() if dashboard_user.name == name), None
+    )
     known = False
     with suppress(argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
         known = argon2.PasswordHasher().verify(

@@ -114,7 +114,9 @@ def _feeds(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]
         CallItem(feed, DESCRIPTION, longest=_DESCRIPTION_BYTES) for feed in named.values()
     ]
     for (label, feed), answer in zip(named.items(), query_lens(context.line, items), strict=True):
-        latest = next((one for one in step.snapshot.feeds if one.feed == feed), None)
+        latest = next(
+            (feed_round for feed_round in step.snapshot.feeds if feed_round.feed == feed), None
+        )
         if latest is None:
             continue  # a quarantined token has its own row
         base, quote = _pair(symbol_text(answer))
@@ -295,15 +297,17 @@ def _checks(
 def _seals(store: Store, loaded: LoadedConfig) -> Iterator[CheckResult]:
     """Yield a row for each sealed table with rows that another program wrote or removed."""
     secret = secret_path(wiring.store_file(loaded))
-    for found in store.seal_reports():
+    for seal_report in store.seal_reports():
         faults = []
-        if found.unsealed:
-            faults.append(f"{found.unsealed} of {found.rows} rows are not sealed and do not count")
-        if found.missing:
-            faults.append(f"rows are missing in {found.missing} places")
+        if seal_report.unsealed:
+            faults.append(
+                f"{seal_report.unsealed} of {seal_report.rows} rows are not sealed and do not count"
+            )
+        if seal_report.missing:
+            faults.append(f"rows are missing in {seal_report.missing} places")
         if faults:
             remedy = f"find out which program wrote to the store, or restore {secret}"
-            yield CheckResult(found.table, NOTE, "; ".join(faults), remedy)
+            yield CheckResult(seal_report.table, NOTE, "; ".join(faults), remedy)
 
 
 def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
@@ -578,7 +582,9 @@ def _least(step: StepInput) -> Iterator[CheckResult]:
 def _money(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
     floor_wei = context.limits.native_floor_wei or 0
     wrapped = context.portfolio.wrapped_native
-    wrapped_raw = next((held.raw for held in snapshot.holdings if held.token == wrapped), 0)
+    wrapped_raw = next(
+        (holding.raw for holding in snapshot.holdings if holding.token == wrapped), 0
+    )
     can_top_up = wrapped_raw > 0 and context.limits.native_top_up_wei is not None
     balance = f"{decimal_text(snapshot.native_wei, 18)} native"
     below = f"{balance}, the floor is {decimal_text(floor_wei, 18)}"

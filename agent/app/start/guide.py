@@ -124,7 +124,7 @@ class InitAnswers:
         """Return the answers with a basket by number or name, or with own targets such as WETH=50%
         USDC=50%.
         """
-        chosen = {str(number): one.name for number, one in enumerate(known, 1)}
+        chosen = {str(number): basket.name for number, basket in enumerate(known, 1)}
         name = chosen.get(text, text)
         if name in [one.name for one in known]:
             return replace(self, template=name, targets=())
@@ -296,7 +296,7 @@ def check_setup(typed: Mapping[str, str]) -> dict[str, Any]:
         "errors": errors,
         "shown": _shown(answers, errors),
         "outlook": [] if errors else _outlook(answers),
-        "baskets": [_row(one) for one in known],
+        "baskets": [_row(basket) for basket in known],
         "tokens": [] if "network" in errors else _tokens(answers),
         "basis": PAST_BASIS,
         "numeraire": NUMERAIRE,
@@ -377,7 +377,7 @@ def _with_basket(
             raise ConfigError("No weights were entered", "write the share of each token in percent")
         pairs = " ".join(f"{symbol}={share}%" for symbol, share in shares.items())
         return answers.with_basket(pairs, known)
-    if chosen not in [one.name for one in known]:
+    if chosen not in [basket.name for basket in known]:
         raise ConfigError("No basket is chosen", "choose a listed one, or type your own weights")
     return answers.with_basket(chosen, known)
 

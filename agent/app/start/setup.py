@@ -579,26 +579,26 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
     preset = find_preset(network)
     addresses = {token.symbol: token.address for token in preset.tokens}
     found: list[TemplateDocument] = []
-    for one in starters.PORTFOLIO_TEMPLATES.values():
-        tokens = starters.template_targets(one, preset)
+    for template in starters.PORTFOLIO_TEMPLATES.values():
+        tokens = starters.template_targets(template, preset)
         found.append(
             {
-                "name": one.name,
-                "about": one.about,
-                "shares_bps": dict(one.shares),
+                "name": template.name,
+                "about": template.about,
+                "shares_bps": dict(template.shares),
                 "tokens": [
                     {"symbol": symbol, "address": addresses[symbol], "target": share}
                     for symbol, share in tokens
                 ],
                 "policy": {
                     name: dict(value) if isinstance(value, Mapping) else value
-                    for name, value in one.policy.items()
+                    for name, value in template.policy.items()
                 },
-                "limits": dict(one.limits),
-                "weights": dict(one.weights) or None,
-                "todo": one.todo,
-                "futures_notional": None if one.futures is None else f"{one.futures}x",
-                "past": past_results.template_result(one.name),
+                "limits": dict(template.limits),
+                "weights": dict(template.weights) or None,
+                "todo": template.todo,
+                "futures_notional": None if template.futures is None else f"{template.futures}x",
+                "past": past_results.template_result(template.name),
             }
         )
     return {

@@ -254,16 +254,20 @@ def _implementations(
     """Compare the implementation behind each proxy of the venue with its pin."""
     pinned = context.store.trust.implementations()
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
-    proxies = [one for one in snapshot.implementations if one.token in contracts]
-    for one in proxies:
-        check, known = f"proxy {contracts[one.token]}", pinned.get(one.token)
+    proxies = [
+        implementation
+        for implementation in snapshot.implementations
+        if implementation.token in contracts
+    ]
+    for proxy in proxies:
+        check, known = f"proxy {contracts[proxy.token]}", pinned.get(proxy.token)
         if known is None:
-            yield check, NOTE, f"implementation {one.address} is not pinned", "trimtab trust"
-        elif known != (one.address, hashes.get(one.address, "")):
-            text = f"implementation {one.address} differs from the pinned {known[0]}"
+            yield check, NOTE, f"implementation {proxy.address} is not pinned", "trimtab trust"
+        elif known != (proxy.address, hashes.get(proxy.address, "")):
+            text = f"implementation {proxy.address} differs from the pinned {known[0]}"
             yield check, FAIL, text, "find out why, then: trimtab trust"
         else:
-            yield check, OK, f"implementation {one.address}, pinned", ""
+            yield check, OK, f"implementation {proxy.address}, pinned", ""
     if not proxies:
         yield "futures proxies", OK, "no contract of the venue is a proxy", ""
 

@@ -75,12 +75,12 @@ def import_wallet(
         text, origin = _standard_input(), "standard input"
     else:
         text, origin = Secret(ask("Private key or recovery phrase: ")), "the typed key"
-    found = parse_private_key(text, origin, index)
-    if isinstance(found, ConfigError):
-        raise found
+    private_key = parse_private_key(text, origin, index)
+    if isinstance(private_key, ConfigError):
+        raise private_key
     if file is not None and secret is None:
         secret = new_password(password, ask)
-    return _keep(found, file, entry, secret)
+    return _keep(private_key, file, entry, secret)
 
 
 def change_password(
@@ -88,9 +88,11 @@ def change_password(
 ) -> NewPasswordDocument:
     """Encrypt a keystore file with another password. On ConfigError the file is unchanged."""
     disable_core_dumps()
-    found = keys.change_password(file, _known_password(file, old, ask), new_password(new, ask))
+    private_key = keys.change_password(
+        file, _known_password(file, old, ask), new_password(new, ask)
+    )
     return {
-        "address": found.address,
+        "address": private_key.address,
         "keystore": str(file),
         "warnings": [f"copies and backups of {file} still open with the old password"],
     }
@@ -125,20 +127,22 @@ def wallet_address(
     raw = keys.read_private_file(path)
     if not verify:
         return {"address": stated_address(raw, path), "keystore": str(path), "verified": False}
-    found = keys.open_keystore(raw, _known_password(path, password, ask), path)
-    if isinstance(found, ConfigError):
-        raise found
-    return {"address": found.address, "keystore": str(path), "verified": True}
+    keystore = keys.open_keystore(raw, _known_password(path, password, ask), path)
+    if isinstance(keystore, ConfigError):
+        raise keystore
+    return {"address": keystore.address, "keystore": str(path), "verified": True}
 
 
 def _of_config(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDocument:
     loaded = load_config(config)
     wanted, chain = loaded.config.wallet.address, loaded.config.chain
     if verify:
-        found = keys.load_key(key_source(loaded), chain.chain_id, ask=ask, fork=chain.fork).address
-        if found != wanted:
+        address = keys.load_key(
+            key_source(loaded), chain.chain_id, ask=ask, fork=chain.fork
+        ).address
+        if address != wanted:
             raise ConfigError(
-                f"wallet.address {wanted} is not the address of the key, {found}",
+                f"wallet.address {wanted} is not the address of the key, {address}",
                 "correct one of the two",
             )
     return {"address": wanted, "config": str(config), "verified": verify}
@@ -229,9 +233,9 @@ def _keep(
 
 
 def _known_password(path: Path, password: Password, ask: Ask | None) -> Secret:
-    given = _given(password)
-    if given is not None:
-        return given
+    secret = _given(password)
+    if secret is not None:
+        return secret
     if ask is None:
         raise ConfigError(
             f"{path} needs its password, and there is no terminal to ask for it",
@@ -244,8 +248,8 @@ def new_password(password: Password, ask: Ask | None) -> Secret:
     """Return a password for encryption, typed twice or from its source. Raises ConfigError for a
     weak one.
     """
-    found = _given(password)
-    if found is None:
+    secret = _given(password)
+    if secret is None:
         if ask is None:
             remedy = (
                 f"{password.env_option} NAME with the name of an environment variable, or run in a"
@@ -254,14 +258,14 @@ def new_password(password: Password, ask: Ask | None) -> Secret:
             raise ConfigError(
                 "a password is needed, and there is no terminal to ask for it", remedy
             )
-        found = Secret(ask("New password: "))
-        keys.require_strong(found)
-        if Secret(ask("Again: ")).reveal() != found.reveal():
+        secret = Secret(ask("New password: "))
+        keys.require_strong(secret)
+        if Secret(ask("Again: ")).reveal() != secret.reveal():
             raise ConfigError(
                 "the two passwords differ; nothing was written", "type the same one twice"
             )
-    keys.require_strong(found)
-    return found
+    keys.require_strong(secret)
+    return secret
 
 
 def _given(password: Password) -> Secret | None:

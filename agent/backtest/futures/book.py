@@ -187,11 +187,11 @@ class FuturesBook:
 
     def copy(self) -> FuturesBook:
         """Return an independent copy of the book."""
-        found = FuturesBook(self.account, self.reserve_raw, self._venue)
-        found.profit, found.deposited_raw = self.profit, self.deposited_raw
-        found.fills, found.liquidations = [*self.fills], [*self.liquidations]
-        found.unfilled = self.unfilled.copy()
-        return found
+        book = FuturesBook(self.account, self.reserve_raw, self._venue)
+        book.profit, book.deposited_raw = self.profit, self.deposited_raw
+        book.fills, book.liquidations = [*self.fills], [*self.liquidations]
+        book.unfilled = self.unfilled.copy()
+        return book
 
     @property
     def value_raw(self) -> int:
@@ -250,22 +250,24 @@ class FuturesBook:
             self.unfilled[why] += 1
             return
         size_raw = self._fillable_raw(order)
-        held = self.account.market(order.market)
-        quote_raw, fee_raw = self.exchanged(held, size_raw)
+        market = self.account.market(order.market)
+        quote_raw, fee_raw = self.exchanged(market, size_raw)
         self._trade(order.market, size_raw, quote_raw, fee_raw)
         self._add(fees_raw=fee_raw)
-        self.fills.append(BookFill(bar, time_s, held.symbol, size_raw, quote_raw, fee_raw, trigger))
+        self.fills.append(
+            BookFill(bar, time_s, market.symbol, size_raw, quote_raw, fee_raw, trigger)
+        )
 
     def revert_reason(self, order: PerpOrder, time_s: int) -> str:
         """Return the reason why the venue would revert an order; empty if it fills."""
-        size_raw, held = self._fillable_raw(order), self.account.market(order.market)
-        exchanged_raw, fee_raw = self.exchanged(held, size_raw)
+        size_raw, market = self._fillable_raw(order), self.account.market(order.market)
+        exchanged_raw, fee_raw = self.exchanged(market, size_raw)
         quote_raw = exchanged_raw - fee_raw
         if not size_raw:
             return "the position is closed"
-        if held.is_paused:
+        if market.is_paused:
             return "the market is paused"
-        if held.index_s != time_s:
+        if market.index_s != time_s:
             return "the market has no price"
         if quote_raw < _bound(order, size_raw):
             return "the price is beyond the order's bound"
@@ -291,9 +293,9 @@ class FuturesBook:
         return quote_raw, mul_div_up(abs(quote_raw), held.fee_ppm, margin.PPM)
 
     def _trade(self, market: str, size_raw: int, quote_raw: int, cost_raw: int) -> None:
-        held, before = self.account.market(market), self.account.size_raw(market)
-        change = margin.position_value_raw(held, before + size_raw)
-        change -= margin.position_value_raw(held, before)
+        perp_market, before = self.account.market(market), self.account.size_raw(market)
+        change = margin.position_value_raw(perp_market, before + size_raw)
+        change -= margin.position_value_raw(perp_market, before)
         self.account = margin.with_trade(self.account, market, size_raw, quote_raw - cost_raw)
         self._add(slippage_raw=-change - quote_raw)
 
@@ -370,7 +372,9 @@ def hedge_records(sent: Iterable[SentPlan], account: MarginAccount) -> tuple[Hed
                 ended.append(replace(record, closed_s=closed_s, end=plan.reason))
                 del held[hedge.token]
     for size_raw, record in held.values():
-        market = next(one for one in account.markets if one.symbol == record.symbol)
+        market = next(
+            perp_market for perp_market in account.markets if perp_market.symbol == record.symbol
+        )
         profit_raw = record.profit_raw
         if profit_raw is not None and abs(account.size_raw(market.market)) >= abs(size_raw):
             profit_raw += position_value_raw(market, size_raw)

@@ -181,7 +181,7 @@ def policies_by_bar(
     """
     if not weights:
         return ()
-    flat = combined_policy(policy, {one.market: Fraction(0) for one in policy.targets})
+    flat = combined_policy(policy, {target.market: Fraction(0) for target in policy.targets})
     found, left = [], [*weights]
     for bar in bars:
         while left and left[0][0] <= bar:
@@ -249,9 +249,9 @@ def path_digest(path: FuturesPath) -> str:
     rows = (path.symbols, path.times_s, path.priced_s, sorted(path.paused))
     prices = [[str(price) for price in row] for row in (*path.index, *path.marks)]
     paid = [
-        (bar, one.column, str(one.rate), one.price_bar)
+        (bar, payment.column, str(payment.rate), payment.price_bar)
         for bar, payments in enumerate(path.payments)
-        for one in payments
+        for payment in payments
     ]
     return sha256(repr((rows, prices, paid)).encode()).hexdigest()
 
@@ -273,7 +273,7 @@ def opened_book(
 def book_figures(book: FuturesBook) -> tuple[float, float, float, float]:
     """Return equity, leverage, utilisation and funding paid, as in BookResult."""
     ratios = [margin.leverage(book.account), margin.utilisation(book.account)]
-    leverage, used = (float("inf") if one is None else float(one) for one in ratios)
+    leverage, used = (float("inf") if ratio is None else float(ratio) for ratio in ratios)
     return (
         book.value_raw / QUOTE.unit,
         leverage,
@@ -296,8 +296,8 @@ def book_result(
         funding,
         book.deposited_raw,
         tuple(
-            (book.account.market(held.market).symbol, held.size_raw)
-            for held in book.account.positions
+            (book.account.market(position.market).symbol, position.size_raw)
+            for position in book.account.positions
         ),
         tuple(book.fills),
         tuple(book.liquidations),

@@ -103,7 +103,8 @@ def simulated_policy(policy: FuturesPolicy, names: Mapping[str, str]) -> Futures
     return replace(
         policy,
         targets=tuple(
-            replace(one, market=market_address(names[one.market])) for one in policy.targets
+            replace(target, market=market_address(names[target.market]))
+            for target in policy.targets
         ),
         account=WALLET,
         vault=VAULT,
@@ -127,8 +128,8 @@ def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> Back
         if allocator.signal is None:
             return allocator
         markets = tuple(
-            replace(one, market=market_address(names[one.market]))
-            for one in allocator.signal.markets
+            replace(signal_market, market=market_address(names[signal_market.market]))
+            for signal_market in allocator.signal.markets
         )
         return replace(allocator, signal=replace(allocator.signal, markets=markets))
 
@@ -137,13 +138,13 @@ def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> Back
     if split is not None:
         strategies = tuple(
             replace(
-                one,
-                allocator=renamed(one.allocator),
+                strategy,
+                allocator=renamed(strategy.allocator),
                 futures_bps=tuple(
-                    (market_address(names[market]), bps) for market, bps in one.futures_bps
+                    (market_address(names[market]), bps) for market, bps in strategy.futures_bps
                 ),
             )
-            for one in split.strategies
+            for strategy in split.strategies
         )
         split = replace(split, strategies=strategies)
     return replace(spec, portfolio=portfolio, split=split)
@@ -197,7 +198,7 @@ class SimulatedVenue:
     @property
     def open_hedges(self) -> bool:
         """Return whether a hedge is open after the newest plan."""
-        return bool(self.done) and any(one.size_raw for one in self.done[-1].hedges)
+        return bool(self.done) and any(hedge.size_raw for hedge in self.done[-1].hedges)
 
     @property
     def symbols(self) -> dict[str, str]:

@@ -57,7 +57,7 @@ def costs_section(found: BacktestAnalysis) -> ReportSection:
     ]
     traces: list[Trace] = []
     for kind, colour in KINDS:
-        paid = np.cumsum([float(getattr(one, kind)) / scale for one in done])
+        paid = np.cumsum([float(getattr(record, kind)) / scale for record in done])
         y = [0.0, *(float(f"{paid[row]:.6g}") for row in rows), float(f"{paid[-1]:.6g}")]
         traces.append(_stacked(x, y, kind, colour))
     gas = "" if result.gas_counted else " Gas is not counted: it had no price."
@@ -89,7 +89,7 @@ def _stacked(x: list[int], y: list[float], name: str, colour: str) -> Trace:
 
 def _cost_table(found: BacktestAnalysis) -> ReportTable:
     result, years = found.result, max(found.growth.years, 1e-9)
-    moved = sum((one.turnover for one in result.rebalances), Fraction(0))
+    moved = sum((rebalance.turnover for rebalance in result.rebalances), Fraction(0))
     sums: tuple[tuple[str, Value], ...] = (
         ("fees", result.fees),
         ("impact", result.impact),
@@ -126,10 +126,10 @@ def turnover_section(found: BacktestAnalysis) -> ReportSection:
     moved, counts = np.zeros(len(keys)), np.zeros(len(keys), dtype=np.int64)
     scale = 10.0**result.decimals
     starts = np.array(keys)
-    for one in result.rebalances:
-        row = int(np.searchsorted(starts, one.time_s, side="right")) - 1
-        moved[row] += float(one.turnover) / scale / float(result.equity[one.bar])
-        counts[row] += one.succeeded
+    for rebalance in result.rebalances:
+        row = int(np.searchsorted(starts, rebalance.time_s, side="right")) - 1
+        moved[row] += float(rebalance.turnover) / scale / float(result.equity[rebalance.bar])
+        counts[row] += rebalance.succeeded
     trace = bar_trace(
         [key * 1_000 for key in keys],
         [float(f"{one:.5g}") for one in moved],
@@ -138,7 +138,7 @@ def turnover_section(found: BacktestAnalysis) -> ReportSection:
         ".1%",
     )
     trace |= {
-        "text": [pluralize(int(one), "rebalance") for one in counts],
+        "text": [pluralize(int(count), "rebalance") for count in counts],
         "hovertemplate": "%{y:.1%}, %{text}<extra></extra>",
     }
     trace |= {"textposition": "none"}
@@ -180,7 +180,7 @@ def _periods(result: SimulationResult) -> tuple[list[int], str]:
 def premium_section(found: BacktestAnalysis) -> ReportSection | None:
     """Return the parts of the excess return against buy and hold."""
     premium = found.result.premium
-    if premium is None or not any(one.succeeded for one in found.result.rebalances):
+    if premium is None or not any(rebalance.succeeded for rebalance in found.result.rebalances):
         return None
     ahead = math.log(float(found.growth.index[-1] / found.growth.hold_index[-1]))
     rest = ahead - premium.advantage
@@ -271,9 +271,9 @@ def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
     if not result.taxes:
         return None
     rows = tuple(
-        (str(one.year), format_money(one.realised, result.decimals)) for one in result.taxes
+        (str(gain.year), format_money(gain.realised, result.decimals)) for gain in result.taxes
     )
-    total = sum((one.realised for one in result.taxes), Fraction(0))
+    total = sum((tax.realised for tax in result.taxes), Fraction(0))
     words = (
         (
             f"Realised gains less losses of each calendar year (UTC), by {result.lots}, in"
@@ -290,8 +290,8 @@ def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
             ReportTable(
                 ("year", f"futures, less funding ({result.numeraire})"),
                 tuple(
-                    (str(one.year), format_money(one.realised, result.decimals))
-                    for one in result.futures_taxes
+                    (str(futures_tax.year), format_money(futures_tax.realised, result.decimals))
+                    for futures_tax in result.futures_taxes
                 ),
                 "Apart from the gains above and from year_limit",
             )
@@ -312,18 +312,18 @@ def run_log_section(found: BacktestAnalysis) -> ReportSection:
         )
     else:
         words.append("Every bar had a decision.")
-    failed = sum(not one.succeeded for one in result.rebalances)
+    failed = sum(not rebalance.succeeded for rebalance in result.rebalances)
     if failed:
         words.append(f"{pluralize(failed, 'swap')} reverted and only paid gas.")
     tables = [
         _counts("Plans refused, by reason", result.refused),
         _counts("Held although a trade was due, by setting", result.kept),
     ]
-    notes = tuple((one,) for one in result.notes)
+    notes = tuple((note,) for note in result.notes)
     if notes:
         tables.append(ReportTable(("about the data",), notes, "Notes"))
     return ReportSection(
-        "Run log", tuple(words), (), tuple(one for one in tables if one is not None)
+        "Run log", tuple(words), (), tuple(table for table in tables if table is not None)
     )
 
 
@@ -349,9 +349,12 @@ def health_section(result: SimulationResult) -> ReportSection | None:
     def ratio(one: HealthRecord) -> str:
         return NONE if one.sharpe_milli is None else format_ratio(one.sharpe_milli / 1_000)
 
-    ends = tuple((one.name, one.health, ratio(one)) for one in result.strategies)
+    ends = tuple(
+        (strategy.name, strategy.health, ratio(strategy)) for strategy in result.strategies
+    )
     changes = tuple(
-        (one.name, format_day(one.time_s), one.health, one.reason) for one in result.health
+        (record.name, format_day(record.time_s), record.health, record.reason)
+        for record in result.health
     )
     tables = [ReportTable(("strategy", "at the end", "Sharpe ratio"), ends)]
     if changes:
@@ -380,27 +383,27 @@ FEWEST_FOR_INTERVAL = 60
 def backtest_page(result: SimulationResult) -> ReportPage:
     """Build the page. Raises Refused if empyrical is not installed."""
     grown = growth_series(result)
-    found = BacktestAnalysis(result, grown, risk_metrics(grown))
+    analysis = BacktestAnalysis(result, grown, risk_metrics(grown))
     sections = (
-        report_sections.value_section(found),
-        premium_section(found),
-        report_sections.weights_section(found),
-        report_sections.drawdown_section(found),
-        report_sections.trades_section(found),
-        turnover_section(found),
-        costs_section(found),
-        report_sections.funding_section(found),
-        report_sections.risk_section(found),
-        taxes_section(found),
+        report_sections.value_section(analysis),
+        premium_section(analysis),
+        report_sections.weights_section(analysis),
+        report_sections.drawdown_section(analysis),
+        report_sections.trades_section(analysis),
+        turnover_section(analysis),
+        costs_section(analysis),
+        report_sections.funding_section(analysis),
+        report_sections.risk_section(analysis),
+        taxes_section(analysis),
         health_section(result),
-        run_log_section(found),
+        run_log_section(analysis),
     )
     return ReportPage(
         title=_names(result),
         kind=f"Backtest, {format_date_range(int(result.times_s[0]), int(result.times_s[-1]))}",
-        facts=_facts(found),
-        sections=tuple(one for one in sections if one is not None),
-        summary=_summary(found),
+        facts=_facts(analysis),
+        sections=tuple(section for section in sections if section is not None),
+        summary=_summary(analysis),
         origin=_origin(result),
     )
 
@@ -421,7 +424,7 @@ def excess_return(found: BacktestAnalysis) -> float:
 
 def _summary(found: BacktestAnalysis) -> tuple[str, ...]:
     result, unit, ahead = found.result, found.result.numeraire, excess_return(found)
-    done = sum(one.succeeded for one in result.rebalances)
+    done = sum(rebalance.succeeded for rebalance in result.rebalances)
     end, hold = (
         f"{format_money(value, result.decimals)} {unit}"
         for value in (result.final_value, result.hold_value)
@@ -501,7 +504,7 @@ def _max_drawdown(found: BacktestAnalysis, held: bool = False) -> float:
 
 def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
     result, ahead = found.result, excess_return(found)
-    done, spent = sum(one.succeeded for one in result.rebalances), total_costs(result)
+    done, spent = sum(rebalance.succeeded for rebalance in result.rebalances), total_costs(result)
     grown = float(found.growth.index[-1]) - 1
     share = float(spent / result.start_value) if result.start_value else math.nan
     cost = NONE
@@ -569,10 +572,10 @@ def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
         *(ReportFact(name.replace("_", " "), value) for name, value in given.items()),
         *(
             ReportFact(
-                f"flow, {format_day(one.time_s)}",
-                f"{format_money(one.value, result.decimals)} {result.numeraire}",
+                f"flow, {format_day(flow.time_s)}",
+                f"{format_money(flow.value, result.decimals)} {result.numeraire}",
             )
-            for one in flows
+            for flow in flows
         ),
         *seed,
         ReportFact("config hash", result.config_hash, "SHA-256"),

@@ -36,15 +36,17 @@ CHART_PX = 280
 
 def futures_page(result: FuturesResult) -> ReportPage:
     """Return the page of a futures book alone."""
-    agent, held = result.agent, result.held
+    agent, book_result = result.agent, result.held
     names = " and ".join(short_name(symbol) for symbol in result.symbols)
     return ReportPage(
         title=f"Futures on {names}",
         kind=f"Backtest, {format_date_range(result.times_s[0], result.times_s[-1])}",
         facts=(
-            ReportFact("Final value", _money(agent.final_raw), f"held: {_money(held.final_raw)}"),
+            ReportFact(
+                "Final value", _money(agent.final_raw), f"held: {_money(book_result.final_raw)}"
+            ),
             ReportFact("Funding paid", _money(agent.profit.funding_raw)),
-            ReportFact("Liquidations", str(len(agent.liquidations)), _liquidated(held)),
+            ReportFact("Liquidations", str(len(agent.liquidations)), _liquidated(book_result)),
         ),
         sections=(futures_section(result),),
         summary=(_summary(result),),
@@ -60,10 +62,10 @@ def futures_page(result: FuturesResult) -> ReportPage:
 def futures_section(result: FuturesResult) -> ReportSection:
     """Return charts of the book and the held book, and the profit of both by source."""
     limits = result.settings.policy.limits
-    agent, held = result.agent, result.held
+    agent, book_result = result.agent, result.held
     columns = [
         _finite(path)
-        for book in (agent, held)
+        for book in (agent, book_result)
         for path in (book.equity, book.leverage, book.utilisation, book.funding)
     ]
     kept = downsample_indices(columns)
@@ -87,16 +89,22 @@ def futures_section(result: FuturesResult) -> ReportSection:
         }
 
     charts = (
-        chart("Value of the futures book", agent.equity, held.equity, COINS),
-        chart("Leverage", agent.leverage, held.leverage, MULTIPLE, limits.max_leverage_bps / BPS),
+        chart("Value of the futures book", agent.equity, book_result.equity, COINS),
+        chart(
+            "Leverage",
+            agent.leverage,
+            book_result.leverage,
+            MULTIPLE,
+            limits.max_leverage_bps / BPS,
+        ),
         chart(
             "Margin in use",
             agent.utilisation,
-            held.utilisation,
+            book_result.utilisation,
             PERCENT,
             limits.max_utilisation_bps / BPS,
         ),
-        chart("Funding paid so far", agent.funding, held.funding, COINS),
+        chart("Funding paid so far", agent.funding, book_result.funding, COINS),
     )
     words = (
         _summary(result),
@@ -114,13 +122,13 @@ def _hedge_table(result: FuturesResult) -> ReportTable:
     """Return a table of hedges: opening and closing times, reason for closing, and profit."""
     rows = tuple(
         (
-            f"{one.symbol}, {format_day(one.opened_s)}",
-            decimal_text(abs(one.size_raw), DECIMALS),
-            "open" if one.closed_s is None else format_day(one.closed_s),
-            "unknown" if one.profit_raw is None else _money(one.profit_raw),
-            one.end,
+            f"{hedge.symbol}, {format_day(hedge.opened_s)}",
+            decimal_text(abs(hedge.size_raw), DECIMALS),
+            "open" if hedge.closed_s is None else format_day(hedge.closed_s),
+            "unknown" if hedge.profit_raw is None else _money(hedge.profit_raw),
+            hedge.end,
         )
-        for one in result.hedges
+        for hedge in result.hedges
     )
     head = ("hedge", "short", "closed", f"earned, {QUOTE.symbol}", "reason for closing")
     return ReportTable(head, rows, "Hedges, excluding funding; open hedges at the mark price")
@@ -154,17 +162,17 @@ def _profit_table(result: FuturesResult) -> ReportTable:
 
 
 def _summary(result: FuturesResult) -> str:
-    agent, held = result.agent, result.held
+    agent, book_result = result.agent, result.held
     limit = result.settings.policy.limits.max_leverage_bps / BPS
     change = agent.final_raw / result.start_raw - 1
     return (
         f"The futures book ends at {_money(agent.final_raw)} {QUOTE.symbol}"
         f" ({format_percent(change, signed=True)}); held without the agent, at"
-        f" {_money(held.final_raw)}. The agent's book is"
+        f" {_money(book_result.final_raw)}. The agent's book is"
         f" above its limit of {limit:g}x for at most"
         f" {pluralize(agent.longest_above(result.settings.policy.limits.max_leverage_bps), 'bar')}"
         f" in a row, and liquidated {pluralize(len(agent.liquidations), 'time')};"
-        f" {_liquidated(held)}."
+        f" {_liquidated(book_result)}."
     )
 
 

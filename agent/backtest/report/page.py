@@ -129,22 +129,22 @@ def report_document(page: ReportPage) -> dict[str, Any]:
         "kind": page.kind,
         "title": page.title,
         "summary": list(page.summary),
-        "facts": [one._asdict() for one in page.facts],
+        "facts": [fact._asdict() for fact in page.facts],
         "sections": [
             {
-                "title": one.title,
-                "words": list(one.words),
-                "figures": [to_plain_data(figure) for figure in one.figures],
+                "title": section.title,
+                "words": list(section.words),
+                "figures": [to_plain_data(figure) for figure in section.figures],
                 "tables": [
                     {
                         "caption": t.caption,
                         "header": list(t.header),
                         "rows": [list(row) for row in t.rows],
                     }
-                    for t in one.tables
+                    for t in section.tables
                 ],
             }
-            for one in page.sections
+            for section in page.sections
         ],
         "origin": [one._asdict() for one in page.origin],
     }
@@ -217,7 +217,8 @@ def render_html(page: ReportPage) -> str:
             page=page,
             title=page.title,
             charts=[
-                [_frame(next(numbers), one) for one in section.figures] for section in page.sections
+                [_frame(next(numbers), figure) for figure in section.figures]
+                for section in page.sections
             ],
             data=_data([one for section in page.sections for one in section.figures]),
             style=_static("report.css"),
@@ -268,9 +269,11 @@ def _data(figures: list[Figure]) -> str:
 
     drawn = [
         once(
-            escape_for_plotly(to_plain_data({"data": one.get("data", []), "layout": _layout(one)}))
+            escape_for_plotly(
+                to_plain_data({"data": figure.get("data", []), "layout": _layout(figure)})
+            )
         )
-        for one in figures
+        for figure in figures
     ]
     text = f'{{"lists":[{",".join(lists)}],"figures":{_json(drawn)}}}'
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

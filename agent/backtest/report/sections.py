@@ -292,7 +292,9 @@ def trades_section(found: BacktestAnalysis) -> ReportSection:
             (f"Only {result.numeraire} was held, so there are no prices to show.",),
         )
     moved = unit_changes(result)
-    bars_traded = {one.bar for one in result.rebalances if one.succeeded and one.bar}
+    bars_traded = {
+        rebalance.bar for rebalance in result.rebalances if rebalance.succeeded and rebalance.bar
+    }
     done = np.array(sorted(bars_traded), dtype=np.int64)
     hidden, figures = 0, []
     for column in shown:
@@ -362,12 +364,12 @@ def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[ReportTab
     ranked = sorted(result.rebalances, key=lambda one: (-one.turnover, one.bar))[:most]
     rows = tuple(
         (
-            format_minute(one.time_s),
-            format_money(one.turnover, result.decimals),
-            format_money(one.fees + one.impact + one.gas, result.decimals),
-            "done" if one.succeeded else "reverted",
+            format_minute(record.time_s),
+            format_money(record.turnover, result.decimals),
+            format_money(record.fees + record.impact + record.gas, result.decimals),
+            "done" if record.succeeded else "reverted",
         )
-        for one in ranked
+        for record in ranked
     )
     if not rows:
         return ()
@@ -505,7 +507,7 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
         return None
     carries, scale = result.funding.carries, 10.0**result.decimals
     times_s = np.unique(np.concatenate([one.times_s for one in carries]))
-    paths = {one.symbol: _so_far(one, times_s, scale) for one in carries}
+    paths = {carry.symbol: _so_far(carry, times_s, scale) for carry in carries}
     whole: Floats = np.sum(list(paths.values()), axis=0)
     shown: list[FundingCarry] = []
     if len(carries) > 1:
@@ -540,13 +542,13 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
     )
     rows = tuple(
         (
-            one.symbol,
-            format_money(one.total, result.decimals),
-            _share(one.yearly),
-            format_money(one.notional, result.decimals),
-            f"{len(one.payments):,}",
+            funding_carry.symbol,
+            format_money(funding_carry.total, result.decimals),
+            _share(funding_carry.yearly),
+            format_money(funding_carry.notional, result.decimals),
+            f"{len(funding_carry.payments):,}",
         )
-        for one in carries
+        for funding_carry in carries
     )
     times = sum(len(one.payments) for one in carries)
     rows = (

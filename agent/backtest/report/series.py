@@ -92,10 +92,10 @@ def growth_series(result: SimulationResult) -> GrowthSeries:
     """Return the growth of both portfolios and their samples."""
     scale = 10.0**result.decimals
     before: list[tuple[int, Value, Value]] = [
-        (one.bar, one.before, one.value) for one in result.flows
+        (flow.bar, flow.before, flow.value) for flow in result.flows
     ]
     held: list[tuple[int, Value, Value]] = [
-        (one.bar, one.hold_before, one.value) for one in result.flows
+        (transfer.bar, transfer.hold_before, transfer.value) for transfer in result.flows
     ]
     start = float(result.hold[0])  # the value before the first bar's trades
     return growth_of_indices(
@@ -138,8 +138,8 @@ def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
     """
     scale = 10.0**result.decimals
     units = np.full(len(index), float(result.start_value) / scale)
-    for one in result.flows:
-        units[one.bar :] += float(one.value) / scale / index[one.bar]
+    for flow in result.flows:
+        units[flow.bar :] += float(flow.value) / scale / index[flow.bar]
     found: Floats = index * units
     return found
 
@@ -270,8 +270,8 @@ def performance(found: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMet
 def unit_changes(result: SimulationResult) -> Floats:
     """Return the relative change of each asset's amount at each bar, positive for purchases."""
     gas = np.zeros(len(result.equity))
-    for one in result.rebalances:
-        gas[one.bar :] += float(one.gas) / 10.0**result.decimals
+    for rebalance in result.rebalances:
+        gas[rebalance.bar :] += float(rebalance.gas) / 10.0**result.decimals
     units = result.weights * (result.equity + gas)[:, None] / result.prices
     base = np.maximum(np.abs(units[:-1]), np.abs(units[1:]))
     change = np.divide(np.diff(units, axis=0), base, out=np.zeros_like(base), where=base > 0)
@@ -296,7 +296,7 @@ def backtest_document(found: SimulationResult) -> dict[str, Any]:
         "twr": f"{found.twr:.6f}",
         "hold_twr": f"{found.hold_twr:.6f}",
         "numeraire": found.numeraire,
-        "rebalances": sum(one.succeeded for one in found.rebalances),
+        "rebalances": sum(record.succeeded for record in found.rebalances),
         "turnover": value_text(found.turnover, 0, 6),
         "costs": {
             "fees": money(found.fees),
@@ -308,9 +308,9 @@ def backtest_document(found: SimulationResult) -> dict[str, Any]:
         "figures": {
             name: {
                 key: None if math.isnan(number) else f"{number:.6f}"
-                for key, number in asdict(one).items()
+                for key, number in asdict(figure).items()
             }
-            for name, one in zip(("rebalanced", "held"), figures(found), strict=True)
+            for name, figure in zip(("rebalanced", "held"), figures(found), strict=True)
         },
         "harvest": (
             None
@@ -331,38 +331,43 @@ def backtest_document(found: SimulationResult) -> dict[str, Any]:
         },
         "trades": [
             {
-                "time": one.time_s,
-                "turnover": money(one.turnover),
-                "fees": money(one.fees),
-                "impact": money(one.impact),
-                "gas": money(one.gas),
-                "succeeded": one.succeeded,
+                "time": rebalance.time_s,
+                "turnover": money(rebalance.turnover),
+                "fees": money(rebalance.fees),
+                "impact": money(rebalance.impact),
+                "gas": money(rebalance.gas),
+                "succeeded": rebalance.succeeded,
             }
-            for one in found.rebalances
+            for rebalance in found.rebalances
         ],
         "flows": [
-            {"time": one.time_s, "value": money(one.value), "before": money(one.before)}
-            for one in found.flows
+            {"time": flow.time_s, "value": money(flow.value), "before": money(flow.before)}
+            for flow in found.flows
         ],
         "taxes": {
             "lots": found.lots,
-            "years": {str(one.year): money(one.realised) for one in found.taxes},
+            "years": {str(gain.year): money(gain.realised) for gain in found.taxes},
             **(
-                {"futures": {str(one.year): money(one.realised) for one in found.futures_taxes}}
+                {
+                    "futures": {
+                        str(futures_tax.year): money(futures_tax.realised)
+                        for futures_tax in found.futures_taxes
+                    }
+                }
                 if found.futures_taxes
                 else {}
             ),
         },
         "ended": [
             {
-                "symbol": one.symbol,
-                "amount": decimal_text(one.raw, one.decimals),
-                "price": price_text(one.price, one.decimals, found.decimals),
-                "at": one.time_s,
-                "value": money(one.value),
-                "share": None if one.share is None else f"{float(one.share):.6f}",
+                "symbol": holding.symbol,
+                "amount": decimal_text(holding.raw, holding.decimals),
+                "price": price_text(holding.price, holding.decimals, found.decimals),
+                "at": holding.time_s,
+                "value": money(holding.value),
+                "share": None if holding.share is None else f"{float(holding.share):.6f}",
             }
-            for one in found.ended
+            for holding in found.ended
         ],
         "notes": list(found.notes),
         **_health(found),
@@ -380,17 +385,17 @@ def _health(found: SimulationResult) -> dict[str, Any]:
     return {
         key: [
             {
-                "time": one.time_s,
-                "name": one.name,
-                "health": one.health,
+                "time": record.time_s,
+                "name": record.name,
+                "health": record.health,
                 "sharpe": (
                     None
-                    if one.sharpe_milli is None
-                    else value_text(Fraction(one.sharpe_milli), 3, 3)
+                    if record.sharpe_milli is None
+                    else value_text(Fraction(record.sharpe_milli), 3, 3)
                 ),
-                "reason": one.reason,
+                "reason": record.reason,
             }
-            for one in records
+            for record in records
         ]
         for key, records in (("strategies", found.strategies), ("health", found.health))
     }
@@ -403,17 +408,17 @@ def _funding(found: FundingSummary, money: Callable[[Fraction], str]) -> dict[st
     return {
         "total": money(found.total),
         "yearly": share(found.yearly),
-        "intervals": sum(len(one.payments) for one in found.carries),
+        "intervals": sum(len(funding_carry.payments) for funding_carry in found.carries),
         "assets": {
-            one.symbol: {
-                "carry": money(one.total),
-                "yearly": share(one.yearly),
-                "notional": money(one.notional),
-                "intervals": len(one.payments),
-                "from": int(one.times_s[0]),
-                "until": int(one.times_s[-1]),
+            carry.symbol: {
+                "carry": money(carry.total),
+                "yearly": share(carry.yearly),
+                "notional": money(carry.notional),
+                "intervals": len(carry.payments),
+                "from": int(carry.times_s[0]),
+                "until": int(carry.times_s[-1]),
             }
-            for one in found.carries
+            for carry in found.carries
         },
         "data_hash": found.digest,
     }

@@ -140,7 +140,13 @@ def run_futures_stress(
             if progress is not None:
                 progress(scenario.value, number, len(paths))
         books = [
-            _stressed([(one.start_raw, book) for one, book in zip(results, of, strict=True)], spec)
+            _stressed(
+                [
+                    (futures_result.start_raw, book)
+                    for futures_result, book in zip(results, of, strict=True)
+                ],
+                spec,
+            )
             for of in ([one.agent for one in results], [one.held for one in results])
         ]
         found.append(StressedScenario(scenario, len(paths), *books))

@@ -123,7 +123,7 @@ class StressCase:
 
     def values(self, name: str) -> NDArray[np.float64]:
         """Return one measure of every path."""
-        return np.array([getattr(one, name) for one in self.measured], dtype=np.float64)
+        return np.array([getattr(metrics, name) for metrics in self.measured], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +203,9 @@ def run_stress_test(
     pieces = work.pieces(spec.paths, spec.step_paths, scenarios)
     done = _all(work, pieces, share, progress or (lambda *_: None))
     calm = {
-        one.start: found
-        for one, found in zip(pieces, done, strict=True)
-        if one.kind is PieceKind.STRESSED and one.scenario is Scenario.CALM
+        piece.start: piece_result
+        for piece, piece_result in zip(pieces, done, strict=True)
+        if piece.kind is PieceKind.STRESSED and piece.scenario is Scenario.CALM
     }
     if isinstance(work.setting, str):
         skipped.append(
@@ -251,7 +251,9 @@ def _cases(pieces: Sequence[StressPiece], done: Sequence[PieceResult]) -> tuple[
     cases = []
     for name in dict.fromkeys(piece.name for piece in pieces):
         mine = [
-            (piece, found) for piece, found in zip(pieces, done, strict=True) if piece.name == name
+            (piece, piece_result)
+            for piece, piece_result in zip(pieces, done, strict=True)
+            if piece.name == name
         ]
         refused: dict[str, int] = {}
         for why, times in (one for _, found in mine for one in found.refused):
@@ -261,7 +263,7 @@ def _cases(pieces: Sequence[StressPiece], done: Sequence[PieceResult]) -> tuple[
             StressCase(
                 name,
                 by,
-                tuple(one for _, found in mine for one in found.measured),
+                tuple(metrics for _, found in mine for metrics in found.measured),
                 tuple(sorted(refused.items())),
             )
         )
@@ -277,11 +279,11 @@ def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | No
     if isinstance(work.setting, str):
         return None
     value, off = float(work.settings.start_value), []
-    for number, found in calm.items():
+    for number, piece_result in calm.items():
         path = work.calm(number)
         if not np.isnan(path.closes).any():
             loss = measure_by_kernel(work.wanted, work.setting, path, value).loss
-            off.append(abs((1 - loss) / found.grown[0] - 1))
+            off.append(abs((1 - loss) / piece_result.grown[0] - 1))
     return max(off, default=None)
 
 
@@ -374,8 +376,8 @@ def stress_document(found: StressResult) -> dict[str, Any]:
                 "paths": len(case.measured),
                 **outcomes(case.values("loss"), found.start_value),
                 **figures(case),
-                "rebalances": sum(one.rebalances for one in case.measured),
-                "halted": sum(one.halted for one in case.measured),
+                "rebalances": sum(metrics.rebalances for metrics in case.measured),
+                "halted": sum(path_metrics.halted for path_metrics in case.measured),
                 "refused": dict(case.refused),
             }
             for case in found.cases
@@ -573,8 +575,8 @@ def _what_happened(cases: list[StressCase]) -> ReportTable:
         (
             case.name,
             str(len(case.measured)),
-            str(sum(one.rebalances for one in case.measured)),
-            str(sum(one.halted for one in case.measured)),
+            str(sum(metrics.rebalances for metrics in case.measured)),
+            str(sum(path_metrics.halted for path_metrics in case.measured)),
             ", ".join(f"{why} ({times})" for why, times in case.refused) or "–",
         )
         for case in cases

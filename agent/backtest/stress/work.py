@@ -135,27 +135,27 @@ def measure_by_kernel(
     """Measure one path without gaps by the kernel, without gas, limits and stale prices."""
     tokens = [asset.token for asset in wanted.portfolio.assets]
     prices = numeraire_prices(wanted, table, table.closes, tokens)
-    found = run_fast(
+    kernel_result = run_fast(
         prepare_prices([token.symbol for token in tokens], table.times_s, prices),
         setting,
         value,
         path=True,
     )
-    held = _held(found)
+    held = _held(kernel_result)
     values = held * prices
     totals = values.sum(axis=1)
     turnover = 0.0
-    for bar in found.rebalanced:
+    for bar in kernel_result.rebalanced:
         before = held[max(bar - 1, 0)]
         traded = float(np.abs((held[bar] - before) * prices[bar]).sum())
         turnover += 0.5 * traded / float(totals[bar])
     return PathMetrics(
         loss=1 - float(totals[-1] / totals[0]),
         drawdown=max_drawdown(totals),
-        behind=1 - found.final_value / found.hold_value,
+        behind=1 - kernel_result.final_value / kernel_result.hold_value,
         turnover=turnover,
         outside=share_outside_bands(values / totals[:, None], band_edges(wanted)),
-        rebalances=found.rebalances,
+        rebalances=kernel_result.rebalances,
     )
 
 
@@ -303,10 +303,13 @@ class StressWork:
         else:
             path = self.path(piece.method, number)
         stressed = apply_scenario(piece.scenario, self.wanted, path, self.settings, self.severity)
-        found = simulate(self.wanted, stressed.table, stressed.settings)
-        grown = float(found.equity[-1] / found.equity[0])
+        simulation_result = simulate(self.wanted, stressed.table, stressed.settings)
+        grown = float(simulation_result.equity[-1] / simulation_result.equity[0])
         return PieceResult(
-            (_measured(self.wanted, stressed, found),), found.refused, (grown,), found.versions
+            (_measured(self.wanted, stressed, simulation_result),),
+            simulation_result.refused,
+            (grown,),
+            simulation_result.versions,
         )
 
     def path(self, method: PathMethod, number: int) -> PriceTable:
@@ -336,7 +339,7 @@ def _measured(wanted: BacktestSpec, stressed: StressedPath, found: SimulationRes
         behind=1 - float(found.equity[-1] / found.hold[-1]),
         turnover=float(found.turnover),
         outside=share_outside_bands(found.weights, band_edges(wanted)),
-        rebalances=sum(one.succeeded for one in found.rebalances),
+        rebalances=sum(rebalance.succeeded for rebalance in found.rebalances),
         halted=found.halted,
         refused=sum(times for _, times in found.refused),
     )

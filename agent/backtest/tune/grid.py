@@ -143,38 +143,40 @@ def parse_grid(
 
     Raises ConfigError naming the option if the grid is invalid, empty or larger than MOST_SETTINGS.
     """
-    bands = tuple(dict.fromkeys(one for part in _parts(band) for one in _bands(part)))
+    bands = tuple(dict.fromkeys(threshold for part in _parts(band) for threshold in _bands(part)))
     everys = tuple(dict.fromkeys(one for part in _parts(every) for one in _everys(part)))
     destinations = tuple(
         parse_choice(part, "--destination", {one.value: one for one in DESTINATIONS})
         for part in _parts(destination)
     )
     allocators = tuple(
-        parse_choice(part, "--allocator", {one.value: one for one in PRICED_METHODS})
+        parse_choice(part, "--allocator", {method.value: method for method in PRICED_METHODS})
         for part in _parts(allocator)
     )
-    wanted = tuple(
-        parse_choice(part, "--trigger", {one.value: one for one in TriggerKind})
+    trigger_kinds = tuple(
+        parse_choice(
+            part, "--trigger", {trigger_kind.value: trigger_kind for trigger_kind in TriggerKind}
+        )
         for part in _parts(kinds)
     ) or tuple(TriggerKind)
-    found = PolicyGrid(
+    grid = PolicyGrid(
         bands,
         everys,
         tuple(dict.fromkeys(destinations)),
         tuple(dict.fromkeys(allocators)) or (AllocationMethod.FIXED,),
-        tuple(dict.fromkeys(wanted)),
+        tuple(dict.fromkeys(trigger_kinds)),
     )
-    if found.count == 0:
+    if grid.count == 0:
         raise ConfigError(
             "the grid is empty: no combination is a valid setting",
             "write for example --band 1%rel..30%rel:12 --every 1d,7d,28d",
         )
-    if found.count > MOST_SETTINGS:
+    if grid.count > MOST_SETTINGS:
         raise ConfigError(
-            f"the grid has {found.count:,} settings, more than {MOST_SETTINGS:,}",
+            f"the grid has {grid.count:,} settings, more than {MOST_SETTINGS:,}",
             "use wider steps, or fewer values",
         )
-    return found
+    return grid
 
 
 def parse_calendar_rule(text: str) -> PolicyChoice:
@@ -214,9 +216,9 @@ def _bands(part: str) -> list[Threshold]:
         )
     found = []
     for width in _between(_width(first), _width(last), points, part, "--band"):
-        one = Threshold(None, width) if first.absolute_bps is None else Threshold(width, None)
-        validate_band(one, "--band")
-        found.append(one)
+        threshold = Threshold(None, width) if first.absolute_bps is None else Threshold(width, None)
+        validate_band(threshold, "--band")
+        found.append(threshold)
     return found
 
 

@@ -153,13 +153,16 @@ class TuneJob:
         if first:  # bars before the first mark are a warm-up
             whole = Fraction(float(values[0])) / self.settings.start_value
         scale = 10**done.decimals * whole
-        counted = [one for one in done.rebalances if one.bar > first]
+        counted = [rebalance for rebalance in done.rebalances if rebalance.bar > first]
         return RunResult(
             run,
             float(done.final_value / scale),
-            float(sum((one.turnover for one in counted), Fraction(0)) / scale),
+            float(
+                sum((rebalance_record.turnover for rebalance_record in counted), Fraction(0))
+                / scale
+            ),
             float(sum((one.fees + one.impact + one.gas for one in counted), Fraction(0)) / scale),
-            sum(one.succeeded for one in counted),
+            sum(record.succeeded for record in counted),
             np.ascontiguousarray(values / float(whole)),
         )
 
@@ -386,7 +389,7 @@ def _rows(found: list[RunResult], choices: Sequence[PolicyChoice]) -> dict[str, 
         "every_s": [choice.every_s for choice in choices],
         "destination": [choice.destination.value for choice in choices],
         "allocator": [choice.allocator.value for choice in choices],
-        "values": [one.values.tolist() for one in found],
+        "values": [run_result.values.tolist() for run_result in found],
     }
 
 
@@ -514,9 +517,9 @@ def _spread(runs: Sequence[int], most: int) -> list[int]:
 
 def _step_s(job: TuneJob, one: int) -> float:
     """Return the estimated seconds of a run of the full step, from its first bars."""
-    wanted = spec_for_choice(job.wanted, job.runs[one], job.terms, job.table.interval_s)
+    spec = spec_for_choice(job.wanted, job.runs[one], job.terms, job.table.interval_s)
     begun = time.perf_counter()
-    with open_run(wanted, job.table, job.settings) as going:
+    with open_run(spec, job.table, job.settings) as going:
         while going.next():
             passed = time.perf_counter() - begun
             if passed > SAMPLE_S:

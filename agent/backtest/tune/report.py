@@ -51,7 +51,7 @@ def document(tuned: TuneResult) -> Document:
         "period_s": round(tuned.period_s),
         "calendar": _choice(search.calendar),
         "last_quarter": {
-            "claims": [_claim(one) for one in tuned.claims],
+            "claims": [_claim(claim) for claim in tuned.claims],
             "final_value": _number(tuned.last[0].final_value),
             "calendar_value": _number(tuned.last[1].final_value),
             "hold_value": _number(tuned.hold_final),
@@ -63,16 +63,16 @@ def document(tuned: TuneResult) -> Document:
             "walk": search.walk.value,
             "folds": [
                 {
-                    "chosen": tuned.choices[one.choice].label,
-                    "inside": _number(one.inside),
-                    "outside": _number(one.outside),
+                    "chosen": tuned.choices[fold_result.choice].label,
+                    "inside": _number(fold_result.inside),
+                    "outside": _number(fold_result.outside),
                     "over_hold": _number(yearly_mean(tuned, over_hold)),
                     "over_calendar": _number(yearly_mean(tuned, over_calendar)),
-                    "periods": one.fold.judged_to - one.fold.judged_from,
+                    "periods": fold_result.fold.judged_to - fold_result.fold.judged_from,
                 }
-                for one, over_hold, over_calendar in tuned.walk
+                for fold_result, over_hold, over_calendar in tuned.walk
             ],
-            "claims": [_claim(one) for one in tuned.walk_claims],
+            "claims": [_claim(growth) for growth in tuned.walk_claims],
         },
         "deflated_sharpe": None
         if sure is None
@@ -134,21 +134,21 @@ def _choice(choice: PolicyChoice) -> Document:
 
 
 def _setting(tuned: TuneResult, number: int) -> Document:
-    found = tuned.found[number]
+    run_result = tuned.found[number]
     return {
         **_choice(tuned.choices[number]),
         "objective": _number(float(tuned.score[number])),
         "over_hold": _number(float(tuned.excess[number])),
-        "final_value": _number(found.final_value),
-        "turnover": _number(found.turnover),
-        "costs": _number(found.costs),
-        "rebalances": found.rebalances,
+        "final_value": _number(run_result.final_value),
+        "turnover": _number(run_result.turnover),
+        "costs": _number(run_result.costs),
+        "rebalances": run_result.rebalances,
     }
 
 
 def _claim(claim: ExcessGrowth) -> Document:
-    one: ConfidenceInterval | None = claim.interval
-    if one is None:
+    interval: ConfidenceInterval | None = claim.interval
+    if interval is None:
         return {
             "over": claim.rival,
             "mean": None,
@@ -160,12 +160,12 @@ def _claim(claim: ExcessGrowth) -> Document:
         }
     return {
         "over": claim.rival,
-        "mean": _number(one.mean),
-        "low": _number(one.low),
-        "high": _number(one.high),
+        "mean": _number(interval.mean),
+        "low": _number(interval.low),
+        "high": _number(interval.high),
         "level": str(LEVEL),
-        "periods": one.periods,
-        "block": f"{one.block:.2f}",
+        "periods": interval.periods,
+        "block": f"{interval.block:.2f}",
     }
 
 
@@ -228,14 +228,14 @@ def tune_sections(tuned: TuneResult) -> tuple[ReportSection, ...]:
 
 
 def _claim_fact(claim: ExcessGrowth) -> ReportFact:
-    one = claim.interval
+    interval = claim.interval
     rival = claim.rival.partition(" (")[0]
-    if one is None:
+    if interval is None:
         return ReportFact(f"Over {rival}, last quarter", "–", "too few periods")
     return ReportFact(
         f"Over {rival}, last quarter",
-        f"{format_signed_percent(one.mean)} a year",
-        f"{format_signed_percent(one.low)} to {format_signed_percent(one.high)}",
+        f"{format_signed_percent(interval.mean)} a year",
+        f"{format_signed_percent(interval.low)} to {format_signed_percent(interval.high)}",
     )
 
 
@@ -310,7 +310,7 @@ def _ranked(tuned: TuneResult) -> ReportSection:
 
 
 def _stability(tuned: TuneResult) -> ReportSection:
-    found, near = tuned.stability, tuned.neighbours
+    heat_map, near = tuned.stability, tuned.neighbours
     words = []
     if near is not None:
         words.append(
@@ -321,7 +321,7 @@ def _stability(tuned: TuneResult) -> ReportSection:
         )
     words.append("Other parameters are those of the best setting, which is ringed.")
     return ReportSection(
-        "Stability of the optimum", tuple(words), (heat_figure(found, tuned.search.objective),)
+        "Stability of the optimum", tuple(words), (heat_figure(heat_map, tuned.search.objective),)
     )
 
 
@@ -404,14 +404,14 @@ def _walk(tuned: TuneResult) -> ReportSection:
         return ReportSection("Walk-forward", ("The data are too short for the folds.",))
     begins, step, rows = int(tuned.search.table.times_s[0]) * 1000, round(tuned.period_s) * 1000, []
     times: list[int] = []
-    for one, over_hold, over_calendar in tuned.walk:
-        first, last = one.fold.judged_from, one.fold.judged_to
+    for fold_result, over_hold, over_calendar in tuned.walk:
+        first, last = fold_result.fold.judged_from, fold_result.fold.judged_to
         excesses = (
             format_signed_percent(yearly_mean(tuned, excess))
             for excess in (over_hold, over_calendar)
         )
         rows.append(
-            (tuned.choices[one.choice].label, _shown_date(begins + first * step), *excesses)
+            (tuned.choices[fold_result.choice].label, _shown_date(begins + first * step), *excesses)
         )
         times += [begins + (period + 1) * step for period in range(first, last)]
     figure = {
@@ -460,12 +460,12 @@ def _confidence_section(tuned: TuneResult) -> ReportSection:
         " to this market only."
     ]
     if tuned.deflated is not None:
-        one = tuned.deflated
+        sharpe = tuned.deflated
         words.append(
-            f"The Sharpe ratio of the excess over hold is {one.sharpe:.4f} per period in the data"
-            f" used to choose it; the best of {one.trials} trials without skill would have an expected"
-            f" {one.threshold:.4f}. The true ratio is above that with probability"
-            f" {one.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
+            f"The Sharpe ratio of the excess over hold is {sharpe.sharpe:.4f} per period in the data"
+            f" used to choose it; the best of {sharpe.trials} trials without skill would have an expected"
+            f" {sharpe.threshold:.4f}. The true ratio is above that with probability"
+            f" {sharpe.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
         )
     if tuned.overfitting is not None:
         risk = tuned.overfitting

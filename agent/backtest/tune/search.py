@@ -163,7 +163,9 @@ def tune(
         search.full,
     )
     with ResultStore(folder, _stamp(search, runs), runs).opened() as kept:
-        resumed = sum(len(found) for key, found in kept.done.items() if key.startswith("runs-"))
+        resumed = sum(
+            len(run_results) for key, run_results in kept.done.items() if key.startswith("runs-")
+        )
         found = _all_runs(job, kept, work, allow, progress)
         return _assemble_result(search, job, kept, found, resumed)
 
@@ -178,18 +180,20 @@ def _all_runs(
     done = sum(chunk.end - chunk.start for chunk in chunks) - sum(
         chunk.end - chunk.start for chunk in rest
     )
-    for chunk, found in work(job, rest):
-        _require(found, range(chunk.start, chunk.end), len(job.marks))
-        kept.keep(kept.key(chunk), found, job.runs[chunk.start : chunk.end])
-        done += len(found)
+    for chunk, run_results in work(job, rest):
+        _require(run_results, range(chunk.start, chunk.end), len(job.marks))
+        kept.keep(kept.key(chunk), run_results, job.runs[chunk.start : chunk.end])
+        done += len(run_results)
         progress(done, len(job.runs))
     for chunk in chunks:
         _require(kept.done[kept.key(chunk)], range(chunk.start, chunk.end), len(job.marks))
-    return tuple(one for chunk in chunks for one in kept.done[kept.key(chunk)])
+    return tuple(run_result for chunk in chunks for run_result in kept.done[kept.key(chunk)])
 
 
 def _require(found: Sequence[RunResult], runs: range, marks: int) -> None:
-    if [one.run for one in found] != list(runs) or any(len(one.values) != marks for one in found):
+    if [run_result.run for run_result in found] != list(runs) or any(
+        len(one.values) != marks for one in found
+    ):
         raise ConfigError(
             f"results of runs {runs.start} to {runs.stop - 1} do not fit",
             "remove their file from the folder of --out",
@@ -200,7 +204,7 @@ def _assemble_result(
     search: TuneSpec, job: TuneJob, kept: ResultStore, found: tuple[RunResult, ...], resumed: int
 ) -> TuneResult:
     table, choices, objective = search.table, job.runs[:-1], search.objective
-    returns = np.column_stack([log_returns(one.values) for one in found])
+    returns = np.column_stack([log_returns(run_result.values) for run_result in found])
     own, calendar = returns[:, :-1], returns[:, -1]
     hold = log_returns(buy_and_hold_values(search.wanted, search.settings, job.table, job.marks))
     per_year = _per_year(job.table, job.marks)
@@ -208,7 +212,7 @@ def _assemble_result(
     score = objective_scores(own, objective) * scale
     best = int(score.argmax())
     judged = walk_forward(own, objective, make_folds(len(own), search.folds, search.walk))
-    after = [_excesses(search, job, one, calendar) for one in judged]
+    after = [_excesses(search, job, fold_result, calendar) for fold_result in judged]
     claims, last, last_hold, hold_final, last_times_s = _last_quarter(
         search, kept, best, choices[best]
     )
@@ -281,8 +285,8 @@ def _excesses(
 
 
 def _yearly(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | None:
-    found = bootstrap_interval(values, seed)
-    return None if found is None else found.times(per_year)
+    interval = bootstrap_interval(values, seed)
+    return None if interval is None else interval.times(per_year)
 
 
 def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: PolicyChoice) -> _Last:
@@ -293,18 +297,18 @@ def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: Policy
     split = last_quarter_start(table.bars)
     step = _period_bars(table)
     last = []
-    for key, one in ((f"last-{best:07d}", choice), ("last-calendar", search.calendar)):
+    for key, policy_choice in ((f"last-{best:07d}", choice), ("last-calendar", search.calendar)):
         warm_up = 0
-        if one.allocator is not AllocationMethod.FIXED:
+        if policy_choice.allocator is not AllocationMethod.FIXED:
             warm_up = min(split, search.terms.window_s // table.interval_s)
         start, end = split - warm_up, table.bars
         marks = tuple(range(warm_up, end - start, step))
         job = TuneJob(
             slice_table(table, start, end), search.wanted, slice_settings(search.settings, start, end),
-            (one,), marks, search.terms, search.full
+            (policy_choice,), marks, search.terms, search.full
         )  # fmt: skip
         if key not in kept.done:
-            kept.keep(key, job.do(job.chunks()[0]), (one,))
+            kept.keep(key, job.do(job.chunks()[0]), (policy_choice,))
         _require(kept.done[key], range(1), len(marks))
         last.append(kept.done[key][0])
     tail = slice_table(table, split, table.bars)
@@ -314,7 +318,7 @@ def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: Policy
     ).tolist()
     hold = np.array(hold_path)
     per_year = _per_year(tail, marks) if len(marks) > 1 else 0.0
-    own, rule = (log_returns(one.values) for one in last)
+    own, rule = (log_returns(run_result.values) for run_result in last)
     rivals = zip(_rivals(search), (own - log_returns(hold), own - rule), strict=True)
     claims = tuple(
         ExcessGrowth(rival, _yearly(excess, per_year, search.settings.seed))

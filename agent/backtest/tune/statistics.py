@@ -529,16 +529,14 @@ class ExcessGrowth:
                 f"against {self.rival}: fewer than {FEWEST_PERIODS} periods, too few for an"
                 " interval"
             )
-        one = self.interval
-        if max(abs(one.low), abs(one.high)) <= GROWTH_TOLERANCE:
+        interval = self.interval
+        if max(abs(interval.low), abs(interval.high)) <= GROWTH_TOLERANCE:
             return f"against {self.rival}: the same in every period"
         ends = (
-            f"{LEVEL:.0%} interval {format_signed_percent(one.low)} to"
-            f" {format_signed_percent(one.high)}"
+            f"{LEVEL:.0%} interval {format_signed_percent(interval.low)} to"
+            f" {format_signed_percent(interval.high)}"
         )
-        return (
-            f"against {self.rival}: {format_signed_percent(one.mean)} a year in log growth, {ends}"
-        )
+        return f"against {self.rival}: {format_signed_percent(interval.mean)} a year in log growth, {ends}"
 
 
 @dataclass(frozen=True, slots=True)

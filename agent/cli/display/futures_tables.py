@@ -26,7 +26,7 @@ FUTURES_TAX = (
 def positions(document: Document) -> FigureTable:
     """Return a table of open positions."""
     unit = document["unit"]
-    made = table(
+    figure_table = table(
         f"Futures positions of {document['account']} at block {document['block']}, in {unit}",
         ("market", "side"),
         (
@@ -43,7 +43,7 @@ def positions(document: Document) -> FigureTable:
     )
     for item in document["positions"]:
         price, distance = item["liquidation_price"], item["liquidation_distance"]
-        made.add_row(
+        figure_table.add_row(
             cell(item["symbol"]),
             item["side"],
             amount(item["size"]),
@@ -57,8 +57,8 @@ def positions(document: Document) -> FigureTable:
             NONE if distance is None else percent(distance, "+"),
         )
     if not document["positions"] and not document["unknown"]:
-        made.note = "no open positions"
-    return made
+        figure_table.note = "no open positions"
+    return figure_table
 
 
 def show_margin(console: Console, document: Document) -> None:
@@ -66,12 +66,12 @@ def show_margin(console: Console, document: Document) -> None:
     unit, found = document["unit"], document["margin"]
     if found is None:
         return
-    made = table(
+    figure_table = table(
         f"Margin account {document['account']} at block {document['block']}, in {unit}",
         ("figure",),
         ("value",),
     )
-    made.show_header = False
+    figure_table.show_header = False
     for key, name in (
         ("collateral", "collateral"),
         ("realised", "realised profit, unsettled"),
@@ -85,11 +85,11 @@ def show_margin(console: Console, document: Document) -> None:
         ("net", "net notional"),
         ("spot_value", "spot portfolio"),
     ):
-        made.add_row(name, NONE if found[key] is None else money(found[key]))
-    made.add_row("leverage", multiple(found["leverage"]))
-    made.add_row("target leverage", _target(found))
-    made.add_row("utilisation", share(found["utilisation"]))
-    console.print(made)
+        figure_table.add_row(name, NONE if found[key] is None else money(found[key]))
+    figure_table.add_row("leverage", multiple(found["leverage"]))
+    figure_table.add_row("target leverage", _target(found))
+    figure_table.add_row("utilisation", share(found["utilisation"]))
+    console.print(figure_table)
     limits = table("Limits", ("limit",), ("measured", "allowed"))
     for item in document["limits"]:
         style = "bold red" if item["broken"] else ""
@@ -129,14 +129,14 @@ def _show_plan(console: Console, plan: Document, unit: str) -> None:
 
 def orders(plan: Document, title: str) -> FigureTable:
     """Return a table of the orders of a plan."""
-    made = table(
+    figure_table = table(
         title,
         ("market", "side", "kind"),
         ("size", "bound", "bound price"),
         order=("market", "side", "size", "bound", "bound price", "kind"),
     )
     for item in plan["orders"]:
-        made.add_row(
+        figure_table.add_row(
             cell(item["symbol"]),
             item["side"],
             amount(item["size"]),
@@ -144,18 +144,18 @@ def orders(plan: Document, title: str) -> FigureTable:
             brief(item["bound_price"]),
             "reduce only" if item["reduce_only"] else "",
         )
-    return made
+    return figure_table
 
 
 def fills(found: list[Document]) -> FigureTable:
     """Return a table of filled futures orders."""
-    made = table(
+    figure_table = table(
         f"Filled futures orders, in {found[0]['unit']}",
         ("market", "side"),
         ("size", "price", "notional", "fee", "realised"),
     )
     for item in found:
-        made.add_row(
+        figure_table.add_row(
             cell(item["symbol"]),
             item["side"],
             amount(item["size"]),
@@ -164,7 +164,7 @@ def fills(found: list[Document]) -> FigureTable:
             money(item["fee"]),
             money(item["realised"]),
         )
-    return made
+    return figure_table
 
 
 SALE_OR_HEDGE = (
@@ -179,22 +179,24 @@ SALE_OR_HEDGE = (
 
 def comparison(item: Document, unit: str) -> FigureTable:
     """Return a table of the costs of a sale and a short of the same value."""
-    made = table(
+    figure_table = table(
         f"{item['symbol']}: sale or short of {money(item['hedged'])} {unit} over {item['days']} days",
         ("cost",),
         ("sale", "short"),
     )
     for name, sale, short in SALE_OR_HEDGE:
-        made.add_row(
+        figure_table.add_row(
             name,
             amount(item[sale], 2) if sale else "",
             amount(item[short], 2) if short else "",
             style="bold" if name == "total" else "",
         )
-    made.note = f"{money(item['margin'])} {unit} of margin required; choice: {item['choice']}"
+    figure_table.note = (
+        f"{money(item['margin'])} {unit} of margin required; choice: {item['choice']}"
+    )
     if item["reason"]:
-        made.note += f", {item['reason']}"
-    return made
+        figure_table.note += f", {item['reason']}"
+    return figure_table
 
 
 def show_comparisons(console: Console, document: Document) -> None:
@@ -207,13 +209,13 @@ def show_comparisons(console: Console, document: Document) -> None:
 def show_funding(console: Console, document: Document) -> None:
     """Print the funding of each market; costs are positive."""
     unit, days = document["unit"], document["days"]
-    made = table(
+    figure_table = table(
         f"Funding at block {document['block']}, in {unit}; positive: the account pays",
         ("market",),
         ("daily rate", "notional", "pending", "today", "a day", f"{days} days"),
     )
     for item in document["markets"]:
-        made.add_row(
+        figure_table.add_row(
             cell(item["symbol"]),
             percent(item["daily_rate"], "+", 4),
             money(item["notional"]),
@@ -222,13 +224,13 @@ def show_funding(console: Console, document: Document) -> None:
             money(item["daily"]),
             money(item["expected"]),
         )
-    made.add_row(
+    figure_table.add_row(
         "total",
         "",
         "",
         *(money(document[key]) for key in ("pending", "today", "daily", "expected")),
     )
-    console.print(made)
+    console.print(figure_table)
     if document["recorded"]:
         past = table(
             f"Recorded by day (UTC), in {document['numeraire']}; positive: the account paid",
@@ -356,27 +358,27 @@ def show_book(made: Document) -> None:
     from agent.cli.display.tables import money, table
 
     books = [made[name] for name in BOOKS]
-    shown = table(f"Futures, {made['bars']} bars", ("what",), BOOKS)
-    shown.add_row("start value", *(money(made["start_value"]) for _ in books))
-    shown.add_row("final value", *(money(book["final_value"]) for book in books))
+    figure_table = table(f"Futures, {made['bars']} bars", ("what",), BOOKS)
+    figure_table.add_row("start value", *(money(made["start_value"]) for _ in books))
+    figure_table.add_row("final value", *(money(book["final_value"]) for book in books))
     for name, sign in PROFIT:
         parts = [book["profit"][name] for book in books]
         if sign or any(part != "0" for part in parts):
             texts = [_negated(part) if sign else part for part in parts]
-            shown.add_row(f"from {NAMES.get(name, name)}", *map(money, texts))
+            figure_table.add_row(f"from {NAMES.get(name, name)}", *map(money, texts))
     for name, key in (("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown")):
-        shown.add_row(name, *(_figure(key, book["figures"][key]) for book in books))
-    shown.add_row("highest leverage", *(leverage(book["max_leverage"]) for book in books))
-    shown.add_row(
+        figure_table.add_row(name, *(_figure(key, book["figures"][key]) for book in books))
+    figure_table.add_row("highest leverage", *(leverage(book["max_leverage"]) for book in books))
+    figure_table.add_row(
         f"bars above {leverage(made['max_leverage'])}",
         *(
             f"{book['bars_above_limit']} ({book['longest_above_limit']} consecutive)"
             for book in books
         ),
     )
-    shown.add_row("orders filled", *(str(len(book["fills"])) for book in books))
-    shown.add_row("liquidations", *(str(len(book["liquidations"])) for book in books))
-    out.print(shown)
+    figure_table.add_row("orders filled", *(str(len(book["fills"])) for book in books))
+    figure_table.add_row("liquidations", *(str(len(book["liquidations"])) for book in books))
+    out.print(figure_table)
     for name, book in zip(BOOKS, books, strict=True):
         _show_events(name, book)
     for hedge in made["hedges"]:
@@ -393,7 +395,7 @@ def show_futures_stress(made: Document) -> None:
     """Print losses and liquidations of both books by scenario."""
     from agent.cli.display.tables import table
 
-    shown = table(
+    figure_table = table(
         f"Futures, {made['bars']} bars; losses of {', '.join(BOOKS)} as shares of the start value",
         ("case",),
         (
@@ -403,13 +405,13 @@ def show_futures_stress(made: Document) -> None:
     )
     for case in made["cases"]:
         books = [case[name] for name in BOOKS]
-        shown.add_row(
+        figure_table.add_row(
             case["name"],
             str(case["paths"]),
             *(f"{float(book[key]):.2%}" for key in ("mean_loss", "worst_loss") for book in books),
             *(str(book["liquidated_paths"]) for book in books),
         )
-    out.print(shown)
+    out.print(figure_table)
     longest = max(made["cases"], key=lambda case: int(case["agent"]["longest_above_limit"]))
     say(
         f"The agent's book was above {leverage(made['max_leverage'])} for"

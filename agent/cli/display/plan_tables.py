@@ -186,13 +186,13 @@ def _details(console: Console, document: Document) -> None:
 
 def legs(document: Document, decimals: dict[str, int], most: int) -> FigureTable:
     """Return a table of the first `most` swaps of a plan."""
-    made = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "impact"))
+    figure_table = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "impact"))
     for number, leg in enumerate(document["legs"][:most], 1):
         sold, bought = decimals[leg["token_in"]], decimals[leg["token_out"]]
         name = document["pools"].get(
             leg["pool"], f"{leg['pool'][:6]}…{leg['pool'][-4:]} {leg['fee_pips'] / 10_000:g} %"
         )
-        made.add_row(
+        figure_table.add_row(
             str(number) + (" ↳" if leg["source"] == "router" else ""),
             name,
             cell(f"{brief(coins(leg['amount_in_raw'], sold))} {leg['token_in']}"),
@@ -200,7 +200,7 @@ def legs(document: Document, decimals: dict[str, int], most: int) -> FigureTable
             brief(coins(leg["min_out_raw"], bought)),
             f"{leg['impact_bps']} bps",
         )
-    return made
+    return figure_table
 
 
 def show_quote(console: Console, document: Document, decimals: dict[str, int]) -> None:
@@ -223,50 +223,54 @@ def show_quote(console: Console, document: Document, decimals: dict[str, int]) -
 
 def costs(document: Document) -> FigureTable:
     """Return a table of the plan's cost, in the numeraire."""
-    made = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
-    made.show_header = False
+    figure_table = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
+    figure_table.show_header = False
     for name in ("fees", "impact", "skew", "gas", "approvals", "funding", "total"):
         if name not in document["cost"]:
             continue
-        made.add_row(
+        figure_table.add_row(
             name, amount(document["cost"][name], 4), style="bold" if name == "total" else ""
         )
     if "data_fee" in document["cost"]:
-        made.add_row("of gas, the rollup's data fee", amount(document["cost"]["data_fee"], 4))
+        figure_table.add_row(
+            "of gas, the rollup's data fee", amount(document["cost"]["data_fee"], 4)
+        )
     if document.get("worst_case") is not None:
-        made.add_row("worst case, every swap at its minimum", amount(document["worst_case"], 4))
-    made.add_row("turnover", money(document["turnover"]))
+        figure_table.add_row(
+            "worst case, every swap at its minimum", amount(document["worst_case"], 4)
+        )
+    figure_table.add_row("turnover", money(document["turnover"]))
     if document.get("gap_bps") is not None:
-        made.add_row(
+        figure_table.add_row(
             "optimality gap, at most",
             f"{document['gap_bps']:.3f} bps of turnover, gas and min_trade included",
         )
-    return made
+    return figure_table
 
 
 def verdicts(found: Sequence[Document], pools: dict[str, str]) -> FigureTable:
     """Return a table of guards with their measured values and limits."""
     from agent.app.describe import replace_pool_addresses
 
-    made = table("Guards", ("", "guard", "measured", "limit"))
+    figure_table = table("Guards", ("", "guard", "measured", "limit"))
     for item in found:
         mark = cell("✓", "green") if item["passed"] else cell("refused", "bold red")
-        made.add_row(
+        figure_table.add_row(
             mark,
             cell(item["guard"]),
             cell(replace_pool_addresses(item["measured"], pools)),
             cell(replace_pool_addresses(item["limit"], pools)),
         )
-    return made
+    return figure_table
 
 
 def parameters(found: dict[str, str]) -> FigureTable:
     """Return a table of every parameter that binds the transaction."""
-    made = table("Parameters", ("name", "value"))
-    made.show_header = False
+    figure_table = table("Parameters", ("name", "value"))
+    figure_table.show_header = False
     for name, value in found.items():
-        made.add_row(name, cell(value))
-    return made
+        figure_table.add_row(name, cell(value))
+    return figure_table
 
 
 def signing(found: dict[str, str]) -> str:
@@ -288,22 +292,22 @@ def show_tax(console: Console, found: Document | None) -> None:
     """Print the gain that a plan would realise, if [tax] is configured."""
     if found is None or not found["disposals"]:
         return
-    made = table(
+    figure_table = table(
         f"Taxable gain of this plan in {found['currency']}, by {found['method']}",
         ("sells",),
         ("proceeds", "cost basis", "gain", "days held"),
     )
     for one in found["disposals"]:
         days = "" if one["oldest_days"] is None else f"{one['newest_days']} to {one['oldest_days']}"
-        made.add_row(
+        figure_table.add_row(
             cell(one["symbol"]),
             money(one["proceeds"]),
             "unknown" if one["cost"] is None else money(one["cost"]),
             "unknown" if one["gain"] is None else money(one["gain"]),
             days,
         )
-    made.add_row(cell("all"), "", "", _gain(found), "")
-    console.print(made)
+    figure_table.add_row(cell("all"), "", "", _gain(found), "")
+    console.print(figure_table)
     limit = ""
     if found["year_limit"] is not None:
         limit = f" of at most {money(found['year_limit'])}"
@@ -312,12 +316,12 @@ def show_tax(console: Console, found: Document | None) -> None:
 
 def actions_table(found: Sequence[Document], decimals: dict[str, int]) -> FigureTable:
     """Return a table of liquidity actions with their amounts and minimums."""
-    made = table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
+    figure_table = table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
                         order=("", "position", "token", "amount", "at least", "fees", "why"))  # fmt: skip
     for item in found:
         kind, position, reason = item["kind"], item["position"], item["reason"]
         for symbol in item["tokens"]:
-            made.add_row(
+            figure_table.add_row(
                 cell(kind),
                 cell(position),
                 cell(symbol),
@@ -328,7 +332,7 @@ def actions_table(found: Sequence[Document], decimals: dict[str, int]) -> Figure
                 cell(reason),
             )
             kind = position = reason = ""
-    return made
+    return figure_table
 
 
 def show_execution(console: Console, document: Document) -> None:
@@ -341,7 +345,7 @@ def show_execution(console: Console, document: Document) -> None:
 
 def slices_table(found: Document, numeraire: str) -> FigureTable:
     """Return a table of the costs by number of slices."""
-    made = table(
+    figure_table = table(
         f"Slices compared with one trade, in {numeraire}: {found['why']}",
         (),
         ("slices", *SLICE_PARTS),
@@ -349,15 +353,17 @@ def slices_table(found: Document, numeraire: str) -> FigureTable:
     for option in found["options"]:
         chosen = option["rounds"] == found["chosen"]
         figures = [str(option["rounds"]), *(money(option[part]) for part in SLICE_PARTS)]
-        made.add_row(*(cell(text, "bold" if chosen else "") for text in figures))
-    return made
+        figure_table.add_row(*(cell(text, "bold" if chosen else "") for text in figures))
+    return figure_table
 
 
 def executions_table(found: Sequence[Document]) -> FigureTable:
     """Return a table of gradual executions, with progress and state."""
-    made = table("Gradual executions", ("id", "style", "began", "next", "state"), ("slices",))
+    figure_table = table(
+        "Gradual executions", ("id", "style", "began", "next", "state"), ("slices",)
+    )
     for item in found:
-        made.add_row(
+        figure_table.add_row(
             cell(item["id"]),
             item["style"],
             item["began"],
@@ -365,7 +371,7 @@ def executions_table(found: Sequence[Document]) -> FigureTable:
             cell(f"{item['state']}: {item['why']}".rstrip(": ")),
             f"{item['rounds_done']} of ~{_rounds(item)}",
         )
-    return made
+    return figure_table
 
 
 def _rounds(found: Document) -> int:

@@ -146,27 +146,27 @@ class FigureTable:
         if title.plain:
             yield title
         pairs: list[tuple[str, Text]] = []
-        for name, one in texts[first + 1 :]:
+        for name, pair in texts[first + 1 :]:
             if not name and pairs and self.show_header:
                 pairs[-1] = (
                     pairs[-1][0],
-                    Text(" ").join(part for part in (pairs[-1][1], one) if part.plain),
+                    Text(" ").join(part for part in (pairs[-1][1], pair) if part.plain),
                 )
-            elif one.plain:
-                pairs.append((name if self.show_header else "", one))
+            elif pair.plain:
+                pairs.append((name if self.show_header else "", pair))
         lead = max((cell_len(name) + GAP for name, _ in pairs if name), default=0) + GAP
-        for name, one in pairs:
-            needed = cell_len(one.plain) if name in self.right else _longest_word(one.plain)
+        for name, pair in pairs:
+            needed = cell_len(pair.plain) if name in self.right else _longest_word(pair.plain)
             if lead + needed <= room:
                 line = Table.grid(padding=(0, 0))
                 line.add_column(width=lead)
                 line.add_column(overflow="fold")
-                line.add_row(Text(" " * GAP + name, "dim"), one, style=style)
+                line.add_row(Text(" " * GAP + name, "dim"), pair, style=style)
                 yield line
                 continue
             if name:
                 yield Text(" " * GAP + name, "dim")
-            yield Text.assemble(" " * min(GAP, max(0, room - needed)), one, style=style)
+            yield Text.assemble(" " * min(GAP, max(0, room - needed)), pair, style=style)
 
 
 def _longest_word(*texts: str) -> int:
@@ -252,10 +252,10 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
     )
     figures = ["amount", "price", "value", "weight", "target", "band"]
     exposures = document.get("futures", {}).get("exposures", ())
-    nets = {one["symbol"]: money(one["net"]) for one in exposures}
+    nets = {exposure["symbol"]: money(exposure["net"]) for exposure in exposures}
     if nets:
         figures.insert(4, "net exposure")
-    made = table(
+    figure_table = table(
         f"{title} at block {document['block']}: {total}",
         ("token", ""),
         figures,
@@ -265,7 +265,7 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
         net = (nets.get(item["symbol"], ""),) if nets else ()
         low, high = item["band_bps"]
         outside = not low <= item["weight_bps"] <= high
-        made.add_row(
+        figure_table.add_row(
             cell(item["symbol"]),
             amount(item["amount"]),
             amount(item["price"], 4),
@@ -276,7 +276,7 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
             "none" if (low, high) == (0, 10_000) else f"{low / 100:g}-{high / 100:g}",
             Bar(item["weight_bps"], item["target_bps"], full_bps, outside),
         )
-    return made
+    return figure_table
 
 
 def _show_margin(console: Console, document: Document) -> None:
@@ -360,7 +360,7 @@ def native(found: Document) -> str:
 
 def transactions(document: Document) -> FigureTable:
     """Return a table of sent transactions."""
-    made = table(
+    figure_table = table(
         "Transactions",
         ("kind", "status", "hash"),
         ("nonce", "block", "gas"),
@@ -370,7 +370,7 @@ def transactions(document: Document) -> FigureTable:
         block, gas = "", ""
         if item["block"] is not None and item["block"] >= 0:
             block, gas = str(item["block"]), f"{item['gas_used']:,}"
-        made.add_row(
+        figure_table.add_row(
             item["kind"],
             str(item["nonce"]),
             cell(item["status"], STATE_STYLES.get(item["status"], "yellow")),
@@ -378,24 +378,24 @@ def transactions(document: Document) -> FigureTable:
             gas,
             cell(item["hash"]),
         )
-    return made
+    return figure_table
 
 
 def realised(document: Document, decimals: dict[str, int]) -> FigureTable:
     """Return a table of planned against realised change of each balance."""
-    made = table(
+    figure_table = table(
         "Planned against realised", ("token",), ("planned", "realised", "difference in base units")
     )
     for item in document["realised"]:
         places = decimals[item["symbol"]]
         planned, got = item["planned_raw"], item["realised_raw"]
-        made.add_row(
+        figure_table.add_row(
             cell(item["symbol"]),
             amount(coins(planned, places)),
             amount(coins(got, places)),
             str(int(got) - int(planned)),
         )
-    return made
+    return figure_table
 
 
 def coins(raw: str, decimals: int) -> str:
@@ -410,12 +410,12 @@ def zone(found: Document, numeraire: str) -> FigureTable:
     risk = (
         f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
     )
-    made = table(
+    figure_table = table(
         f"Zone: drift from the targets costs {risk}", ("token",), ("no-trade zone", "trigger edges")
     )
     for item in found["assets"]:
         edges = (item["no_trade_bps"], item["trigger_bps"])
-        made.add_row(
+        figure_table.add_row(
             cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges)
         )
     plan, notes = found["plan"], list[str]()
@@ -430,8 +430,8 @@ def zone(found: Document, numeraire: str) -> FigureTable:
             f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs"
             f" {amount(plan['cost'], 4)}: {parts}"
         )
-    made.note = "\n".join(notes)
-    return made
+    figure_table.note = "\n".join(notes)
+    return figure_table
 
 
 def decision(document: Document) -> Notice:
@@ -456,10 +456,12 @@ def format_trigger(found: Document) -> str:
 
 def excluded_table(found: Sequence[Document]) -> FigureTable:
     """Return a table of excluded holdings."""
-    made = table("Excluded", ("asset", "why"), ("amount",), order=("asset", "amount", "why"))
+    figure_table = table(
+        "Excluded", ("asset", "why"), ("amount",), order=("asset", "amount", "why")
+    )
     for item in found:
-        made.add_row(cell(item["symbol"]), item["amount"], cell(item["why"]))
-    return made
+        figure_table.add_row(cell(item["symbol"]), item["amount"], cell(item["why"]))
+    return figure_table
 
 
 def past_text(past: Document, *, with_basis: bool = False, short: bool = False) -> str:
@@ -480,15 +482,15 @@ def past_text(past: Document, *, with_basis: bool = False, short: bool = False) 
 
 def transfers_table(found: Sequence[Document]) -> FigureTable:
     """Return a table of transfers, newest first."""
-    made = table("Unexplained balance changes", ("id", "change", "status"))
+    figure_table = table("Unexplained balance changes", ("id", "change", "status"))
     for item in found:
         status = "counted as a loss until confirmed" if item["counts_as_loss"] else "unconfirmed"
-        made.add_row(
+        figure_table.add_row(
             str(item["id"] or ""),
             cell(item["words"], "bold red" if item["halts"] else ""),
             cell(item["told"] or status),
         )
-    return made
+    return figure_table
 
 
 # --- Conditional orders and limit orders.
@@ -535,7 +537,9 @@ def show_orders(document: Document) -> None:
         )
         return
     title = f"Orders at block {document['block']}, prices in {document['numeraire']}"
-    made = table(title, ("asset", "order", "stage", "since"), ("set", "level", "price", "distance"))
+    figure_table = table(
+        title, ("asset", "order", "stage", "since"), ("set", "level", "price", "distance")
+    )
     for item in document["orders"]:
         since = item["since"] or ""
         if item["fired_at"]:
@@ -543,7 +547,7 @@ def show_orders(document: Document) -> None:
         level, price = (amount(item[name], 4) if item[name] else "" for name in ("level", "price"))
         if item["level_now"]:
             level = f"({amount(item['level_now'], 4)})"
-        made.add_row(
+        figure_table.add_row(
             cell(item["subject"]),
             item["kind"],
             cell(_stage(item)),
@@ -553,7 +557,7 @@ def show_orders(document: Document) -> None:
             price,
             _distance(item["distance_bps"]),
         )
-    out.print(made)
+    out.print(figure_table)
     _note_orders(document)
 
 

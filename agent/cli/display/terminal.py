@@ -48,10 +48,10 @@ class Output(Console):
     @property  # type: ignore[misc]  # a read-only attribute of Console
     def size(self) -> ConsoleDimensions:
         """Width of the terminal, or of COLUMNS."""
-        found = super().size
+        size = super().size
         if self.is_terminal or os.environ.get("COLUMNS", "").isdigit():
-            return found
-        return ConsoleDimensions(PIPED_COLUMNS, found.height)
+            return size
+        return ConsoleDimensions(PIPED_COLUMNS, size.height)
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print like Console; plain text is not wrapped when piped."""

@@ -46,8 +46,8 @@ class PlanKeys(TypedDict):
 
 def plan_keys(plan: Plan, portfolio: Portfolio) -> PlanKeys:
     """Return the keys of a plan."""
-    found = plan.pacing
-    return {"pacing": None if found is None else fill(SlicingDocument, found, portfolio)}
+    comparison = plan.pacing
+    return {"pacing": None if comparison is None else fill(SlicingDocument, comparison, portfolio)}
 
 
 def past_executions(store: Store, limit: int) -> Sequence[PastExecution[ExecutionProgress]]:

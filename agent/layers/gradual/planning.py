@@ -189,8 +189,11 @@ class _SliceSimulation:
         trigger = self.step.policy.trigger
         if self.pace.waiting_bps_hour is None and isinstance(trigger, NoTradeZone):
             drifts = compute_drifts(self.step, self.prices)
-            values, tokens = [one.value for one in drifts], [one.token for one in drifts]
-            points = [Fraction(one.target_bps, BPS) for one in drifts]
+            values, tokens = (
+                [asset_drift.value for asset_drift in drifts],
+                [one.token for one in drifts],
+            )
+            points = [Fraction(drift.target_bps, BPS) for drift in drifts]
             standing = penalty(trigger.risk, tokens, points, values, sum(values, Fraction(0)))
             return standing * Fraction(self.pace.interval_s, trigger.risk.horizon_s)
         return (
@@ -211,11 +214,11 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
     snapshot = step.snapshot
     allowances = tuple(
         (
-            replace(one, raw=max(0, one.raw - spent.get(one.token, 0)))
-            if one.spender == step.execution.router
-            else one
+            replace(allowance, raw=max(0, allowance.raw - spent.get(allowance.token, 0)))
+            if allowance.spender == step.execution.router
+            else allowance
         )
-        for one in snapshot.allowances
+        for allowance in snapshot.allowances
     )
     return replace(
         step,
@@ -223,7 +226,8 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
             snapshot,
             pools=tuple(pools[pool.address] for pool in snapshot.pools),
             holdings=tuple(
-                Holding(one.token, after.get(one.token, one.raw)) for one in snapshot.holdings
+                Holding(holding.token, after.get(holding.token, holding.raw))
+                for holding in snapshot.holdings
             ),
             allowances=allowances,
             native_wei=(
@@ -340,24 +344,30 @@ def _begin_gradual_execution(
         "", execution, 0, Fraction(0), Fraction(0), execution.began_s, execution.first
     )
     begun = step.with_layer(replace(step.layer(GradualState), progress=under))
-    found = decide_slice(begun, decided.drifts, _paced_prices(decided))
-    if found is None or found.round is None or not isinstance(found.decision, Rebalance):
-        if found is None:
+    slice_decision = decide_slice(begun, decided.drifts, _paced_prices(decided))
+    if (
+        slice_decision is None
+        or slice_decision.round is None
+        or not isinstance(slice_decision.decision, Rebalance)
+    ):
+        if slice_decision is None:
             why = decision.reason
         else:
-            why = f"{decision.reason}; {found.decision.reason}"
+            why = f"{decision.reason}; {slice_decision.decision.reason}"
         return (
             replace(decided, decision=Hold(why), reviewed=False),
             None,
         )  # a plan that may not begin in slices may not be sent at once either
     first = replace(
-        decision, reason=f"{decision.reason}; {found.decision.reason}", goal=found.decision.goal
+        decision,
+        reason=f"{decision.reason}; {slice_decision.decision.reason}",
+        goal=slice_decision.decision.goal,
     )
     plan = plan_within_daily_loss(step, first)
     return _plan_slice(
         begun,
         replace(decided, decision=first).with_layer(
-            GradualResult(found.round, decided.layer(GradualResult).ended, execution)
+            GradualResult(slice_decision.round, decided.layer(GradualResult).ended, execution)
         ),
         replace(plan, pacing=whole.pacing),
     )

@@ -184,7 +184,7 @@ def decide_slice(
         return SliceDecision(
             Hold(f"{message}: due {format_time(under.next_s)}", under.next_s, "execution.style")
         )
-    found = ExecutionSlice(under.done + 1, _part(under, left, now_s), left)
+    execution_slice = ExecutionSlice(under.done + 1, _part(under, left, now_s), left)
     if not_yet := rules.unconfirmed_reason(step, prices, execution_signals):
         return SliceDecision(
             Hold(
@@ -192,7 +192,9 @@ def decide_slice(
                 kept_by="policy.confirm_blocks",
             )
         )
-    return SliceDecision(Rebalance(message, partial_goal(drifts, begun.goal, found.part)), found)
+    return SliceDecision(
+        Rebalance(message, partial_goal(drifts, begun.goal, execution_slice.part)), execution_slice
+    )
 
 
 def over_text(begun: GradualExecution, why: str) -> str:
@@ -223,11 +225,11 @@ def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
     """
     under = step.layer(GradualState).progress
     if under is None:
-        found = step.layer(GradualState).carried
+        carryover = step.layer(GradualState).carried
     else:
-        found = carried_budget(under, invalidation_reason(step))
-    if found is not None and step.snapshot.head.timestamp_s < found.until_s:
-        return found
+        carryover = carried_budget(under, invalidation_reason(step))
+    if carryover is not None and step.snapshot.head.timestamp_s < carryover.until_s:
+        return carryover
     return None
 
 
@@ -322,10 +324,10 @@ def _left(drifts: Sequence[AssetDrift], begun: GradualExecution) -> Value:
 
 def _turned(drifts: Sequence[AssetDrift], begun: GradualExecution, least: Value) -> str:
     sides = dict(begun.sides)
-    for one, lack in zip(drifts, corrections(drifts, begun.goal).values(), strict=True):
-        if abs(lack) > least and lack * sides.get(one.token, 0) < 0:
+    for drift, lack in zip(drifts, corrections(drifts, begun.goal).values(), strict=True):
+        if abs(lack) > least and lack * sides.get(drift.token, 0) < 0:
             return (
-                f"{one.symbol} would now have to be {'bought' if lack > 0 else 'sold'} instead of"
+                f"{drift.symbol} would now have to be {'bought' if lack > 0 else 'sold'} instead of"
                 f" {'sold' if lack > 0 else 'bought'}"
             )
     return ""

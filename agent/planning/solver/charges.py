@@ -48,9 +48,9 @@ def bound_with_charges(
 
     def node(used: IndexArray, free: IndexArray, start: Solution | None) -> _ChargeNode:
         stack, numbers = charged.rows(used, free)
-        found = solve_flows(stack, start)
-        bound = found.bound - math.fsum(charged.charges[used].tolist())
-        return _ChargeNode(used, free, numbers, found, bound)
+        solution = solve_flows(stack, start)
+        bound = solution.bound - math.fsum(charged.charges[used].tolist())
+        return _ChargeNode(used, free, numbers, solution, bound)
 
     begin = node(np.array([], dtype=np.intp), rows, None)
     queue = [(-begin.bound, 0, begin)]

@@ -307,16 +307,16 @@ def solve_dual(
     parts = (*rises, program.cost, program.bend, program.low, program.high, stack.first)
     problem = (program.base, *(None if part is None else part.tobytes() for part in parts))
     asked = (problem, below, None if near is None else near.multipliers.tobytes())
-    found: Solution | None = stack.known.get(asked)
-    if found is None:
+    solution: Solution | None = stack.known.get(asked)
+    if solution is None:
         # any dual value bounds all flows: one below the required value need not be improved
         bound: Solution | None = stack.known.get(problem)
         if bound is not None and bound.bound < below:
             return bound
-        found = stack.known[asked] = _solved(program, stack, near, below)
-        if bound is None or found.bound < bound.bound:
-            stack.known[problem] = found
-    return found
+        solution = stack.known[asked] = _solved(program, stack, near, below)
+        if bound is None or solution.bound < bound.bound:
+            stack.known[problem] = solution
+    return solution
 
 
 def _solved(program: Program, stack: CurveStack, near: Solution | None, below: float) -> Solution:

@@ -477,11 +477,11 @@ def _drafted(
 
     def solve_flows(part: CurveStack, near: Solution | None) -> Solution:
         """Return the best flows, with bound −∞ if they leave a part unsold."""
-        found = solve_dual(program, part, near)
-        gone = found.moved(part)
+        solution = solve_dual(program, part, near)
+        gone = solution.moved(part)
         if all(-gone[i] >= SOLD * start[i] for i in sold):
-            return found
-        return replace(found, bound=-np.inf)
+            return solution
+        return replace(solution, bound=-np.inf)
 
     def routes(choice: PoolSelection) -> FlowPaths:
         order = np.argsort(choice.solution.prices, kind="stable").tolist()

@@ -268,9 +268,9 @@ class PoolSelector:
     def _without(self, choice: PoolSelection, pools: set[str], why: str) -> PoolSelection:
         """Return the flows without some pools."""
         fewer = choice.rows[[self.market.pool_edges[row].pool not in pools for row in choice.rows]]
-        found = self._sought(fewer, choice.solution)
+        selection = self._sought(fewer, choice.solution)
         reasons = {pool: self._why(pool, why) for pool in sorted(pools)}
-        return replace(found, dropped={**choice.dropped, **reasons})
+        return replace(selection, dropped={**choice.dropped, **reasons})
 
     def _why(self, pool: str, why: str) -> str:
         """Return why a pool is dropped: `why`, or a coarse token if it costs more than gas."""
@@ -290,17 +290,17 @@ class PoolSelector:
 
     def _solved(self, rows: IndexArray, near: Solution | None) -> PoolSelection:
         market = self.market
-        found = self.solve_flows(market.real.rows(rows), near)
+        solution = self.solve_flows(market.real.rows(rows), near)
         flows = tuple(
             EdgeFlow(
                 market.pool_edges[rows[k]],
-                float(found.taken[k]),
-                float(found.paid[k]),
-                float(found.surplus[k]),
+                float(solution.taken[k]),
+                float(solution.paid[k]),
+                float(solution.surplus[k]),
             )
-            for k in np.flatnonzero(found.taken > 0).tolist()
+            for k in np.flatnonzero(solution.taken > 0).tolist()
         )
-        choice = PoolSelection(found, rows, flows)
+        choice = PoolSelection(solution, rows, flows)
         if not market.after_gas.charges.any():
             return choice
         gas = {

@@ -78,8 +78,8 @@ def break_cycles(stack: CurveStack, search: FlowOptimizer) -> AcyclicFlows:
             [row for row, pair in enumerate(pairs) if pair not in without], dtype=np.intp
         )
         part = stack.rows(rows)
-        found = search.solve(part, near, -np.inf if best is None else best.bound + ENOUGH)
-        return _BranchNode(without, found, flows_by_token_pair(part, found))
+        solution = search.solve(part, near, -np.inf if best is None else best.bound + ENOUGH)
+        return _BranchNode(without, solution, flows_by_token_pair(part, solution))
 
     begin = node(frozenset(), None)
     queue = [(-begin.bound, 0, begin)]
@@ -222,10 +222,10 @@ def order_tokens(market: PoolGraph, rows: IndexArray, search: FlowOptimizer) -> 
         for i in range(size)
     ]
     within = order.search(search)
-    found = break_cycles(real, within)
-    if found.proven:
-        return replace(order, rank=_ranks(size, found.edges, keys))
-    starts = dict.fromkeys((frozenset(flows_by_token_pair(counted, first)), found.edges, found.cut))
+    flows = break_cycles(real, within)
+    if flows.proven:
+        return replace(order, rank=_ranks(size, flows.edges, keys))
+    starts = dict.fromkeys((frozenset(flows_by_token_pair(counted, first)), flows.edges, flows.cut))
     tried = [
         _improved(market, rows, within, replace(order, rank=_ranks(size, edges, keys)))
         for edges in starts

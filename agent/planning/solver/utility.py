@@ -169,26 +169,28 @@ class FlowOptimizer:
         """
         if self.ways is not None:
             return solve_dual(self._program(-self.ways[self.worth.goals]), stack, near, below)
-        found = solve_dual(self._program(None), stack, near)
-        if self.budget is None or self.turnover(stack, found) <= self.budget:
-            return found
+        solution = solve_dual(self._program(None), stack, near)
+        if self.budget is None or self.turnover(stack, solution) <= self.budget:
+            return solution
         goals = self.worth.goals
-        moves = (self.ends(stack, found) - self.held)[goals]
+        moves = (self.ends(stack, solution) - self.held)[goals]
         unsure = np.abs(moves) <= UNMOVED
         away = np.where(np.where(unsure, self.side(goals), moves) > 0, -1.0, 1.0)
         for _ in range(TURNS):
             program = self._program(away)
-            found = solve_dual(program, stack, found)
-            stays, most = found.multipliers[-len(goals) - 1 : -1], found.multipliers[-1]
+            solution = solve_dual(program, stack, solution)
+            stays, most = solution.multipliers[-len(goals) - 1 : -1], solution.multipliers[-1]
             wrong = stays > most * (1 + 1e-9) + 1e-15
             if not wrong.any():
-                return found
+                return solution
             away = np.where(wrong, -away, away)
         # Beyond μ a token's multiplier would reward not moving, and the dual would not be a bound.
         return evaluate_dual(
             program,
             stack,
-            np.concatenate((found.multipliers[: -len(goals) - 1], np.minimum(stays, most), [most])),
+            np.concatenate(
+                (solution.multipliers[: -len(goals) - 1], np.minimum(stays, most), [most])
+            ),
         )
 
     def ends(self, stack: CurveStack, found: Solution) -> FloatArray:
@@ -302,8 +304,8 @@ def _program(
     _, shift, own, extra, low, high = columns
     token = np.array([row[0] for row in rows], dtype=np.intp)
     worth = fsum_array(start)
-    found = Program(worth, shift, own, token, spread, extra, bend, low, high, len(start))
-    return replace(found, cost=found.along(start) + extra)
+    program = Program(worth, shift, own, token, spread, extra, bend, low, high, len(start))
+    return replace(program, cost=program.along(start) + extra)
 
 
 def sell_program(start: FloatArray, pinned: Mapping[int, float], reach: float) -> Program:

@@ -127,9 +127,9 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
         flows.append(_valued(step, prices, flow))
     before = [flow for flow in books.flows if flow.id not in _ends(flows)]
     revalued = [
-        made
+        transfer
         for flow in before
-        if flow.is_open and flow.value is None and (made := _valued(step, prices, flow)) != flow
+        if flow.is_open and flow.value is None and (transfer := _valued(step, prices, flow)) != flow
     ]
     judged = {flow.id: flow for flow in revalued}
     fresh = _judged(
@@ -203,7 +203,7 @@ def _undone(token: str, delta: int, before: Iterable[ExternalTransfer]) -> tuple
     increase is never treated as undone: the owner may have sent the increase and a thief taken it.
     """
     rest, ids = delta, []
-    for flow in reversed([one for one in before if one.token == token]):
+    for flow in reversed([transfer for transfer in before if transfer.token == token]):
         if flow.is_open and flow.delta_raw < 0 < rest:
             ids.append(flow.id)
         elif flow.kind is not ExternalTransferKind.GAS_MONEY:
@@ -215,7 +215,7 @@ def _undone(token: str, delta: int, before: Iterable[ExternalTransfer]) -> tuple
 
 
 def _ends(flows: Iterable[ExternalTransfer]) -> set[int]:
-    return {one for flow in flows for one in flow.undoes}
+    return {undoe for flow in flows for undoe in flow.undoes}
 
 
 def _by_itself(
@@ -305,28 +305,28 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
     """Return the step with the current state of every open flow, including unrecorded ones, and
     with decreases counted as losses.
     """
-    found = changes_to_record(step, books)
-    if not found:
+    transfers = changes_to_record(step, books)
+    if not transfers:
         return step
     history = step.history
-    ended = _ends(found)
-    is_now = {flow.id: flow for flow in found if flow.id}
+    ended = _ends(transfers)
+    is_now = {flow.id: flow for flow in transfers if flow.id}
     day_s = step.snapshot.head.timestamp_s - DAY_S
     gone = [
         flow for flow in history.cash_flows.unexplained if flow.id in ended or flow.id in is_now
     ]
-    ever = _lost(found) - _lost(gone)
-    day = _lost(flow for flow in found if flow.chain_s > day_s) - _lost(
+    ever = _lost(transfers) - _lost(gone)
+    day = _lost(flow for flow in transfers if flow.chain_s > day_s) - _lost(
         flow for flow in gone if flow.chain_s > day_s
     )
     left = tuple(
         is_now.get(flow.id, flow) for flow in history.cash_flows.unexplained if flow.id not in ended
     )
-    fresh = [flow for flow in found if flow.id == 0]
+    fresh = [flow for flow in transfers if flow.id == 0]
     rises = dict(history.cash_flows.rises)
     for flow, sign in (
         *((flow, -1) for flow in books.flows if flow.id in ended or flow.id in is_now),
-        *((flow, 1) for flow in found),
+        *((flow, 1) for flow in transfers),
     ):
         if flow.is_open and flow.delta_raw > 0:
             rises[flow.token] = rises.get(flow.token, 0) + sign * flow.delta_raw
@@ -354,7 +354,7 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
                 rises=tuple(sorted(rises.items())),
                 accepted=(
                     *history.cash_flows.accepted,
-                    *(flow for flow in found if flow.kind is ExternalTransferKind.ACCEPTED),
+                    *(flow for flow in transfers if flow.kind is ExternalTransferKind.ACCEPTED),
                 ),
             ),
             budgets=replace(

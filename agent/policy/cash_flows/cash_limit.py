@@ -46,7 +46,7 @@ def reserve_unused_cash(
         for flow in balance_changes.unexplained(step, balances)
         if flow.token == token
     )
-    reserve = next(one.reserve_raw for one in portfolio.assets if one.token.address == token)
+    reserve = next(asset.reserve_raw for asset in portfolio.assets if asset.token.address == token)
     account = memory.account
     if account is None or account.token != token:
         taken = min(limit, max(0, (held or 0) - reserve))
@@ -90,10 +90,10 @@ def updated(account: CashAccount, memory: CashMemory) -> CashAccount:
     """Return the account with the changes of `memory`, oldest first: transfers, then payouts, which
     only make room for later deposits.
     """
-    found = with_transfers(account, memory.changes)
+    cash_account = with_transfers(account, memory.changes)
     return replace(
-        found,
-        taken_raw=max(0, found.taken_raw - sum(memory.paid)),
+        cash_account,
+        taken_raw=max(0, cash_account.taken_raw - sum(memory.paid)),
         transfer=memory.transfer,
         intent=memory.intent,
         external=memory.external,

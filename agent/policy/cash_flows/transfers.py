@@ -53,10 +53,10 @@ def token_price(step: StepInput, token: str) -> Price | None:
     """Return a token's reference price, numeraire base units per base unit; native coin has the
     price of its wrapped token.
     """
-    found = reference_prices(step).prices.get(step.portfolio.held_as(token))
-    if found is None or found.price <= 0:
+    price = reference_prices(step).prices.get(step.portfolio.held_as(token))
+    if price is None or price.price <= 0:
         return None
-    return found.price
+    return price.price
 
 
 def payout_allowance_left(step: StepInput) -> Value | None:
@@ -209,9 +209,9 @@ def next_part_s(step: StepInput) -> int | None:
     """
     return next(
         (
-            one.parts.next_s
-            for one in step.history.cash_flows.claims
-            if one.parts is not None and is_auto_resumed(step, one.parts)
+            claim.parts.next_s
+            for claim in step.history.cash_flows.claims
+            if claim.parts is not None and is_auto_resumed(step, claim.parts)
         ),
         None,
     )
@@ -262,17 +262,18 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
             remedy="give the asset a feed",
         )
     need = shortfall_raw(step, token) * price
-    others = [one for one in drifts if one.token != token]
-    free = {one.token: one.investable_raw * one.price for one in others}
+    others = [drift for drift in drifts if drift.token != token]
+    free = {other.token: other.investable_raw * other.price for other in others}
     if need > (there := sum(free.values(), Fraction(0))):
         raise insufficient_balance(step, need, there)
     gross = _gross(step, need, there)
     left = investable_total(drifts) - need
     over = {
-        one.token: min(
-            free[one.token], max(Fraction(0), one.value - left * Fraction(one.target_bps, BPS))
+        asset_drift.token: min(
+            free[asset_drift.token],
+            max(Fraction(0), asset_drift.value - left * Fraction(asset_drift.target_bps, BPS)),
         )
-        for one in others
+        for asset_drift in others
     }
     sold = _taken(over, gross, step.limits.min_trade or Fraction(0), free)
     rest = gross - sum(sold.values(), Fraction(0))
@@ -295,7 +296,8 @@ def gross_sale_value(step: StepInput, token: str) -> Value:
     """
     price = token_price(step, token) or Fraction(0)
     there = sum(
-        (one.investable_raw * one.price for one in _drifts(step) if one.token != token), Fraction(0)
+        (drift.investable_raw * drift.price for drift in _drifts(step) if drift.token != token),
+        Fraction(0),
     )
     return _gross(step, shortfall_raw(step, token) * price, there)
 
@@ -319,13 +321,17 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
         )
     drifts = _drifts(step)
     whole = investable_total(drifts)
-    missing = {one.token: Fraction(one.target_bps, BPS) * whole - one.value for one in drifts}
+    missing = {
+        drift.token: Fraction(drift.target_bps, BPS) * whole - drift.value for drift in drifts
+    }
     spare = {
-        one.token: min(
-            came[one.token] * one.price, one.investable_raw * one.price, -missing[one.token]
+        asset_drift.token: min(
+            came[asset_drift.token] * asset_drift.price,
+            asset_drift.investable_raw * asset_drift.price,
+            -missing[asset_drift.token],
         )
-        for one in drifts
-        if came.get(one.token, 0) > 0 and missing[one.token] < 0
+        for asset_drift in drifts
+        if came.get(asset_drift.token, 0) > 0 and missing[asset_drift.token] < 0
     }
     short = {name: value for name, value in missing.items() if value > 0}
     moved = min(sum(spare.values(), Fraction(0)), sum(short.values(), Fraction(0)))
@@ -371,7 +377,7 @@ def free_raw(step: StepInput) -> dict[str, int]:
     """Return the base units of each asset outside of reserves, gas money and positions, in the
     portfolio's order.
     """
-    return {one.token: one.investable_raw for one in _drifts(step)}
+    return {drift.token: drift.investable_raw for drift in _drifts(step)}
 
 
 def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
@@ -380,7 +386,7 @@ def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
 
     Raises Refused if the free assets are worth less.
     """
-    free = {one.token: (one.investable_raw, one.price) for one in _drifts(step)}
+    free = {drift.token: (drift.investable_raw, drift.price) for drift in _drifts(step)}
     there = sum((raw * price for raw, price in free.values()), Fraction(0))
     if value > there:
         raise insufficient_balance(step, value, there)
@@ -411,10 +417,10 @@ def _moved(drifts: tuple[AssetDrift, ...], changes: Mapping[str, Value]) -> Goal
     whole = investable_total(drifts)
     shares = [
         (
-            one.token,
-            (one.value + changes.get(one.token, Fraction(0))) / whole if whole else Fraction(0),
+            drift.token,
+            (drift.value + changes.get(drift.token, Fraction(0))) / whole if whole else Fraction(0),
         )
-        for one in drifts
+        for drift in drifts
     ]
     return Goal(tuple(GoalWeight(token, share, share) for token, share in shares))
 
@@ -453,7 +459,7 @@ def investable_deposits(
         standing = compute_drifts(whole, prices)
     except Refused:
         return tuple(came)  # if unknown, planning reports the refusal
-    free = {one.token: one.investable_raw for one in standing}
+    free = {drift.token: drift.investable_raw for drift in standing}
     risen = rises_after_sales(whole, unexplained_rises(whole), prices)
     rose = sum(
         (

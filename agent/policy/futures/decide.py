@@ -114,9 +114,9 @@ def due_stops(step: StepInput) -> tuple[RestingAction, ...]:
         return ()
     stale = stale_markets(step)
     return tuple(
-        one
-        for one in stop_changes(account, policy)
-        if one.market not in stale and not backing_off(step, f"{RESTING_STOP} {one.market}")
+        change
+        for change in stop_changes(account, policy)
+        if change.market not in stale and not backing_off(step, f"{RESTING_STOP} {change.market}")
     )
 
 
@@ -271,11 +271,11 @@ def collateral_raw(step: StepInput, token: str) -> int:
     certain.
     """
     snapshot = step.snapshot
-    balances = {one.raw for one in snapshot.holdings if one.token == token}
+    balances = {holding.raw for holding in snapshot.holdings if holding.token == token}
     asset = next((one for one in step.portfolio.assets if one.token.address == token), None)
     if asset is None or len(balances) != 1:
         return 0
-    if any(one.address == token for one in snapshot.quarantined):
+    if any(quarantined_item.address == token for quarantined_item in snapshot.quarantined):
         return 0
     return max(0, balances.pop() - native_coin.reserved_raw(step, asset))
 
@@ -406,21 +406,21 @@ def deleverage_orders(
     at its bound with its fee. Positions are closed if nothing less is enough.
     """
     gross, value = margin.gross_notional_raw(account), margin.account_value_raw(account)
-    held = [one for one in account.positions if one.market in markets]
+    positions = [position for position in account.positions if position.market in markets]
     excess = gross - leverage * max(0, value)
-    if excess <= 0 or not held:
+    if excess <= 0 or not positions:
         return {}
     gained = sum(
         (
             abs(margin.value_at_mark_raw(account, one))
             * (1 - leverage * _cost_share(account.market(one.market), one, slippage_bps))
-            for one in held
+            for one in positions
         ),
         Fraction(0),
     )
     share = min(Fraction(1), excess / gained) if gained > 0 else Fraction(1)
     orders = {}
-    for one in held:
+    for one in positions:
         lot = account.market(one.market).lot_raw
         size = min(abs(one.size_raw), ceil_int(abs(one.size_raw) * share / lot) * lot)
         orders[one.market] = one.reduction_raw(size)

@@ -58,7 +58,7 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     if account is None or policy is None or trades_for_another(step):
         return {}
     assets = {asset.token.address for asset in step.portfolio.assets}
-    if policy.collateral not in assets - {one.token for one in step.targets.quarantine}:
+    if policy.collateral not in assets - {token.token for token in step.targets.quarantine}:
         return {}
     return {policy.collateral: margin.settled_units(account)}
 
@@ -146,8 +146,8 @@ def uncounted_reason(step: StepInput) -> str:
         return step.excluded.exits_only
     if step.futures is not None and trades_for_another(step):
         return f"the portfolio of {step.futures.account} is not read"
-    empty = {one.token for one in step.snapshot.holdings if not one.raw}
-    shut = [one.token for one in step.targets.quarantine if one.token not in empty]
+    empty = {holding.token for holding in step.snapshot.holdings if not holding.raw}
+    shut = [token.token for token in step.targets.quarantine if token.token not in empty]
     labels = ", ".join(step.portfolio.token(one).label for one in shut)
     return f"{labels} is in quarantine" if shut else ""
 

@@ -51,7 +51,7 @@ def _broken(account: MarginAccount, policy: FuturesPolicy) -> str:
     """
     state = margin_state(if_filled(account), policy.limits, policy.leverage_bps)
     broken = breaches(state, policy.limits, None) if account.resting else []
-    return next((f"{one.limit} would be {one.measured}" for one in broken), "")
+    return next((f"{breach.limit} would be {breach.measured}" for breach in broken), "")
 
 
 def end_reason(

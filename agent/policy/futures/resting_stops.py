@@ -35,7 +35,9 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
     near, placed, kept = Fraction(policy.limits.resting_stop_bps, BPS), [], set[str]()
     for position in account.positions if near else ():
         market, trigger = account.market(position.market), stop_trigger(account, position, near)
-        matching = [one for one in account.stops if _matches(one, position)]
+        matching = [
+            resting_stop for resting_stop in account.stops if _matches(resting_stop, position)
+        ]
         if trigger is None:
             continue
         if market.is_paused or position.is_long is (trigger >= market.mark):
@@ -44,7 +46,9 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
             kept.add(good[0].cloid)
         elif abs(trigger / market.mark - 1) <= FARTHEST:
             placed.append(_stop_order(position, trigger, policy.limits.emergency_slippage_bps))
-    cancels = [OrderCancel(one.market, one.cloid) for one in account.stops if one.cloid not in kept]
+    cancels = [
+        OrderCancel(stop.market, stop.cloid) for stop in account.stops if stop.cloid not in kept
+    ]
     return (*placed, *cancels)
 
 

@@ -93,7 +93,9 @@ def targeted(account: MarginAccount, policy: FuturesPolicy) -> MarginAccount:
     """Return the account without its open hedges, since targets apply to the other positions."""
     for hedge in policy.hedges:
         held = account.size_raw(hedge.market)
-        others = tuple(one for one in account.positions if one.market != hedge.market)
+        others = tuple(
+            position for position in account.positions if position.market != hedge.market
+        )
         if rest := held - hedge.size_raw:
             others = (*others, Position(hedge.market, rest, 0))
         account = replace(account, positions=others)
@@ -149,7 +151,7 @@ def fired_triggers(
     multiple does not trigger while the spot value is unknown (None).
     """
     broken = {breach.limit for breach in known_breaches(account, policy, spot_value)}
-    found = [
+    triggers = [
         trigger
         for trigger, limits in (
             (FuturesTrigger.LEVERAGE, {"max_leverage", "stress_move"}),
@@ -159,18 +161,18 @@ def fired_triggers(
         if broken & limits
     ]
     if position_trims(account, policy):
-        found.append(FuturesTrigger.POSITION)
+        triggers.append(FuturesTrigger.POSITION)
     band = Fraction(policy.band_bps, BPS)
     if funding_trims(account, policy):
-        found.append(FuturesTrigger.FUNDING)
+        triggers.append(FuturesTrigger.FUNDING)
     # With a funding horizon a position may stay off its target, because funding forbids the order.
     may_order = not policy.funding_horizon_s or bool(orders_to_target(account, policy))
     drifts = notional_drifts(account, policy)
     if band and may_order and any(abs(drift.drift) > band for drift in drifts):
-        found.append(FuturesTrigger.DRIFT)
+        triggers.append(FuturesTrigger.DRIFT)
     if may_order and _leverage_drifted(account, policy, spot_value):
-        found.append(FuturesTrigger.LEVERAGE_DRIFT)
-    return tuple(found)
+        triggers.append(FuturesTrigger.LEVERAGE_DRIFT)
+    return tuple(triggers)
 
 
 def known_breaches(

@@ -207,9 +207,9 @@ class PositionBook:
 
     def minted(self, target: LpTarget, position: LpV3Position, amounts: Amounts) -> PositionBook:
         """Return the book after a new position was minted."""
-        one = new_confirmed_position(target)
-        return replace(self, pairs=(*self.pairs, (one, position)))._moved(
-            one, (-amounts[0], -amounts[1]), (0, 0)
+        confirmed_position = new_confirmed_position(target)
+        return replace(self, pairs=(*self.pairs, (confirmed_position, position)))._moved(
+            confirmed_position, (-amounts[0], -amounts[1]), (0, 0)
         )
 
     def at(self, one: ConfirmedPosition) -> LpPosition:

@@ -145,7 +145,7 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
     """
     if not step.portfolio.lp_targets:
         return ()
-    book, wanted = open_position_book(step, prices), next_adjustment(step, prices)
+    book, adjustment = open_position_book(step, prices), next_adjustment(step, prices)
     total = book.load().total
     pools = {pool.address: pool for pool in step.snapshot.pools}
     found = []
@@ -157,15 +157,15 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
             Fraction(0),
         )
         price = pool_price(pools[target.pool]) if target.pool in pools else None
-        names = {one.name for one, _ in own}
+        names = {confirmed_position.name for confirmed_position, _ in own}
         asks = [
             move.reason
-            for move in wanted.moves
+            for move in adjustment.moves
             if (move.target is target if isinstance(move, ProvideMove) else move.one.name in names)
         ]
         leaves = [
             item.why
-            for item in wanted.skipped
+            for item in adjustment.skipped
             if item.what == target_label(target) or item.what in names
         ]
         found.append(
@@ -213,43 +213,49 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     exit_limits = limits.scaled(EXIT_TARGET_SHARE)
     moves: list[WithdrawMove | CollectMove] = []
     skipped: list[SkippedItem] = []
-    for one, position in sorted(
+    for confirmed_position, position in sorted(
         book.pairs, key=lambda pair: _rank(book, pair[0], pair[1], gas_unit_value), reverse=True
     ):
         if book.load().within(exit_limits):
             break
         pool = getattr(position, "pair", None) or getattr(position, "pool", None)
         if pool in book.step.progress.left_pools:
-            skipped.append(SkippedItem(one.name, f"not withdrawn: {WITHDRAWAL_FAILED}"))
+            skipped.append(
+                SkippedItem(confirmed_position.name, f"not withdrawn: {WITHDRAWAL_FAILED}")
+            )
             continue
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             if (
-                book.value(one, positions.uncollected_fees(position))
+                book.value(confirmed_position, positions.uncollected_fees(position))
                 > minting.V3_COLLECT_UNITS * gas_unit_value
             ):  # dust alone cannot exceed a limit
-                moves.append(CollectMove(one, position, f"{why}: its uncollected amounts"))
-                book = book.collected(one)
+                moves.append(
+                    CollectMove(confirmed_position, position, f"{why}: its uncollected amounts")
+                )
+                book = book.collected(confirmed_position)
             continue
         if not isinstance(position, LpV2Position | LpV3Position) or position.liquidity == 0:
             continue
         off = price_deviation_reason(
-            book.step.limits, positions.pool_price(position), book.ratio(one)
+            book.step.limits, positions.pool_price(position), book.ratio(confirmed_position)
         )
         if off:
-            skipped.append(SkippedItem(one.name, f"not withdrawn: {off}"))
+            skipped.append(SkippedItem(confirmed_position.name, f"not withdrawn: {off}"))
             continue
-        liquidity = _needed(book, one, position, exit_limits)
+        liquidity = _needed(book, confirmed_position, position, exit_limits)
         if liquidity == 0:
             skipped.append(
-                SkippedItem(one.name, "not withdrawn: this step has approved none of it")
+                SkippedItem(
+                    confirmed_position.name, "not withdrawn: this step has approved none of it"
+                )
             )
             continue
         if liquidity == position.liquidity:
             part = "all"
         else:
             part = format_percent(Fraction(liquidity, position.liquidity))
-        moves.append(WithdrawMove(one, position, liquidity, f"{why}: {part} of it"))
-        book = book_after_withdrawal(book, one, position, liquidity)
+        moves.append(WithdrawMove(confirmed_position, position, liquidity, f"{why}: {part} of it"))
+        book = book_after_withdrawal(book, confirmed_position, position, liquidity)
     taken = (
         ", ".join(move.one.name for move in moves) or "no withdrawal now: every position is skipped"
     )

@@ -119,18 +119,18 @@ def add_liquidity(
     if isinstance(place, str):
         builder.skip(target, place)
         return False
-    one, ticks = place
+    position, ticks = place
     within = minting.price_range(ticks)
     band = minting.widest_band_bps(
         within, book.ratio(target), band_bps(book.step.limits) or 0, book.step.limits.slippage_bps
     )
     value, bound = _allowed(book, target, within, value)
     desired, short = _desired(book, target, pool, within, value)
-    desired = _taken_whole(book, pool, one, ticks, desired)
-    amounts = quote_provision(book, pool, one, ticks, desired)[1]
+    desired = _taken_whole(book, pool, position, ticks, desired)
+    amounts = quote_provision(book, pool, position, ticks, desired)[1]
     moved = book.value(target, amounts)
-    after = book_after_provision(book, target, pool, one, ticks, desired)
-    units = provision_gas_units(within, one)
+    after = book_after_provision(book, target, pool, position, ticks, desired)
+    units = provision_gas_units(within, position)
     skew = Fraction(0) if after is None else book.overpayment(target, amounts, after)
     why_not = _unsafe(book, target, pool, within, band) or builder.worth_it(
         moved, units, APPROVALS, skew
@@ -149,7 +149,7 @@ def add_liquidity(
     if why_not or after is None:
         return False
     message = f"{reason}: {builder.money(moved)} provided"
-    builder.moves.append(ProvideMove(target, one, ticks, desired, message))
+    builder.moves.append(ProvideMove(target, position, ticks, desired, message))
     builder.reasons.append(message)
     builder.book = after
     return True
@@ -204,7 +204,11 @@ def _place(
         if pairs:
             return (pairs[0][0], None)
         return "the wallet's account of the pair was not read"
-    ranges = [(one, position) for one, position in own if isinstance(position, LpV3Position)]
+    ranges = [
+        (confirmed_position, position)
+        for confirmed_position, position in own
+        if isinstance(position, LpV3Position)
+    ]
     if ranges:
         one, largest = max(ranges, key=lambda pair: pair[1].liquidity)
         return one, (largest.tick_lower, largest.tick_upper)
@@ -381,7 +385,11 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         builder.skip(target, f"the pool was not read: {why}")
         return
     shut = next(
-        (one for one in book.step.targets.quarantine if one.token in (pool.token0, pool.token1)),
+        (
+            token
+            for token in book.step.targets.quarantine
+            if token.token in (pool.token0, pool.token1)
+        ),
         None,
     )
     if shut is not None:
@@ -397,7 +405,10 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     own = target_positions(book, target)
     total, share = book.load().total, Fraction(target.share_bps, BPS)
     wanted = total * share
-    has = sum((book.value_of(one, position) for one, position in own), Fraction(0))
+    has = sum(
+        (book.value_of(confirmed_position, position) for confirmed_position, position in own),
+        Fraction(0),
+    )
     left = [pair for pair in own if is_out_of_range(pair[1], ratio)]
     stay = [pair for pair in own if pair not in left]
     where = (
@@ -432,12 +443,12 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
 def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
     """Return positions with liquidity in the target's pool."""
     found: list[tuple[ConfirmedPosition, LpV2Position | LpV3Position]] = []
-    for one, position in book.pairs:
+    for pair, position in book.pairs:
         match position:
             case LpV2Position() if position.pair == target.pool and position.liquidity > 0:
-                found.append((one, position))
+                found.append((pair, position))
             case LpV3Position() if position.pool == target.pool and position.liquidity > 0:
-                found.append((one, position))
+                found.append((pair, position))
             case _:
                 pass
     return found
@@ -458,9 +469,9 @@ def _leave(
     range; return the value moved.
     """
     moved = Fraction(0)
-    for one, position in left:
+    for confirmed_position, position in left:
         book = builder.book
-        value = book.value_of(one, position)
+        value = book.value_of(confirmed_position, position)
         units, approvals = (
             (minting.V3_WITHDRAW_UNITS + minting.V3_MINT_UNITS, APPROVALS)
             if wanted > 0
@@ -468,20 +479,24 @@ def _leave(
         )
         why_not = builder.worth_it(value, units, approvals)
         if why_not:
-            builder.skip(target, f"{one.name} stays out of range: {why_not}")
+            builder.skip(target, f"{confirmed_position.name} stays out of range: {why_not}")
             continue
         reason = (
-            f"the reference price has left the range of {one.name}: "
+            f"the reference price has left the range of {confirmed_position.name}: "
             f"{builder.money(value)} withdrawn"
         )
         if (
             isinstance(position, LpV3Position) and max(positions.principal(position)) == 0
         ):  # the position is empty, so no minimum applies
-            builder.moves.append(CollectMove(one, position, reason))
-            builder.book = book.collected(one)
+            builder.moves.append(CollectMove(confirmed_position, position, reason))
+            builder.book = book.collected(confirmed_position)
         else:
-            builder.moves.append(WithdrawMove(one, position, position.liquidity, reason))
-            builder.book = book_after_withdrawal(book, one, position, position.liquidity)
+            builder.moves.append(
+                WithdrawMove(confirmed_position, position, position.liquidity, reason)
+            )
+            builder.book = book_after_withdrawal(
+                book, confirmed_position, position, position.liquidity
+            )
         builder.reasons.append(reason)
         moved += value
     return moved
@@ -492,8 +507,8 @@ def _reduce(
 ) -> None:
     """Withdraw the excess over the share, smallest positions first."""
     sized = sorted(
-        (builder.book.value_without_fees(one, position), number)
-        for number, (one, position) in enumerate(stay)
+        (builder.book.value_without_fees(confirmed_position, position), number)
+        for number, (confirmed_position, position) in enumerate(stay)
     )
     for value, number in sized:
         one, position = stay[number]
@@ -526,8 +541,8 @@ def _compound(
     """Collect fees above the target's `compound_above` and reinvest as much as the share then
     lacks, which is all of them if it was on target.
     """
-    for one, position in stay:
-        earned = builder.book.value(one, positions.uncollected_fees(position))
+    for confirmed_position, position in stay:
+        earned = builder.book.value(confirmed_position, positions.uncollected_fees(position))
         if (
             not isinstance(position, LpV3Position)
             or target.compound_above is None
@@ -538,22 +553,22 @@ def _compound(
             earned, minting.V3_COLLECT_UNITS + minting.V3_INCREASE_UNITS, APPROVALS
         )
         if why_not:
-            builder.skip(target, f"fees of {one.name} are not collected: {why_not}")
+            builder.skip(target, f"fees of {confirmed_position.name} are not collected: {why_not}")
             continue
         message = (
-            f"{one.name} has earned {builder.money(earned)}, above compound_above"
+            f"{confirmed_position.name} has earned {builder.money(earned)}, above compound_above"
             f" {builder.money(target.compound_above)}: collected"
         )
-        builder.moves.append(CollectMove(one, position, message))
+        builder.moves.append(CollectMove(confirmed_position, position, message))
         builder.reasons.append(message)
-        builder.book = builder.book.collected(one)
+        builder.book = builder.book.collected(confirmed_position)
         lacks += earned
         if lacks > 0:
             add_liquidity(
                 builder,
                 target,
                 pool,
-                [(one, position)],
+                [(confirmed_position, position)],
                 lacks,
                 "fees reinvested up to the target share",
             )

@@ -79,15 +79,19 @@ def faults(step: StepInput) -> tuple[str, ...]:
     why_not = {item.item: item.why for item in step.snapshot.quarantined}
     assets = {asset.token.address for asset in step.portfolio.assets}
     found = []
-    for one in step.portfolio.positions:
-        strange = [token for token in (one.token0, one.token1) if token not in assets]
+    for confirmed_position in step.portfolio.positions:
+        strange = [
+            token
+            for token in (confirmed_position.token0, confirmed_position.token1)
+            if token not in assets
+        ]
         if strange:
             found.append(
-                f"position {one.name} holds {' and '.join(strange)}: not in the portfolio's assets"
+                f"position {confirmed_position.name} holds {' and '.join(strange)}: not in the portfolio's assets"
             )
-        elif one.name not in read:
+        elif confirmed_position.name not in read:
             found.append(
-                f"position {one.name}: {why_not.get(f'position {one.name}', 'it was not read')}"
+                f"position {confirmed_position.name}: {why_not.get(f'position {confirmed_position.name}', 'it was not read')}"
             )
     return tuple(found)
 
@@ -113,7 +117,10 @@ def confirmed_positions(step: StepInput) -> tuple[tuple[ConfirmedPosition, LpPos
     if wrong:
         raise Refused("; ".join(wrong), remedy=REMEDY)
     read = {position.name: position for position in step.snapshot.positions}
-    return tuple((one, read[one.name]) for one in step.portfolio.positions)
+    return tuple(
+        (confirmed_position, read[confirmed_position.name])
+        for confirmed_position in step.portfolio.positions
+    )
 
 
 def holdings(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
@@ -145,7 +152,7 @@ def expected_loss_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
     """Return the mean impermanent loss of these positions over their horizons. Raises Refused if a
     price is missing.
     """
-    return sum((_expected(one, position, prices) for one, position in pairs), Fraction(0))
+    return sum((_expected(pair, position, prices) for pair, position in pairs), Fraction(0))
 
 
 def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionReport, ...]:
@@ -154,9 +161,10 @@ def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionRepor
     """
     read = {position.name: position for position in step.snapshot.positions}
     return tuple(
-        _report(step, one, read[one.name], prices)
-        for one in step.portfolio.positions
-        if one.name in read and {one.token0, one.token1} <= set(prices)
+        _report(step, confirmed_position, read[confirmed_position.name], prices)
+        for confirmed_position in step.portfolio.positions
+        if confirmed_position.name in read
+        and {confirmed_position.token0, confirmed_position.token1} <= set(prices)
     )
 
 
@@ -171,9 +179,9 @@ def warnings(step: StepInput) -> tuple[str, ...]:
     else:
         gone = []
     return tuple(
-        f"position {one.name} does not exist: it was burned or never minted; remove it from"
+        f"position {lp_missing_position.name} does not exist: it was burned or never minted; remove it from"
         " portfolio.positions"
-        for one in gone
+        for lp_missing_position in gone
     )
 
 

@@ -56,9 +56,9 @@ def backing_off(step: StepInput, token: str) -> BlockedExit | None:
     wrong block header, does not count.
     """
     now_s = step.snapshot.head.timestamp_s
-    for one in step.history.failures.submission_refusals:
-        if one.token == token and one.at_s <= now_s < retry_at_s(one):
-            why = f"{one.why}; {_often(one)}, so it backs off until {format_time(retry_at_s(one))}"
+    for refusal in step.history.failures.submission_refusals:
+        if refusal.token == token and refusal.at_s <= now_s < retry_at_s(refusal):
+            why = f"{refusal.why}; {_often(refusal)}, so it backs off until {format_time(retry_at_s(refusal))}"
             return BlockedExit(token, why, RETRY_REMEDY)
     return None
 
@@ -69,7 +69,7 @@ def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[Submi
     """
     now_s, known = (
         step.snapshot.head.timestamp_s,
-        {one.token: one for one in step.history.failures.submission_refusals},
+        {refusal.token: refusal for refusal in step.history.failures.submission_refusals},
     )
     before = known.get(refused.token)
     times = 1 if before is None or now_s - before.at_s > DAY_S else before.times + 1
@@ -83,7 +83,7 @@ def avoids_other_tokens(step: StepInput, token: str) -> bool:
     return bool(
         token in step.progress.direct
         or failed
-        or any(one.token == token for one in step.history.failures.submission_refusals)
+        or any(refusal.token == token for refusal in step.history.failures.submission_refusals)
     )
 
 
@@ -103,9 +103,9 @@ def open_submission_refusals(step: StepInput, sold: str) -> tuple[SubmissionRefu
     """
     fired = _being_sold(step)
     return tuple(
-        one
-        for one in step.history.failures.submission_refusals
-        if one.token != sold and {one.token, PORTFOLIO} & fired
+        refusal
+        for refusal in step.history.failures.submission_refusals
+        if refusal.token != sold and {refusal.token, PORTFOLIO} & fired
     )
 
 
@@ -115,15 +115,15 @@ def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
     """
     sold, known = _being_sold(step), {*texts}
     again = [
-        one
-        for one in step.history.failures.submission_refusals
-        if one.token not in known and {one.token, PORTFOLIO} & sold
+        refusal
+        for refusal in step.history.failures.submission_refusals
+        if refusal.token not in known and {refusal.token, PORTFOLIO} & sold
     ]
     return [
-        f"{order_subject(step.portfolio, one.token)}: {one.why}; {_often(one)}, last at"
-        f" {format_time(one.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
-        f" {disarm_command(step, BlockedExit(one.token, '', ''))}"
-        for one in again
+        f"{order_subject(step.portfolio, submission_refusal.token)}: {submission_refusal.why}; {_often(submission_refusal)}, last at"
+        f" {format_time(submission_refusal.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
+        f" {disarm_command(step, BlockedExit(submission_refusal.token, '', ''))}"
+        for submission_refusal in again
     ]
 
 
@@ -143,7 +143,7 @@ def _often(one: SubmissionRefusal) -> str:
 
 def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> StepInput:
     """Return the step with these exits excluded, so that their assets keep their holdings."""
-    known = {one.token for one in step.stuck}
+    known = {blocked_exit.token for blocked_exit in step.stuck}
     new = {one.token: one for one in found if one.token not in known}
     if not new:
         return step
@@ -180,7 +180,7 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
         return before  # the total is unknown, so only exits are decided
     whole = investable_total(drifts)
     left = whole - sum(
-        (one.investable_raw * one.price for one in drifts if one.token in shut), Fraction(0)
+        (drift.investable_raw * drift.price for drift in drifts if drift.token in shut), Fraction(0)
     )
     if left <= 0:
         return before
@@ -193,7 +193,9 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
 
 def excluded_tokens(step: StepInput) -> set[str]:
     """Return excluded tokens: in quarantine, or with a blocked exit."""
-    return {one.token for one in step.targets.quarantine} | {one.token for one in step.stuck}
+    return {token.token for token in step.targets.quarantine} | {
+        blocked_exit.token for blocked_exit in step.stuck
+    }
 
 
 def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> str:
@@ -203,7 +205,7 @@ def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> 
     blocked: Sequence[BlockedExit] = step.stuck
     if only is not None:
         blocked = [exit_ for exit_ in step.stuck if exit_.token in {*only}]
-    return "; ".join(format_blocked_exit(step, one) for one in blocked)
+    return "; ".join(format_blocked_exit(step, blocked_exit) for blocked_exit in blocked)
 
 
 def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:

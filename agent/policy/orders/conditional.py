@@ -210,15 +210,15 @@ def format_orders(portfolio: Portfolio) -> str:
         return ""
     levels = (
         (
-            format_order_price(portfolio, one.token, one.price)
-            if one.share_bps is None
-            else f"{one.share_bps / 100:g}%"
+            format_order_price(portfolio, term.token, term.price)
+            if term.share_bps is None
+            else f"{term.share_bps / 100:g}%"
         )
-        for one in book.terms
+        for term in book.terms
     )
     texts = [
-        f"{order_name(portfolio, one)} {level}"
-        for one, level in zip(book.terms, levels, strict=True)
+        f"{order_name(portfolio, terms)} {level}"
+        for terms, level in zip(book.terms, levels, strict=True)
     ]
     filled = "refused" if book.refuse_filled else "bought immediately"
     return (
@@ -380,7 +380,9 @@ def advance_orders(step: StepInput) -> StepInput:
     prices = references.by_token
     drifts = _drifts(step, prices)
     kept = step.history.orders.nav_per_share
-    tokens = dict.fromkeys((*(one.token for one in book.terms), *(order.token for order in known)))
+    tokens = dict.fromkeys(
+        (*(term.token for term in book.terms), *(order.token for order in known))
+    )
     unclear = {token for token in tokens if price_fault(step, references, (token,))}
     if depeg_fault(step, references) or source_conflict(step, of_exit=True):
         unclear.add(PORTFOLIO)
@@ -391,7 +393,7 @@ def advance_orders(step: StepInput) -> StepInput:
         order
         for token in tokens
         for order in (
-            [one for one in known if one.token == token]
+            [conditional_order for conditional_order in known if conditional_order.token == token]
             if token in unclear
             else _of_token(step, token, seen, drifts)
         )
@@ -461,9 +463,9 @@ def is_in_targeted_pool(step: StepInput, token: str) -> bool:
         if token in (target.token0, target.token1)
     }
     found = {
-        getattr(one, "pair", None) or getattr(one, "pool", None)
-        for one in step.snapshot.positions
-        if getattr(one, "liquidity", 0)
+        getattr(position, "pair", None) or getattr(position, "pool", None)
+        for position in step.snapshot.positions
+        if getattr(position, "liquidity", 0)
     }
     return bool(pools & found)
 
@@ -476,9 +478,11 @@ def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, .
 
 
 def _seen(step: StepInput, prices: Mapping[str, Price], kept: NavPerShare | None) -> PriceWindow:
-    wanted = step.policy.confirm_blocks
-    past, head = step.snapshot.past[:wanted], step.snapshot.head.number
-    settled = [block.head.number for block in past] == list(range(head - 1, head - 1 - wanted, -1))
+    confirm_blocks = step.policy.confirm_blocks
+    past, head = step.snapshot.past[:confirm_blocks], step.snapshot.head.number
+    settled = [block.head.number for block in past] == list(
+        range(head - 1, head - 1 - confirm_blocks, -1)
+    )
     found = [reference_prices_at(step, block).by_token for block in past]
     now, *before = [
         ({**each, PORTFOLIO: unit_value_at(kept, each)} if is_known_at(kept, each) else each)
@@ -497,7 +501,7 @@ def _of_token(
     known = {order.kind: order for order in step.history.orders.states if order.token == token}
     gone = any(fired_exit_order(step.history.orders.states, one) for one in (token, PORTFOLIO))
     entry: ConditionalOrder | None = None
-    found: list[ConditionalOrder] = []
+    orders: list[ConditionalOrder] = []
     for kind in sorted({*wanted, *known}, key=ORDER.__getitem__):
         order, terms = known.get(kind), wanted.get(kind)
         if order is None and terms is not None:
@@ -515,8 +519,8 @@ def _of_token(
             gone = gone or (order.is_exit and order.stage is OrderStage.FIRED)
         if kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF:
             entry = order
-        found.append(order)
-    return found
+        orders.append(order)
+    return orders
 
 
 def _next(
@@ -598,14 +602,14 @@ def _sold(
     """Return a fired exit as done once only dust of the sold tokens remains."""
     numeraire = step.portfolio.numeraire.address
     sells = [
-        one
-        for one in drifts
-        if one.token == order.token or (order.token == PORTFOLIO and one.token != numeraire)
+        drift
+        for drift in drifts
+        if drift.token == order.token or (order.token == PORTFOLIO and drift.token != numeraire)
     ]
     least = dust_value(step, drifts)
     left = any(
-        0 < one.investable_raw * one.price >= least or _in_liquidity(step, one, least)
-        for one in sells
+        0 < sell.investable_raw * sell.price >= least or _in_liquidity(step, sell, least)
+        for sell in sells
     )
     if left or not drifts:
         return order

@@ -93,9 +93,9 @@ def apply_order_targets(step: StepInput) -> StepInput:
             )
         return step
     dust_tokens = {
-        one.token
-        for one in drifts
-        if one.token in out and one.investable_raw * one.price < dust_value(step, drifts)
+        drift.token
+        for drift in drifts
+        if drift.token in out and drift.investable_raw * drift.price < dust_value(step, drifts)
     }
     dust_tokens |= {
         token
@@ -115,8 +115,8 @@ def apply_order_targets(step: StepInput) -> StepInput:
         return replace(asset, reserve_raw=native_coin.full_reserve_raw(step, asset))
 
     wanted = tuple(
-        replace(one, share_bps=0) if {one.token0, one.token1} & {*out} else one
-        for one in step.portfolio.lp_targets
+        replace(target, share_bps=0) if {target.token0, target.token1} & {*out} else target
+        for target in step.portfolio.lp_targets
     )
     portfolio = replace(
         step.portfolio, assets=tuple(map(with_reserve, step.portfolio.assets)), lp_targets=wanted
@@ -181,16 +181,16 @@ def triggered_exit(
             exit_goal(step.portfolio, drifts, leaving[0]),
             exit=True,
         )
-    leaves = [one.token for one in drifts if _leaves(step, one, fired)]
+    leaves = [drift.token for drift in drifts if _leaves(step, drift, fired)]
     in_pools = {token for token in leaves if is_in_targeted_pool(step, token)}
     pools = _without_waiting(
         step,
         tuple(
-            one.pool
-            for one in step.portfolio.lp_targets
-            if {one.token0, one.token1} & in_pools
-            and one.pool not in step.progress.left_pools
-            and not exit_price_fault(step, one.token0, one.token1)
+            target.pool
+            for target in step.portfolio.lp_targets
+            if {target.token0, target.token1} & in_pools
+            and target.pool not in step.progress.left_pools
+            and not exit_price_fault(step, target.token0, target.token1)
         ),
     )
     reason = "; ".join(
@@ -228,8 +228,11 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
     blocked exits and those with contradictory prices.
     """
     fired, least = _fired(step), dust_value(step, drifts)
-    leaving = [one for one in drifts if _leaves(step, one, fired)]
-    leaving = in_turn(step, [one for one in leaving if not exit_price_fault(step, one.token)])
+    leaving = [drift for drift in drifts if _leaves(step, drift, fired)]
+    leaving = in_turn(
+        step,
+        [asset_drift for asset_drift in leaving if not exit_price_fault(step, asset_drift.token)],
+    )
     return tuple(one.token for one in leaving if 0 < one.investable_raw * one.price >= least)
 
 
@@ -238,7 +241,9 @@ def in_turn(step: StepInput, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
     failures of their own go first (refusals at submission plus reverts), then in the portfolio's
     order, so that no token can delay another's exit.
     """
-    refusals = {one.token: one.times for one in step.history.failures.submission_refusals}
+    refusals = {
+        refusal.token: refusal.times for refusal in step.history.failures.submission_refusals
+    }
 
     def failed(one: AssetDrift) -> int:
         reverts = failures.exit_failures(step.history, one.token).reverts
@@ -267,9 +272,11 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) ->
     """Return the goal without this token, except in liquidity; others keep their shares, the
     numeraire takes the rest.
     """
-    shares = {one.token: one.share for one in drifts}
+    shares = {drift.token: drift.share for drift in drifts}
     shares[token] = next(
-        one.locked_raw * one.price for one in drifts if one.token == token
+        asset_drift.locked_raw * asset_drift.price
+        for asset_drift in drifts
+        if asset_drift.token == token
     ) / investable_total(drifts)
     free = 1 - sum(
         (share for other, share in shares.items() if other != portfolio.numeraire.address),
@@ -312,7 +319,9 @@ def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
     """Return the target that an asset keeps: at most its current share, rounded down, so that none
     is bought.
     """
-    share = next((one.share for one in drifts if one.token == asset.token.address), Fraction(0))
+    share = next(
+        (drift.share for drift in drifts if drift.token == asset.token.address), Fraction(0)
+    )
     return min(asset.target_bps, share * BPS // 1)
 
 
@@ -425,9 +434,9 @@ def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]
     ]
     blocks = step.policy.confirm_blocks
     return [
-        f"{order_name(portfolio, one)} would be {one.stage.value}, but the preceding"
+        f"{order_name(portfolio, conditional_order)} would be {conditional_order.stage.value}, but the preceding"
         f" {blocks} blocks do not confirm it"
-        for one in waiting
+        for conditional_order in waiting
     ]
 
 

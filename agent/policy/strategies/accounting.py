@@ -131,7 +131,7 @@ def open_books(
     for booking in ledger.bookings:
         if booking.block <= step.snapshot.head.number:
             update.replay(booking)
-    wanted = {one.name for one in split.strategies}
+    wanted = {strategy.name for strategy in split.strategies}
     for name in [
         name for name, held in update.held.items() if name not in wanted and not any(held.values())
     ]:
@@ -249,22 +249,22 @@ def apply_configured_split(
     removed, each gets its share of the capital in kind, at reference prices, without a trade;
     removed ones are closed.
     """
-    found = update_books(step, ledger, own, adjustments, fresh)
+    books = update_books(step, ledger, own, adjustments, fresh)
     split = step.split
     balances = wallet_balances(step)
     update = None if split is None else open_books(step, split, ledger)
-    if split is None or balances is None or update is None or not found.fault:
-        return found
-    for booking in found.pending:
+    if split is None or balances is None or update is None or not books.fault:
+        return books
+    for booking in books.pending:
         update.replay(booking)
-    update.done = list(found.pending)
+    update.done = list(books.pending)
     before, aside = copy_holdings(update.held), reserved_balances(step, balances)
     after = before
     for token in update.tokens:
         after = apply_transfer(
             after, token, balances[token] - aside[token] - update.total(token), update.prices
         )
-    names = [one.name for one in split.strategies]
+    names = [strategy.name for strategy in split.strategies]
     if set(names) != set(before):
         after = _resplit(after, split, update)
     update.held = before | {name: {} for name in names if name not in before}
@@ -307,7 +307,7 @@ def _resplit(
     held: StrategyHoldings, split: CapitalSplit, update: StrategyBooksUpdate
 ) -> StrategyHoldings:
     """Give each strategy its share of the whole, and removed strategies nothing."""
-    names = [one.name for one in split.strategies]
+    names = [strategy.name for strategy in split.strategies]
     after: StrategyHoldings = {name: held.get(name, {}) for name in dict.fromkeys((*names, *held))}
     whole = sum(strategy_capital(after, update.prices).values(), Fraction(0))
     due = dict.fromkeys(after, Fraction(0)) | {
@@ -328,7 +328,7 @@ def _open(
     free: Mapping[str, int],
     aside: Mapping[str, int],
 ) -> None:
-    shares = {one.name: Fraction(one.share_bps) for one in split.strategies}
+    shares = {strategy.name: Fraction(strategy.share_bps) for strategy in split.strategies}
     held: StrategyHoldings = {name: {} for name in shares}
     for token, raw in free.items():
         for name, part in split_pro_rata(raw, shares).items():
@@ -454,7 +454,7 @@ def _mismatch(update: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
 
 
 def _other_names(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
-    names = {one.name for one in split.strategies}
+    names = {strategy.name for strategy in split.strategies}
     if names == set(update.held):
         return ""
     gone = ", ".join(sorted(set(update.held) - names))
@@ -487,10 +487,20 @@ def _updated_books(
     now_s = update.step.snapshot.head.timestamp_s
     bookings = (*ledger.bookings, *update.done)
     strategy_books = []
-    for name in (one.name for one in split.strategies if one.name in update.held):
-        acted = [one.at_s for one in bookings if one.kind in _CARRIED and name in one.acted]
+    for name in (strategy.name for strategy in split.strategies if strategy.name in update.held):
+        acted = [
+            booking.at_s
+            for booking in bookings
+            if booking.kind in _CARRIED and name in booking.acted
+        ]
         costs = sum(
-            (cost for one in bookings for who, cost in one.costs if who == name), Fraction(0)
+            (
+                cost
+                for strategy_booking in bookings
+                for who, cost in strategy_booking.costs
+                if who == name
+            ),
+            Fraction(0),
         )
         holdings = tuple((token, update.held[name].get(token, 0)) for token in update.tokens)
         state = states.get(name) or StrategyState(name, StrategyHealth.ACTIVE, now_s)
@@ -504,13 +514,13 @@ def paused_strategies(step: StepInput) -> dict[str, str]:
     """Return a message by name for each strategy that the health rule paused."""
     books = step.history.sleeves
     configured = () if step.split is None else step.split.strategies
-    levered = {one.name for one in configured if one.futures_bps}
+    levered = {strategy.name for strategy in configured if strategy.futures_bps}
     return {
-        one.name: (
-            f"Strategy {one.name} is paused and held in {step.portfolio.numeraire.label}"
-            f"{', without futures' if one.name in levered else ''}: {one.state.reason}. trimtab"
+        book.name: (
+            f"Strategy {book.name} is paused and held in {step.portfolio.numeraire.label}"
+            f"{', without futures' if book.name in levered else ''}: {book.state.reason}. trimtab"
             " strategies"
         )
-        for one in (() if books is None else books.sleeves)
-        if one.state.health is StrategyHealth.PAUSED
+        for book in (() if books is None else books.sleeves)
+        if book.state.health is StrategyHealth.PAUSED
     }

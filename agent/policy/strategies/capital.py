@@ -357,9 +357,9 @@ def target_capital_shares(
     rest in proportion.
     """
     paused = {
-        one.name
-        for one in split.strategies
-        if books[one.name].state.health is StrategyHealth.PAUSED
+        strategy.name
+        for strategy in split.strategies
+        if books[strategy.name].state.health is StrategyHealth.PAUSED
     }
     if len(paused) == len(split.strategies):
         return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}

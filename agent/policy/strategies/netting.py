@@ -132,9 +132,9 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
     numeraire, shut = step.portfolio.numeraire.address, blocked_exits.excluded_tokens(step)
     wanted = {
         token
-        for one in step.split.strategies
-        for token, bps in one.weights_bps
-        if bps * one.share_bps >= BPS
+        for strategy in step.split.strategies
+        for token, bps in strategy.weights_bps
+        if bps * strategy.share_bps >= BPS
     }
     return {
         asset.token.address
@@ -316,20 +316,20 @@ def _shares(
     """
     if paused:
         return [Fraction(drift.target_bps, BPS) for drift in drifts]
-    wanted = restrict_to_side(
+    goal = restrict_to_side(
         drifts,
         rebalance_goal(drifts, strategy.destination),
         step.policy.only,
         step.portfolio.numeraire.address,
     )
     shares = [
-        min(max(drift.share, one.low), one.high)
-        for drift, one in zip(drifts, wanted.weights, strict=True)
+        min(max(drift.share, goal_weight.low), goal_weight.high)
+        for drift, goal_weight in zip(drifts, goal.weights, strict=True)
     ]
     gap = 1 - sum(shares, Fraction(0))
     if gap == 0:
         return shares
-    edges = [weight.high if gap > 0 else weight.low for weight in wanted.weights]
+    edges = [weight.high if gap > 0 else weight.low for weight in goal.weights]
     rooms = [edge - share for share, edge in zip(shares, edges, strict=True)]
     whole = sum(rooms, Fraction(0))
     if whole * gap <= 0:
@@ -365,7 +365,7 @@ class NettingResult:
     @property
     def crossed(self) -> Value:
         """Value netted internally, each exchange counted once."""
-        return sum((one.crossed for one in self.netted), Fraction(0)) / 2
+        return sum((token.crossed for token in self.netted), Fraction(0)) / 2
 
 
 def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResult:
@@ -380,26 +380,28 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     moved, asked = _capital_moved(step, split, held, prices)
     whole = sum(before.values(), Fraction(0))
     due, named = target_capital_shares(split, books.named), books.named
-    found = tuple(
+    adjustments = tuple(
         strategy_adjustment(
             step,
-            one,
-            named[one.name],
+            strategy,
+            named[strategy.name],
             held,
-            before[one.name] / whole if whole else Fraction(0),
-            due[one.name],
+            before[strategy.name] / whole if whole else Fraction(0),
+            due[strategy.name],
             prices,
         )
-        for one in split.strategies
+        for strategy in split.strategies
     )
     tokens = [asset.token.address for asset in step.portfolio.assets]
-    netted = capital.net_adjustments({one.name: one.wishes for one in found}, tokens)
+    netted = capital.net_adjustments(
+        {adjustment.name: adjustment.wishes for adjustment in adjustments}, tokens
+    )
     margin = {token: raw * prices[token] for token, raw in weighed_margin(step).items()}
-    total = sum((one.capital for one in found), sum(margin.values(), Fraction(0)))
+    total = sum((one.capital for one in adjustments), sum(margin.values(), Fraction(0)))
     shares = [Fraction(0)] * len(tokens)
     if total:
         wanted = [
-            sum((dict(one.wanted)[token] for one in found), margin.get(token, Fraction(0)))
+            sum((dict(one.wanted)[token] for one in adjustments), margin.get(token, Fraction(0)))
             for token in tokens
         ]
         shares = [value / total for value in wanted]
@@ -407,16 +409,22 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
         tuple(GoalWeight(token, share, share) for token, share in zip(tokens, shares, strict=True))
     )
     saved = (
-        sum((one.crossed * _cheapest_pips(step, one.token) for one in netted), Fraction(0))
+        sum(
+            (
+                netted_token.crossed * _cheapest_pips(step, netted_token.token)
+                for netted_token in netted
+            ),
+            Fraction(0),
+        )
         / PIPS
         / 2
     )
     return NettingResult(
-        found,
+        adjustments,
         moved,
         netted,
         goal,
-        _strategies_result(step, found, moved, asked, netted, saved),
+        _strategies_result(step, adjustments, moved, asked, netted, saved),
         saved,
     )
 
@@ -431,7 +439,9 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
     prices = reference_prices(step).by_token
     held: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
     _capital_moved(step, step.split, held, prices)
-    return {one.name: one.wishes for one in net_strategies(step, prices).wishes}, held
+    return {
+        adjustment.name: adjustment.wishes for adjustment in net_strategies(step, prices).wishes
+    }, held
 
 
 def _capital_moved(
@@ -479,7 +489,7 @@ def _strategies_result(
     """Return the combined result: it fires if a strategy acts, or if capital moves between
     strategies.
     """
-    acting = [one for one in found if one.acts]
+    acting = [adjustment for adjustment in found if adjustment.acts]
     notes = [f"{one.name} acts ({one.reason})" for one in acting]
     if moved:
         notes.append(f"{asked}: the split is restored internally ({_moves(step, moved)})")
@@ -487,7 +497,7 @@ def _strategies_result(
         notes.append(asked)
     if not acting:
         notes += [f"no strategy acts: {'; '.join(f'{one.name}: {one.reason}' for one in found)}"]
-    if any(one.crossed for one in netted):
+    if any(token.crossed for token in netted):
         notes.append(
             f"{format_netting(step, netted)} and saves at least {_money(step, saved)} of pool fees"
         )
@@ -505,9 +515,9 @@ def _strategies_result(
 def format_netting(step: StepInput, netted: tuple[NettedToken, ...]) -> str:
     """Format the internally netted value by token."""
     parts = [
-        f"{_money(step, one.crossed)} of {step.portfolio.token(one.token).label}"
-        for one in netted
-        if one.crossed
+        f"{_money(step, token.crossed)} of {step.portfolio.token(token.token).label}"
+        for token in netted
+        if token.crossed
     ]
     return f"{', '.join(parts)} is exchanged between strategies, never in the market,"
 

@@ -182,8 +182,12 @@ NOTATIONS = (
 
 def band_signals(drifts: Sequence[AssetDrift]) -> tuple[Signal, ...]:
     """Return, for each asset outside its band, its side."""
-    above = {("too much", one.token) for one in drifts if one.outside and _is_above(one)}
-    below = {("too little", one.token) for one in drifts if one.outside and not _is_above(one)}
+    above = {("too much", drift.token) for drift in drifts if drift.outside and _is_above(drift)}
+    below = {
+        ("too little", asset_drift.token)
+        for asset_drift in drifts
+        if asset_drift.outside and not _is_above(asset_drift)
+    }
     return tuple(sorted(above | below))
 
 
@@ -268,15 +272,17 @@ def overweight_assets(drifts: Sequence[AssetDrift]) -> tuple[AssetDrift, ...]:
     trigger: any rise would exceed it.
     """
     return tuple(
-        one
-        for one in drifts
-        if one.max_bps is not None and one.target_bps < one.max_bps < one.share * BPS
+        drift
+        for drift in drifts
+        if drift.max_bps is not None and drift.target_bps < drift.max_bps < drift.share * BPS
     )
 
 
 def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
     """Return the weights above their limit as price signals."""
-    return frozenset(("above limits.max_weight", one.token) for one in overweight_assets(drifts))
+    return frozenset(
+        ("above limits.max_weight", asset.token) for asset in overweight_assets(drifts)
+    )
 
 
 def apply_max_weight(
@@ -286,9 +292,9 @@ def apply_max_weight(
     if answer.fired or not must_reduce_weight(step, drifts):
         return answer
     message = "; ".join(
-        f"{one.symbol} at {one.percent} is above limits.max_weight of"
-        f" {(one.max_bps or 0) / 100:g} %"
-        for one in overweight_assets(drifts)
+        f"{asset.symbol} at {asset.percent} is above limits.max_weight of"
+        f" {(asset.max_bps or 0) / 100:g} %"
+        for asset in overweight_assets(drifts)
     )
     return replace(
         answer,
@@ -309,9 +315,11 @@ def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
     """Return the goal with points above a limit moved to just below it; the freed share goes to
     underweight assets, in proportion.
     """
-    ends = {one.token: _end(one) for one in overweight_assets(drifts)}
-    points = {one.token: min(one.low, ends.get(one.token, one.low)) for one in goal.weights}
-    if any(one.low != one.high for one in goal.weights) or all(
+    ends = {asset.token: _end(asset) for asset in overweight_assets(drifts)}
+    points = {
+        weight.token: min(weight.low, ends.get(weight.token, weight.low)) for weight in goal.weights
+    }
+    if any(goal_weight.low != goal_weight.high for goal_weight in goal.weights) or all(
         points[one.token] == one.low for one in goal.weights
     ):
         return goal
@@ -322,8 +330,10 @@ def reduction_goal(drifts: Sequence[AssetDrift]) -> Goal:
     """Return the goal that sells only overweight assets to just below their limit, and buys
     underweight ones.
     """
-    ends = {one.token: _end(one) for one in overweight_assets(drifts)}
-    return Goal(_filled(drifts, {one.token: ends.get(one.token, one.share) for one in drifts}))
+    ends = {asset.token: _end(asset) for asset in overweight_assets(drifts)}
+    return Goal(
+        _filled(drifts, {drift.token: ends.get(drift.token, drift.share) for drift in drifts})
+    )
 
 
 def _end(one: AssetDrift) -> Fraction:
@@ -335,8 +345,8 @@ def _filled(drifts: Sequence[AssetDrift], points: dict[str, Fraction]) -> tuple[
     proportion.
     """
     lacks = {
-        one.token: max(Fraction(0), Fraction(one.target_bps, BPS) - points[one.token])
-        for one in drifts
+        drift.token: max(Fraction(0), Fraction(drift.target_bps, BPS) - points[drift.token])
+        for drift in drifts
     }
     rest, whole = 1 - sum(points.values(), Fraction(0)), sum(lacks.values(), Fraction(0))
     ends = {

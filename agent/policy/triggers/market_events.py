@@ -65,14 +65,14 @@ def _counted(
     tokens: tuple[str, ...], inputs: TriggerInput
 ) -> Iterator[tuple[AssetDrift, list[PricePoint]]]:
     """Yield each asset that counts with its recorded prices; without `tokens` all count."""
-    for one in inputs.drifts:
-        if not tokens or one.token in tokens:
+    for drift in inputs.drifts:
+        if not tokens or drift.token in tokens:
             yield (
-                one,
+                drift,
                 [
                     point
                     for point in inputs.history.prices
-                    if point.token == one.token and point.at_s <= inputs.now_s
+                    if point.token == drift.token and point.at_s <= inputs.now_s
                 ],
             )
 
@@ -81,7 +81,7 @@ def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> Trigg
     """Return a result that fires if any asset exceeds the limit. Assets without enough recorded
     prices are named and never fire.
     """
-    over = [one for one in progress if one.fired]
+    over = [event_progress for event_progress in progress if event_progress.fired]
     known = [one for one in progress if not one.unknown]
     texts = [one.words for one in over] or [
         max(known, key=lambda one: one.reach).words for _ in known[:1]

@@ -132,7 +132,7 @@ def evaluate_zone(
     sellable = {
         number: cost for number, cost in costs.items() if drifts[number[0]].investable_raw > 0
     }
-    found = ZoneView(
+    zone_view = ZoneView(
         penalty(risk, tokens, targets, values, total),
         gas,
         risk.horizon_s,
@@ -141,7 +141,7 @@ def evaluate_zone(
         None,
         risk.measured,
     )
-    return found, tuple(
+    return zone_view, tuple(
         _banded(drift, interval) for drift, interval in zip(drifts, intervals, strict=True)
     )
 

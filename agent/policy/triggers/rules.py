@@ -56,8 +56,8 @@ RULES: Mapping[type[Any], TriggerRules] = {
 }
 """Rules by class. AnyOf uses the rules of its triggers."""
 NOTATIONS: Mapping[str, TriggerNotation] = {
-    one.kind: one
-    for one in (
+    notation.kind: notation
+    for notation in (
         *bands.NOTATIONS,
         *schedules.NOTATIONS,
         *market_events.NOTATIONS,
@@ -113,7 +113,7 @@ def required_history_s(policy: Policy, split: CapitalSplit | None = None) -> int
     """
     triggers = [
         policy.trigger,
-        *(one.trigger for one in (() if split is None else split.strategies)),
+        *(strategy.trigger for strategy in (() if split is None else split.strategies)),
     ]
     return max(map(trigger_history_s, triggers))
 
@@ -245,10 +245,10 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
         else:
             moves = frozenset[Signal]()
         return bands.overweight_signals(drifts) or moves
-    found = evaluate_trigger(
+    trigger_result = evaluate_trigger(
         trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
     )
-    return bands.overweight_signals(drifts) | frozenset(found.signals)
+    return bands.overweight_signals(drifts) | frozenset(trigger_result.signals)
 
 
 def limit_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
@@ -279,14 +279,16 @@ def unconfirmed_reason(
 
     One signal must hold in all of the blocks; with `every` all of them must.
     """
-    wanted = step.policy.confirm_blocks
-    if wanted == 0:
+    confirm_blocks = step.policy.confirm_blocks
+    if confirm_blocks == 0:
         return ""
-    before = step.snapshot.past[:wanted]
+    before = step.snapshot.past[:confirm_blocks]
     head = step.snapshot.head.number
-    if [past.head.number for past in before] != list(range(head - 1, head - 1 - wanted, -1)):
+    if [past.head.number for past in before] != list(
+        range(head - 1, head - 1 - confirm_blocks, -1)
+    ):
         return (
-            f"prices of the {wanted} preceding blocks are missing, and policy.confirm_blocks requires"
+            f"prices of the {confirm_blocks} preceding blocks are missing, and policy.confirm_blocks requires"
             " them"
         )
     kept = now = signals(step, prices)
@@ -296,7 +298,7 @@ def unconfirmed_reason(
         if why or not kept or (every and kept != now):
             return (
                 f"{why or 'the prices did not confirm it'} at block {past.head.number}, and"
-                f" policy.confirm_blocks is {wanted}"
+                f" policy.confirm_blocks is {confirm_blocks}"
             )
     return ""
 
@@ -315,17 +317,17 @@ def _then(
     """Return the signals at that block's prices and pools with the current wallet, or why they are
     unknown.
     """
-    found = reference_prices_at(step, past)
+    references = reference_prices_at(step, past)
     unpriced = [
         f"{gap.label} had no reference price"
-        for gap in found.unpriced
+        for gap in references.unpriced
         if _is_asset(step, gap.token)
     ]
     if unpriced:
         return frozenset(), "; ".join(unpriced)
     then = replace(step, snapshot=replace(step.snapshot, pools=past.pools))
     try:
-        return signals(then, found.by_token), ""
+        return signals(then, references.by_token), ""
     except Refused as unknown:
         return frozenset(), unknown.message
 

@@ -165,7 +165,7 @@ def _outside(
         valued = valuations(db, book, 0, None) if valued is None else valued
         place = bisect_right([valuation.block for valuation in valued], row.block_number)
         holdings = valued[max(0, place - 1)].held if valued else ()
-        prices = rules.EntryPrices({held.token: held.price for held in holdings}, NATIVE)
+        prices = rules.EntryPrices({holding.token: holding.price for holding in holdings}, NATIVE)
         entry = rules.external_entry(
             row.tx_hash, row.block_number, row.chain_s, moved, prices, counted
         )

@@ -102,7 +102,7 @@ class UserStore:
                 " ORDER BY name"
             )
             return tuple(
-                DashboardUser(one[0], one[1], one[2], one[3], bool(one[4]), one[5]) for one in rows
+                DashboardUser(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) for row in rows
             )
 
     def add(
@@ -226,7 +226,7 @@ class UserStore:
                 "SELECT at_s, kind, user, address, detail FROM event ORDER BY seq DESC LIMIT ?",
                 (limit,),
             )
-            return tuple(UserEvent(one[0], UserEventKind(one[1]), *one[2:]) for one in rows)
+            return tuple(UserEvent(row[0], UserEventKind(row[1]), *row[2:]) for row in rows)
 
     def locked_s(self, name: str, now_s: int) -> int:
         """Return the remaining seconds of a user's lock-out; 0 without one."""

@@ -548,7 +548,7 @@ def _held_coins(state: object) -> Sequence[str]:
     """Return the coins of the readable positions."""
     rows = json_field(state, "assetPositions")
     positions = [row.get("position") for row in rows or () if isinstance(row, Mapping)]
-    return [str(held.get("coin")) for held in positions if isinstance(held, Mapping)]
+    return [str(position.get("coin")) for position in positions if isinstance(position, Mapping)]
 
 
 def _rows(answer: object, what: str) -> list[Mapping[str, object]]:

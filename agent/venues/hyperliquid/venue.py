@@ -207,12 +207,16 @@ class HyperliquidPerps:
         """
         try:
             account = self._client.read()
-            found = dated(account, snapshot)
+            margin_account = dated(account, snapshot)
         except TrimtabError as error:
             return replace(snapshot, futures=None, futures_unknown=unknown_reason(error))
         blocked, end_s = self._approval(snapshot.now_s + self._valid_s)
         return replace(
-            snapshot, futures=found, futures_unknown="", futures_blocked=blocked, agent_end_s=end_s
+            snapshot,
+            futures=margin_account,
+            futures_unknown="",
+            futures_blocked=blocked,
+            agent_end_s=end_s,
         )
 
     def _approval(self, until_s: int) -> tuple[str, int]:
