@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -153,7 +155,12 @@ LARGE = 40_000_000
 
 
 class Large(Served):
-    """A server of one large answer."""
+    """A server of one large answer, which waits until it may begin."""
+
+    def __init__(self) -> None:
+        self.may_answer = threading.Event()
+        self.requests = 0
+        super().__init__()
 
     def application(self, access: Access | None) -> Any:
         async def answer(scope: Any, receive: Any, send: Any) -> None:
@@ -162,6 +169,8 @@ class Large(Served):
                     await receive()
                     await send({"type": f"lifespan.{done}.complete"})
                 return
+            self.requests += 1
+            await asyncio.to_thread(self.may_answer.wait, PATIENCE_S)
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"x" * LARGE})
 
@@ -169,11 +178,12 @@ class Large(Served):
 
 
 def test_a_client_that_reads_no_answer_is_closed_and_one_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
-    asked = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    monkeypatch.setattr(connections, "ANSWER_S", 3)
-    with Large() as served, opened(served, asked) as slow, opened(served, asked):
-        until(lambda: len(served.server.server_state.connections) == 2)
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with Large() as served, opened(served, request) as slow, opened(served, request):
+        until(lambda: served.requests == 2)
+        monkeypatch.setattr(connections, "REQUEST_S", 0.3)
+        monkeypatch.setattr(connections, "ANSWER_S", 3)
+        served.may_answer.set()
         got = 0
         while part := slow.recv(400_000):
             got += len(part)
