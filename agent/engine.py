@@ -48,6 +48,8 @@ from agent.execution.step_run import (
     skip_refusal,
     sold_exits,
 )
+from agent.layers.futures.planning.hedges import HEDGE
+from agent.layers.futures.policy.needs import reduction_goals
 from agent.layers.records import RECORDS
 from agent.model import (
     BlockedExit,
@@ -58,8 +60,6 @@ from agent.model import (
     PlanRequest,
     StepInput,
 )
-from agent.planning.hedge import HEDGE
-from agent.policy.futures.decide import reduction_goals
 from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_directly
 from agent.ports import Approval, PreparedTransaction
 from agent.store.store import Store

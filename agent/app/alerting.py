@@ -21,6 +21,7 @@ from agent.app.positions.futures_alerts import (
 )
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.policy.hedges import compare_text
 from agent.model import (
     Alert,
     AlertKind,
@@ -36,7 +37,6 @@ from agent.model import (
 from agent.observe.notify import sanitize_text
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
-from agent.policy.hedges import compare_text
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.blocked_exits import disarm_command
 from agent.policy.strategies.accounting import paused_strategies

@@ -49,9 +49,9 @@ from agent.backtest.world import (
 )
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.policy.targets import emergency_orders, triggered
 from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
 from agent.policy.drift import band, has_band
-from agent.policy.futures.targets import emergency_orders, triggered
 from agent.policy.signals import chosen_futures
 from agent.policy.triggers.rules import is_plain
 from agent.reference import is_dollar

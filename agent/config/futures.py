@@ -23,8 +23,8 @@ from agent.config.fields import (
     to_value_error,
 )
 from agent.errors import ConfigError
+from agent.layers.futures.policy.targets import FuturesTrigger
 from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy, PerpOrderKind
-from agent.policy.futures.targets import FuturesTrigger
 from agent.units import BPS, Token, parse_raw, parse_share_bps
 
 if TYPE_CHECKING:

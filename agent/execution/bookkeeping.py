@@ -29,6 +29,7 @@ from agent.execution.settlement import (
     trade_turnover,
 )
 from agent.execution.step_context import StepReaders
+from agent.layers.futures.policy.exposure import margin_fault, margin_holdings
 from agent.model import (
     Collect,
     Entry,
@@ -55,7 +56,6 @@ from agent.model import (
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.cash_flows.balance_changes import token_label
-from agent.policy.futures.exposure import margin_fault, margin_holdings
 from agent.policy.liquidity import valuation as liquidity
 from agent.ports import Grant
 from agent.reference import confirmed_prices, reference_prices

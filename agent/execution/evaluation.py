@@ -20,6 +20,7 @@ from agent.execution.step_context import (
     propose_screened,
 )
 from agent.guards.table import MARKET_GUARDS, REMEDIES
+from agent.layers.futures.planning.hedges import HEDGE, HEDGE_MARGIN
 from agent.model import (
     AdjustFutures,
     BlockedExit,
@@ -32,7 +33,6 @@ from agent.model import (
     SubmissionRefusal,
     Verdict,
 )
-from agent.planning.hedge import HEDGE, HEDGE_MARGIN
 from agent.planning.proposals import Proposer
 from agent.policy import failures, native_coin, quarantine
 from agent.policy.decide import decide

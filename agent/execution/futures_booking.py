@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers.futures.planning.plans import moved_raw
 from agent.margin import account as margin
 from agent.model import FuturesGrant, Intent, PerpFill, PerpOrder, Receipt, StepInput
-from agent.planning.futures_step import moved_raw
 from agent.store.store import Store
 from agent.units import Price, Value, ceil_int
 

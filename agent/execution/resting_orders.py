@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.execution.step_run import StepRun
-from agent.policy.futures.limit_orders import ended_orders
-from agent.policy.futures.targets import DRIFT_REASONS
+from agent.layers.futures.policy.limit_orders import ended_orders
+from agent.layers.futures.policy.targets import DRIFT_REASONS
 
 
 def end_resting_orders(run: StepRun, actors: StepActors, outcome: StepOutcome) -> bool:

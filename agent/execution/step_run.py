@@ -11,6 +11,7 @@ from agent import codec
 from agent.errors import ErrorCode, Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
+from agent.layers.futures.planning.hedges import HEDGE_MARGIN
 from agent.model import (
     AdjustFutures,
     BlockedExit,
@@ -24,7 +25,6 @@ from agent.model import (
     StepInput,
     SubmissionRefusal,
 )
-from agent.planning.hedge import HEDGE_MARGIN
 from agent.planning.proposals import Proposer
 from agent.planning.requests import proposer
 from agent.policy import failures

@@ -19,6 +19,8 @@ from agent.guards.replay import (
     replay_legs,
     worst_overpayment_share,
 )
+from agent.layers.futures.policy.exposure import margin_value
+from agent.layers.futures.policy.targets import FuturesTrigger
 from agent.margin.state import is_reduction
 from agent.model import (
     AccountAction,
@@ -37,8 +39,6 @@ from agent.model import (
 from agent.planning.gas import approval_gas_units, plan_sizes, worst_gas_wei
 from agent.policy import native_coin
 from agent.policy.cash_flows import purchases, transfers
-from agent.policy.futures.exposure import margin_value
-from agent.policy.futures.targets import FuturesTrigger
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import (
     LiquidityExposure,

@@ -10,12 +10,12 @@ from typing import Any
 from agent.accounting.tax_lots import planned_gains
 from agent.errors import Refused
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
-from agent.guards.futures import futures_cost
 from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limited
+from agent.layers.futures.guards import futures_cost
+from agent.layers.futures.policy.exposure import margin_fault, weighed_margin
 from agent.model import Provide, Rebalance, StepInput, TopUp
 from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.balance_changes import DAY_S
-from agent.policy.futures.exposure import margin_fault, weighed_margin
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import LiquidityExposure
 from agent.units import BPS, Value, value_text

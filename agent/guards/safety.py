@@ -9,9 +9,9 @@ from typing import Any
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, always, format_gwei, format_native, format_seconds, limited
 from agent.guards.replay import LegFlow
+from agent.layers.futures.policy.needs import gas_per_day_wei, is_emergency, step_fee_ceiling_wei
 from agent.model import Collect, LegFunding, LpAction, Plan, Provide, TopUp, Withdraw
 from agent.policy import failures
-from agent.policy.futures.decide import gas_per_day_wei, is_emergency, step_fee_ceiling_wei
 from agent.policy.native_coin import floor_wei
 from agent.units import NATIVE, format_time
 

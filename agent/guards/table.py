@@ -12,8 +12,8 @@ from typing import Any
 from agent.errors import ErrorCode, Refused
 from agent.guards import market, portfolio, safety
 from agent.guards.case import build_guard_case
-from agent.guards.futures import FUTURES_GUARDS
 from agent.guards.guard import OFF, Guard, format_money
+from agent.layers.futures.guards import FUTURES_GUARDS
 from agent.model import Evidence, Payout, Plan, StepInput, Verdict
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers

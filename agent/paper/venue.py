@@ -16,6 +16,7 @@ from agent.backtest.router import APPROVE_UNITS, TransactionReverted
 from agent.chain.lens import abi_decode, abi_encode
 from agent.chain.rpc import CallFailed, Transport, parse_bytes
 from agent.errors import ConfigError
+from agent.layers.futures.policy.needs import ORDER_GAS
 from agent.margin import account as margin
 from agent.margin.account import truncate
 from agent.model import (
@@ -29,7 +30,6 @@ from agent.model import (
     Transfer,
     UnsignedTx,
 )
-from agent.policy.futures.decide import ORDER_GAS
 from agent.signing import calldata
 from agent.signing.calldata import Approve, UndecodableCalldata, selector
 from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from agent.layers.futures.policy.needs import step_fee_ceiling_wei
 from agent.model import (
     Leg,
     LegFunding,
@@ -25,7 +26,6 @@ from agent.model import (
 )
 from agent.model.rollups import SPIKE
 from agent.policy import native_coin
-from agent.policy.futures.decide import step_fee_ceiling_wei
 from agent.policy.minimum import APPROVAL_BYTES, APPROVAL_GAS, LEG_BYTES
 from agent.units import NATIVE, Value, ceil_int
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from agent.amm.lp import minting, positions
 from agent.errors import ErrorCode, Refused
+from agent.layers.futures.policy.exposure import weighed_margin
 from agent.model import (
     AdjustLiquidity,
     Asset,
@@ -24,7 +25,6 @@ from agent.model import (
     Withdraw,
 )
 from agent.planning.gas import approval_gas_units, with_data_fee
-from agent.policy.futures.exposure import weighed_margin
 from agent.policy.liquidity.book import (
     Amounts,
     CollectMove,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
 from agent.layers import planning as layers
+from agent.layers.futures.planning.hedges import hedge_instead
+from agent.layers.futures.planning.plans import plan_adjustment
 from agent.model import (
     PORTFOLIO,
     AdjustFutures,
@@ -26,8 +28,6 @@ from agent.model import (
     TopUp,
 )
 from agent.planning import partial_plans, planner, swaps
-from agent.planning.futures_step import plan_adjustment
-from agent.planning.hedge import hedge_instead
 from agent.planning.limit_swaps import limit_swap
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST

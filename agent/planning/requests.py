@@ -9,6 +9,11 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers.futures.planning import hedges as hedge
+from agent.layers.futures.planning.orders import reducing_plan
+from agent.layers.futures.planning.plans import futures_plan
+from agent.layers.futures.policy.hedges import hedges_after
+from agent.layers.futures.policy.needs import closing_order, deleverage_orders, stale_markets
 from agent.margin import account as margin
 from agent.margin.state import multiple_text
 from agent.model import (
@@ -53,9 +58,7 @@ from agent.model import (
     Unwrap,
     Verdict,
 )
-from agent.planning import hedge, partial_plans, planner, swaps
-from agent.planning.futures import reducing_plan
-from agent.planning.futures_step import futures_plan
+from agent.planning import partial_plans, planner, swaps
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.partial_plans import plan_proportional_part
 from agent.planning.proposals import (
@@ -73,8 +76,6 @@ from agent.policy.cash_flows import cash_limit, purchases, transfers
 from agent.policy.decide import decide, halt_for
 from agent.policy.decision import DecisionResult, spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
-from agent.policy.futures.decide import closing_order, deleverage_orders, stale_markets
-from agent.policy.hedges import hedges_after
 from agent.policy.orders import exits
 from agent.policy.orders.exits import exit_goal, exit_price_fault
 from agent.reference import reference_prices

@@ -10,6 +10,8 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.layers import policy as layers
+from agent.layers.futures.policy.hedges import hedge_need
+from agent.layers.futures.policy.needs import ORDER_GAS, emergency_need, futures_need, futures_note
 from agent.model import (
     AdjustLiquidity,
     AssetDrift,
@@ -34,8 +36,6 @@ from agent.policy.decision import (
     spares_exits,
 )
 from agent.policy.drift import corrections, investable_total, rebalance_goal, restrict_to_side
-from agent.policy.futures.decide import ORDER_GAS, emergency_need, futures_need, futures_note
-from agent.policy.hedges import hedge_need
 from agent.policy.liquidity import decide as liquidity_moves
 from agent.policy.liquidity.book import WithdrawMove
 from agent.policy.minimum import format_money

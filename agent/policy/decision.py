@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from agent.layers.futures.policy.exposure import margin_fault
 from agent.model import (
     NO_PURCHASE,
     AssetDrift,
@@ -22,7 +23,6 @@ from agent.model import (
 from agent.model.layers import LayerResult, T, part_of, with_part
 from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
-from agent.policy.futures.exposure import margin_fault
 from agent.policy.liquidity import valuation
 from agent.policy.quarantine import Fault
 from agent.policy.strategies.netting import NettingResult

@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import ErrorCode, Refused
+from agent.layers.futures.policy.exposure import weighed_margin
 from agent.model import (
     Asset,
     AssetDrift,
@@ -23,7 +24,6 @@ from agent.model import (
     thresholds_of,
 )
 from agent.policy import native_coin
-from agent.policy.futures.exposure import weighed_margin
 from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value, largest_remainder
 

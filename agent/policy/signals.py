@@ -10,6 +10,8 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from agent.layers.futures.policy.needs import quote_per_numeraire
+from agent.layers.futures.policy.targets import notional_drifts, target_gross
 from agent.margin import account as margin
 from agent.model import (
     GRID,
@@ -32,8 +34,6 @@ from agent.model import (
 )
 from agent.policy import targets
 from agent.policy.decide import current_drifts
-from agent.policy.futures.decide import quote_per_numeraire
-from agent.policy.futures.targets import notional_drifts, target_gross
 from agent.policy.strategies.capital import FuturesGrowth, target_capital_shares
 from agent.policy.targets import trusted_time_s
 from agent.units import (

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 
+from agent.layers.futures.policy.hedges import apply_hedges
 from agent.model import (
     Allocation,
     CapitalSplit,
@@ -25,7 +26,6 @@ from agent.model import (
 )
 from agent.policy import quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
-from agent.policy.hedges import apply_hedges
 from agent.policy.orders.exits import apply_orders
 from agent.policy.risk import apply_measured_risk
 from agent.policy.signals import apply_futures_targets

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, delete, select
 
 from agent.errors import ErrorCode, OperatorNeeded
+from agent.layers.futures.policy.hedges import filled_hedges
 from agent.layers.stores import read_states
 from agent.model import (
     Budgets,
@@ -33,7 +34,6 @@ from agent.model import (
     Reviews,
     SubmissionRefusal,
 )
-from agent.policy.hedges import filled_hedges
 from agent.ports import Grant
 from agent.store import database, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums, positions

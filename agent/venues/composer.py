@@ -10,6 +10,12 @@ from fractions import Fraction
 
 from agent.chain import tokens
 from agent.errors import ErrorCode, OperatorNeeded, Refused, UnsendableTransaction
+from agent.layers.futures.planning.plans import action_gas
+from agent.layers.futures.policy.needs import (
+    fee_ceiling_wei,
+    gas_per_day_wei,
+    uses_reduction_budget,
+)
 from agent.model import (
     UNREAD_ACCOUNT,
     DelegateChange,
@@ -29,12 +35,10 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.planning.futures_step import action_gas
 from agent.planning.gas import NATIVE_VENUE, action_spend, balance_deltas
 from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
-from agent.policy.futures.decide import fee_ceiling_wei, gas_per_day_wei, uses_reduction_budget
 from agent.policy.native_coin import data_fee_cap_wei
 from agent.ports import (
     Approval,

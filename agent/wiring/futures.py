@@ -18,6 +18,7 @@ from agent.config.futures import FuturesTable, HyperliquidTable, build_futures
 from agent.config.load import LoadedConfig
 from agent.config.schema import Config
 from agent.errors import ConfigError
+from agent.layers.futures.policy.needs import fee_ceiling_wei
 from agent.model import (
     ExecutionConfig,
     FuturesPolicy,
@@ -31,7 +32,6 @@ from agent.model import (
 from agent.paper.chain import PaperChain
 from agent.paper.order_venue import PaperOrderVenue
 from agent.paper.venue import PaperVenue
-from agent.policy.futures.decide import fee_ceiling_wei
 from agent.ports import Clock, PerpVenue, Reader, SigningKey, TransactionStatus
 from agent.signing.base import FuturesRules
 from agent.signing.keys import is_published

@@ -9,11 +9,11 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind
+from agent.layers.futures.planning.plans import action_gas
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind, MoveMargin
 from agent.model.futures import AccountAction, DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
-from agent.planning.futures_step import action_gas
 from agent.venues import perpetual_protocol as venue
 from tests.cases.test_futures_orders import crash, kinds, opened
 from tests.support import agents

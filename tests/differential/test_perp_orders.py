@@ -9,11 +9,11 @@ from fractions import Fraction
 import pytest
 
 from agent.errors import Refused
+from agent.layers.futures.planning.orders import plan_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
-from agent.planning.futures import plan_futures
 from agent.units import UINT256_MAX
 from agent.venues import perpetual_protocol as venue
 from tests.support.perps import WAD, contracts_of, later, read_now, send_data

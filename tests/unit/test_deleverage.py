@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from agent import codec, guards
 from agent.errors import Refused
+from agent.layers.futures.policy.needs import deleverage_orders
 from agent.margin import account as margin
 from agent.margin.state import after_action, is_reduction
 from agent.model import AdjustFutures, Deleverage, Hold, MoveMargin, Plan, StepInput
 from agent.model.futures import FuturesTarget, Hedge, MarginAccount, MarginDeposit, PerpOrder
 from agent.planning.requests import proposer, requester_name
-from agent.policy.futures.decide import deleverage_orders
 from tests.support.builders import NOW_S
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import POLICY, step_of

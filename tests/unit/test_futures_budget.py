@@ -8,12 +8,12 @@ from fractions import Fraction
 import pytest
 
 from agent import codec, guards
+from agent.layers.futures.policy.needs import reduction_goals
 from agent.margin import account as margin
 from agent.margin.state import is_reduction
 from agent.model import AdjustFutures, Hold, Plan, StepInput
 from agent.model.futures import FuturesTarget, MarginAccount
 from agent.planning.proposals import rebalance
-from agent.policy.futures.decide import reduction_goals
 from tests.support.builders import NOW_S, with_history, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import OVER, POLICY, book, step_of

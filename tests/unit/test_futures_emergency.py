@@ -12,6 +12,8 @@ import pytest
 from agent import guards
 from agent.backtest.futures_alone import simulate_book
 from agent.errors import Refused
+from agent.layers.futures.policy.needs import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
+from agent.layers.futures.policy.targets import emergency_orders
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark
 from agent.model import AdjustFutures, ExitFailures, Hold, IntentKind, IntentState, LimitOrder, Plan, Rebalance, StepInput, TopUp, Verdict
@@ -20,8 +22,6 @@ from agent.model.transactions import PerpFill
 from agent.planning.proposals import rebalance, waiting_orders
 from agent.policy import failures
 from agent.policy.decide import decide
-from agent.policy.futures.decide import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
-from agent.policy.futures.targets import emergency_orders
 from agent.signing.rules import require_signable
 from tests.support.builders import GWEI, NOW_S, token, v3_pool, with_snapshot
 from tests.support.plans import evidence

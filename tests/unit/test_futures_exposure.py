@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers.futures.policy.exposure import exposures, quote_rate, spot_value_raw
 from agent.model import AssetDrift
 from agent.model.futures import FuturesPolicy, MarginAccount, PerpMarket, Position
-from agent.policy.futures.exposure import exposures, quote_rate, spot_value_raw
 from agent.units import Token
 from tests.unit.test_futures_plan import LIMITS
 

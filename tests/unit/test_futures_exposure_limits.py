@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import guards
+from agent.layers.futures.planning.orders import DUST_PARTS, plan_futures
+from agent.layers.futures.policy.targets import position_notes, target_gross
 from agent.margin import account as margin
 from agent.model import AdjustFutures
 from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, Hedge, MarginAccount, PerpOrderKind
-from agent.planning.futures import DUST_PARTS, plan_futures
 from agent.planning.proposals import rebalance
 from agent.policy.decide import decide
-from agent.policy.futures.targets import position_notes, target_gross
 from agent.units import BPS
 from tests.support.builders import NOW_S as STEP_S
 from tests.support.plans import evidence

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.layers.futures.planning.orders import plan_futures
+from agent.layers.futures.policy.exposure import DAY_S, expected_cost
+from agent.layers.futures.policy.targets import FuturesTrigger, funding_trims, notional_drifts, orders_to_target, triggered
 from agent.margin import account as margin
 from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
-from agent.planning.futures import plan_futures
-from agent.policy.futures.exposure import DAY_S, expected_cost
-from agent.policy.futures.targets import FuturesTrigger, funding_trims, notional_drifts, orders_to_target, triggered
 from tests.support.samples import examples
 from tests.unit.test_futures_plan import NOW_S, POLICY, RICH, book, filled
 

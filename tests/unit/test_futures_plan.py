@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.layers.futures.planning.orders import plan_futures, top_up_raw
 from agent.margin import account as margin
 from agent.margin.state import after_action, after_fill_at_bound, breaches, margin_state
 from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
-from agent.planning.futures import plan_futures, top_up_raw
 from agent.units import floor_int
 from tests.support.samples import slow
 from tests.unit.test_margin_account import E18, LIMITS, account, market

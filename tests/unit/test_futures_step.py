@@ -14,12 +14,12 @@ from agent import guards
 from agent.app.documents.futures import margin_account, optional_summary
 from agent.app.documents.futures_report import report_of
 from agent.cli.display.futures_tables import show_margin, show_summary
+from agent.layers.futures.policy.needs import reduction_goals
 from agent.model import AdjustFutures, ExitFailures, Hold, Plan, Rebalance, StepInput
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
 from agent.policy import failures
 from agent.policy.decide import current_drifts, decide
-from agent.policy.futures.decide import reduction_goals
 from agent.venues.allowances import order_note
 from tests.support.builders import NOW_S, step_input, token, with_history, with_snapshot
 from tests.support.plans import evidence

@@ -14,11 +14,11 @@ from agent.app.alerting import RunFacts, cycle_alerts
 from agent.config.futures import build_futures
 from agent.config.load import parse_config
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.planning.orders import plan_futures
 from agent.margin import account as margin
 from agent.margin.state import breaches, largest_allowed_sizes, margin_state
 from agent.model import AdjustFutures, Hold
 from agent.model.futures import FuturesPolicy, FuturesTarget
-from agent.planning.futures import plan_futures
 from agent.policy.decide import decide
 from agent.units import Token
 from tests.unit.test_config_futures import error, with_futures

@@ -11,15 +11,15 @@ from agent import guards
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents.futures_report import report_of
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.planning.orders import plan_futures
+from agent.layers.futures.policy.needs import spot_value_in_quote
+from agent.layers.futures.policy.targets import FuturesTrigger, fired_triggers, reduction_orders
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark, is_reduction
 from agent.model import AdjustFutures, FeedRound, Halt, Hold, Plan, QuarantinedItem, ScreenedToken, StepInput, TokenFinding
 from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, MarginTier
-from agent.planning.futures import plan_futures
 from agent.planning.proposals import rebalance
 from agent.policy.decide import current_drifts, decide
-from agent.policy.futures.decide import spot_value_in_quote
-from agent.policy.futures.targets import FuturesTrigger, fired_triggers, reduction_orders
 from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_feed, with_history, with_snapshot, without_feed
 from tests.support.plans import evidence

@@ -9,6 +9,8 @@ import pytest
 
 from agent import codec, guards
 from agent.errors import Refused
+from agent.layers.futures.policy.exposure import exposures, margin_holdings, portfolio_total
+from agent.layers.futures.policy.needs import spot_value_in_quote
 from agent.margin import account as margin
 from agent.model import ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalance, ScreenedToken, StepInput, TokenFinding
 from agent.model.futures import MarginAccount
@@ -17,8 +19,6 @@ from agent.policy import failures
 from agent.policy.cash_flows.transfers import goal_to_invest
 from agent.policy.decide import current_drifts, decide
 from agent.policy.drift import alert_prices, compute_drifts, investable_total
-from agent.policy.futures.decide import spot_value_in_quote
-from agent.policy.futures.exposure import exposures, margin_holdings, portfolio_total
 from agent.policy.orders.conditional import updated_unit_value
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.strategies.netting import net_strategies

@@ -8,8 +8,8 @@ import pytest
 
 from agent import guards
 from agent.errors import EXIT_REFUSED, Refused
-from agent.guards.futures import FUTURES_GUARDS
 from agent.guards.table import GUARDS, REMEDIES
+from agent.layers.futures.guards import FUTURES_GUARDS
 from agent.model import Limits, Verdict
 from tests.support.builders import address, limits, step_input, with_limits, with_snapshot
 from tests.support.plans import evidence, plan_of, sell_weth, verdict, with_leg

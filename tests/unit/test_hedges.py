@@ -12,6 +12,19 @@ from hypothesis import strategies as st
 
 from agent import codec, guards
 from agent.errors import Refused
+from agent.layers.futures.planning.hedges import open_by_owner
+from agent.layers.futures.policy.hedges import (
+    apply_hedges,
+    choose,
+    compare_text,
+    filled_hedges,
+    hedge_need,
+    held_hedges,
+    margin_share,
+    short_costs,
+)
+from agent.layers.futures.policy.needs import uses_reduction_budget
+from agent.layers.futures.policy.targets import notional_drifts
 from agent.margin import account as margin
 from agent.model import (
     AdjustFutures,
@@ -41,13 +54,9 @@ from agent.model.futures import (
     PerpOrderKind,
     Position,
 )
-from agent.planning.hedge import open_by_owner
 from agent.planning.proposals import rebalance
 from agent.planning.requests import hedge_by_owner
 from agent.policy.decide import current_drifts, decide
-from agent.policy.futures.decide import uses_reduction_budget
-from agent.policy.futures.targets import notional_drifts
-from agent.policy.hedges import apply_hedges, choose, compare_text, filled_hedges, hedge_need, held_hedges, margin_share, short_costs
 from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, step_input, token, with_limits, with_snapshot
 from tests.support.plans import evidence

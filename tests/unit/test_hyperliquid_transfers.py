@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agent.errors import Retryable
+from agent.layers.futures.policy.targets import uncertain_books
 from agent.model.futures import UNREAD_ACCOUNT
-from agent.policy.futures.targets import uncertain_books
 from agent.venues.hyperliquid.account import parse_transfers
 from tests.support.builders import OWNER
 

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from agent import guards
 from agent.execution.venue_executor import _is_newer
+from agent.layers.futures.planning.orders import market_order, plan_futures
+from agent.layers.futures.planning.plans import as_limit_orders, beside_resting
+from agent.layers.futures.policy.limit_orders import end_reason, ended_orders
+from agent.layers.futures.policy.targets import FuturesTrigger
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import if_filled
 from agent.model import PerpFill, Receipt, StepInput
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, Position, RestingOrder
-from agent.planning.futures import market_order, plan_futures
-from agent.planning.futures_step import as_limit_orders, beside_resting
 from agent.planning.proposals import rebalance
-from agent.policy.futures.limit_orders import end_reason, ended_orders
-from agent.policy.futures.targets import FuturesTrigger
 from tests.support.builders import NOW_S as STEP_S
 from tests.support.builders import with_snapshot
 from tests.support.plans import evidence

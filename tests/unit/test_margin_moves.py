@@ -11,6 +11,7 @@ import pytest
 from agent import codec, guards
 from agent.app.documents.futures_report import futures_report
 from agent.errors import Refused
+from agent.layers.futures.policy import exposure
 from agent.margin import account as margin
 from agent.margin.state import after_action
 from agent.model import (
@@ -41,7 +42,6 @@ from agent.planning.proposals import rebalance
 from agent.planning.requests import proposer
 from agent.policy import failures
 from agent.policy.decide import decide
-from agent.policy.futures import exposure
 from agent.policy.quarantine import quarantine_tokens
 from agent.units import BPS
 from tests.support.builders import NOW_S, OWNER, token, v3_pool, with_snapshot, without_feed

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.layers.futures.policy.resting_stops import stop_changes, stop_trigger
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount, MarginTier, OrderCancel, PerpMarket, Position, RestingStop, StopOrder
-from agent.policy.futures.resting_stops import stop_changes, stop_trigger
 from agent.units import Token
 from tests.unit.test_futures_plan import POLICY
 

@@ -13,6 +13,7 @@ from agent.accounting.futures import DAY_S, FundingDay
 from agent.app.documents import Address, Decimal, Money, Raw, money, one_of
 from agent.app.documents.futures_report import FuturesReport, futures_report
 from agent.app.documents.open_orders import OpenOrderDocument, open_orders
+from agent.layers.futures.policy.targets import unnamed_reasons
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
 from agent.margin.state import multiple_text
@@ -23,7 +24,6 @@ from agent.model import (
     PerpOrder,
     StopOrder,
 )
-from agent.policy.futures.targets import unnamed_reasons
 from agent.units import BPS, Price, decimal_text, format_percent, price_text, value_text
 
 if TYPE_CHECKING:

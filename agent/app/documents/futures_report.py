@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from agent.margin.state import LimitCheck, limit_checks, margin_state
-from agent.planning.futures_step import plan_and_hold
-from agent.policy.futures.exposure import (
+from agent.layers.futures.planning.plans import plan_and_hold
+from agent.layers.futures.policy.exposure import (
     Exposure,
     exposures,
     spot_value_raw,
     trades_for_another,
     uncounted_reason,
 )
+from agent.margin.state import LimitCheck, limit_checks, margin_state
 
 if TYPE_CHECKING:
     from agent.model import AssetDrift, FuturesPlan, FuturesPolicy, MarginAccount, StepInput

@@ -42,9 +42,9 @@ from agent.app.documents.plans import (
 )
 from agent.config.build import build_policy
 from agent.config.schema import Config
+from agent.layers.futures.policy.exposure import portfolio_total
 from agent.model import StepInput, review_interval_s
 from agent.policy.drift import band
-from agent.policy.futures.exposure import portfolio_total
 from agent.policy.minimum import (
     GWEI,
     USUAL_PIPS,

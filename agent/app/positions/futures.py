@@ -22,6 +22,15 @@ from agent.config.futures_template import LEVERAGE_BAND
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation
 from agent.execution.step_context import StepOutcome
+from agent.layers.futures.policy.hedges import choose, compare_text, short_costs
+from agent.layers.futures.policy.targets import (
+    FuturesTrigger,
+    notional_drifts,
+    orders_to_target,
+    position_trims,
+    reduction_orders,
+    triggered,
+)
 from agent.margin import account as margin
 from agent.margin.account import size_for_notional_raw
 from agent.margin.state import after_fill_at_mark, breaches, largest_allowed_raw, margin_state
@@ -39,15 +48,6 @@ from agent.model import (
     Position,
 )
 from agent.policy.decide import current_drifts
-from agent.policy.futures.targets import (
-    FuturesTrigger,
-    notional_drifts,
-    orders_to_target,
-    position_trims,
-    reduction_orders,
-    triggered,
-)
-from agent.policy.hedges import choose, compare_text, short_costs
 from agent.units import BPS, Price, Token, parse_raw, parse_share_bps, value_text
 
 if TYPE_CHECKING:

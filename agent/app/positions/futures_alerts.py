@@ -8,6 +8,22 @@ from fractions import Fraction
 
 from agent.app.documents.futures import action_text, figures
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.planning.orders import plan_futures
+from agent.layers.futures.policy.exposure import (
+    DAY_S,
+    expected_cost,
+    exposures,
+    portfolio_total,
+    trades_for_another,
+)
+from agent.layers.futures.policy.needs import (
+    approval_ends_soon,
+    futures_need,
+    opens_s,
+    spot_value_in_quote,
+    waiting_triggers,
+)
+from agent.layers.futures.policy.targets import uncertain_books, unnamed_reasons
 from agent.margin.account import account_value_raw
 from agent.model import (
     Alert,
@@ -16,22 +32,6 @@ from agent.model import (
     FuturesPlan,
     StepInput,
 )
-from agent.planning.futures import plan_futures
-from agent.policy.futures.decide import (
-    approval_ends_soon,
-    futures_need,
-    opens_s,
-    spot_value_in_quote,
-    waiting_triggers,
-)
-from agent.policy.futures.exposure import (
-    DAY_S,
-    expected_cost,
-    exposures,
-    portfolio_total,
-    trades_for_another,
-)
-from agent.policy.futures.targets import uncertain_books, unnamed_reasons
 from agent.units import (
     BPS,
     decimal_text,

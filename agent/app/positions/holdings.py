@@ -26,9 +26,9 @@ from agent.config.load import load_config
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.execution.settlement import settle_mined
 from agent.execution.step_memory import read_strategies
+from agent.layers.futures.policy.exposure import portfolio_total
 from agent.model import ConfirmedPosition, LpPositionChange, StepInput, StrategyBooks, position_name
 from agent.policy.drift import compute_drifts
-from agent.policy.futures.exposure import portfolio_total
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.decide import TargetReport, target_reports
 from agent.policy.liquidity.valuation import PositionReport

@@ -22,6 +22,7 @@ from agent.config.orders import parse_level, price_level_notes
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
+from agent.layers.futures.policy.exposure import margin_result
 from agent.model import (
     PORTFOLIO,
     ConditionalOrder,
@@ -35,7 +36,6 @@ from agent.model import (
 )
 from agent.planning import proposals
 from agent.planning.proposals import decision_at
-from agent.policy.futures.exposure import margin_result
 from agent.policy.orders import blocked_exits, exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.conditional import EXITED_STAGES, unconfirmed_orders

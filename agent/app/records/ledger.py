@@ -45,8 +45,8 @@ from agent.config.schema import read_rates
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.execution.settlement import settle_mined
+from agent.layers.futures.policy.targets import uncertain_books
 from agent.model import Entry, LotMethod, OpenLot, Receipt, StepInput, Valuation
-from agent.policy.futures.targets import uncertain_books
 from agent.units import (
     BPS,
     NATIVE,

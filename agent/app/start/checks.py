@@ -37,11 +37,11 @@ from agent.errors import (
     ConfigError,
     TrimtabError,
 )
+from agent.layers.futures.policy.exposure import portfolio_total
 from agent.model import FeedRound, PriceSource, ScreenedToken, Snapshot, StepInput, schedules_of
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import cash_limit
 from agent.policy.drift import compute_drifts, investable_total
-from agent.policy.futures.exposure import portfolio_total
 from agent.reference import prices as means
 from agent.reference import prices as rounds
 from agent.reference import reference_prices, sequencer_fault

@@ -30,9 +30,9 @@ from agent.config.futures import FuturesTable, HyperliquidTable
 from agent.config.load import agent_key_source
 from agent.errors import ConfigError, Refused
 from agent.files import sync_folder
+from agent.layers.futures.policy.needs import approval_ends_soon
 from agent.margin import account as margin
 from agent.model import Verdict
-from agent.policy.futures.decide import approval_ends_soon
 from agent.signing import keys
 from agent.signing.calldata import address_from_word, selector
 from agent.signing.secret import PrivateKey, disable_core_dumps

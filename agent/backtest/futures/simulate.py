@@ -24,9 +24,9 @@ from agent.backtest.futures.book import (
     Liquidation,
     PerpVenueSettings,
 )
+from agent.layers.futures.planning.orders import plan_futures
 from agent.margin import account as margin
 from agent.model import FuturesPlan, FuturesPolicy, MarginAccount, PerpMarket
-from agent.planning.futures import plan_futures
 from agent.policy.signals import combined_policy
 from agent.units import BPS, Token
 

@@ -33,6 +33,8 @@ from agent.backtest.futures.simulate import (
 )
 from agent.backtest.router import APPROVE_UNITS, TransactionReverted
 from agent.backtest.settings import WALLET, BacktestSpec, simulated_address
+from agent.layers.futures.planning.plans import DEPOSIT_GAS
+from agent.layers.futures.policy.needs import ORDER_GAS
 from agent.margin.account import account_value_raw
 from agent.model import (
     AllocatorConfig,
@@ -50,8 +52,6 @@ from agent.model import (
     Transfer,
     UnsignedTx,
 )
-from agent.planning.futures_step import DEPOSIT_GAS
-from agent.policy.futures.decide import ORDER_GAS
 from agent.ports import PerpOrderDraft
 from agent.signing import calldata
 from agent.signing.base import FuturesRules

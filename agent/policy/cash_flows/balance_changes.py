@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers.futures.policy.exposure import margin_value
 from agent.model import (
     Asset,
     ExpectedBalances,
@@ -18,7 +19,6 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import native_coin
-from agent.policy.futures.exposure import margin_value
 from agent.policy.liquidity import valuation
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, format_time, value_text

@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers.futures.policy.exposure import margin_fault, portfolio_total
 from agent.model import (
     Asset,
     AssetDrift,
@@ -32,7 +33,6 @@ from agent.policy.drift import (
     compute_drifts,
     investable_total,
 )
-from agent.policy.futures.exposure import margin_fault, portfolio_total
 from agent.reference import reference_prices
 from agent.units import (
     BPS,

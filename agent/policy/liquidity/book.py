@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from agent.amm import pools
 from agent.amm.lp import minting, positions
+from agent.layers.futures.policy.exposure import margin_value
 from agent.model import (
     Asset,
     ConfirmedPosition,
@@ -24,7 +25,6 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import native_coin
-from agent.policy.futures.exposure import margin_value
 from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value
 

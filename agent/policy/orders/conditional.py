@@ -12,6 +12,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers.futures.policy.exposure import (
+    margin_fault,
+    margin_mark,
+    margin_result,
+    unweighed_margin,
+)
 from agent.model import (
     PORTFOLIO,
     AssetDrift,
@@ -26,12 +32,6 @@ from agent.model import (
     StepInput,
 )
 from agent.policy.drift import compute_drifts, investable_total
-from agent.policy.futures.exposure import (
-    margin_fault,
-    margin_mark,
-    margin_result,
-    unweighed_margin,
-)
 from agent.reference import (
     depeg_fault,
     price_fault,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import ConfigError
+from agent.layers.futures.policy.exposure import weighed_margin
 from agent.model import (
     AssetDrift,
     CapitalSplit,
@@ -29,7 +30,6 @@ from agent.policy.drift import (
     rebalance_goal,
     restrict_to_side,
 )
-from agent.policy.futures.exposure import weighed_margin
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.quarantine import strategies_fault

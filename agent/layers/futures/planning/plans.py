@@ -6,6 +6,33 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers.futures.planning.orders import (
+    cut_reductions,
+    market_order,
+    plan_futures,
+    smaller_orders,
+    top_up_raw,
+    untradable_reason,
+)
+from agent.layers.futures.policy.exposure import account_fault, expected_funding
+from agent.layers.futures.policy.hedges import hedges_after
+from agent.layers.futures.policy.needs import (
+    ORDER_GAS,
+    RESTING_STOP,
+    STOPS_CHANGE,
+    backing_off,
+    depositable_raw,
+    due_stops,
+    futures_need,
+    left_to_reduce,
+    opens_s,
+    planned_account,
+    quote_per_numeraire,
+    spot_value_in_quote,
+    stale_markets,
+    untouched_markets,
+)
+from agent.layers.futures.policy.targets import LIMITED, REDUCING, FuturesTrigger
 from agent.margin.state import is_reduction
 from agent.model import (
     AdjustFutures,
@@ -28,35 +55,8 @@ from agent.model import (
     StepInput,
     StopOrder,
 )
-from agent.planning.futures import (
-    cut_reductions,
-    market_order,
-    plan_futures,
-    smaller_orders,
-    top_up_raw,
-    untradable_reason,
-)
 from agent.planning.gas import with_data_fee
 from agent.policy import failures
-from agent.policy.futures.decide import (
-    ORDER_GAS,
-    RESTING_STOP,
-    STOPS_CHANGE,
-    backing_off,
-    depositable_raw,
-    due_stops,
-    futures_need,
-    left_to_reduce,
-    opens_s,
-    planned_account,
-    quote_per_numeraire,
-    spot_value_in_quote,
-    stale_markets,
-    untouched_markets,
-)
-from agent.policy.futures.exposure import account_fault, expected_funding
-from agent.policy.futures.targets import LIMITED, REDUCING, FuturesTrigger
-from agent.policy.hedges import hedges_after
 from agent.policy.quarantine import decision_faults
 from agent.reference import reference_prices
 from agent.units import BPS, ceil_int, floor_int, largest_remainder

@@ -10,6 +10,15 @@ from typing import Any
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, always, format_seconds
+from agent.layers.futures.policy.exposure import margin_value, trades_for_another, uncounted_reason
+from agent.layers.futures.policy.needs import (
+    collateral_raw,
+    opens_s,
+    quote_per_numeraire,
+    required_by_index,
+    uses_reduction_budget,
+)
+from agent.layers.futures.policy.targets import emergency_orders, unnamed_reasons
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import (
@@ -33,15 +42,6 @@ from agent.model import (
     PerpOrder,
     StopOrder,
 )
-from agent.policy.futures.decide import (
-    collateral_raw,
-    opens_s,
-    quote_per_numeraire,
-    required_by_index,
-    uses_reduction_budget,
-)
-from agent.policy.futures.exposure import margin_value, trades_for_another, uncounted_reason
-from agent.policy.futures.targets import emergency_orders, unnamed_reasons
 from agent.policy.quarantine import decision_faults
 from agent.units import BPS, Value, decimal_text
 

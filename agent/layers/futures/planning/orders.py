@@ -9,27 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.margin import account as margin
-from agent.margin.account import index_bound_raw
-from agent.margin.state import (
-    after_fill_at_bound,
-    is_reduction,
-    largest_allowed_sizes,
-    oversized,
-    sizes_within_gross,
-)
-from agent.model import (
-    FuturesLimits,
-    FuturesPlan,
-    FuturesPolicy,
-    MarginAccount,
-    MarginDeposit,
-    PerpMarket,
-    PerpOrder,
-    PerpOrderKind,
-)
-from agent.policy.futures.decide import cooldown_reason
-from agent.policy.futures.targets import (
+from agent.layers.futures.policy.needs import cooldown_reason
+from agent.layers.futures.policy.targets import (
     DRIFT_REASONS,
     REDUCING,
     FuturesTrigger,
@@ -49,6 +30,25 @@ from agent.policy.futures.targets import (
     triggered,
     unfinished_orders,
     unnamed_reasons,
+)
+from agent.margin import account as margin
+from agent.margin.account import index_bound_raw
+from agent.margin.state import (
+    after_fill_at_bound,
+    is_reduction,
+    largest_allowed_sizes,
+    oversized,
+    sizes_within_gross,
+)
+from agent.model import (
+    FuturesLimits,
+    FuturesPlan,
+    FuturesPolicy,
+    MarginAccount,
+    MarginDeposit,
+    PerpMarket,
+    PerpOrder,
+    PerpOrderKind,
 )
 from agent.units import BPS, Price, ceil_int, floor_int, sign_of
 

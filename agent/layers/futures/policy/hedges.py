@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers.futures.policy.exposure import DAY_S, expected_funding
+from agent.layers.futures.policy.needs import quote_per_numeraire, stale_markets
 from agent.margin import account as margin
 from agent.model import (
     AdjustFutures,
@@ -27,8 +29,6 @@ from agent.model import (
 )
 from agent.policy import quarantine
 from agent.policy.drift import band, compute_drifts, investable_total
-from agent.policy.futures.decide import quote_per_numeraire, stale_markets
-from agent.policy.futures.exposure import DAY_S, expected_funding
 from agent.policy.targets import with_targets
 from agent.reference import reference_prices
 from agent.units import BPS, Value, floor_int, format_percent, largest_remainder, value_text

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from fractions import Fraction
 
+from agent.layers.futures.policy.needs import cooldown_reason, futures_fault, opens_s
+from agent.layers.futures.policy.targets import notional_drifts, targeted
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import breaches, if_filled, margin_state
@@ -17,8 +19,6 @@ from agent.model import (
     RestingOrder,
     StepInput,
 )
-from agent.policy.futures.decide import cooldown_reason, futures_fault, opens_s
-from agent.policy.futures.targets import notional_drifts, targeted
 from agent.units import BPS, format_time
 
 BEYOND = Fraction(1, 10)

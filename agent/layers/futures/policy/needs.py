@@ -9,6 +9,28 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from fractions import Fraction
 
+from agent.layers.futures.policy.exposure import (
+    account_fault,
+    spot_value,
+    trades_for_another,
+    uncounted_reason,
+)
+from agent.layers.futures.policy.resting_stops import stop_changes
+from agent.layers.futures.policy.targets import (
+    DRIFT_REASONS,
+    LIMITED,
+    REDUCING,
+    FuturesTrigger,
+    emergency_orders,
+    fired_triggers,
+    funding_waits,
+    position_notes,
+    stale_indexes,
+    triggered,
+    uncertain_books,
+    unfinished_orders,
+    unnamed_reasons,
+)
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import if_filled
@@ -27,28 +49,6 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import failures, native_coin
-from agent.policy.futures.exposure import (
-    account_fault,
-    spot_value,
-    trades_for_another,
-    uncounted_reason,
-)
-from agent.policy.futures.resting_stops import stop_changes
-from agent.policy.futures.targets import (
-    DRIFT_REASONS,
-    LIMITED,
-    REDUCING,
-    FuturesTrigger,
-    emergency_orders,
-    fired_triggers,
-    funding_waits,
-    position_notes,
-    stale_indexes,
-    triggered,
-    uncertain_books,
-    unfinished_orders,
-    unnamed_reasons,
-)
 from agent.units import BPS, Value, ceil_int, floor_int, format_time
 
 DEMAND = "futures.ask requires a confirmation: trimtab rebalance --send"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 
+from agent.layers.futures.policy.exposure import DAY_S, bleeding
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw, size_for_notional_raw
 from agent.margin.state import (
@@ -29,7 +30,6 @@ from agent.model import (
     PerpOrderKind,
     Position,
 )
-from agent.policy.futures.exposure import DAY_S, bleeding
 from agent.units import BPS, ceil_int, sign_of
 
 

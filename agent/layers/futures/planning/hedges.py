@@ -10,6 +10,28 @@ from fractions import Fraction
 
 from agent.accounting.tax_lots import planned_gains
 from agent.errors import Refused
+from agent.layers.futures.planning.orders import market_order, no_opening_reason, untradable_reason
+from agent.layers.futures.planning.plans import approved_raw, closing_plan, futures_plan
+from agent.layers.futures.policy.hedges import (
+    choose,
+    closed_lately,
+    compare_text,
+    hedges_after,
+    margin_share,
+    short_costs,
+)
+from agent.layers.futures.policy.needs import (
+    ORDER_GAS,
+    backing_off,
+    cooldown_reason,
+    depositable_raw,
+    futures_fault,
+    opens_s,
+    quote_per_numeraire,
+    spot_value_in_quote,
+    stale_markets,
+)
+from agent.layers.futures.policy.targets import stale_index_reason
 from agent.margin.account import size_for_notional_raw
 from agent.margin.state import after_action, breaches, largest_allowed_raw, margin_state
 from agent.model import (
@@ -29,30 +51,8 @@ from agent.model import (
     StepInput,
 )
 from agent.planning import planner
-from agent.planning.futures import market_order, no_opening_reason, untradable_reason
-from agent.planning.futures_step import approved_raw, closing_plan, futures_plan
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import investable_total, rebalance_goal
-from agent.policy.futures.decide import (
-    ORDER_GAS,
-    backing_off,
-    cooldown_reason,
-    depositable_raw,
-    futures_fault,
-    opens_s,
-    quote_per_numeraire,
-    spot_value_in_quote,
-    stale_markets,
-)
-from agent.policy.futures.targets import stale_index_reason
-from agent.policy.hedges import (
-    choose,
-    closed_lately,
-    compare_text,
-    hedges_after,
-    margin_share,
-    short_costs,
-)
 from agent.reference import reference_prices
 from agent.units import BPS, Value, ceil_int, decimal_text, floor_int
 

@@ -1,0 +1,1 @@
+"""Futures with margin, and hedges that replace sales."""

@@ -1,0 +1,1 @@
+"""Plans of the futures layer: orders, margin moves and hedges."""
