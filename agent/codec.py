@@ -18,7 +18,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
-from agent.layers.states import MOVED, STATES
+from agent.layers.states import CONFIGS, MOVED, MOVED_CONFIGS, STATES
 from agent.model import (
     AccountAction,
     Budgets,
@@ -28,6 +28,7 @@ from agent.model import (
     Failures,
     FuturesAction,
     History,
+    LayerConfig,
     LayerState,
     LpPosition,
     Pool,
@@ -220,6 +221,7 @@ def _is_member(cls: Any) -> bool:
     return (
         cls in POOL_KINDS.values()
         or cls in STATES
+        or cls in CONFIGS
         or any(cls in get_args(union) for union in _UNIONS)
     )
 
@@ -259,7 +261,7 @@ def _build() -> Converter:
         lambda cls: cls is Pool, lambda _: converter.unstructure
     )
     converter.register_unstructure_hook_factory(
-        lambda cls: cls is LayerState, lambda _: converter.unstructure
+        lambda cls: cls in (LayerConfig, LayerState), lambda _: converter.unstructure
     )
     converter.register_unstructure_hook_factory(_is_member, lambda cls: _tagging(cls, converter))
     converter.register_structure_hook_factory(_is_tuple, lambda cls: _list_reader(cls, converter))
@@ -271,6 +273,9 @@ def _build() -> Converter:
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is LayerState, lambda _: _one_of(STATES, converter)
+    )
+    converter.register_structure_hook_factory(
+        lambda cls: cls is LayerConfig, lambda _: _one_of(CONFIGS, converter)
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is StepInput, lambda cls: _step_reader(cls, converter)
@@ -346,10 +351,15 @@ def _step_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     read = _object_reader(cls, converter)
 
     def moved(data: Any, target: Any) -> Any:
-        if not isinstance(data, dict) or not data.keys() & FORMER_STEP.keys():
+        former = FORMER_STEP.keys() | MOVED_CONFIGS.keys()
+        if not isinstance(data, dict) or not data.keys() & former:
             return read(data, target)
         own, values = _grouped(data, FORMER_STEP)
-        return read(own | values, target)
+        configs = list(own.pop("layers", []))
+        for name, tag in MOVED_CONFIGS.items():
+            if (fields := own.pop(name, None)) is not None:
+                configs.append({TAG: tag, **fields})
+        return read({**own, **values, "layers": configs}, target)
 
     return moved
 

@@ -30,11 +30,7 @@ from agent.execution.step_context import (
     record_anomalies,
     record_order_stages,
 )
-from agent.execution.step_memory import (
-    book_internal_netting,
-    record_cash,
-    record_strategies,
-)
+from agent.execution.step_memory import record_cash
 from agent.execution.step_run import (
     MAX_ORDERS,
     StepRun,
@@ -48,9 +44,9 @@ from agent.execution.step_run import (
     skip_refusal,
     sold_exits,
 )
+from agent.layers import records
 from agent.layers.futures.planning.hedges import HEDGE
 from agent.layers.futures.policy.needs import reduction_goals
-from agent.layers.records import RECORDS
 from agent.model import (
     BlockedExit,
     FuturesPlan,
@@ -90,7 +86,8 @@ def run_step(
     outcome = _run_until_done(run, actors)
     _mark_review(run, outcome)
     if actors.executor.ready():
-        book_internal_netting(store.strategies, outcome)
+        for after_step in records.AFTER_STEP:
+            after_step(store, outcome)
     outcome = approvals.revoke_leftovers(readers, actors, store, outcome)
     if run.skipped:  # approvals of refused exits and their revocations do not count as failures
         store.budgets.mark_submission_refusals(
@@ -168,8 +165,8 @@ def _read_input(run: StepRun) -> StepInput:
     readers, snapshot = run.own_readers, run.readers.reader.snapshot()
     settle_mined(run.store, snapshot, lambda: run.readers.step_input_at(snapshot))
     step_input = readers.step_input_at(snapshot)
-    for layer in RECORDS:
-        step_input = layer.before_decision(readers, run.store, step_input)
+    for before_decision in records.BEFORE_DECISION:
+        step_input = before_decision(readers, run.store, step_input)
     record_anomalies(run.store.budgets, run.store.balances, step_input)
     step_input = confirm_prices(readers, step_input)
     record_order_stages(run.store.orders, step_input)
@@ -177,11 +174,12 @@ def _read_input(run: StepRun) -> StepInput:
 
 
 def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
-    """Record weights, ledger, strategies and prices of a step, and its input."""
+    """Record weights, ledger, layers and prices of a step, and its input."""
     record_cash(run.store.cash, step_input)
     record_allocation(step_input, run.store.allocations)
     update_ledger(run.store, run.readers.recorded(step_input))
-    record_strategies(run.store.strategies, run.store.allocations, step_input)
+    for after_input in records.AFTER_INPUT:
+        after_input(run.store, step_input)
     record_hourly_prices(run.readers, step_input, run.store.prices)
     run.store.steps.begin(
         step_id, run.readers.clock.now_s(), codec.dumps(step_input), codec.dumps(run.asked)
@@ -191,8 +189,8 @@ def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
 def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOutcome | None:
     """Confirm, approve and send the plan. Return None if a new evaluation is needed."""
     end_purchase(run.store, outcome)
-    for layer in RECORDS:
-        layer.after_decision(run.store, outcome)
+    for after_decision in records.AFTER_DECISION:
+        after_decision(run.store, outcome)
     if run.confirmed is not None and run.swapped is None:
         evaluation.require_exit_possible(run.confirmed, outcome, REPLAN_REMEDY)
     if (plan := _plan_to_send(run, outcome)) is None:
@@ -213,8 +211,8 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
     _require_as_confirmed(confirmed, outcome, plan)
     if not plan.actions and plan.futures is None:
         begin_part(run.store, outcome)
-        for layer in RECORDS:
-            layer.before_swap(run.readers, run.store, outcome)
+        for before_swap in records.BEFORE_SWAP:
+            before_swap(run.readers, run.store, outcome)
     last = run.approval_rounds + 1 == MAX_APPROVAL_ROUNDS
     if needed := evaluation.missing_approvals(actors.composer, outcome, plan, run.sent, last):
         return _approve(run, actors, outcome, needed)
@@ -391,5 +389,6 @@ def _execute(
     )
     after = run.readers.step_input_at(snapshot)
     update_ledger(run.store, run.readers.recorded(after))
-    record_strategies(run.store.strategies, run.store.allocations, after)
+    for after_input in records.AFTER_INPUT:
+        after_input(run.store, after)
     return with_shortfall(replace(outcome, after=after), intent, snapshot)

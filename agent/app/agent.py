@@ -35,6 +35,7 @@ from agent.execution import evaluation
 from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_exposure
 from agent.execution.settlement import native_delta
 from agent.execution.step_context import StepActors, StepOutcome, TickExtender, confirm_prices
+from agent.layers.strategies.policy.accounting import paused_strategies
 from agent.model import (
     AgentCycle,
     CloseHedge,
@@ -58,7 +59,6 @@ from agent.policy.decide import current_drifts
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import investable_total, overweight_messages
 from agent.policy.liquidity import valuation
-from agent.policy.strategies.accounting import paused_strategies
 from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
 from agent.units import NATIVE, Token, parse_raw

@@ -22,6 +22,7 @@ from agent.app.positions.futures_alerts import (
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.policy.hedges import compare_text
+from agent.layers.strategies.policy.accounting import paused_strategies
 from agent.model import (
     Alert,
     AlertKind,
@@ -39,7 +40,6 @@ from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.blocked_exits import disarm_command
-from agent.policy.strategies.accounting import paused_strategies
 from agent.policy.triggers import bands
 from agent.policy.triggers.bands import format_band
 from agent.units import (

@@ -25,21 +25,20 @@ from agent.guards.market import (
     plan_worst_case,
     sandwich_exposure,
 )
+from agent.layers.strategies.policy.capital import target_capital_shares
+from agent.layers.strategies.state import CapitalSplit, StrategiesState, Strategy
 from agent.model import (
     LIMITS,
-    CapitalSplit,
     Destination,
     LimitOrder,
     LimitUnit,
     LpTarget,
     Portfolio,
     StepInput,
-    Strategy,
     TradeSide,
 )
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.strategies.capital import target_capital_shares
 from agent.policy.triggers import bands, rules
 from agent.reference import reference_prices
 from agent.units import BPS, Value, decimal_text, format_duration, format_time, price_text
@@ -203,8 +202,8 @@ def target_shares(step: StepInput) -> dict[str, Fraction]:
     """Return the target share of capital of each strategy; the configured shares if the stored
     strategies differ from the config's.
     """
-    split, books = step.split, step.history.sleeves
-    if split is None or books is None:
+    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    if books is None:
         return {}
     if {strategy.name for strategy in split.strategies} != set(books.named):
         return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}

@@ -456,9 +456,11 @@ def _needs_price_history(wanted: BacktestSpec) -> bool:
     """Return whether a trigger or allocator of this policy needs recorded prices."""
     if wanted.portfolio.weights is not None:
         return True
-    if wanted.split and any(strategy.allocator for strategy in wanted.split.strategies):
+    if wanted.split is None:
+        return required_history_s(wanted.policy) > 0
+    if wanted.split.allocators:
         return True
-    return required_history_s(wanted.policy, wanted.split) > 0
+    return required_history_s(wanted.policy, wanted.split.triggers) > 0
 
 
 def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> SimulationContext:
@@ -480,7 +482,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
             spec.limits,
             execution,
             history,
-            split=spec.split,
+            layers=() if spec.split is None else (spec.split,),
             futures=None if world.venue is None else world.venue.setup.policy,
         )
         delisted = [

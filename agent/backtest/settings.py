@@ -17,9 +17,9 @@ from eth_utils.crypto import keccak
 from agent.amm import FORMS
 from agent.amm.v3.pool import V3Pool
 from agent.errors import ConfigError
+from agent.layers.strategies.state import CapitalSplit, StrategyBooks
 from agent.model import (
     Asset,
-    CapitalSplit,
     Destination,
     ExecutionConfig,
     Limits,
@@ -28,7 +28,6 @@ from agent.model import (
     Portfolio,
     PriceSource,
     ReferenceConfig,
-    StrategyBooks,
     Trigger,
 )
 from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int

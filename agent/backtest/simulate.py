@@ -49,10 +49,12 @@ from agent.backtest.world import (
 )
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.policy.chosen_weights import chosen_futures
 from agent.layers.futures.policy.targets import emergency_orders, triggered
+from agent.layers.strategies.policy.futures import chosen_shares
+from agent.layers.strategies.state import StrategiesState
 from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
 from agent.policy.drift import band, has_band
-from agent.policy.signals import chosen_futures
 from agent.policy.triggers.rules import is_plain
 from agent.reference import is_dollar
 from agent.units import BPS, decimal_text, floor_int
@@ -337,15 +339,16 @@ class SimulationRun:
             _count(self._refused, error.message)
             return
         self._quiet.evaluated(outcome)
-        self._health.add(self.world.bar_s, outcome.step_input.history.sleeves)
+        self._health.add(self.world.bar_s, outcome.step_input.layer(StrategiesState).books)
         plan = outcome.futures_plan
         for why in () if plan is None else plan.refused:
             _count(self._refused_futures, why)
-        asked = chosen_futures(outcome.step_input)
-        if asked is not None and (
-            not self._futures or self._futures[-1][1] != tuple(asked.items())
+        step = outcome.step_input
+        shares = chosen_shares(step) if step.divides_wallet else chosen_futures(step)
+        if shares is not None and (
+            not self._futures or self._futures[-1][1] != tuple(shares.items())
         ):
-            self._futures.append((self.world.bar, tuple(asked.items())))
+            self._futures.append((self.world.bar, tuple(shares.items())))
         drifts, spec = outcome.decided.drifts, self.world.wanted
         banded = has_band(spec.policy.trigger) and spec.split is None
         if drifts:

@@ -35,7 +35,8 @@ from agent.backtest.settings import (
     transfers_by_bar,
 )
 from agent.errors import ConfigError
-from agent.model import FeedRound, Head, OrderKind, Pool, Receipt, Strategy, UnsignedTx
+from agent.layers.strategies.state import Strategy
+from agent.model import FeedRound, Head, OrderKind, Pool, Receipt, UnsignedTx
 from agent.units import BPS, PIPS, Price, Token, floor_int
 from agent.units import Price as Ratio
 

@@ -20,10 +20,10 @@ from agent.config.template import render
 from agent.config.triggers import build_policy_trigger, build_trigger, is_zone
 from agent.config.weights import build_signals, build_weights, supply_tokens
 from agent.errors import ConfigError
+from agent.layers.strategies.state import CapitalSplit, Strategy, StrategyHealthRule
 from agent.model import (
     AllocationMethod,
     Asset,
-    CapitalSplit,
     CodeHash,
     ConfirmedPosition,
     Destination,
@@ -34,8 +34,6 @@ from agent.model import (
     Portfolio,
     PriceSource,
     ReferenceConfig,
-    Strategy,
-    StrategyHealthRule,
     Threshold,
     TradeSide,
 )

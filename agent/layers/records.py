@@ -1,26 +1,24 @@
-"""Records of the layers around a step: before its decision, after it, and before a swap is sent."""
+"""Records of the layers around a step, each at its time."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 from agent.execution.step_context import StepOutcome, StepReaders
 from agent.layers.gradual import records as gradual
+from agent.layers.strategies import records as strategies
 from agent.model import StepInput
 from agent.store.store import Store
 
-
-class LayerRecords(Protocol):
-    """Module of a layer that writes its records."""
-
-    def before_decision(self, readers: StepReaders, store: Store, step: StepInput) -> StepInput:
-        """Return the step with what the layer has to store before the decision."""
-
-    def after_decision(self, store: Store, outcome: StepOutcome) -> None:
-        """Record what the decision means for the layer, whether or not a plan is sent."""
-
-    def before_swap(self, readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
-        """Record the swap that is sent next. Raises Refused if it may not be sent any more."""
-
-
-RECORDS: tuple[LayerRecords, ...] = (gradual,)
+BEFORE_DECISION: tuple[Callable[[StepReaders, Store, StepInput], StepInput], ...] = (
+    gradual.before_decision,
+)
+"""Return the step with what the layer has to store before the decision."""
+AFTER_INPUT: tuple[Callable[[Store, StepInput], None], ...] = (strategies.after_input,)
+"""Record what a step's input says of the layer, before the decision and after a transaction."""
+AFTER_DECISION: tuple[Callable[[Store, StepOutcome], None], ...] = (gradual.after_decision,)
+"""Record what the decision means for the layer, whether or not a plan is sent."""
+BEFORE_SWAP: tuple[Callable[[StepReaders, Store, StepOutcome], None], ...] = (gradual.before_swap,)
+"""Record the swap that is sent next. Raises Refused if it may not be sent any more."""
+AFTER_STEP: tuple[Callable[[Store, StepOutcome], None], ...] = (strategies.after_step,)
+"""Record the end of a step of an agent that may act."""

@@ -56,6 +56,7 @@ from agent.model.history import OrderStates as OrderStates
 from agent.model.history import Reviews as Reviews
 from agent.model.layers import Execution as Execution
 from agent.model.layers import ExecutionTerms as ExecutionTerms
+from agent.model.layers import LayerConfig as LayerConfig
 from agent.model.layers import LayerPart as LayerPart
 from agent.model.layers import LayerResult as LayerResult
 from agent.model.layers import LayerState as LayerState
@@ -121,6 +122,7 @@ from agent.model.market import SwapGas as SwapGas
 from agent.model.market import SwapResult as SwapResult
 from agent.model.market import TickState as TickState
 from agent.model.market import TokenFinding as TokenFinding
+from agent.model.memory import StepMemory as StepMemory
 from agent.model.plan import AdjustFutures as AdjustFutures
 from agent.model.plan import AdjustLiquidity as AdjustLiquidity
 from agent.model.plan import AssetDrift as AssetDrift
@@ -198,19 +200,6 @@ from agent.model.step import StepRequest as StepRequest
 from agent.model.step import Swap as Swap
 from agent.model.step import SwapAtPrice as SwapAtPrice
 from agent.model.step import Unwrap as Unwrap
-from agent.model.strategies import STRATEGY_UNITS as STRATEGY_UNITS
-from agent.model.strategies import UNALLOCATED as UNALLOCATED
-from agent.model.strategies import CapitalSplit as CapitalSplit
-from agent.model.strategies import NavPoint as NavPoint
-from agent.model.strategies import Strategy as Strategy
-from agent.model.strategies import StrategyBook as StrategyBook
-from agent.model.strategies import StrategyBooking as StrategyBooking
-from agent.model.strategies import StrategyBookingKind as StrategyBookingKind
-from agent.model.strategies import StrategyBooks as StrategyBooks
-from agent.model.strategies import StrategyHealth as StrategyHealth
-from agent.model.strategies import StrategyHealthRule as StrategyHealthRule
-from agent.model.strategies import StrategyLedger as StrategyLedger
-from agent.model.strategies import StrategyState as StrategyState
 from agent.model.transactions import FIRST_VENUE_NONCE as FIRST_VENUE_NONCE
 from agent.model.transactions import Intent as Intent
 from agent.model.transactions import IntentEvent as IntentEvent
@@ -261,6 +250,7 @@ from agent.model.weights import AllocatorConfig as AllocatorConfig
 from agent.model.weights import FuturesRisk as FuturesRisk
 from agent.model.weights import FuturesSide as FuturesSide
 from agent.model.weights import InitialWeights as InitialWeights
+from agent.model.weights import OwnedAllocator as OwnedAllocator
 from agent.model.weights import PriceBar as PriceBar
 from agent.model.weights import Signal as Signal
 from agent.model.weights import SignalAnswer as SignalAnswer

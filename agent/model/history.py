@@ -18,7 +18,6 @@ from agent.model.portfolio import (
     SubmissionRefusal,
 )
 from agent.model.purchases import PurchaseProgress
-from agent.model.strategies import StrategyBooks
 from agent.model.transactions import PendingPayment
 from agent.model.weights import Allocation, SignalAnswer
 
@@ -159,8 +158,6 @@ class History:
     """Inputs of a plan's taxable gain; None: unknown."""
     signals: tuple[SignalAnswer, ...] = ()
     """Answers of the signals that this step ran."""
-    sleeves: StrategyBooks | None = None
-    """Books of the strategies; None: no strategies."""
     last_liquidity_s: int | None = None
     """Chain time of the newest liquidity action."""
     undecided: tuple[str, ...] = ()

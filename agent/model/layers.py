@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol, TypeVar
 
+from agent.model.plan import Goal
+from agent.model.triggers import Trigger
+from agent.model.weights import OwnedAllocator
+
 
 class ExecutionTerms(Protocol):
     """Terms of an execution that takes several steps; values in numeraire base units."""
@@ -71,6 +75,26 @@ class LayerPart:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerConfig(LayerPart):
+    """Base of a layer's settings in a step's input."""
+
+    @property
+    def divides_wallet(self) -> bool:
+        """True if parts of the wallet have targets, triggers and cooldowns of their own."""
+        return False
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        """Triggers besides the policy's."""
+        return ()
+
+    @property
+    def allocators(self) -> tuple[OwnedAllocator, ...]:
+        """Allocators besides the portfolio's."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
 class LayerState(LayerPart):
     """Base of a layer's state in a step's input."""
 
@@ -78,6 +102,11 @@ class LayerState(LayerPart):
     def changes_with_time(self) -> bool:
         """True if the state may differ at a later block without a new record in the store."""
         return False
+
+    @property
+    def last_end(self) -> tuple[int | None, str]:
+        """End of the layer's last trade, from which policy.cooldown counts too, and its name."""
+        return None, ""
 
     @property
     def execution(self) -> Execution | None:
@@ -94,11 +123,22 @@ class LayerResult(LayerPart):
         """True if the decision ends the layer's execution under way."""
         return False
 
+    @property
+    def internal_goal(self) -> Goal | None:
+        """Goal that the layer reaches without a trade on the market; None if it does not."""
+        return None
+
     def held(self, worthless: str = "") -> LayerResult:
         """Return what is left of it if the step trades nothing; with `worthless`, because what is
         due is not worth its cost.
         """
         return self
+
+    def alone(self) -> LayerResult:
+        """Return what is left of it beside a decision that does not concern the layer: a due part
+        stays due.
+        """
+        return type(self)()
 
 
 T = TypeVar("T", bound=LayerPart)

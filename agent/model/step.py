@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from agent.model.futures import AccountAction, FuturesPolicy
 from agent.model.history import History
-from agent.model.layers import LayerState, T, with_part
+from agent.model.layers import LayerConfig, LayerState, T, part_of, with_part
 from agent.model.limits import Limits
 from agent.model.market import ScreenedToken, Snapshot
 from agent.model.plan import LimitOrder
@@ -18,7 +18,6 @@ from agent.model.portfolio import (
     Portfolio,
     ReferenceConfig,
 )
-from agent.model.strategies import CapitalSplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +114,8 @@ class StepInput:
     excluded: Exclusions = NOTHING_EXCLUDED
     stuck: tuple[BlockedExit, ...] = ()
     """Triggered exits that cannot be carried out now. Their assets are skipped."""
-    split: CapitalSplit | None = None
-    """Strategies that share the wallet; None: a single strategy."""
+    layers: tuple[LayerConfig, ...] = ()
+    """Settings of the layers that are on."""
     futures: FuturesPolicy | None = None
     """Targets and limits of the futures layer; None: no futures."""
 
@@ -128,6 +127,19 @@ class StepInput:
         """Return the step with this state of a layer."""
         layers = with_part(self.history.layers, state)
         return replace(self, history=replace(self.history, layers=layers))
+
+    def config(self, kind: type[T]) -> T:
+        """Return the settings of a layer."""
+        return part_of(self.layers, kind)
+
+    def with_config(self, config: LayerConfig) -> StepInput:
+        """Return the step with these settings of a layer."""
+        return replace(self, layers=with_part(self.layers, config))
+
+    @property
+    def divides_wallet(self) -> bool:
+        """True if parts of the wallet have targets, triggers and cooldowns of their own."""
+        return any(config.divides_wallet for config in self.layers)
 
     @property
     def collateral(self) -> str:

@@ -260,6 +260,17 @@ class AllocatorConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnedAllocator:
+    """Allocator of a part of the wallet: `owner` is the name of its allocations in the store ("":
+    the portfolio), `weights_bps` are the targets by token until the first one.
+    """
+
+    owner: str
+    allocator: AllocatorConfig
+    weights_bps: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Allocation:
     """Chosen weights in bps by token, with sum 10,000. `basis` is the hash of the settings.
 

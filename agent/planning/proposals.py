@@ -115,10 +115,10 @@ def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
     """Return the proposal. If the open purchase waits or is refused, and a trigger would fire even
     after it, the trigger's trade ends the purchase, whose rest is drift.
 
-    With several strategies each part already follows their combined goal.
+    In a divided wallet each part of the purchase already follows the combined goal.
     """
     active = step.history.cash_flows.purchase
-    if active is None or step.split is not None:
+    if active is None or step.divides_wallet:
         return _carried_out(step, decided)
     try:
         waiting = _carried_out(step, decided)
@@ -408,8 +408,7 @@ def _not_worth_it(
         decided.next_s,
         nothing.kept_by,
     )
-    decided = decided.held(hold, _worthless(step, decided, nothing))
-    return Proposal(replace(decided, is_netting_only=False), None)
+    return Proposal(decided.held(hold, _worthless(step, decided, nothing)), None)
 
 
 def _worthless(step: StepInput, decided: DecisionResult, nothing: planner.NothingPlanned) -> str:
@@ -453,7 +452,7 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
         decided = decide(step)  # a due slice stays due, and a triggered exit is not included
         return Proposal(
-            replace(decided.alone(plan.decision), is_netting_only=False, exit_token=""),
+            replace(decided.alone(plan.decision), exit_token=""),
             plan,
             step,
         )

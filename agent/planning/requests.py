@@ -529,7 +529,7 @@ def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposa
     """
     decided = decide(step)
     return Proposal(
-        replace(decided.alone(decision), zone=None, is_netting_only=False, exit_token=""),
+        replace(decided.alone(decision), zone=None, exit_token=""),
         plan,
     )
 

@@ -10,13 +10,13 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.layers import policy as layers
+from agent.layers.faults import SPOT_FAULTS
 from agent.layers.futures.policy.hedges import hedge_need
 from agent.layers.futures.policy.needs import ORDER_GAS, emergency_need, futures_need, futures_note
 from agent.model import (
     AdjustLiquidity,
     AssetDrift,
     Decision,
-    Goal,
     Halt,
     HaltCode,
     Hold,
@@ -25,6 +25,7 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import failures, minimum, native_coin, quarantine, targets
+from agent.policy import rebalance as rebalances
 from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
 from agent.policy.decision import (
     FAULTS_OF_SOME_ASSETS,
@@ -35,19 +36,18 @@ from agent.policy.decision import (
     halt_with,
     spares_exits,
 )
-from agent.policy.drift import corrections, investable_total, rebalance_goal, restrict_to_side
+from agent.policy.drift import corrections, investable_total
 from agent.policy.liquidity import decide as liquidity_moves
 from agent.policy.liquidity.book import WithdrawMove
 from agent.policy.minimum import format_money
 from agent.policy.orders import blocked_exits, exits
 from agent.policy.quarantine import Fault, decision_faults
-from agent.policy.strategies import netting
 from agent.policy.triggers import bands, no_trade_zone, rules
 from agent.policy.triggers.bands import TriggerResult
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.policy.triggers.rules import evaluate_trigger
-from agent.reference import ReferencePrices, reference_prices
-from agent.units import Price, Value, format_time
+from agent.reference import reference_prices
+from agent.units import Price, format_time
 
 AFTER_HEDGE = "the rest of the rebalance, alongside its hedge"
 FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
@@ -56,7 +56,7 @@ FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
     HaltCode.BALANCE,
     HaltCode.POSITIONS,
     HaltCode.ZONE,
-    HaltCode.STRATEGIES,
+    *(code for code, _ in SPOT_FAULTS),
 }
 """Faults of the spot portfolio, which do not affect futures reductions."""
 
@@ -191,10 +191,10 @@ def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
     if step.progress.spot_held:
         hold = Hold(f"{decision.reason}; {step.progress.spot_held}", result.next_s)
     elif step.history.orders.states and (waiting := exits.unconfirmed_notes(step, exits_only=True)):
-        hold = _unconfirmed_hold(decision.reason, "; ".join(waiting))
+        hold = rebalances.unconfirmed_hold(decision.reason, "; ".join(waiting))
     else:
         return result
-    return replace(result.held(hold), reviewed=False, is_netting_only=False)
+    return replace(result.held(hold), reviewed=False)
 
 
 def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
@@ -241,7 +241,7 @@ def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult |
     not_yet = rules.unconfirmed_reason(step, prices, rules.limit_signals)
     out: Hold | AdjustLiquidity = AdjustLiquidity(too_much.reason)
     if not_yet:
-        out = _unconfirmed_hold(too_much.reason, not_yet)
+        out = rebalances.unconfirmed_hold(too_much.reason, not_yet)
     return context.result(native_coin.top_up(step, out) or out)
 
 
@@ -262,44 +262,11 @@ def _continue_purchase(context: DecisionContext) -> DecisionResult | None:
         return None
     decision, purchase = part
     result = replace(context.result(decision), purchase=purchase)
-    if step.split is not None:
-        result = replace(result, netting=netting.net_strategies(step, context.prices))
+    for part_of in layers.BESIDE_PURCHASES:
+        result = result.with_layer(part_of(context))
     if purchase.due is not None and (first := native_coin.top_up(step, decision)):
         return result.held(first)
     return result
-
-
-def _rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
-    """Rebalance each strategy by its own trigger and cooldown, all towards one goal; the remainder
-    after internal netting must be worth a trade.
-    """
-    step, drifts, prices = context.step, context.drifts, context.prices
-    if step.split is None:
-        return None
-    netted = netting.net_strategies(step, prices)
-    trigger = bands.apply_max_weight(step, drifts, netted.answer)
-    goal = netted.goal if netted.answer.fired else bands.reduction_goal(drifts)
-    decision: Decision = _hold(trigger)
-    reviewed = trigger.due
-    if trigger.fired:
-        decision, reviewed = _act(step, drifts, context.references, trigger, goal)
-    if isinstance(decision, Rebalance) and not netted.answer.fired:
-        decision, reviewed = _confirmed(step, prices, decision, reviewed, False)
-    is_netting_only = (
-        netted.answer.fired
-        and isinstance(decision, Hold)
-        and not _worth_it(step, _largest(drifts, netted.goal))
-    )
-    if (first := native_coin.top_up(step, decision)) is not None:
-        return replace(context.result(first), next_s=trigger.next_s, netting=netted)
-    return replace(
-        context.result(decision),
-        reviewed=reviewed,
-        reviews=trigger.reviews if reviewed else (),
-        next_s=trigger.next_s,
-        netting=netted,
-        is_netting_only=is_netting_only,
-    )
 
 
 def _rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
@@ -312,15 +279,19 @@ def _rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
         trigger = replace(trigger, fired=True, reason=AFTER_HEDGE, by_time=True)
     decision: Decision
     if trigger.fired:
-        decision, reviewed = _act(step, drifts, context.references, trigger)
+        decision, reviewed = rebalances.rebalance_or_hold(step, drifts, context.references, trigger)
         if isinstance(decision, Rebalance):
-            decision, reviewed = _confirmed(step, prices, decision, reviewed, trigger.by_time)
+            decision, reviewed = rebalances.confirm_rebalance(
+                step, prices, decision, reviewed, trigger.by_time
+            )
         if isinstance(decision, Rebalance) and (
             withdrawal := _withdraw_liquidity_first(step, prices)
         ):
             decision, reviewed = withdrawal, False
     else:
-        decision = liquidity_or_hold(step, prices, _hold(_forecast(step, drifts, trigger)))
+        decision = liquidity_or_hold(
+            step, prices, rebalances.review_hold(_forecast(step, drifts, trigger))
+        )
         reviewed = trigger.due
     if (first := native_coin.top_up(step, decision)) is not None:
         decision, reviewed = first, False
@@ -369,7 +340,6 @@ DECIDERS: tuple[Decider, ...] = (
     _wait_for_money_flows,
     _continue_purchase,
     *layers.BEFORE_TRIGGERS,
-    _rebalance_strategies,
     _rebalance_on_trigger,
 )
 """The deciders in order; the first result is the decision. Only stops block an escape from
@@ -399,34 +369,6 @@ def halt_for(step: StepInput, reason: str) -> DecisionResult:
     return DecisionResult(Halt(reason), drifts, context.references, stuck=step.stuck)
 
 
-def _confirmed(
-    step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool
-) -> tuple[Decision, bool]:
-    """Return the rebalance if a schedule caused it or the preceding blocks confirm it; else a hold
-    whose review stays due.
-    """
-    not_yet = "" if by_time else rules.unconfirmed_reason(step, prices, rules.trigger_signals)
-    if not_yet:
-        return _unconfirmed_hold(decision.reason, not_yet), False
-    return decision, reviewed
-
-
-def _unconfirmed_hold(reason: str, not_yet: str) -> Hold:
-    return Hold(
-        f"{reason}; but {not_yet}; checked again in the next cycle", kept_by="policy.confirm_blocks"
-    )
-
-
-def _hold(trigger: TriggerResult) -> Hold:
-    when = "checked again in the next cycle"
-    if trigger.next_s is not None:
-        when = f"next review {format_time(trigger.next_s)}"
-    reason = trigger.reason
-    if when not in reason:
-        reason = f"{reason}; {when}"
-    return Hold(reason, trigger.next_s)
-
-
 def _forecast(
     step: StepInput, drifts: tuple[AssetDrift, ...], trigger: TriggerResult
 ) -> TriggerResult:
@@ -434,7 +376,7 @@ def _forecast(
     if trigger.waits_s is None:
         return trigger
     least = max(Fraction(1), step.limits.min_trade or Fraction(1))
-    values = corrections(drifts, _rebalance_goal_now(step, drifts)).values()
+    values = corrections(drifts, rebalances.goal_now(step, drifts)).values()
     trades = [
         f"{'sell' if value < 0 else 'buy'} {format_money(step, abs(value))} of {drift.symbol}"
         for drift, value in zip(drifts, values, strict=True)
@@ -450,17 +392,6 @@ def _forecast(
     return replace(trigger, reason=reason)
 
 
-def _rebalance_goal_now(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
-    """Return the goal of a rebalance now."""
-    trigger, policy = step.policy.trigger, step.policy
-    if isinstance(trigger, NoTradeZone):
-        if bands.must_reduce_weight(step, drifts):
-            return bands.reduction_goal(drifts)
-        return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
-    goal = bands.cap_goal(drifts, rebalance_goal(drifts, policy.destination))
-    return restrict_to_side(drifts, goal, policy.only, step.portfolio.numeraire.address)
-
-
 def _withdraw_liquidity_first(
     step: StepInput, prices: Mapping[str, Price]
 ) -> AdjustLiquidity | Hold | None:
@@ -470,7 +401,7 @@ def _withdraw_liquidity_first(
     Provisions wait until no swap is due. No withdrawals during the cooldown after an action,
     because oscillating prices would move liquidity in every cycle.
     """
-    if _cooldown(step, liquidity_too=True) or failures.is_stopped(step.history):
+    if rebalances.cooldown_left(step, liquidity_too=True) or failures.is_stopped(step.history):
         return None
     try:
         adjustment = liquidity_moves.target_adjustment(step, prices)
@@ -479,7 +410,7 @@ def _withdraw_liquidity_first(
     if not any(isinstance(move, WithdrawMove) for move in adjustment.moves):
         return None
     if not_yet := rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True):
-        return _unconfirmed_hold(adjustment.reason, not_yet)
+        return rebalances.unconfirmed_hold(adjustment.reason, not_yet)
     return AdjustLiquidity(adjustment.reason)
 
 
@@ -504,7 +435,7 @@ def liquidity_or_hold(
                 " trimtab resume"
             ),
         )
-    if cooldown := _cooldown(step, liquidity_too=True):
+    if cooldown := rebalances.cooldown_left(step, liquidity_too=True):
         return replace(
             hold,
             reason=f"{hold.reason}; {adjustment.reason}; {cooldown[0]}",
@@ -513,87 +444,3 @@ def liquidity_or_hold(
     if not_yet := rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True):
         return replace(hold, reason=f"{hold.reason}; {adjustment.reason}, but {not_yet}")
     return AdjustLiquidity(adjustment.reason)
-
-
-def _act(
-    step: StepInput,
-    drifts: tuple[AssetDrift, ...],
-    references: ReferencePrices,
-    trigger: TriggerResult,
-    combined_goal: Goal | None = None,
-) -> tuple[Decision, bool]:
-    """Return the decision of a fired trigger, and whether its review is done.
-
-    The decision is a hold within the cooldown, while gas is too expensive, or if no correction is
-    worth a trade; else a rebalance. `combined_goal` is that of several strategies.
-    """
-    # Each strategy has its own cooldown.
-    if combined_goal is None and (cooldown := _cooldown(step)):
-        return Hold(f"{trigger.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"), False
-    if expensive := minimum.gas_too_high_reason(step, drifts, references):
-        return Hold(f"{trigger.reason}; {expensive}", kept_by="gas"), False
-    first = purchases.is_first_purchase(step)
-    if combined_goal is not None:
-        goal = combined_goal
-    elif first and not isinstance(step.policy.trigger, NoTradeZone):
-        goal = purchases.purchase_goal(step, drifts)
-    else:
-        goal = _rebalance_goal_now(step, drifts)
-    largest = _largest(drifts, goal)
-    if not _worth_it(step, largest):
-        return _not_worth_a_trade(step, largest, trigger), trigger.due
-    if first:
-        name = purchases.first_rebalance_name(step, drifts, goal)
-        allowance = purchases.turnover_allowance(step)
-        return Rebalance(f"{name}; {trigger.reason}", goal, apart=allowance), trigger.due
-    return Rebalance(trigger.reason, goal), trigger.due
-
-
-def _not_worth_a_trade(step: StepInput, largest: Value, trigger: TriggerResult) -> Hold:
-    """Return the hold of a fired trigger whose largest correction is too small, or on the side that
-    policy.only excludes.
-    """
-    message, kept_by = f"{trigger.reason}; nothing to do", ""
-    if step.policy.only is not None:
-        message += f" under policy.only = {step.policy.only.value}"
-        kept_by = "policy.only"
-    if largest:
-        message += (
-            f": the largest correction is {format_money(step, largest)}, min_trade"
-            f" {format_money(step, step.limits.min_trade)}"
-        )
-        kept_by = "limits.min_trade"
-    return replace(_hold(TriggerResult(False, message, trigger.next_s)), kept_by=kept_by)
-
-
-def _largest(drifts: tuple[AssetDrift, ...], wanted: Goal) -> Value:
-    return max(abs(value) for value in corrections(drifts, wanted).values())
-
-
-def _worth_it(step: StepInput, largest: Value) -> bool:
-    """True if the largest correction is worth a trade."""
-    return largest > 0 and largest >= (step.limits.min_trade or 0)
-
-
-def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] | None:
-    """Return the reason and the end of the cooldown; None outside a cooldown.
-
-    Rebalances start a cooldown for rebalances and liquidity, liquidity actions only for liquidity.
-    """
-    history = step.history
-    done = [
-        (history.reviews.last_rebalance_s, "rebalance"),
-        *(last_end(step) for last_end in layers.LAST_ENDS),
-        (history.last_liquidity_s if liquidity_too else None, "liquidity action"),
-    ]
-    last_s, what = max(
-        ((at_s, what) for at_s, what in done if at_s is not None), default=(None, "")
-    )
-    if last_s is None or step.snapshot.head.timestamp_s >= last_s + step.policy.cooldown_s:
-        return None
-    until_s = last_s + step.policy.cooldown_s
-    reason = (
-        f"but the last {what} was at {format_time(last_s)} and the cooldown lasts until"
-        f" {format_time(until_s)}"
-    )
-    return reason, until_s

@@ -4,7 +4,7 @@ stop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,7 +25,6 @@ from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
 from agent.policy.liquidity import valuation
 from agent.policy.quarantine import Fault
-from agent.policy.strategies.netting import NettingResult
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.reference import ReferencePrices
 from agent.units import Price
@@ -58,8 +57,6 @@ class DecisionResult:
     - `zone`: the state of a no-trade zone; its rebalance is valid only if the plan saves more than
       it costs.
     - `order`: the limit order that is filled.
-    - `netting`: the result of several strategies on one wallet; `is_netting_only` if they trade
-      only with each other and not on the market.
     - `exit_token`: the asset that an exit sells, empty without an exit; `stuck`: blocked exits.
     - `purchase`: the part of a purchase in parts; `layers`: the parts of the layers.
     """
@@ -72,8 +69,6 @@ class DecisionResult:
     reviews: tuple[str, ...] = ()
     next_s: int | None = None
     order: str = ""
-    netting: NettingResult | None = None
-    is_netting_only: bool = False
     exit_token: str = ""
     stuck: tuple[BlockedExit, ...] = ()
     purchase: PurchaseResult = NO_PURCHASE
@@ -96,24 +91,28 @@ class DecisionResult:
         """Return the result of this decision instead, for which purchases and layers trade nothing;
         with `worthless`, because what is due is not worth its cost.
         """
-        parts = [part.held(worthless) for part in self.layers]
-        layers = tuple(part for part in parts if part != type(part)())
+        layers = _without_defaults(part.held(worthless) for part in self.layers)
         return replace(self, decision=decision, purchase=self.purchase.held(), layers=layers)
 
     def alone(self, decision: Decision) -> DecisionResult:
         """Return the result of this decision instead, which reviews no schedule and concerns
         neither a purchase nor a layer: a due part stays due.
         """
-        return replace(self, decision=decision, reviewed=False, purchase=NO_PURCHASE, layers=())
+        layers = _without_defaults(part.alone() for part in self.layers)
+        return replace(self, decision=decision, reviewed=False, purchase=NO_PURCHASE, layers=layers)
 
     @property
     def price_driven(self) -> Decision:
-        """The decision that preceding blocks have to confirm. For internal netting this is the
-        rebalance that it replaces.
+        """The decision that preceding blocks have to confirm. For a goal that a layer reaches
+        without a trade this is the rebalance that it replaces.
         """
-        if self.is_netting_only and self.netting is not None:
-            return Rebalance(self.decision.reason, self.netting.goal)
-        return self.decision
+        goals = (part.internal_goal for part in self.layers)
+        goal = next((goal for goal in goals if goal is not None), None)
+        return self.decision if goal is None else Rebalance(self.decision.reason, goal)
+
+
+def _without_defaults(parts: Iterable[LayerResult]) -> tuple[LayerResult, ...]:
+    return tuple(part for part in parts if part != type(part)())
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from agent.layers.faults import SPOT_FAULTS
 from agent.model import (
     MARGIN_ACCOUNT,
     Destination,
@@ -308,20 +309,6 @@ def store_ahead_faults(history: History, now_s: int) -> list[str]:
     ]
 
 
-def strategies_fault(step: StepInput) -> str:
-    """Return why the strategies' books are unknown; empty if they are known, or without
-    strategies.
-    """
-    if step.split is None:
-        return ""
-    if step.portfolio.positions or step.portfolio.lp_targets:
-        return "strategies cannot be combined with liquidity positions; remove one of them"
-    books = step.history.sleeves
-    if books is None:
-        return "the books of the strategies are missing"
-    return books.fault or books.unchosen
-
-
 def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]:
     """Return every unknown, stale or contradictory input; empty if the step can be decided."""
     assets = step.effective_assets
@@ -356,7 +343,7 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
             (HaltCode.DATA_FEE, data_fee_fault(step)),
             (HaltCode.DEPEG, depeg_fault(step, references)),
             (HaltCode.ORACLE_DEVIATION, source_conflict(step)),
-            (HaltCode.STRATEGIES, strategies_fault(step)),
+            *((code, fault_of(step)) for code, fault_of in SPOT_FAULTS),
         )
         if message
     ]

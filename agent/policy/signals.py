@@ -1,6 +1,4 @@
-"""Requests to user-defined signals, built from a step alone, validation of their answers, and the
-effective futures targets: those of signals and strategies together replace those of the config.
-"""
+"""Requests to user-defined signals, built from a step alone, and validation of their answers."""
 
 from __future__ import annotations
 
@@ -10,18 +8,13 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from agent.layers.futures.policy.needs import quote_per_numeraire
 from agent.layers.futures.policy.targets import notional_drifts, target_gross
-from agent.margin import account as margin
 from agent.model import (
     GRID,
     Allocation,
     AllocationMethod,
     AllocatorConfig,
     Asset,
-    CapitalSplit,
-    FuturesPolicy,
-    FuturesTarget,
     PriceBar,
     PricePoint,
     SignalAnswer,
@@ -29,21 +22,13 @@ from agent.model import (
     SignalSettings,
     SignalView,
     StepInput,
-    StrategyBooks,
-    StrategyHealth,
 )
 from agent.policy import targets
 from agent.policy.decide import current_drifts
-from agent.policy.strategies.capital import FuturesGrowth, target_capital_shares
 from agent.policy.targets import trusted_time_s
 from agent.units import (
-    BPS,
     Token,
-    Value,
-    floor_int,
     format_duration,
-    format_percent,
-    largest_remainder,
 )
 
 SLACK = 100
@@ -53,25 +38,23 @@ SLACK = 100
 def signal_requests(
     step: StepInput, choices: Mapping[str, Allocation]
 ) -> tuple[SignalRequest, ...]:
-    """Return the requests that are due, of the portfolio or of its strategies; `choices` are the
-    strategies' last allocations by name. `step` has prices and the portfolio's last allocation in
-    its history.
+    """Return the requests that are due, of the portfolio or of the parts that divide the wallet;
+    `choices` are the parts' last allocations by owner. `step` has prices and the portfolio's last
+    allocation in its history.
     """
     assets = step.portfolio.assets
-    asking: list[tuple[str, AllocatorConfig | None, tuple[Asset, ...], Allocation | None]] = []
-    if step.split is None:
+    asking: list[tuple[str, AllocatorConfig, tuple[Asset, ...], Allocation | None]] = []
+    if not step.divides_wallet and step.portfolio.weights is not None:
         asking.append(("", step.portfolio.weights, assets, step.history.allocation))
-    else:
-        for strategy in step.split.strategies:
-            weights = dict(strategy.weights_bps)
-            own = tuple(replace(a, target_bps=weights.get(a.token.address, 0)) for a in assets)
-            asking.append((strategy.name, strategy.allocator, own, choices.get(strategy.name)))
+    for part in (part for config in step.layers for part in config.allocators):
+        weights = dict(part.weights_bps)
+        own = tuple(replace(a, target_bps=weights.get(a.token.address, 0)) for a in assets)
+        asking.append((part.owner, part.allocator, own, choices.get(part.owner)))
     now_s = trusted_time_s(step.snapshot)
     return tuple(
         _request(step, owner, weights, weights.signal)
         for owner, weights, own, last in asking
-        if weights is not None
-        and weights.method is AllocationMethod.SIGNAL
+        if weights.method is AllocationMethod.SIGNAL
         and weights.signal is not None
         and targets.is_allocation_due(weights, own, last, now_s)
     )
@@ -93,7 +76,8 @@ def _request(
         prices[token.label] = bars
         if token in free and (why := _too_little(weights, bars, now_s)):
             late.append(f"{token.label} {why}")
-    whole = replace(step, split=None)  # these are shares of the wallet, not of one strategy
+    # these are shares of the wallet, not of one of its parts
+    whole = replace(step, layers=tuple(one for one in step.layers if not one.divides_wallet))
     shares = {drift.token: drift.share for drift in current_drifts(whole)}
     if not shares:
         late.append("some balances or prices are unknown")
@@ -198,99 +182,3 @@ def _on_grid(found: Any, names: Mapping[str, str], what: str, least: int) -> dic
             raise ValueError(f"the weight of {name} is {weight:g}, not from {least} to 1")
         parts[name] = round(weight * GRID)
     return parts
-
-
-def apply_futures_targets(step: StepInput) -> StepInput:
-    """Return the step with the futures targets of its signal, allocator or strategies; unchanged
-    without any.
-
-    Weights are shares of the target notional, account value times `leverage_bps`. A sum below one
-    lowers the leverage.
-    """
-    weights = chosen_futures(step)
-    if step.futures is None or weights is None:
-        return step
-    origin = "the strategies"
-    if step.split is None:
-        allocator = step.portfolio.weights
-        origin = "the signal" if allocator and allocator.signal else "the allocator"
-    return _with_weights(step, step.futures, weights, origin)
-
-
-def chosen_futures(step: StepInput) -> dict[str, Fraction] | None:
-    """Return the signed shares of the target notional, by market, that the signal or the strategies
-    request; None if they keep the config's targets.
-    """
-    if step.split is not None:
-        if not any(strategy.futures_bps for strategy in step.split.strategies):
-            return None
-        return strategy_futures(step.split, step.history.sleeves)
-    chosen = step.history.allocation
-    if step.portfolio.weights is None or chosen is None or not chosen.futures_bps:
-        return None
-    return {market: Fraction(bps, BPS) for market, bps in chosen.futures_bps}
-
-
-def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[str, Fraction]:
-    """Return the signed shares of the target notional by market: each strategy's weights times its
-    share of the capital. A paused strategy has none; opposite weights offset each other.
-    """
-    shares = {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
-    paused: set[str] = set()
-    if books is not None and not books.fault:
-        shares = target_capital_shares(split, books.named)
-        paused = {book.name for book in books.sleeves if book.state.health is StrategyHealth.PAUSED}
-    found: dict[str, Fraction] = {}
-    for one in split.strategies:
-        for market, bps in one.futures_bps:
-            part = Fraction(0) if one.name in paused else shares[one.name] * bps / BPS
-            found[market] = found.get(market, Fraction(0)) + part
-    return found
-
-
-def _with_weights(
-    step: StepInput, policy: FuturesPolicy, weights: Mapping[str, Fraction], origin: str
-) -> StepInput:
-    combined = combined_policy(policy, weights)
-    gross = sum(map(abs, weights.values()), Fraction(0))
-    why = f"futures targets are those of {origin}: {format_percent(gross)} of the target notional"
-    return replace(
-        step, futures=combined, targets=replace(step.targets, reasons=(*step.targets.reasons, why))
-    )
-
-
-def combined_policy(policy: FuturesPolicy, weights: Mapping[str, Fraction]) -> FuturesPolicy:
-    """Return the policy with these signed shares of its target notional: weights whose absolute
-    values sum to 100 % (by largest remainder), and a proportionally lower leverage, rounded down.
-    """
-    sizes = [abs(weight) for weight in weights.values()]
-    gross = sum(sizes, Fraction(0))
-    rounded = largest_remainder(sizes) if gross else [0] * len(sizes)
-    targets = tuple(
-        FuturesTarget(market, bps if weight > 0 else -bps)
-        for (market, weight), bps in zip(weights.items(), rounded, strict=True)
-    )
-    full_bps = policy.full_leverage_bps or policy.leverage_bps
-    return replace(
-        policy,
-        targets=targets,
-        leverage_bps=floor_int(full_bps * gross),
-        full_leverage_bps=full_bps,
-    )
-
-
-def margin_growth(step: StepInput, spot_value: Value) -> FuturesGrowth | None:
-    """Return the futures data that strategies' health needs at this block: prices and funding of
-    the markets, and the margin account's part of the capital; None without a known account.
-    """
-    account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None:
-        return None
-    held = Fraction(max(0, margin.account_value_raw(account)))
-    whole = held + max(Fraction(0), spot_value * quote_per_numeraire(step))
-    return FuturesGrowth(
-        {market.market: market.index for market in account.markets},
-        {market.market: market.funding_daily for market in account.markets},
-        Fraction(policy.full_leverage_bps or policy.leverage_bps, BPS),
-        held / whole if whole else Fraction(0),
-    )

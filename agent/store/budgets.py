@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Select, bindparam, delete, select
 
 from agent.errors import ErrorCode, OperatorNeeded
 from agent.layers.futures.policy.hedges import filled_hedges
-from agent.layers.stores import read_states
+from agent.layers.stores import UNBOOKINGS, read_states
 from agent.model import (
     Budgets,
     CashFlows,
@@ -75,7 +75,6 @@ from agent.store.tables import (
     IntentRow,
     MovementRow,
     StepRow,
-    StrategyBookingRow,
 )
 
 # --- Budgets and movements.
@@ -281,7 +280,8 @@ def unbook_intent(db: Connection, intent: Intent) -> None:
     if (entry := first_row(db, ledger.select_entry(), EntryRow, of=intent.id)) is not None:
         ledger_sums.add_moves(db, entry.book, ledger.parse_wallet_moves(entry.wallet_json), -1)
         db.execute(delete(EntryRow).where(EntryRow.intent_id == intent.id))
-    db.execute(delete(StrategyBookingRow).where(StrategyBookingRow.source == intent.id))
+    for unbook in UNBOOKINGS:
+        unbook(db, intent.id)
     if intent.receipt is not None:
         db.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
 

@@ -21,7 +21,7 @@ from agent.store import database
 from agent.store.accounts.balances import BalanceStore
 from agent.store.accounts.ledger import LedgerStore
 from agent.store.accounts.ledger_sums import ValuationStore
-from agent.store.accounts.positions import CashStore, PositionStore, StrategyStore
+from agent.store.accounts.positions import CashStore, PositionStore
 from agent.store.alerts import AlertStore
 from agent.store.budgets import BudgetStore
 from agent.store.controls import ControlStore, PhoneStore
@@ -78,7 +78,6 @@ class Store:
         self.valuations = ValuationStore(db)
         self.orders = OrderStore(db)
         self.executions = ExecutionStore(db)
-        self.strategies = StrategyStore(db)
         self.allocations = AllocationStore(db)
         self.prices = PriceStore(db)
         self.requests = RequestStore(db)

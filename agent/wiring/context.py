@@ -54,8 +54,8 @@ from agent.errors import ConfigError
 from agent.execution.bookkeeping import with_prior_day
 from agent.execution.step_context import StepReaders
 from agent.execution.step_memory import read_memory, with_unknown_positions
+from agent.layers.strategies.state import CapitalSplit
 from agent.model import (
-    CapitalSplit,
     ExecutionConfig,
     FuturesPolicy,
     History,
@@ -204,7 +204,7 @@ class AgentContext:
             self.limits,
             self.execution,
             history,
-            split=self.split,
+            layers=() if self.split is None else (self.split,),
             futures=self.futures,
         )
 

@@ -12,9 +12,10 @@ from eth_typing import HexStr
 from agent.app.agent import Agent
 from agent.app.money import transfers
 from agent.execution.step_context import OutcomeKind
+from agent.layers.strategies.policy.decide import StrategiesResult
+from agent.layers.strategies.state import StrategiesState, StrategyBooks, StrategyHealth
 from agent.localchain import LocalChain
 from agent.model import IntentKind
-from agent.model.strategies import StrategyBooks, StrategyHealth
 from tests.cases.test_first_purchase import look
 from tests.support.agents import ROOMY, USD, again, explained, fund, purse, swap_of, trusted, yes
 from tests.support.stores import Killed
@@ -40,7 +41,7 @@ def strategies(up: str, down: str) -> dict[str, object]:
 
 def books(agent: Agent) -> StrategyBooks:
     """The books as a look of now finds them."""
-    found = agent.step_input().history.sleeves
+    found = agent.step_input().layer(StrategiesState).books
     assert found is not None and not found.fault, found
     return found
 
@@ -135,11 +136,12 @@ def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil
     with again(chain, loaded) as agent:
         assert agent.context.store.allocations.newest("down") is None
         outcome = agent.rebalance()
-        assert outcome.decided.netting is not None, outcome.reason
+        netting = outcome.decided.layer(StrategiesResult).netting
+        assert netting is not None, outcome.reason
         chosen = agent.context.store.allocations.newest("down")
         assert chosen is not None and dict(chosen.weights_bps) == {chain.tokens[symbol].address: 5_000 for symbol in TWO}
         assert agent.context.store.allocations.newest("up") is None
-        wished = {one.name: one.acts for one in outcome.decided.netting.wishes}
+        wished = {one.name: one.acts for one in netting.wishes}
         assert wished == {"up": True, "down": False}, "30 % was wanted of it before it chose"
 
 
@@ -210,7 +212,7 @@ def test_status_names_each_paused_strategy(anvil_chain: LocalChain, tmp_path: Pa
             replace(one, state=replace(one.state, health=StrategyHealth.PAUSED, reason=why)) if one.name == "up" else one
             for one in found.sleeves
         )
-        changed = replace(step, history=replace(step.history, sleeves=replace(found, sleeves=low)))
+        changed = step.with_layer(StrategiesState(replace(found, sleeves=low)))
         monkeypatch.setattr(agent, "step_input", lambda: changed)
         (told,) = [text for text in agent.status().warnings if "paused" in text]
         assert mentions(told, "up", "Sharpe ratio", "trimtab strategies")

@@ -21,6 +21,20 @@ from eth_utils.crypto import keccak
 from agent.amm.v2 import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
+from agent.layers.strategies.policy import accounting, netting
+from agent.layers.strategies.policy.inputs import combine_targets
+from agent.layers.strategies.state import (
+    STRATEGY_UNITS,
+    CapitalSplit,
+    StrategiesState,
+    Strategy,
+    StrategyBooking,
+    StrategyBookingKind,
+    StrategyBooks,
+    StrategyHealthRule,
+    StrategyLedger,
+    StrategyState,
+)
 from agent.model import (
     NEW_STORE,
     Allowance,
@@ -47,19 +61,6 @@ from agent.model import (
     TrackingRisk,
     Trigger,
 )
-from agent.model.strategies import (
-    STRATEGY_UNITS,
-    CapitalSplit,
-    Strategy,
-    StrategyBooking,
-    StrategyBookingKind,
-    StrategyBooks,
-    StrategyHealthRule,
-    StrategyLedger,
-    StrategyState,
-)
-from agent.policy.step_input import combine_strategy_targets
-from agent.policy.strategies import accounting, netting
 from agent.units import Token, floor_int
 
 DECIMALS = {"USDC": 6, "USDT": 6, "USD": 6, "WBTC": 8, "GUSD": 2, "EURS": 2, "TENTH": 1, "WHOLE": 0, "CENTS": 0}
@@ -410,13 +411,14 @@ def brought_up(
 ) -> StepInput:
     """Return the step with updated books in its history and the combined targets of all strategies."""
     found = accounting.update_books(step, ledger or StrategyLedger(), own, netting.strategy_adjustments, fresh)
-    return combine_strategy_targets(replace(step, history=replace(step.history, sleeves=found)))
+    return combine_targets(step.with_layer(StrategiesState(found)))
 
 
 def books_of(step: StepInput) -> StrategyBooks:
     """Return the books of a step."""
-    assert step.history.sleeves is not None
-    return step.history.sleeves
+    books = step.layer(StrategiesState).books
+    assert books is not None
+    return books
 
 
 def written(ledger: StrategyLedger, step: StepInput) -> StrategyLedger:
@@ -443,12 +445,11 @@ def with_state(step: StepInput, state: StrategyState) -> StepInput:
     """Return the step with another state of one strategy."""
     books = books_of(step)
     changed = tuple(replace(one, state=state) if one.name == state.name else one for one in books.sleeves)
-    return replace(step, history=replace(step.history, sleeves=replace(books, sleeves=changed)))
+    return step.with_layer(StrategiesState(replace(books, sleeves=changed)))
 
 
 def sums_to_the_wallet(step: StepInput) -> bool:
     """Return whether strategies and amounts set aside add up to each balance, to the base unit, by the bookings alone."""
-    assert step.history.sleeves is not None
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     aside = {one.token.address: min(held[one.token.address], one.reserve_raw) for one in step.portfolio.assets}
     return all(sum(one.raw(address) for one in books_of(step).sleeves) + aside[address] == held[address] for address in aside)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, make_spec
+from agent.layers.strategies.state import CapitalSplit, Strategy
 from agent.model import AllocationMethod, AllocatorConfig, Destination, InitialWeights, OrderKind, OrdersConfig, OrderTerms, Threshold
-from agent.model.strategies import CapitalSplit, Strategy
 from tests.support.backtests import BAND, COIN, HALVES, HOUR_S, halves, hourly, random_table, simulated
 
 THREE = {"BTC": 4_000, "ETH": 4_000, "USD": 2_000}

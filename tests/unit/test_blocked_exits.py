@@ -17,6 +17,8 @@ from agent.app.positions.orders import orders_document, standing_orders
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
+from agent.layers.strategies.policy.decide import StrategiesResult
+from agent.layers.strategies.state import StrategiesState, StrategyHealth
 from agent.model import (
     AdjustLiquidity,
     AlertKind,
@@ -38,7 +40,6 @@ from agent.model import (
     StepInput,
     SubmissionRefusal,
 )
-from agent.model.strategies import StrategyHealth
 from agent.planning import proposals, requests
 from agent.planning.planner import NothingPlanned, plan
 from agent.planning.problem import fair_floor
@@ -278,16 +279,17 @@ def test_strategies_go_on_and_exchange_inside_while_an_exit_of_one_is_stuck(heal
     made = fired("LINK", values={"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 2_000})
     one = strategy("calm", 5_000, {"WETH": 5_000, "LINK": 2_000, "USDC": 3_000})
     other = strategy("bold", 5_000, {"WETH": 3_000, "WBTC": 5_000, "LINK": 2_000})
-    step = apply_effective_targets(brought_up(replace(made, split=split(one, other)), None))
-    books = step.history.sleeves
+    step = apply_effective_targets(brought_up(made.with_config(split(one, other)), None))
+    books = step.layer(StrategiesState).books
     assert books is not None
     states = tuple(replace(sleeve, state=replace(sleeve.state, health=health)) for sleeve in books.sleeves[:1]) + books.sleeves[1:]
-    step = replace(step, history=replace(step.history, sleeves=replace(books, sleeves=states)))
+    step = step.with_layer(StrategiesState(replace(books, sleeves=states)))
     found = judged(step)
     assert [stuck.token for stuck in found.decided.stuck] == [LINK.address]
     assert found.kind is OutcomeKind.PLANNED and LINK.address not in moved(found.plan)
-    assert found.decided.netting is not None
-    assert all(dict(wish.wishes)[LINK.address] == 0 for wish in found.decided.netting.wishes)
+    netting = found.decided.layer(StrategiesResult).netting
+    assert netting is not None
+    assert all(dict(wish.wishes)[LINK.address] == 0 for wish in netting.wishes)
 
 
 def test_the_exit_by_itself_cannot_be_planned() -> None:

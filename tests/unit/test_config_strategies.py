@@ -11,8 +11,8 @@ from agent.app.describe import parameters
 from agent.config.build import build_portfolio, build_split, with_allocators
 from agent.config.load import parse_config
 from agent.errors import ConfigError
+from agent.layers.strategies.state import CapitalSplit, StrategyHealthRule
 from agent.model import Destination, Every, Threshold
-from agent.model.strategies import CapitalSplit, StrategyHealthRule
 from tests.support.text import mentions
 from tests.unit.test_config import USDC, WETH, text, tokens
 from tests.unit.test_config_liquidity import V2 as POSITION

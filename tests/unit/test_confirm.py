@@ -91,7 +91,7 @@ def test_the_other_side_of_the_band_confirms_nothing() -> None:
 def shared(step: StepInput) -> StepInput:
     """Two strategies with half of the wallet each, both WETH and USDC alike."""
     half = {"WETH": 5_000, "USDC": 5_000}
-    return brought_up(replace(step, split=split(strategy("calm", 5_000, half), strategy("bold", 5_000, half))))
+    return brought_up(step.with_config(split(strategy("calm", 5_000, half), strategy("bold", 5_000, half))))
 
 
 @pytest.mark.parametrize(

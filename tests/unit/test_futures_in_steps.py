@@ -15,8 +15,8 @@ from agent.backtest.futures.venue import FuturesSetup, simulated_policy
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
+from agent.layers.strategies.state import CapitalSplit, Strategy, StrategyHealthRule
 from agent.model.futures import FuturesPolicy, FuturesTarget, HedgePolicy
-from agent.model.strategies import CapitalSplit, Strategy, StrategyHealthRule
 from tests.support.backtests import BAND, HOUR_S, START_S, hourly, random_table
 from tests.unit.test_futures_backtest import LIMITS, VENUE, rates
 

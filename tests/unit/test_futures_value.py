@@ -11,6 +11,7 @@ from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import exposures, margin_holdings, portfolio_total
 from agent.layers.futures.policy.needs import spot_value_in_quote
+from agent.layers.strategies.policy.netting import net_strategies
 from agent.margin import account as margin
 from agent.model import ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalance, ScreenedToken, StepInput, TokenFinding
 from agent.model.futures import MarginAccount
@@ -21,7 +22,6 @@ from agent.policy.decide import current_drifts, decide
 from agent.policy.drift import alert_prices, compute_drifts, investable_total
 from agent.policy.orders.conditional import updated_unit_value
 from agent.policy.quarantine import quarantine_tokens
-from agent.policy.strategies.netting import net_strategies
 from agent.reference import reference_prices
 from tests.support.builders import (
     NOW_S,
@@ -218,7 +218,7 @@ def test_a_deposit_waits_to_be_invested_while_the_account_is_unknown() -> None:
 
 def test_strategies_do_not_own_the_margin_and_the_goal_counts_it() -> None:
     strategies = split(strategy("core", 10_000, {"WETH": 5_000, "USDC": 5_000}, threshold(500)))
-    step = replace(margined(book(5_000), {"WETH": 6_000, "USDC": 4_000}), split=strategies)
+    step = margined(book(5_000), {"WETH": 6_000, "USDC": 4_000}).with_config(strategies)
     ledger = opening({"core": {"WETH": 3, "USDC": 4_000}})
     step = brought_up(step, ledger)
     goal = net_strategies(step, reference_prices(step).by_token).goal

@@ -12,12 +12,12 @@ from agent.app.describe import limit_text
 from agent.config import build_portfolio, parse_config
 from agent.errors import ConfigError
 from agent.guards.case import build_guard_case
+from agent.layers.strategies.policy.netting import strategy_drifts
+from agent.layers.strategies.state import StrategyHealth, StrategyState
 from agent.model import Every, OrderKind, Plan, Rebalance, StepInput, Threshold, WeightReallocation
-from agent.model.strategies import StrategyHealth, StrategyState
 from agent.policy.decide import decide
 from agent.policy.drift import band, overweight_messages, with_trigger_bands
 from agent.policy.orders.exits import apply_orders
-from agent.policy.strategies.netting import strategy_drifts
 from tests.support.builders import raw, step_input, strategy, token
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.support.standing_orders import terms, three

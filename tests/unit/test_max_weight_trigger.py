@@ -11,6 +11,8 @@ import pytest
 from agent import codec
 from agent.app.alerting import drift_alerts
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.strategies.policy.decide import StrategiesResult
+from agent.layers.strategies.state import StrategiesState
 from agent.model import (
     AlertKind,
     Destination,
@@ -126,13 +128,14 @@ def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(kept_by: str) -> 
 def test_strategies_over_one_wallet_are_brought_down_together() -> None:
     step = undue(Every(28 * DAY_S))
     lazy = [strategy(name, 5_000, {"WETH": 5_000, "USDC": 5_000}, Every(28 * DAY_S)) for name in ("one", "two")]
-    step = brought_up(replace(step, split=split(*lazy)))
-    named = step.history.sleeves
+    step = brought_up(step.with_config(split(*lazy)))
+    named = step.layer(StrategiesState).books
     assert named is not None
     rested = tuple(replace(one, last_rebalance_s=NOW_S - 3_600) for one in named.sleeves)
-    step = replace(step, history=replace(step.history, sleeves=replace(named, sleeves=rested)))
+    step = step.with_layer(StrategiesState(replace(named, sleeves=rested)))
     decided = decide(step)
-    assert isinstance(decided.decision, Rebalance) and "limits.max_weight" in decided.decision.reason and not decided.is_netting_only
+    assert isinstance(decided.decision, Rebalance) and "limits.max_weight" in decided.decision.reason
+    assert not decided.layer(StrategiesResult).is_netting_only
     assert 5_900 < after(step) <= 6_000
     assert codec.loads(StepInput, codec.dumps(step)) == step
 

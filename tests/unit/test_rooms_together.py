@@ -166,7 +166,7 @@ def test_while_one_asset_has_no_price_the_unit_s_worth_is_not_known_and_no_order
 # strategies
 def test_an_entry_that_waits_keeps_strategies_from_buying_more_of_what_there_is() -> None:
     half = {"WETH": 5_000, "USDC": 5_000}
-    made = replace(step_input(None, {"WETH": 2_000, "USDC": 8_000}), split=split(strategy("a", 5_000, half), strategy("b", 5_000, half)))
+    made = step_input(None, {"WETH": 2_000, "USDC": 8_000}).with_config(split(strategy("a", 5_000, half), strategy("b", 5_000, half)))
     step = apply_effective_targets(brought_up(with_order(made, "WETH", ENTRY, OrderStage.ARMED, 1_500)))
     assert [asset.target_bps for asset in step.effective_assets] == [2_000, 8_000]
     found = decide(step)

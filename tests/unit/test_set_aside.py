@@ -114,7 +114,7 @@ def test_without_a_price_nothing_changes() -> None:
 
 def test_no_strategy_holds_what_is_left_alone() -> None:
     shares = split(strategy("one", 6_000, {"WETH": 5_000, "USDC": 5_000}), strategy("two", 4_000, {"WBTC": 8_000, "USDC": 2_000}))
-    step = brought_up(exclude_unexplained_rises(replace(gifted(1_500), split=shares)))
+    step = brought_up(exclude_unexplained_rises(gifted(1_500).with_config(shares)))
     assert sums_to_the_wallet(step)
     assert sum(one.raw(USDC.address) for one in books_of(step).sleeves) == raw(2_000, USDC)
     assert investable_total(decide(step).drifts) == raw(10_000, USDC)

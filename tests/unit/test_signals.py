@@ -15,11 +15,12 @@ from agent import codec
 from agent.config.load import parse_config
 from agent.config.weights import build_signals
 from agent.errors import ConfigError
+from agent.layers.futures.policy.chosen_weights import combined_policy
 from agent.model import AdjustFutures, AllocationMethod, Halt, InitialWeights, Rebalance, StepInput
 from agent.model.futures import FuturesTarget
 from agent.model.weights import SignalAnswer, SignalMarket, SignalSettings
 from agent.policy.decide import decide
-from agent.policy.signals import checked_answer, combined_policy, signal_requests
+from agent.policy.signals import checked_answer, signal_requests
 from agent.policy.step_input import apply_effective_targets
 from agent.signals.host import SignalHost
 from tests.support.builders import split, strategy, token
@@ -83,7 +84,9 @@ def test_a_strategy_asks_with_the_weights_of_the_wallet() -> None:
     """Before its books are known: they come after the answers."""
     step = asked()
     one = replace(strategy("own", 6_000, {"USDC": 10_000}), allocator=step.portfolio.weights)
-    shared = replace(step, portfolio=replace(step.portfolio, weights=None), split=split(one, strategy("rest", 4_000, {"USDC": 10_000})))
+    shared = replace(step, portfolio=replace(step.portfolio, weights=None)).with_config(
+        split(one, strategy("rest", 4_000, {"USDC": 10_000}))
+    )
     (request,) = signal_requests(shared, {})
     assert (request.owner, request.why) == ("own", "")
     assert sum(request.view.weights.values()) == pytest.approx(1)

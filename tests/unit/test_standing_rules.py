@@ -8,6 +8,8 @@ from fractions import Fraction
 import pytest
 
 from agent import codec
+from agent.layers.strategies.policy import netting
+from agent.layers.strategies.policy.capital import settle_trade
 from agent.model import (
     ConditionalOrder,
     Halt,
@@ -28,8 +30,6 @@ from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.exits import apply_order_targets, apply_orders
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.step_input import apply_effective_targets
-from agent.policy.strategies import netting
-from agent.policy.strategies.capital import settle_trade
 from agent.policy.triggers import rules
 from agent.reference import reference_prices
 from tests.support.builders import ETHER, brought_up, split, step_input, strategy, token, v3_pool, with_history
@@ -204,7 +204,7 @@ def test_the_native_coin_is_sold_down_to_what_gas_needs() -> None:
 
 def test_an_exit_sells_what_all_strategies_hold_and_their_books_come_to_the_wallet() -> None:
     half, most = {"WETH": 5_000, "USDC": 5_000}, {"WETH": 9_000, "USDC": 1_000}
-    made = replace(step_input(depth=50_000_000), split=split(strategy("calm", 5_000, half), strategy("bold", 5_000, most)))
+    made = step_input(depth=50_000_000).with_config(split(strategy("calm", 5_000, half), strategy("bold", 5_000, most)))
     stop = terms("WETH", STOP, 2_100)
     fired = ConditionalOrder(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
     made = replace(with_history(made, states=(fired,)), portfolio=replace(made.portfolio, orders=OrdersConfig((stop,))))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent.execution.step_memory import part_history_needed
+from agent.layers.strategies.state import CapitalSplit, Strategy
 from agent.model import AllocationMethod, Halt, HaltCode, StepInput
-from agent.model.strategies import Strategy
 from agent.policy.decide import decide
-from agent.policy.step_input import strategy_history_needed
 from agent.policy.targets import apply_allocation
 from tests.support.builders import NOW_S, books_of, brought_up, split, step_input, strategy
 from tests.support.planning_worlds import DAY_S, PLAIN, allocator, bps_of, moves, recorded, weighed
@@ -21,7 +21,7 @@ def by(weights: object, name: str = "parity", share_bps: int = 5_000) -> Strateg
 
 
 def shared(*parts: Strategy, step: StepInput) -> StepInput:
-    return brought_up(replace(step, split=split(*parts)))
+    return brought_up(step.with_config(split(*parts)))
 
 
 def test_a_strategy_chooses_what_a_portfolio_would() -> None:
@@ -30,9 +30,9 @@ def test_a_strategy_chooses_what_a_portfolio_would() -> None:
     assert whole != PLAIN
     step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=prices))
     found = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
-    assert found.split is not None
+    assert found.divides_wallet
     symbols = {asset.token.address: asset.token.symbol for asset in found.portfolio.assets}
-    assert {symbols[token]: bps for token, bps in found.split.strategies[0].weights_bps} == whole
+    assert {symbols[token]: bps for token, bps in found.config(CapitalSplit).strategies[0].weights_bps} == whole
     assert [name for name, _ in books_of(found).choices] == ["parity"]
     assert abs(bps_of(found)["WETH"] - (whole["WETH"] + PLAIN["WETH"]) / 2) <= 1
 
@@ -47,9 +47,11 @@ def test_a_strategy_without_weights_halts_by_name() -> None:
 def test_prices_are_asked_for_as_far_back_as_a_choice_that_is_due_needs() -> None:
     step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=recorded(moves())))
     found = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
-    assert found.split is not None
-    assert strategy_history_needed(found.split, {}, found.portfolio, NOW_S) == ((91 * DAY_S, DAY_S),)
+    assert found.divides_wallet
+    assert part_history_needed(found, {}) == [(91 * DAY_S, DAY_S)]
     last = dict(books_of(found).choices)
-    assert strategy_history_needed(found.split, last, found.portfolio, NOW_S) == ()
-    assert strategy_history_needed(found.split, last, found.portfolio, NOW_S + 8 * DAY_S) == ((91 * DAY_S, DAY_S),)
-    assert strategy_history_needed(None, {}, found.portfolio, NOW_S) == ()
+    assert part_history_needed(found, last) == []
+    head = replace(found.snapshot.head, timestamp_s=NOW_S + 8 * DAY_S)
+    later = replace(found, snapshot=replace(found.snapshot, head=head))
+    assert part_history_needed(later, last) == [(91 * DAY_S, DAY_S)]
+    assert part_history_needed(step, {}) == []

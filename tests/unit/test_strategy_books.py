@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.policy.strategies import capital
+from agent.layers.strategies.policy import capital
 
 TOKENS = ("A", "B", "C")
 NAMES = ("one", "two", "three")

@@ -9,15 +9,16 @@ from agent import codec
 from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.strategies.policy import accounting, netting
+from agent.layers.strategies.policy.capital import target_capital_shares
+from agent.layers.strategies.policy.decide import StrategiesResult
+from agent.layers.strategies.policy.netting import strategy_drifts
+from agent.layers.strategies.state import StrategiesState, StrategyHealth, StrategyLedger, StrategyState
 from agent.model import Destination, Every, Halt, HaltCode, Hold, Rebalance, StepInput
-from agent.model.strategies import StrategyHealth, StrategyLedger, StrategyState
 from agent.planning import proposals
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from agent.policy.step_input import apply_effective_targets
-from agent.policy.strategies import accounting, netting
-from agent.policy.strategies.capital import target_capital_shares
-from agent.policy.strategies.netting import strategy_drifts
 from tests.support.builders import NOW_S, balances, books_of, brought_up, of, opening, split, step_input, strategy, token, with_state
 from tests.support.text import mentions
 
@@ -29,12 +30,13 @@ WETH, USDC = token("WETH").address, token("USDC").address
 def shared(*parts: object, ledger: StrategyLedger | None = None, **step: object) -> StepInput:
     """A wallet of 5,000 USDC and 2.5 WETH at 2,000 that these strategies share."""
     made = step_input(**step)  # type: ignore[arg-type]  # keywords of the builder
-    return brought_up(replace(made, split=split(*parts)), ledger)  # type: ignore[arg-type]  # strategies
+    return brought_up(made.with_config(split(*parts)), ledger)  # type: ignore[arg-type]  # strategies
 
 
 def view_of(found: DecisionResult) -> netting.NettingResult:
-    assert found.netting is not None
-    return found.netting
+    netting_result = found.layer(StrategiesResult).netting
+    assert netting_result is not None
+    return netting_result
 
 
 def shares(goal: netting.Goal) -> dict[str, Fraction]:
@@ -45,7 +47,7 @@ def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
     found = decide(step)
     assert isinstance(found.decision, Hold), found.decision
-    assert found.is_netting_only
+    assert found.layer(StrategiesResult).is_netting_only
     assert proposals.rebalance(step).plan is None
     assert [one.net for one in view_of(found).netted] == [0, 0]
     assert [one.crossed for one in view_of(found).netted] == [1_500 * 10**6] * 2
@@ -57,7 +59,7 @@ def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
     after = brought_up(step, replace(StrategyLedger(), bookings=(*books_of(step).pending, booking)))
     assert (of(after, "up", "WETH"), of(after, "up", "USDC")) == (2, 1_000)
     assert (of(after, "down", "WETH"), of(after, "down", "USDC")) == (Fraction(1, 2), 4_000)
-    assert isinstance(decide(after).decision, Hold) and not decide(after).is_netting_only
+    assert isinstance(decide(after).decision, Hold) and not decide(after).layer(StrategiesResult).is_netting_only
 
 
 def test_the_market_sees_what_is_left_and_the_goal_is_that_of_all() -> None:
@@ -76,10 +78,10 @@ def test_who_does_not_act_keeps_what_it_has() -> None:
     """One is far off and rests, one is within its band: only the third is traded for."""
     books = opening({"rests": {"WETH": 1, "USDC": 0}, "calm": {"WETH": "0.5", "USDC": 1_000}, "acts": {"WETH": 1, "USDC": 4_000}})
     parts = (strategy("rests", 2_000, HALF, cooldown_s=10**9), strategy("calm", 2_000, HALF), strategy("acts", 6_000, HALF))
-    step = brought_up(replace(step_input(), split=split(*parts, relative_bps=10_000)), books)
+    step = brought_up(step_input().with_config(split(*parts, relative_bps=10_000)), books)
     rested = replace(books_of(step).named["rests"], last_rebalance_s=NOW_S - 10)
     others = tuple(rested if one.name == "rests" else one for one in books_of(step).sleeves)
-    step = replace(step, history=replace(step.history, sleeves=replace(books_of(step), sleeves=others)))
+    step = step.with_layer(StrategiesState(replace(books_of(step), sleeves=others)))
     found = decide(step)
     by_name = {one.name: one for one in view_of(found).wishes}
     assert [by_name[name].acts for name in ("rests", "calm", "acts")] == [False, False, True]
@@ -111,7 +113,7 @@ def test_a_split_of_75_to_25_is_brought_back_to_60_to_40_in_kind() -> None:
     """W5: strategies 75/25 against 60/40."""
     books = opening({"trend": {"WETH": "2.5", "USDC": 2_500}, "reversion": {"USDC": 2_500}})
     parts = (strategy("trend", 6_000, {"WETH": 7_000, "USDC": 3_000}), strategy("reversion", 4_000, {"WETH": 1_500, "USDC": 8_500}))
-    step = brought_up(replace(step_input(), split=split(*parts)), books)
+    step = brought_up(step_input().with_config(split(*parts)), books)
     found = view_of(decide(step))
     assert [(giver, receiver, round(value / 10**6)) for giver, receiver, value in found.moved] == [("trend", "reversion", 1_500)]
     capital = {one.name: one.capital for one in found.wishes}
@@ -127,7 +129,7 @@ def test_a_split_of_75_to_25_is_brought_back_to_60_to_40_in_kind() -> None:
 def test_a_split_within_its_band_is_left_alone() -> None:
     books = opening({"trend": {"WETH": "2.5", "USDC": 1_500}, "reversion": {"USDC": 3_500}})
     parts = (strategy("trend", 6_000, {"WETH": 7_000, "USDC": 3_000}), strategy("reversion", 4_000, {"USDC": 10_000}))
-    assert not view_of(decide(brought_up(replace(step_input(), split=split(*parts)), books))).moved
+    assert not view_of(decide(brought_up(step_input().with_config(split(*parts)), books))).moved
 
 
 def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None:
@@ -150,7 +152,7 @@ def test_a_strategy_holds_nothing_of_what_it_does_not_have() -> None:
 
 def test_strategies_that_work_share_what_a_paused_one_leaves_by_their_shares() -> None:
     parts = split(strategy("bad", 5_000, UP, floor_bps=1_000), strategy("half", 3_000, HALF), strategy("down", 2_000, DOWN))
-    books = books_of(brought_up(replace(step_input(), split=parts))).named
+    books = books_of(brought_up(step_input().with_config(parts))).named
     assert target_capital_shares(parts, books) == {"bad": Fraction(1, 2), "half": Fraction(3, 10), "down": Fraction(1, 5)}
     paused = {name: replace(one, state=StrategyState(name, StrategyHealth.PAUSED, NOW_S)) for name, one in books.items()}
     assert target_capital_shares(parts, books | {"bad": paused["bad"]}) == {
@@ -170,7 +172,7 @@ def test_what_an_order_keeps_out_waits_in_the_numeraire_in_every_strategy() -> N
 
 
 def test_targets_of_the_portfolio_are_those_of_all_strategies_together() -> None:
-    step = apply_effective_targets(replace(step_input(), split=split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))))
+    step = apply_effective_targets(step_input().with_config(split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))))
     assert [asset.target_bps for asset in step.effective_assets] == [5_600, 4_400]
     assert "up 60 %, down 40 %" in step.targets.reasons[-1]
 
@@ -185,14 +187,14 @@ def test_books_that_do_not_come_to_the_wallet_halt_by_name() -> None:
 
 
 def test_without_books_nothing_is_decided() -> None:
-    found = decide(replace(step_input(), split=split(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))))
+    found = decide(step_input().with_config(split(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))))
     assert isinstance(found.decision, Halt) and found.decision.codes == (HaltCode.STRATEGIES,)
 
 
 def test_prices_of_blocks_before_must_agree_with_each_strategy() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
     found = decide(replace(step, policy=replace(step.policy, confirm_blocks=3)))
-    assert not found.is_netting_only and not any(one.acts for one in view_of(found).wishes)
+    assert not found.layer(StrategiesResult).is_netting_only and not any(one.acts for one in view_of(found).wishes)
     assert mentions(found.decision.reason, "3 preceding", "missing")
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.execution.step_memory import read_strategies, record_strategies
-from agent.model import ExpectedBalances, Rebalance, StepInput
-from agent.model.strategies import StrategyHealth
+from agent.layers.strategies.memory import read_memory
+from agent.layers.strategies.policy.decide import StrategiesResult
+from agent.layers.strategies.policy.inputs import add_books, combine_targets
+from agent.layers.strategies.records import after_input
+from agent.layers.strategies.state import StrategyHealth
+from agent.layers.strategies.store import StrategyStore
+from agent.model import ExpectedBalances, Rebalance, StepInput, StepMemory
 from agent.policy.decide import decide
-from agent.policy.step_input import add_strategy_books, combine_strategy_targets
 from agent.store import open_store
 from tests.support.builders import DAY_S, NOW_S, OWNER, RULE, balances, books_of, split, step_input, strategy, token
 
@@ -40,13 +42,14 @@ class Months:
             self.store.close()
             self.store = open_store(self.url, 31_337, OWNER)
         plain = step_input(prices={"WETH": self.price}, now_s=at_s)
-        step = replace(balances(plain, WETH="2.5", USDC=5_000), split=SPLIT)
-        record_strategies(self.store.strategies, self.store.allocations, found := self.seen(step))
+        step = balances(plain, WETH="2.5", USDC=5_000).with_config(SPLIT)
+        after_input(self.store, found := self.seen(step))
         assert not books_of(found).fault
         return self.seen(step)
 
     def seen(self, step: StepInput) -> StepInput:
-        return combine_strategy_targets(add_strategy_books(step, read_strategies(step, self.store), BOOKS))
+        memory = StepMemory((), None, BOOKS, (), layers=(read_memory(step, self.store),))
+        return combine_targets(add_books(memory, step))
 
     def days(self, drift: float, until: Callable[[StepInput], bool], most: int) -> tuple[int, StepInput]:
         """Looks once a day until something holds: after how many days, and the step."""
@@ -70,10 +73,11 @@ def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_wou
     assert "below 0.5" in books_of(cut).named["trend"].state.reason
     assert state(cut, "calm") is StrategyHealth.ACTIVE, "it has no rule"
     found = decide(cut)
-    assert found.netting is not None and isinstance(found.decision, Rebalance)
-    (moved,) = found.netting.moved
+    netting = found.layer(StrategiesResult).netting
+    assert netting is not None and isinstance(found.decision, Rebalance)
+    (moved,) = netting.moved
     assert moved[:2] == ("trend", "calm")
-    trend, calm = found.netting.wishes
+    trend, calm = netting.wishes
     assert abs(trend.capital / (trend.capital + calm.capital) - Fraction(1, 10)) < Fraction(1, 10_000)
     assert dict(trend.wanted)[token("WETH").address] == 0, "what its floor holds is sold and waits"
     _, back = months.days(0.006, lambda step: state(step) is StrategyHealth.ACTIVE, 60)
@@ -86,6 +90,6 @@ def test_units_are_noted_once_an_hour_and_by_the_look_that_was_first(tmp_path: P
     for at_s in (START_S, START_S + 600, START_S + 3_599, START_S + 3_600, START_S + 9_000):
         months.look(at_s)
     store = months.store
-    assert [point.at_s - START_S for point in store.strategies.nav_points("trend", 0)] == [0, 3_600, 9_000]
-    assert [booking.source for booking in store.strategies.ledger().bookings] == ["open"]
+    assert [point.at_s - START_S for point in store.layer(StrategyStore).nav_points("trend", 0)] == [0, 3_600, 9_000]
+    assert [booking.source for booking in store.layer(StrategyStore).ledger().bookings] == ["open"]
     store.close()

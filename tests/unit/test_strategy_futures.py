@@ -12,11 +12,11 @@ from agent import codec
 from agent.config.build import build_split
 from agent.config.load import parse_config
 from agent.errors import ConfigError
+from agent.layers.strategies.policy import capital
+from agent.layers.strategies.policy.capital import FuturesGrowth
+from agent.layers.strategies.policy.futures import apply_futures_shares, margin_growth, strategy_futures
+from agent.layers.strategies.state import NavPoint, StrategiesState, Strategy, StrategyBook, StrategyBooks, StrategyHealth, StrategyState
 from agent.model.futures import FuturesTarget
-from agent.model.strategies import NavPoint, Strategy, StrategyBook, StrategyBooks, StrategyHealth, StrategyState
-from agent.policy.signals import apply_futures_targets, margin_growth, strategy_futures
-from agent.policy.strategies import capital
-from agent.policy.strategies.capital import FuturesGrowth
 from tests.support.builders import DAY_S, NOW_S, RULE, split, strategy, token
 from tests.unit.test_config_futures import FUTURES, address
 from tests.unit.test_config_strategies import CARRY, TREND, tables
@@ -44,11 +44,11 @@ def test_strategies_count_by_their_share_and_opposite_weights_offset() -> None:
     found = strategy_futures(split(LONG, SHORT), books())
     assert found == {"ETH": Fraction(4, 10), "BTC": Fraction(2, 10)}
     step = step_of(book(10_000), POLICY)
-    step = apply_futures_targets(replace(step, split=split(LONG, SHORT), history=replace(step.history, sleeves=books())))
+    step = apply_futures_shares(step.with_config(split(LONG, SHORT)).with_layer(StrategiesState(books())))
     assert step.futures is not None
     assert step.futures.targets == (FuturesTarget("ETH", 6_667), FuturesTarget("BTC", 3_333))
     assert (step.futures.leverage_bps, step.futures.full_leverage_bps) == (12_000, 20_000)
-    assert apply_futures_targets(step).futures == step.futures, "the leverage is not lowered twice"
+    assert apply_futures_shares(step).futures == step.futures, "the leverage is not lowered twice"
 
 
 def test_a_paused_strategy_holds_no_futures() -> None:
@@ -58,8 +58,8 @@ def test_a_paused_strategy_holds_no_futures() -> None:
 
 
 def test_strategies_without_futures_leave_the_targets_of_the_config() -> None:
-    step = replace(step_of(book(10_000), POLICY), split=split(PLAIN, replace(PLAIN, name="other", share_bps=6_000)))
-    assert apply_futures_targets(step) == step
+    step = step_of(book(10_000), POLICY).with_config(split(PLAIN, replace(PLAIN, name="other", share_bps=6_000)))
+    assert apply_futures_shares(step) == step
 
 
 def state_after(days: list[Fraction], one: Strategy, part: Fraction) -> tuple[StrategyState, list[NavPoint]]:

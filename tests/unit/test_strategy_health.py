@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model.strategies import NavPoint, StrategyHealth, StrategyState
-from agent.policy.strategies import capital
+from agent.layers.strategies.policy import capital
+from agent.layers.strategies.state import NavPoint, StrategyHealth, StrategyState
 from tests.support.builders import DAY_S, NOW_S, RULE, strategy, token
 
 ONE = 10**12

@@ -12,9 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert
 
+from agent.layers.strategies.policy import accounting, netting
+from agent.layers.strategies.state import (
+    NavPoint,
+    StrategiesState,
+    StrategyBooking,
+    StrategyBookingKind,
+    StrategyHealth,
+    StrategyLedger,
+    StrategyState,
+)
+from agent.layers.strategies.store import StrategyStore
 from agent.model import ExternalTransfer, ExternalTransferKind, Intent, IntentKind, IntentState, Receipt, StepInput, Transfer, UnsignedTx
-from agent.model.strategies import NavPoint, StrategyBooking, StrategyBookingKind, StrategyHealth, StrategyLedger, StrategyState
-from agent.policy.strategies import accounting, netting
 from agent.store import open_store
 from agent.store.store import Store
 from agent.store.tables import ExternalTransferRow
@@ -47,7 +56,7 @@ NEW = StrategyLedger()
 
 def shared(**changes: object) -> StepInput:
     """2.5 WETH at 2,000 and 5,000 USDC, shared by two."""
-    return replace(step_input(**changes), split=TWO)  # type: ignore[arg-type]  # keywords of the builder
+    return step_input(**changes).with_config(TWO)  # type: ignore[arg-type]  # keywords of the builder
 
 
 def flow(symbol: str, coins: Fraction | int | str, number: int = 1) -> ExternalTransfer:
@@ -184,10 +193,10 @@ def test_a_single_unit_that_nothing_explains_is_a_fault() -> None:
 def test_the_owners_word_makes_books_agree_with_wallet_and_config() -> None:
     ledger = written(NEW, brought_up(shared()))
     three = split(strategy("up", 5_000, UP), strategy("new", 3_000, DOWN), strategy("third", 2_000, DOWN))
-    step = replace(balances(shared(), USDC=6_000), split=three)
-    assert mentions(books_of(brought_up(replace(shared(), split=three), ledger)).fault, "down", "closed", "new", "third", "opened")
+    step = balances(shared(), USDC=6_000).with_config(three)
+    assert mentions(books_of(brought_up(shared().with_config(three), ledger)).fault, "down", "closed", "new", "third", "opened")
     found = accounting.apply_configured_split(step, ledger, lambda _: None, netting.strategy_adjustments)
-    changed = replace(step, history=replace(step.history, sleeves=found))
+    changed = step.with_layer(StrategiesState(found))
     assert not found.fault and sums_to_the_wallet(changed)
     capital = {one: of(changed, one, "WETH") * 2_000 + of(changed, one, "USDC") for one in ("up", "new", "third")}
     assert [round(capital[one]) for one in ("up", "new", "third")] == [5_500, 3_300, 2_200]
@@ -233,21 +242,21 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_another(store: Store) -> None:
     pending = books_of(brought_up(shared())).pending
-    assert store.strategies.ledger() == StrategyLedger()
-    assert store.strategies.record_bookings(pending, 0)
-    assert not store.strategies.record_bookings((replace(pending[0], source="other"),), 0), "the books were turned since"
-    found = store.strategies.ledger()
+    assert store.layer(StrategyStore).ledger() == StrategyLedger()
+    assert store.layer(StrategyStore).record_bookings(pending, 0)
+    assert not store.layer(StrategyStore).record_bookings((replace(pending[0], source="other"),), 0), "the books were turned since"
+    found = store.layer(StrategyStore).ledger()
     assert (found.bookings, found.turn) == (pending, 1)
     state = StrategyState("up", StrategyHealth.PAUSED, 5, "why", 4, -300, 6, 7, 8, ((WETH.address, Fraction(1, 3)),))
-    store.strategies.record_states([state], {"up": NavPoint(7_200, 10, 11)})
-    store.strategies.record_states([state], {"up": NavPoint(7_300, 12, 13)})
-    assert store.strategies.ledger().states == (state,)
-    assert store.strategies.nav_points("up", 0) == (NavPoint(7_200, 10, 11),), "the first of each hour stands"
-    assert store.strategies.nav_points("up", 7_201) == () == store.strategies.nav_points("down", 0)
-    store.strategies.forget(["up"])
-    assert store.strategies.ledger().states == () == store.strategies.nav_points("up", 0)
-    store.strategies.route_transfers("up")
-    assert store.strategies.ledger().flows_to == "up"
+    store.layer(StrategyStore).record_states([state], {"up": NavPoint(7_200, 10, 11)})
+    store.layer(StrategyStore).record_states([state], {"up": NavPoint(7_300, 12, 13)})
+    assert store.layer(StrategyStore).ledger().states == (state,)
+    assert store.layer(StrategyStore).nav_points("up", 0) == (NavPoint(7_200, 10, 11),), "the first of each hour stands"
+    assert store.layer(StrategyStore).nav_points("up", 7_201) == () == store.layer(StrategyStore).nav_points("down", 0)
+    store.layer(StrategyStore).forget(["up"])
+    assert store.layer(StrategyStore).ledger().states == () == store.layer(StrategyStore).nav_points("up", 0)
+    store.layer(StrategyStore).route_transfers("up")
+    assert store.layer(StrategyStore).ledger().flows_to == "up"
 
 
 def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store: Store) -> None:
@@ -264,42 +273,42 @@ def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store:
             db.execute(insert(ExternalTransferRow), deposit | {"delta_raw": str(delta)})
 
     note(1)
-    assert store.strategies.record_bookings(books_of(brought_up(shared())).pending, 0)
-    assert store.strategies.ledger().flows == ()
+    assert store.layer(StrategyStore).record_bookings(books_of(brought_up(shared())).pending, 0)
+    assert store.layer(StrategyStore).ledger().flows == ()
     note(2)
-    assert [one.delta_raw for one in store.strategies.ledger().flows] == [2]
-    store.strategies.record_bookings((StrategyBooking("flow 2", StrategyBookingKind.FLOW, 2, 3, ()),), 1)
-    assert store.strategies.ledger().flows == ()
+    assert [one.delta_raw for one in store.layer(StrategyStore).ledger().flows] == [2]
+    store.layer(StrategyStore).record_bookings((StrategyBooking("flow 2", StrategyBookingKind.FLOW, 2, 3, ()),), 1)
+    assert store.layer(StrategyStore).ledger().flows == ()
 
 
 def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_brings_another(store: Store) -> None:
     opened = books_of(brought_up(shared())).pending
-    store.strategies.record_bookings(opened, 0)
+    store.layer(StrategyStore).record_bookings(opened, 0)
     moved(store, 0, 2_000, Transfer(USDC.address, OWNER, POOL, 7))
-    (intent,) = store.strategies.ledger().intents
-    assert store.strategies.record_bookings(
+    (intent,) = store.layer(StrategyStore).ledger().intents
+    assert store.layer(StrategyStore).record_bookings(
         (StrategyBooking(intent.id, StrategyBookingKind.TRADE, 2_000, 1, (("up", USDC.address, -7),)),), 1
     )
-    assert store.strategies.ledger().intents == () and len(store.strategies.ledger().bookings) == 2
+    assert store.layer(StrategyStore).ledger().intents == () and len(store.layer(StrategyStore).ledger().bookings) == 2
     receipt = intent.receipt
     assert receipt is not None
     store.journal.advance(intent.id, IntentState.BROADCAST, 1)
-    assert store.strategies.ledger().bookings == opened and store.strategies.ledger().intents == ()
+    assert store.layer(StrategyStore).ledger().bookings == opened and store.layer(StrategyStore).ledger().intents == ()
     store.journal.advance(intent.id, IntentState.MINED, 2, receipt=replace(receipt, block_number=2_001))
-    assert [one.id for one in store.strategies.ledger().intents] == [intent.id]
+    assert [one.id for one in store.layer(StrategyStore).ledger().intents] == [intent.id]
 
 
 def test_dust_without_end_becomes_one_booking_and_the_sum_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.store.accounts.positions.FOLD_AT", 5)
-    store.strategies.record_bookings(books_of(brought_up(shared())).pending, 0)
+    monkeypatch.setattr("agent.layers.strategies.store.FOLD_AT", 5)
+    store.layer(StrategyStore).record_bookings(books_of(brought_up(shared())).pending, 0)
     for number in range(1, 9):
         change = (("up", USDC.address, number), ("down", USDC.address, 1))
-        assert store.strategies.record_bookings(
+        assert store.layer(StrategyStore).record_bookings(
             (StrategyBooking(f"flow {number}", StrategyBookingKind.FLOW, 1_000 + number, number, change),), number
         )
-    assert len(store.strategies.ledger().bookings) == 9, "none of them is deep yet"
-    assert store.strategies.record_bookings((StrategyBooking("flow 9", StrategyBookingKind.FLOW, 9_000, 9, ()),), 9)
-    _, folded, newest = store.strategies.ledger().bookings
+    assert len(store.layer(StrategyStore).ledger().bookings) == 9, "none of them is deep yet"
+    assert store.layer(StrategyStore).record_bookings((StrategyBooking("flow 9", StrategyBookingKind.FLOW, 9_000, 9, ()),), 9)
+    _, folded, newest = store.layer(StrategyStore).ledger().bookings
     assert {name: raw for name, _, raw in folded.changes} == {"up": 36, "down": 8} and newest.source == "flow 9"
-    assert store.strategies.record_bookings((StrategyBooking("aside 9", StrategyBookingKind.ASIDE, 9_001, 9, ()),), 10)
-    assert store.strategies.ledger().flows == ()
+    assert store.layer(StrategyStore).record_bookings((StrategyBooking("aside 9", StrategyBookingKind.ASIDE, 9_001, 9, ()),), 10)
+    assert store.layer(StrategyStore).ledger().flows == ()

@@ -39,6 +39,7 @@ from agent.app.documents.futures import (
     optional_summary,
 )
 from agent.layers import documents as layers
+from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.model import Halt, Hold
 from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.reference import reference_prices
@@ -47,10 +48,10 @@ from agent.units import BPS, decimal_text
 if TYPE_CHECKING:
     from agent.app import Agent
     from agent.execution.step_context import StepOutcome
+    from agent.layers.strategies.policy.netting import NettingResult
     from agent.model import ExternalTransfer, Intent, LpAction, Plan, PlanCost, Portfolio, StepInput
     from agent.planning.planner import Quote
     from agent.policy.decision import DecisionResult
-    from agent.policy.strategies.netting import NettingResult
 
 
 def bps_text(share: Fraction) -> str:
@@ -266,7 +267,15 @@ Block = Annotated[int, Of("step_input.snapshot.head.number")]
 Numeraire = Annotated[str, Of("step_input.portfolio.numeraire.label")]
 Screened = Annotated[list[ScreenedDocument], Of("step_input.targets.quarantine")]
 Zone = Annotated[ZoneDocument | None, Of("decided.zone")]
-Netting = Annotated[NettingDocument | None, ConvertedBy(netting_document), Of("decided.netting")]
+Netting = Annotated[
+    NettingDocument | None,
+    ConvertedBy(
+        lambda decided, portfolio: netting_document(
+            decided.layer(StrategiesResult).netting, portfolio
+        )
+    ),
+    Of("decided"),
+]
 TargetReasons = Annotated[list[str], Of("step_input.targets.reasons")]
 BlockedExits = Annotated[list[BlockedExitDocument], Of("decided.stuck")]
 Excluded = Annotated[

@@ -37,15 +37,16 @@ from agent.app.documents.plans import (
     TransferDocument,
     bps_text,
 )
+from agent.layers.strategies.policy.accounting import unit_value
+from agent.layers.strategies.policy.capital import ONE
 from agent.model import IntentState
-from agent.policy.strategies.accounting import unit_value
-from agent.policy.strategies.capital import ONE
 from agent.units import BPS, decimal_text, value_text
 
 if TYPE_CHECKING:
     from agent.app.positions.holdings import LiquidityReport
-    from agent.model import CapitalSplit, StepInput, StrategyBook
-    from agent.policy.strategies.netting import StrategyAdjustment
+    from agent.layers.strategies.policy.netting import StrategyAdjustment
+    from agent.layers.strategies.state import CapitalSplit, StrategyBook
+    from agent.model import StepInput
     from agent.units import Price
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -25,16 +25,18 @@ from agent.config.fields import parse_address
 from agent.config.load import load_config
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.execution.settlement import settle_mined
-from agent.execution.step_memory import read_strategies
+from agent.execution.step_memory import read_memory
 from agent.layers.futures.policy.exposure import portfolio_total
-from agent.model import ConfirmedPosition, LpPositionChange, StepInput, StrategyBooks, position_name
+from agent.layers.strategies.policy import netting
+from agent.layers.strategies.policy.faults import strategies_fault
+from agent.layers.strategies.policy.inputs import add_books
+from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyBooks
+from agent.layers.strategies.store import StrategyStore
+from agent.model import ConfirmedPosition, LpPositionChange, StepInput, position_name
 from agent.policy.drift import compute_drifts
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.decide import TargetReport, target_reports
 from agent.policy.liquidity.valuation import PositionReport
-from agent.policy.quarantine import strategies_fault
-from agent.policy.step_input import add_strategy_books
-from agent.policy.strategies import netting
 from agent.reference import reference_prices
 from agent.units import BPS, Value, value_text
 
@@ -258,8 +260,8 @@ def take_over_strategies(
     present = partial(readers.step_input_at, snapshot)
     settle_mined(context.store, snapshot, present)
     step = present()
-    before = step.history.sleeves
-    if step.split is None or before is None:
+    before = step.layer(StrategiesState).books
+    if not step.divides_wallet or before is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
     if not before.fault:
         raise ConfigError(
@@ -271,30 +273,21 @@ def take_over_strategies(
             "a token is in quarantine",
             remedy="wait until the quarantine ends; the token's value is unknown until then",
         )
-    step_input = add_strategy_books(
-        step,
-        read_strategies(step, context.store),
-        context.store.balances.expected(),
-        owner_agrees=True,
-    )
-    books = step_input.history.sleeves
+    memory = read_memory(step, context.store)
+    step_input = add_books(memory, step, owner_agrees=True)
+    books = step_input.layer(StrategiesState).books
     if books is None or books.fault:
         raise Refused(f"the books cannot be reconciled: {'' if books is None else books.fault}")
     document = _document(step_input)
     document["why"], document["applied"] = before.fault, False
     if not sure(document):
         return document
-    if not context.store.strategies.record_bookings(books.pending, books.turn):
+    store = context.store.layer(StrategyStore)
+    if not store.record_bookings(books.pending, books.turn):
         raise OperatorNeeded(
             "another process changed the books in the meantime", "run the command again"
         )
-    context.store.strategies.forget(
-        [
-            state.name
-            for state in context.store.strategies.ledger().states
-            if state.name not in books.named
-        ]
-    )
+    store.forget([state.name for state in store.ledger().states if state.name not in books.named])
     document["applied"] = True
     return document
 
@@ -311,13 +304,13 @@ def route_transfers(config: Path | str, name: str) -> RoutedTransfersDocument:
             f"strategies: {name!r} is unknown", f"choose from {', '.join([*names, 'all'])}"
         )
     with wiring.open_store_offline(loaded) as (store, _):
-        store.strategies.route_transfers(None if name == "all" else name)
+        store.layer(StrategyStore).route_transfers(None if name == "all" else name)
     return {"flows_to": None if name == "all" else name}
 
 
 def _document(step: StepInput) -> StrategiesDocument:
-    split, books = step.split, step.history.sleeves
-    if split is None or books is None:
+    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    if books is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
     prices = reference_prices(step).by_token
     numeraire = step.portfolio.numeraire
@@ -354,8 +347,6 @@ def _view(step: StepInput, books: StrategyBooks) -> netting.NettingResult | None
         return None
     try:
         prices = reference_prices(step).by_token
-        return netting.net_strategies(
-            replace(step, history=replace(step.history, sleeves=books)), prices
-        )
+        return netting.net_strategies(step.with_layer(StrategiesState(books)), prices)
     except (Refused, KeyError):
         return None

@@ -37,6 +37,7 @@ from agent.config.load import ConfigSource, LoadedConfig, load_config, store_fil
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.layers import documents as layers
+from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.margin.account import account_value_raw
 from agent.model import (
     AdjustFutures,
@@ -79,7 +80,7 @@ if TYPE_CHECKING:
         ValuationDocument,
         WaitingDocument,
     )
-    from agent.policy.strategies.netting import NettingResult
+    from agent.layers.strategies.policy.netting import NettingResult
     from agent.store.database import StepSummary
     from agent.store.store import Store
 
@@ -377,7 +378,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         )
     words += _zone_words(decided.zone, step_input)
     words += execution_sentences(step_input, plan)
-    words += _netting_sentences(decided.netting, step_input)
+    words += _netting_sentences(decided.layer(StrategiesResult).netting, step_input)
     by_hand = plan is not None and not plan.decision.reason.startswith(decided.decision.reason)
     match decided.decision:
         case _ if record.line.decision == "payout":

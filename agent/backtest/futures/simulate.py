@@ -25,9 +25,9 @@ from agent.backtest.futures.book import (
     PerpVenueSettings,
 )
 from agent.layers.futures.planning.orders import plan_futures
+from agent.layers.futures.policy.chosen_weights import combined_policy
 from agent.margin import account as margin
 from agent.model import FuturesPlan, FuturesPolicy, MarginAccount, PerpMarket
-from agent.policy.signals import combined_policy
 from agent.units import BPS, Token
 
 Floats = NDArray[np.float64]

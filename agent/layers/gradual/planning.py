@@ -303,7 +303,7 @@ def schedule_plan(
         pace.style is ExecutionStyle.MARKET
         or decision.exit
         or decision.by_hand
-        or step.split is not None
+        or step.divides_wallet
     ):
         return decided, whole
     goal = _reached(decision.goal, whole)

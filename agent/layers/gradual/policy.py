@@ -32,7 +32,6 @@ from agent.model import (
 from agent.policy import native_coin
 from agent.policy.decision import DecisionContext, DecisionResult
 from agent.policy.drift import compute_drifts, corrections, partial_goal, target_weights
-from agent.policy.strategies import netting
 from agent.policy.triggers import rules
 from agent.policy.triggers.bands import Signal
 from agent.units import BPS, Price, Value, ceil_int, format_time, value_text
@@ -134,7 +133,7 @@ def invalidation_reason(step: StepInput) -> str:
     if under is None:
         return ""
     begun = under.campaign
-    if step.split is not None:
+    if step.divides_wallet:
         return "strategies now share the wallet"
     if _other(dict(target_weights(step)), dict(begun.targets_bps)):
         return TARGETS_CHANGED
@@ -348,8 +347,6 @@ def continue_execution(context: DecisionContext) -> DecisionResult | None:
         return None
     part = GradualResult(slice_decision.round, slice_decision.ended)
     result = context.result(slice_decision.decision).with_layer(part)
-    if step.split is not None:
-        result = replace(result, netting=netting.net_strategies(step, prices))
     if part.due is not None and (first := native_coin.top_up(step, result.decision)):
         return result.held(first)
     return result
@@ -360,8 +357,3 @@ def end_if_invalid(step: StepInput, result: DecisionResult) -> DecisionResult:
     if not (invalid := invalidation_reason(step)):
         return result
     return result.with_layer(replace(result.layer(GradualResult), ended=invalid))
-
-
-def last_end(step: StepInput) -> tuple[int | None, str]:
-    """Return the end of the last execution, from which policy.cooldown counts too."""
-    return step.layer(GradualState).ended_s, "gradual execution"

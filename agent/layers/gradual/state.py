@@ -134,6 +134,11 @@ class GradualState(LayerState):
         return self.progress is not None or self.carried is not None
 
     @property
+    def last_end(self) -> tuple[int | None, str]:
+        """See LayerState."""
+        return self.ended_s, "gradual execution"
+
+    @property
     def execution(self) -> Execution | None:
         """See LayerState."""
         return self.progress

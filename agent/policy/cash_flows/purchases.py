@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers.goals import divided_goal
 from agent.model import (
     AssetDrift,
     Decision,
@@ -28,7 +29,6 @@ from agent.model import (
 )
 from agent.policy.cash_flows.transfers import goal_to_invest
 from agent.policy.drift import compute_drifts, corrections, rebalance_goal, restrict_to_side
-from agent.policy.strategies import netting
 from agent.reference import reference_prices
 from agent.units import Value, floor_int, format_time, value_text
 
@@ -100,7 +100,7 @@ def turnover_allowance(step: StepInput) -> Value:
 
 
 def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
-    """Return the goal of a purchase: the targets, or the strategies' combined goal; for a top-up,
+    """Return the goal of a purchase: the targets, or the goal of the wallet's parts; for a top-up,
     the underweight assets.
     """
     active = step.history.cash_flows.purchase
@@ -119,8 +119,8 @@ def format_progress(terms: Purchase, done: int) -> str:
 
 
 def _first(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
-    if step.split is not None:
-        return netting.net_strategies(step, reference_prices(step).by_token).goal
+    if (goal := divided_goal(step, reference_prices(step).by_token)) is not None:
+        return goal
     return restrict_to_side(
         tuple(drifts),
         rebalance_goal(tuple(drifts), Destination.TARGET),

@@ -173,8 +173,8 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     The other assets therefore keep their value, and the blocked exits reduce the numeraire's share.
     """
     before = {asset.token.address: asset.target_bps for asset in step.effective_assets}
-    if step.portfolio.orders.absent is not WeightReallocation.CASH or step.split is not None:
-        return before  # redistributed already, or handled per strategy
+    if step.portfolio.orders.absent is not WeightReallocation.CASH or step.divides_wallet:
+        return before  # redistributed already, or handled by each part of the wallet
     prices = reference_prices(step).by_token
     if not (drifts := _drifts(step, prices)):
         return before  # the total is unknown, so only exits are decided

@@ -4,7 +4,7 @@ text, and confirmation by preceding blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from agent.model import (
     AdjustLiquidity,
     AnyOf,
     AssetDrift,
-    CapitalSplit,
     Cron,
     Destination,
     History,
@@ -107,15 +106,11 @@ def trigger_history_s(trigger: Trigger) -> int:
     return RULES[type(trigger)].history_s(trigger)
 
 
-def required_history_s(policy: Policy, split: CapitalSplit | None = None) -> int:
+def required_history_s(policy: Policy, others: Iterable[Trigger] = ()) -> int:
     """Return the seconds of hourly prices that a step of this config carries in
     `History.prices`.
     """
-    triggers = [
-        policy.trigger,
-        *(strategy.trigger for strategy in (() if split is None else split.strategies)),
-    ]
-    return max(map(trigger_history_s, triggers))
+    return max(map(trigger_history_s, (policy.trigger, *others)))
 
 
 def is_plain(trigger: Trigger) -> bool:

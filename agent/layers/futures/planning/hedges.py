@@ -72,7 +72,7 @@ def hedge_instead(
 ) -> tuple[DecisionResult, Plan]:
     """Return decision and plan of the first hedge that is cheaper than its part of the sale, else
     the sale; either plan has the comparisons. Only sales by the policy's trigger are hedged: not
-    exits, purchases, manual trades or slices, and not with several strategies or a zone.
+    exits, purchases, manual trades or slices, and not with a divided wallet or a zone.
     """
     policy = step.futures
     if (
@@ -86,7 +86,7 @@ def hedge_instead(
         futures_fault(step)
         or decision.apart
         or decided.zone
-        or step.split
+        or step.divides_wallet
         or step.history.execution is not None
     ):
         return decided, sale

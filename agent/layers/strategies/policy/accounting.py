@@ -10,24 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model import (
-    STRATEGY_UNITS,
-    UNALLOCATED,
-    CapitalSplit,
-    ExternalTransfer,
-    Intent,
-    IntentKind,
-    StepInput,
-    StrategyBook,
-    StrategyBooking,
-    StrategyBookingKind,
-    StrategyBooks,
-    StrategyHealth,
-    StrategyLedger,
-    StrategyState,
-)
-from agent.policy import native_coin
-from agent.policy.strategies.capital import (
+from agent.layers.strategies.policy.capital import (
     ONE,
     StrategyHoldings,
     StrategyValues,
@@ -39,6 +22,21 @@ from agent.policy.strategies.capital import (
     split_pro_rata,
     strategy_capital,
 )
+from agent.layers.strategies.state import (
+    STRATEGY_UNITS,
+    UNALLOCATED,
+    CapitalSplit,
+    StrategiesState,
+    StrategyBook,
+    StrategyBooking,
+    StrategyBookingKind,
+    StrategyBooks,
+    StrategyHealth,
+    StrategyLedger,
+    StrategyState,
+)
+from agent.model import ExternalTransfer, Intent, IntentKind, StepInput
+from agent.policy import native_coin
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, floor_int
 
@@ -212,8 +210,8 @@ def update_books(
     """Return the accounts at the step's block; `fresh` are transfers not stored yet. `step` is the
     input before any quarantine.
     """
-    split, balances = step.split, wallet_balances(step)
-    if split is None:
+    split, balances = step.config(CapitalSplit), wallet_balances(step)
+    if not split.strategies:
         return StrategyBooks(())
     update = open_books(step, split, ledger)
     if balances is None or update is None:
@@ -250,10 +248,9 @@ def apply_configured_split(
     removed ones are closed.
     """
     books = update_books(step, ledger, own, adjustments, fresh)
-    split = step.split
-    balances = wallet_balances(step)
-    update = None if split is None else open_books(step, split, ledger)
-    if split is None or balances is None or update is None or not books.fault:
+    split, balances = step.config(CapitalSplit), wallet_balances(step)
+    update = open_books(step, split, ledger) if split.strategies else None
+    if balances is None or update is None or not books.fault:
         return books
     for booking in books.pending:
         update.replay(booking)
@@ -286,8 +283,8 @@ def netting_booking(
     """Return the booking of a step that moves capital and nets opposite adjustments without a
     trade; None if nothing changes.
     """
-    books, split = step.history.sleeves, step.split
-    if books is None or books.fault or split is None:
+    books = step.layer(StrategiesState).books
+    if books is None or books.fault:
         return None
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
     prices = reference_prices(step).by_token
@@ -512,9 +509,8 @@ def _updated_books(
 
 def paused_strategies(step: StepInput) -> dict[str, str]:
     """Return a message by name for each strategy that the health rule paused."""
-    books = step.history.sleeves
-    configured = () if step.split is None else step.split.strategies
-    levered = {strategy.name for strategy in configured if strategy.futures_bps}
+    books, split = step.layer(StrategiesState).books, step.config(CapitalSplit)
+    levered = {strategy.name for strategy in split.strategies if strategy.futures_bps}
     return {
         book.name: (
             f"Strategy {book.name} is paused and held in {step.portfolio.numeraire.label}"

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
+from agent.model.layers import LayerConfig, LayerState
 from agent.model.ledger import ExternalTransfer
 from agent.model.portfolio import Destination
 from agent.model.transactions import Intent
 from agent.model.triggers import Threshold, Trigger
-from agent.model.weights import Allocation, AllocatorConfig
+from agent.model.weights import Allocation, AllocatorConfig, OwnedAllocator
 
 STRATEGY_UNITS = "units"
 """Key of a strategy's units (shares of its NAV), in place of a token address."""
+NO_BAND = Threshold(None, None)
 UNALLOCATED = ""
 """Holder of the unallocated balance: reserves, and native coin for gas."""
 
@@ -58,13 +60,32 @@ class Strategy:
 
 
 @dataclass(frozen=True, slots=True)
-class CapitalSplit:
+class CapitalSplit(LayerConfig):
     """Split of the capital between strategies; shares sum to 10,000. Outside `band` the split is
-    rebalanced.
+    rebalanced. Without strategies the portfolio follows one policy.
     """
 
-    strategies: tuple[Strategy, ...]
-    band: Threshold
+    strategies: tuple[Strategy, ...] = ()
+    band: Threshold = NO_BAND
+
+    @property
+    def divides_wallet(self) -> bool:
+        """See LayerConfig."""
+        return bool(self.strategies)
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        """See LayerConfig."""
+        return tuple(strategy.trigger for strategy in self.strategies)
+
+    @property
+    def allocators(self) -> tuple[OwnedAllocator, ...]:
+        """See LayerConfig."""
+        return tuple(
+            OwnedAllocator(strategy.name, strategy.allocator, strategy.weights_bps)
+            for strategy in self.strategies
+            if strategy.allocator is not None
+        )
 
 
 class StrategyHealth(Enum):
@@ -163,6 +184,13 @@ class StrategyBooks:
     def named(self) -> dict[str, StrategyBook]:
         """Books by strategy name."""
         return {book.name: book for book in self.sleeves}
+
+
+@dataclass(frozen=True, slots=True)
+class StrategiesState(LayerState):
+    """Strategies at a step's block; without books, not read yet."""
+
+    books: StrategyBooks | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,31 @@ from fractions import Fraction
 
 from agent.errors import ConfigError
 from agent.layers.futures.policy.exposure import weighed_margin
+from agent.layers.strategies.policy import capital
+from agent.layers.strategies.policy.capital import (
+    NettedToken,
+    Prices,
+    StrategyHoldings,
+    StrategyValues,
+    target_capital_shares,
+)
+from agent.layers.strategies.policy.faults import strategies_fault
+from agent.layers.strategies.state import (
+    CapitalSplit,
+    StrategiesState,
+    Strategy,
+    StrategyBook,
+    StrategyHealth,
+    StrategyState,
+)
 from agent.model import (
     AssetDrift,
-    CapitalSplit,
     Destination,
     Goal,
     GoalWeight,
     NoTradeZone,
     PurchaseKind,
     StepInput,
-    Strategy,
-    StrategyBook,
-    StrategyHealth,
-    StrategyState,
     Threshold,
 )
 from agent.policy.drift import (
@@ -32,15 +44,6 @@ from agent.policy.drift import (
 )
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.quarantine import strategies_fault
-from agent.policy.strategies import capital
-from agent.policy.strategies.capital import (
-    NettedToken,
-    Prices,
-    StrategyHoldings,
-    StrategyValues,
-    target_capital_shares,
-)
 from agent.policy.triggers import rules
 from agent.policy.triggers.bands import Signal, TriggerResult
 from agent.policy.triggers.rules import evaluate_trigger
@@ -84,8 +87,8 @@ def capital_signals(step: StepInput, held: StrategyHoldings, prices: Prices) -> 
     """Return the strategies whose capital is beyond the split's band, or above the floor of a
     paused one.
     """
-    split, books = step.split, step.history.sleeves
-    if split is None or books is None:
+    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    if books is None:
         return frozenset()
     values, by_name = capital.strategy_capital(held, prices), books.named
     whole, due = sum(values.values(), Fraction(0)), target_capital_shares(split, books.named)
@@ -127,12 +130,13 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
     """Return the assets that have a weight in a strategy, but a target of zero because of an
     order.
     """
-    if step.split is None:
+    strategies = step.config(CapitalSplit).strategies
+    if not strategies:
         return set()
     numeraire, shut = step.portfolio.numeraire.address, blocked_exits.excluded_tokens(step)
     wanted = {
         token
-        for strategy in step.split.strategies
+        for strategy in strategies
         for token, bps in strategy.weights_bps
         if bps * strategy.share_bps >= BPS
     }
@@ -372,8 +376,8 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     """Return every strategy's adjustment and the netted result. Requires an empty
     `strategies_fault`. Raises Refused for unknown balances.
     """
-    split, books = step.split, step.history.sleeves
-    if split is None or books is None:
+    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    if books is None:
         raise ValueError("there are no strategies")
     held: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
     before = capital.strategy_capital(held, prices)
@@ -429,16 +433,23 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     )
 
 
+def combined_goal(step: StepInput, prices: Mapping[str, Price]) -> Goal | None:
+    """Return the combined goal of all strategies; None without strategies."""
+    if not step.config(CapitalSplit).strategies:
+        return None
+    return net_strategies(step, prices).goal
+
+
 def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldings]:
     """Return each strategy's adjustments at a step, and the books after capital moved; empty if
     they are unknown.
     """
-    books = step.history.sleeves
-    if step.split is None or books is None or strategies_fault(step):
+    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    if books is None or strategies_fault(step):
         return {}, {}
     prices = reference_prices(step).by_token
     held: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
-    _capital_moved(step, step.split, held, prices)
+    _capital_moved(step, split, held, prices)
     return {
         adjustment.name: adjustment.wishes for adjustment in net_strategies(step, prices).wishes
     }, held
@@ -450,7 +461,7 @@ def _capital_moved(
     """Restore the split in place if a share of the capital is beyond its band now and at the
     preceding blocks; return the transfers and the note.
     """
-    books = step.history.sleeves
+    books = step.layer(StrategiesState).books
     signals = capital_signals(step, held, prices)
     if not signals or books is None:
         return (), ""

@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from math import isqrt
 
-from agent.model import (
+from agent.layers.strategies.state import (
     CapitalSplit,
     NavPoint,
     Strategy,

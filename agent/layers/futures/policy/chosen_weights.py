@@ -1,0 +1,72 @@
+"""Futures targets that a signal or an allocator chooses in place of those of the config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.model import FuturesPolicy, FuturesTarget, StepInput
+from agent.units import BPS, floor_int, format_percent, largest_remainder
+
+
+def apply_futures_targets(step: StepInput) -> StepInput:
+    """Return the step with the futures targets of its signal or allocator; unchanged without any.
+
+    Weights are shares of the target notional, account value times `leverage_bps`. A sum below one
+    lowers the leverage.
+    """
+    weights = chosen_futures(step)
+    if weights is None:
+        return step
+    allocator = step.portfolio.weights
+    origin = "the signal" if allocator and allocator.signal else "the allocator"
+    return with_futures_weights(step, weights, origin)
+
+
+def chosen_futures(step: StepInput) -> dict[str, Fraction] | None:
+    """Return the signed shares of the target notional, by market, that the signal or the allocator
+    requests; None if it keeps the config's targets.
+    """
+    if step.divides_wallet:
+        return None
+    chosen = step.history.allocation
+    if step.portfolio.weights is None or chosen is None or not chosen.futures_bps:
+        return None
+    return {market: Fraction(bps, BPS) for market, bps in chosen.futures_bps}
+
+
+def with_futures_weights(
+    step: StepInput, weights: Mapping[str, Fraction], origin: str
+) -> StepInput:
+    """Return the step with these signed shares of its target notional, by market, and their origin
+    among its reasons; unchanged without futures.
+    """
+    if step.futures is None:
+        return step
+    combined = combined_policy(step.futures, weights)
+    gross = sum(map(abs, weights.values()), Fraction(0))
+    why = f"futures targets are those of {origin}: {format_percent(gross)} of the target notional"
+    return replace(
+        step, futures=combined, targets=replace(step.targets, reasons=(*step.targets.reasons, why))
+    )
+
+
+def combined_policy(policy: FuturesPolicy, weights: Mapping[str, Fraction]) -> FuturesPolicy:
+    """Return the policy with these signed shares of its target notional: weights whose absolute
+    values sum to 100 % (by largest remainder), and a proportionally lower leverage, rounded down.
+    """
+    sizes = [abs(weight) for weight in weights.values()]
+    gross = sum(sizes, Fraction(0))
+    rounded = largest_remainder(sizes) if gross else [0] * len(sizes)
+    targets = tuple(
+        FuturesTarget(market, bps if weight > 0 else -bps)
+        for (market, weight), bps in zip(weights.items(), rounded, strict=True)
+    )
+    full_bps = policy.full_leverage_bps or policy.leverage_bps
+    return replace(
+        policy,
+        targets=targets,
+        leverage_bps=floor_int(full_bps * gross),
+        full_leverage_bps=full_bps,
+    )

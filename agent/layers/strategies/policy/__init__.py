@@ -1,0 +1,1 @@
+"""Decisions of several strategies that share one wallet."""

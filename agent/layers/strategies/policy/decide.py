@@ -1,0 +1,79 @@
+"""Decision of several strategies on one wallet, and its part in other decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from agent.layers.strategies.policy import netting
+from agent.layers.strategies.policy.netting import NettingResult
+from agent.layers.strategies.state import CapitalSplit
+from agent.model import Decision, Goal, Hold, LayerResult, Rebalance
+from agent.policy import native_coin
+from agent.policy import rebalance as rebalances
+from agent.policy.decision import DecisionContext, DecisionResult
+from agent.policy.triggers import bands
+
+
+@dataclass(frozen=True, slots=True)
+class StrategiesResult(LayerResult):
+    """The netting of several strategies; `is_netting_only` if they trade only with each other and
+    not on the market.
+    """
+
+    netting: NettingResult | None = None
+    is_netting_only: bool = False
+
+    @property
+    def internal_goal(self) -> Goal | None:
+        """See LayerResult."""
+        return self.netting.goal if self.is_netting_only and self.netting is not None else None
+
+    def alone(self) -> LayerResult:
+        """See LayerResult."""
+        return replace(self, is_netting_only=False)
+
+
+def beside_purchase(context: DecisionContext) -> LayerResult:
+    """Return the netting of the strategies whose purchase is decided; nothing without
+    strategies.
+    """
+    if not context.step.config(CapitalSplit).strategies:
+        return StrategiesResult()
+    return StrategiesResult(netting.net_strategies(context.step, context.prices))
+
+
+def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
+    """Rebalance each strategy by its own trigger and cooldown, all towards one goal; the remainder
+    after internal netting must be worth a trade.
+    """
+    step, drifts, prices = context.step, context.drifts, context.prices
+    if not step.config(CapitalSplit).strategies:
+        return None
+    netted = netting.net_strategies(step, prices)
+    trigger = bands.apply_max_weight(step, drifts, netted.answer)
+    goal = netted.goal if netted.answer.fired else bands.reduction_goal(drifts)
+    decision: Decision = rebalances.review_hold(trigger)
+    reviewed = trigger.due
+    if trigger.fired:
+        decision, reviewed = rebalances.rebalance_or_hold(
+            step, drifts, context.references, trigger, goal
+        )
+    if isinstance(decision, Rebalance) and not netted.answer.fired:
+        decision, reviewed = rebalances.confirm_rebalance(step, prices, decision, reviewed, False)
+    is_netting_only = (
+        netted.answer.fired
+        and isinstance(decision, Hold)
+        and not rebalances.is_worth_a_trade(
+            step, rebalances.largest_correction(drifts, netted.goal)
+        )
+    )
+    if (first := native_coin.top_up(step, decision)) is not None:
+        result = replace(context.result(first), next_s=trigger.next_s)
+        return result.with_layer(StrategiesResult(netted))
+    result = replace(
+        context.result(decision),
+        reviewed=reviewed,
+        reviews=trigger.reviews if reviewed else (),
+        next_s=trigger.next_s,
+    )
+    return result.with_layer(StrategiesResult(netted, is_netting_only))

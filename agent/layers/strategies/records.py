@@ -1,0 +1,105 @@
+"""Records of the strategies: changes of their accounts, NAV per share and health of each hour, and
+the netting of a step without a market trade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from agent.execution.settlement import review_time_s
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.strategies.policy import accounting, capital, netting
+from agent.layers.strategies.policy.decide import StrategiesResult
+from agent.layers.strategies.policy.futures import margin_growth
+from agent.layers.strategies.state import (
+    CapitalSplit,
+    NavPoint,
+    StrategiesState,
+    Strategy,
+    StrategyBooks,
+    StrategyState,
+)
+from agent.layers.strategies.store import StrategyStore
+from agent.model import StepInput
+from agent.reference import reference_prices
+from agent.store.store import Store
+
+HOUR_S = 3_600
+DAY_S = 86_400
+
+
+def after_input(store: Store, step: StepInput) -> None:
+    """Record changes of the strategy accounts, and once an hour each strategy's NAV per share and
+    health. If another process wrote first, nothing is written, and the next cycle derives the
+    change again.
+    """
+    strategies, books = store.layer(StrategyStore), step.layer(StrategiesState).books
+    if (
+        not step.config(CapitalSplit).strategies
+        or books is None
+        or (not books.sleeves and not books.pending)
+    ):
+        return
+    if any(booking.source.startswith(accounting.UNRECORDED_TRANSFER) for booking in books.pending):
+        return
+    if books.pending and not strategies.record_bookings(books.pending, books.turn):
+        return
+    for name, chosen in books.choices:
+        if chosen != store.allocations.newest(name):
+            store.allocations.record(chosen, name)
+    if not books.fault:
+        _record_strategy_states(strategies, step, books)
+
+
+def after_step(store: Store, outcome: StepOutcome) -> None:
+    """Book the netting between strategies if the step makes no market trade."""
+    books = outcome.step_input.layer(StrategiesState).books
+    is_netting_only = outcome.decided.layer(StrategiesResult).is_netting_only
+    if outcome.kind is not OutcomeKind.HOLD or not is_netting_only or books is None:
+        return
+    booking = accounting.netting_booking(
+        outcome.step_input, outcome.step_id, netting.strategy_adjustments
+    )
+    if booking is not None:
+        # Only onto this version of the accounts: if another process wrote since, the next cycle
+        # books it.
+        version = books.turn + bool(books.pending)
+        store.layer(StrategyStore).record_bookings((booking,), version)
+
+
+def _record_strategy_states(journal: StrategyStore, step: StepInput, books: StrategyBooks) -> None:
+    now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
+    strategies = {strategy.name: strategy for strategy in step.config(CapitalSplit).strategies}
+    states, points = [], {}
+    values = [capital.holdings_value(dict(book.holdings), prices) for book in books.sleeves]
+    futures = margin_growth(step, sum(values, Fraction(0)))
+    for book in books.sleeves:
+        if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
+            continue
+        unit = accounting.unit_value(
+            capital.holdings_value(dict(book.holdings), prices), book.units
+        )
+        noted = capital.update_unit_index(
+            book.state, strategies[book.name], unit, prices, now_s, futures
+        )
+        point = NavPoint(now_s, noted.unit, noted.index)
+        states.append(_with_health(noted, strategies[book.name], point, journal.nav_points))
+        points[book.name] = point
+    if states:
+        journal.record_states(states, points)
+
+
+def _with_health(
+    state: StrategyState,
+    strategy: Strategy,
+    point: NavPoint,
+    points: Callable[[str, int], tuple[NavPoint, ...]],
+) -> StrategyState:
+    rule = strategy.health
+    if rule is None:
+        return state
+    past = points(state.name, point.at_s - rule.window_s - 2 * DAY_S)
+    return capital.update_health(
+        state, rule, capital.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s
+    )

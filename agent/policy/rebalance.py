@@ -1,0 +1,152 @@
+"""Rebalance of a fired trigger, or the hold instead: cooldown, price of gas, confirmation by the
+preceding blocks, and corrections that are not worth a trade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from agent.model import (
+    AssetDrift,
+    Decision,
+    Goal,
+    Hold,
+    NoTradeZone,
+    Rebalance,
+    StepInput,
+)
+from agent.policy import minimum
+from agent.policy.cash_flows import purchases
+from agent.policy.drift import corrections, rebalance_goal, restrict_to_side
+from agent.policy.minimum import format_money
+from agent.policy.triggers import bands, rules
+from agent.policy.triggers.bands import TriggerResult
+from agent.reference import ReferencePrices
+from agent.units import Price, Value, format_time
+
+
+def rebalance_or_hold(
+    step: StepInput,
+    drifts: tuple[AssetDrift, ...],
+    references: ReferencePrices,
+    trigger: TriggerResult,
+    combined_goal: Goal | None = None,
+) -> tuple[Decision, bool]:
+    """Return the decision of a fired trigger, and whether its review is done.
+
+    The decision is a hold within the cooldown, while gas is too expensive, or if no correction is
+    worth a trade; else a rebalance. `combined_goal` is that of the parts that divide the wallet,
+    each with its own cooldown.
+    """
+    if combined_goal is None and (cooldown := cooldown_left(step)):
+        return Hold(f"{trigger.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"), False
+    if expensive := minimum.gas_too_high_reason(step, drifts, references):
+        return Hold(f"{trigger.reason}; {expensive}", kept_by="gas"), False
+    first = purchases.is_first_purchase(step)
+    if combined_goal is not None:
+        goal = combined_goal
+    elif first and not isinstance(step.policy.trigger, NoTradeZone):
+        goal = purchases.purchase_goal(step, drifts)
+    else:
+        goal = goal_now(step, drifts)
+    largest = largest_correction(drifts, goal)
+    if not is_worth_a_trade(step, largest):
+        return _not_worth_a_trade(step, largest, trigger), trigger.due
+    if first:
+        name = purchases.first_rebalance_name(step, drifts, goal)
+        allowance = purchases.turnover_allowance(step)
+        return Rebalance(f"{name}; {trigger.reason}", goal, apart=allowance), trigger.due
+    return Rebalance(trigger.reason, goal), trigger.due
+
+
+def _not_worth_a_trade(step: StepInput, largest: Value, trigger: TriggerResult) -> Hold:
+    """Return the hold of a fired trigger whose largest correction is too small, or on the side that
+    policy.only excludes.
+    """
+    message, kept_by = f"{trigger.reason}; nothing to do", ""
+    if step.policy.only is not None:
+        message += f" under policy.only = {step.policy.only.value}"
+        kept_by = "policy.only"
+    if largest:
+        message += (
+            f": the largest correction is {format_money(step, largest)}, min_trade"
+            f" {format_money(step, step.limits.min_trade)}"
+        )
+        kept_by = "limits.min_trade"
+    return replace(review_hold(TriggerResult(False, message, trigger.next_s)), kept_by=kept_by)
+
+
+def largest_correction(drifts: tuple[AssetDrift, ...], goal: Goal) -> Value:
+    """Return the largest value to buy or sell of an asset until the goal is reached."""
+    return max(abs(value) for value in corrections(drifts, goal).values())
+
+
+def is_worth_a_trade(step: StepInput, largest: Value) -> bool:
+    """True if the largest correction is worth a trade."""
+    return largest > 0 and largest >= (step.limits.min_trade or 0)
+
+
+def cooldown_left(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] | None:
+    """Return the reason and the end of the cooldown; None outside a cooldown.
+
+    Rebalances start a cooldown for rebalances and liquidity, liquidity actions only for liquidity.
+    """
+    history = step.history
+    done = [
+        (history.reviews.last_rebalance_s, "rebalance"),
+        *(state.last_end for state in history.layers),
+        (history.last_liquidity_s if liquidity_too else None, "liquidity action"),
+    ]
+    last_s, what = max(
+        ((at_s, what) for at_s, what in done if at_s is not None), default=(None, "")
+    )
+    if last_s is None or step.snapshot.head.timestamp_s >= last_s + step.policy.cooldown_s:
+        return None
+    until_s = last_s + step.policy.cooldown_s
+    reason = (
+        f"but the last {what} was at {format_time(last_s)} and the cooldown lasts until"
+        f" {format_time(until_s)}"
+    )
+    return reason, until_s
+
+
+def goal_now(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
+    """Return the goal of a rebalance now."""
+    trigger, policy = step.policy.trigger, step.policy
+    if isinstance(trigger, NoTradeZone):
+        if bands.must_reduce_weight(step, drifts):
+            return bands.reduction_goal(drifts)
+        return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
+    goal = bands.cap_goal(drifts, rebalance_goal(drifts, policy.destination))
+    return restrict_to_side(drifts, goal, policy.only, step.portfolio.numeraire.address)
+
+
+def confirm_rebalance(
+    step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool
+) -> tuple[Decision, bool]:
+    """Return the rebalance if a schedule caused it or the preceding blocks confirm it; else a hold
+    whose review stays due.
+    """
+    not_yet = "" if by_time else rules.unconfirmed_reason(step, prices, rules.trigger_signals)
+    if not_yet:
+        return unconfirmed_hold(decision.reason, not_yet), False
+    return decision, reviewed
+
+
+def unconfirmed_hold(reason: str, not_yet: str) -> Hold:
+    """Return the hold of what the preceding blocks do not confirm yet."""
+    return Hold(
+        f"{reason}; but {not_yet}; checked again in the next cycle", kept_by="policy.confirm_blocks"
+    )
+
+
+def review_hold(trigger: TriggerResult) -> Hold:
+    """Return the hold of a trigger, with the time of its next review."""
+    when = "checked again in the next cycle"
+    if trigger.next_s is not None:
+        when = f"next review {format_time(trigger.next_s)}"
+    reason = trigger.reason
+    if when not in reason:
+        reason = f"{reason}; {when}"
+    return Hold(reason, trigger.next_s)
