@@ -390,7 +390,7 @@ def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]
         states = list(flat.pop("layers", []))
         for tag, names in MOVED.items():
             state = {to: flat.pop(name) for name, to in names.items() if name in flat}
-            if any(value is not None for value in state.values()):
+            if any(value not in (None, []) for value in state.values()):
                 states.append({TAG: tag, **state})
         own, values = _grouped(flat, FORMER_HISTORY)
         return read({**own, **values, "budgets": values["budgets"], "layers": states}, target)

@@ -104,7 +104,7 @@ def measured(loaded: LoadedConfig) -> dict[str, Any]:
         keeper = TaxRunCache(loaded, step.portfolio)
         bare = replace(step, history=store.budgets.history(at_s))
         return assemble_input(
-            bare, read_memory(bare, store, keeper.state(store, bare, at_s) if taxed else None)
+            bare, read_memory(bare, store, readers=(keeper.reader(store),) if taxed else ())
         )
 
     look: dict[str, Callable[[Store], object]] = {

@@ -27,7 +27,7 @@ from agent.accounting.entries import (
     split_quanta,
     to_quanta,
 )
-from agent.model import Entry, LotMethod, OpenLot, Plan, TaxState
+from agent.model import Entry, LotMethod, OpenLot, Plan, TaxInputs
 from agent.units import NATIVE, Price, Value
 
 # --- Lots: the cost of acquisitions, and the lots that a disposal consumes, by four methods.
@@ -511,7 +511,7 @@ class PlannedGain:
 
 
 def planned_gains(
-    plan: Plan, tax: TaxState, prices: Mapping[str, Price], numeraire: str, coin: str, now_s: int
+    plan: Plan, tax: TaxInputs, prices: Mapping[str, Price], numeraire: str, coin: str, now_s: int
 ) -> tuple[PlannedGain, ...]:
     """Return the gain of each token that the swaps and their gas dispose of, without the gas of
     approvals.

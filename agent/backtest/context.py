@@ -37,6 +37,8 @@ from agent.execution.step_context import StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory
 from agent.execution.submitter import SubmissionSettings as Patience
 from agent.execution.submitter import Submitter, signable_nonces
+from agent.layers.signals.memory import SignalReader
+from agent.layers.tax.state import TaxState
 from agent.model import (
     AgentCycle,
     Allowance,
@@ -489,8 +491,9 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
             ScreenedToken(token, TokenFinding.PAUSED, "no current price")
             for token in sorted(world.gone)
         ]
-        tax = taxes.state(snapshot.head.timestamp_s)
-        return assemble_input(bare, read_memory(bare, store, tax, delisted, signals))
+        tax = TaxState(taxes.state(snapshot.head.timestamp_s))
+        readers = (SignalReader(signals), lambda _, __: tax)
+        return assemble_input(bare, read_memory(bare, store, delisted, readers))
 
     chain = SimulatedChain(world)
     chance = random.Random(world.settings.seed).random

@@ -38,7 +38,7 @@ from agent.backtest.futures.simulate import FuturesResult
 from agent.backtest.settings import AppliedTransfer, HealthRecord, TaxRule
 from agent.backtest.world import SimulatedWorld
 from agent.errors import ConfigError
-from agent.model import AssetDrift, Portfolio, TaxState
+from agent.model import AssetDrift, Portfolio, TaxInputs
 from agent.store import Store
 from agent.units import (
     BPS,
@@ -453,7 +453,7 @@ class TaxLotLedger:
         self._mark: tuple[int, ...] | None = None
         self._found: TaxLotRun | None = None
 
-    def state(self, now_s: int) -> TaxState | None:
+    def state(self, now_s: int) -> TaxInputs | None:
         """Return the tax state for the gain of a plan; None if nothing depends on it."""
         if not self._is_needed:
             return None
@@ -461,7 +461,7 @@ class TaxLotLedger:
         if self._found is None or mark != self._mark:
             self._found, self._mark = self._run(), mark
         realised = self._found.realised(year_start_s(now_s))
-        return TaxState(
+        return TaxInputs(
             self._rule.method, "", Fraction(1), self._found.open(), realised, self._rule.year_limit
         )
 

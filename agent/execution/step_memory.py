@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from agent.chain.own_positions import find_unsolicited_positions
@@ -12,17 +12,14 @@ from agent.layers.memories import READERS
 from agent.model import (
     Allocation,
     CashMemory,
+    LayerPart,
     PricePoint,
     ScreenedToken,
-    SignalAnswer,
     StepInput,
     StepMemory,
-    TaxState,
 )
 from agent.policy import risk, targets
-from agent.policy.signals import signal_requests
 from agent.policy.triggers import rules
-from agent.signals.host import SignalHost
 from agent.store.accounts.positions import CashStore, PositionStore
 from agent.store.budgets import BudgetStore
 from agent.store.prices import PriceStore
@@ -53,15 +50,20 @@ def record_cash(cash: CashStore, step: StepInput) -> None:
         )
 
 
+LayerReader = Callable[[StepInput, StepMemory], LayerPart]
+"""Reader of what a layer knows at the block of a step with prices and the last allocation, by a
+service of its own.
+"""
+
+
 def read_memory(
     bare: StepInput,
     store: Store,
-    tax: TaxState | None = None,
     untradable: Iterable[ScreenedToken] = (),
-    signals: SignalHost | None = None,
+    readers: Iterable[LayerReader] = (),
 ) -> StepMemory:
-    """Return the store's history at the block of `bare` (snapshot, config and budgets), with the
-    answers of the `signals` that are due.
+    """Return the store's history at the block of `bare` (snapshot, config and budgets), with what
+    the `readers` add.
     """
     chosen, balances = store.allocations.newest(), store.balances.expected()
     ledger = store.ledger.balances(bare.snapshot.head.number)
@@ -72,31 +74,18 @@ def read_memory(
         if (allocation := store.allocations.newest(part.owner)) is not None
     )
     prices = _recorded_prices(bare, store.prices, chosen, dict(choices))
-    return StepMemory(
+    memory = StepMemory(
         prices,
         chosen,
         balances,
         ledger,
         choices,
-        tax,
         tuple(untradable),
-        _answers(bare, prices, chosen, dict(choices), signals),
         read_cash(bare, store.cash),
         tuple(read(bare, store) for read in READERS),
     )
-
-
-def _answers(
-    bare: StepInput,
-    prices: tuple[PricePoint, ...],
-    chosen: Allocation | None,
-    choices: Mapping[str, Allocation],
-    signals: SignalHost | None,
-) -> tuple[SignalAnswer, ...]:
-    if signals is None:
-        return ()
     step = replace(bare, history=replace(bare.history, prices=prices, allocation=chosen))
-    return signals.answers(signal_requests(step, choices))
+    return replace(memory, layers=(*memory.layers, *(read(step, memory) for read in readers)))
 
 
 def part_history_needed(

@@ -1,4 +1,4 @@
-"""Guards of the portfolio: cost, turnover, loss, size, gas, tax, liquidity and weight."""
+"""Guards of the portfolio: cost, turnover, loss, size, gas, liquidity and weight."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from agent.accounting.tax_lots import planned_gains
 from agent.errors import Refused
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limited
+from agent.layers import guards as layers
 from agent.layers.futures.guards import futures_cost
 from agent.layers.futures.policy.exposure import margin_fault, weighed_margin
 from agent.model import Provide, Rebalance, StepInput, TopUp
@@ -18,7 +18,7 @@ from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.liquidity import valuation
 from agent.policy.liquidity.book import LiquidityExposure
-from agent.units import BPS, Value, value_text
+from agent.units import BPS
 
 
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -271,39 +271,6 @@ def _share(
     )
 
 
-# --- Guard of the taxable gain of a plan, from the open lots of the ledger and of pending
-# transactions.
-
-
-def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
-    """Return the predicted taxable gain of this plan and the gain realised this year, net of
-    losses.
-
-    Plans without a gain, exits and manual requests pass.
-    """
-    tax, plan, decision = case.step.history.tax, case.plan, case.plan.decision
-    if tax is None or not plan.legs or not isinstance(decision, Rebalance):
-        return GuardMeasurement("no gain", True)
-    at_s, coin = case.step.snapshot.head.timestamp_s, case.step.portfolio.wrapped_native
-    gains = planned_gains(plan, tax, case.prices, case.numeraire.address, coin, at_s)
-    gain = sum((planned.gain for planned in gains), Fraction(0))
-    text = f"{_money(case, gain)} with {_money(case, tax.realised)} realised this year"
-    if decision.by_hand or case.is_sell_only():
-        return GuardMeasurement(f"{text} (not applied)", True)
-    return GuardMeasurement(text, gain <= max(limit - tax.realised, Fraction(0)))
-
-
-def format_year_limit(limit: Value, currency: str, label: str, decimals: int) -> str:
-    """Format the limit in the reporting currency."""
-    return f"{value_text(limit, decimals)} {currency or label} a year"
-
-
-def _money(case: GuardCase, value: Value) -> str:
-    tax = case.step.history.tax
-    currency = (tax.currency if tax else "") or case.numeraire.label
-    return f"{value_text(value, case.numeraire.decimals)} {currency}"
-
-
 # --- Guards of liquidity positions: expected loss and weight after the plan. Above a limit, a plan
 # that only withdraws passes if it reduces the excess.
 
@@ -432,18 +399,6 @@ def _weight_after(case: GuardCase) -> dict[str, Fraction]:
 # --- The guards of this file, as rows of the table.
 
 
-def _year_limit(step: StepInput) -> Fraction | None:
-    """Return the annual limit of realised gains; None without one."""
-    return None if step.history.tax is None else step.history.tax.year_limit
-
-
-def _year_limit_text(limit: Fraction, step: StepInput) -> str:
-    numeraire, known = step.portfolio.numeraire, step.history.tax
-    return format_year_limit(
-        limit, "" if known is None else known.currency, numeraire.label, numeraire.decimals
-    )
-
-
 def _max_weights(step: StepInput) -> dict[str, int] | None:
     """Return the maximum weights in bps by token; None if no asset has one."""
     return {
@@ -500,13 +455,7 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         "explain the change: trimtab flows, then trimtab flows confirm; an increase is accepted"
         " after limits.balance_jump_wait",
     ),
-    Guard(
-        "year_limit",
-        _year_limit,
-        _year_limit_text,
-        year_limit,
-        "sell less of the assets with gains, wait for the new year, or raise tax.year_limit",
-    ),
+    *layers.PLAN_GUARDS,
     Guard(
         "max_weight",
         _max_weights,

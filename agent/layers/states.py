@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agent.layers.gradual.state import GradualState
+from agent.layers.signals.state import SignalState
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
+from agent.layers.tax.state import TaxState
 from agent.model import LayerConfig, LayerState
 
-STATES: tuple[type[LayerState], ...] = (GradualState, StrategiesState)
+STATES: tuple[type[LayerState], ...] = (GradualState, StrategiesState, TaxState, SignalState)
 CONFIGS: tuple[type[LayerConfig], ...] = (CapitalSplit,)
 MOVED: Mapping[str, Mapping[str, str]] = {
     "GradualState": {
@@ -18,6 +20,8 @@ MOVED: Mapping[str, Mapping[str, str]] = {
         "spent": "carried",
     },
     "StrategiesState": {"sleeves": "books"},
+    "TaxState": {"tax": "inputs"},
+    "SignalState": {"signals": "answers"},
 }
 """Fields of History in steps recorded before a layer had its own state, by the state's type."""
 MOVED_CONFIGS: Mapping[str, str] = {"split": "CapitalSplit"}

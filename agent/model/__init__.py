@@ -84,7 +84,7 @@ from agent.model.ledger import OpenLot as OpenLot
 from agent.model.ledger import OwnBalanceChange as OwnBalanceChange
 from agent.model.ledger import Posting as Posting
 from agent.model.ledger import SettledFunding as SettledFunding
-from agent.model.ledger import TaxState as TaxState
+from agent.model.ledger import TaxInputs as TaxInputs
 from agent.model.ledger import Valuation as Valuation
 from agent.model.ledger import ValuedHolding as ValuedHolding
 from agent.model.limits import LIMITS as LIMITS

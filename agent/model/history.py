@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from agent.model.futures import Hedge
 from agent.model.layers import Execution, LayerState, T, part_of
-from agent.model.ledger import CashState, ExternalTransfer, TaxState
+from agent.model.ledger import CashState, ExternalTransfer
 from agent.model.market import PricePoint
 from agent.model.portfolio import (
     ConditionalOrder,
@@ -19,7 +19,7 @@ from agent.model.portfolio import (
 )
 from agent.model.purchases import PurchaseProgress
 from agent.model.transactions import PendingPayment
-from agent.model.weights import Allocation, SignalAnswer
+from agent.model.weights import Allocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +154,6 @@ class History:
     """Last allocation."""
     unchosen: str = ""
     """Reason why no allocation is valid."""
-    tax: TaxState | None = None
-    """Inputs of a plan's taxable gain; None: unknown."""
-    signals: tuple[SignalAnswer, ...] = ()
-    """Answers of the signals that this step ran."""
     last_liquidity_s: int | None = None
     """Chain time of the newest liquidity action."""
     undecided: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from agent.model.plan import Goal
 from agent.model.triggers import Trigger
-from agent.model.weights import OwnedAllocator
+from agent.model.weights import OwnedAllocator, SignalAnswer
 
 
 class ExecutionTerms(Protocol):
@@ -102,6 +102,15 @@ class LayerState(LayerPart):
     def changes_with_time(self) -> bool:
         """True if the state may differ at a later block without a new record in the store."""
         return False
+
+    @property
+    def weights_answers(self) -> tuple[SignalAnswer, ...]:
+        """Answers that choose the weights for an allocator."""
+        return ()
+
+    def of_owner(self, owner: str) -> LayerState:
+        """Return the state as it concerns the part of a divided wallet with this name."""
+        return self
 
     @property
     def last_end(self) -> tuple[int | None, str]:

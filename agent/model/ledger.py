@@ -296,7 +296,7 @@ class OpenLot:
 
 
 @dataclass(frozen=True, slots=True)
-class TaxState:
+class TaxInputs:
     """Inputs for a plan's taxable gain: open lots, gains realised this year, and the year's limit
     (None: no limit).
 

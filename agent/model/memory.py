@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.model.layers import LayerPart, T, part_of
-from agent.model.ledger import CashMemory, ExpectedBalances, LedgerBalance, TaxState
+from agent.model.ledger import CashMemory, ExpectedBalances, LedgerBalance
 from agent.model.market import PricePoint, ScreenedToken
-from agent.model.weights import Allocation, SignalAnswer
+from agent.model.weights import Allocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,7 @@ class StepMemory:
     balances: ExpectedBalances
     ledger: tuple[LedgerBalance, ...]
     choices: tuple[tuple[str, Allocation], ...] = ()
-    tax: TaxState | None = None
     untradable: tuple[ScreenedToken, ...] = ()
-    signals: tuple[SignalAnswer, ...] = ()
     cash: CashMemory | None = None
     layers: tuple[LayerPart, ...] = ()
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers import sales
 from agent.model import Goal, Leg, LegFunding, Plan, Rebalance, StepInput
 from agent.planning import planner
 from agent.planning.gas import NATIVE_VENUE, balance_deltas, worst_gas_wei
@@ -29,9 +30,9 @@ def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | N
     """Return a plan whose worst case fits the remainder of limits.daily_loss: the whole plan, or a
     part with the cheapest moves first. Exits are never reduced. If no part is worth a trade, the
     whole plan is returned, and the guard refuses it. `whole` is the result of
-    planner.plan_after_tax if known. Raises Refused as the planner does.
+    sales.plan_sales if known. Raises Refused as the planner does.
     """
-    whole = whole or planner.plan_after_tax(step, decision)
+    whole = whole or sales.plan_sales(step, decision)
     if decision.exit or (room := daily_loss_left(step)) is None:
         return whole
     if fits_daily_loss(step, whole):
@@ -45,7 +46,7 @@ def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | N
             return whole
         turnover = part.turnover * (room - gas) / (loss - gas) * MARGIN
         try:
-            part = planner.plan_after_tax(step, decision, (turnover, DAILY_LOSS))
+            part = sales.plan_sales(step, decision, (turnover, DAILY_LOSS))
         except planner.NothingPlanned:
             return whole
         if (loss := worst_case_loss(step, part)) <= room:
@@ -80,7 +81,7 @@ def _name_part(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -
 def plan_before_approvals(step: StepInput, decision: Rebalance, whole: Plan) -> Plan:
     """Return `whole`, the step's plan, as it would be without approvals."""
     if step.progress.spend_caps:
-        return planner.plan_after_tax(
+        return sales.plan_sales(
             replace(step, progress=replace(step.progress, spend_caps=())), decision
         )
     return whole
@@ -240,7 +241,7 @@ def plan_proportional_part(
             break
         goal = partial_goal(decided.drifts, decision.goal, part)
         try:
-            plan = planner.plan_after_tax(step, replace(decision, goal=goal))
+            plan = sales.plan_sales(step, replace(decision, goal=goal))
         except planner.NothingPlanned:
             break
         wanted = {token: value * part for token, value in lacks.items()}

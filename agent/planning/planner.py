@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.accounting.tax_lots import PlannedGain, max_sellable_raw, planned_gains
 from agent.errors import ErrorCode, Refused
 from agent.model import (
     Goal,
@@ -18,7 +17,6 @@ from agent.model import (
     RiskCostTradeoff,
     SkippedItem,
     StepInput,
-    TaxState,
     TrackingRisk,
     Verdict,
 )
@@ -512,114 +510,3 @@ def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
     ]
     room = drift * (Fraction(problem.plan_cost_bps, BPS) - Fraction(max(fees), PIPS))
     return room < NEARLY * (max(1, len(off) - 1) * LEG_GAS + APPROVAL_GAS) * problem.gas_unit_value
-
-
-# --- Plans within the annual limit of realised gains: sales are reduced to the year's remainder, or
-# wait.
-
-
-ROUNDS = 4
-MARGIN = Fraction(999, 1_000)
-"""Fraction of the remaining gain to plan for, applied once more with each try, because pool outputs
-differ slightly from the reference.
-"""
-
-
-def plan_after_tax(
-    step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None
-) -> Plan:
-    """Return the plan, with sales that realise gains reduced if tax.year_limit would be exceeded.
-    Exits are never reduced.
-
-    `most` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if the
-    year's remainder allows no plan.
-    """
-    found = plan(step, decision, most=most)
-    tax = step.history.tax
-    if tax is None or tax.year_limit is None or decision.exit:
-        return found
-    left = tax.year_limit - tax.realised
-    gains = _gains(step, tax, found)
-    if _total(gains) <= max(left, Fraction(0)):
-        return found
-    wanted, room = {gain.token for gain in gains if gain.gain > 0}, max(left, Fraction(0))
-    for turn in range(ROUNDS):
-        caps = _caps(step, tax, gains, room * MARGIN ** (turn + 1))
-        capped = replace(
-            decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(caps.items())))
-        )
-        try:
-            found = plan(step, capped, most=most)
-        except NothingPlanned as nothing:
-            raise NothingPlanned(
-                f"{nothing.message}; {_why(step, tax)}", nothing.verdicts, nothing.remedy
-            ) from None
-        gains = _gains(step, tax, found)
-        if _total(gains) <= room:
-            note = [
-                SkippedItem(step.portfolio.token(token).label, _why(step, tax))
-                for token in sorted(wanted & set(caps))
-            ]
-            return replace(found, decision=decision, skipped=(*found.skipped, *note))
-    raise NothingPlanned(
-        f"no plan keeps tax.year_limit: {_why(step, tax)}",
-        (),
-        "raise tax.year_limit, or wait for the new year",
-    )
-
-
-def _caps(
-    step: StepInput, tax: TaxState, gains: tuple[PlannedGain, ...], room: Value
-) -> dict[str, int]:
-    """Return the base units that may be sold of each asset: tokens with gains share the remainder
-    in proportion, others must not realise a gain.
-    """
-    prices = reference_prices(step).by_token
-    whole = sum((max(gain.gain, Fraction(0)) for gain in gains), Fraction(0))
-    if whole:
-        shares = {
-            planned_gain.token: max(planned_gain.gain, Fraction(0)) / whole
-            for planned_gain in gains
-        }
-    else:
-        shares = {}
-    caps = {}
-    for asset in step.portfolio.assets:
-        token = asset.token.address
-        if token == step.portfolio.numeraire.address and not tax.currency:
-            continue
-        held = sum(lot.raw for lot in tax.lots if lot.token == token)
-        share = shares.get(token, Fraction(0)) * room
-        caps[token] = max_sellable_raw(
-            tax.lots, tax.method, token, prices[token] * tax.rate, share, held
-        )
-    return caps
-
-
-def _gains(step: StepInput, tax: TaxState, found: Plan) -> tuple[PlannedGain, ...]:
-    at_s, portfolio = step.snapshot.head.timestamp_s, step.portfolio
-    if found.wallet_changes():
-        return planned_gains(
-            found,
-            tax,
-            reference_prices(step).by_token,
-            portfolio.numeraire.address,
-            portfolio.wrapped_native,
-            at_s,
-        )
-    return ()
-
-
-def _total(gains: tuple[PlannedGain, ...]) -> Value:
-    return sum((gain.gain for gain in gains), Fraction(0))
-
-
-def _why(step: StepInput, tax: TaxState) -> str:
-    decimals = step.portfolio.numeraire.decimals
-    unit = tax.currency or step.portfolio.numeraire.label
-    limit, done = (
-        value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised)
-    )
-    return (
-        f"tax.year_limit of {limit} {unit} leaves too little: {done} {unit} were realised this year"
-    )

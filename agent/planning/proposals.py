@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
 from agent.layers import planning as layers
+from agent.layers import sales
 from agent.layers.futures.planning.hedges import hedge_instead
 from agent.layers.futures.planning.plans import plan_adjustment
 from agent.model import (
@@ -339,7 +340,7 @@ def _worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
     """
     if isinstance(decision := decided.decision, Rebalance) and decided.zone is None:
         try:
-            planner.plan_after_tax(step, decision)
+            sales.plan_sales(step, decision)
         except planner.NothingPlanned as nothing:
             if not nothing.kept_by:
                 raise

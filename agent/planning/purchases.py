@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent.layers import sales
 from agent.model import (
     Hold,
     Plan,
@@ -14,7 +15,6 @@ from agent.model import (
     Rebalance,
     StepInput,
 )
-from agent.planning import planner
 from agent.planning.partial_plans import (
     DAILY_LOSS,
     daily_loss_reason,
@@ -40,7 +40,7 @@ def plan_purchase(
     further part. Raises Refused as the planner does.
     """
     intended_value = move_value(decided, decision.goal)
-    whole = planner.plan_after_tax(step, decision)
+    whole = sales.plan_sales(step, decision)
     plan, part = plan_proportional_part(step, decided, decision, whole)
     active = step.history.cash_flows.purchase
     if active is not None and not step.history.cash_flows.invested:

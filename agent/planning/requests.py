@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers import sales
 from agent.layers.futures.planning import hedges as hedge
 from agent.layers.futures.planning.orders import reducing_plan
 from agent.layers.futures.planning.plans import futures_plan
@@ -489,7 +490,7 @@ def rebalance_to_targets(step: StepInput) -> Proposal:
 
 def rebalance_wholly_to_targets(step: StepInput) -> Proposal:
     """Propose a rebalance to the targets in full; the guards judge it against limits.daily_loss."""
-    return _to_targets(step, planner.plan_after_tax)
+    return _to_targets(step, sales.plan_sales)
 
 
 def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]) -> Proposal:

@@ -91,13 +91,7 @@ def add_memory(step: StepInput, memory: StepMemory) -> StepInput:
     for state in memory.layers:
         if isinstance(state, LayerState):
             step = step.with_layer(state)
-    history = replace(
-        step.history,
-        prices=memory.prices,
-        allocation=memory.allocation,
-        tax=memory.tax,
-        signals=memory.signals,
-    )
+    history = replace(step.history, prices=memory.prices, allocation=memory.allocation)
     return replace(step, history=history)
 
 

@@ -215,7 +215,7 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
         names,
         step.snapshot.supplies,
         current,
-        next(iter(step.history.signals), None),
+        next((answer for state in step.history.layers for answer in state.weights_answers), None),
     )
 
 

@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import IO, Any
 
 from agent.errors import ConfigError
+from agent.layers.signals.policy import checked_answer
 from agent.model import SignalAnswer, SignalRequest, SignalView
-from agent.policy.signals import checked_answer
 from agent.signals.worker import signal_source
 
 LONGEST_ANSWER = 65_536

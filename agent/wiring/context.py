@@ -53,7 +53,8 @@ from agent.config.weights import build_signals, build_weights
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import with_prior_day
 from agent.execution.step_context import StepReaders
-from agent.execution.step_memory import read_memory, with_unknown_positions
+from agent.execution.step_memory import LayerReader, read_memory, with_unknown_positions
+from agent.layers.signals.memory import SignalReader
 from agent.layers.strategies.state import CapitalSplit
 from agent.model import (
     ExecutionConfig,
@@ -230,11 +231,14 @@ class AgentContext:
         bare = with_unknown_positions(
             bare, self.store.positions, self.store.budgets, self.line, manager
         )
-        tax = None
-        if self.tax is not None:
-            tax = self.tax.state(self.store, bare, snapshot.head.timestamp_s)
         changed = quarantine.changed_tokens(snapshot, self.tokens, pins, backing)
-        return assemble_input(bare, read_memory(bare, self.store, tax, changed, self.signals))
+        return assemble_input(bare, read_memory(bare, self.store, changed, self.layer_readers))
+
+    @property
+    def layer_readers(self) -> tuple[LayerReader, ...]:
+        """Readers of what layers know by a service: signals, and the tax lots of the ledger."""
+        signals = SignalReader(self.signals)
+        return (signals,) if self.tax is None else (signals, self.tax.reader(self.store))
 
     @property
     def tokens(self) -> tuple[str, ...]:

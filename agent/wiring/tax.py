@@ -12,7 +12,9 @@ from agent.config.load import LoadedConfig
 from agent.config.schema import read_rates, year_limit
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import pending_entries
-from agent.model import LotMethod, Portfolio, StepInput, TaxState
+from agent.execution.step_memory import LayerReader
+from agent.layers.tax.state import TaxState
+from agent.model import LotMethod, Portfolio, StepInput, TaxInputs
 from agent.store.store import Store
 
 
@@ -25,7 +27,11 @@ class TaxRunCache:
         self._version: tuple[int, ...] | None = None
         self._lots: TaxLotRun | None = None
 
-    def state(self, store: Store, present: StepInput, now_s: int) -> TaxState | None:
+    def reader(self, store: Store) -> LayerReader:
+        """Return the reader of a step's tax state."""
+        return lambda step, _: TaxState(self.state(store, step, step.snapshot.head.timestamp_s))
+
+    def state(self, store: Store, present: StepInput, now_s: int) -> TaxInputs | None:
         """Return the tax state of the year at `now_s`; None without [tax], or if an exchange rate
         is missing and no limit depends on it.
 
@@ -51,7 +57,7 @@ class TaxRunCache:
             )
             realised = booked.realised(since_s) + pending.gained(since_s)
             limit = year_limit(tax.year_limit, numeraire.decimals)
-            return TaxState(
+            return TaxInputs(
                 method, tax.currency or "", Fraction(rate(now_s)), pending.open(), realised, limit
             )
         except ConfigError:

@@ -13,6 +13,7 @@ from agent.app.documents.plans import tax_document
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.market import plan_worst_case
+from agent.layers.tax.state import TaxState
 from agent.model import (
     Alert,
     AlertKind,
@@ -30,7 +31,7 @@ from agent.model import (
     Rebalance,
     Receipt,
     StepInput,
-    TaxState,
+    TaxInputs,
     Verdict,
 )
 from agent.planning.planner import plan
@@ -141,12 +142,12 @@ def test_a_due_rebalance_says_its_worst_case_and_its_taxable_gain() -> None:
     lots = tuple(
         OpenLot(token, 10**24, Fraction(10**15), 1) for token in (NATIVE, *(held.token for held in found.step_input.snapshot.holdings))
     )
-    tax = TaxState(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
-    taxed = replace(found, step_input=replace(found.step_input, history=replace(found.step_input.history, tax=tax)))
+    tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
+    taxed = replace(found, step_input=found.step_input.with_layer(TaxState(tax)))
     document = tax_document(taxed.step_input, found.plan)
     assert document is not None and document["gain"] is not None and float(document["gain"]) != 0
     assert mentions(prices(taxed)[0].text, f"taxable gain {document['gain']} USDC")
-    taxed = replace(found, step_input=replace(found.step_input, history=replace(found.step_input.history, tax=replace(tax, lots=()))))
+    taxed = replace(found, step_input=found.step_input.with_layer(TaxState(replace(tax, lots=()))))
     assert mentions(prices(taxed)[0].text, "taxable gain unknown: no tax lots yet")
 
 

@@ -13,8 +13,9 @@ from agent.errors import Refused
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
+from agent.layers import sales
 from agent.model import Hold, Plan, PurchaseKind, PurchaseProgress, Rebalance, StepInput
-from agent.planning import partial_plans, planner, proposals
+from agent.planning import partial_plans, proposals
 from agent.units import BPS
 from tests.support.builders import step_input, with_history, with_limits
 from tests.support.planning_worlds import DEEP, any_problem_with_gas, goal
@@ -41,7 +42,7 @@ def test_the_worst_case_of_every_part_fits_in_what_is_left(seed: int, limit_bps:
     step = with_limits(any_problem_with_gas(seed), daily_loss_bps=limit_bps)
     step = with_history(step, loss_24h=lost * limit_bps * 10 * MILLION)
     try:
-        whole = planner.plan_after_tax(step, goal(step))
+        whole = sales.plan_sales(step, goal(step))
     except Refused:
         assume(False)
     found = partial_plans.plan_within_daily_loss(step, goal(step), whole)
@@ -119,4 +120,4 @@ def test_a_correction_beyond_daily_loss_is_done_in_part() -> None:
 def test_an_exit_keeps_its_own_rule(exit_: bool) -> None:
     step = with_limits(step_input(values={"WETH": 9_000, "USDC": 1_000}, depth=DEEP), daily_loss_bps=10, **ROOMY)
     wanted = replace(goal(step), exit=exit_)
-    assert (partial_plans.plan_within_daily_loss(step, wanted) == planner.plan_after_tax(step, wanted)) == exit_
+    assert (partial_plans.plan_within_daily_loss(step, wanted) == sales.plan_sales(step, wanted)) == exit_

@@ -8,7 +8,8 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
-from agent.model import ExternalTransfer, Goal, LotMethod, Payment, PendingPayment, Plan, Provide, Rebalance, StepInput, TaxState, TopUp
+from agent.layers.tax.state import TaxState
+from agent.model import ExternalTransfer, Goal, LotMethod, Payment, PendingPayment, Plan, Provide, Rebalance, StepInput, TaxInputs, TopUp
 from agent.policy.cash_flows import transfers
 from tests.support import builders
 from tests.support.builders import history, raw, step_input, token, v2_pool, with_history, with_limits
@@ -117,5 +118,5 @@ def test_an_exit_by_name_alone_realises_no_gain_beyond_the_year_s() -> None:
 
 def year(step: StepInput, plan: Plan) -> str:
     """What the guard of taxes measures."""
-    step = replace(step, history=replace(step.history, tax=TaxState(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), Fraction(0))))
+    step = step.with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), Fraction(0))))
     return next(one.measured for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "year_limit")

@@ -25,6 +25,7 @@ from agent.layers.futures.policy.hedges import (
 )
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
+from agent.layers.tax.state import TaxState
 from agent.margin import account as margin
 from agent.model import (
     AdjustFutures,
@@ -38,7 +39,7 @@ from agent.model import (
     Rebalance,
     ScreenedToken,
     StepInput,
-    TaxState,
+    TaxInputs,
     TokenFinding,
 )
 from agent.model.futures import (
@@ -87,8 +88,8 @@ def overweight(
     account = margined(10_000) if held is None else held
     step = replace(with_snapshot(step_input(values={"WETH": weth, "USDC": usdc}, depth=100_000_000), futures=account), futures=policy)
     lots = (OpenLot(WETH, 100 * E18, Fraction(cost * E6), NOW_S - 100 * DAY_S),)
-    tax = TaxState(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
-    return apply_hedges(replace(step, history=replace(step.history, tax=tax, **history)))  # type: ignore[arg-type]  # field names
+    tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
+    return apply_hedges(replace(step, history=replace(step.history, **history)).with_layer(TaxState(tax)))  # type: ignore[arg-type]  # field names
 
 
 def ordered(step: StepInput) -> tuple[Plan, FuturesPlan]:
@@ -330,8 +331,8 @@ def test_a_hedge_whose_asset_leaves_the_portfolio_is_closed_at_the_next_step(ste
 def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
     step = hedging(margined(10_000), UNTARGETED)
     lots = (OpenLot(WETH, 100 * E18, Fraction(0), NOW_S - 100 * DAY_S),)
-    tax = TaxState(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
-    step = replace(step, history=replace(step.history, tax=tax))
+    tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
+    step = step.with_layer(TaxState(tax))
     plan = rebalance(apply_hedges(step)).plan
     assert plan is not None and plan.futures is None and plan.legs
     assert "its target is 0 %" in plan.comparisons[0].reason

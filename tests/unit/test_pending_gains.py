@@ -14,7 +14,7 @@ from agent.app.start.setup import initialise
 from agent.config.load import load_config
 from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
-from agent.model import IntentKind, IntentState, StepInput, TaxState, Transfer
+from agent.model import IntentKind, IntentState, StepInput, TaxInputs, Transfer
 from agent.store import Store
 from agent.wiring.tax import TaxRunCache
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
@@ -46,7 +46,7 @@ def looked(store: Store, step: StepInput) -> None:
     update_ledger(store, step)
 
 
-def standing(keeper: TaxRunCache, store: Store, step: StepInput) -> TaxState:
+def standing(keeper: TaxRunCache, store: Store, step: StepInput) -> TaxInputs:
     found = keeper.state(store, step, step.snapshot.head.timestamp_s)
     assert found is not None
     return found
@@ -57,7 +57,7 @@ def sold(store: Store, block: int, nonce: int, usd: int) -> None:
     moved(store, nonce, block, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, usd * DOLLAR))
 
 
-def held(found: TaxState) -> int:
+def held(found: TaxInputs) -> int:
     return sum(lot.raw for lot in found.lots if lot.token == WETH.address)
 
 

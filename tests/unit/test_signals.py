@@ -16,11 +16,12 @@ from agent.config.load import parse_config
 from agent.config.weights import build_signals
 from agent.errors import ConfigError
 from agent.layers.futures.policy.chosen_weights import combined_policy
+from agent.layers.signals.policy import checked_answer, signal_requests
+from agent.layers.signals.state import SignalState
 from agent.model import AdjustFutures, AllocationMethod, Halt, InitialWeights, Rebalance, StepInput
 from agent.model.futures import FuturesTarget
 from agent.model.weights import SignalAnswer, SignalMarket, SignalSettings
 from agent.policy.decide import decide
-from agent.policy.signals import checked_answer, signal_requests
 from agent.policy.step_input import apply_effective_targets
 from agent.signals.host import SignalHost
 from tests.support.builders import split, strategy, token
@@ -58,7 +59,7 @@ def answered(text: str, step: StepInput) -> SignalAnswer:
 
 
 def with_answer(step: StepInput, answer: SignalAnswer) -> StepInput:
-    return replace(step, history=replace(step.history, signals=(answer,)))
+    return step.with_layer(SignalState((answer,)))
 
 
 @pytest.fixture
@@ -199,7 +200,7 @@ def test_a_recorded_step_repeats_its_decision_without_the_signal() -> None:
     step = asked()
     found = apply_effective_targets(with_answer(step, answered(HALF, step)))
     again = codec.loads(StepInput, codec.dumps(found))
-    assert again.history.signals == found.history.signals
+    assert again.layer(SignalState) == found.layer(SignalState)
     assert decide(again) == decide(found)
     bare = codec.loads(StepInput, codec.dumps(with_answer(step, answered(HALF, step))))
     assert apply_effective_targets(bare) == found

@@ -14,8 +14,10 @@ from agent import codec, guards
 from agent.accounting.export import parse_rates
 from agent.accounting.tax_lots import Lots, _TokenLots, max_sellable_raw, planned_gains
 from agent.errors import ConfigError
+from agent.layers import sales
 from agent.layers.gradual.state import GradualResult
-from agent.model import ExecutionStyle, Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, TaxState, Verdict
+from agent.layers.tax.state import TaxState
+from agent.model import ExecutionStyle, Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, TaxInputs, Verdict
 from agent.planning import planner, proposals, requests
 from agent.planning.proposals import Proposer
 from agent.policy.decide import decide
@@ -34,8 +36,8 @@ def overweight(limit: int | None, realised: int = 0, cost: int = 1_000, method: 
     made = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
     lots = tuple(OpenLot(WETH, ETH // 2, Fraction(cost * DOLLAR, 2), number) for number in range(7))
     most = None if limit is None else Fraction(limit * DOLLAR)
-    tax = TaxState(method, "", Fraction(1), lots, Fraction(realised * DOLLAR), most)
-    return replace(made, history=replace(made.history, tax=tax))
+    tax = TaxInputs(method, "", Fraction(1), lots, Fraction(realised * DOLLAR), most)
+    return made.with_layer(TaxState(tax))
 
 
 def planned(step: StepInput) -> Plan:
@@ -46,8 +48,9 @@ def planned(step: StepInput) -> Plan:
 
 def gain(step: StepInput, plan: Plan) -> Fraction:
     prices = reference_prices(step).by_token
-    assert step.history.tax is not None
-    found = planned_gains(plan, step.history.tax, prices, USDC, step.portfolio.wrapped_native, step.snapshot.head.timestamp_s)
+    tax = step.layer(TaxState).inputs
+    assert tax is not None
+    found = planned_gains(plan, tax, prices, USDC, step.portfolio.wrapped_native, step.snapshot.head.timestamp_s)
     return sum((one.gain for one in found), Fraction(0)) / DOLLAR
 
 
@@ -130,11 +133,12 @@ def test_losses_go_whatever_the_year_realised() -> None:
 def test_highest_cost_first_leaves_room_that_oldest_first_has_used() -> None:
     lots = tuple(OpenLot(WETH, ETH, Fraction(cost * DOLLAR), at_s) for at_s, cost in ((1, 500), (2, 1_995), (3, 1_990)))
     step = approved(overweight(100))
-    assert step.history.tax is not None
+    known = step.layer(TaxState).inputs
+    assert known is not None
 
     def by(method: LotMethod) -> int:
-        tax = replace(step.history.tax, lots=lots, method=method)
-        return -planned(replace(step, history=replace(step.history, tax=tax))).wallet_changes()[WETH]
+        tax = replace(known, lots=lots, method=method)
+        return -planned(step.with_layer(TaxState(tax))).wallet_changes()[WETH]
 
     assert by(LotMethod.HIFO) == -planned(approved(overweight(None))).wallet_changes()[WETH] > 2 * by(LotMethod.FIFO)
 
@@ -143,7 +147,7 @@ def test_an_exit_is_never_held_back() -> None:
     step = overweight(0, realised=100)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
-    found = planner.plan_after_tax(step, replace(decision, exit=True))
+    found = sales.plan_sales(step, replace(decision, exit=True))
     assert found.wallet_changes()[WETH] < 0
 
 

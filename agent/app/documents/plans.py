@@ -40,6 +40,7 @@ from agent.app.documents.futures import (
 )
 from agent.layers import documents as layers
 from agent.layers.strategies.policy.decide import StrategiesResult
+from agent.layers.tax.state import TaxState
 from agent.model import Halt, Hold
 from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.reference import reference_prices
@@ -159,7 +160,7 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
     """Return the document of the taxable gain of a plan; None without [tax]. A gain without tax
     lots is None, and `unknown` says why.
     """
-    tax, portfolio = step.history.tax, step.portfolio
+    tax, portfolio = step.layer(TaxState).inputs, step.portfolio
     if tax is None:
         return None
     at_s, gains = step.snapshot.head.timestamp_s, tuple[PlannedGain, ...]()

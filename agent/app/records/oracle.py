@@ -22,6 +22,8 @@ from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution.settlement import settle_mined
 from agent.execution.step_context import StepActors
+from agent.layers.signals.policy import signal_requests
+from agent.layers.signals.state import SignalState
 from agent.model import (
     Allocation,
     AllocationMethod,
@@ -34,7 +36,6 @@ from agent.model import (
     Verdict,
 )
 from agent.policy import targets
-from agent.policy.signals import signal_requests
 from agent.reference import prices, reference_prices
 from agent.units import decimal_text, value_text
 from agent.weights.allocators import WeightBounds
@@ -258,9 +259,7 @@ def weights(agent: Agent) -> WeightsDocument:
     )
     step_input = replace(step, history=replace(step.history, prices=recorded, allocation=None))
     answers = agent.context.signals.answers(signal_requests(step_input, {}))
-    facts = targets.allocator_inputs(
-        replace(step_input, history=replace(step_input.history, signals=answers))
-    )
+    facts = targets.allocator_inputs(step_input.with_layer(SignalState(answers)))
     last = store.allocations.newest()
     current = targets.valid_allocation(settings, assets, last)
     seen: Returns | None = None

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.accounting.tax_lots import planned_gains
 from agent.errors import Refused
+from agent.layers import sales
 from agent.layers.futures.planning.orders import market_order, no_opening_reason, untradable_reason
 from agent.layers.futures.planning.plans import approved_raw, closing_plan, futures_plan
 from agent.layers.futures.policy.hedges import (
@@ -306,7 +306,7 @@ def _plan_beside(
     kept_raw = max(0, sold_raw - floor_int(hedged / drift.price))
     goal = replace(decision.goal, sell_at_most=((drift.token, kept_raw),))
     try:
-        return planner.plan_after_tax(step, replace(decision, goal=goal))
+        return sales.plan_sales(step, replace(decision, goal=goal))
     except Refused:
         return None
 
@@ -328,21 +328,11 @@ def _tax(step: StepInput, plan: Plan) -> Value:
     """Return the tax on the gains that a plan realises, net of the year's losses, in numeraire base
     units; zero without [tax].
     """
-    tax, policy = step.history.tax, step.futures
-    if tax is None or policy is None or policy.hedge is None or not plan.wallet_changes():
+    policy = step.futures
+    if policy is None or policy.hedge is None:
         return NONE
-    portfolio = step.portfolio
-    gains = planned_gains(
-        plan,
-        tax,
-        reference_prices(step).by_token,
-        portfolio.numeraire.address,
-        portfolio.wrapped_native,
-        step.snapshot.head.timestamp_s,
-    )
-    gain = sum((planned_gain.gain for planned_gain in gains), NONE)
-    taxed = max(NONE, tax.realised + gain) - max(NONE, tax.realised)
-    return taxed * policy.hedge.tax_rate_bps / BPS / tax.rate
+    gain = sum((gain_of(step, plan) for gain_of in sales.TAXED_GAINS), NONE)
+    return gain * policy.hedge.tax_rate_bps / BPS
 
 
 def _opening(
@@ -415,7 +405,7 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
         raise Refused(f"{label} is not above its target", remedy="see trimtab status")
     decision = Rebalance("", rebalance_goal(drifts, Destination.TARGET), by_owner=True)
     try:
-        sale = planner.plan_after_tax(step, decision)
+        sale = sales.plan_sales(step, decision)
     except planner.NothingPlanned as nothing:
         raise Refused(
             f"{label} cannot be hedged: none of it would be sold, {nothing.message}",

@@ -66,9 +66,9 @@ def choose_weights(step: StepInput) -> StepInput:
             for asset in step.portfolio.assets
         )
         portfolio = replace(step.portfolio, assets=assets, weights=strategy.allocator)
-        answers = tuple(signal for signal in step.history.signals if signal.owner == strategy.name)
+        states = tuple(state.of_owner(strategy.name) for state in step.history.layers)
         history = replace(
-            step.history, allocation=last.get(strategy.name), unchosen="", signals=answers
+            step.history, allocation=last.get(strategy.name), unchosen="", layers=states
         )
         targets = replace(step.targets, effective_bps=())
         own = apply_allocation(replace(step, portfolio=portfolio, targets=targets, history=history))

@@ -1,0 +1,29 @@
+"""What the layers say of a plan's sales: how much may be sold, and what a sale costs besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.layers.tax import planning as tax
+from agent.model import Plan, Rebalance, StepInput
+from agent.planning import planner
+from agent.units import Value
+
+SALE_LIMITS: tuple[Callable[[StepInput, Rebalance, Plan, tuple[Value, str] | None], Plan], ...] = (
+    tax.within_year_limit,
+)
+"""Return the plan, or one that sells less, within a layer's limit and the bound on turnover. Raise
+NothingPlanned if the limit allows no plan.
+"""
+TAXED_GAINS: tuple[Callable[[StepInput, Plan], Value], ...] = (tax.taxed_gain,)
+"""Gains of a plan on which tax is due."""
+
+
+def plan_sales(step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None) -> Plan:
+    """Return the planner's plan within the limits of the layers. `most` bounds its turnover, with
+    the name of that limit. Raises Refused as the planner does.
+    """
+    plan = planner.plan(step, decision, most=most)
+    for limited in SALE_LIMITS:
+        plan = limited(step, decision, plan, most)
+    return plan

@@ -1,0 +1,1 @@
+"""Signals: target weights by functions of the user ([[signals]])."""

@@ -1,0 +1,23 @@
+"""State of the layer: the signals' answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.model import LayerState, SignalAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class SignalState(LayerState):
+    """Answers of the signals that a step ran."""
+
+    answers: tuple[SignalAnswer, ...] = ()
+
+    @property
+    def weights_answers(self) -> tuple[SignalAnswer, ...]:
+        """See LayerState."""
+        return self.answers
+
+    def of_owner(self, owner: str) -> LayerState:
+        """See LayerState."""
+        return SignalState(tuple(answer for answer in self.answers if answer.owner == owner))

@@ -1,0 +1,1 @@
+"""Tax: gains that plans realise, and the limit of a year ([tax])."""

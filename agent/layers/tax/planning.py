@@ -1,0 +1,129 @@
+"""Plans within the annual limit of realised gains: sales are reduced to the year's remainder, or
+wait; and the gain on which a plan's tax is due.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.accounting.tax_lots import PlannedGain, max_sellable_raw, planned_gains
+from agent.layers.tax.state import TaxState
+from agent.model import Plan, Rebalance, SkippedItem, StepInput, TaxInputs
+from agent.planning import planner
+from agent.reference import reference_prices
+from agent.units import Value, value_text
+
+ROUNDS = 4
+MARGIN = Fraction(999, 1_000)
+"""Fraction of the remaining gain to plan for, applied once more with each try, because pool outputs
+differ slightly from the reference.
+"""
+
+
+def within_year_limit(
+    step: StepInput, decision: Rebalance, whole: Plan, most: tuple[Value, str] | None
+) -> Plan:
+    """Return the plan, or one with fewer sales that realise gains if tax.year_limit would be
+    exceeded. Exits are never reduced.
+
+    `most` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if the
+    year's remainder allows no plan.
+    """
+    tax = step.layer(TaxState).inputs
+    if tax is None or tax.year_limit is None or decision.exit:
+        return whole
+    left = tax.year_limit - tax.realised
+    gains = _gains(step, tax, whole)
+    if _total(gains) <= max(left, Fraction(0)):
+        return whole
+    taxed, room = {gain.token for gain in gains if gain.gain > 0}, max(left, Fraction(0))
+    for turn in range(ROUNDS):
+        caps = _caps(step, tax, gains, room * MARGIN ** (turn + 1))
+        capped = replace(
+            decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(caps.items())))
+        )
+        try:
+            trimmed = planner.plan(step, capped, most=most)
+        except planner.NothingPlanned as nothing:
+            raise planner.NothingPlanned(
+                f"{nothing.message}; {_why(step, tax)}", nothing.verdicts, nothing.remedy
+            ) from None
+        gains = _gains(step, tax, trimmed)
+        if _total(gains) <= room:
+            note = [
+                SkippedItem(step.portfolio.token(token).label, _why(step, tax))
+                for token in sorted(taxed & set(caps))
+            ]
+            return replace(trimmed, decision=decision, skipped=(*trimmed.skipped, *note))
+    raise planner.NothingPlanned(
+        f"no plan keeps tax.year_limit: {_why(step, tax)}",
+        (),
+        "raise tax.year_limit, or wait for the new year",
+    )
+
+
+def _caps(
+    step: StepInput, tax: TaxInputs, gains: tuple[PlannedGain, ...], room: Value
+) -> dict[str, int]:
+    """Return the base units that may be sold of each asset: tokens with gains share the remainder
+    in proportion, others must not realise a gain.
+    """
+    prices = reference_prices(step).by_token
+    whole = sum((max(gain.gain, Fraction(0)) for gain in gains), Fraction(0))
+    if whole:
+        shares = {gain.token: max(gain.gain, Fraction(0)) / whole for gain in gains}
+    else:
+        shares = {}
+    caps = {}
+    for asset in step.portfolio.assets:
+        token = asset.token.address
+        if token == step.portfolio.numeraire.address and not tax.currency:
+            continue
+        held = sum(lot.raw for lot in tax.lots if lot.token == token)
+        share = shares.get(token, Fraction(0)) * room
+        caps[token] = max_sellable_raw(
+            tax.lots, tax.method, token, prices[token] * tax.rate, share, held
+        )
+    return caps
+
+
+def _gains(step: StepInput, tax: TaxInputs, plan: Plan) -> tuple[PlannedGain, ...]:
+    at_s, portfolio = step.snapshot.head.timestamp_s, step.portfolio
+    if plan.wallet_changes():
+        return planned_gains(
+            plan,
+            tax,
+            reference_prices(step).by_token,
+            portfolio.numeraire.address,
+            portfolio.wrapped_native,
+            at_s,
+        )
+    return ()
+
+
+def _total(gains: tuple[PlannedGain, ...]) -> Value:
+    return sum((gain.gain for gain in gains), Fraction(0))
+
+
+def _why(step: StepInput, tax: TaxInputs) -> str:
+    decimals = step.portfolio.numeraire.decimals
+    unit = tax.currency or step.portfolio.numeraire.label
+    limit, done = (
+        value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised)
+    )
+    return (
+        f"tax.year_limit of {limit} {unit} leaves too little: {done} {unit} were realised this year"
+    )
+
+
+def taxed_gain(step: StepInput, plan: Plan) -> Value:
+    """Return the gain that a plan adds to the year's taxed gain, net of the year's losses, in
+    numeraire base units; zero without [tax].
+    """
+    tax = step.layer(TaxState).inputs
+    if tax is None:
+        return Fraction(0)
+    gain = _total(_gains(step, tax, plan))
+    taxed = max(Fraction(0), tax.realised + gain) - max(Fraction(0), tax.realised)
+    return taxed / tax.rate
