@@ -37,6 +37,7 @@ from agent.execution.step_context import StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory
 from agent.execution.submitter import SubmissionSettings as Patience
 from agent.execution.submitter import Submitter, signable_nonces
+from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
 from agent.layers.tax.state import TaxState
 from agent.model import (
@@ -68,7 +69,6 @@ from agent.model import (
 from agent.policy.step_input import assemble_input
 from agent.policy.triggers.rules import required_history_s
 from agent.ports import PreparedTransaction, Simulation, TransactionStatus
-from agent.signals.host import SignalHost
 from agent.signing.rules import SigningRules
 from agent.store import Store, open_memory_store
 from agent.store.accounts.balances import BalanceStore

@@ -156,7 +156,10 @@ U = TypeVar("U", bound=LayerPart)
 
 def part_of(parts: tuple[LayerPart, ...], kind: type[T]) -> T:
     """Return the part of this type; its default if there is none."""
-    return next((part for part in parts if isinstance(part, kind)), kind())
+    for part in parts:
+        if isinstance(part, kind):
+            return part
+    return kind()
 
 
 def with_part(parts: tuple[U, ...], part: U) -> tuple[U, ...]:

@@ -1,4 +1,4 @@
-"""User-defined signals: the types that a signal imports. `agent/signals/host.py` runs them."""
+"""User-defined signals: the types that a signal imports. `agent/layers/signals/host.py` runs them."""
 
 from __future__ import annotations
 

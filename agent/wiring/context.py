@@ -54,6 +54,7 @@ from agent.errors import ConfigError
 from agent.execution.bookkeeping import with_prior_day
 from agent.execution.step_context import StepReaders
 from agent.execution.step_memory import LayerReader, read_memory, with_unknown_positions
+from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
 from agent.layers.strategies.state import CapitalSplit
 from agent.model import (
@@ -73,7 +74,6 @@ from agent.paper.order_venue import PaperOrderVenue
 from agent.policy import quarantine
 from agent.policy.step_input import assemble_input
 from agent.ports import Clock, SigningKey
-from agent.signals.host import SignalHost
 from agent.signing import keys
 from agent.store.files.pause import KillSwitch, pause_file
 from agent.store.files.recorder import RecorderLimits, StepRecorder

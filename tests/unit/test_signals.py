@@ -16,6 +16,7 @@ from agent.config.load import parse_config
 from agent.config.weights import build_signals
 from agent.errors import ConfigError
 from agent.layers.futures.policy.chosen_weights import combined_policy
+from agent.layers.signals.host import SignalHost
 from agent.layers.signals.policy import checked_answer, signal_requests
 from agent.layers.signals.state import SignalState
 from agent.model import AdjustFutures, AllocationMethod, Halt, InitialWeights, Rebalance, StepInput
@@ -23,7 +24,6 @@ from agent.model.futures import FuturesTarget
 from agent.model.weights import SignalAnswer, SignalMarket, SignalSettings
 from agent.policy.decide import decide
 from agent.policy.step_input import apply_effective_targets
-from agent.signals.host import SignalHost
 from tests.support.builders import split, strategy, token
 from tests.support.planning_worlds import PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.signals import install
@@ -238,7 +238,7 @@ def test_a_signal_that_fails_gives_no_targets_and_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost, body: str, why: str
 ) -> None:
     install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD.replace("return SignalTargets({'WETH': 1.0})", body))
-    monkeypatch.setattr("agent.signals.host.START_S", 15 if "sleep" not in body else 4)
+    monkeypatch.setattr("agent.layers.signals.host.START_S", 15 if "sleep" not in body else 4)
     found = run(host, asked(replace(SETTINGS, timeout_s=1)))
     assert (found.why, found.spot_ppm) == (why, None)
 

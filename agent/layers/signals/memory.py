@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.layers.signals.host import SignalHost
 from agent.layers.signals.policy import signal_requests
 from agent.layers.signals.state import SignalState
 from agent.model import StepInput, StepMemory
-from agent.signals.host import SignalHost
 
 
 @dataclass(frozen=True, slots=True)
