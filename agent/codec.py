@@ -8,7 +8,7 @@ import types
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import fields as dataclass_fields
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeVar, Union, get_args, get_origin, overload
 
@@ -18,7 +18,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
-from agent.layers.states import CONFIGS, MOVED, MOVED_CONFIGS, STATES
+from agent.layers.states import MOVED, MOVED_CONFIGS, MOVED_PROGRESS, PARTS
 from agent.model import (
     AccountAction,
     Budgets,
@@ -28,8 +28,7 @@ from agent.model import (
     Failures,
     FuturesAction,
     History,
-    LayerConfig,
-    LayerState,
+    LayerPart,
     LpPosition,
     Pool,
     RestingAction,
@@ -42,6 +41,7 @@ from agent.model import (
 )
 
 T = TypeVar("T")
+P = TypeVar("P", bound=LayerPart)
 
 TAG = "type"
 """Key of the class name of a union member."""
@@ -220,8 +220,8 @@ def _no_loss(value: object) -> None:
 def _is_member(cls: Any) -> bool:
     return (
         cls in POOL_KINDS.values()
-        or cls in STATES
-        or cls in CONFIGS
+        or cls in PARTS
+        or any(cls in kinds for kinds in PARTS.values())
         or any(cls in get_args(union) for union in _UNIONS)
     )
 
@@ -260,22 +260,16 @@ def _build() -> Converter:
     converter.register_unstructure_hook_factory(
         lambda cls: cls is Pool, lambda _: converter.unstructure
     )
-    converter.register_unstructure_hook_factory(
-        lambda cls: cls in (LayerConfig, LayerState), lambda _: converter.unstructure
-    )
     converter.register_unstructure_hook_factory(_is_member, lambda cls: _tagging(cls, converter))
+    converter.register_unstructure_hook_factory(
+        lambda cls: cls in PARTS, lambda _: converter.unstructure
+    )
     converter.register_structure_hook_factory(_is_tuple, lambda cls: _list_reader(cls, converter))
     converter.register_structure_hook_factory(
         _is_plain_dataclass, lambda cls: _object_reader(cls, converter)
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is Pool, lambda _: _one_of(tuple(POOL_KINDS.values()), converter)
-    )
-    converter.register_structure_hook_factory(
-        lambda cls: cls is LayerState, lambda _: _one_of(STATES, converter)
-    )
-    converter.register_structure_hook_factory(
-        lambda cls: cls is LayerConfig, lambda _: _one_of(CONFIGS, converter)
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is StepInput, lambda cls: _step_reader(cls, converter)
@@ -336,7 +330,11 @@ flat.
 
 
 FORMER_STEP: Mapping[str, tuple[str, str]] = {
-    **{field.name: ("progress", field.name) for field in dataclass_fields(StepProgress)},
+    **{
+        field.name: ("progress", field.name)
+        for field in dataclass_fields(StepProgress)
+        if field.name != "layers"
+    },
     **{field.name: ("targets", field.name) for field in dataclass_fields(EffectiveTargets)},
     "wishes": ("targets", "reasons"),
     "aside": ("excluded", "reason"),
@@ -344,6 +342,12 @@ FORMER_STEP: Mapping[str, tuple[str, str]] = {
     "exits_only": ("excluded", "exits_only"),
 }
 """The same of each field of a step's input."""
+FORMER_NAMES = (
+    FORMER_STEP.keys()
+    | MOVED_CONFIGS.keys()
+    | {name for names in MOVED_PROGRESS.values() for name in names}
+)
+"""Fields of a step's input that have moved to one of its values or to a part of a layer."""
 
 
 def _step_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
@@ -351,15 +355,20 @@ def _step_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     read = _object_reader(cls, converter)
 
     def moved(data: Any, target: Any) -> Any:
-        former = FORMER_STEP.keys() | MOVED_CONFIGS.keys()
-        if not isinstance(data, dict) or not data.keys() & former:
+        if not isinstance(data, dict) or not data.keys() & FORMER_NAMES:
             return read(data, target)
-        own, values = _grouped(data, FORMER_STEP)
+        flat = dict(data)
+        parts = _parts(flat, MOVED_PROGRESS)
+        own, values = _grouped(flat, FORMER_STEP)
+        if parts:
+            values["progress"]["layers"] = parts
         configs = list(own.pop("layers", []))
         for name, tag in MOVED_CONFIGS.items():
             if (fields := own.pop(name, None)) is not None:
                 configs.append({TAG: tag, **fields})
-        return read({**own, **values, "layers": configs}, target)
+        step = read({**own, **values, "layers": configs}, target)
+        layers = _without_defaults(step.progress.layers)
+        return replace(step, progress=replace(step.progress, layers=layers))
 
     return moved
 
@@ -376,6 +385,20 @@ def _grouped(
     return own, values
 
 
+def _parts(flat: dict[str, Any], moved: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Take the fields that have moved to parts of layers, and return these parts."""
+    parts = []
+    for tag, names in moved.items():
+        if part := {to: flat.pop(name) for name, to in names.items() if name in flat}:
+            parts.append({TAG: tag, **part})
+    return parts
+
+
+def _without_defaults(parts: tuple[P, ...]) -> tuple[P, ...]:
+    """Return the parts of layers that are on."""
+    return tuple(part for part in parts if part != type(part)())
+
+
 def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     """Return a reader that also reads steps recorded when History was flat: its fields have moved
     to its values and to the states of layers.
@@ -388,12 +411,11 @@ def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]
         flat = _purchase_apart(data)
         flat.pop("failed_s", None)
         states = list(flat.pop("layers", []))
-        for tag, names in MOVED.items():
-            state = {to: flat.pop(name) for name, to in names.items() if name in flat}
-            if any(value not in (None, []) for value in state.values()):
-                states.append({TAG: tag, **state})
+        states += _parts(flat, MOVED)
         own, values = _grouped(flat, FORMER_HISTORY)
-        return read({**own, **values, "budgets": values["budgets"], "layers": states}, target)
+        values["budgets"] = values.get("budgets", {})
+        history = read({**own, **values, "layers": states}, target)
+        return replace(history, layers=_without_defaults(history.layers))
 
     return moved
 
@@ -439,9 +461,10 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
 
 
 def _one_of(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
+    kinds = [kind for cls in members for kind in PARTS.get(cls, (cls,))]
     readers = {
         _tag(cls): (_object_reader(cls, converter), cls)
-        for cls in members
+        for cls in kinds
         if cls is not types.NoneType
     }
 

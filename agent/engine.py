@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agent import codec
-from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import OperatorNeeded, Refused, TrimtabError
 from agent.execution import approvals, evaluation
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.evaluation import evaluate_input, reduces_risk
 from agent.execution.execution_parts import begin_part, end_purchase
-from agent.execution.resting_orders import end_resting_orders
+from agent.execution.sending import execute
 from agent.execution.settlement import review_time_s, settle_mined
-from agent.execution.shortfall import end_interrupted_steps, with_shortfall
+from agent.execution.shortfall import end_interrupted_steps
 from agent.execution.step_context import (
     REVIEW_DONE_KINDS,
     CaughtUpReader,
@@ -32,32 +32,25 @@ from agent.execution.step_context import (
 )
 from agent.execution.step_memory import record_cash
 from agent.execution.step_run import (
-    MAX_ORDERS,
     StepRun,
     finish,
     hold_exit,
-    leave_failed_market,
-    orders_futures,
     outcome_of_step,
     sent_so_far,
     skip_interrupted_exit,
-    skip_refusal,
+    skip_refused_exit,
     sold_exits,
 )
+from agent.layers import execution as layers
 from agent.layers import records
-from agent.layers.futures.planning.hedges import HEDGE
-from agent.layers.futures.policy.needs import reduction_goals
 from agent.model import (
     BlockedExit,
-    FuturesPlan,
-    MoveMargin,
-    PerpOrder,
     Plan,
     PlanRequest,
     StepInput,
 )
 from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_directly
-from agent.ports import Approval, PreparedTransaction
+from agent.ports import Approval
 from agent.store.store import Store
 
 MAX_APPROVAL_ROUNDS = 4
@@ -121,8 +114,8 @@ def _run_until_done(run: StepRun, actors: StepActors) -> StepOutcome:
 
 def _run_once(run: StepRun, actors: StepActors) -> StepOutcome | None:
     """Evaluate a new snapshot and carry out the plan. Return None if a new evaluation is needed,
-    which includes a refusal or an error that concerns only one exit or order, and the end of
-    resting orders.
+    which includes a refusal or an error that concerns only one exit or a layer, and what a
+    layer ends before the plan.
     """
     try:
         evaluated = record_evaluation(run)
@@ -130,7 +123,7 @@ def _run_once(run: StepRun, actors: StepActors) -> StepOutcome | None:
         if not skip_interrupted_exit(run, actors, error.token, error, error.may_go_directly):
             raise
         return None
-    if end_resting_orders(run, actors, evaluated):
+    if any(end(run, actors, evaluated) for end in layers.BEFORE_PLAN):
         return None
     try:
         return _carry_out(run, actors, evaluated)
@@ -143,6 +136,15 @@ def _run_once(run: StepRun, actors: StepActors) -> StepOutcome | None:
         if not skip_interrupted_exit(run, actors, token, error, directly):
             raise
         return None
+
+
+def skip_refusal(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
+    """Leave out what a layer was refused just before sending, or an exit, and return None: the rest
+    is planned again. Any other refusal ends the step with the returned outcome.
+    """
+    if any(skip(run, outcome, refusal) for skip in layers.SKIPS):
+        return None
+    return skip_refused_exit(run, outcome, refusal)
 
 
 def record_evaluation(run: StepRun) -> StepOutcome:
@@ -198,7 +200,7 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
     if _is_another_exit(run, outcome):
         run.close(outcome)
         return None
-    if run.confirmed is not None and orders_futures(run.confirmed) != orders_futures(outcome):
+    if run.confirmed is not None and _is_in_layer(run.confirmed) != _is_in_layer(outcome):
         run.confirmed = None
     if (confirmed := run.confirmed or _confirm(run, actors, outcome, plan)) is None:
         unsent = f"not confirmed; {sent_so_far(run.sent)} sent"
@@ -209,7 +211,7 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
         hold_exit(run, declined, evaluation.DECLINED)
         return None
     _require_as_confirmed(confirmed, outcome, plan)
-    if not plan.actions and plan.futures is None:
+    if not plan.actions and not plan.in_layer:
         begin_part(run.store, outcome)
         for before_swap in records.BEFORE_SWAP:
             before_swap(run.readers, run.store, outcome)
@@ -217,6 +219,11 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
     if needed := evaluation.missing_approvals(actors.composer, outcome, plan, run.sent, last):
         return _approve(run, actors, outcome, needed)
     return _send(run, actors, outcome, plan)
+
+
+def _is_in_layer(outcome: StepOutcome) -> bool:
+    """True if the plan acts in a layer, which is confirmed separately from swaps."""
+    return outcome.plan is not None and outcome.plan.in_layer
 
 
 def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
@@ -235,13 +242,12 @@ def _is_another_exit(run: StepRun, outcome: StepOutcome) -> bool:
 
 def _plan_to_send(run: StepRun, outcome: StepOutcome) -> Plan | None:
     """Return the plan to send, if any. Only liquidity actions may follow a swap, and only plans
-    that reduce risk may follow an unsold exit. No step opens futures after it reduced a position or
-    deposited margin, so freed margin is neither used nor withdrawn at once.
+    that reduce risk may follow an unsold exit. A layer may leave a plan to the next step.
     """
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (run.swapped is not None and not plan.actions):
         return None
-    if run.reduced and plan.futures is not None and not plan.futures.is_reducing:
+    if any(layer.leaves(plan) for layer in run.layers.values()):
         return None
     return None if run.is_risk_reducing_only and not reduces_risk(outcome) else plan
 
@@ -296,13 +302,14 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
     """Send the plan's transaction. Return None if a new plan is needed: after an exit or between
     liquidity actions.
     """
-    if plan.futures is not None:
-        return _send_futures(run, actors, outcome, plan.futures)
+    for sends, send in layers.SENDERS:
+        if sends(plan):
+            return send(run, actors, outcome, plan)
     if plan.actions:
         run.history_before = run.history_before or outcome.step_input.history
         prepared = actors.composer.liquidity(outcome.step_input, plan)
         name, otherwise = f'"{prepared.note}"', "no liquidity was moved"
-        outcome = run.close(_execute(run, actors, outcome, prepared, name, otherwise))
+        outcome = run.close(execute(run, actors, outcome, prepared, name, otherwise))
         if outcome.kind is OutcomeKind.FAILED and (pool := run.pool_to_leave(plan)):
             run.leave_pool(pool, outcome)
             return None
@@ -310,7 +317,7 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
     else:
         prepared = actors.composer.swap(outcome.step_input, plan)
         outcome = run.close(
-            _execute(run, actors, outcome, prepared, "the swap", "nothing was exchanged")
+            execute(run, actors, outcome, prepared, "the swap", "nothing was exchanged")
         )
         if token := outcome.decided.exit_token:
             run.exits.append(outcome)
@@ -326,69 +333,3 @@ def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) ->
         return outcome
     run.begin_plan()
     return None
-
-
-def _send_futures(
-    run: StepRun, actors: StepActors, outcome: StepOutcome, futures: FuturesPlan
-) -> StepOutcome | None:
-    """Send the first futures action. Return None if a new plan is needed."""
-    action, plan = futures.actions[0], outcome.plan
-    frees = action.is_reduce_only if isinstance(action, PerpOrder) else futures.is_reducing
-    frees = frees and not futures.resting
-    if plan is None:
-        raise ValueError("an outcome without a plan sends nothing")
-    prepared = actors.composer.futures(outcome.step_input, plan)
-    otherwise = "no position was changed" if futures.orders else "no margin was moved"
-    name = f'"{prepared.note}"'
-    outcome = run.close(_execute(run, actors, outcome, prepared, name, otherwise))
-    run.orders += 1
-    run.reduced = run.reduced or frees
-    if isinstance(action, PerpOrder) and frees:
-        run.reduced_markets += (action.market,)
-        run.reduction_goals = reduction_goals(outcome.step_input, futures)
-    if outcome.kind is OutcomeKind.FAILED and leave_failed_market(run, outcome, plan):
-        return None
-    if futures.trigger == HEDGE:
-        run.hedged += [comparison for comparison in plan.comparisons if comparison.is_hedged]
-    if outcome.kind is OutcomeKind.FAILED or run.orders == MAX_ORDERS:
-        return outcome
-    if isinstance(run.asked, MoveMargin):
-        return outcome
-    run.begin_plan()
-    return None
-
-
-def _execute(
-    run: StepRun,
-    actors: StepActors,
-    outcome: StepOutcome,
-    prepared: PreparedTransaction,
-    what: str,
-    otherwise: str,
-) -> StepOutcome:
-    """Send one transaction, then book it at a new snapshot."""
-    intent = approvals.execute_prepared(actors, outcome.step_id, prepared)
-    run.sent.append(intent)
-    outcome = replace(outcome, transactions=tuple(run.sent))
-    if not intent.succeeded:
-        state = "reverted" if intent.receipt is not None else intent.state.value
-        return replace(
-            outcome, kind=OutcomeKind.FAILED, reason=f"{what} ended {state}; {otherwise}"
-        )
-    outcome = replace(outcome, kind=OutcomeKind.DONE)
-    evaluation.clear_submission_refusals(run.store.budgets, outcome)
-    try:
-        snapshot = run.readers.reader.snapshot()
-    except (Retryable, Refused):  # the transaction is mined; the next step books it
-        return with_shortfall(outcome, intent, None)
-    settle_mined(
-        run.store,
-        snapshot,
-        lambda: run.readers.step_input_at(snapshot),
-        before=outcome.step_input.snapshot,
-    )
-    after = run.readers.step_input_at(snapshot)
-    update_ledger(run.store, run.readers.recorded(after))
-    for after_input in records.AFTER_INPUT:
-        after_input(run.store, after)
-    return with_shortfall(replace(outcome, after=after), intent, snapshot)

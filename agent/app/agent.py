@@ -35,16 +35,13 @@ from agent.execution import evaluation
 from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_exposure
 from agent.execution.settlement import native_delta
 from agent.execution.step_context import StepActors, StepOutcome, TickExtender, confirm_prices
+from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
 from agent.layers.strategies.policy.accounting import paused_strategies
 from agent.model import (
     AgentCycle,
-    CloseHedge,
-    Deleverage,
     FuturesPolicy,
     Intent,
     IntentKind,
-    MoveMargin,
-    OpenHedge,
     PlanRequest,
     Portfolio,
     StepInput,

@@ -21,6 +21,7 @@ from agent.app.positions.futures_alerts import (
 )
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.execution.run import comparisons
 from agent.layers.futures.policy.hedges import compare_text
 from agent.layers.strategies.policy.accounting import paused_strategies
 from agent.model import (
@@ -209,7 +210,7 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
         compare_text(
             comparison, portfolio.token(comparison.token).label, portfolio.numeraire.decimals
         )
-        for comparison in outcome.comparisons
+        for comparison in comparisons(outcome)
     ]
     return "; ".join(part for part in (trades, *compared) if part)
 

@@ -49,6 +49,7 @@ from agent.backtest.world import (
 )
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.execution.run import futures_plan
 from agent.layers.futures.policy.chosen_weights import chosen_futures
 from agent.layers.futures.policy.targets import emergency_orders, triggered
 from agent.layers.strategies.policy.futures import chosen_shares
@@ -340,7 +341,7 @@ class SimulationRun:
             return
         self._quiet.evaluated(outcome)
         self._health.add(self.world.bar_s, outcome.step_input.layer(StrategiesState).books)
-        plan = outcome.futures_plan
+        plan = futures_plan(outcome)
         for why in () if plan is None else plan.refused:
             _count(self._refused_futures, why)
         step = outcome.step_input

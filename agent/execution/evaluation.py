@@ -20,9 +20,9 @@ from agent.execution.step_context import (
     propose_screened,
 )
 from agent.guards.table import MARKET_GUARDS, REMEDIES
-from agent.layers.futures.planning.hedges import HEDGE, HEDGE_MARGIN
+from agent.layers.planning import REFUSED_PARTS
+from agent.layers.policy import acts_beside_spot
 from agent.model import (
-    AdjustFutures,
     BlockedExit,
     Halt,
     Intent,
@@ -61,28 +61,6 @@ TRADE_SIGNER_RULES = frozenset(
 )
 """Signer rules that judge the traded assets, as opposed to nonce, fees, chain, time, kind,
 recipient or spender.
-"""
-FUTURES_SIGNER_RULES = frozenset(
-    f"signer.{rule}"
-    for rule in (
-        "action",
-        "amount",
-        "approval",
-        "approval_amount",
-        "bound",
-        "contract",
-        "emergency",
-        "index_age",
-        "market",
-        "reduce_only",
-        "size",
-        "spender",
-        "tokens",
-        "trader",
-    )
-)
-"""Signer rules that judge the futures action itself, as opposed to nonce, fees, chain, time or
-kind.
 """
 BUDGET_GUARDS = frozenset(
     (
@@ -220,14 +198,6 @@ def concerns_trade(why: Refused) -> bool:
     )
 
 
-def concerns_futures(why: Refused) -> bool:
-    """True if the simulation, the token or a signer rule refused the futures action itself."""
-    guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
-    return isinstance(why, UnsendableTransaction | ExitRefused) or (
-        bool(guards) and guards <= FUTURES_SIGNER_RULES
-    )
-
-
 def without_doubtful(
     known: Sequence[SubmissionRefusal],
     doubtful: Mapping[str, SubmissionRefusal | None],
@@ -276,8 +246,8 @@ def evaluate_input(
 
     If guards of its market refuse an exit, the next exit or the remaining trades are planned and
     judged. If a limit of the whole wallet refuses it, only a plan that reduces risk may follow. If
-    guards refuse a futures reduction, a hedge, or the spot part of a step with futures, the other
-    part is planned.
+    guards refuse what a layer does beside the spot portfolio, or the spot portfolio beside a layer,
+    the other part is planned.
     """
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
     over_budget: StepOutcome | None = None
@@ -302,37 +272,22 @@ def evaluate_input(
 
 
 def _without_refused_part(refused: StepOutcome) -> StepInput | None:
-    """Return the step without its refused part, futures or spot; None if nothing is refused or the
+    """Return the step without its refused part, a layer or spot; None if nothing is refused or the
     other part has nothing to do.
 
     The guards judge the other part separately, so a limit of the whole wallet refuses that too. The
-    owner's requests have one part only, and futures are opened after the spot portfolio in any
+    owner's requests have one part only, and layers open positions after the spot portfolio in any
     case.
     """
     step, decision = refused.step_input, refused.decision
-    if refused.kind is not OutcomeKind.REFUSED or step.futures is None:
+    if refused.kind is not OutcomeKind.REFUSED or not acts_beside_spot(step):
         return None
-    match decision:
-        case AdjustFutures(by_owner=False) if not step.progress.futures_held and (
-            decision.is_reducing or decision.closes or _opens_hedge(refused.plan)
-        ):
-            return replace(
-                step, progress=replace(step.progress, futures_held=f"futures: {refused.reason}")
-            )
-        case Rebalance() if decision.by_trigger and not step.progress.spot_held:
-            return replace(
-                step, progress=replace(step.progress, spot_held=f"spot: {refused.reason}")
-            )
-        case _:
-            return None
-
-
-def _opens_hedge(plan: Plan | None) -> bool:
-    """True if a plan opens a hedge or deposits margin for one; without the hedge the asset
-    is sold.
-    """
-    triggers = (HEDGE, HEDGE_MARGIN)
-    return plan is not None and plan.futures is not None and plan.futures.trigger in triggers
+    if not isinstance(decision, Rebalance):
+        parts = (without(step, decision, refused.plan, refused.reason) for without in REFUSED_PARTS)
+        return next((part for part in parts if part is not None), None)
+    if not decision.by_trigger or step.progress.spot_held:
+        return None
+    return replace(step, progress=replace(step.progress, spot_held=f"spot: {refused.reason}"))
 
 
 def reduces_risk(outcome: StepOutcome) -> bool:

@@ -11,11 +11,10 @@ from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import (
     Decision,
     Evidence,
-    FuturesPlan,
     Head,
-    HedgeComparison,
     History,
     Intent,
+    LayerPart,
     PastPrices,
     Plan,
     Snapshot,
@@ -213,9 +212,8 @@ class StepOutcome:
 
     `after` is the snapshot read after the swap. `verdicts` are those of a refusal outside a plan's
     guards; the guards' own are in the plan. `exits_tried` are tokens of exits already sold or
-    skipped; later trades are confirmed separately. `hedged` are the comparisons of sale and hedge
-    for the hedges that the step opened. `short` are the tokens of a mined transaction whose balance
-    changed by less than the plan's minimums.
+    skipped; later trades are confirmed separately. `layers` is what the layers did. `short` are the
+    tokens of a mined transaction whose balance changed by less than the plan's minimums.
     """
 
     step_id: str
@@ -228,7 +226,7 @@ class StepOutcome:
     after: StepInput | None = None
     verdicts: tuple[Verdict, ...] = ()
     exits_tried: tuple[str, ...] = ()
-    hedged: tuple[HedgeComparison, ...] = ()
+    layers: tuple[LayerPart, ...] = ()
     short: tuple[str, ...] = ()
 
     @property
@@ -241,27 +239,6 @@ class StepOutcome:
         """Verdicts that failed, each once: those outside the plan, then the guards'."""
         verdicts = dict.fromkeys((*self.verdicts, *self.plan_verdicts))
         return [verdict for verdict in verdicts if not verdict.passed]
-
-    @property
-    def futures_plan(self) -> FuturesPlan | None:
-        """The plan's actions on futures; None without any."""
-        return None if self.plan is None else self.plan.futures
-
-    @property
-    def comparisons(self) -> tuple[HedgeComparison, ...]:
-        """Comparisons of sale and hedge: first those of opened hedges, then the plan's for other
-        assets.
-        """
-        opened = {comparison.token for comparison in self.hedged}
-        planned = () if self.plan is None else self.plan.comparisons
-        return (
-            *self.hedged,
-            *(
-                hedge_comparison
-                for hedge_comparison in planned
-                if hedge_comparison.token not in opened
-            ),
-        )
 
     @property
     def decision(self) -> Decision:

@@ -1,25 +1,22 @@
 """A running step: its sent, confirmed and skipped items, and the outcome that results. A refusal or
-an endpoint error skips one exit or order, and the step continues.
+an endpoint error skips one exit, and the step continues.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from agent import codec
-from agent.errors import ErrorCode, Refused, Retryable, TrimtabError, UnsendableTransaction
+from agent.errors import Refused, Retryable, TrimtabError
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
-from agent.layers.futures.planning.hedges import HEDGE_MARGIN
 from agent.model import (
-    AdjustFutures,
     BlockedExit,
-    HedgeComparison,
     History,
     Intent,
     IntentKind,
-    PerpOrder,
     Plan,
     PlanRequest,
     StepInput,
@@ -32,6 +29,33 @@ from agent.policy.orders.blocked_exits import RETRY_REMEDY, add_submission_refus
 from agent.store.store import Store
 
 
+class LayerRun:
+    """What a running step has done in a layer, and has found impossible there; empty at first."""
+
+    def with_progress(self, step: StepInput) -> StepInput:
+        """Return the step with the layer's progress."""
+        return step
+
+    def leaves(self, plan: Plan) -> bool:
+        """True if the layer leaves this plan to the next step."""
+        return False
+
+    def is_done_before(self, plan: Plan | None) -> bool:
+        """True if the step counts as done although this plan of the layer follows."""
+        return False
+
+    def notes(self) -> list[str]:
+        """Return notes on the actions done."""
+        return []
+
+    def completed(self, outcome: StepOutcome) -> StepOutcome:
+        """Return the outcome of the whole step with what the layer did and could not do."""
+        return outcome
+
+
+R = TypeVar("R", bound=LayerRun)
+
+
 @dataclass(slots=True)
 class StepRun:
     """State of a running step: its sources, and its confirmed, sent and skipped items.
@@ -39,17 +63,7 @@ class StepRun:
     `sent` has all transactions of the step; those of the current plan begin at `first_of_plan`.
     `spend_caps` are the approved base units by token, an upper bound for legs. `history_before` is
     the history before the first liquidity action. `exits` are the outcomes of sent exits, `skipped`
-    the exits that the rest of the step ignores. `orders` counts sent futures actions. `reduced` is
-    true after a deposit or a reduction: the rest of the step does not use the margin that it freed.
-    `reduced_markets` are the markets of sent reductions, `reduction_goals` the sizes at which a
-    reduction to a limit ends, `order_parts` the divisors of reductions that the venue refused.
-    `hedged` has, for each opened hedge, the comparison of its cost with that of a sale; the
-    rebalance continues after them.
-    `refused_markets` has the chain time per futures market whose reduction or hedge was refused
-    before sending, or whose reduction reverted; a refused deposit has the key failures.MARGIN.
-    `refused_orders` are the outcomes. `ended_orders` has a note on each resting order that this
-    step cancelled, or tried to, by client order id. `futures_held` is the reason why the rest of the step sends
-    no futures action, if the agent's key may not trade. `doubtful` has, per exit that simulation or
+    the exits that the rest of the step ignores. `doubtful` has, per exit that simulation or
     signer refused in this step, the refusal stored before. `interrupted` are exits that could not
     be sent because an endpoint failed, with the error. `held` are exits that the owner declined or
     whose gas was refused. After an interrupted, held or failed exit only plans that reduce risk are
@@ -66,16 +80,7 @@ class StepRun:
     spend_caps: dict[str, int] = field(default_factory=dict)
     approval_rounds: int = 0
     actions: int = 0
-    orders: int = 0
-    reduced: bool = False
-    reduced_markets: tuple[str, ...] = ()
-    hedged: list[HedgeComparison] = field(default_factory=list)
-    reduction_goals: tuple[tuple[str, int], ...] = ()
-    order_parts: dict[str, int] = field(default_factory=dict)
-    refused_markets: dict[str, int] = field(default_factory=dict)
-    refused_orders: list[StepOutcome] = field(default_factory=list)
-    ended_orders: dict[str, str] = field(default_factory=dict)
-    futures_held: str = ""
+    layers: dict[type[LayerRun], LayerRun] = field(default_factory=dict)
     history_before: History | None = None
     confirmed: StepOutcome | None = None
     swapped: StepOutcome | None = None
@@ -87,6 +92,12 @@ class StepRun:
     direct: tuple[str, ...] = ()
     left_pools: tuple[str, ...] = ()
     unwithdrawn: list[StepOutcome] = field(default_factory=list)
+
+    def layer(self, kind: type[R]) -> R:
+        """Return what the step has done in a layer."""
+        if not isinstance(part := self.layers.setdefault(kind, kind()), kind):
+            raise TypeError(f"{type(part).__name__} is no {kind.__name__}")
+        return part
 
     @property
     def propose(self) -> Proposer:
@@ -135,7 +146,6 @@ class StepRun:
         """
         receipts = [intent.receipt for intent in self.sent[self.first_of_plan :]]
         gas_wei = sum(receipt.gas_cost_wei for receipt in receipts if receipt is not None)
-        step_input = failures.with_refused_markets(step_input, self.refused_markets)
         step_input = replace(
             step_input,
             progress=replace(
@@ -144,13 +154,10 @@ class StepRun:
                 spent_gas_wei=gas_wei,
                 direct=self.direct,
                 left_pools=self.left_pools,
-                reduced_markets=self.reduced_markets,
-                after_hedge=bool(self.hedged),
-                reduction_goals=self.reduction_goals,
-                order_parts=tuple(self.order_parts.items()),
-                futures_held=self.futures_held or step_input.progress.futures_held,
             ),
         )
+        for layer in self.layers.values():
+            step_input = layer.with_progress(step_input)
         if (before := self.history_before) is None:
             return step_input
         history = replace(
@@ -200,11 +207,6 @@ class StepRun:
 # --- The outcome of a whole step.
 
 
-def orders_futures(outcome: StepOutcome) -> bool:
-    """True if the plan sends futures actions, which are confirmed separately from swaps."""
-    return outcome.plan is not None and outcome.plan.futures is not None
-
-
 def finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     """Return the outcome of a step that sends nothing more: that of its swap, exits or actions,
     else of the evaluation.
@@ -213,8 +215,8 @@ def finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
         run.close(outcome)
         return replace(run.swapped, transactions=tuple(run.sent), after=outcome.step_input)
     acted = _actions_done(run)
-    is_opening = run.reduced and orders_futures(outcome)  # left to the next step
-    if run.exits or not acted or not (outcome.kind is OutcomeKind.HOLD or is_opening):
+    left = any(layer.is_done_before(outcome.plan) for layer in run.layers.values())
+    if run.exits or not acted or not (outcome.kind is OutcomeKind.HOLD or left):
         return after_exits(run, run.close(outcome))
     reason = "; ".join([*acted, outcome.reason])
     return run.close(
@@ -223,12 +225,8 @@ def finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
 
 
 def _actions_done(run: StepRun) -> list[str]:
-    """Return notes on the liquidity and futures actions of the step."""
-    notes = []
-    if run.orders:
-        notes.append(
-            "1 futures action done" if run.orders == 1 else f"{run.orders} futures actions done"
-        )
+    """Return notes on the actions of the step, of layers and with liquidity."""
+    notes = [note for layer in run.layers.values() for note in layer.notes()]
     if run.actions:
         count = "1 liquidity action" if run.actions == 1 else f"{run.actions} liquidity actions"
         notes.append(f"{count} done")
@@ -260,12 +258,12 @@ def after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
 
 
 def outcome_of_step(run: StepRun, ended: StepOutcome) -> StepOutcome:
-    """Return the outcome of a step that ends with `ended`, including opened hedges and everything
-    that could not be sent. Raise the endpoint's error if nothing was sent.
+    """Return the outcome of a step that ends with `ended`, including what the layers did and
+    everything that could not be sent. Raise the endpoint's error if nothing was sent.
     """
-    reason = "; ".join([*run.ended_orders.values(), ended.reason])
-    outcome = replace(ended, hedged=tuple(run.hedged), reason=reason)
-    return _with_unsold_exits(run, _with_refused_orders(run, outcome))
+    for layer in run.layers.values():
+        ended = layer.completed(ended)
+    return _with_unsold_exits(run, ended)
 
 
 def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
@@ -292,23 +290,6 @@ def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     return replace(outcome, reason="; ".join([outcome.reason, *unsold]))
 
 
-def _with_refused_orders(run: StepRun, outcome: StepOutcome) -> StepOutcome:
-    """Add deposits and orders that were refused before sending, or reverted, to the outcome. A
-    step that did nothing else is refused; a step with a reverted order has failed.
-    """
-    if not run.refused_orders:
-        return outcome
-    refusals = dict.fromkeys(order.reason for order in run.refused_orders)
-    reason = "; ".join([outcome.reason, *refusals])
-    failed = any(refused_order.kind is OutcomeKind.FAILED for refused_order in run.refused_orders)
-    if failed and outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.DONE):
-        return replace(outcome, kind=OutcomeKind.FAILED, reason=reason)
-    if outcome.kind is OutcomeKind.HOLD:
-        verdicts = run.refused_orders[-1].verdicts
-        return replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, verdicts=verdicts)
-    return replace(outcome, reason=reason)
-
-
 def sold_exits(run: StepRun) -> list[str]:
     """Return a note on the sold exits; empty if there are none."""
     labels = [
@@ -327,105 +308,7 @@ def sent_so_far(sent: Sequence[Intent]) -> str:
     return "only approvals were" if sent else "nothing was"
 
 
-MAX_ORDERS = 12
-"""Maximum futures actions of a step, each with a plan of its own."""
-FEWER, MOST_PARTS = 4, 64
-"""Each refused simulation multiplies the divisor of an order by FEWER, up to MOST_PARTS in a
-step.
-"""
-
-
-def skip_refusal(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
-    """Skip a futures action or exit that was refused just before sending, and return None: the rest
-    is planned again. Any other refusal ends the step with the returned outcome.
-    """
-    if _skip_refused_futures(run, outcome, refusal):
-        return None
-    return _skip_refused_exit(run, outcome, refusal)
-
-
-def _skip_refused_futures(run: StepRun, outcome: StepOutcome, refusal: Refused) -> bool:
-    """For the rest of the step, skip a deposit, order or hedge that simulation, token or signer
-    refused, after smaller parts of an order; other markets and spot continue. If the agent's key may not trade, skip all futures.
-    Return False for any other refusal, and for the owner's requests.
-    """
-    plan, decision = outcome.plan, outcome.decision
-    if plan is None or (futures := plan.futures) is None:
-        return False
-    by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
-    if refusal.code is ErrorCode.AGENT_KEY and not by_owner and not run.futures_held:
-        run.futures_held = f"futures: {refusal}"
-        _refuse_order(run, outcome, refusal)
-        return True
-    name = failures.exit_name(plan)
-    if futures.trigger == HEDGE_MARGIN:
-        name = failures.MARGIN
-    elif futures.orders and not futures.account_actions:
-        name = futures.orders[0].market
-    if (
-        by_owner
-        or not name
-        or name in run.refused_markets
-        or not evaluation.concerns_futures(refusal)
-    ):
-        return False
-    if (parts := _next_parts(run, outcome, refusal)) > 1:
-        is_first, run.order_parts[name] = name not in run.order_parts, parts
-        if is_first and not futures.is_reducing:
-            _refuse_order(run, outcome, refusal)  # a part of an opening may not be worth its cost
-            return True
-        run.close(replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal)))
-        run.begin_plan()
-        return True
-    run.refused_markets[name] = outcome.step_input.snapshot.head.timestamp_s
-    _refuse_order(run, outcome, refusal)
-    return True
-
-
-def _refuse_order(run: StepRun, outcome: StepOutcome, refusal: Refused) -> None:
-    """Record the refusal of a futures action, and begin the next plan."""
-    refused = replace(
-        outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), verdicts=refusal.verdicts
-    )
-    run.refused_orders.append(run.close(refused))
-    run.begin_plan()
-
-
-def _next_parts(run: StepRun, outcome: StepOutcome, refusal: Refused) -> int:
-    """Return the next divisor of an order whose simulation reverted, because a thin pool may
-    fill a smaller order; zero for any other refusal, and after the largest divisor. An off-chain
-    venue makes partial fills itself.
-    """
-    futures = outcome.futures_plan
-    account = outcome.step_input.snapshot.futures
-    if futures is None or account is None or not account.is_on_chain:
-        return 0
-    first = futures.actions[0]
-    if not isinstance(refusal, UnsendableTransaction) or not isinstance(first, PerpOrder):
-        return 0
-    parts = run.order_parts.get(first.market, 1) * FEWER
-    return parts if parts <= MOST_PARTS else 0
-
-
-def leave_failed_market(run: StepRun, outcome: StepOutcome, plan: Plan) -> bool:
-    """Skip the market of a reverted reduction for the rest of the step, so that an attacker who
-    makes one order revert cannot delay the others. Return False for any other order, for the
-    owner's requests, and while the order is not settled.
-    """
-    decision, newest = outcome.decision, run.sent[-1]
-    by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
-    name = failures.exit_name(plan)
-    if newest.receipt is None or by_owner or name in ("", failures.MARGIN):
-        return False
-    if run.orders >= MAX_ORDERS or name in run.refused_markets:
-        return False
-    run.refused_orders.append(outcome)
-    run.refused_markets[name] = outcome.step_input.snapshot.head.timestamp_s
-    run.begin_plan()
-    return True
-
-
-def _skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
+def skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOutcome | None:
     """Skip an exit refused by its token, the simulation or the signer; any other refusal ends the
     step. If no exit was sold and the remaining plan is refused too, the refusal does not count
     against the token: router or endpoint may be at fault.

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from agent.layers.futures.planning.hedges import hedge_instead
+from agent.layers.futures.planning.plans import plan_decision, without_refused_plan
 from agent.layers.gradual import planning as gradual
-from agent.model import Plan, Rebalance, StepInput
+from agent.model import AdjustFutures, Decision, Plan, Rebalance, StepInput
 from agent.policy.decision import DecisionResult
 
+INSTEAD_OF_SALE: tuple[
+    Callable[[StepInput, DecisionResult, Rebalance, Plan], tuple[DecisionResult, Plan]], ...
+] = (hedge_instead,)
+"""Decision and plan of a layer in place of a rebalance that sells."""
+PLANS: Mapping[type[Decision], Callable[[StepInput, DecisionResult], Plan | StepInput]] = {
+    AdjustFutures: plan_decision
+}
+"""Plan of a layer's decision, by its type; the step in which the layer does nothing if it can do
+nothing now.
+"""
+REFUSED_PARTS: tuple[Callable[[StepInput, Decision, Plan | None, str], StepInput | None], ...] = (
+    without_refused_plan,
+)
+"""The step without a layer whose plan the guards refused, from the step, its decision, the plan and
+the reason; None if the plan is not the layer's, or another could not be sent in its place.
+"""
 SCHEDULES: tuple[
     Callable[[StepInput, DecisionResult, Rebalance, Plan], tuple[DecisionResult, Plan | None]],
     ...,

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from agent.layers.futures.policy import deciders as futures
+from agent.layers.futures.policy.needs import futures_note
 from agent.layers.gradual import policy as gradual
 from agent.layers.strategies.policy import decide as strategies
-from agent.model import LayerResult, StepInput
+from agent.model import AssetDrift, Halt, LayerResult, StepInput
 from agent.policy.decision import Decider, DecisionContext, DecisionResult
 
+ESCAPES: tuple[Decider, ...] = (futures.escape_liquidation,)
+"""Deciders before exits, also while prices or orders of some assets are at fault; only stops block
+them.
+"""
+WITHOUT_PRICES: tuple[Callable[[DecisionContext, Halt], DecisionResult | None], ...] = (
+    futures.reduce_without_prices,
+)
+"""Deciders that need no prices of the spot portfolio, during the faults of this halt."""
+REDUCTIONS: tuple[Decider, ...] = (futures.reduce_positions,)
+"""Deciders after exits, also while an asset without a price is excluded; only stops and faults
+block them.
+"""
+CLOSINGS: tuple[Decider, ...] = (futures.close_hedges,)
+"""Deciders after the reductions; only stops and faults block them."""
 BEFORE_TRIGGERS: tuple[Decider, ...] = (
     gradual.continue_execution,
     strategies.rebalance_strategies,
 )
 """Deciders after faults, exits and money flows, and before the triggers."""
+INSTEAD_OF_HOLD: tuple[Callable[[DecisionContext, DecisionResult], DecisionResult], ...] = (
+    futures.open_positions,
+)
+"""Results in place of that of the spot portfolio, which replace only a hold."""
+ACTS_BESIDE_SPOT: tuple[Callable[[StepInput], bool], ...] = (futures.acts_beside_spot,)
+"""Layers that may act although the spot portfolio holds or its plan is refused."""
+NOTES: tuple[Callable[[StepInput, Sequence[AssetDrift]], str], ...] = (futures_note,)
+"""Notes at the end of a decision's reason, from the step and its drifts; empty if there are none."""
 FINISHES: tuple[Callable[[StepInput, DecisionResult], DecisionResult], ...] = (
     gradual.end_if_invalid,
 )
@@ -22,3 +46,8 @@ BESIDE_PURCHASES: tuple[Callable[[DecisionContext], LayerResult], ...] = (
     strategies.beside_purchase,
 )
 """Parts of the layers in the decision on a purchase in parts."""
+
+
+def acts_beside_spot(step: StepInput) -> bool:
+    """True if a layer may act although the spot portfolio holds or its plan is refused."""
+    return any(acts(step) for acts in ACTS_BESIDE_SPOT)

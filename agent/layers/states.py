@@ -1,17 +1,29 @@
-"""Types of the layers' states and settings, by which the codec reads a recorded step."""
+"""Types of the layers' parts, by which the codec reads a recorded step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
+from agent.layers.futures.state import FuturesProgress
 from agent.layers.gradual.state import GradualState
 from agent.layers.signals.state import SignalState
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.layers.tax.state import TaxState
-from agent.model import LayerConfig, LayerState
+from agent.model import LayerConfig, LayerProgress, LayerRequest, LayerState
 
 STATES: tuple[type[LayerState], ...] = (GradualState, StrategiesState, TaxState, SignalState)
 CONFIGS: tuple[type[LayerConfig], ...] = (CapitalSplit,)
+PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress,)
+REQUESTS: tuple[type[LayerRequest], ...] = (MoveMargin, Deleverage, OpenHedge, CloseHedge)
+PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
+    LayerState: STATES,
+    LayerConfig: CONFIGS,
+    LayerProgress: PROGRESS,
+    LayerRequest: REQUESTS,
+}
+"""Types of the parts of a step's input and of requests, by their base."""
 MOVED: Mapping[str, Mapping[str, str]] = {
     "GradualState": {
         "campaign": "progress",
@@ -26,3 +38,13 @@ MOVED: Mapping[str, Mapping[str, str]] = {
 """Fields of History in steps recorded before a layer had its own state, by the state's type."""
 MOVED_CONFIGS: Mapping[str, str] = {"split": "CapitalSplit"}
 """The same for the fields of a step's input: each has become the settings of this type."""
+MOVED_PROGRESS: Mapping[str, Mapping[str, str]] = {
+    "FuturesProgress": {
+        "reduced_markets": "reduced_markets",
+        "reduction_goals": "reduction_goals",
+        "order_parts": "order_parts",
+        "futures_held": "held",
+        "after_hedge": "after_hedge",
+    }
+}
+"""The same for the fields of a step's input that are a layer's progress now."""

@@ -58,6 +58,8 @@ from agent.model.layers import Execution as Execution
 from agent.model.layers import ExecutionTerms as ExecutionTerms
 from agent.model.layers import LayerConfig as LayerConfig
 from agent.model.layers import LayerPart as LayerPart
+from agent.model.layers import LayerProgress as LayerProgress
+from agent.model.layers import LayerRequest as LayerRequest
 from agent.model.layers import LayerResult as LayerResult
 from agent.model.layers import LayerState as LayerState
 from agent.model.layers import part_of as part_of
@@ -182,14 +184,10 @@ from agent.model.runs import RunFigures as RunFigures
 from agent.model.runs import RunReport as RunReport
 from agent.model.runs import counted as counted
 from agent.model.step import AgentCycle as AgentCycle
-from agent.model.step import CloseHedge as CloseHedge
-from agent.model.step import Deleverage as Deleverage
 from agent.model.step import EffectiveTargets as EffectiveTargets
 from agent.model.step import Exclusions as Exclusions
 from agent.model.step import Invest as Invest
 from agent.model.step import ManualAction as ManualAction
-from agent.model.step import MoveMargin as MoveMargin
-from agent.model.step import OpenHedge as OpenHedge
 from agent.model.step import PlanRequest as PlanRequest
 from agent.model.step import RaiseForWithdrawal as RaiseForWithdrawal
 from agent.model.step import SellEntireBalance as SellEntireBalance

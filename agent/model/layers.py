@@ -124,6 +124,18 @@ class LayerState(LayerPart):
 
 
 @dataclass(frozen=True, slots=True)
+class LayerProgress(LayerPart):
+    """Base of what a step has done in a layer, and has found impossible there, so far."""
+
+    @property
+    def continues(self) -> str:
+        """Reason why the rest of this step's rebalance goes on whatever the bands say; empty if
+        it does not.
+        """
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
 class LayerResult(LayerPart):
     """Base of a layer's part of a decision."""
 
@@ -148,6 +160,11 @@ class LayerResult(LayerPart):
         stays due.
         """
         return type(self)()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRequest:
+    """Base of the owner's requests to a layer, from which a step starts."""
 
 
 T = TypeVar("T", bound=LayerPart)

@@ -325,6 +325,11 @@ class Plan:
         """True if turnover limits exclude the plan's sales for the numeraire."""
         return isinstance(self.decision, Rebalance) and self.decision.exit
 
+    @property
+    def in_layer(self) -> bool:
+        """True if the plan acts in a layer, and neither swaps nor moves liquidity."""
+        return self.futures is not None
+
     def wallet_changes(self) -> dict[str, int]:
         """Return the predicted net change of each wallet balance, in base units."""
         changes: dict[str, int] = {}

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from agent.model.futures import AccountAction, FuturesPolicy
+from agent.model.futures import FuturesPolicy
 from agent.model.history import History
-from agent.model.layers import LayerConfig, LayerState, T, part_of, with_part
+from agent.model.layers import (
+    LayerConfig,
+    LayerProgress,
+    LayerRequest,
+    LayerState,
+    T,
+    part_of,
+    with_part,
+)
 from agent.model.limits import Limits
 from agent.model.market import ScreenedToken, Snapshot
 from agent.model.plan import LimitOrder
@@ -44,20 +52,19 @@ class StepProgress:
     """
     left_pools: tuple[str, ...] = ()
     """Pools whose withdrawal was refused or reverted in this step; their liquidity stays."""
-    reduced_markets: tuple[str, ...] = ()
-    """Futures markets in which this step has sent orders; a reduction requested by the owner sends
-    at most one order per market.
-    """
-    reduction_goals: tuple[tuple[str, int], ...] = ()
-    """Final sizes, by futures market, of this step's reduction; empty if none is in progress."""
-    order_parts: tuple[tuple[str, int], ...] = ()
-    """Divisors, by futures market, of reductions whose simulation reverted in this step."""
-    futures_held: str = ""
-    """Reason why the futures layer sends nothing in this proposal: no order is possible, or guards
-    refused its plan. Empty: it may send.
-    """
-    after_hedge: bool = False
-    """True once this step has opened a hedge; its rebalance then continues regardless of bands."""
+    layers: tuple[LayerProgress, ...] = ()
+    """The same of each layer."""
+
+    def layer(self, kind: type[T]) -> T:
+        """Return the part of a layer."""
+        return part_of(self.layers, kind)
+
+    @property
+    def continues(self) -> str:
+        """Reason why the rest of this step's rebalance goes on whatever the bands say; empty if
+        it does not.
+        """
+        return next((part.continues for part in self.layers if part.continues), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,11 @@ class StepInput:
         """True if parts of the wallet have targets, triggers and cooldowns of their own."""
         return any(config.divides_wallet for config in self.layers)
 
+    def with_progress(self, part: LayerProgress) -> StepInput:
+        """Return the step with this progress of a layer."""
+        layers = with_part(self.progress.layers, part)
+        return replace(self, progress=replace(self.progress, layers=layers))
+
     @property
     def collateral(self) -> str:
         """Address of the margin account's collateral; empty without futures."""
@@ -222,41 +234,6 @@ class SellEntireBalance:
 
 
 @dataclass(frozen=True, slots=True)
-class MoveMargin:
-    """Request to deposit or withdraw margin, or to change a delegate."""
-
-    action: AccountAction
-
-
-@dataclass(frozen=True, slots=True)
-class Deleverage:
-    """Request to reduce all futures positions by the same share, or only that of the market
-    `symbol` (empty: all), until the leverage is at most `leverage_bps`. Without a leverage the
-    positions are closed.
-    """
-
-    leverage_bps: int | None = None
-    symbol: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenHedge:
-    """Request to short `ratio_bps` of the amount by which `token` exceeds its target, instead of
-    selling it.
-    """
-
-    token: str
-    ratio_bps: int
-
-
-@dataclass(frozen=True, slots=True)
-class CloseHedge:
-    """Request to close the hedge of a `token`."""
-
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
 class ManualAction:
     """An action without a plan: a payout, or allowances revoked by the command named in `what`."""
 
@@ -272,10 +249,7 @@ PlanRequest = (
     | Unwrap
     | SellEverything
     | SellEntireBalance
-    | MoveMargin
-    | Deleverage
-    | OpenHedge
-    | CloseHedge
+    | LayerRequest
 )
 """Requests that lead to a plan."""
 StepRequest = PlanRequest | ManualAction

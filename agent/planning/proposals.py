@@ -9,14 +9,12 @@ from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
 from agent.layers import planning as layers
 from agent.layers import sales
-from agent.layers.futures.planning.hedges import hedge_instead
-from agent.layers.futures.planning.plans import plan_adjustment
+from agent.layers.policy import acts_beside_spot
 from agent.model import (
     PORTFOLIO,
     AdjustFutures,
     AdjustLiquidity,
     BlockedExit,
-    Decision,
     Halt,
     Hold,
     LegFunding,
@@ -189,43 +187,40 @@ def _rest_not_worth_it(
 def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
     match decided.decision:
         case Rebalance() as decision:
-            return _or_futures(step, decision, _planned(step, decided, decision))
+            return _or_beside_spot(step, decision, _planned(step, decided, decision))
         case AdjustLiquidity() as decision:
             return Proposal(decided, plan_liquidity(step, decision))
-        case AdjustFutures() as decision:
-            return _adjust_futures(step, decided, decision)
+        case AdjustFutures():
+            return _in_layer(step, decided)
         case TopUp() as decision:
             return Proposal(decided, swaps.plan_top_up(step, decision))
         case Hold() | Halt():
             return Proposal(decided, None)
 
 
-def _or_futures(step: StepInput, decision: Rebalance, found: Proposal) -> Proposal:
-    """Return the proposal of the futures layer if a spot trade is not worth its cost, so that a
-    remaining spot drift does not delay futures.
+def _or_beside_spot(step: StepInput, decision: Rebalance, spot: Proposal) -> Proposal:
+    """Return the proposal of the layers that act beside the spot portfolio if its trade is not
+    worth its cost, so that a remaining spot drift does not delay them.
     """
-    hold = found.decided.decision
-    if step.futures is None or step.progress.spot_held or not decision.by_trigger:
-        return found
+    hold = spot.decided.decision
+    if not acts_beside_spot(step) or step.progress.spot_held or not decision.by_trigger:
+        return spot
     if not isinstance(hold, Hold) or hold.kept_by not in HOLDING_CAUSES:
-        return found
+        return spot
     why = hold.reason.removeprefix(f"{decision.reason}; ")
     step_input = replace(step, progress=replace(step.progress, spot_held=f"spot: {why}"))
     instead = _carried_out(step_input, decide(step_input))
-    return found if instead.plan is None else replace(instead, step=step_input)
+    return spot if instead.plan is None else replace(instead, step=step_input)
 
 
-def _adjust_futures(step: StepInput, decided: DecisionResult, decision: AdjustFutures) -> Proposal:
-    """Return the plan of the futures layer; if no order is possible, the proposal of the spot
-    portfolio with the reason.
+def _in_layer(step: StepInput, decided: DecisionResult) -> Proposal:
+    """Return the plan of a layer's decision; if the layer can do nothing, the proposal without
+    it, with the reason.
     """
-    plan = plan_adjustment(step, decision, decided.drifts)
-    if isinstance(plan, Plan):
-        return Proposal(replace(decided, decision=plan.decision), plan)
-    why = decision.reason.partition("; spot: ")[0]  # the spot proposal repeats its own reason
-    obstacle = plan.removeprefix(f"{why.removeprefix('futures: ')}, but ")  # it repeats the reason
-    spot = replace(step, progress=replace(step.progress, futures_held=f"{why}, but {obstacle}"))
-    return _carried_out(spot, decide(spot))
+    result = layers.PLANS[type(decided.decision)](step, decided)
+    if isinstance(result, Plan):
+        return Proposal(replace(decided, decision=result.decision), result)
+    return _carried_out(result, decide(result))
 
 
 def _exits_first(step_input: StepInput) -> Proposal:
@@ -372,7 +367,8 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
         decision = plan.decision
         decided = replace(decided, decision=decision)
     if zone is None or plan.saving is None:
-        decided, plan = hedge_instead(step_input, decided, decision, plan)
+        for change in layers.INSTEAD_OF_SALE:
+            decided, plan = change(step_input, decided, decision, plan)
         if isinstance(plan.decision, Rebalance):
             return _in_time(step_input, decided, plan.decision, plan)
         return Proposal(decided, plan)
@@ -473,7 +469,8 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
         first = _exits_first(step_input)
         filled, ended = None, False
         decision = first.decided.decision
-        waits = isinstance(decision, Halt) or _reduces_futures(decision)
+        reduces = isinstance(decision, AdjustFutures) and decision.is_reducing
+        waits = isinstance(decision, Halt) or reduces
         if not waits and first.plan is None:
             filled, _, ended = _filled(step_input, first.decided, orders)
         if filled is not None:
@@ -482,11 +479,6 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
         return replace(proposal, ticks_end=proposal.ticks_end or ended)
 
     return propose
-
-
-def _reduces_futures(decision: Decision) -> bool:
-    """True for a deposit or a reduction of futures, which limit orders do not delay."""
-    return isinstance(decision, AdjustFutures) and decision.is_reducing
 
 
 def _filled(

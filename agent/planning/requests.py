@@ -1,5 +1,5 @@
-"""Proposals for the owner's requests: raise or invest money, sell everything, apply an edit. For
-futures: margin moves, delegates, reductions, hedges.
+"""Proposals for the owner's requests: raise or invest money, sell everything, apply an
+edit.
 """
 
 from __future__ import annotations
@@ -9,41 +9,21 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers import requests as layers
 from agent.layers import sales
-from agent.layers.futures.planning import hedges as hedge
-from agent.layers.futures.planning.orders import reducing_plan
-from agent.layers.futures.planning.plans import futures_plan
-from agent.layers.futures.policy.hedges import hedges_after
-from agent.layers.futures.policy.needs import closing_order, deleverage_orders, stale_markets
-from agent.margin import account as margin
-from agent.margin.state import multiple_text
 from agent.model import (
-    UNREAD_ACCOUNT,
-    AccountAction,
-    AdjustFutures,
     AdjustLiquidity,
     AgentCycle,
     AssetDrift,
     BlockedExit,
-    CloseHedge,
     Decision,
-    DelegateChange,
-    Deleverage,
     Destination,
-    FuturesPlan,
-    FuturesPolicy,
     Halt,
     HaltCode,
-    Hedge,
     Hold,
     Invest,
+    LayerRequest,
     ManualAction,
-    MarginAccount,
-    MarginDeposit,
-    MarginWithdrawal,
-    MoveMargin,
-    OpenHedge,
-    PerpOrder,
     Plan,
     PlanRequest,
     PurchaseKind,
@@ -74,201 +54,16 @@ from agent.planning.proposals import (
 from agent.planning.purchases import plan_purchase
 from agent.policy import native_coin, quarantine
 from agent.policy.cash_flows import cash_limit, purchases, transfers
-from agent.policy.decide import decide, halt_for
-from agent.policy.decision import DecisionResult, spares_exits
+from agent.policy.decide import decide
+from agent.policy.decision import spares_exits
 from agent.policy.drift import compute_drifts, investable_total, rebalance_goal
 from agent.policy.orders import exits
 from agent.policy.orders.exits import exit_goal, exit_price_fault
 from agent.reference import reference_prices
-from agent.units import BPS, ceil_int, decimal_text
+from agent.units import ceil_int, decimal_text
 
 SOLD_OUT = "nothing more can be sold"
 """Beginning of the hold after the sale of everything; the assets that stay follow, with reasons."""
-FuturesRequest = MoveMargin | Deleverage | OpenHedge | CloseHedge
-"""The owner's futures requests."""
-
-
-def futures_request(asked: FuturesRequest) -> Proposer:
-    """Return the proposer of a request; equal inputs give equal proposals."""
-    match asked:
-        case MoveMargin():
-            return move_margin(asked.action)
-        case Deleverage():
-            return deleverage(asked.leverage_bps, asked.symbol)
-        case OpenHedge() | CloseHedge():
-            return hedge_by_owner(asked)
-
-
-def futures_command(asked: FuturesRequest) -> str:
-    """Return the owner's command."""
-    match asked:
-        case MoveMargin(DelegateChange()):
-            return "delegate"
-        case MoveMargin():
-            return "margin"
-        case Deleverage():
-            return "deleverage"
-        case OpenHedge() | CloseHedge():
-            return "hedge"
-
-
-def hedge_by_owner(asked: OpenHedge | CloseHedge) -> Proposer:
-    """Return the proposer that shorts part of a token's excess over its target, or closes its
-    hedge, and then holds.
-    """
-
-    def propose(step: StepInput) -> Proposal:
-        decided = decide(step)
-        if isinstance(decided.decision, Halt):
-            return Proposal(decided, None)
-        label = step.portfolio.token(asked.token).label
-        policy = step.futures
-        if isinstance(asked, OpenHedge):
-            if step.progress.after_hedge:
-                return Proposal(_decided(step, Hold(f"{label} is hedged")), None)
-            plan = hedge.open_by_owner(step, decided, asked.token, asked.ratio_bps)
-        elif policy is None or all(one.token != asked.token for one in policy.hedges):
-            return Proposal(_decided(step, Hold(f"{label} has no open hedge")), None)
-        else:
-            plan = hedge.close_by_owner(step, decided, asked.token)
-        return Proposal(_decided(step, plan.decision), plan)
-
-    return propose
-
-
-def move_margin(action: AccountAction) -> Proposer:
-    """Return the proposer of one requested margin move or delegate change."""
-
-    def propose(step: StepInput) -> Proposal:
-        ends = isinstance(action, DelegateChange) and not action.is_allowed
-        if ends and step.futures is not None and step.futures.vault:
-            # with a stolen key the account can be made unreadable
-            account = step.snapshot.futures or UNREAD_ACCOUNT
-        else:
-            account = require_account(step)
-        if not account.is_on_chain:
-            raise Refused(
-                "margin and keys of an off-chain venue are managed at the venue itself",
-                remedy="use the venue's website",
-            )
-        reason = _reason(step, action)
-        is_deposit = isinstance(action, MarginDeposit)
-        plan = FuturesPlan((), "", reason, (action,), is_reducing=is_deposit)
-        return by_owner(step, AdjustFutures(reason, is_deposit, by_owner=True), plan, account)
-
-    return propose
-
-
-def deleverage(leverage_bps: int | None, symbol: str) -> Proposer:
-    """Return the proposer of the owner's reduction: one order per plan, each market once per step.
-    It holds once nothing is left to reduce.
-    """
-
-    def propose(step: StepInput) -> Proposal:
-        account = require_account(step)
-        if step.futures is None:
-            raise Refused("nothing is reduced: the config has no [futures]")
-        if step.progress.futures_held:
-            raise Refused(
-                f"nothing is reduced: {step.progress.futures_held}", remedy="see trimtab doctor"
-            )
-        sizes, stale = (
-            _sizes(step, step.futures, account, leverage_bps, symbol),
-            stale_markets(step),
-        )
-        if stale and stale.keys() >= sizes.keys():
-            why = ", ".join(stale.values())
-            raise Refused(f"nothing is reduced: {why}", remedy="see trimtab margin")
-        reason = _goal(leverage_bps, symbol)
-        plan = reducing_plan(account, step.futures, sizes, "", is_emergency=False, no=stale)
-        if not plan.orders:
-            state = (
-                "; ".join(plan.refused) or f"leverage is {multiple_text(margin.leverage(account))}"
-            )
-            return Proposal(
-                _decided(step, Hold(f"{reason}: {state}, nothing is left to reduce")), None
-            )
-        decision = AdjustFutures(reason, is_reducing=True, by_owner=True)
-        return by_owner(step, decision, replace(plan, reason=reason), account)
-
-    return propose
-
-
-def _sizes(
-    step: StepInput,
-    policy: FuturesPolicy,
-    account: MarginAccount,
-    leverage_bps: int | None,
-    symbol: str,
-) -> dict[str, int]:
-    """Return the remaining orders of this step. Raises Refused for an unknown market."""
-    markets = [market.market for market in account.markets if symbol in ("", market.symbol)]
-    if not markets and step.progress.reduced_markets:
-        return {}  # a market without a row in the config, closed in this step
-    if not markets:
-        known = ", ".join(perp_market.symbol for perp_market in account.markets)
-        raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {known}")
-    left = [one for one in markets if one not in step.progress.reduced_markets]
-    if leverage_bps is None:
-        return {name: size for one in left for name, size in closing_order(account, one).items()}
-    goal = Fraction(leverage_bps, BPS)
-    return deleverage_orders(account, goal, left, policy.limits.slippage_bps)
-
-
-def _goal(leverage_bps: int | None, symbol: str) -> str:
-    what = symbol or "all positions"
-    if leverage_bps is None:
-        return f"the owner closes {what}"
-    return f"the owner reduces {what} to a leverage of {leverage_bps / BPS:g}x"
-
-
-def require_account(step: StepInput) -> MarginAccount:
-    """Return the margin account. Raises Refused if it is unknown or futures are not configured."""
-    account = step.snapshot.futures
-    if step.futures is None or account is None:
-        why = step.snapshot.futures_unknown or "the config has no [futures]"
-        raise Refused(f"the margin account is unknown: {why}", remedy="see trimtab margin")
-    return account
-
-
-def by_owner(
-    step: StepInput, decision: AdjustFutures, futures: FuturesPlan, account: MarginAccount
-) -> Proposal:
-    """Return the proposal of an owner's futures plan. Raises Refused if gas money has to be
-    refilled first.
-    """
-    decided = _decided(step, decision)
-    if account.is_on_chain and (first := native_coin.top_up(step, decision)):
-        raise Refused(
-            f"too little native coin for gas: {first.reason}",
-            remedy="send native coin to the wallet, or run trimtab rebalance --send first",
-        )
-    futures = replace(futures, hedges=_hedges_left(step, futures.orders))
-    return Proposal(decided, futures_plan(step, decision, futures, account, decided.drifts))
-
-
-def _hedges_left(step: StepInput, orders: Sequence[PerpOrder]) -> tuple[Hedge, ...]:
-    """Return the hedges after the first order; a purchase reduces the hedge of its market."""
-    if not orders:
-        return step.history.hedges
-    first = orders[0]
-    return hedges_after(step, first.market, first.size_raw, closes=first.size_raw > 0)
-
-
-def _decided(step: StepInput, decision: Decision) -> DecisionResult:
-    decided = halt_for(step, decision.reason)
-    return replace(decided, decision=decision)
-
-
-def _reason(step: StepInput, action: AccountAction) -> str:
-    match action:
-        case MarginDeposit(raw) | MarginWithdrawal(raw):
-            token = step.portfolio.token(step.collateral)
-            verb = "deposits" if isinstance(action, MarginDeposit) else "withdraws"
-            return f"the owner {verb} {decimal_text(raw, token.decimals)} {token.label} of margin"
-        case DelegateChange(delegate, is_allowed):
-            verb = "allows" if is_allowed else "no longer allows"
-            return f"the owner {verb} {delegate} to trade for the account"
 
 
 def raise_money(token: str) -> Proposer:
@@ -592,8 +387,8 @@ def proposer(asked: PlanRequest) -> Proposer:
             return sell_everything
         case SellEntireBalance():
             return sell_out(asked.token)
-        case MoveMargin() | Deleverage() | OpenHedge() | CloseHedge():
-            return futures_request(asked)
+        case LayerRequest():
+            return layers.PROPOSERS[type(asked)](asked)
 
 
 def requester_name(asked: StepRequest) -> str:
@@ -615,5 +410,5 @@ def requester_name(asked: StepRequest) -> str:
             return "stop"
         case SellEntireBalance():
             return "edit --remove"
-        case MoveMargin() | Deleverage() | OpenHedge() | CloseHedge():
-            return futures_command(asked)
+        case LayerRequest():
+            return layers.COMMANDS[type(asked)](asked)

@@ -1,4 +1,4 @@
-"""Decision at a block: hold, halt, rebalance, adjust futures or move liquidity, always with the
+"""Decision at a block: hold, halt, rebalance, act in a layer or move liquidity, always with the
 reason.
 """
 
@@ -10,9 +10,6 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.layers import policy as layers
-from agent.layers.faults import SPOT_FAULTS
-from agent.layers.futures.policy.hedges import hedge_need
-from agent.layers.futures.policy.needs import ORDER_GAS, emergency_need, futures_need, futures_note
 from agent.model import (
     AdjustLiquidity,
     AssetDrift,
@@ -28,11 +25,11 @@ from agent.policy import failures, minimum, native_coin, quarantine, targets
 from agent.policy import rebalance as rebalances
 from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
 from agent.policy.decision import (
-    FAULTS_OF_SOME_ASSETS,
     Decider,
     DecisionContext,
     DecisionResult,
     first_fault,
+    first_result,
     halt_with,
     spares_exits,
 )
@@ -48,17 +45,6 @@ from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.reference import reference_prices
 from agent.units import Price, format_time
-
-AFTER_HEDGE = "the rest of the rebalance, alongside its hedge"
-FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
-    HaltCode.REFERENCE_PRICE,
-    HaltCode.QUARANTINE,
-    HaltCode.BALANCE,
-    HaltCode.POSITIONS,
-    HaltCode.ZONE,
-    *(code for code, _ in SPOT_FAULTS),
-}
-"""Faults of the spot portfolio, which do not affect futures reductions."""
 
 
 def decide(step: StepInput) -> DecisionResult:
@@ -76,7 +62,7 @@ def decide(step: StepInput) -> DecisionResult:
         step.excluded.reason,
         cash_limit.unused_text(step),
         balance_changes.format_accepted_deposits(step),
-        futures_note(step, result.drifts),
+        *(note(step, result.drifts) for note in layers.NOTES),
     )
     message = "; ".join(part for part in (result.decision.reason, *notes) if part)
     return replace(result, decision=replace(result.decision, reason=message))
@@ -86,8 +72,7 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     """Halt while an input of the decision is unknown, stale or contradictory.
 
     If only the prices or orders of some assets are at fault, exits that do not depend on these
-    prices are sold. Futures that breach a limit are reduced despite FAULTS_OF_SPOT, futures near
-    liquidation despite any fault.
+    prices are sold; layers reduce what needs no prices of the spot portfolio.
     """
     faults = decision_faults(context.step, context.references)
     if not faults:
@@ -95,37 +80,13 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     halted = halt_with(faults)
     sold = None
     if spares_exits(halted):
-        sold = _escape_liquidation(context) or _sell_triggered_exits(context)
-    sold = sold or _reduce_without_prices(context, halted)
+        sold = first_result(layers.ESCAPES, context) or _sell_triggered_exits(context)
+    for reduce in layers.WITHOUT_PRICES:
+        sold = sold or reduce(context, halted)
     if sold is None:
         return DecisionResult(halted, (), context.references)
     reason = f"{sold.decision.reason}; nothing else is traded: {halted.reason}"
     return replace(sold, decision=replace(sold.decision, reason=reason))
-
-
-def _reduce_without_prices(context: DecisionContext, halted: Halt) -> DecisionResult | None:
-    """Reduce futures by the venue's own figures alone, without prices of the spot portfolio."""
-    step = context.step
-    if context.stop:
-        return None
-    need = emergency_need(step)
-    if need is None and {*halted.codes} <= FAULTS_OF_SPOT:
-        need = futures_need(step, ())
-    if need is None or not need.is_reducing:
-        return None
-    return DecisionResult(need, (), context.references)
-
-
-def _escape_liquidation(context: DecisionContext) -> DecisionResult | None:
-    """Close futures positions near liquidation, before the spot portfolio; only stops block it
-    (during faults _halt_on_faults does it). Gas is topped up first only if it is not enough for one
-    order.
-    """
-    step = context.step
-    if context.stop or (need := emergency_need(step)) is None:
-        return None
-    short = step.snapshot.native_wei < native_coin.least_wei(step, ORDER_GAS)
-    return context.result((native_coin.top_up(step, need) if short else None) or need)
 
 
 def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
@@ -139,46 +100,6 @@ def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
     if first is None and isinstance(leaving, Rebalance):
         return replace(context.result(leaving), exit_token=exits.exit_tokens(step, drifts)[0])
     return context.result(first or leaving)
-
-
-def _reduce_futures(context: DecisionContext) -> DecisionResult | None:
-    """Reduce futures positions that breach a limit; only stops block it, and faults other than
-    FAULTS_OF_SPOT.
-    """
-    if context.stop or context.step.futures is None:
-        return None
-    need = futures_need(context.step, context.drifts)
-    if need is None or not need.is_reducing:
-        return None
-    return context.result(native_coin.top_up(context.step, need) or need)
-
-
-def _close_hedges(context: DecisionContext) -> DecisionResult | None:
-    """Close a hedge for which a closing rule holds; only faults and stops block it."""
-    if context.stop or context.step.futures is None:
-        return None
-    need = hedge_need(context.step, context.drifts)
-    if need is None:
-        return None
-    return context.result(native_coin.top_up(context.step, need) or need)
-
-
-def _open_futures(context: DecisionContext, result: DecisionResult) -> DecisionResult:
-    """Replace a hold of the spot portfolio with orders towards the futures targets, unless
-    failures, withdrawals or unexplained changes block them.
-    """
-    step = context.step
-    result = _held_spot(step, result)
-    if step.futures is None or not isinstance(result.decision, Hold):
-        return result
-    if context.held_back or failures.is_stopped(step.history) or step.excluded.exits_only:
-        return result
-    need = futures_need(step, context.drifts)
-    if need is None or need.is_reducing:
-        return result
-    decision = native_coin.top_up(step, need) or need
-    reason = f"{decision.reason}; spot: {result.decision.reason}"
-    return replace(result, decision=replace(decision, reason=reason))
 
 
 def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
@@ -198,10 +119,10 @@ def _held_spot(step: StepInput, result: DecisionResult) -> DecisionResult:
 
 
 def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
-    """Only sell triggered exits and reduce futures while an asset without a price is excluded."""
+    """Only sell triggered exits and reduce what layers hold while an asset without a price is excluded."""
     if not (lacking := context.step.excluded.exits_only):
         return None
-    if (sold := _sell_triggered_exits(context) or _reduce_futures(context)) is None:
+    if (sold := _sell_triggered_exits(context) or first_result(layers.REDUCTIONS, context)) is None:
         halt = halt_with([Fault(HaltCode.REFERENCE_PRICE, lacking)])
         return DecisionResult(halt, (), context.references)
     reason = f"{sold.decision.reason}; nothing else is traded: {lacking}"
@@ -274,9 +195,9 @@ def _rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
     step, prices = context.step, context.prices
     trigger, zone, drifts = _evaluate_portfolio_trigger(context)
     trigger = bands.apply_max_weight(step, drifts, trigger)
-    if step.progress.after_hedge and zone is None:
-        # The preceding blocks already confirmed the rebalance before its hedge.
-        trigger = replace(trigger, fired=True, reason=AFTER_HEDGE, by_time=True)
+    if (reason := step.progress.continues) and zone is None:
+        # The preceding blocks already confirmed the rebalance of which this is the rest.
+        trigger = replace(trigger, fired=True, reason=reason, by_time=True)
     decision: Decision
     if trigger.fired:
         decision, reviewed = rebalances.rebalance_or_hold(step, drifts, context.references, trigger)
@@ -329,11 +250,11 @@ def _evaluate_portfolio_trigger(
 
 DECIDERS: tuple[Decider, ...] = (
     _halt_on_faults,
-    _escape_liquidation,
+    *layers.ESCAPES,
     _sell_only_exits,
     _sell_triggered_exits,
-    _reduce_futures,
-    _close_hedges,
+    *layers.REDUCTIONS,
+    *layers.CLOSINGS,
     _halt_when_stopped,
     _stop_below_minimum,
     _withdraw_liquidity_over_limit,
@@ -342,9 +263,9 @@ DECIDERS: tuple[Decider, ...] = (
     *layers.BEFORE_TRIGGERS,
     _rebalance_on_trigger,
 )
-"""The deciders in order; the first result is the decision. Only stops block an escape from
-liquidation; only stops and faults, with the exceptions in _halt_on_faults, block an exit, a futures
-reduction and the closing of a hedge. Liquidity above its limits is withdrawn before any rebalance,
+"""The deciders in order; the first result is the decision. Only stops block an escape of a
+layer; only stops and faults, with the exceptions in _halt_on_faults, block an exit and a reduction
+of a layer. Liquidity above its limits is withdrawn before any rebalance,
 even while an open withdrawal blocks rebalances.
 """
 
@@ -352,7 +273,10 @@ even while an open withdrawal blocks rebalances.
 def _first_result(step: StepInput) -> DecisionResult:
     context = DecisionContext(step, reference_prices(step))
     result = next(result for decider in DECIDERS if (result := decider(context)) is not None)
-    return _open_futures(context, result)
+    result = _held_spot(step, result)
+    for change in layers.INSTEAD_OF_HOLD:
+        result = change(context, result)
+    return result
 
 
 def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from agent.layers.futures.policy.exposure import margin_fault
+from agent.layers.faults import HELD_BACK
 from agent.model import (
     NO_PURCHASE,
     AssetDrift,
@@ -152,7 +152,7 @@ class DecisionContext:
         reasons = (
             (HaltCode.WITHDRAWAL, transfers.open_withdrawal_reason(self.step)),
             (HaltCode.BALANCE_CHANGE, balance_changes.halt_reason(self.step)),
-            (HaltCode.FUTURES, _unknown_margin(self.step)),
+            *((code, reason(self.step)) for code, reason in HELD_BACK),
         )
         return tuple(Fault(code, reason) for code, reason in reasons if reason)
 
@@ -166,9 +166,10 @@ def first_fault(*reasons: tuple[HaltCode, str]) -> Fault | None:
     return next((Fault(code, reason) for code, reason in reasons if reason), None)
 
 
-def _unknown_margin(step: StepInput) -> str:
-    return "the margin account's value is unknown" if margin_fault(step) else ""
-
-
 Decider = Callable[[DecisionContext], DecisionResult | None]
 """Function that returns the decision of a step, or None to leave it to the next decider."""
+
+
+def first_result(deciders: Sequence[Decider], context: DecisionContext) -> DecisionResult | None:
+    """Return the first result of these deciders; None if none decides."""
+    return next((result for decide in deciders if (result := decide(context)) is not None), None)

@@ -9,8 +9,6 @@ from dataclasses import replace
 from functools import partial
 
 from agent.layers import inputs as layers
-from agent.layers.futures.policy.chosen_weights import apply_futures_targets
-from agent.layers.futures.policy.hedges import apply_hedges
 from agent.model import ExpectedBalances, LayerState, LedgerBalance, StepInput, StepMemory
 from agent.policy import quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
@@ -23,13 +21,11 @@ InputStep = Callable[[StepInput], StepInput]
 TARGET_ADJUSTMENTS: tuple[InputStep, ...] = (
     apply_allocation,
     *layers.TARGET_ADJUSTMENTS,
-    apply_futures_targets,
     apply_orders,
     apply_measured_risk,
 )
-"""Target adjustments in order: allocator, layers, futures targets of a signal or an allocator,
-orders, and the measured risk of a zone. Each reads `step.history` and returns the step with its
-targets and the reason in `wishes`.
+"""Target adjustments in order: allocator, layers, orders, and the measured risk of a zone. Each
+reads `step.history` and returns the step with its targets and the reason in `wishes`.
 """
 
 
@@ -47,7 +43,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
     order.
     """
     return (
-        hold_blocked_futures,
+        *layers.FROM_SNAPSHOT,
         partial(add_memory, memory=memory),
         partial(reconcile_ledger, books=memory.balances, stands=memory.ledger),
         partial(balance_changes.apply_balance_changes, books=memory.balances),
@@ -60,7 +56,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         # after targets, so that a quarantined token gets no weight
         quarantine.quarantine_silent_assets,
         partial(quarantine.quarantine_tokens, found=memory.untradable),
-        apply_hedges,  # last, because the hedged value is a share of the remaining assets
+        *layers.AFTER_QUARANTINE,
     )
 
 
@@ -72,16 +68,6 @@ def assemble_input(bare: StepInput, memory: StepMemory) -> StepInput:
     for add in input_steps(memory):
         step = add(step)
     return step
-
-
-def hold_blocked_futures(step: StepInput) -> StepInput:
-    """Return the step with futures held while the venue refuses orders by the agent's key."""
-    blocked = step.snapshot.futures_blocked
-    if step.futures is None or not blocked:
-        return step
-    return replace(
-        step, progress=replace(step.progress, futures_held=f"futures: no order, {blocked}")
-    )
 
 
 def add_memory(step: StepInput, memory: StepMemory) -> StepInput:

@@ -15,8 +15,9 @@ from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents import futures as documents
 from agent.app.documents.status import status as status_document
 from agent.execution.step_context import OutcomeKind
+from agent.layers.futures.requests import MoveMargin
 from agent.localchain.perpetuals import LocalPerps
-from agent.model import EntryKind, MoveMargin
+from agent.model import EntryKind
 from agent.model.futures import MarginDeposit, MarginWithdrawal
 from tests.cases.test_futures_orders import crash, opened
 from tests.support import agents

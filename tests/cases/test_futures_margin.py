@@ -10,9 +10,10 @@ import pytest
 from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.planning.plans import action_gas
+from agent.layers.futures.requests import MoveMargin
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from agent.model import IntentKind, MoveMargin
+from agent.model import IntentKind
 from agent.model.futures import AccountAction, DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
 from agent.venues import perpetual_protocol as venue
 from tests.cases.test_futures_orders import crash, kinds, opened

@@ -14,9 +14,10 @@ from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents.futures import positions, summary
 from agent.app.documents.futures_report import report_of
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.requests import Deleverage, MoveMargin
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from agent.model import AlertKind, Deleverage, IntentKind, MoveMargin
+from agent.model import AlertKind, IntentKind
 from agent.model.futures import DelegateChange, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
 from agent.venues import perpetual_protocol as venue

@@ -11,6 +11,7 @@ from agent.app import Agent
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.positions.futures import deleverage, hedge
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.execution.run import comparisons
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import IntentKind
 from agent.policy.decide import current_drifts
@@ -70,7 +71,7 @@ def hedged(agent: Agent, perps: LocalPerps) -> None:
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     kinds = [intent.kind for intent in outcome.transactions if intent.kind is not IntentKind.APPROVE]
     assert kinds == [IntentKind.FUTURES, IntentKind.SWAP], outcome.reason
-    (found,) = outcome.comparisons
+    (found,) = comparisons(outcome)
     assert found.is_hedged and found.sale_tax > 0
     told = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None))]
     assert any("above target, of which" in text and "it is shorted" in text for text in told), told

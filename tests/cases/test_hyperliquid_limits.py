@@ -17,10 +17,11 @@ from agent.app import Agent
 from agent.app.documents import utc
 from agent.app.documents.status import status
 from agent.errors import Retryable
-from agent.execution.resting_orders import end_reasons
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.execution.resting_orders import end_reasons
+from agent.layers.futures.requests import Deleverage
 from agent.localchain import LocalChain
-from agent.model import Deleverage, Intent, IntentState
+from agent.model import Intent, IntentState
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for

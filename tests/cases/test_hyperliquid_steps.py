@@ -16,9 +16,10 @@ from agent.app.records.ledger import refresh_ledger
 from agent.app.start.setup import pin_all
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.requests import Deleverage, MoveMargin
 from agent.localchain import LocalChain
 from agent.margin import account as margin
-from agent.model import Alert, AlertKind, Deleverage, IntentKind, IntentState, MoveMargin
+from agent.model import Alert, AlertKind, IntentKind, IntentState
 from agent.model.futures import MarginDeposit, PerpOrder
 from agent.policy import failures
 from agent.venues.hyperliquid.client import HyperliquidVenue

@@ -10,9 +10,10 @@ import pytest
 from agent.app.agent import Agent
 from agent.app.paper import PaperStart, open_paper
 from agent.execution.step_context import OutcomeKind
+from agent.layers.futures.requests import Deleverage, MoveMargin
 from agent.localchain import LocalChain
 from agent.margin import account as margin
-from agent.model import Deleverage, EntryKind, IntentState, MoveMargin, PerpFill, SignedTx
+from agent.model import EntryKind, IntentState, PerpFill, SignedTx
 from agent.model.futures import MarginAccount, MarginDeposit
 from agent.paper.order_venue import PaperOrderVenue
 from tests.support import agents

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
-from agent.layers.states import CONFIGS, STATES
+from agent.layers.states import PARTS
 from agent.model import (
     Cron,
     Decision,
@@ -26,8 +26,6 @@ from agent.model import (
     Hold,
     HybridTrigger,
     Intent,
-    LayerConfig,
-    LayerState,
     Plan,
     Pool,
     Rebalance,
@@ -53,8 +51,8 @@ def _written_and_read(cls: Any, value: object) -> None:
     assert codec.from_jsonable(cls, codec.to_jsonable(value)) == value
 
 
-st.register_type_strategy(LayerConfig, st.one_of([st.from_type(kind) for kind in CONFIGS]))
-st.register_type_strategy(LayerState, st.one_of([st.from_type(kind) for kind in STATES]))
+for base, kinds in PARTS.items():
+    st.register_type_strategy(base, st.one_of([st.from_type(kind) for kind in kinds]))
 st.register_type_strategy(Pool, st.one_of([st.from_type(kind) for kind in POOL_KINDS.values()]))
 
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.policy.needs import deleverage_orders
+from agent.layers.futures.requests import Deleverage, MoveMargin
+from agent.layers.futures.state import FuturesProgress
 from agent.margin import account as margin
 from agent.margin.state import after_action, is_reduction
-from agent.model import AdjustFutures, Deleverage, Hold, MoveMargin, Plan, StepInput
+from agent.model import AdjustFutures, Hold, Plan, StepInput
 from agent.model.futures import FuturesTarget, Hedge, MarginAccount, MarginDeposit, PerpOrder
 from agent.planning.requests import proposer, requester_name
 from tests.support.builders import NOW_S
@@ -88,14 +90,11 @@ def test_one_market_alone_is_reduced_until_the_leverage_holds() -> None:
 def test_each_market_is_taken_once_a_step_and_the_share_stays() -> None:
     step = step_of(HELD, TWO)
     first, second = orders_of(step, Deleverage(20_000))
-    after = replace(
-        step_of(after_action(HELD, first), TWO),
-        progress=replace(step_of(after_action(HELD, first), TWO).progress, reduced_markets=(first.market,)),
-    )
+    after = step_of(after_action(HELD, first), TWO).with_progress(FuturesProgress(reduced_markets=(first.market,)))
     [left] = orders_of(after, Deleverage(20_000))
     assert left.market == second.market
     assert left.size_raw == pytest.approx(second.size_raw, rel=0.01)
-    done = replace(step, progress=replace(step.progress, reduced_markets=BOTH))
+    done = step.with_progress(FuturesProgress(reduced_markets=BOTH))
     found = proposer(Deleverage(20_000))(done)
     assert found.plan is None and isinstance(found.decided.decision, Hold)
 

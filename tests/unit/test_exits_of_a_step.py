@@ -17,6 +17,8 @@ from agent.errors import Refused, Retryable
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_run import StepRun, sent_so_far
+from agent.layers.futures.execution.run import FuturesRun
+from agent.layers.futures.state import FuturesProgress, futures_progress
 from agent.model import (
     AgentCycle,
     ConditionalOrder,
@@ -504,12 +506,13 @@ def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds)
     asked: list[int] = []
     world.past = lambda head, blocks: asked.append(blocks) or ()
     run = StepRun(world.readers(), AgentCycle(), world.store)
-    run.reduced_markets, run.order_parts, run.left_pools = ("ETH",), {"ETH": 4}, ("pool",)
-    run.reduction_goals, run.refused_markets = (("ETH", 5),), {"BTC": NOW_S}
+    futures, run.left_pools = run.layer(FuturesRun), ("pool",)
+    futures.reduced_markets, futures.order_parts = ("ETH",), {"ETH": 4}
+    futures.reduction_goals, futures.refused_markets = (("ETH", 5),), {"BTC": NOW_S}
     found = engine._read_input(run)
     assert asked == [1]
-    assert (found.progress.reduced_markets, found.progress.order_parts, found.progress.left_pools) == (("ETH",), (("ETH", 4),), ("pool",))
-    assert found.progress.reduction_goals == (("ETH", 5),)
+    assert futures_progress(found) == FuturesProgress(("ETH",), (("ETH", 5),), (("ETH", 4),))
+    assert found.progress.left_pools == ("pool",)
     assert [one.exit for one in found.history.failures.failed_exits] == ["BTC"]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from agent import codec, guards
 from agent.layers.futures.policy.needs import reduction_goals
+from agent.layers.futures.state import FuturesProgress
 from agent.margin import account as margin
 from agent.margin.state import is_reduction
 from agent.model import AdjustFutures, Hold, Plan, StepInput
@@ -75,10 +76,7 @@ def test_a_cut_reduction_keeps_the_shares_of_its_markets_and_its_goals() -> None
     first = plan.futures.orders[0]
     rest = margin.with_trade(held, first.market, first.size_raw, margin.position_value_raw(held.market(first.market), -first.size_raw))
     used = 14_000 + int(values[0])
-    later = replace(
-        with_snapshot(step, futures=rest),
-        progress=replace(with_snapshot(step, futures=rest).progress, reduction_goals=tuple(goals.items())),
-    )
+    later = with_snapshot(step, futures=rest).with_progress(FuturesProgress(reduction_goals=tuple(goals.items())))
     later = with_history(later, **spent(used))
     second = planned(later)
     assert second.futures is not None and [one.market for one in second.futures.orders] == [plan.futures.orders[1].market]

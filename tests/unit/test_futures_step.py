@@ -15,6 +15,7 @@ from agent.app.documents.futures import margin_account, optional_summary
 from agent.app.documents.futures_report import report_of
 from agent.cli.display.futures_tables import show_margin, show_summary
 from agent.layers.futures.policy.needs import reduction_goals
+from agent.layers.futures.state import FuturesProgress
 from agent.model import AdjustFutures, ExitFailures, Hold, Plan, Rebalance, StepInput
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
@@ -104,7 +105,7 @@ def test_an_opening_not_worth_its_cost_holds_and_a_reduction_does_not() -> None:
 def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
     dear = step_of(EMPTY)
     dear = replace(dear, limits=replace(dear.limits, plan_cost_bps=5))
-    stopped = replace(step_of(OVER), progress=replace(step_of(OVER).progress, futures_held="futures: no order, the key may not trade"))
+    stopped = step_of(OVER).with_progress(FuturesProgress(held="futures: no order, the key may not trade"))
     free = step_of(OVER)
     for step, why in ((dear, "above limits.plan_cost of 5 bps"), (stopped, "the key may not trade"), (free, "")):
         document = margin_account(report_of(step, POLICY, current_drifts(step)))
@@ -250,17 +251,13 @@ def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
     assert plan is not None and plan.futures is not None
     [order] = plan.futures.orders
     assert reduction_goals(step, plan.futures) == (("ETH", 20 * E18 + order.size_raw),)
-    under_way = replace(
-        step_of(book(10_000, 12 * E18)), progress=replace(step_of(book(10_000, 12 * E18)).progress, reduction_goals=(("ETH", 10 * E18),))
-    )
+    under_way = step_of(book(10_000, 12 * E18)).with_progress(FuturesProgress(reduction_goals=(("ETH", 10 * E18),)))
     found = decide(under_way).decision
     assert isinstance(found, AdjustFutures) and found.is_reducing
     rest = rebalance(under_way).plan
     assert rest is not None and rest.futures is not None
     assert [(one.size_raw, one.is_reduce_only) for one in rest.futures.orders] == [(-2 * E18, True)]
-    done = replace(
-        step_of(book(10_000, 10 * E18)), progress=replace(step_of(book(10_000, 10 * E18)).progress, reduction_goals=(("ETH", 10 * E18),))
-    )
+    done = step_of(book(10_000, 10 * E18)).with_progress(FuturesProgress(reduction_goals=(("ETH", 10 * E18),)))
     assert not isinstance(decide(done).decision, AdjustFutures)
 
 

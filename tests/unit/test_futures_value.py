@@ -11,6 +11,7 @@ from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import exposures, margin_holdings, portfolio_total
 from agent.layers.futures.policy.needs import spot_value_in_quote
+from agent.layers.futures.state import hold_futures
 from agent.layers.strategies.policy.netting import net_strategies
 from agent.margin import account as margin
 from agent.model import ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalance, ScreenedToken, StepInput, TokenFinding
@@ -183,7 +184,7 @@ def test_collateral_that_is_no_asset_counts_nowhere(change: dict[str, str]) -> N
 
 def test_why_a_layer_is_held_is_read_back() -> None:
     step = margined(OVER)
-    held = replace(step, progress=replace(step.progress, futures_held="why", spot_held="why not"))
+    held = hold_futures(replace(step, progress=replace(step.progress, spot_held="why not")), "why")
     assert codec.from_jsonable(StepInput, codec.to_jsonable(held)) == held
 
 

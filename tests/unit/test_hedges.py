@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.planning.hedges import open_by_owner
+from agent.layers.futures.planning.requests import hedge_by_owner
 from agent.layers.futures.policy.hedges import (
     apply_hedges,
     choose,
@@ -25,23 +26,11 @@ from agent.layers.futures.policy.hedges import (
 )
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
+from agent.layers.futures.requests import CloseHedge, OpenHedge
+from agent.layers.futures.state import FuturesProgress
 from agent.layers.tax.state import TaxState
 from agent.margin import account as margin
-from agent.model import (
-    AdjustFutures,
-    CloseHedge,
-    Halt,
-    Hold,
-    LotMethod,
-    OpenHedge,
-    OpenLot,
-    Plan,
-    Rebalance,
-    ScreenedToken,
-    StepInput,
-    TaxInputs,
-    TokenFinding,
-)
+from agent.model import AdjustFutures, Halt, Hold, LotMethod, OpenLot, Plan, Rebalance, ScreenedToken, StepInput, TaxInputs, TokenFinding
 from agent.model.futures import (
     FuturesGrant,
     FuturesPlan,
@@ -56,7 +45,6 @@ from agent.model.futures import (
     Position,
 )
 from agent.planning.proposals import rebalance
-from agent.planning.requests import hedge_by_owner
 from agent.policy.decide import current_drifts, decide
 from agent.policy.quarantine import quarantine_tokens
 from tests.support.builders import NOW_S, step_input, token, with_limits, with_snapshot
@@ -251,7 +239,7 @@ def test_a_short_pays_for_a_mark_below_the_index_and_gains_nothing_from_one_abov
 
 
 def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
-    step = replace(carried_out(overweight()), progress=replace(carried_out(overweight()).progress, after_hedge=True))
+    step = carried_out(overweight()).with_progress(FuturesProgress(after_hedge=True))
     assert step.targets.unhedged_bps == ((WETH, 5_000), (USDC, 5_000))
     plan = rebalance(step).plan
     assert plan is not None and isinstance(plan.decision, Rebalance)
@@ -468,14 +456,12 @@ def test_a_hedge_that_the_owner_cannot_have_is_refused_with_the_reason(step: Ste
 def test_without_a_hedge_there_is_nothing_to_close() -> None:
     found = hedge_by_owner(CloseHedge(WETH))(overweight())
     assert found.plan is None and found.decided.decision.reason == "WETH has no open hedge"
-    again = hedge_by_owner(OpenHedge(WETH, 5_000))(
-        replace(overweight(SHORT, hedges=(OPEN,)), progress=replace(overweight(SHORT, hedges=(OPEN,)).progress, after_hedge=True))
-    )
+    again = hedge_by_owner(OpenHedge(WETH, 5_000))(overweight(SHORT, hedges=(OPEN,)).with_progress(FuturesProgress(after_hedge=True)))
     assert again.plan is None and again.decided.decision.reason == "WETH is hedged"
 
 
 def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:
-    for step in (overweight(), later(0), replace(later(30 * DAY_S), progress=replace(later(30 * DAY_S).progress, after_hedge=True))):
+    for step in (overweight(), later(0), later(30 * DAY_S).with_progress(FuturesProgress(after_hedge=True))):
         again = codec.loads(StepInput, codec.dumps(step))
         assert again == step
         assert rebalance(again) == rebalance(step)

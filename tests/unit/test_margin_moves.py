@@ -12,21 +12,10 @@ from agent import codec, guards
 from agent.app.documents.futures_report import futures_report
 from agent.errors import Refused
 from agent.layers.futures.policy import exposure
+from agent.layers.futures.requests import MoveMargin
 from agent.margin import account as margin
 from agent.margin.state import after_action
-from agent.model import (
-    AdjustFutures,
-    Allowance,
-    ExitFailures,
-    Halt,
-    Holding,
-    MoveMargin,
-    Plan,
-    QuarantinedItem,
-    ScreenedToken,
-    StepInput,
-    TokenFinding,
-)
+from agent.model import AdjustFutures, Allowance, ExitFailures, Halt, Holding, Plan, QuarantinedItem, ScreenedToken, StepInput, TokenFinding
 from agent.model.futures import (
     AccountAction,
     DelegateChange,

@@ -10,9 +10,11 @@ from typing import Any, cast
 import pytest
 
 from agent import codec
+from agent.engine import skip_refusal
 from agent.errors import ErrorCode, Refused, UnsendableTransaction
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.execution.step_run import FEWER, MAX_ORDERS, MOST_PARTS, StepRun, _with_refused_orders, leave_failed_market, skip_refusal
+from agent.execution.step_run import StepRun
+from agent.layers.futures.execution.run import FEWER, MAX_ORDERS, MOST_PARTS, FuturesRun, leave_failed_market
 from agent.model import AdjustFutures, AgentCycle, Intent, IntentKind, IntentState, Verdict
 from agent.model.futures import MarginAccount
 from agent.store import open_memory_store
@@ -42,6 +44,10 @@ def planned(run: StepRun, held: MarginAccount = OVER) -> StepOutcome:
     return outcome
 
 
+def futures(run: StepRun) -> FuturesRun:
+    return run.layer(FuturesRun)
+
+
 def market_of(outcome: StepOutcome) -> str:
     assert outcome.plan is not None and outcome.plan.futures is not None
     return outcome.plan.futures.orders[0].market
@@ -56,15 +62,15 @@ def result(run: StepRun, outcome: StepOutcome) -> str | None:
 def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_then_skipped(run: StepRun) -> None:
     outcome = planned(run)
     market, parts = market_of(outcome), []
-    while market not in run.refused_markets:
+    while market not in futures(run).refused_markets:
         assert skip_refusal(run, outcome, REVERTED) is None
         assert result(run, outcome) == "refused", "each part is written"
         run.store.steps.end(outcome.step_id, "", "", None, "")
         assert (run.spend_caps, run.approval_rounds) == ({}, 0), "the next plan begins"
-        parts.append(run.order_parts.get(market))
+        parts.append(futures(run).order_parts.get(market))
     assert parts == [FEWER, FEWER**2, FEWER**3, FEWER**3] and FEWER**3 == MOST_PARTS
-    assert len(run.refused_orders) == 1
-    assert run.refused_markets == {market: outcome.step_input.snapshot.head.timestamp_s}
+    assert len(futures(run).refused_orders) == 1
+    assert futures(run).refused_markets == {market: outcome.step_input.snapshot.head.timestamp_s}
     again = skip_refusal(run, outcome, REVERTED)
     assert again is not None and again.kind is OutcomeKind.REFUSED, "a market is skipped once"
 
@@ -72,10 +78,10 @@ def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_th
 def test_a_part_of_an_opening_is_named_because_it_may_not_be_worth_its_cost(run: StepRun) -> None:
     outcome = planned(run, EMPTY)
     assert skip_refusal(run, outcome, REVERTED) is None
-    assert [(one.kind, one.reason) for one in run.refused_orders] == [(OutcomeKind.REFUSED, str(REVERTED))]
-    assert run.order_parts == {market_of(outcome): FEWER} and run.refused_markets == {}
+    assert [(one.kind, one.reason) for one in futures(run).refused_orders] == [(OutcomeKind.REFUSED, str(REVERTED))]
+    assert futures(run).order_parts == {market_of(outcome): FEWER} and futures(run).refused_markets == {}
     assert skip_refusal(run, outcome, REVERTED) is None
-    assert len(run.refused_orders) == 1 and run.order_parts == {market_of(outcome): FEWER**2}
+    assert len(futures(run).refused_orders) == 1 and futures(run).order_parts == {market_of(outcome): FEWER**2}
 
 
 def test_an_off_chain_venue_fills_parts_itself(run: StepRun) -> None:
@@ -84,13 +90,13 @@ def test_an_off_chain_venue_fills_parts_itself(run: StepRun) -> None:
     assert account is not None
     step = replace(outcome.step_input, snapshot=replace(outcome.step_input.snapshot, futures=replace(account, is_on_chain=False)))
     assert skip_refusal(run, replace(outcome, step_input=step), REVERTED) is None
-    assert run.order_parts == {} and list(run.refused_markets) == [market_of(outcome)]
+    assert futures(run).order_parts == {} and list(futures(run).refused_markets) == [market_of(outcome)]
 
 
 def test_a_key_that_may_not_trade_holds_all_futures_of_the_step_once(run: StepRun) -> None:
     outcome = planned(run)
     assert skip_refusal(run, outcome, NO_KEY) is None
-    assert run.futures_held == f"futures: {NO_KEY}" and len(run.refused_orders) == 1 and run.refused_markets == {}
+    assert futures(run).held == f"futures: {NO_KEY}" and len(futures(run).refused_orders) == 1 and futures(run).refused_markets == {}
     ended = skip_refusal(run, outcome, NO_KEY)
     assert ended is not None and ended.kind is OutcomeKind.REFUSED
 
@@ -104,7 +110,7 @@ def test_any_other_refusal_and_every_one_of_an_order_of_the_owner_ends_the_step(
         ended = skip_refusal(run, refused, why)
         assert ended is not None and (ended.kind, ended.reason) == (OutcomeKind.REFUSED, str(why))
         assert ended.verdicts == why.verdicts and result(run, outcome) == "refused"
-    assert (run.refused_orders, run.refused_markets, run.order_parts, run.futures_held) == ([], {}, {}, "")
+    assert (futures(run).refused_orders, futures(run).refused_markets, futures(run).order_parts, futures(run).held) == ([], {}, {}, "")
 
 
 def sent(run: StepRun, status: int | None = 0) -> Intent:
@@ -118,8 +124,8 @@ def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(run: S
     assert outcome.plan is not None
     run.sent.append(sent(run))
     assert leave_failed_market(run, outcome, outcome.plan)
-    assert run.refused_markets == {market_of(outcome): outcome.step_input.snapshot.head.timestamp_s}
-    assert run.refused_orders == [outcome] and run.first_of_plan == 1 and run.spend_caps == {}
+    assert futures(run).refused_markets == {market_of(outcome): outcome.step_input.snapshot.head.timestamp_s}
+    assert futures(run).refused_orders == [outcome] and run.first_of_plan == 1 and run.spend_caps == {}
     assert not leave_failed_market(run, outcome, outcome.plan), "once"
 
 
@@ -129,11 +135,11 @@ def test_the_step_ends_after_any_other_reverted_order(run: StepRun, case: str) -
     plan, decision = outcome.plan, outcome.decision
     assert plan is not None and isinstance(decision, AdjustFutures)
     run.sent.append(sent(run, None if case == "not settled" else 0))
-    run.orders = MAX_ORDERS if case == "too many orders" else MAX_ORDERS - 1
+    futures(run).orders = MAX_ORDERS if case == "too many orders" else MAX_ORDERS - 1
     if case == "by the owner":
         outcome = replace(outcome, decided=replace(outcome.decided, decision=replace(decision, by_owner=True)))
     assert not leave_failed_market(run, outcome, plan)
-    assert run.refused_orders == [] and run.refused_markets == {}
+    assert futures(run).refused_orders == [] and futures(run).refused_markets == {}
 
 
 @pytest.mark.parametrize(
@@ -153,10 +159,10 @@ def test_refused_and_failed_orders_are_in_the_outcome_of_the_step(
 ) -> None:
     outcome = planned(run)
     ended = replace(outcome, kind=kind, reason="nothing to do", verdicts=())
-    assert _with_refused_orders(run, ended) == ended
+    assert futures(run).completed(ended) == ended
     refused = replace(outcome, kind=OutcomeKind.REFUSED, reason="no margin", verdicts=REVERTED.verdicts)
-    run.refused_orders += [replace(refused, kind=OutcomeKind.FAILED) if failed else refused, refused]
-    whole = _with_refused_orders(run, ended)
+    futures(run).refused_orders += [replace(refused, kind=OutcomeKind.FAILED) if failed else refused, refused]
+    whole = futures(run).completed(ended)
     assert (whole.kind, whole.reason) == (after, "nothing to do; no margin")
     assert whole.verdicts == (REVERTED.verdicts if after is OutcomeKind.REFUSED and kind is OutcomeKind.HOLD else ())
 

@@ -13,6 +13,7 @@ from agent.accounting.futures import DAY_S, FundingDay
 from agent.app.documents import Address, Decimal, Money, Raw, money, one_of
 from agent.app.documents.futures_report import FuturesReport, futures_report
 from agent.app.documents.open_orders import OpenOrderDocument, open_orders
+from agent.layers.futures.execution.run import comparisons
 from agent.layers.futures.policy.targets import unnamed_reasons
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
@@ -423,7 +424,7 @@ def optional_summary(
 def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparisonDocument]]:
     """Return the key `comparisons` of sales and hedges; empty if there are none."""
     portfolio = outcome.step_input.portfolio
-    compared = [_compared(comparison, portfolio) for comparison in outcome.comparisons]
+    compared = [_compared(comparison, portfolio) for comparison in comparisons(outcome)]
     return {"comparisons": compared} if compared else {}
 
 

@@ -31,19 +31,17 @@ from agent.layers.futures.policy.targets import (
     reduction_orders,
     triggered,
 )
+from agent.layers.futures.requests import CloseHedge, Deleverage, OpenHedge
 from agent.margin import account as margin
 from agent.margin.account import size_for_notional_raw
 from agent.margin.state import after_fill_at_mark, breaches, largest_allowed_raw, margin_state
 from agent.model import (
-    CloseHedge,
-    Deleverage,
     FuturesLimits,
     FuturesPolicy,
     FuturesTarget,
     HedgeComparison,
     MarginAccount,
     MarginTier,
-    OpenHedge,
     PerpMarket,
     Position,
 )

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from agent.app.documents.futures import action_text, figures
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.execution.run import futures_plan
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.exposure import (
     DAY_S,
@@ -58,7 +59,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     is_due = need is not None and need.is_reducing and outcome.kind in UNSENT
     if not waiting and not is_due:
         return
-    plan = outcome.futures_plan
+    plan = futures_plan(outcome)
     if plan is None:
         spot, now_s = spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
         plan = plan_futures(

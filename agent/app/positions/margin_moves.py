@@ -7,9 +7,10 @@ from agent.app.cycles import Confirm, Progress
 from agent.config.futures import HyperliquidTable
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import StepOutcome
+from agent.layers.futures.planning.requests import require_account
+from agent.layers.futures.requests import MoveMargin
 from agent.margin import account as margin
-from agent.model import DelegateChange, MarginDeposit, MarginWithdrawal, MoveMargin
-from agent.planning.requests import require_account
+from agent.model import DelegateChange, MarginDeposit, MarginWithdrawal
 from agent.units import parse_raw
 
 ALL = "all"

@@ -11,7 +11,13 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.layers import sales
 from agent.layers.futures.planning.orders import market_order, no_opening_reason, untradable_reason
-from agent.layers.futures.planning.plans import approved_raw, closing_plan, futures_plan
+from agent.layers.futures.planning.plans import (
+    HEDGE,
+    HEDGE_MARGIN,
+    approved_raw,
+    closing_plan,
+    futures_plan,
+)
 from agent.layers.futures.policy.hedges import (
     choose,
     closed_lately,
@@ -32,6 +38,7 @@ from agent.layers.futures.policy.needs import (
     stale_markets,
 )
 from agent.layers.futures.policy.targets import stale_index_reason
+from agent.layers.futures.state import futures_progress
 from agent.margin.account import size_for_notional_raw
 from agent.margin.state import after_action, breaches, largest_allowed_raw, margin_state
 from agent.model import (
@@ -56,10 +63,6 @@ from agent.policy.drift import investable_total, rebalance_goal
 from agent.reference import reference_prices
 from agent.units import BPS, Value, ceil_int, decimal_text, floor_int
 
-HEDGE = "hedge"
-"""Trigger of the order that opens a hedge."""
-HEDGE_MARGIN = "hedge_margin"
-"""Trigger of the deposit that a hedge needs first."""
 DEPOSIT = Fraction(105, 100)
 """Deposit as a multiple of a short's margin, because marks move between the deposit and the
 order.
@@ -78,7 +81,7 @@ def hedge_instead(
     if (
         policy is None
         or policy.hedge is None
-        or step.progress.futures_held
+        or futures_progress(step).held
         or not decision.by_trigger
     ):
         return decided, sale
@@ -396,7 +399,7 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
             f"{label} cannot be hedged: [futures.hedge] is missing",
             remedy="add [futures.hedge] with its horizon, min_saving, tax_rate and capital_cost",
         )
-    if fault := step.progress.futures_held or futures_fault(step):
+    if fault := futures_progress(step).held or futures_fault(step):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
     drift = next(asset_drift for asset_drift in drifts if asset_drift.token == token)
     own_bps = dict(step.targets.unhedged_bps).get(token, drift.target_bps)
@@ -427,7 +430,7 @@ def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan
     hedge = next((one for one in (policy.hedges if policy else ()) if one.token == token), None)
     if account is None or hedge is None:
         raise ValueError(f"{label} has no open hedge")
-    if fault := step.progress.futures_held or stale_markets(step).get(hedge.market):
+    if fault := futures_progress(step).held or stale_markets(step).get(hedge.market):
         raise Refused(
             f"the hedge of {label} cannot be closed: {fault}", remedy="see trimtab margin"
         )

@@ -33,10 +33,12 @@ from agent.layers.futures.policy.needs import (
     untouched_markets,
 )
 from agent.layers.futures.policy.targets import LIMITED, REDUCING, FuturesTrigger
+from agent.layers.futures.state import futures_progress, hold_futures
 from agent.margin.state import is_reduction
 from agent.model import (
     AdjustFutures,
     AssetDrift,
+    Decision,
     DelegateChange,
     FuturesAction,
     FuturesPlan,
@@ -57,6 +59,7 @@ from agent.model import (
 )
 from agent.planning.gas import with_data_fee
 from agent.policy import failures
+from agent.policy.decision import DecisionResult
 from agent.policy.quarantine import decision_faults
 from agent.reference import reference_prices
 from agent.units import BPS, ceil_int, floor_int, largest_remainder
@@ -66,10 +69,50 @@ DEPOSIT_GAS, WITHDRAWAL_GAS, DELEGATE_GAS = 250_000, 1_500_000, 80_000
 PPM = 1_000_000
 CLOSE_HEDGE = "close_hedge"
 """Trigger of the order that closes a hedge."""
+HEDGE = "hedge"
+"""Trigger of the order that opens a hedge."""
+HEDGE_MARGIN = "hedge_margin"
+"""Trigger of the deposit that a hedge needs first."""
 LIQUIDATION = "liquidation"
 """Trigger of emergency orders."""
 ENDING_HEDGES = (*(trigger.value for trigger in REDUCING), LIQUIDATION)
 """Triggers whose purchases close hedges first."""
+
+
+def plan_decision(step: StepInput, decided: DecisionResult) -> Plan | StepInput:
+    """Return the plan of the decision; if no action is possible now, the step in which the layer
+    does nothing, with the reason.
+    """
+    decision = decided.decision
+    if not isinstance(decision, AdjustFutures):
+        raise TypeError(f"{type(decision).__name__} is not a decision of the futures layer")
+    plan = plan_adjustment(step, decision, decided.drifts)
+    if isinstance(plan, Plan):
+        return plan
+    why = decision.reason.partition("; spot: ")[0]  # the spot proposal repeats its own reason
+    obstacle = plan.removeprefix(f"{why.removeprefix('futures: ')}, but ")  # it repeats the reason
+    return hold_futures(step, f"{why}, but {obstacle}")
+
+
+def without_refused_plan(
+    step: StepInput, decision: Decision, plan: Plan | None, why: str
+) -> StepInput | None:
+    """Return the step in which the layer does nothing, because the guards refused its plan; None
+    for the owner's requests and for positions that would be opened, which come last anyway.
+    """
+    if not isinstance(decision, AdjustFutures) or decision.by_owner or futures_progress(step).held:
+        return None
+    if not (decision.is_reducing or decision.closes or _opens_hedge(plan)):
+        return None
+    return hold_futures(step, f"futures: {why}")
+
+
+def _opens_hedge(plan: Plan | None) -> bool:
+    """True if a plan opens a hedge or deposits margin for one; without the hedge the asset
+    is sold.
+    """
+    triggers = (HEDGE, HEDGE_MARGIN)
+    return plan is not None and plan.futures is not None and plan.futures.trigger in triggers
 
 
 def plan_adjustment(
@@ -92,7 +135,7 @@ def plan_adjustment(
             step.snapshot.head.timestamp_s,
             deposit_at_hand_raw(step, drifts),
             approved_raw(step, policy),
-            step.progress.reduction_goals,
+            futures_progress(step).reduction_goals,
             [
                 position.market
                 for position in account.positions
@@ -103,7 +146,7 @@ def plan_adjustment(
         if basis is not account:
             planned = beside_resting(account, planned)
         planned = _hedges_first(step, planned)
-    parts = dict(step.progress.order_parts)
+    parts = dict(futures_progress(step).order_parts)
     planned = replace(planned, orders=smaller_orders(account, planned, policy.limits, parts))
     orders, refused = [], list(planned.refused)
     longest_s = failures.FIRST_WAIT_S if planned.is_emergency else failures.LONGEST_WAIT_S
@@ -191,8 +234,8 @@ def plan_and_hold(
     plan = plan_now(step, policy, drifts, spot)
     if plan is None or not plan.actions:
         return plan, ""
-    if step.progress.futures_held:
-        return plan, step.progress.futures_held
+    if futures_progress(step).held:
+        return plan, futures_progress(step).held
     if (need := futures_need(step, drifts)) is None:
         return plan, ""
     sent = plan_adjustment(step, need, drifts)

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.margin import account as margin
-from agent.model import AssetDrift, FuturesPolicy, MarginAccount, MarginMark, PerpMarket, StepInput
+from agent.model import (
+    AssetDrift,
+    FuturesPolicy,
+    MarginAccount,
+    MarginMark,
+    PerpMarket,
+    StepInput,
+)
 from agent.units import Price, Value
 
 DAY_S = 86_400
@@ -107,6 +114,11 @@ def margin_fault(step: StepInput) -> str:
     without futures, and for a delegate, whose portfolio has no margin account.
     """
     return "" if trades_for_another(step) else account_fault(step)
+
+
+def unknown_margin_reason(step: StepInput) -> str:
+    """Return that the margin account's value is unknown; empty if it is known."""
+    return "the margin account's value is unknown" if margin_fault(step) else ""
 
 
 def account_fault(step: StepInput) -> str:

@@ -14,6 +14,7 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.exposure import DAY_S, expected_funding
 from agent.layers.futures.policy.needs import quote_per_numeraire, stale_markets
+from agent.layers.futures.state import futures_progress
 from agent.margin import account as margin
 from agent.model import (
     AdjustFutures,
@@ -236,7 +237,7 @@ def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures |
     """Return the first hedge to close at this block; None if all stay open, or while the account or
     the index of its market is unknown.
     """
-    if step.futures is None or step.progress.futures_held or step.snapshot.futures is None:
+    if step.futures is None or futures_progress(step).held or step.snapshot.futures is None:
         return None
     stale = stale_markets(step)
     for hedge in step.futures.hedges:

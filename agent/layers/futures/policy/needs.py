@@ -31,6 +31,7 @@ from agent.layers.futures.policy.targets import (
     unfinished_orders,
     unnamed_reasons,
 )
+from agent.layers.futures.state import futures_progress, hold_futures
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import if_filled
@@ -66,14 +67,14 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     or balances are unknown, which blocks only the actions that depend on them.
     """
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None or step.progress.futures_held:
+    if account is None or policy is None or futures_progress(step).held:
         return None
     stale = stale_markets(step)
     if stale and stale.keys() >= {position.market for position in account.positions}:
         return None
     if emergency_orders(account, policy).keys() - stale.keys():
         return AdjustFutures("futures: liquidation is near", is_reducing=True)
-    if unfinished_orders(account, step.progress.reduction_goals).keys() - stale.keys():
+    if unfinished_orders(account, futures_progress(step).reduction_goals).keys() - stale.keys():
         return AdjustFutures("futures: a reduction is in progress", is_reducing=True)
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
     if fired and fired[0] in LIMITED:
@@ -88,6 +89,14 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     return None
 
 
+def hold_blocked_futures(step: StepInput) -> StepInput:
+    """Return the step with futures held while the venue refuses orders by the agent's key."""
+    blocked = step.snapshot.futures_blocked
+    if step.futures is None or not blocked:
+        return step
+    return hold_futures(step, f"futures: no order, {blocked}")
+
+
 def planned_account(step: StepInput, drifts: Sequence[AssetDrift]) -> MarginAccount | None:
     """Return the account from which orders are planned: as if every resting limit order were
     filled, unless a reduction is due; None without an account.
@@ -97,7 +106,7 @@ def planned_account(step: StepInput, drifts: Sequence[AssetDrift]) -> MarginAcco
         return account
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
     reduces = emergency_orders(account, policy) or unfinished_orders(
-        account, step.progress.reduction_goals
+        account, futures_progress(step).reduction_goals
     )
     return account if reduces or (fired and fired[0] in LIMITED) else if_filled(account)
 
@@ -196,8 +205,8 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
             notes += [f"futures: {why}" for why in waits]
     if cooldown := cooldown_reason(opens_s(step), step.snapshot.head.timestamp_s):
         notes.append(f"futures: {cooldown}")
-    if step.progress.futures_held:
-        notes.append(step.progress.futures_held)
+    if futures_progress(step).held:
+        notes.append(futures_progress(step).held)
     if step.snapshot.futures is not None and (why := uncertain_books(step.snapshot.futures)):
         notes.append(f"futures: {why}")
     if step.futures is not None and trades_for_another(step):
@@ -357,7 +366,7 @@ def emergency_need(step: StepInput) -> AdjustFutures | None:
     none, while the account is unknown, and if no market of its orders has a fresh index.
     """
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None or step.progress.futures_held:
+    if account is None or policy is None or futures_progress(step).held:
         return None
     if not emergency_orders(account, policy).keys() - stale_markets(step).keys():
         return None

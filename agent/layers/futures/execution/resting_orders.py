@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.execution.step_run import StepRun
+from agent.layers.futures.execution.run import FuturesRun, futures_plan
 from agent.layers.futures.policy.limit_orders import ended_orders
 from agent.layers.futures.policy.targets import DRIFT_REASONS
 
@@ -17,13 +18,14 @@ def end_resting_orders(run: StepRun, actors: StepActors, outcome: StepOutcome) -
     """Cancel the resting orders that this evaluation ends; True if any was cancelled, so that the
     step is evaluated again. Each is tried once in a step: a cancel that fails delays nothing else.
     """
+    own = run.layer(FuturesRun)
     open_intents = run.store.journal.open_intents()
     resting = {str(intent.tx_hash): intent.note for intent in open_intents if intent.rests}
-    reasons = end_reasons(outcome, resting.keys() - run.ended_orders.keys())
+    reasons = end_reasons(outcome, resting.keys() - own.ended_orders.keys())
     if not reasons:
         return False
     ended = {cloid: f"order ended ({resting[cloid]}): {why}" for cloid, why in reasons.items()}
-    run.ended_orders |= ended
+    own.ended_orders |= ended
     noted = "; ".join(ended.values())
     run.close(replace(outcome, kind=OutcomeKind.HOLD, plan=None, reason=noted))
     actors.executor.cancel_resting(reasons, outcome.step_id)
@@ -36,7 +38,7 @@ def end_reasons(outcome: StepOutcome, cloids: Collection[str]) -> dict[str, str]
     """
     if not cloids:
         return {}
-    futures, why = outcome.futures_plan, ""
+    futures, why = futures_plan(outcome), ""
     if outcome.kind is OutcomeKind.HALT:
         why = outcome.reason
     elif outcome.decided.exit_token:

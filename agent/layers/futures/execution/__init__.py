@@ -1,0 +1,1 @@
+"""Futures in a running step: what is sent, skipped and ended."""

@@ -1,0 +1,206 @@
+"""Proposals for the owner's futures requests: margin moves, delegates, reductions, hedges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.layers.futures.planning import hedges
+from agent.layers.futures.planning.orders import reducing_plan
+from agent.layers.futures.planning.plans import futures_plan
+from agent.layers.futures.policy.hedges import hedges_after
+from agent.layers.futures.policy.needs import closing_order, deleverage_orders, stale_markets
+from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
+from agent.layers.futures.state import futures_progress
+from agent.margin import account as margin
+from agent.margin.state import multiple_text
+from agent.model import (
+    UNREAD_ACCOUNT,
+    AccountAction,
+    AdjustFutures,
+    Decision,
+    DelegateChange,
+    FuturesPlan,
+    FuturesPolicy,
+    Halt,
+    Hedge,
+    Hold,
+    MarginAccount,
+    MarginDeposit,
+    MarginWithdrawal,
+    PerpOrder,
+    StepInput,
+)
+from agent.planning.proposals import Proposal, Proposer
+from agent.policy import native_coin
+from agent.policy.decide import decide, halt_for
+from agent.policy.decision import DecisionResult
+from agent.units import BPS, decimal_text
+
+
+def move_command(asked: MoveMargin) -> str:
+    """Return the owner's command of a margin move or delegate change."""
+    return "delegate" if isinstance(asked.action, DelegateChange) else "margin"
+
+
+def hedge_by_owner(asked: OpenHedge | CloseHedge) -> Proposer:
+    """Return the proposer that shorts part of a token's excess over its target, or closes its
+    hedge, and then holds.
+    """
+
+    def propose(step: StepInput) -> Proposal:
+        decided = decide(step)
+        if isinstance(decided.decision, Halt):
+            return Proposal(decided, None)
+        label = step.portfolio.token(asked.token).label
+        policy = step.futures
+        if isinstance(asked, OpenHedge):
+            if futures_progress(step).after_hedge:
+                return Proposal(_decided(step, Hold(f"{label} is hedged")), None)
+            plan = hedges.open_by_owner(step, decided, asked.token, asked.ratio_bps)
+        elif policy is None or all(one.token != asked.token for one in policy.hedges):
+            return Proposal(_decided(step, Hold(f"{label} has no open hedge")), None)
+        else:
+            plan = hedges.close_by_owner(step, decided, asked.token)
+        return Proposal(_decided(step, plan.decision), plan)
+
+    return propose
+
+
+def move_margin(asked: MoveMargin) -> Proposer:
+    """Return the proposer of one requested margin move or delegate change."""
+    action = asked.action
+
+    def propose(step: StepInput) -> Proposal:
+        ends = isinstance(action, DelegateChange) and not action.is_allowed
+        if ends and step.futures is not None and step.futures.vault:
+            # with a stolen key the account can be made unreadable
+            account = step.snapshot.futures or UNREAD_ACCOUNT
+        else:
+            account = require_account(step)
+        if not account.is_on_chain:
+            raise Refused(
+                "margin and keys of an off-chain venue are managed at the venue itself",
+                remedy="use the venue's website",
+            )
+        reason = _reason(step, action)
+        is_deposit = isinstance(action, MarginDeposit)
+        plan = FuturesPlan((), "", reason, (action,), is_reducing=is_deposit)
+        return by_owner(step, AdjustFutures(reason, is_deposit, by_owner=True), plan, account)
+
+    return propose
+
+
+def deleverage(asked: Deleverage) -> Proposer:
+    """Return the proposer of the owner's reduction: one order per plan, each market once per step.
+    It holds once nothing is left to reduce.
+    """
+    leverage_bps, symbol = asked.leverage_bps, asked.symbol
+
+    def propose(step: StepInput) -> Proposal:
+        account = require_account(step)
+        if step.futures is None:
+            raise Refused("nothing is reduced: the config has no [futures]")
+        if futures_progress(step).held:
+            raise Refused(
+                f"nothing is reduced: {futures_progress(step).held}", remedy="see trimtab doctor"
+            )
+        sizes, stale = (
+            _sizes(step, step.futures, account, leverage_bps, symbol),
+            stale_markets(step),
+        )
+        if stale and stale.keys() >= sizes.keys():
+            why = ", ".join(stale.values())
+            raise Refused(f"nothing is reduced: {why}", remedy="see trimtab margin")
+        reason = _goal(leverage_bps, symbol)
+        plan = reducing_plan(account, step.futures, sizes, "", is_emergency=False, no=stale)
+        if not plan.orders:
+            state = (
+                "; ".join(plan.refused) or f"leverage is {multiple_text(margin.leverage(account))}"
+            )
+            return Proposal(
+                _decided(step, Hold(f"{reason}: {state}, nothing is left to reduce")), None
+            )
+        decision = AdjustFutures(reason, is_reducing=True, by_owner=True)
+        return by_owner(step, decision, replace(plan, reason=reason), account)
+
+    return propose
+
+
+def _sizes(
+    step: StepInput,
+    policy: FuturesPolicy,
+    account: MarginAccount,
+    leverage_bps: int | None,
+    symbol: str,
+) -> dict[str, int]:
+    """Return the remaining orders of this step. Raises Refused for an unknown market."""
+    markets = [market.market for market in account.markets if symbol in ("", market.symbol)]
+    if not markets and futures_progress(step).reduced_markets:
+        return {}  # a market without a row in the config, closed in this step
+    if not markets:
+        known = ", ".join(perp_market.symbol for perp_market in account.markets)
+        raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {known}")
+    left = [one for one in markets if one not in futures_progress(step).reduced_markets]
+    if leverage_bps is None:
+        return {name: size for one in left for name, size in closing_order(account, one).items()}
+    goal = Fraction(leverage_bps, BPS)
+    return deleverage_orders(account, goal, left, policy.limits.slippage_bps)
+
+
+def _goal(leverage_bps: int | None, symbol: str) -> str:
+    what = symbol or "all positions"
+    if leverage_bps is None:
+        return f"the owner closes {what}"
+    return f"the owner reduces {what} to a leverage of {leverage_bps / BPS:g}x"
+
+
+def require_account(step: StepInput) -> MarginAccount:
+    """Return the margin account. Raises Refused if it is unknown or futures are not configured."""
+    account = step.snapshot.futures
+    if step.futures is None or account is None:
+        why = step.snapshot.futures_unknown or "the config has no [futures]"
+        raise Refused(f"the margin account is unknown: {why}", remedy="see trimtab margin")
+    return account
+
+
+def by_owner(
+    step: StepInput, decision: AdjustFutures, futures: FuturesPlan, account: MarginAccount
+) -> Proposal:
+    """Return the proposal of an owner's futures plan. Raises Refused if gas money has to be
+    refilled first.
+    """
+    decided = _decided(step, decision)
+    if account.is_on_chain and (first := native_coin.top_up(step, decision)):
+        raise Refused(
+            f"too little native coin for gas: {first.reason}",
+            remedy="send native coin to the wallet, or run trimtab rebalance --send first",
+        )
+    futures = replace(futures, hedges=_hedges_left(step, futures.orders))
+    return Proposal(decided, futures_plan(step, decision, futures, account, decided.drifts))
+
+
+def _hedges_left(step: StepInput, orders: Sequence[PerpOrder]) -> tuple[Hedge, ...]:
+    """Return the hedges after the first order; a purchase reduces the hedge of its market."""
+    if not orders:
+        return step.history.hedges
+    first = orders[0]
+    return hedges_after(step, first.market, first.size_raw, closes=first.size_raw > 0)
+
+
+def _decided(step: StepInput, decision: Decision) -> DecisionResult:
+    decided = halt_for(step, decision.reason)
+    return replace(decided, decision=decision)
+
+
+def _reason(step: StepInput, action: AccountAction) -> str:
+    match action:
+        case MarginDeposit(raw) | MarginWithdrawal(raw):
+            token = step.portfolio.token(step.collateral)
+            verb = "deposits" if isinstance(action, MarginDeposit) else "withdraws"
+            return f"the owner {verb} {decimal_text(raw, token.decimals)} {token.label} of margin"
+        case DelegateChange(delegate, is_allowed):
+            verb = "allows" if is_allowed else "no longer allows"
+            return f"the owner {verb} {delegate} to trade for the account"

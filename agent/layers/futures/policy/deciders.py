@@ -1,0 +1,95 @@
+"""Futures in a step's decision: reductions and the closing of hedges, with and without prices of the
+spot portfolio, and orders towards the targets in place of a hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.layers.faults import SPOT_FAULTS
+from agent.layers.futures.policy.hedges import hedge_need
+from agent.layers.futures.policy.needs import ORDER_GAS, emergency_need, futures_need
+from agent.model import AdjustFutures, Halt, HaltCode, Hold, StepInput
+from agent.policy import failures, native_coin
+from agent.policy.decision import FAULTS_OF_SOME_ASSETS, DecisionContext, DecisionResult
+
+FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
+    HaltCode.REFERENCE_PRICE,
+    HaltCode.QUARANTINE,
+    HaltCode.BALANCE,
+    HaltCode.POSITIONS,
+    HaltCode.ZONE,
+    *(code for code, _ in SPOT_FAULTS),
+}
+"""Faults of the spot portfolio, which do not affect futures reductions."""
+
+
+def reduce_without_prices(context: DecisionContext, halted: Halt) -> DecisionResult | None:
+    """Reduce futures by the venue's own figures alone, without prices of the spot portfolio:
+    futures that breach a limit despite FAULTS_OF_SPOT, futures near liquidation despite any fault.
+    """
+    step = context.step
+    if context.stop:
+        return None
+    need = emergency_need(step)
+    if need is None and {*halted.codes} <= FAULTS_OF_SPOT:
+        need = futures_need(step, ())
+    if need is None or not need.is_reducing:
+        return None
+    return DecisionResult(need, (), context.references)
+
+
+def escape_liquidation(context: DecisionContext) -> DecisionResult | None:
+    """Close futures positions near liquidation, before the spot portfolio; only stops block it
+    (during faults _halt_on_faults does it). Gas is topped up first only if it is not enough for one
+    order.
+    """
+    step = context.step
+    if context.stop or (need := emergency_need(step)) is None:
+        return None
+    short = step.snapshot.native_wei < native_coin.least_wei(step, ORDER_GAS)
+    return context.result((native_coin.top_up(step, need) if short else None) or need)
+
+
+def reduce_positions(context: DecisionContext) -> DecisionResult | None:
+    """Reduce futures positions that breach a limit; only stops block it, and faults other than
+    FAULTS_OF_SPOT.
+    """
+    if context.stop or context.step.futures is None:
+        return None
+    need = futures_need(context.step, context.drifts)
+    return None if need is None or not need.is_reducing else _after_top_up(context, need)
+
+
+def close_hedges(context: DecisionContext) -> DecisionResult | None:
+    """Close a hedge for which a closing rule holds; only faults and stops block it."""
+    if context.stop or context.step.futures is None:
+        return None
+    need = hedge_need(context.step, context.drifts)
+    return None if need is None else _after_top_up(context, need)
+
+
+def _after_top_up(context: DecisionContext, need: AdjustFutures) -> DecisionResult:
+    return context.result(native_coin.top_up(context.step, need) or need)
+
+
+def open_positions(context: DecisionContext, result: DecisionResult) -> DecisionResult:
+    """Replace a hold of the spot portfolio with orders towards the futures targets, unless
+    failures, withdrawals or unexplained changes block them.
+    """
+    step = context.step
+    if step.futures is None or not isinstance(result.decision, Hold):
+        return result
+    if context.held_back or failures.is_stopped(step.history) or step.excluded.exits_only:
+        return result
+    need = futures_need(step, context.drifts)
+    if need is None or need.is_reducing:
+        return result
+    decision = native_coin.top_up(step, need) or need
+    reason = f"{decision.reason}; spot: {result.decision.reason}"
+    return replace(result, decision=replace(decision, reason=reason))
+
+
+def acts_beside_spot(step: StepInput) -> bool:
+    """True with futures, whose orders do not depend on the spot portfolio's trades."""
+    return step.futures is not None

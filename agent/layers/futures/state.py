@@ -1,0 +1,42 @@
+"""State of futures and hedges in a step's input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from agent.model import LayerProgress, StepInput
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesProgress(LayerProgress):
+    """What this step has done with futures, and has found impossible, so far."""
+
+    reduced_markets: tuple[str, ...] = ()
+    """Markets in which this step has sent orders; a reduction requested by the owner sends at most
+    one order per market.
+    """
+    reduction_goals: tuple[tuple[str, int], ...] = ()
+    """Final sizes, by market, of this step's reduction; empty if none is in progress."""
+    order_parts: tuple[tuple[str, int], ...] = ()
+    """Divisors, by market, of reductions whose simulation reverted in this step."""
+    held: str = ""
+    """Reason why the layer sends nothing in this proposal: no order is possible, or guards refused
+    its plan. Empty: it may send.
+    """
+    after_hedge: bool = False
+    """True once this step has opened a hedge; its rebalance then continues regardless of bands."""
+
+    @property
+    def continues(self) -> str:
+        """The rest of the rebalance that a hedge has begun."""
+        return "the rest of the rebalance, alongside its hedge" if self.after_hedge else ""
+
+
+def futures_progress(step: StepInput) -> FuturesProgress:
+    """Return what this step has done with futures."""
+    return step.progress.layer(FuturesProgress)
+
+
+def hold_futures(step: StepInput, why: str) -> StepInput:
+    """Return the step in which the layer sends nothing in this proposal, for this reason."""
+    return step.with_progress(replace(futures_progress(step), held=why))
