@@ -35,7 +35,8 @@ from agent.planning.rounding import plan_pools_out_of_ticks
 from agent.planning.why_not import ALLOWED
 from agent.policy import minimum, quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
-from agent.policy.decide import decide, liquidity_or_hold
+from agent.policy.decide import decide
+from agent.policy.deciders.liquidity import liquidity_or_hold
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders

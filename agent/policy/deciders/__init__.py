@@ -1,0 +1,1 @@
+"""Deciders of the core, by their subject."""

@@ -1,0 +1,44 @@
+"""Sales of triggered exits, and trades that wait for one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.model import (
+    Hold,
+    Rebalance,
+    StepInput,
+)
+from agent.policy import native_coin
+from agent.policy import rebalance as rebalances
+from agent.policy.decision import DecisionContext, DecisionResult
+from agent.policy.orders import exits
+
+
+def sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
+    """Sell the assets of triggered exit orders, one at a time."""
+    if context.stop:
+        return None
+    step, drifts = context.step, context.drifts
+    if (leaving := exits.triggered_exit(step, drifts, context.prices)) is None:
+        return None
+    first = native_coin.top_up(step, leaving)
+    if first is None and isinstance(leaving, Rebalance):
+        return replace(context.result(leaving), exit_token=exits.exit_tokens(step, drifts)[0])
+    return context.result(first or leaving)
+
+
+def hold_beside_exit(step: StepInput, result: DecisionResult) -> DecisionResult:
+    """Replace a rebalance whose plan the guards refused with a hold, and one while an exit waits
+    for its blocks: what is bought of the asset now would be sold in the next cycle. Exits continue.
+    """
+    decision = result.decision
+    if not isinstance(decision, Rebalance) or decision.exit:
+        return result
+    if step.progress.spot_held:
+        hold = Hold(f"{decision.reason}; {step.progress.spot_held}", result.next_s)
+    elif step.history.orders.states and (waiting := exits.unconfirmed_notes(step, exits_only=True)):
+        hold = rebalances.unconfirmed_hold(decision.reason, "; ".join(waiting))
+    else:
+        return result
+    return replace(result.held(hold), reviewed=False)

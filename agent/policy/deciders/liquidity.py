@@ -1,0 +1,87 @@
+"""Moves of liquidity: withdrawals above limits, and moves towards its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from agent.errors import Refused
+from agent.model import (
+    AdjustLiquidity,
+    Hold,
+    StepInput,
+)
+from agent.policy import failures, native_coin
+from agent.policy import rebalance as rebalances
+from agent.policy.decision import DecisionContext, DecisionResult
+from agent.policy.liquidity import decide as liquidity_moves
+from agent.policy.liquidity.book import WithdrawMove
+from agent.policy.triggers import rules
+from agent.units import Price
+
+
+def withdraw_over_limit(context: DecisionContext) -> DecisionResult | None:
+    """Withdraw liquidity above its limits."""
+    step, prices = context.step, context.prices
+    too_much = liquidity_moves.limit_adjustment(step, prices)
+    if not too_much.over:
+        return None
+    not_yet = rules.unconfirmed_reason(step, prices, rules.limit_signals)
+    out: Hold | AdjustLiquidity = AdjustLiquidity(too_much.reason)
+    if not_yet:
+        out = rebalances.unconfirmed_hold(too_much.reason, not_yet)
+    return context.result(native_coin.top_up(step, out) or out)
+
+
+def withdrawals_first(
+    step: StepInput, prices: Mapping[str, Price]
+) -> AdjustLiquidity | Hold | None:
+    """Return the withdrawals of the liquidity targets; they precede swaps, which cannot spend
+    liquidity.
+
+    Provisions wait until no swap is due. No withdrawals during the cooldown after an action,
+    because oscillating prices would move liquidity in every cycle.
+    """
+    if rebalances.cooldown_left(step, liquidity_too=True) or failures.is_stopped(step.history):
+        return None
+    try:
+        adjustment = liquidity_moves.target_adjustment(step, prices)
+    except Refused:
+        return None
+    if not any(isinstance(move, WithdrawMove) for move in adjustment.moves):
+        return None
+    if not_yet := rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True):
+        return rebalances.unconfirmed_hold(adjustment.reason, not_yet)
+    return AdjustLiquidity(adjustment.reason)
+
+
+def liquidity_or_hold(
+    step: StepInput, prices: Mapping[str, Price], hold: Hold
+) -> Hold | AdjustLiquidity:
+    """Return the moves of the liquidity targets outside the cooldown; else the hold, with the
+    skipped moves and their reasons.
+    """
+    try:
+        adjustment = liquidity_moves.target_adjustment(step, prices)
+    except Refused as unknown:
+        return replace(hold, reason=f"{hold.reason}; liquidity is unchanged: {unknown.message}")
+    left = "".join(f"; {item.what}: {item.why}" for item in adjustment.skipped)
+    if not adjustment.moves:
+        return replace(hold, reason=hold.reason + left)
+    if failures.is_stopped(step.history):
+        return replace(
+            hold,
+            reason=(
+                f"{hold.reason}; {adjustment.reason}, but too many transactions failed in a row:"
+                " trimtab resume"
+            ),
+        )
+    if cooldown := rebalances.cooldown_left(step, liquidity_too=True):
+        return replace(
+            hold,
+            reason=f"{hold.reason}; {adjustment.reason}; {cooldown[0]}",
+            next_s=hold.next_s or cooldown[1],
+        )
+    if not_yet := rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True):
+        return replace(hold, reason=f"{hold.reason}; {adjustment.reason}, but {not_yet}")
+    return AdjustLiquidity(adjustment.reason)

@@ -1,0 +1,37 @@
+"""Decisions on money that came, goes, or is invested in parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.layers import policy as layers
+from agent.model import (
+    Hold,
+)
+from agent.policy import native_coin
+from agent.policy.cash_flows import purchases, transfers
+from agent.policy.decision import DecisionContext, DecisionResult, halt_with
+
+
+def wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
+    """Wait while a withdrawal is open, a balance change unexplained, or the margin unknown."""
+    if not context.held_back:
+        return None
+    halt, next_s = halt_with(context.held_back), transfers.next_part_s(context.step)
+    if next_s is None:
+        return context.result(halt)
+    return context.result(Hold(halt.reason, next_s, "limits.first_purchase"))
+
+
+def continue_purchase(context: DecisionContext) -> DecisionResult | None:
+    """Trade the due part of the active purchase, or wait for it."""
+    step = context.step
+    if (part := purchases.decide_part(step, context.drifts)) is None:
+        return None
+    decision, purchase = part
+    result = replace(context.result(decision), purchase=purchase)
+    for part_of in layers.BESIDE_PURCHASES:
+        result = result.with_layer(part_of(context))
+    if purchase.due is not None and (first := native_coin.top_up(step, decision)):
+        return result.held(first)
+    return result

@@ -1,0 +1,104 @@
+"""Decision of the policy's trigger for the whole portfolio."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.model import (
+    AssetDrift,
+    Decision,
+    NoTradeZone,
+    Rebalance,
+    StepInput,
+)
+from agent.policy import native_coin
+from agent.policy import rebalance as rebalances
+from agent.policy.deciders.liquidity import liquidity_or_hold, withdrawals_first
+from agent.policy.decision import DecisionContext, DecisionResult
+from agent.policy.drift import corrections
+from agent.policy.minimum import format_money
+from agent.policy.triggers import bands, no_trade_zone
+from agent.policy.triggers.bands import TriggerResult
+from agent.policy.triggers.no_trade_zone import ZoneView
+from agent.policy.triggers.rules import evaluate_trigger
+from agent.units import format_time
+
+
+def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
+    """Rebalance if the trigger fires; else adjust liquidity towards its targets, or hold."""
+    step, prices = context.step, context.prices
+    trigger, zone, drifts = _evaluate_portfolio_trigger(context)
+    trigger = bands.apply_max_weight(step, drifts, trigger)
+    if (reason := step.progress.continues) and zone is None:
+        # The preceding blocks already confirmed the rebalance of which this is the rest.
+        trigger = replace(trigger, fired=True, reason=reason, by_time=True)
+    decision: Decision
+    if trigger.fired:
+        decision, reviewed = rebalances.rebalance_or_hold(step, drifts, context.references, trigger)
+        if isinstance(decision, Rebalance):
+            decision, reviewed = rebalances.confirm_rebalance(
+                step, prices, decision, reviewed, trigger.by_time
+            )
+        if isinstance(decision, Rebalance) and (withdrawal := withdrawals_first(step, prices)):
+            decision, reviewed = withdrawal, False
+    else:
+        decision = liquidity_or_hold(
+            step, prices, rebalances.review_hold(_forecast(step, drifts, trigger))
+        )
+        reviewed = trigger.due
+    if (first := native_coin.top_up(step, decision)) is not None:
+        decision, reviewed = first, False
+    return DecisionResult(
+        decision,
+        drifts,
+        context.references,
+        reviewed,
+        zone,
+        trigger.reviews if reviewed else (),
+        trigger.next_s,
+    )
+
+
+def _evaluate_portfolio_trigger(
+    context: DecisionContext,
+) -> tuple[TriggerResult, ZoneView | None, tuple[AssetDrift, ...]]:
+    """Return the trigger's result, the zone if the trigger is one, and the drifts with its
+    bands.
+    """
+    step, drifts, trigger = context.step, context.drifts, context.step.policy.trigger
+    if not isinstance(trigger, NoTradeZone):
+        result = evaluate_trigger(
+            trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
+        )
+        return result, None, drifts
+    if trigger.risk.unmeasured:
+        return no_trade_zone.unmeasured_result(trigger.risk), None, drifts
+    zone, drifts = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, context.prices)
+    result = no_trade_zone.zone_result(zone, drifts)
+    if bands.must_reduce_weight(step, drifts):
+        result = replace(result, fired=False)
+    return result, zone, drifts
+
+
+def _forecast(
+    step: StepInput, drifts: tuple[AssetDrift, ...], trigger: TriggerResult
+) -> TriggerResult:
+    """Return the result of a review that executes later, with the trades it would make now."""
+    if trigger.waits_s is None:
+        return trigger
+    least = max(Fraction(1), step.limits.min_trade or Fraction(1))
+    values = corrections(drifts, rebalances.goal_now(step, drifts)).values()
+    trades = [
+        f"{'sell' if value < 0 else 'buy'} {format_money(step, abs(value))} of {drift.symbol}"
+        for drift, value in zip(drifts, values, strict=True)
+        if drift.token != step.portfolio.numeraire.address and abs(value) >= least
+    ]
+    message = "nothing large enough for a trade"
+    if trades:
+        message = f"a rebalance would {', '.join(trades)}"
+    reason = (
+        f"{trigger.reason}; {message}; executed from {format_time(trigger.waits_s)} on, at"
+        " the prices then"
+    )
+    return replace(trigger, reason=reason)
