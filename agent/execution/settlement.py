@@ -10,7 +10,7 @@ from functools import lru_cache
 from agent import codec
 from agent.amm.lp import positions
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
-from agent.execution.futures_booking import book_futures_action
+from agent.layers.bookings import BOOKINGS
 from agent.model import (
     Collect,
     ExternalTransfer,
@@ -405,8 +405,8 @@ def settle_mined(
             continue
         coin, at_s = basis.portfolio.wrapped_native, _chain_s(snapshot, own)
         native = prices.get(coin, Fraction(0))
-        if intent.kind is IntentKind.FUTURES:
-            book_futures_action(store, intent, basis, native, at_s)
+        if (book := BOOKINGS.get(intent.kind)) is not None:
+            book(store, intent, basis, native, at_s)
             continue
         if intent.kind is IntentKind.LIQUIDITY:
             after = None if before is None else snapshot

@@ -18,7 +18,7 @@ def with_shortfall(outcome: StepOutcome, intent: Intent, after: Snapshot | None)
     although the transaction succeeded; the outcome itself if there are none.
     """
     plan, before = outcome.plan, outcome.step_input.snapshot
-    if plan is None or intent.receipt is None or plan.futures is not None:
+    if plan is None or intent.receipt is None or plan.in_layer:
         return outcome
     if not (short := short_tokens(plan, intent.receipt, before, after)):
         return outcome

@@ -10,6 +10,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from agent.errors import Refused
+from agent.guards.layer_case import LayerCase
 from agent.guards.replay import (
     LpReplay,
     Replay,
@@ -20,16 +21,11 @@ from agent.guards.replay import (
     worst_overpayment_share,
 )
 from agent.layers.futures.policy.exposure import margin_value
-from agent.layers.futures.policy.targets import FuturesTrigger
-from agent.margin.state import is_reduction
+from agent.layers.guard_cases import build_layer_case
 from agent.model import (
-    AccountAction,
-    AdjustFutures,
     Asset,
-    DelegateChange,
     Evidence,
     LegFunding,
-    MarginDeposit,
     Plan,
     Provide,
     Rebalance,
@@ -55,9 +51,6 @@ from agent.reference import (
     spot_prices,
 )
 from agent.units import NATIVE, Token
-
-DEPOSITING = (FuturesTrigger.LEVERAGE.value, FuturesTrigger.UTILISATION.value, "liquidation")
-"""Triggers of deposits that need no prices of the spot portfolio."""
 
 
 class MissingData(Exception):
@@ -93,6 +86,7 @@ class GuardCase:
     replay: Replay
     lp: LpReplay | str
     references: ReferencePrices
+    layer: LayerCase
 
     @property
     def numeraire(self) -> Token:
@@ -168,56 +162,18 @@ class GuardCase:
 
     def is_risk_reducing(self) -> bool:
         """True if the plan buys only the numeraire, recomputed from its legs and actions. Raises
-        MissingData. Such a plan is an exit, a withdrawal of liquidity, a margin deposit, a futures
-        reduction, or gas money for one of these.
+        MissingData. Such a plan is an exit, a withdrawal of liquidity, a reduction of a
+        layer, or gas money for one of these.
         """
-        if self.plan.futures is not None:
-            return self.reduces_futures()
+        if self.plan.in_layer:
+            return self.layer.only_reduces()
         if isinstance(self.plan.decision, TopUp):
             return not self.plan.actions and self.turnover() == 0
         return self.is_sell_only() or self._only_withdraws()
 
     def needs_no_gas(self) -> bool:
-        """True if the plan only sends orders to an off-chain futures venue."""
-        account = self.step.snapshot.futures
-        return self.plan.futures is not None and account is not None and not account.is_on_chain
-
-    def ends_hedges(self) -> bool:
-        """True if the plan only buys back open hedges; their closing cost was counted when they
-        were opened.
-        """
-        plan, policy = self.plan.futures, self.step.futures
-        if plan is None or policy is None or plan.account_actions or not plan.orders:
-            return False
-        open_raw = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
-        return all(0 < order.size_raw <= open_raw.get(order.market, 0) for order in plan.orders)
-
-    def ends_delegate(self) -> bool:
-        """True if the plan only revokes a delegate."""
-        futures = self.plan.futures
-        return futures is not None and all(
-            isinstance(action, DelegateChange) and not action.is_allowed
-            for action in futures.actions or (None,)
-        )
-
-    def reduces_futures(self) -> bool:
-        """True if the plan only deposits margin, revokes a delegate, or sends futures orders that
-        each make a position smaller.
-        """
-        plan, account = self.plan, self.step.snapshot.futures
-        if plan.futures is None or plan.legs or plan.actions:
-            return False
-        if self.ends_delegate():
-            return True
-        orders, others = plan.futures.orders, plan.futures.account_actions
-        if account is None or not all(map(_lowers_risk, others)):
-            return False
-        markets = {order.market for order in orders}
-        return (
-            bool(plan.futures.actions)
-            and len(markets) == len(orders)
-            and all(order.is_reduce_only and is_reduction(account, order) for order in orders)
-        )
+        """True if the plan sends no transaction."""
+        return self.layer.needs_no_gas()
 
     def is_sell_only(self) -> bool:
         """True if decision and legs of the plan are an exit. Raises MissingData.
@@ -253,12 +209,12 @@ class GuardCase:
     def judged_tokens(self, *, with_gas: bool = True) -> set[str] | None:
         """Return the tokens whose price sources may refuse the plan; None for all tokens. Raises
         MissingData. An exit depends on the tokens that it trades, the numeraire, and `with_gas` the
-        native coin. Orders that only reduce futures depend on no token, because the venue's own
-        index bounds them: in a crash, when TWAPs lag, they must still avert liquidation.
+        native coin. A layer's reduction may depend on no token, because the venue's own index
+        bounds it: in a crash, when TWAPs lag, it must still avert liquidation.
         """
         if not self.is_risk_reducing():
             return None
-        if self.needs_no_spot_price():
+        if self.layer.needs_no_spot_price():
             return set()
         portfolio = self.step.portfolio
         legs, actions = self.plan.legs, self.plan.actions
@@ -268,23 +224,6 @@ class GuardCase:
             *(portfolio.held_as(token) for leg in legs for token in (leg.token_in, leg.token_out)),
             *(token for action in actions for token in (action.token0, action.token1)),
         }
-
-    def needs_no_spot_price(self) -> bool:
-        """True for futures reductions and deposits that a limit requires, except those that
-        `spot_multiple` requires; False for deposits of the owner and for hedges.
-        """
-        futures, decision = self.plan.futures, self.plan.decision
-        by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
-        return (
-            futures is not None
-            and (
-                not futures.account_actions
-                or self.ends_delegate()
-                or (futures.trigger in DEPOSITING and not by_owner)
-            )
-            and futures.trigger != FuturesTrigger.SPOT_MULTIPLE.value
-            and self.reduces_futures()
-        )
 
     def counted_turnover(self) -> Fraction:
         """Return the turnover that counts against limits. Raises MissingData. For an exit this is
@@ -524,12 +463,6 @@ class GuardCase:
         return snapshot.data_fee_wei(gas, *plan_sizes(self.step, self.plan))
 
 
-def _lowers_risk(action: AccountAction) -> bool:
-    return isinstance(action, MarginDeposit) or (
-        isinstance(action, DelegateChange) and not action.is_allowed
-    )
-
-
 def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCase:
     """Return the case, with prices, legs and actions recomputed from the snapshot."""
     references = reference_prices(step)
@@ -546,6 +479,7 @@ def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCa
         legs,
         _actions(step, plan, prices),
         references,
+        build_layer_case(step, plan),
     )
 
 

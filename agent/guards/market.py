@@ -292,7 +292,7 @@ def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     """
     ignored = {blocked.token for blocked in case.step.stuck}  # not traded; often has no pool
 
-    if case.reduces_futures():
+    if case.layer.only_reduces():
         return
     if case.is_sell_only():
         traded = set(map(case.step.portfolio.held_as, case.replay.tokens))

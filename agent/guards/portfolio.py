@@ -11,7 +11,6 @@ from agent.errors import Refused
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limited
 from agent.layers import guards as layers
-from agent.layers.futures.guards import futures_cost
 from agent.layers.futures.policy.exposure import margin_fault, weighed_margin
 from agent.model import Provide, Rebalance, StepInput, TopUp
 from agent.policy.cash_flows import purchases
@@ -34,8 +33,9 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """
     if case.plan.actions:
         return _action_cost(case, limit_bps)
-    if case.plan.futures is not None:
-        return _futures_cost(case, limit_bps)
+    for cost_of in layers.PLAN_COSTS:
+        if (measured := cost_of(case, limit_bps)) is not None:
+            return measured
     turnover, cost = case.turnover(), case.cost()
     if isinstance(case.plan.decision, TopUp):
         return GuardMeasurement(
@@ -56,8 +56,8 @@ def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the value moved by this plan over the investable total. An exit's sales for the
     numeraire do not count.
     """
-    if case.needs_no_spot_price():
-        return NOT_A_REDUCTION
+    if case.layer.needs_no_spot_price():
+        return GuardMeasurement(case.layer.exempt, True)
     moved = case.counted_turnover()
     if moved == 0 and case.plan.exits and not case.apart():
         return GuardMeasurement("an exit into the numeraire", True)
@@ -73,8 +73,8 @@ def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     moved = case.counted_turnover()
     if moved == 0 and case.plan.exits:
         return _with_exempt(case, GuardMeasurement("an exit into the numeraire", True), limit_bps)
-    if case.reduces_futures():
-        return NOT_A_REDUCTION
+    if case.layer.only_reduces():
+        return GuardMeasurement(case.layer.exempt, True)
     case.require_known_day()
     total = case.step.history.budgets.turnover_24h + moved
     return _with_exempt(case, _share(case, total, limit_bps), limit_bps)
@@ -109,16 +109,15 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     (limits.gas_per_day bounds it). A predicted gain does not offset losses. Raises MissingData if
     the last 24 h are unknown.
     """
-    if case.reduces_futures():
-        return NOT_A_REDUCTION
+    if case.layer.only_reduces():
+        return GuardMeasurement(case.layer.exempt, True)
     case.require_known_day()
     history, is_exit = case.step.history, case.is_sell_only() or case.is_exit()
     lost = _counted_loss(
         case, history.budgets.loss_24h, history.budgets.fell_24h, history.budgets.wasted_24h_wei
     )
     cost = case.cost() if is_exit else case.worst_cost()
-    if case.plan.futures is not None:
-        cost += futures_cost(case, at_bound=True)[0]
+    cost += sum((cost_of(case) for cost_of in layers.WORST_COSTS), Fraction(0))
     return _loss_share(case, lost + max(cost, Fraction(0)), limit_bps)
 
 
@@ -126,8 +125,8 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the loss since the store was created plus the cost of this plan, over the investable
     total. Exits count as in daily_loss.
     """
-    if case.reduces_futures():
-        return NOT_A_REDUCTION
+    if case.layer.only_reduces():
+        return GuardMeasurement(case.layer.exempt, True)
     history = case.step.history
     lost = _counted_loss(
         case, history.budgets.loss_total, history.budgets.fell_total, history.budgets.wasted_wei
@@ -197,36 +196,14 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the managed value. An exit passes, because it lowers the value at risk and an
     unsolicited deposit must not block it.
     """
-    if case.needs_no_spot_price():
-        return NOT_A_REDUCTION
+    if case.layer.needs_no_spot_price():
+        return GuardMeasurement(case.layer.exempt, True)
     total = case.total()
     if case.is_risk_reducing():
         return GuardMeasurement(f"{format_money(total, case.numeraire)}, an exit", True)
     if fault := margin_fault(case.step):
         raise MissingData(f"the margin account is unknown: {fault}")
     return GuardMeasurement(format_money(total, case.numeraire), total <= limit)
-
-
-NOT_A_REDUCTION = GuardMeasurement("not applied to a reduction of futures", True)
-NO_HEDGES_END = GuardMeasurement("not applied to a closing hedge", True)
-
-
-def _futures_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Return fees, basis and gas of futures orders per notional. Reductions and closed
-    hedges pass.
-    """
-    if case.reduces_futures():
-        return NOT_A_REDUCTION
-    if case.ends_hedges():
-        return NO_HEDGES_END
-    cost, notional = futures_cost(case, at_bound=False)
-    cost += case.cost()
-    if notional == 0:
-        return GuardMeasurement(f"{format_money(cost, case.numeraire)} of gas, no trade", True)
-    return GuardMeasurement(
-        f"{format_ratio(cost / notional)} ({format_money(cost, case.numeraire)})",
-        cost * BPS <= limit_bps * notional,
-    )
 
 
 def _action_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -288,7 +265,7 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.plan.actions:
         before, after = case.loads()
         return _after(case, limit_bps, before, after, (before.loss, after.loss), "expected")
-    if not case.step.portfolio.positions or case.reduces_futures():
+    if not case.step.portfolio.positions or case.layer.only_reduces():
         return NONE
     try:
         lost = valuation.expected_loss(case.step, case.prices)
@@ -302,7 +279,7 @@ def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.plan.actions:
         before, after = case.loads()
         return _after(case, limit_bps, before, after, (before.weight, after.weight), "in positions")
-    if not case.step.portfolio.positions or case.reduces_futures():
+    if not case.step.portfolio.positions or case.layer.only_reduces():
         return NONE
     return _liquidity_share(case, case.lp_value(), limit_bps, "in positions")
 

@@ -9,7 +9,7 @@ from typing import Any
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, always, format_gwei, format_native, format_seconds, limited
 from agent.guards.replay import LegFlow
-from agent.layers.futures.policy.needs import gas_per_day_wei, is_emergency, step_fee_ceiling_wei
+from agent.layers.futures.policy.needs import is_emergency, step_fee_ceiling_wei
 from agent.model import Collect, LegFunding, LpAction, Plan, Provide, TopUp, Withdraw
 from agent.policy import failures
 from agent.policy.native_coin import floor_wei
@@ -382,7 +382,7 @@ GUARDS: tuple[Guard[Any], ...] = (
 
 
 NO_GAS = GuardMeasurement("no gas", True)
-"""Measurement for orders at an off-chain futures venue."""
+"""Measurement for a plan without a transaction."""
 
 
 def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
@@ -404,10 +404,8 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """
     if case.needs_no_gas():
         return NO_GAS
-    futures = case.step.futures
-    if futures is not None and is_emergency(case.plan):
-        most = gas_per_day_wei(futures.limits, case.step.limits) or limit_wei
-        spent = case.step.history.emergency_gas_24h_wei + case.worst_gas_wei()
+    if (own_budget := case.layer.own_gas_budget(limit_wei)) is not None:
+        most, spent = own_budget[0], own_budget[1] + case.worst_gas_wei()
         text = f"{format_native(most)} of emergencies"
         return GuardMeasurement(format_native(spent), spent <= most, text)
     case.require_known_day()

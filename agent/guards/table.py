@@ -13,7 +13,7 @@ from agent.errors import ErrorCode, Refused
 from agent.guards import market, portfolio, safety
 from agent.guards.case import build_guard_case
 from agent.guards.guard import OFF, Guard, format_money
-from agent.layers.futures.guards import FUTURES_GUARDS
+from agent.layers import guards as layers
 from agent.model import Evidence, Payout, Plan, StepInput, Verdict
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
@@ -27,7 +27,7 @@ GUARDS: tuple[Guard[Any], ...] = (
     *safety.GAS_GUARDS,
 )
 """Guards of every plan, in the order of their verdicts."""
-REMEDIES = {guard.name: guard.remedy for guard in (*GUARDS, *FUTURES_GUARDS)}
+REMEDIES = {guard.name: guard.remedy for guard in (*GUARDS, *layers.LAYER_GUARDS)}
 MARKET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.judges_market)
 
 
@@ -38,8 +38,8 @@ def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...
 
 
 def guards_of(plan: Plan) -> tuple[Guard[Any], ...]:
-    """Return the guards that judge a plan; futures guards only if it has futures actions."""
-    return GUARDS if plan.futures is None else (*GUARDS, *FUTURES_GUARDS)
+    """Return the guards that judge a plan; those of a layer only if it acts in the layer."""
+    return (*GUARDS, *layers.LAYER_GUARDS) if plan.in_layer else GUARDS
 
 
 def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:

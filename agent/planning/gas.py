@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from agent.layers import plans as layers
 from agent.layers.futures.policy.needs import step_fee_ceiling_wei
 from agent.model import (
     Leg,
@@ -450,9 +451,10 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
         approval_count(action_spend(action), _allowed(step, contracts.get(action.venue, "")))
         for action in plan.actions
     )
-    if plan.futures is not None and step.futures is not None:
-        spend = {step.futures.collateral: plan.futures.top_up_raw}
-        needed += approval_count(spend, _allowed(step, step.futures.vault))
+    for deposit in layers.DEPOSITS:
+        token, raw, spender = deposit(step, plan)
+        if spender or raw:
+            needed += approval_count({token: raw}, _allowed(step, spender))
     return APPROVAL_GAS * needed
 
 
@@ -469,13 +471,13 @@ def revocation_gas_units(plan: Plan) -> int:
 
 def worst_gas_wei(step: StepInput, plan: Plan) -> int:
     """Return the largest gas cost of the plan's transactions: gas limits (GAS_MARGIN times the
-    estimate) at the fee cap, which is at most limits.gas_price or, in a futures emergency, that
+    estimate) at the fee cap, which is at most limits.gas_price or, in an emergency, that
     emergency's ceiling; on rollups also SPIKE times the data fee.
     """
     price_wei = native_coin.price_below_wei(step, step_fee_ceiling_wei(step, plan))
     around = approval_gas_units(step, plan) + revocation_gas_units(plan)
     units = ceil_int((plan.gas_units + around) * native_coin.GAS_MARGIN)
-    if not units:  # the orders of an off-chain futures venue
+    if not units:  # nothing is sent on chain
         return 0
     revocations = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)
     fee_wei = SPIKE * step.snapshot.data_fee_wei(units, *plan_sizes(step, plan), *revocations)
@@ -489,7 +491,7 @@ ACTION_BYTES = 1_024
 def plan_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:
     """Return the most calldata of each transaction of the plan, missing approvals included."""
     sizes = [legs_bytes(plan.legs)] if plan.legs else []
-    actions = len(plan.actions) + (0 if plan.futures is None else len(plan.futures.actions))
+    actions = len(plan.actions) + sum(count(plan) for count in layers.ACTION_COUNTS)
     approvals = approval_gas_units(step, plan) // APPROVAL_GAS
     return (*sizes, *[ACTION_BYTES] * actions, *[APPROVAL_BYTES] * approvals)
 

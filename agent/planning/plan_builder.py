@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from agent.floats import FloatArray
+from agent.layers.plans import PLACES
 from agent.model import Plan, Rebalance, SkippedItem, StepInput
 from agent.planning.gas import balance_deltas, with_payment_legs
 from agent.planning.problem import FAR, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
@@ -132,9 +133,8 @@ def skipped_items(
             continue
         sells = bool(above[token] > 0)
         if sells and objective.locked[token] > objective.high[token] * total:
-            where = (
-                "liquidity positions" if step.futures is None else "liquidity positions or margin"
-            )
+            places = [name for place in PLACES if (name := place(step))]
+            where = " or ".join(["liquidity positions", *places])
             why = f"{_money(step, value)} above its target are in {where}, which swaps cannot spend"
             skipped.append(SkippedItem(node.label, why, LOCKED))
             continue

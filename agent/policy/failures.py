@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from agent.layers.plans import EXIT_NAMES
 from agent.model import (
     ExitFailures,
-    FuturesPlan,
     History,
     LegFunding,
     Plan,
@@ -33,10 +33,6 @@ doubles with each failure.
 """
 
 
-MARGIN = "margin"
-"""Name under which failed deposits into the margin account are counted."""
-
-
 def too_many(reverts: int, approvals: int) -> bool:
     """True if consecutive failures stop the agent until the owner resumes it."""
     return reverts >= MAX_REVERTS_IN_ROW or approvals >= MAX_APPROVALS_IN_ROW
@@ -53,11 +49,11 @@ def exit_name(plan: Plan) -> str:
     """Return the name that failures of a risk-reducing plan are counted under; empty for every
     other plan.
 
-    It is the token sold (several are separated by spaces), the pool of the first withdrawal, or the
-    market of the first futures reduction; MARGIN for a deposit of margin, NATIVE for gas money.
+    It is the token sold (several are separated by spaces), the pool of the first withdrawal, or
+    what a layer reduces; NATIVE for gas money.
     """
-    if plan.futures is not None:
-        return _futures_name(plan.futures)
+    if plan.in_layer:
+        return next((name for name_of in EXIT_NAMES if (name := name_of(plan))), "")
     if plan.actions:
         provides = any(isinstance(action, Provide) for action in plan.actions)
         return "" if provides else plan.actions[0].pool
@@ -71,18 +67,6 @@ def exit_name(plan: Plan) -> str:
         if leg.source is LegFunding.WALLET and leg.token_out != NATIVE
     }
     return " ".join(sorted(sold))
-
-
-def _futures_name(futures: FuturesPlan) -> str:
-    if not futures.is_reducing:
-        return ""
-    if futures.account_actions:
-        return MARGIN
-    return (
-        futures.orders[0].market
-        if futures.orders
-        else f"{futures.trigger} {futures.resting[0].market}"
-    )
 
 
 def exit_failures(history: History, name: str) -> ExitFailures:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers.plans import WITHOUT_GAS
 from agent.model import (
     AdjustFutures,
     AdjustLiquidity,
@@ -225,11 +226,10 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     """Return the unwrapping that must precede `decision` because native coin is too low; None if
     there is enough. The threshold of a hold is limits.native_floor; that of other decisions is the
     step's own gas, since a plan that can be sent includes its refill. It also returns None if too
-    little can be unwrapped, if gas is too expensive and the decision is a hold, and for orders at
-    an off-chain futures venue.
+    little can be unwrapped, if gas is too expensive and the decision is a hold, and for decisions
+    that send no transaction.
     """
-    account = step.snapshot.futures
-    if isinstance(decision, AdjustFutures) and account is not None and not account.is_on_chain:
+    if any(without_gas(step, decision) for without_gas in WITHOUT_GAS):
         return None
     native, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step)
     match decision:

@@ -12,12 +12,10 @@ from fractions import Fraction
 
 from agent.layers.faults import SPOT_FAULTS
 from agent.model import (
-    MARGIN_ACCOUNT,
     Destination,
     HaltCode,
     History,
     Portfolio,
-    QuarantinedItem,
     ScreenedToken,
     Snapshot,
     StepInput,
@@ -202,29 +200,6 @@ def changed_tokens(
         ):
             changed.append(ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, detail))
     return changed
-
-
-def distrust_changed_venue(
-    snapshot: Snapshot,
-    trader: str,
-    contracts: Mapping[str, str],
-    pins: Mapping[str, str],
-    backing: Mapping[str, tuple[str, str]],
-) -> Snapshot:
-    """Return the snapshot without the margin account if a contract of the venue, or the
-    implementation behind it, differs from its pin, because its answers can no longer be trusted.
-
-    `contracts` are names by address, `pins` and `backing` as in `changed_tokens`.
-    """
-    changed = changed_tokens(snapshot, tuple(contracts), pins, backing)
-    if not changed:
-        return snapshot
-    why = "; ".join(f"{contracts[token.token]} at {token.token}: {token.why}" for token in changed)
-    why = f"{why}; find out why, then: trimtab trust"
-    lost = QuarantinedItem(MARGIN_ACCOUNT, trader, why)
-    return replace(
-        snapshot, futures=None, futures_unknown=why, quarantined=(*snapshot.quarantined, lost)
-    )
 
 
 def _implementation_change(

@@ -30,7 +30,7 @@ from agent.execution.executor import (
 )
 from agent.execution.step_context import StepActors, StepOutcome
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
-from agent.execution.venue_executor import VenueExecutor
+from agent.layers.futures.execution.venue_executor import VenueExecutor
 from agent.layers.futures.policy.needs import fee_ceiling_wei, gas_per_day_wei
 from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain
 from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue

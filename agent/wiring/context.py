@@ -54,6 +54,7 @@ from agent.errors import ConfigError
 from agent.execution.bookkeeping import with_prior_day
 from agent.execution.step_context import StepReaders
 from agent.execution.step_memory import LayerReader, read_memory, with_unknown_positions
+from agent.layers.futures.policy.venue import distrust_changed_venue
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
 from agent.layers.strategies.state import CapitalSplit
@@ -216,7 +217,7 @@ class AgentContext:
         pins = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
         backing = self.store.trust.implementations()
         if self.futures is not None and self.config.futures is not None:
-            snapshot = quarantine.distrust_changed_venue(
+            snapshot = distrust_changed_venue(
                 snapshot, self.futures.account, self.config.futures.contracts, pins, backing
             )
         bare = with_prior_day(

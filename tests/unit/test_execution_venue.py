@@ -11,7 +11,7 @@ import pytest
 from agent.errors import ErrorCode, Refused, Retryable
 from agent.execution import SubmissionEvent
 from agent.execution.submitter import Submitter
-from agent.execution.venue_executor import OUTCOME_POLLS, VenueExecutor, unfilled
+from agent.layers.futures.execution.venue_executor import OUTCOME_POLLS, VenueExecutor, unfilled
 from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
 from agent.model.futures import FuturesGrant
 from agent.model.transactions import FIRST_VENUE_NONCE

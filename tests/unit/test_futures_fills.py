@@ -11,7 +11,7 @@ import pytest
 
 from agent.chain.lens import abi_encode
 from agent.errors import Refused
-from agent.execution.futures_booking import book_futures_action, order_fill
+from agent.layers.futures.execution.booking import book_futures_action, order_fill
 from agent.model import IntentKind, PerpFill, Receipt
 from agent.model.futures import FuturesGrant, PerpOrder, PerpOrderKind
 from agent.units import Price

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import guards
-from agent.execution.venue_executor import _is_newer
+from agent.layers.futures.execution.venue_executor import _is_newer
 from agent.layers.futures.planning.orders import market_order, plan_futures
 from agent.layers.futures.planning.plans import as_limit_orders, beside_resting
 from agent.layers.futures.policy.limit_orders import end_reason, ended_orders

@@ -12,6 +12,7 @@ from agent import codec, guards
 from agent.app.documents.futures_report import futures_report
 from agent.errors import Refused
 from agent.layers.futures.policy import exposure
+from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.futures.requests import MoveMargin
 from agent.margin import account as margin
 from agent.margin.state import after_action
@@ -76,7 +77,7 @@ def test_a_step_tops_up_before_it_reduces() -> None:
     assert isinstance(deposit, MarginDeposit)
     assert margin.leverage(after_action(OVER, deposit)) == pytest.approx(2.85)
     assert dict(plan.holdings_after)[USDC] == 5_000 * UNIT - deposit.raw
-    assert failures.exit_name(plan) == failures.MARGIN
+    assert failures.exit_name(plan) == MARGIN
     assert refusing(step, plan) == set()
     assert codec.loads(Plan, codec.dumps(plan)) == plan
 
@@ -89,7 +90,7 @@ def test_a_step_tops_up_before_it_reduces() -> None:
         (policy(7_000), DAY),
         (policy(account=OTHER), {}),
         (policy(), {"unknown": "a gap"}),
-        (policy(), {"failed_exits": (ExitFailures(failures.MARGIN, failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)}),
+        (policy(), {"failed_exits": (ExitFailures(MARGIN, failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)}),
     ],
     ids=["no top-up allowed", "above the day's share", "the day is used", "a delegate's key", "unknown day", "deposits failed"],
 )

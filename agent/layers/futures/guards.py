@@ -9,7 +9,8 @@ from fractions import Fraction
 from typing import Any
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
-from agent.guards.guard import Guard, always, format_seconds
+from agent.guards.guard import Guard, always, format_money, format_ratio, format_seconds
+from agent.layers.futures.guard_case import FuturesCase
 from agent.layers.futures.policy.exposure import margin_value, trades_for_another, uncounted_reason
 from agent.layers.futures.policy.needs import (
     collateral_raw,
@@ -64,7 +65,7 @@ def index_age(case: GuardCase) -> GuardMeasurement:
     """
     plan, policy, account = _layer(case)
     wanted = {one.market for one in (*plan.orders, *plan.resting)}
-    if plan.account_actions or not case.reduces_futures():
+    if plan.account_actions or not case.layer.only_reduces():
         wanted |= {position.market for position in account.positions}
     now_s = case.step.snapshot.head.timestamp_s
     ages = [
@@ -160,7 +161,7 @@ def futures_state(case: GuardCase) -> GuardMeasurement:
     plan, policy, account = _layer(case)
     if not plan.actions:
         return GuardMeasurement("no action", False)
-    if case.reduces_futures():
+    if case.layer.only_reduces():
         return GuardMeasurement("every action reduces or deposits", True)
     if all(isinstance(action, DelegateChange) for action in plan.actions):
         return GuardMeasurement("no position and no margin changes", True)
@@ -202,7 +203,7 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
     """Require the account's own key for deposits, withdrawals and delegates; a deposit within the
     spendable balance, a withdrawal within the free margin, and only the configured delegate.
     """
-    if case.ends_delegate() and not trades_for_another(case.step):
+    if _ends_delegate(case) and not trades_for_another(case.step):
         return GuardMeasurement("only revokes a delegate", True)
     plan, policy, account = _layer(case)
     if not plan.account_actions:
@@ -282,7 +283,7 @@ def hedge_size(case: GuardCase) -> GuardMeasurement:
     a larger one would be a bet against the asset.
     """
     plan, _, account = _layer(case)
-    if case.reduces_futures():
+    if case.layer.only_reduces():
         return GuardMeasurement("every order reduces", True)
     unit, found = quote_per_numeraire(case.step), [(Fraction(0), "no hedge")]
     assets = {asset.token.address: asset for asset in case.step.portfolio.assets}
@@ -317,6 +318,39 @@ def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
     return cost / unit, notional / unit
 
 
+def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
+    """Return fees, basis and gas of the orders per notional; None without futures actions.
+    Reductions and closed hedges pass.
+    """
+    if not isinstance(case.layer, FuturesCase):
+        return None
+    if case.layer.only_reduces():
+        return GuardMeasurement(case.layer.exempt, True)
+    if case.layer.ends_hedges():
+        return GuardMeasurement("not applied to a closing hedge", True)
+    cost, notional = futures_cost(case, at_bound=False)
+    cost += case.cost()
+    if notional == 0:
+        return GuardMeasurement(f"{format_money(cost, case.numeraire)} of gas, no trade", True)
+    return GuardMeasurement(
+        f"{format_ratio(cost / notional)} ({format_money(cost, case.numeraire)})",
+        cost * BPS <= limit_bps * notional,
+    )
+
+
+def worst_cost(case: GuardCase) -> Value:
+    """Return the orders' cost with each filled at its bound, in numeraire base units; zero without
+    futures actions. Raises MissingData.
+    """
+    if case.plan.futures is None:
+        return Fraction(0)
+    return futures_cost(case, at_bound=True)[0]
+
+
+def _ends_delegate(case: GuardCase) -> bool:
+    return isinstance(case.layer, FuturesCase) and case.layer.ends_delegate()
+
+
 def _unless_ending(
     measure: Callable[[GuardCase], GuardMeasurement],
 ) -> Callable[[GuardCase], GuardMeasurement]:
@@ -325,7 +359,7 @@ def _unless_ending(
     """
 
     def measured(case: GuardCase) -> GuardMeasurement:
-        if case.ends_delegate():
+        if _ends_delegate(case):
             return GuardMeasurement("only revokes a delegate", True)
         return measure(case)
 

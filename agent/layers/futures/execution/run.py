@@ -11,6 +11,7 @@ from agent.execution.evaluation import ExitRefused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_run import LayerRun, StepRun
 from agent.layers.futures.planning.plans import HEDGE_MARGIN
+from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.futures.state import FuturesProgress, futures_progress
 from agent.model import (
     AdjustFutures,
@@ -169,7 +170,7 @@ def skip_refused_action(run: StepRun, outcome: StepOutcome, refusal: Refused) ->
         return True
     name = failures.exit_name(plan)
     if futures.trigger == HEDGE_MARGIN:
-        name = failures.MARGIN
+        name = MARGIN
     elif futures.orders and not futures.account_actions:
         name = futures.orders[0].market
     if by_owner or not name or name in own.refused_markets or not concerns_futures(refusal):
@@ -223,7 +224,7 @@ def leave_failed_market(run: StepRun, outcome: StepOutcome, plan: Plan) -> bool:
     decision, newest = outcome.decision, run.sent[-1]
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
     name = failures.exit_name(plan)
-    if newest.receipt is None or by_owner or name in ("", failures.MARGIN):
+    if newest.receipt is None or by_owner or name in ("", MARGIN):
         return False
     if own.orders >= MAX_ORDERS or name in own.refused_markets:
         return False

@@ -15,6 +15,7 @@ from agent.layers.futures.policy.exposure import (
     trades_for_another,
     uncounted_reason,
 )
+from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.futures.policy.resting_stops import stop_changes
 from agent.layers.futures.policy.targets import (
     DRIFT_REASONS,
@@ -266,7 +267,7 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     else:
         held = collateral_raw(step, policy.collateral)
         value = Fraction(held)
-    if backing_off(step, failures.MARGIN):
+    if backing_off(step, MARGIN):
         return 0
     if (most_bps := policy.limits.top_up_per_day_bps) is None:
         return held

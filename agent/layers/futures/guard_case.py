@@ -1,0 +1,109 @@
+"""What the guards ask of a plan of futures actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.guards.layer_case import LayerCase
+from agent.layers.futures.policy.needs import gas_per_day_wei, is_emergency
+from agent.layers.futures.policy.targets import FuturesTrigger
+from agent.margin.state import is_reduction
+from agent.model import (
+    AccountAction,
+    AdjustFutures,
+    DelegateChange,
+    FuturesPlan,
+    MarginDeposit,
+    Plan,
+    StepInput,
+)
+
+DEPOSITING = (FuturesTrigger.LEVERAGE.value, FuturesTrigger.UTILISATION.value, "liquidation")
+"""Triggers of deposits that need no prices of the spot portfolio."""
+
+
+@dataclass(frozen=True)
+class FuturesCase(LayerCase):
+    """A plan of futures actions with its step."""
+
+    step: StepInput
+    plan: Plan
+    futures: FuturesPlan
+
+    exempt = "not applied to a reduction of futures"
+
+    def needs_no_gas(self) -> bool:
+        """True if the plan only sends orders to an off-chain venue."""
+        account = self.step.snapshot.futures
+        return account is not None and not account.is_on_chain
+
+    def ends_hedges(self) -> bool:
+        """True if the plan only buys back open hedges; their closing cost was counted when they
+        were opened.
+        """
+        plan, policy = self.futures, self.step.futures
+        if policy is None or plan.account_actions or not plan.orders:
+            return False
+        open_raw = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
+        return all(0 < order.size_raw <= open_raw.get(order.market, 0) for order in plan.orders)
+
+    def ends_delegate(self) -> bool:
+        """True if the plan only revokes a delegate."""
+        return all(
+            isinstance(action, DelegateChange) and not action.is_allowed
+            for action in self.futures.actions or (None,)
+        )
+
+    def only_reduces(self) -> bool:
+        """True if the plan only deposits margin, revokes a delegate, or sends orders that each make
+        a position smaller.
+        """
+        plan, account = self.plan, self.step.snapshot.futures
+        if plan.legs or plan.actions:
+            return False
+        if self.ends_delegate():
+            return True
+        orders, others = self.futures.orders, self.futures.account_actions
+        if account is None or not all(map(_lowers_risk, others)):
+            return False
+        markets = {order.market for order in orders}
+        return (
+            bool(self.futures.actions)
+            and len(markets) == len(orders)
+            and all(order.is_reduce_only and is_reduction(account, order) for order in orders)
+        )
+
+    def needs_no_spot_price(self) -> bool:
+        """True for reductions and deposits that a limit requires, except those that `spot_multiple`
+        requires; False for deposits of the owner and for hedges.
+        """
+        futures, decision = self.futures, self.plan.decision
+        by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
+        return (
+            (
+                not futures.account_actions
+                or self.ends_delegate()
+                or (futures.trigger in DEPOSITING and not by_owner)
+            )
+            and futures.trigger != FuturesTrigger.SPOT_MULTIPLE.value
+            and self.only_reduces()
+        )
+
+    def own_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
+        """Return the daily gas limit of emergencies and its use, wei; None outside of them."""
+        policy, history = self.step.futures, self.step.history
+        if policy is None or not is_emergency(self.plan):
+            return None
+        most_wei = gas_per_day_wei(policy.limits, self.step.limits) or limit_wei
+        return most_wei, history.emergency_gas_24h_wei
+
+
+def _lowers_risk(action: AccountAction) -> bool:
+    return isinstance(action, MarginDeposit) or (
+        isinstance(action, DelegateChange) and not action.is_allowed
+    )
+
+
+def build_futures_case(step: StepInput, plan: Plan) -> FuturesCase | None:
+    """Return the answers on a plan of futures actions; None for any other plan."""
+    return None if plan.futures is None else FuturesCase(step, plan, plan.futures)

@@ -1,0 +1,43 @@
+"""Futures decisions and plans as the core counts them: failures, gas and approvals."""
+
+from __future__ import annotations
+
+from agent.model import AdjustFutures, Decision, Plan, StepInput
+
+MARGIN = "margin"
+"""Name under which failed deposits into the margin account are counted."""
+
+
+def exit_name(plan: Plan) -> str:
+    """Return the market of the first reduction, MARGIN for a deposit; empty for any other plan."""
+    futures = plan.futures
+    if futures is None or not futures.is_reducing:
+        return ""
+    if futures.account_actions:
+        return MARGIN
+    if futures.orders:
+        return futures.orders[0].market
+    return f"{futures.trigger} {futures.resting[0].market}"
+
+
+def needs_no_gas(step: StepInput, decision: Decision) -> bool:
+    """True for orders at an off-chain venue."""
+    account = step.snapshot.futures
+    return isinstance(decision, AdjustFutures) and account is not None and not account.is_on_chain
+
+
+def deposit(step: StepInput, plan: Plan) -> tuple[str, int, str]:
+    """Return collateral, base units and vault of the plan's deposit."""
+    if plan.futures is None or step.futures is None:
+        return "", 0, ""
+    return step.futures.collateral, plan.futures.top_up_raw, step.futures.vault
+
+
+def action_count(plan: Plan) -> int:
+    """Return the number of the plan's futures actions."""
+    return 0 if plan.futures is None else len(plan.futures.actions)
+
+
+def place(step: StepInput) -> str:
+    """Return the margin account's name; empty without futures."""
+    return "" if step.futures is None else "margin"

@@ -1,0 +1,32 @@
+"""Trust in the contracts of a futures venue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from agent.model import MARGIN_ACCOUNT, QuarantinedItem, Snapshot
+from agent.policy.quarantine import changed_tokens
+
+
+def distrust_changed_venue(
+    snapshot: Snapshot,
+    trader: str,
+    contracts: Mapping[str, str],
+    pins: Mapping[str, str],
+    backing: Mapping[str, tuple[str, str]],
+) -> Snapshot:
+    """Return the snapshot without the margin account if a contract of the venue, or the
+    implementation behind it, differs from its pin, because its answers can no longer be trusted.
+
+    `contracts` are names by address, `pins` and `backing` as in `changed_tokens`.
+    """
+    changed = changed_tokens(snapshot, tuple(contracts), pins, backing)
+    if not changed:
+        return snapshot
+    why = "; ".join(f"{contracts[token.token]} at {token.token}: {token.why}" for token in changed)
+    why = f"{why}; find out why, then: trimtab trust"
+    lost = QuarantinedItem(MARGIN_ACCOUNT, trader, why)
+    return replace(
+        snapshot, futures=None, futures_unknown=why, quarantined=(*snapshot.quarantined, lost)
+    )

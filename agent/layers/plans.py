@@ -1,0 +1,19 @@
+"""What the core asks of decisions and plans that act in a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.layers.futures.policy import plans as futures
+from agent.model import Decision, Plan, StepInput
+
+EXIT_NAMES: tuple[Callable[[Plan], str], ...] = (futures.exit_name,)
+"""Name that failures of a risk-reducing plan are counted under; empty for any other plan."""
+WITHOUT_GAS: tuple[Callable[[StepInput, Decision], bool], ...] = (futures.needs_no_gas,)
+"""True for a decision whose plan sends no transaction."""
+DEPOSITS: tuple[Callable[[StepInput, Plan], tuple[str, int, str]], ...] = (futures.deposit,)
+"""Token, base units and spender of a plan's deposit; zero units without one."""
+ACTION_COUNTS: tuple[Callable[[Plan], int], ...] = (futures.action_count,)
+"""Number of a plan's actions in the layer, each a transaction."""
+PLACES: tuple[Callable[[StepInput], str], ...] = (futures.place,)
+"""Where else than in the wallet and in liquidity positions an asset may be; empty if nowhere."""
