@@ -10,7 +10,7 @@ from functools import lru_cache
 from agent import codec
 from agent.amm.lp import positions
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
-from agent.layers.bookings import BOOKINGS
+from agent.layers.memories import BOOKINGS
 from agent.model import (
     Collect,
     ExternalTransfer,

@@ -10,7 +10,6 @@ from fractions import Fraction
 from functools import cached_property
 
 from agent.errors import Refused
-from agent.guards.layer_case import LayerCase
 from agent.guards.replay import (
     LpReplay,
     Replay,
@@ -21,10 +20,11 @@ from agent.guards.replay import (
     worst_overpayment_share,
 )
 from agent.layers.futures.policy.exposure import margin_value
-from agent.layers.guard_cases import build_layer_case
+from agent.layers.policy import build_layer_case
 from agent.model import (
     Asset,
     Evidence,
+    LayerCase,
     LegFunding,
     Plan,
     Provide,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from agent.layers.futures.guard_case import build_futures_case
 from agent.layers.futures.policy import deciders as futures
 from agent.layers.futures.policy.needs import futures_note
 from agent.layers.gradual import policy as gradual
 from agent.layers.strategies.policy import decide as strategies
-from agent.model import AssetDrift, Halt, LayerResult, StepInput
+from agent.model import AssetDrift, Halt, LayerCase, LayerResult, Plan, StepInput
 from agent.policy.decision import Decider, DecisionContext, DecisionResult
 
 ESCAPES: tuple[Decider, ...] = (futures.escape_liquidation,)
@@ -46,6 +47,14 @@ BESIDE_PURCHASES: tuple[Callable[[DecisionContext], LayerResult], ...] = (
     strategies.beside_purchase,
 )
 """Parts of the layers in the decision on a purchase in parts."""
+CASES: tuple[Callable[[StepInput, Plan], LayerCase | None], ...] = (build_futures_case,)
+"""What the guards ask a layer about a plan; None if the plan does not act in the layer."""
+
+
+def build_layer_case(step: StepInput, plan: Plan) -> LayerCase:
+    """Return the answers of the layer in which the plan acts."""
+    cases = (case for build in CASES if (case := build(step, plan)) is not None)
+    return next(cases, LayerCase())
 
 
 def acts_beside_spot(step: StepInput) -> bool:

@@ -56,6 +56,7 @@ from agent.model.history import OrderStates as OrderStates
 from agent.model.history import Reviews as Reviews
 from agent.model.layers import Execution as Execution
 from agent.model.layers import ExecutionTerms as ExecutionTerms
+from agent.model.layers import LayerCase as LayerCase
 from agent.model.layers import LayerConfig as LayerConfig
 from agent.model.layers import LayerPart as LayerPart
 from agent.model.layers import LayerProgress as LayerProgress

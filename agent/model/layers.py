@@ -167,6 +167,33 @@ class LayerRequest:
     """Base of the owner's requests to a layer, from which a step starts."""
 
 
+class LayerCase:
+    """What the guards ask a layer about one plan; these answers are those on a plan that acts in no
+    layer.
+    """
+
+    exempt = ""
+    """Text of limits that do not apply to a plan that only lowers the layer's risk."""
+
+    def only_reduces(self) -> bool:
+        """True if the plan only lowers the layer's risk."""
+        return False
+
+    def needs_no_gas(self) -> bool:
+        """True if the plan sends no transaction."""
+        return False
+
+    def needs_no_spot_price(self) -> bool:
+        """True if the plan has to be carried out whatever the prices of the spot portfolio."""
+        return False
+
+    def own_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
+        """Return the daily gas limit of such a plan and its use, wei, with the limit of all other
+        gas; None if the plan counts as other gas.
+        """
+        return None
+
+
 T = TypeVar("T", bound=LayerPart)
 U = TypeVar("U", bound=LayerPart)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from agent.layers import plans as layers
+from agent.layers import questions as layers
 from agent.layers.futures.policy.needs import step_fee_ceiling_wei
 from agent.model import (
     Leg,

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from agent.floats import FloatArray
-from agent.layers.plans import PLACES
+from agent.layers.questions import PLACES
 from agent.model import Plan, Rebalance, SkippedItem, StepInput
 from agent.planning.gas import balance_deltas, with_payment_legs
 from agent.planning.problem import FAR, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem

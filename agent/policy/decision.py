@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from agent.layers.faults import HELD_BACK
+from agent.layers.questions import HELD_BACK
 from agent.model import (
     NO_PURCHASE,
     AssetDrift,

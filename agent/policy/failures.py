@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.layers.plans import EXIT_NAMES
+from agent.layers.questions import EXIT_NAMES
 from agent.model import (
     ExitFailures,
     History,

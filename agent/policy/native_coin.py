@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.plans import WITHOUT_GAS
+from agent.layers.questions import WITHOUT_GAS
 from agent.model import (
     AdjustFutures,
     AdjustLiquidity,

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.layers.faults import SPOT_FAULTS
+from agent.layers.questions import SPOT_FAULTS
 from agent.model import (
     Destination,
     HaltCode,

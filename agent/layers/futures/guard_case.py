@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.guards.layer_case import LayerCase
 from agent.layers.futures.policy.needs import gas_per_day_wei, is_emergency
 from agent.layers.futures.policy.targets import FuturesTrigger
 from agent.margin.state import is_reduction
@@ -13,6 +12,7 @@ from agent.model import (
     AdjustFutures,
     DelegateChange,
     FuturesPlan,
+    LayerCase,
     MarginDeposit,
     Plan,
     StepInput,

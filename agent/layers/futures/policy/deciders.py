@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers.faults import SPOT_FAULTS
 from agent.layers.futures.policy.hedges import hedge_need
 from agent.layers.futures.policy.needs import ORDER_GAS, emergency_need, futures_need
+from agent.layers.questions import SPOT_FAULTS
 from agent.model import AdjustFutures, Halt, HaltCode, Hold, StepInput
 from agent.policy import failures, native_coin
 from agent.policy.decision import FAULTS_OF_SOME_ASSETS, DecisionContext, DecisionResult

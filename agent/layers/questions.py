@@ -1,12 +1,24 @@
-"""What the core asks of decisions and plans that act in a layer."""
+"""What the core asks the layers about a step, a decision or a plan, from the model alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from agent.layers.futures.policy import plans as futures
-from agent.model import Decision, Plan, StepInput
+from agent.layers.futures.policy.exposure import unknown_margin_reason
+from agent.layers.strategies.policy.faults import strategies_fault
+from agent.model import Decision, HaltCode, Plan, StepInput
 
+SPOT_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
+    (HaltCode.STRATEGIES, strategies_fault),
+)
+"""Faults that halt the spot portfolio, with their reason (empty: no fault). Futures are reduced
+despite them.
+"""
+HELD_BACK: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
+    (HaltCode.FUTURES, unknown_margin_reason),
+)
+"""Faults during which only exits and withdrawals of liquidity are allowed, with their reason."""
 EXIT_NAMES: tuple[Callable[[Plan], str], ...] = (futures.exit_name,)
 """Name that failures of a risk-reducing plan are counted under; empty for any other plan."""
 WITHOUT_GAS: tuple[Callable[[StepInput, Decision], bool], ...] = (futures.needs_no_gas,)
