@@ -117,8 +117,7 @@ class TxReplacer:
             most_wei = max(most_wei, tx.gas * ceiling_wei)
         self._require_gas_caps(tx, pending, most_wei, now_s)
         grant = _cancel_grant(now_s, max(granted.deadline_s, now_s), most_wei)
-        if granted.is_emergency:  # its cancel must outbid it
-            grant = replace(grant, futures=granted.futures)
+        grant = grant.as_cancel_of(granted)
         note = pending.note
         if pending.kind is not IntentKind.CANCEL:
             note = f"cancel of {pending.note}: {why}"

@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
-from agent.layers.futures.state import FuturesProgress
+from agent.layers.futures.state import FuturesProgress, FuturesState
 from agent.layers.gradual.state import GradualState
 from agent.layers.signals.state import SignalState
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.layers.tax.state import TaxState
 from agent.model import LayerConfig, LayerProgress, LayerRequest, LayerState
 
-STATES: tuple[type[LayerState], ...] = (GradualState, StrategiesState, TaxState, SignalState)
+STATES: tuple[type[LayerState], ...] = (
+    GradualState,
+    StrategiesState,
+    TaxState,
+    SignalState,
+    FuturesState,
+)
 CONFIGS: tuple[type[LayerConfig], ...] = (CapitalSplit,)
 PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress,)
 REQUESTS: tuple[type[LayerRequest], ...] = (MoveMargin, Deleverage, OpenHedge, CloseHedge)
@@ -34,6 +40,13 @@ MOVED: Mapping[str, Mapping[str, str]] = {
     "StrategiesState": {"sleeves": "books"},
     "TaxState": {"tax": "inputs"},
     "SignalState": {"signals": "answers"},
+    "FuturesState": {
+        "reduced_24h": "reduced_24h",
+        "topped_up_24h": "topped_up_24h",
+        "emergency_gas_24h_wei": "emergency_gas_wei",
+        "emergency_s": "emergency_s",
+        "hedges": "hedges",
+    },
 }
 """Fields of History in steps recorded before a layer had its own state, by the state's type."""
 MOVED_CONFIGS: Mapping[str, str] = {"split": "CapitalSplit"}

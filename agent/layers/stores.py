@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
+from agent.layers.futures import store as futures
 from agent.layers.gradual import store as gradual
 from agent.layers.strategies import store as strategies
-from agent.model import LayerState, with_part
+from agent.model import IntentKind, LayerState, with_part
+from agent.ports import Grant
+from agent.store.database import FUTURES_DEPOSIT, FUTURES_KINDS, FUTURES_REDUCTION
+from agent.store.tables import BudgetRow, IntentRow
 
 READERS: tuple[Callable[[Connection, str, str, int], LayerState], ...] = (gradual.read_state,)
 """Readers of a layer's state from wallet, wrapped native coin and chain time."""
+SPENT_READERS: tuple[Callable[[Connection, Sequence[BudgetRow]], LayerState], ...] = (
+    futures.read_state,
+)
+"""Readers of a layer's state from the budget rows of the last 24 h."""
+KINDS: Mapping[IntentKind, Callable[[Grant], str]] = {IntentKind.FUTURES: futures.budget_kind}
+"""Budget kind of a layer's intent, by its kind."""
+BUDGET_KINDS: tuple[str, ...] = FUTURES_KINDS[1:]
+"""Budget kinds of the layers that are no kinds of intents."""
+WITHOUT_TURNOVER: tuple[str, ...] = (FUTURES_REDUCTION, FUTURES_DEPOSIT)
+"""Budget kinds whose turnover the limits of the portfolio ignore."""
+RESTING: tuple[Callable[[IntentRow], bool], ...] = (futures.is_resting_row,)
+"""True for an intent that waits at a venue, which is neither a trade nor a failure."""
 UNBOOKINGS: tuple[Callable[[Connection, str], None], ...] = (strategies.unbook_intent,)
 """Removals of what a layer recorded of an intent, whose block a reorg removed."""
 
 
-def read_states(db: Connection, wallet: str, coin: str, chain_now_s: int) -> tuple[LayerState, ...]:
-    """Return the states of all layers that are on."""
+def read_states(
+    db: Connection, wallet: str, coin: str, chain_now_s: int, spent: Sequence[BudgetRow]
+) -> tuple[LayerState, ...]:
+    """Return the states of all layers that are on; `spent` are the budget rows of the last 24 h."""
     states: tuple[LayerState, ...] = ()
     for read in READERS:
         states = with_part(states, read(db, wallet, coin, chain_now_s))
+    for read_spent in SPENT_READERS:
+        states = with_part(states, read_spent(db, spent))
     return states

@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model.futures import Hedge
 from agent.model.layers import Execution, LayerState, T, part_of
 from agent.model.ledger import CashState, ExternalTransfer
 from agent.model.market import PricePoint
@@ -158,16 +157,11 @@ class History:
     """Chain time of the newest liquidity action."""
     undecided: tuple[str, ...] = ()
     """Liquidity positions of the wallet that the owner has to adopt or forget."""
-    reduced_24h: Fraction = Fraction(0)
-    """Notional closed by futures reductions, without emergencies."""
-    topped_up_24h: Fraction = Fraction(0)
-    """Collateral that the agent deposited into the margin account."""
-    emergency_gas_24h_wei: int = 0
-    """Part of `gas_24h_wei` for positions closed ahead of liquidation."""
-    emergency_s: int | None = None
-    """Chain time of the newest position closed ahead of liquidation."""
-    hedges: tuple[Hedge, ...] = ()
-    """Hedges that replace sales, as of the newest futures order, including recently closed ones."""
+
+    @property
+    def emergency_gas_24h_wei(self) -> int:
+        """Part of `gas_24h_wei` for emergencies of the layers."""
+        return sum(layer.emergency_gas_24h_wei for layer in self.layers)
 
     @property
     def execution(self) -> Execution | None:

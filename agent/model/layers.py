@@ -113,6 +113,11 @@ class LayerState(LayerPart):
         return self
 
     @property
+    def emergency_gas_24h_wei(self) -> int:
+        """Gas of the layer's emergencies in the last 24 h."""
+        return 0
+
+    @property
     def last_end(self) -> tuple[int | None, str]:
         """End of the layer's last trade, from which policy.cooldown counts too, and its name."""
         return None, ""

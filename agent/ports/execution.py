@@ -5,7 +5,7 @@ venue: margin account, quotes, orders, and order outcomes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Protocol, runtime_checkable
 
@@ -60,6 +60,10 @@ class Grant:
     payout: Payout | None = None
     futures: FuturesGrant | None = None
     data_fee_wei: int | None = None
+
+    def as_cancel_of(self, granted: Grant) -> Grant:
+        """Return this grant of a cancel with what lets it outbid an emergency."""
+        return replace(self, futures=granted.futures) if granted.is_emergency else self
 
     @property
     def is_emergency(self) -> bool:

@@ -10,47 +10,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cache
-from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 
 from agent.errors import ErrorCode, OperatorNeeded
-from agent.layers.futures.policy.hedges import filled_hedges
+from agent.layers import stores
 from agent.layers.stores import UNBOOKINGS, read_states
 from agent.model import (
     Budgets,
     CashFlows,
     Failures,
-    Hedge,
     History,
     Intent,
     IntentKind,
     IntentState,
-    MarginDeposit,
     OrderStates,
-    PerpOrder,
     Rebalance,
     Receipt,
     Reviews,
     SubmissionRefusal,
 )
-from agent.ports import Grant
 from agent.store import database, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums, positions
+from agent.store.budget_rows import newest_success_s, parse_fraction, turnover_sum
 from agent.store.database import (
-    FUTURES_DEPOSIT,
-    FUTURES_EMERGENCY,
-    FUTURES_KINDS,
-    FUTURES_REDUCTION,
-    FUTURES_RESTING,
     UNTRIGGERED_SWAP,
     Database,
     Movement,
     all_rows,
     column_values,
-    decode_json,
     decode_optional,
-    decompress_text,
     first_row,
     insert_rows,
     max_value,
@@ -64,7 +53,6 @@ from agent.store.requests import (
     exit_failures,
     failure_streak,
     grant_of_intent,
-    is_resting,
     plan_of_intent,
     record_failure_stop,
 )
@@ -97,7 +85,7 @@ SUBMISSION_REFUSALS = "late"
 _KINDS = (
     *(kind.value for kind in IntentKind),
     UNTRIGGERED_SWAP,
-    *FUTURES_KINDS[1:],
+    *stores.BUDGET_KINDS,
 )
 """All budget kinds; with a condition on them SQLite uses the index."""
 META_KEYS = (
@@ -190,7 +178,7 @@ class BudgetStore:
     def last_rebalance(self) -> int | None:
         """Return the chain time of the newest successful swap by a trigger of the policy."""
         with self.db.read("read the last rebalance") as db:
-            return _newest(db, IntentKind.SWAP.value)
+            return newest_success_s(db, IntentKind.SWAP.value)
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
         """Record the last review of the portfolio, its schedules, and the random delay of the next
@@ -226,23 +214,10 @@ class BudgetStore:
 
 def _kind(db: Connection, intent: Intent) -> str:
     """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of
-    the policy, FUTURES_REDUCTION for a reduction, FUTURES_EMERGENCY in an emergency,
-    FUTURES_DEPOSIT for a margin deposit, FUTURES_RESTING for a stop, a limit order or a
-    cancel. A swap without a plan counts as a rebalance.
+    the policy. A swap without a plan counts as a rebalance.
     """
-    if intent.kind is IntentKind.FUTURES:
-        granted = grant_of_intent(db, intent.id).futures
-        order = None if granted is None else granted.action
-        if granted is None:
-            return IntentKind.FUTURES.value
-        if granted.is_emergency:
-            return FUTURES_EMERGENCY
-        if is_resting(granted):
-            return FUTURES_RESTING
-        if isinstance(order, MarginDeposit):
-            return FUTURES_DEPOSIT
-        is_reduction = isinstance(order, PerpOrder) and order.is_reduce_only
-        return FUTURES_REDUCTION if is_reduction else IntentKind.FUTURES.value
+    if (kind_of := stores.KINDS.get(intent.kind)) is not None:
+        return kind_of(grant_of_intent(db, intent.id))
     if intent.kind is not IntentKind.SWAP:
         return str(intent.kind.value)
     plan = plan_of_intent(db, intent.id)
@@ -251,31 +226,10 @@ def _kind(db: Connection, intent: Intent) -> str:
     return UNTRIGGERED_SWAP
 
 
-def _hedges(db: Connection) -> tuple[Hedge, ...]:
-    """Return the hedges after the newest successful futures action, from its grant and its
-    fills.
-    """
-    newest = [
-        row
-        for kind in FUTURES_KINDS
-        if kind != FUTURES_RESTING
-        and (row := db.execute(_newest_order(), {"kind": kind}).one_or_none()) is not None
-    ]
-    if not newest:
-        return ()
-    row = max(newest, key=lambda found: int(found.seq))
-    granted = decode_json(Grant, decompress_text(row.grant_z)).futures
-    if granted is None or not isinstance(granted.action, PerpOrder) or row.receipt_json is None:
-        return () if granted is None else granted.hedges
-    order, fills = granted.action, decode_json(Receipt, row.receipt_json).fills
-    filled = [fill.size_raw for fill in fills if fill.market == order.market]
-    return filled_hedges(granted, sum(filled) if filled else order.size_raw)
-
-
 def unbook_intent(db: Connection, intent: Intent) -> None:
     """Remove an intent from budgets, movements and ledger after a reorg removed its block."""
     if (loss := db.scalar(booked_loss(), {"of": intent.id})) is not None:
-        ledger_sums.add_loss(db, _fraction(loss), -1)
+        ledger_sums.add_loss(db, parse_fraction(loss), -1)
         db.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
     if (entry := first_row(db, ledger.select_entry(), EntryRow, of=intent.id)) is not None:
         ledger_sums.add_moves(db, entry.book, ledger.parse_wallet_moves(entry.wallet_json), -1)
@@ -297,24 +251,26 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         *own,
         *(row for row in external if row.chain_s > chain_now_s - DAY_S),
     ]
-    reductions = [row for row in own if row.kind == FUTURES_REDUCTION]
-    deposits = [row for row in own if row.kind == FUTURES_DEPOSIT]
+    moved = [row for row in rows if getattr(row, "kind", "") not in stores.WITHOUT_TURNOVER]
     fell = balances.lost_value(db, chain_now_s)
-    external_loss = sum((max(Fraction(0), _fraction(row.loss)) for row in external), Fraction(0))
+    external_loss = sum(
+        (max(Fraction(0), parse_fraction(row.loss)) for row in external), Fraction(0)
+    )
     history = History(
         reviews=Reviews(
-            last_rebalance_s=_newest(db, IntentKind.SWAP.value),
+            last_rebalance_s=newest_success_s(db, IntentKind.SWAP.value),
             last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
             by_schedule=_reviews(facts),
             delay_ppm=int(facts.get(DELAY) or 0),
         ),
         budgets=Budgets(
-            turnover_24h=_turnover([row for row in rows if row not in reductions + deposits]),
-            loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell.day),
+            turnover_24h=turnover_sum(moved),
+            loss_24h=sum((max(Fraction(0), parse_fraction(row.loss)) for row in rows), fell.day),
             loss_total=ledger_sums.loss_total(facts) + external_loss + fell.total,
             gas_24h_wei=sum(int(row.gas_wei) for row in rows),
             outflow_24h=sum(
-                (_fraction(row.outflow) for row in rows if row.outflow is not None), Fraction(0)
+                (parse_fraction(row.outflow) for row in rows if row.outflow is not None),
+                Fraction(0),
             ),
             fell_24h=fell.day,
             fell_total=fell.total,
@@ -348,18 +304,13 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
             ),
             nav_per_share=orders.nav_per_share(db, facts),
         ),
-        layers=read_states(db, wallet, coin, chain_now_s),
+        layers=read_states(db, wallet, coin, chain_now_s, own),
         started_s=db.scalar(_started()),
         stopped=requests.stop_reason(db),
         depegged=tuple(facts.get(DEPEGGED, "").split()),
         unread=_unreadable_balances(facts),
-        last_liquidity_s=_newest(db, IntentKind.LIQUIDITY.value),
+        last_liquidity_s=newest_success_s(db, IntentKind.LIQUIDITY.value),
         undecided=positions.undecided_positions(db),
-        reduced_24h=_turnover(reductions),
-        topped_up_24h=_turnover(deposits),
-        emergency_gas_24h_wei=sum(int(row.gas_wei) for row in own if row.kind == FUTURES_EMERGENCY),
-        emergency_s=_newest(db, FUTURES_EMERGENCY),
-        hedges=_hedges(db),
     )
     flows = history.cash_flows
     depends_on_time = (
@@ -375,10 +326,6 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
     if any(depends_on_time):
         return history, chain_now_s
     return history, min((row.chain_s + DAY_S for row in rows), default=math.inf)
-
-
-def _turnover(rows: Sequence[BudgetRow | ExternalTransactionRow]) -> Fraction:
-    return sum((_fraction(row.turnover) for row in rows), Fraction(0))
 
 
 def _unreadable_balances(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
@@ -426,26 +373,10 @@ def _seqs(refusals: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
     return {refusal.token: seq for refusal, seq in refusals}
 
 
-def _newest(db: Connection, kind: str) -> int | None:
-    chain_s: int | None = db.scalar(_done(), {"kind": kind})
-    return chain_s
-
-
 def mark_resumed(db: Connection) -> None:
     """Clear failure streaks and exits refused at submission, which the owner has reviewed."""
     _write_submission_refusals(db, ())
     database.write_facts(db, {STOP: "", RESUMED_AFTER: max_value(db, IntentRow.seq)})
-
-
-def _fraction(text: str) -> Fraction:
-    try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise OperatorNeeded(
-            f"store: a budget entry is damaged: {error}",
-            "restore a backup, compare it with the chain",
-            code=ErrorCode.DAMAGED,
-        ) from None
 
 
 _receipt = cache(lambda: select(IntentRow.receipt_json).where(IntentRow.id == bindparam("of")))
@@ -457,24 +388,3 @@ _wasted = cache(
         BudgetRow.kind.in_(_KINDS), BudgetRow.succeeded.is_(False)
     )
 )
-
-
-@cache
-def _newest_order() -> Select[int, bytes, str | None]:
-    """Select the newest successful intent of a budget kind: its number, grant and receipt."""
-    return (
-        select(IntentRow.seq, IntentRow.grant_z, IntentRow.receipt_json)
-        .join(BudgetRow, BudgetRow.intent_id == IntentRow.id)
-        .where(BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True))
-        .order_by(BudgetRow.chain_s.desc(), IntentRow.seq.desc())
-        .limit(1)
-    )
-
-
-@cache
-def _done() -> Select[Any]:
-    """Select the chain times of successes of a kind, newest first."""
-    done = select(BudgetRow.chain_s).where(
-        BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True)
-    )
-    return done.order_by(BudgetRow.chain_s.desc()).limit(1)

@@ -13,23 +13,20 @@ from sqlalchemy import Connection, Select, bindparam, select, update
 
 from agent import codec
 from agent.errors import ConfigError, ErrorCode
+from agent.layers.stores import RESTING
 from agent.model import (
     ExitFailures,
-    FuturesGrant,
     Intent,
     IntentKind,
     IntentState,
-    OrderCancel,
     OwnerRequest,
     Payment,
     Payout,
     PendingPayment,
-    PerpOrder,
     Plan,
     Receipt,
     RequestKind,
     RequestState,
-    StopOrder,
     UnsignedTx,
     WithdrawalProgress,
 )
@@ -209,7 +206,11 @@ def _since_success(
         _newest_first(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}
     ).yield_per(FETCH_SIZE)
     for row in cast("Iterable[IntentRow]", newest_first):
-        if row.state not in _CONSUMED or row.kind == IntentKind.CANCEL.value or _is_resting(row):
+        if (
+            row.state not in _CONSUMED
+            or row.kind == IntentKind.CANCEL.value
+            or any(rests(row) for rests in RESTING)
+        ):
             continue
         if row.kind in _TRADES and not _reverted(row):
             break
@@ -221,22 +222,6 @@ def _since_success(
             streak.append(row)
     newest_first.close()
     return streak
-
-
-def _is_resting(row: IntentRow) -> bool:
-    """True for a futures action that `is_resting`."""
-    if row.kind != IntentKind.FUTURES.value:
-        return False
-    granted = decode_json(Grant, decompress_text(row.grant_z)).futures
-    return granted is not None and is_resting(granted)
-
-
-def is_resting(granted: FuturesGrant) -> bool:
-    """True for a stop, a limit order, or a cancel of one."""
-    action = granted.action
-    if isinstance(action, PerpOrder):
-        return action.kind.rests
-    return isinstance(action, StopOrder | OrderCancel)
 
 
 def _reverted(row: IntentRow) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from agent.chain.perpetuals import perp_questions
 from agent.chain.rpc import HttpTransport
 from agent.execution.step_context import StepOutcome
+from agent.layers.futures.state import FuturesState
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from tests.cases.test_futures_faults import BOTH, LONG, MOST, held, leverage, moved, orders, perps, pushed, size, step
@@ -222,7 +223,7 @@ def test_a_gap_of_30_percent_and_back_reopens_nothing_within_the_cooldown(
     changes["futures"] = {**changes["futures"], "leverage_band": "10%"}  # type: ignore[dict-item]  # a table
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         closed = agent.rebalance(send=True, confirm=agents.yes)
-        assert agent.context.store.budgets.history(0).emergency_s is not None, closed.reason
+        assert agent.context.store.budgets.history(0).layer(FuturesState).emergency_s is not None, closed.reason
         assert abs(size(perps, "WETH")) < abs(before) / 2
         moved(perps, "WETH", price / perps.chain.books.prices_usd["WETH"] - 1)
         opened = []
@@ -326,7 +327,7 @@ def test_a_mark_beyond_the_band_of_the_venue_sells_nothing_and_is_met_with_margi
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert "EX_OPB" in outcome.reason and size(perps, "WETH") == before, outcome.reason
-        assert agent.context.store.budgets.history(chain.now_s()).topped_up_24h > 0, outcome.reason
+        assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).topped_up_24h > 0, outcome.reason
         assert not margin.is_liquidatable(read_now(perps, chain.wallet.address))
         pushed(perps, "WETH", Fraction(0))
         later(perps, 1_900)
@@ -343,7 +344,7 @@ def test_an_emergency_sells_below_the_index_as_far_as_its_stated_bound(perps: Lo
     changes = futures_changes(perps, LONG, emergency_distance="8%", emergency_slippage="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert agent.context.store.budgets.history(chain.now_s()).emergency_s is not None, outcome.reason
+        assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).emergency_s is not None, outcome.reason
     closed = Fraction(before - size(perps, "WETH"), 10**18) * chain.books.prices_usd["WETH"]
     assert closed > 0 and worth - value_at_index(perps) <= closed * Fraction(1_011, 10_000), "10 % of bound and 0.1 % of fee"
     assert not margin.is_liquidatable(read_now(perps, chain.wallet.address))

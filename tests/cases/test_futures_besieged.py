@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.agent import Agent
+from agent.layers.futures.state import FuturesState
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model.futures import PerpOrder, PerpOrderKind
@@ -76,7 +77,7 @@ def ticks(attacker: Attacker, agent: Agent) -> Iterator[tuple[int, int, int | No
     perps, chain = attacker.perps, attacker.perps.chain
     for tick in range(TICKS):
         doing = attacker.act()
-        before, emergency_s = size(perps, "WETH"), agent.context.store.budgets.history(chain.now_s()).emergency_s
+        before, emergency_s = size(perps, "WETH"), agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).emergency_s
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         yield before, size(perps, "WETH"), emergency_s, f"{tick} {doing}: {outcome.kind.value} {outcome.reason}"
 

@@ -11,6 +11,7 @@ from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.planning.plans import action_gas
 from agent.layers.futures.requests import MoveMargin
+from agent.layers.futures.state import FuturesState
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind
@@ -54,8 +55,8 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
         assert agents.purse(chain).nonce - purse.nonce == len(outcome.transactions)
         store = agent.context.store
         history = store.budgets.history(chain.now_s())
-        assert history.topped_up_24h == deposit.action.raw
-        assert history.budgets.turnover_24h == 0 == history.reduced_24h
+        assert history.layer(FuturesState).topped_up_24h == deposit.action.raw
+        assert history.budgets.turnover_24h == 0 == history.layer(FuturesState).reduced_24h
         assert history.budgets.loss_24h < 50 * agents.USD, "a deposit is no loss"
         assert history.cash_flows.unexplained == () and history.budgets.unknown == ""
         assert store.journal.unbooked() == () == store.journal.open_intents()
@@ -132,7 +133,7 @@ def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalP
         history = store.budgets.history(chain.now_s())
         gas_wei = sum(one.receipt.gas_cost_wei for one in sent if one.receipt is not None)
         assert history.emergency_gas_24h_wei == gas_wei > 0
-        assert history.reduced_24h == 0 == history.budgets.turnover_24h
+        assert history.layer(FuturesState).reduced_24h == 0 == history.budgets.turnover_24h
         assert store.journal.unbooked() == () == store.journal.open_intents()
 
 
@@ -196,4 +197,4 @@ def test_a_deposit_that_the_vault_refuses_is_followed_by_a_reduction(perps: Loca
         assert leverage is not None and leverage <= 3
         assert held.collateral_raw <= before.collateral_raw
         assert chain.token_contract("USDC").functions.allowance(wallet, perps.addresses.vault).call() == 0
-        assert agent.context.store.budgets.history(chain.now_s()).topped_up_24h == 0
+        assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).topped_up_24h == 0

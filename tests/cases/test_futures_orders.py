@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.state import FuturesState
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.margin.account import wad_of_sqrt_x96
@@ -53,7 +54,7 @@ def test_a_step_opens_to_its_targets_one_transaction_each(perps: LocalPerps, tmp
             [fill] = intent.receipt.fills
             assert (fill.market, fill.size_raw) == (granted.action.market, granted.action.size_raw)
         history = agent.context.store.budgets.history(chain.now_s())
-        assert history.budgets.turnover_24h == 0 == history.reduced_24h
+        assert history.budgets.turnover_24h == 0 == history.layer(FuturesState).reduced_24h
         assert 0 < history.budgets.loss_24h < 200 * agents.USD, "fees, slippage and gas are booked"
         assert agent.context.store.journal.unbooked() == ()
         again = agent.rebalance(send=True, confirm=agents.yes)
@@ -118,7 +119,7 @@ def test_a_step_reduces_after_a_crash_to_below_its_limit(perps: LocalPerps, tmp_
         assert now is not None and now <= 3, outcome.reason
         assert 0 < held.size_raw(perps.markets["WETH"].base) < before.size_raw(perps.markets["WETH"].base)
         history = agent.context.store.budgets.history(chain.now_s())
-        assert history.reduced_24h > 0 == history.budgets.turnover_24h
+        assert history.layer(FuturesState).reduced_24h > 0 == history.budgets.turnover_24h
 
 
 def test_a_stale_index_trades_nothing_and_says_why(perps: LocalPerps, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.positions.futures import deleverage, hedge
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.run import comparisons
+from agent.layers.futures.state import FuturesState
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import IntentKind
 from agent.policy.decide import current_drifts
@@ -80,7 +81,7 @@ def hedged(agent: Agent, perps: LocalPerps) -> None:
 def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_path: Path) -> None:
     with agents.agent_on(perps.chain, tmp_path, changes(perps), EVEN) as agent:
         hedged(agent, perps)
-        (hedge,) = agent.context.store.budgets.history(perps.chain.now_s()).hedges
+        (hedge,) = agent.context.store.budgets.history(perps.chain.now_s()).layer(FuturesState).hedges
         assert hedge.size_raw == short_raw(perps) < 0
         step = agent.rebalance(send=False).step_input
         weth, usdc = current_drifts(step)
@@ -94,7 +95,7 @@ def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_p
         assert back.kind is OutcomeKind.DONE, back.reason
         assert "buy" in back.transactions[0].note and back.transactions[0].kind is IntentKind.FUTURES, "the hedge first, then spot"
         assert short_raw(perps) == 0
-        assert agent.context.store.budgets.history(perps.chain.now_s()).hedges[0].size_raw == 0
+        assert agent.context.store.budgets.history(perps.chain.now_s()).layer(FuturesState).hedges[0].size_raw == 0
 
 
 def test_missing_margin_is_deposited_before_the_hedge(perps_chain: LocalPerps, tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_the_owner_opens_and_closes_a_hedge(perps: LocalPerps, tmp_path: Path) -
 
 def recorded_raw(agent: Agent, perps: LocalPerps) -> int:
     """Size of the hedge in the store."""
-    (found,) = agent.context.store.budgets.history(perps.chain.now_s()).hedges
+    (found,) = agent.context.store.budgets.history(perps.chain.now_s()).layer(FuturesState).hedges
     return found.size_raw
 
 

@@ -17,6 +17,7 @@ from agent.app.start.setup import pin_all
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.requests import Deleverage, MoveMargin
+from agent.layers.futures.state import FuturesState
 from agent.localchain import LocalChain
 from agent.margin import account as margin
 from agent.model import Alert, AlertKind, IntentKind, IntentState
@@ -297,7 +298,7 @@ def test_a_crash_is_reduced_to_below_the_limit(server: HyperliquidServer, anvil_
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         after = margin.leverage(agent.step_input().snapshot.futures or pytest.fail("unknown"))
         assert before is not None and after is not None and before > 3 >= after
-        assert agent.context.store.budgets.history(anvil_chain.now_s()).reduced_24h > 0
+        assert agent.context.store.budgets.history(anvil_chain.now_s()).layer(FuturesState).reduced_24h > 0
         assert server.bodies[-1]["action"]["orders"][0]["r"] is True
 
 

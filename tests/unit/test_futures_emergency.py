@@ -14,6 +14,7 @@ from agent.backtest.futures_alone import simulate_book
 from agent.errors import Refused
 from agent.layers.futures.policy.needs import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
 from agent.layers.futures.policy.targets import emergency_orders
+from agent.layers.futures.state import FuturesState
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark
 from agent.model import AdjustFutures, ExitFailures, Hold, IntentKind, IntentState, LimitOrder, Plan, Rebalance, StepInput, TopUp, Verdict
@@ -234,8 +235,12 @@ def test_the_budgets_keep_gas_and_hedges_of_an_emergency(tmp_path: Path) -> None
     history = made.store.budgets.history(START_S)
     assert (history.emergency_gas_24h_wei, history.budgets.gas_24h_wei) == (14, 14)
     later = made.store.budgets.history(START_S + 9 * DAY_S)
-    assert (history.emergency_s, later.emergency_s, later.emergency_gas_24h_wei) == (START_S, START_S, 0)
-    assert history.hedges == (hedge,)
+    assert (history.layer(FuturesState).emergency_s, later.layer(FuturesState).emergency_s, later.emergency_gas_24h_wei) == (
+        START_S,
+        START_S,
+        0,
+    )
+    assert history.layer(FuturesState).hedges == (hedge,)
 
 
 def test_the_record_of_a_hedge_follows_what_was_filled(tmp_path: Path) -> None:
@@ -253,7 +258,7 @@ def test_the_record_of_a_hedge_follows_what_was_filled(tmp_path: Path) -> None:
     found = replace(receipt("0x1", 0, "0x00", 1), fills=(fill,))
     intent = made.store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
     made.store.budgets.book(intent, Fraction(0), Fraction(0), 0, START_S)
-    assert made.store.budgets.history(START_S).hedges == (replace(hedge, size_raw=-3),)
+    assert made.store.budgets.history(START_S).layer(FuturesState).hedges == (replace(hedge, size_raw=-3),)
 
 
 # --- Nothing is opened for a while after an emergency.

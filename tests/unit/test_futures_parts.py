@@ -38,7 +38,7 @@ class Answers:
 def step_of(held: MarginAccount, values: dict[str, int], **history: object) -> StepInput:
     step = replace(with_snapshot(step_input(values=values), futures=held), futures=POLICY)
     step = replace(step, limits=replace(step.limits, daily_loss_bps=1_000))
-    return replace(step, history=replace(step.history, **history))  # type: ignore[arg-type]  # keywords are field names
+    return with_history(step, **history)
 
 
 def outcome_of(step: StepInput, *, paused: bool = False) -> StepOutcome:

@@ -176,7 +176,7 @@ def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:
 
 def planned(step: StepInput, change: Callable[[PerpOrder], PerpOrder]) -> Plan:
     """The plan that the step has with a fresh budget of reductions, with its first order changed."""
-    plan = rebalance(replace(step, history=replace(step.history, reduced_24h=Fraction(0)))).plan
+    plan = rebalance(with_history(step, reduced_24h=Fraction(0))).plan
     assert plan is not None and plan.futures is not None
     orders = (change(plan.futures.orders[0]), *plan.futures.orders[1:])
     return replace(plan, futures=replace(plan.futures, orders=orders))

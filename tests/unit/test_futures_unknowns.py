@@ -182,7 +182,7 @@ BLINDED = {
 def test_a_missing_spot_price_holds_no_reduction_back(name: str, spent: int) -> None:
     """Leverage is judged and bounded by what the venue answers; what depends on the missing price is named and held."""
     step = BLINDED[name]
-    step = replace(step, history=replace(step.history, reduced_24h=Fraction(spent)))
+    step = with_history(step, reduced_24h=Fraction(spent))
     plan = planned(step)
     assert plan.futures is not None and plan.futures.trigger == "leverage"
     assert [one.size_raw for one in plan.futures.orders] == [one.size_raw for one in planned(step_of(OVER)).futures.orders]  # type: ignore[union-attr]
@@ -291,7 +291,7 @@ def test_beside_a_quarantined_asset_nothing_is_opened_on_an_unknown_multiple() -
 
 def budget(step: StepInput) -> bool:
     """True if the plan that the step would have with a fresh budget passes the guard."""
-    plan = rebalance(replace(step, history=replace(step.history, reduced_24h=Fraction(0)))).plan
+    plan = rebalance(with_history(step, reduced_24h=Fraction(0))).plan
     assert plan is not None and plan.futures is not None and plan.futures.orders
     return "reduction_per_day" not in refusing(step, plan)
 
@@ -333,7 +333,7 @@ def test_the_daily_budget_is_waived_by_a_crash_beside_a_stale_index(btc: int) ->
 def test_the_daily_budget_is_not_waived_by_an_unknown_spot_value() -> None:
     """Half of the spot value is in quarantine: what is left of it demands nothing."""
     step = with_wbtc(PUSHED, replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=39_000)))
-    step = replace(step, history=replace(step.history, reduced_24h=Fraction(20_000 * 10**6)))
+    step = with_history(step, reduced_24h=Fraction(20_000 * 10**6))
     assert not budget(shut(step))
 
 

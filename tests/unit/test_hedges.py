@@ -27,7 +27,7 @@ from agent.layers.futures.policy.hedges import (
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
 from agent.layers.futures.requests import CloseHedge, OpenHedge
-from agent.layers.futures.state import FuturesProgress
+from agent.layers.futures.state import FuturesProgress, FuturesState
 from agent.layers.tax.state import TaxState
 from agent.margin import account as margin
 from agent.model import AdjustFutures, Halt, Hold, LotMethod, OpenLot, Plan, Rebalance, ScreenedToken, StepInput, TaxInputs, TokenFinding
@@ -47,7 +47,7 @@ from agent.model.futures import (
 from agent.planning.proposals import rebalance
 from agent.policy.decide import current_drifts, decide
 from agent.policy.quarantine import quarantine_tokens
-from tests.support.builders import NOW_S, step_input, token, with_limits, with_snapshot
+from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
 from tests.support.plans import evidence
 from tests.support.samples import examples
 from tests.unit.test_futures_step import LIMITS, book
@@ -77,7 +77,7 @@ def overweight(
     step = replace(with_snapshot(step_input(values={"WETH": weth, "USDC": usdc}, depth=100_000_000), futures=account), futures=policy)
     lots = (OpenLot(WETH, 100 * E18, Fraction(cost * E6), NOW_S - 100 * DAY_S),)
     tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
-    return apply_hedges(replace(step, history=replace(step.history, **history)).with_layer(TaxState(tax)))  # type: ignore[arg-type]  # field names
+    return apply_hedges(with_history(step, **history).with_layer(TaxState(tax)))
 
 
 def ordered(step: StepInput) -> tuple[Plan, FuturesPlan]:
@@ -273,7 +273,7 @@ def test_a_hedge_is_closed_by_its_rule(step: StepInput, why: str) -> None:
     plan, futures = ordered(step)
     assert isinstance(plan.decision, AdjustFutures) and why in plan.decision.reason
     assert [(one.size_raw, one.is_reduce_only) for one in futures.orders] == [(5 * E18, True)]
-    assert futures.hedges == (replace(step.history.hedges[0], size_raw=0, at_s=NOW_S),)
+    assert futures.hedges == (replace(step.history.layer(FuturesState).hedges[0], size_raw=0, at_s=NOW_S),)
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
 
 
@@ -284,7 +284,7 @@ def hedging(account: MarginAccount, targets: dict[str, int], *hedges: Hedge, wet
     """WETH beside 35,000 of WBTC and 25,000 of USDC, with a margin account."""
     values = {symbol: value for symbol, value in (("WETH", weth), ("WBTC", 35_000), ("USDC", 25_000)) if symbol in targets}
     step = with_snapshot(step_input(targets, values, depth=100_000_000), futures=account)
-    return replace(step, futures=HEDGING, history=replace(step.history, hedges=hedges))
+    return with_history(replace(step, futures=HEDGING), hedges=hedges)
 
 
 def quarantined(finding: TokenFinding, *, is_read: bool) -> StepInput:

@@ -34,7 +34,7 @@ from agent.policy import failures
 from agent.policy.decide import decide
 from agent.policy.quarantine import quarantine_tokens
 from agent.units import BPS
-from tests.support.builders import NOW_S, OWNER, token, v3_pool, with_snapshot, without_feed
+from tests.support.builders import NOW_S, OWNER, token, v3_pool, with_history, with_snapshot, without_feed
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import LIMITS, POLICY, book, step_of
 from tests.unit.test_margin_account import E18
@@ -266,7 +266,7 @@ def test_without_spot_prices_the_budget_of_deposits_counts_the_wallets_collatera
     assert plan.futures.top_up_raw // UNIT == deposits and bool(plan.futures.orders) is not bool(deposits)
     assert refusing(step, plan) == set()
     if deposits:
-        spent = replace(step, history=replace(step.history, topped_up_24h=Fraction(5_000 * UNIT)))
+        spent = with_history(step, topped_up_24h=Fraction(5_000 * UNIT))
         assert ("top_up_per_day" in refusing(spent, plan)) is (top_up is not None)
 
 

@@ -20,6 +20,7 @@ from agent.layers.futures.policy.needs import (
     uses_reduction_budget,
 )
 from agent.layers.futures.policy.targets import emergency_orders, unnamed_reasons
+from agent.layers.futures.state import FuturesState
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import (
@@ -146,7 +147,7 @@ def reopening(case: GuardCase) -> GuardMeasurement:
     """
     plan, policy, account = _layer(case)
     limit = format_seconds(policy.limits.emergency_cooldown_s)
-    last_s = case.step.history.emergency_s
+    last_s = case.step.layer(FuturesState).emergency_s
     if last_s is None or all(is_reduction(account, order) for order in plan.orders):
         return GuardMeasurement("no emergency, or nothing opened", True, limit)
     since_s = case.step.snapshot.head.timestamp_s - last_s
@@ -245,7 +246,10 @@ def top_up_budget(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement("no top-up", True, limit)
     case.require_known_day()
     unit = quote_per_numeraire(case.step)
-    deposited = case.step.history.topped_up_24h * unit + plan.top_up_raw * account.settlement_raw
+    deposited = (
+        case.step.layer(FuturesState).topped_up_24h * unit
+        + plan.top_up_raw * account.settlement_raw
+    )
     total = Fraction(collateral_raw(case.step, policy.collateral) * account.settlement_raw)
     if not decision_faults(case.step, case.references):
         total = _spot_value(case)
@@ -269,7 +273,7 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement("required by the index", True, _times(most))
     case.require_known_day()
     value = margin.account_value_raw(account)
-    closed = case.step.history.reduced_24h * quote_per_numeraire(case.step)
+    closed = case.step.layer(FuturesState).reduced_24h * quote_per_numeraire(case.step)
     closed += sum(
         (abs(order.size_raw) * account.market(order.market).index for order in closes), Fraction(0)
     )

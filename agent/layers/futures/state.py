@@ -3,8 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
-from agent.model import LayerProgress, StepInput
+from agent.model import Hedge, LayerProgress, LayerState, StepInput
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesState(LayerState):
+    """The store's part of futures; values are in numeraire base units, of the last 24 h."""
+
+    reduced_24h: Fraction = Fraction(0)
+    """Notional closed by reductions, without emergencies."""
+    topped_up_24h: Fraction = Fraction(0)
+    """Collateral that the agent deposited into the margin account."""
+    emergency_gas_wei: int = 0
+    """Part of the gas of the last 24 h for positions closed ahead of liquidation."""
+    emergency_s: int | None = None
+    """Chain time of the newest position closed ahead of liquidation."""
+    hedges: tuple[Hedge, ...] = ()
+    """Hedges that replace sales, as of the newest order, including recently closed ones."""
+
+    @property
+    def emergency_gas_24h_wei(self) -> int:
+        """Gas of positions closed ahead of liquidation, wei."""
+        return self.emergency_gas_wei
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +52,11 @@ class FuturesProgress(LayerProgress):
     def continues(self) -> str:
         """The rest of the rebalance that a hedge has begun."""
         return "the rest of the rebalance, alongside its hedge" if self.after_hedge else ""
+
+
+def futures_state(step: StepInput) -> FuturesState:
+    """Return the store's part of futures."""
+    return step.layer(FuturesState)
 
 
 def futures_progress(step: StepInput) -> FuturesProgress:

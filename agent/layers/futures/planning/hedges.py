@@ -38,7 +38,7 @@ from agent.layers.futures.policy.needs import (
     stale_markets,
 )
 from agent.layers.futures.policy.targets import stale_index_reason
-from agent.layers.futures.state import futures_progress
+from agent.layers.futures.state import futures_progress, futures_state
 from agent.margin.account import size_for_notional_raw
 from agent.margin.state import after_action, breaches, largest_allowed_raw, margin_state
 from agent.model import (
@@ -359,7 +359,7 @@ def _opening(
             HEDGE_MARGIN,
             _text(step, comparison),
             (deposit,),
-            hedges=step.history.hedges,
+            hedges=futures_state(step).hedges,
         )
         decision = AdjustFutures(
             f"futures: margin is deposited for a hedge; {reason}", False, by_owner

@@ -33,7 +33,7 @@ from agent.layers.futures.policy.needs import (
     untouched_markets,
 )
 from agent.layers.futures.policy.targets import LIMITED, REDUCING, FuturesTrigger
-from agent.layers.futures.state import futures_progress, hold_futures
+from agent.layers.futures.state import futures_progress, futures_state, hold_futures
 from agent.margin.state import is_reduction
 from agent.model import (
     AdjustFutures,
@@ -369,7 +369,7 @@ def _hedges_left(
 ) -> tuple[Hedge, ...]:
     """Return the hedges after the first order; the current hedges if a margin move comes first."""
     if planned.account_actions or not orders:
-        return step.history.hedges
+        return futures_state(step).hedges
     first = orders[0]
     ends = bool(decision.closes) or planned.trigger in ENDING_HEDGES
     return hedges_after(step, first.market, first.size_raw, closes=ends and first.size_raw > 0)

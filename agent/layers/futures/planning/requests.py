@@ -13,7 +13,7 @@ from agent.layers.futures.planning.plans import futures_plan
 from agent.layers.futures.policy.hedges import hedges_after
 from agent.layers.futures.policy.needs import closing_order, deleverage_orders, stale_markets
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
-from agent.layers.futures.state import futures_progress
+from agent.layers.futures.state import futures_progress, futures_state
 from agent.margin import account as margin
 from agent.margin.state import multiple_text
 from agent.model import (
@@ -185,7 +185,7 @@ def by_owner(
 def _hedges_left(step: StepInput, orders: Sequence[PerpOrder]) -> tuple[Hedge, ...]:
     """Return the hedges after the first order; a purchase reduces the hedge of its market."""
     if not orders:
-        return step.history.hedges
+        return futures_state(step).hedges
     first = orders[0]
     return hedges_after(step, first.market, first.size_raw, closes=first.size_raw > 0)
 

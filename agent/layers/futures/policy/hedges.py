@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.exposure import DAY_S, expected_funding
 from agent.layers.futures.policy.needs import quote_per_numeraire, stale_markets
-from agent.layers.futures.state import futures_progress
+from agent.layers.futures.state import futures_progress, futures_state
 from agent.margin import account as margin
 from agent.model import (
     AdjustFutures,
@@ -133,9 +133,9 @@ def apply_hedges(step: StepInput) -> StepInput:
     adjusted for them.
     """
     account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None or not step.history.hedges:
+    if account is None or policy is None or not futures_state(step).hedges:
         return step
-    return with_hedges(step, held_hedges(step.history.hedges, account, policy))
+    return with_hedges(step, held_hedges(futures_state(step).hedges, account, policy))
 
 
 def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
@@ -272,8 +272,8 @@ def hedges_after(
     """
     policy, now_s = step.futures, step.snapshot.head.timestamp_s
     if policy is None:
-        return step.history.hedges
-    closed = [hedge for hedge in step.history.hedges if not hedge.size_raw]
+        return futures_state(step).hedges
+    closed = [hedge for hedge in futures_state(step).hedges if not hedge.size_raw]
     hedges = [*policy.hedges] if opened is None else [*policy.hedges, opened]
     after = [
         _reduced(one, size_raw, now_s) if closes and one.market == market else one for one in hedges
@@ -315,5 +315,5 @@ def closed_lately(step: StepInput, token: str) -> bool:
     horizon_s = 0 if policy is None or policy.hedge is None else policy.hedge.horizon_s
     return any(
         hedge.token == token and not hedge.size_raw and now_s < hedge.at_s + horizon_s
-        for hedge in step.history.hedges
+        for hedge in futures_state(step).hedges
     )

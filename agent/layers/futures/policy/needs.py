@@ -32,7 +32,7 @@ from agent.layers.futures.policy.targets import (
     unfinished_orders,
     unnamed_reasons,
 )
-from agent.layers.futures.state import futures_progress, hold_futures
+from agent.layers.futures.state import futures_progress, futures_state, hold_futures
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import if_filled
@@ -168,7 +168,7 @@ def opens_s(step: StepInput) -> int:
     there was none. The wait prevents a price that gaps back from opening and closing them once
     more.
     """
-    policy, last_s = step.futures, step.history.emergency_s
+    policy, last_s = step.futures, futures_state(step).emergency_s
     if policy is None or last_s is None or not policy.limits.emergency_cooldown_s:
         return 0
     return last_s + policy.limits.emergency_cooldown_s
@@ -272,7 +272,7 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     if (most_bps := policy.limits.top_up_per_day_bps) is None:
         return held
     most = value * most_bps / BPS  # only the known part
-    left = (most - step.history.topped_up_24h) * quote_per_numeraire(step)
+    left = (most - futures_state(step).topped_up_24h) * quote_per_numeraire(step)
     return max(0, min(held, floor_int(left / account.settlement_raw)))
 
 
@@ -354,7 +354,7 @@ def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | N
         return None
     value = max(0, margin.account_value_raw(account))
     most = Fraction(value * policy.limits.reduction_per_day_bps, BPS)
-    left = most - step.history.reduced_24h * quote_per_numeraire(step)
+    left = most - futures_state(step).reduced_24h * quote_per_numeraire(step)
     return left if left > most * LEAST_PART else Fraction(0)
 
 

@@ -1,0 +1,111 @@
+"""Stored state of futures: budgets of the last 24 h, the newest emergency, and hedges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from sqlalchemy import Connection, Select, bindparam, select
+
+from agent.layers.futures.policy.hedges import filled_hedges
+from agent.layers.futures.state import FuturesState
+from agent.model import (
+    FuturesGrant,
+    Hedge,
+    IntentKind,
+    MarginDeposit,
+    OrderCancel,
+    PerpOrder,
+    Receipt,
+    StopOrder,
+)
+from agent.ports import Grant
+from agent.store.budget_rows import newest_success_s, turnover_sum
+from agent.store.database import (
+    FUTURES_DEPOSIT,
+    FUTURES_EMERGENCY,
+    FUTURES_KINDS,
+    FUTURES_REDUCTION,
+    FUTURES_RESTING,
+    decode_json,
+    decompress_text,
+)
+from agent.store.tables import BudgetRow, IntentRow
+
+
+def read_state(db: Connection, spent: Sequence[BudgetRow]) -> FuturesState:
+    """Return the state from the budget rows of the last 24 h and from the newest orders."""
+    return FuturesState(
+        turnover_sum([row for row in spent if row.kind == FUTURES_REDUCTION]),
+        turnover_sum([row for row in spent if row.kind == FUTURES_DEPOSIT]),
+        sum(int(row.gas_wei) for row in spent if row.kind == FUTURES_EMERGENCY),
+        newest_success_s(db, FUTURES_EMERGENCY),
+        _hedges(db),
+    )
+
+
+def budget_kind(grant: Grant) -> str:
+    """Return the budget kind of a futures action: FUTURES_REDUCTION for a reduction,
+    FUTURES_EMERGENCY in an emergency, FUTURES_DEPOSIT for a margin deposit, FUTURES_RESTING for a
+    stop, a limit order or a cancel.
+    """
+    granted = grant.futures
+    if granted is None:
+        return IntentKind.FUTURES.value
+    if granted.is_emergency:
+        return FUTURES_EMERGENCY
+    if is_resting(granted):
+        return FUTURES_RESTING
+    if isinstance(granted.action, MarginDeposit):
+        return FUTURES_DEPOSIT
+    is_reduction = isinstance(granted.action, PerpOrder) and granted.action.is_reduce_only
+    return FUTURES_REDUCTION if is_reduction else IntentKind.FUTURES.value
+
+
+def is_resting_row(row: IntentRow) -> bool:
+    """True for a futures action that `is_resting`."""
+    if row.kind != IntentKind.FUTURES.value:
+        return False
+    granted = decode_json(Grant, decompress_text(row.grant_z)).futures
+    return granted is not None and is_resting(granted)
+
+
+def is_resting(granted: FuturesGrant) -> bool:
+    """True for a stop, a limit order, or a cancel of one."""
+    action = granted.action
+    if isinstance(action, PerpOrder):
+        return action.kind.rests
+    return isinstance(action, StopOrder | OrderCancel)
+
+
+def _hedges(db: Connection) -> tuple[Hedge, ...]:
+    """Return the hedges after the newest successful futures action, from its grant and its
+    fills.
+    """
+    newest = [
+        row
+        for kind in FUTURES_KINDS
+        if kind != FUTURES_RESTING
+        and (row := db.execute(_newest_order(), {"kind": kind}).one_or_none()) is not None
+    ]
+    if not newest:
+        return ()
+    row = max(newest, key=lambda found: int(found.seq))
+    granted = decode_json(Grant, decompress_text(row.grant_z)).futures
+    if granted is None or not isinstance(granted.action, PerpOrder) or row.receipt_json is None:
+        return () if granted is None else granted.hedges
+    order, fills = granted.action, decode_json(Receipt, row.receipt_json).fills
+    filled = [fill.size_raw for fill in fills if fill.market == order.market]
+    return filled_hedges(granted, sum(filled) if filled else order.size_raw)
+
+
+@cache
+def _newest_order() -> Select[int, bytes, str | None]:
+    """Select the newest successful intent of a budget kind: its number, grant and receipt."""
+    return (
+        select(IntentRow.seq, IntentRow.grant_z, IntentRow.receipt_json)
+        .join(BudgetRow, BudgetRow.intent_id == IntentRow.id)
+        .where(BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True))
+        .order_by(BudgetRow.chain_s.desc(), IntentRow.seq.desc())
+        .limit(1)
+    )
