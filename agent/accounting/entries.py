@@ -1,28 +1,20 @@
-"""Ledger entries of transactions, external transfers and the margin account. In each entry the
+"""Ledger entries of transactions and external transfers. In each entry the
 postings of a token sum to zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.margin import account as margin
 from agent.model import (
     Entry,
     EntryKind,
     ExternalTransfer,
     ExternalTransferKind,
-    FuturesEntry,
-    FuturesFill,
     LedgerOpening,
-    MarginReading,
-    MarketReading,
     Posting,
-    Receipt,
-    SettledFunding,
-    StepInput,
 )
 from agent.units import NATIVE, Price, Value, floor_int
 
@@ -152,8 +144,8 @@ def trade_entry(
 
     Amounts paid include the pool fees, in the input token of each leg; fees are posted separately.
     """
-    book = _EntryBuilder(prices)
-    for token, raw in _counted(change.moved, counted).items():
+    book = EntryBuilder(prices)
+    for token, raw in counted_moves(change.moved, counted).items():
         book.move(WALLET, TRADING, token, raw)
     for token, raw in sorted(fees.items()):
         book.move(FEES, TRADING, token, raw)
@@ -165,42 +157,18 @@ def payout_entry(
     change: SettledTransaction, prices: EntryPrices, counted: Collection[str]
 ) -> Entry:
     """Return the entry of a payout to an address of the owner."""
-    book = _EntryBuilder(prices)
-    for token, raw in _counted(change.moved, counted).items():
+    book = EntryBuilder(prices)
+    for token, raw in counted_moves(change.moved, counted).items():
         book.move(WALLET, WITHDRAWALS, token, raw)
     return book.entry(change, EntryKind.PAYOUT, counted)
-
-
-def margin_entry(
-    change: SettledTransaction,
-    prices: EntryPrices,
-    counted: Collection[str],
-    futures: FuturesEntry | None,
-) -> Entry:
-    """Return the entry of an internal transfer of collateral between wallet and margin account."""
-    book = _EntryBuilder(prices)
-    for token, raw in _counted(change.moved, counted).items():
-        book.move(WALLET, MARGIN, token, raw)
-    return replace(book.entry(change, EntryKind.MARGIN, counted), futures=futures)
-
-
-def futures_entry(
-    change: SettledTransaction,
-    prices: EntryPrices,
-    counted: Collection[str],
-    futures: FuturesEntry | None,
-) -> Entry:
-    """Return the entry of a futures order: gas in the wallet, and effect on the margin account."""
-    entry = _EntryBuilder(prices).entry(change, EntryKind.FUTURES, counted)
-    return replace(entry, futures=futures)
 
 
 def provision_entry(
     change: SettledTransaction, prices: EntryPrices, counted: Collection[str], position: str
 ) -> Entry:
     """Return the entry of tokens moved into a liquidity position."""
-    book = _EntryBuilder(prices)
-    for token, raw in _counted(change.moved, counted).items():
+    book = EntryBuilder(prices)
+    for token, raw in counted_moves(change.moved, counted).items():
         book.move(WALLET, f"{LP}:{position}", token, raw)
     return book.entry(change, EntryKind.PROVIDE, counted)
 
@@ -220,8 +188,8 @@ def withdrawal_entry(
     difference to the principal is an exchange by the pool, or income or a loss if it has the same
     sign in both tokens.
     """
-    book = _EntryBuilder(prices)
-    moved = _counted(change.moved, counted)
+    book = EntryBuilder(prices)
+    moved = counted_moves(change.moved, counted)
     tokens = sorted({*moved, *(token for token in principal if token in counted)})
     rest = {}
     for token in tokens:
@@ -248,9 +216,9 @@ def external_entry(
     """Return the entry of a wallet transaction that is not in the journal, gas included. Tokens
     both sent and received make it a manual exchange.
     """
-    changes = _counted(moved, counted)
+    changes = counted_moves(moved, counted)
     exchanged = min(changes.values(), default=0) < 0 < max(changes.values(), default=0)
-    book = _EntryBuilder(prices)
+    book = EntryBuilder(prices)
     for token, raw in changes.items():
         account = DEPOSITS if raw > 0 else WITHDRAWALS
         book.move(WALLET, TRADING if exchanged else account, token, raw)
@@ -300,7 +268,7 @@ def account_balances(entries: Sequence[Entry]) -> dict[tuple[str, str], int]:
     return balances
 
 
-class _EntryBuilder:
+class EntryBuilder:
     """Builder of an entry with one posting per account and token."""
 
     def __init__(self, prices: EntryPrices) -> None:
@@ -335,107 +303,10 @@ class _EntryBuilder:
         )
 
 
-def _counted(moved: RawAmounts, counted: Collection[str]) -> dict[str, int]:
+def counted_moves(moved: RawAmounts, counted: Collection[str]) -> dict[str, int]:
+    """Return the changes of counted tokens, base units, in a canonical order."""
     return {token: raw for token, raw in sorted(moved.items()) if token in counted and raw}
 
 
 def _minus(value: Fraction | None) -> Fraction | None:
     return None if value is None else -value
-
-
-# --- The margin account: effects of transactions, funding payments, and readings.
-
-
-def futures_effect(basis: StepInput, receipt: Receipt, prices: EntryPrices) -> FuturesEntry | None:
-    """Return the effect of a receipt's events on the margin account of the step; None without an
-    account.
-    """
-    account, policy = basis.snapshot.futures, basis.futures
-    if account is None or policy is None:
-        return None
-    symbols = {market.market: market.symbol for market in account.markets}
-    places = {market.market: market.size_decimals for market in account.markets}
-    own = (account.quote.address, policy.account)
-    return FuturesEntry(
-        policy.collateral,
-        account.settlement_raw,
-        prices.of(policy.collateral),
-        tuple(
-            FuturesFill(
-                fill.market,
-                symbols.get(fill.market, fill.market),
-                fill.size_raw,
-                abs(fill.quote_raw),
-                fill.fee_raw,
-                fill.realised_raw,
-                places.get(fill.market, account.quote.decimals),
-            )
-            for fill in receipt.fills
-            if (fill.clearing_house, fill.trader) == own
-        ),
-        tuple(
-            SettledFunding(paid.market, symbols.get(paid.market, paid.market), paid.paid_raw)
-            for paid in receipt.funding
-            if (paid.clearing_house, paid.trader) == own
-        ),
-    )
-
-
-def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
-    """Return one entry per funding payment of the step's account that the venue made by itself, at
-    the time of the payment.
-    """
-    account, policy = step.snapshot.futures, step.futures
-    if account is None or policy is None:
-        return ()
-    symbols = {market.market: market.symbol for market in account.markets}
-    price = prices.of(policy.collateral)
-    return tuple(
-        Entry(
-            f"funding-{paid.market}-{paid.at_s}",
-            EntryKind.FUTURES,
-            step.snapshot.head.number,
-            paid.at_s,
-            "",
-            "funding",
-            (),
-            futures=FuturesEntry(
-                policy.collateral,
-                account.settlement_raw,
-                price,
-                (),
-                (
-                    SettledFunding(
-                        paid.market, symbols.get(paid.market, paid.market), paid.paid_raw
-                    ),
-                ),
-            ),
-        )
-        for paid in account.payments
-    )
-
-
-def margin_reading(step: StepInput) -> MarginReading | None:
-    """Read the margin account at the step's block; None if it is unknown or there is none."""
-    account = step.snapshot.futures
-    if account is None:
-        return None
-    pending = {position.market: position.funding_pending_raw for position in account.positions}
-    return MarginReading(
-        account.settlement_raw,
-        account.collateral_raw,
-        account.realised_raw,
-        margin.unrealised_raw(account),
-        tuple(
-            MarketReading(
-                market.market,
-                market.symbol,
-                account.size_raw(market.market),
-                margin.position_value_raw(market, account.size_raw(market.market)),
-                pending.get(market.market, 0),
-                market.funding_daily,
-            )
-            for market in account.markets
-        ),
-        in_weights=step.futures is None or step.futures.margin_in_weights,
-    )

@@ -12,9 +12,6 @@ from agent.accounting import entries
 from agent.accounting.entries import (
     EntryPrices,
     SettledTransaction,
-    funding_entries,
-    futures_effect,
-    margin_reading,
     quantize,
 )
 from agent.amm.lp import positions
@@ -29,7 +26,9 @@ from agent.execution.settlement import (
     trade_turnover,
 )
 from agent.execution.step_context import StepReaders
+from agent.layers.futures.accounting import margin_reading
 from agent.layers.futures.policy.exposure import margin_fault, margin_holdings
+from agent.layers.memories import ENTRIES, PAYMENTS
 from agent.model import (
     Collect,
     Entry,
@@ -41,9 +40,6 @@ from agent.model import (
     LpAction,
     LpV2Position,
     LpV3Position,
-    MarginDeposit,
-    MarginWithdrawal,
-    PerpOrder,
     Plan,
     Provide,
     Rebalance,
@@ -106,7 +102,7 @@ def update_ledger(store: Store, step: StepInput, force: bool = False) -> None:
         # A holding missing from the ledger must not look like a profit.
         if not store.ledger.has_places(places):
             return
-    store.ledger.enter_funding(funding_entries(step, prices))
+    store.ledger.enter_payments(entry for payments in PAYMENTS for entry in payments(step, prices))
     last_block, books = store.valuations.last_block(), store.balances.expected()
     changed = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
     due = any(last_block < block <= present.block for block in changed)
@@ -188,15 +184,8 @@ def derive_entry(
         return _liquidity(change, grant.action, intent, owner, prices, counted, principal)
     if intent.kind is IntentKind.PAYOUT:
         return entries.payout_entry(change, prices, counted)
-    if intent.kind is IntentKind.FUTURES and receipt.status == 1:
-        entry = futures_effect(basis, receipt, prices)
-        match None if grant.futures is None else grant.futures.action:
-            case PerpOrder():
-                return entries.futures_entry(change, prices, counted, entry)
-            case MarginDeposit() | MarginWithdrawal():
-                return entries.margin_entry(change, prices, counted, entry)
-            case _:  # delegate approval: only gas
-                return entries.trade_entry(change, prices, counted, {})
+    if (entry_of := ENTRIES.get(intent.kind)) is not None and receipt.status == 1:
+        return entry_of(grant, change, prices, counted, basis, receipt)
     kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
     return entries.trade_entry(change, prices, counted, _fees(grant, intent, counted), kind)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
+from agent.accounting.entries import EntryPrices, SettledTransaction
+from agent.layers.futures import accounting as futures
 from agent.layers.futures.execution.booking import book_futures_action
 from agent.layers.strategies import memory as strategies
-from agent.model import Intent, IntentKind, LayerPart, StepInput
+from agent.model import Entry, Intent, IntentKind, LayerPart, Receipt, StepInput
+from agent.ports import Grant
 from agent.store.store import Store
 from agent.units import Price, Value
 
@@ -18,3 +21,12 @@ BOOKINGS: Mapping[IntentKind, Callable[[Store, Intent, StepInput, Price, int], V
 """Booking of a layer's mined transaction, by its kind, from the step input of its prices, the price
 of native coin and the chain time; returns its loss in numeraire base units.
 """
+ENTRIES: Mapping[
+    IntentKind,
+    Callable[[Grant, SettledTransaction, EntryPrices, Collection[str], StepInput, Receipt], Entry],
+] = {IntentKind.FUTURES: futures.settled_entry}
+"""Ledger entry of a layer's successful transaction, by its kind."""
+PAYMENTS: tuple[Callable[[StepInput, EntryPrices], tuple[Entry, ...]], ...] = (
+    futures.funding_entries,
+)
+"""Ledger entries of payments that a venue made by itself."""

@@ -29,7 +29,8 @@ from agent.model import (
     VenuePayment,
 )
 from agent.paper.chain import RECEIPTS
-from agent.ports import Clock, Grant, PerpOrderDraft
+from agent.ports import Clock, Grant
+from agent.ports.perpetuals import PerpOrderDraft
 from agent.signing.base import FuturesRules
 from agent.signing.futures import require_signable_order
 from agent.store.store import PaperStore

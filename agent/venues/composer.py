@@ -40,15 +40,8 @@ from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
 from agent.policy.native_coin import data_fee_cap_wei
-from agent.ports import (
-    Approval,
-    Clock,
-    Grant,
-    PerpOrderDraft,
-    PerpVenue,
-    PreparedTransaction,
-    Sender,
-)
+from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
+from agent.ports.perpetuals import PerpOrderDraft, PerpVenue
 from agent.reference import price_ranges, reference_prices
 from agent.signing.base import PRIORITY_CAP_WEI
 from agent.signing.base import encode_observations as encode_slots

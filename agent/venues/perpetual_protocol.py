@@ -25,7 +25,8 @@ from agent.model import (
     Snapshot,
     StopOrder,
 )
-from agent.ports import PerpOrderDraft, TransactionStatus
+from agent.ports import TransactionStatus
+from agent.ports.perpetuals import PerpOrderDraft
 from agent.signing.calldata import selector
 
 LONGEST_QUOTE_S = 365 * 86_400

@@ -32,7 +32,8 @@ from agent.model import (
 from agent.paper.chain import PaperChain
 from agent.paper.order_venue import PaperOrderVenue
 from agent.paper.venue import PaperVenue
-from agent.ports import Clock, PerpVenue, Reader, SigningKey, TransactionStatus
+from agent.ports import Clock, Reader, SigningKey, TransactionStatus
+from agent.ports.perpetuals import PerpVenue
 from agent.signing.base import FuturesRules
 from agent.signing.keys import is_published
 from agent.signing.secret import AgentPrivateKey, PrivateKey

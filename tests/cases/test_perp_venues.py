@@ -20,7 +20,7 @@ from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.model import Intent, IntentState, StepInput
 from agent.model.futures import MarginAccount, PerpMarket, PerpOrder, PerpOrderKind
-from agent.ports.execution import PerpVenue
+from agent.ports.perpetuals import PerpVenue
 from agent.wiring.futures import chain_venue
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.accounting import entries as book
-from agent.accounting.entries import EntryPrices, SettledTransaction, futures_entry, margin_entry
+from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.accounting.export import EVENT_COLUMNS, RotkiAssets, TokenNames, rotki_events
 from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_lines, summed
 from agent.accounting.futures_export import futures_table, futures_years
 from agent.accounting.performance import OpeningCash, performance
+from agent.layers.futures.accounting import futures_entry, margin_entry
 from agent.model import (
     Entry,
     FuturesEntry,

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from agent.accounting.entries import funding_entries
 from agent.accounting.futures import DAY_S, FundingDay, funding_days, futures_changes
 from agent.app.agent import Agent
 from agent.app.cycles import Confirm, Progress
@@ -22,6 +21,7 @@ from agent.config.futures_template import LEVERAGE_BAND
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation
 from agent.execution.step_context import StepOutcome
+from agent.layers.futures.accounting import funding_entries
 from agent.layers.futures.policy.hedges import choose, compare_text, short_costs
 from agent.layers.futures.policy.targets import (
     FuturesTrigger,

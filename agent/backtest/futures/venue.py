@@ -52,7 +52,7 @@ from agent.model import (
     Transfer,
     UnsignedTx,
 )
-from agent.ports import PerpOrderDraft
+from agent.ports.perpetuals import PerpOrderDraft
 from agent.signing import calldata
 from agent.signing.base import FuturesRules
 from agent.signing.calldata import Approve, UndecodableCalldata

@@ -350,8 +350,8 @@ class LedgerStore:
             )
         return max(book.opened_s, (newest_s or 0) - FUNDING_OVERLAP_S)
 
-    def enter_funding(self, entries: Iterable[Entry]) -> None:
-        """Store entries of funding payments; payments that have an entry are unchanged."""
+    def enter_payments(self, entries: Iterable[Entry]) -> None:
+        """Store entries of payments that a venue made by itself; those with an entry are unchanged."""
         found = [
             {
                 "market": paid.market,

@@ -40,7 +40,8 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.ports import Clock, Grant, PerpOrderDraft
+from agent.ports import Clock, Grant
+from agent.ports.perpetuals import PerpOrderDraft
 from agent.signing.agent_approval import (
     AGENT_NAME,
     LONGEST_APPROVAL_MS,

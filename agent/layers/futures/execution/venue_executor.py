@@ -28,7 +28,8 @@ from agent.model import (
     Receipt,
     UnsignedTx,
 )
-from agent.ports import Grant, OrderVenue, Signer
+from agent.ports import Grant, Signer
+from agent.ports.perpetuals import OrderVenue
 from agent.units import format_time
 
 OUTCOME_POLLS = 5

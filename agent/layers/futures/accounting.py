@@ -1,0 +1,172 @@
+"""Ledger entries of futures: orders, margin moves, funding payments, and readings of the margin
+account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from agent.accounting.entries import (
+    MARGIN,
+    WALLET,
+    EntryBuilder,
+    EntryPrices,
+    SettledTransaction,
+    counted_moves,
+    trade_entry,
+)
+from agent.margin import account as margin
+from agent.model import (
+    Entry,
+    EntryKind,
+    FuturesEntry,
+    FuturesFill,
+    MarginDeposit,
+    MarginReading,
+    MarginWithdrawal,
+    MarketReading,
+    PerpOrder,
+    Receipt,
+    SettledFunding,
+    StepInput,
+)
+from agent.ports import Grant
+
+
+def settled_entry(
+    grant: Grant,
+    change: SettledTransaction,
+    prices: EntryPrices,
+    counted: Collection[str],
+    basis: StepInput,
+    receipt: Receipt,
+) -> Entry:
+    """Return the entry of a successful futures action; that of a delegate's approval is gas."""
+    effect = futures_effect(basis, receipt, prices)
+    match None if grant.futures is None else grant.futures.action:
+        case PerpOrder():
+            return futures_entry(change, prices, counted, effect)
+        case MarginDeposit() | MarginWithdrawal():
+            return margin_entry(change, prices, counted, effect)
+        case _:
+            return trade_entry(change, prices, counted, {})
+
+
+def margin_entry(
+    change: SettledTransaction,
+    prices: EntryPrices,
+    counted: Collection[str],
+    futures: FuturesEntry | None,
+) -> Entry:
+    """Return the entry of an internal transfer of collateral between wallet and margin account."""
+    book = EntryBuilder(prices)
+    for token, raw in counted_moves(change.moved, counted).items():
+        book.move(WALLET, MARGIN, token, raw)
+    return replace(book.entry(change, EntryKind.MARGIN, counted), futures=futures)
+
+
+def futures_entry(
+    change: SettledTransaction,
+    prices: EntryPrices,
+    counted: Collection[str],
+    futures: FuturesEntry | None,
+) -> Entry:
+    """Return the entry of a futures order: gas in the wallet, and effect on the margin account."""
+    entry = EntryBuilder(prices).entry(change, EntryKind.FUTURES, counted)
+    return replace(entry, futures=futures)
+
+
+def futures_effect(basis: StepInput, receipt: Receipt, prices: EntryPrices) -> FuturesEntry | None:
+    """Return the effect of a receipt's events on the margin account of the step; None without an
+    account.
+    """
+    account, policy = basis.snapshot.futures, basis.futures
+    if account is None or policy is None:
+        return None
+    symbols = {market.market: market.symbol for market in account.markets}
+    places = {market.market: market.size_decimals for market in account.markets}
+    own = (account.quote.address, policy.account)
+    return FuturesEntry(
+        policy.collateral,
+        account.settlement_raw,
+        prices.of(policy.collateral),
+        tuple(
+            FuturesFill(
+                fill.market,
+                symbols.get(fill.market, fill.market),
+                fill.size_raw,
+                abs(fill.quote_raw),
+                fill.fee_raw,
+                fill.realised_raw,
+                places.get(fill.market, account.quote.decimals),
+            )
+            for fill in receipt.fills
+            if (fill.clearing_house, fill.trader) == own
+        ),
+        tuple(
+            SettledFunding(paid.market, symbols.get(paid.market, paid.market), paid.paid_raw)
+            for paid in receipt.funding
+            if (paid.clearing_house, paid.trader) == own
+        ),
+    )
+
+
+def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
+    """Return one entry per funding payment of the step's account that the venue made by itself, at
+    the time of the payment.
+    """
+    account, policy = step.snapshot.futures, step.futures
+    if account is None or policy is None:
+        return ()
+    symbols = {market.market: market.symbol for market in account.markets}
+    price = prices.of(policy.collateral)
+    return tuple(
+        Entry(
+            f"funding-{paid.market}-{paid.at_s}",
+            EntryKind.FUTURES,
+            step.snapshot.head.number,
+            paid.at_s,
+            "",
+            "funding",
+            (),
+            futures=FuturesEntry(
+                policy.collateral,
+                account.settlement_raw,
+                price,
+                (),
+                (
+                    SettledFunding(
+                        paid.market, symbols.get(paid.market, paid.market), paid.paid_raw
+                    ),
+                ),
+            ),
+        )
+        for paid in account.payments
+    )
+
+
+def margin_reading(step: StepInput) -> MarginReading | None:
+    """Read the margin account at the step's block; None if it is unknown or there is none."""
+    account = step.snapshot.futures
+    if account is None:
+        return None
+    pending = {position.market: position.funding_pending_raw for position in account.positions}
+    return MarginReading(
+        account.settlement_raw,
+        account.collateral_raw,
+        account.realised_raw,
+        margin.unrealised_raw(account),
+        tuple(
+            MarketReading(
+                market.market,
+                market.symbol,
+                account.size_raw(market.market),
+                margin.position_value_raw(market, account.size_raw(market.market)),
+                pending.get(market.market, 0),
+                market.funding_daily,
+            )
+            for market in account.markets
+        ),
+        in_weights=step.futures is None or step.futures.margin_in_weights,
+    )
