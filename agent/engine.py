@@ -177,8 +177,8 @@ def _read_input(run: StepRun) -> StepInput:
 
 def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
     """Record weights, ledger, layers and prices of a step, and its input."""
-    record_cash(run.store.cash, step_input)
-    record_allocation(step_input, run.store.allocations)
+    record_cash(run.store.cash, step_input.history)
+    record_allocation(step_input.history, run.store.allocations)
     update_ledger(run.store, run.readers.recorded(step_input))
     for after_input in records.AFTER_INPUT:
         after_input(run.store, step_input)

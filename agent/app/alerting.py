@@ -33,6 +33,7 @@ from agent.model import (
     OrderStage,
     Plan,
     Portfolio,
+    Snapshot,
     StepInput,
     Verdict,
 )
@@ -323,7 +324,7 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
         yield from book_alerts(latest)
         yield from _outcome_alerts(result, facts.paused)
         yield from _transfer_alerts(result)
-        yield from _gas_alerts(latest, facts.low_gas_wei)
+        yield from _gas_alerts(latest.snapshot, facts.low_gas_wei)
     own = result.step_id if isinstance(result, StepOutcome) and result.short else ""
     for step_id, labels in facts.short:
         if step_id != own:
@@ -376,7 +377,7 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {reason}", True)
     for flow in step.history.cash_flows.accepted:
         text = (
-            f"{balance_changes.format_change(step, flow)}: accepted as a deposit, since it was"
+            f"{balance_changes.format_change(step.portfolio, flow)}: accepted as a deposit, since it was"
             " never explained. trimtab flows --all"
         )
         yield Alert(AlertKind.HALT, f"accepted:{flow.id}", text, True)
@@ -475,8 +476,8 @@ def _refusal_alert(failing: list[Verdict], advice: str) -> Alert:
     return Alert(AlertKind.REFUSAL, key, f"{text} {advice}", True)
 
 
-def _gas_alerts(step: StepInput, threshold_wei: int | None) -> Iterator[Alert]:
-    native_wei = step.snapshot.native_wei
+def _gas_alerts(snapshot: Snapshot, threshold_wei: int | None) -> Iterator[Alert]:
+    native_wei = snapshot.native_wei
     if threshold_wei is not None and native_wei < threshold_wei:
         text = (
             f"The wallet has {_amount(native_wei, 18)} of native coin for gas, below"

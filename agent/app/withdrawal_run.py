@@ -314,7 +314,7 @@ class WithdrawalRun:
     def _to_unwrap_raw(self, claim: PendingPayment) -> int:
         """Return the wrapped coin to unwrap before a native payment, so that gas money remains."""
         step = withdrawable_step(self._context)
-        reserved_wei = native_coin.floor_wei(step) + native_coin.margin_wei(step)
+        reserved_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(step)
         free_wei = max(0, step.snapshot.native_wei - reserved_wei)
         return min(max(0, claim.payment.raw - free_wei), native_coin.wrapped_raw(step))
 

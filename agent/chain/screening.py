@@ -30,7 +30,7 @@ from agent.chain.lens import (
 from agent.chain.rpc import RpcCall, RpcFault, Transport, hex_data, parse_bytes
 from agent.chain.tokens import TokenMove, largest_moves, plan_token_moves
 from agent.errors import ErrorCode, Retryable
-from agent.model import Plan, ScreenedToken, StepInput, TokenFinding
+from agent.model import Plan, ScreenedToken, Snapshot, StepInput, TokenFinding
 from agent.units import BPS
 
 # --- Findings, from the record of TokenScreen and from the answers to single calls.
@@ -226,7 +226,7 @@ class FailedCall:
 
 def explain_failure(
     line: Transport,
-    step: StepInput,
+    snapshot: Snapshot,
     move: TokenMove,
     result: ScreenResult,
     failed: Sequence[FailedCall],
@@ -238,7 +238,7 @@ def explain_failure(
     not_true = (TransferOutcome.FALSE, TransferOutcome.ODD)
     if any(call.outcome in not_true for call in failed):
         return _NOT_TRUE
-    wallet, labels = step.snapshot.owner, {step.snapshot.owner: "the wallet"}
+    wallet, labels = snapshot.owner, {snapshot.owner: "the wallet"}
     for tested in (move, *(call.move for call in failed)):
         labels[tested.pool.address] = f"pool {tested.pool.address}"
         labels.setdefault(tested.payee or wallet, "the router")
@@ -250,9 +250,7 @@ def explain_failure(
         for view in _LISTS
     ]
     sized = split_into_pages(items)
-    held = next(
-        (holding.raw for holding in step.snapshot.holdings if holding.token == move.token), 0
-    )
+    held = next((holding.raw for holding in snapshot.holdings if holding.token == move.token), 0)
     calls = [
         transfer(move.token, move.pool.address, NOBODY, move.raw, at),
         transfer(move.token, wallet, NOBODY, min(held, move.raw), at),
@@ -350,13 +348,13 @@ class TokenScreen:
             return ()
         at: dict[str, object] = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
         trials = [_trial_call(move, at) for move in largest]
-        single = [call for move in moves for call in _single_calls(step, move, at)]
-        traits = [item for move in largest for item in _trait_calls(step, move.token)]
+        single = [call for move in moves for call in _single_calls(step.snapshot, move, at)]
+        traits = [item for move in largest for item in _trait_calls(step.snapshot, move.token)]
         sized = split_into_pages(traits)
         balances = [
             CallItem(move.token, address_call(BALANCE_OF, step.snapshot.owner)) for move in largest
         ]
-        past = page_calls(balances, split_into_pages(balances), hex(_since(step)))
+        past = page_calls(balances, split_into_pages(balances), hex(_since(step.snapshot)))
         answers = iter(
             self.line.batch(
                 [*trials, *past, *(call for _, _, call in single), *page_calls(traits, sized, at)]
@@ -376,7 +374,7 @@ class TokenScreen:
             failed_calls = [call for call in failed if call.move.token == move.token]
             result = results[number]
             if result[0] is TokenFinding.UNKNOWN or failed_calls:
-                result = explain_failure(self.line, step, move, result, failed_calls, at)
+                result = explain_failure(self.line, step.snapshot, move, result, failed_calls, at)
             if result[0].accepted:
                 result = (
                     _trait(trait_answers[4 * number : 4 * number + 4])
@@ -424,7 +422,7 @@ class TokenScreen:
         wallet = hex_data(address_word(step.snapshot.owner))
         span = {
             "address": token,
-            "fromBlock": hex(_since(step) + 1),
+            "fromBlock": hex(_since(step.snapshot) + 1),
             "toBlock": hex(step.snapshot.head.number),
         }
         calls: list[RpcCall] = [
@@ -436,7 +434,7 @@ class TokenScreen:
             return None
         return (
             TokenFinding.REBASING,
-            f"since block {_since(step)} the wallet's balance changed by"
+            f"since block {_since(step.snapshot)} the wallet's balance changed by"
             f" {now - before - received + sent} base units without a transfer",
         )
 
@@ -477,22 +475,22 @@ def _without_limit(line: Transport, answer: object) -> object:
 
 
 def _single_calls(
-    step: StepInput, move: TokenMove, at: object
+    snapshot: Snapshot, move: TokenMove, at: object
 ) -> list[tuple[TokenMove, str, RpcCall]]:
     """Return calls from the real sender of each token, as (transfer, role, call), within the
     balance and the allowance.
     """
-    token, pool, wallet = move.token, move.pool.address, step.snapshot.owner
+    token, pool, wallet = move.token, move.pool.address, snapshot.owner
     calls = []
     if move.payee is not None:
         calls.append((move, "payee", transfer(token, pool, move.payee, move.raw, at)))
-    held = next((holding.raw for holding in step.snapshot.holdings if holding.token == token), 0)
+    held = next((holding.raw for holding in snapshot.holdings if holding.token == token), 0)
     if move.spender is not None and held > 0:
         raw = min(move.raw, held)
         calls.append((move, "wallet", transfer(token, wallet, pool, raw, at)))
         allowances = {
             (allowance.token, allowance.spender): allowance.raw
-            for allowance in reversed(step.snapshot.allowances)
+            for allowance in reversed(snapshot.allowances)
         }
         spent = min(raw, allowances.get((token, move.spender), 0))
         calls.append((move, "spender", transfer_from(token, move.spender, wallet, pool, spent, at)))
@@ -511,9 +509,9 @@ def transfer_from(token: str, spender: str, sender: str, to: str, raw: int, at: 
     return "eth_call", [{"from": spender, "to": token, "data": hex_data(data)}, at]
 
 
-def _trait_calls(step: StepInput, token: str) -> list[CallItem]:
+def _trait_calls(snapshot: Snapshot, token: str) -> list[CallItem]:
     """Return calls of functions that only share-based or ERC-777 tokens have."""
-    owner = step.snapshot.owner
+    owner = snapshot.owner
     calls = (
         address_call(_BY_SHARES["sharesOf"], owner),
         address_call(_BY_SHARES["scaledBalanceOf"], owner),
@@ -532,8 +530,8 @@ def _trait(answers: Sequence[LensAnswer]) -> ScreenResult | None:
     return None
 
 
-def _since(step: StepInput) -> int:
-    return max(0, step.snapshot.head.number - BLOCKS_BACK)
+def _since(snapshot: Snapshot) -> int:
+    return max(0, snapshot.head.number - BLOCKS_BACK)
 
 
 def _earlier_balances(items: Sequence[CallItem], answers: Sequence[object]) -> list[int | None]:

@@ -282,7 +282,9 @@ class TokenMove:
 
 def plan_token_moves(step: StepInput, plan: Plan) -> tuple[TokenMove, ...]:
     """Return the transfers of all legs and provided liquidity, in the plan's order."""
-    return tuple(move for move in (*_leg_moves(step, plan), *_provided(step, plan)) if move.raw > 0)
+    return tuple(
+        move for move in (*_leg_moves(step, plan), *_provided(step.snapshot, plan)) if move.raw > 0
+    )
 
 
 def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
@@ -301,8 +303,8 @@ def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
             yield TokenMove(leg.token_out, pool, leg.amount_out_raw, payee=payee)
 
 
-def _provided(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
-    pools = {pool.address: pool for pool in step.snapshot.pools}
+def _provided(snapshot: Snapshot, plan: Plan) -> Iterator[TokenMove]:
+    pools = {pool.address: pool for pool in snapshot.pools}
     for action in plan.actions:
         pool = pools.get(action.pool)
         if isinstance(action, Provide) and pool is not None:

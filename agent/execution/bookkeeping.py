@@ -34,6 +34,7 @@ from agent.model import (
     Entry,
     EntryKind,
     ExternalTransaction,
+    History,
     Intent,
     IntentKind,
     IntentState,
@@ -238,7 +239,7 @@ def _reserved(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
     native = next((asset for asset in step.portfolio.assets if asset.native), None)
     if native is None:
         return reserved | {NATIVE: balances[NATIVE]}
-    raw, token = native_coin.reserved_raw(step, native), native.token.address
+    raw, token = native_coin.reserved_raw(step.limits, native), native.token.address
     return reserved | {
         NATIVE: min(balances[NATIVE], raw),
         token: min(balances[token], max(0, raw - balances[NATIVE])),
@@ -369,9 +370,9 @@ def _planned_entry(store: Store, intent: Intent, present: StepInput) -> Entry | 
 # --- Records of chosen weights and hourly reference prices.
 
 
-def record_allocation(step: StepInput, allocations: AllocationStore) -> None:
+def record_allocation(history: History, allocations: AllocationStore) -> None:
     """Record the weights that this step chose, so that a restart uses them again."""
-    chosen = step.history.allocation
+    chosen = history.allocation
     if chosen is not None and chosen != allocations.newest():
         allocations.record(chosen)
 
@@ -464,7 +465,7 @@ def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalT
             prices = {**present, **reference_prices(_with_feeds_as_of(step, sent)).by_token}
         moved = {token for token, raw in sent.receipt.net(step.snapshot.owner).items() if raw}
         for token in sorted(((moved | {coin}) & assets) - prices.keys()):
-            raise HistoryUnavailable(f"{token_label(step, token)} has no reference price")
+            raise HistoryUnavailable(f"{token_label(step.portfolio, token)} has no reference price")
         asset_prices = {token: price for token, price in prices.items() if token in assets}
         usage.append(_prior_usage(step, sent, asset_prices))
     return tuple(usage)

@@ -221,7 +221,9 @@ def clear_submission_refusals(budgets: BudgetStore, outcome: StepOutcome) -> Non
     ends every series of failures.
     """
     refusals = outcome.step_input.history.failures.submission_refusals
-    kept = blocked_exits.open_submission_refusals(outcome.step_input, outcome.decided.exit_token)
+    kept = blocked_exits.open_submission_refusals(
+        outcome.step_input.history, outcome.decided.exit_token
+    )
     if kept != refusals:
         budgets.mark_submission_refusals(kept)
 

@@ -24,6 +24,7 @@ from agent.model import (
     LpV3Position,
     Payout,
     Plan,
+    Portfolio,
     Provide,
     Rebalance,
     Receipt,
@@ -243,7 +244,7 @@ def book_liquidity_action(
     lost = gas_value
     if basis is not None and action is not None and receipt.status == 1:
         done = positions.position_change(action, receipt, basis.snapshot.owner)
-        bookings = [_by_receipt(action, done, basis, receipt, prices)]
+        bookings = [_by_receipt(action, done, basis.snapshot, receipt, prices)]
         if after is not None:
             bookings.append(_by_snapshots(action, done, basis.snapshot, after, prices))
         lost += max((loss for loss in bookings if loss is not None), default=Fraction(0))
@@ -254,7 +255,7 @@ def book_liquidity_action(
 def _by_receipt(
     action: LpAction,
     done: LpPositionChange | None,
-    basis: StepInput,
+    snapshot: Snapshot,
     receipt: Receipt,
     prices: Mapping[str, Price],
 ) -> Value | None:
@@ -262,7 +263,7 @@ def _by_receipt(
     after the action cannot be derived.
     """
     before = next(
-        (position for position in basis.snapshot.positions if position.name == action.name), None
+        (position for position in snapshot.positions if position.name == action.name), None
     )
     after = _position_after(action, done, before)
     if after is None:
@@ -270,7 +271,7 @@ def _by_receipt(
     gained = _position_value(after, prices)
     if before is not None:
         gained -= _position_value(before, prices)
-    moved = receipt.net(basis.snapshot.owner)
+    moved = receipt.net(snapshot.owner)
     received = sum(
         (raw * prices[token] for token, raw in moved.items() if token in prices), Fraction(0)
     )
@@ -432,7 +433,7 @@ def settle_mined(
             coin=coin,
             payout=payout,
             apart=_exempt_turnover(store.journal, intent),
-            exit_into=_exit_into(store.journal, intent, basis),
+            exit_into=_exit_into(store.journal, intent, basis.portfolio),
         )
     record_balance_changes(store.balances, snapshot, present)
 
@@ -448,10 +449,10 @@ def _exempt_turnover(journal: IntentStore, intent: Intent) -> Fraction:
     return plan.decision.apart
 
 
-def _exit_into(journal: IntentStore, intent: Intent, basis: StepInput) -> str:
+def _exit_into(journal: IntentStore, intent: Intent, portfolio: Portfolio) -> str:
     """Return the numeraire if the swap is a granted exit; empty otherwise."""
     plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
-    return basis.portfolio.numeraire.address if plan is not None and plan.exits else ""
+    return portfolio.numeraire.address if plan is not None and plan.exits else ""
 
 
 def review_time_s(snapshot: Snapshot) -> int:

@@ -12,6 +12,7 @@ from agent.layers.memories import READERS
 from agent.model import (
     Allocation,
     CashMemory,
+    History,
     LayerPart,
     PricePoint,
     ScreenedToken,
@@ -36,11 +37,11 @@ def read_cash(step: StepInput, cash: CashStore) -> CashMemory | None:
     return cash.read(step.portfolio.numeraire.address, step.snapshot.head.number)
 
 
-def record_cash(cash: CashStore, step: StepInput) -> None:
+def record_cash(cash: CashStore, history: History) -> None:
     """Record the account of portfolio.use_cash before the step acts on it. Raises Retryable if it
     cannot be opened at this block, or if another process wrote first.
     """
-    state = step.history.cash_flows.cash
+    state = history.cash_flows.cash
     if state is None or state.is_stored:
         return
     if not (state.is_known and cash.record(state.account, state.turn)):

@@ -316,7 +316,7 @@ class GuardCase:
         return (
             self.balance(asset.token.address)
             + native_wei
-            - native_coin.reserved_raw(self.step, asset)
+            - native_coin.reserved_raw(self.step.limits, asset)
         )
 
     def require_known_day(self) -> None:

@@ -8,7 +8,16 @@ from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
-from agent.model import LIMITS, Limits, LimitSpec, LimitUnit, StepInput, TighterDirection, Verdict
+from agent.model import (
+    LIMITS,
+    Limits,
+    LimitSpec,
+    LimitUnit,
+    Portfolio,
+    StepInput,
+    TighterDirection,
+    Verdict,
+)
 from agent.units import BPS, Token, ceil_int, decimal_text, value_text
 
 OFF = "off"
@@ -116,14 +125,14 @@ def limited(
     return Guard(
         key,
         lambda step: limit(step.limits),
-        lambda value, step: _format_limit(spec, value, step),
+        lambda value, step: _format_limit(spec, value, step.portfolio),
         measure,
         remedy,
         judges_market,
     )
 
 
-def _format_limit(spec: LimitSpec, limit: Any, step: StepInput) -> str:
+def _format_limit(spec: LimitSpec, limit: Any, portfolio: Portfolio) -> str:
     """Format a limit with its unit, with "at least" for a minimum."""
     match spec.unit:
         case LimitUnit.SHARE:
@@ -135,7 +144,7 @@ def _format_limit(spec: LimitSpec, limit: Any, step: StepInput) -> str:
         case LimitUnit.NATIVE:
             text = format_native(limit)
         case LimitUnit.COINS:
-            text = format_money(limit, step.portfolio.numeraire)
+            text = format_money(limit, portfolio.numeraire)
         case LimitUnit.SWITCH:
             text = "on"
     return f"at least {text}" if spec.tighter is TighterDirection.MORE else text

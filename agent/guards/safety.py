@@ -90,7 +90,7 @@ class _Wallet:
         )
         if self._wrapped is not None:
             self._forms = {
-                NATIVE: case.balance(NATIVE) - floor_wei(case.step),
+                NATIVE: case.balance(NATIVE) - floor_wei(case.step.limits),
                 self._wrapped: case.balance(self._wrapped),
             }
 

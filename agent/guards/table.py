@@ -161,7 +161,7 @@ def _balance(step: StepInput, payout: Payout) -> Verdict:
 
 def _available_raw(step: StepInput, payout: Payout) -> int:
     if payout.token == NATIVE:
-        return step.snapshot.native_wei - native_coin.floor_wei(step)
+        return step.snapshot.native_wei - native_coin.floor_wei(step.limits)
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
     if payout.token not in assets:
         return 0

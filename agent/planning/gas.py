@@ -445,16 +445,18 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
     """
     if isinstance(plan.decision, TopUp):
         return 0
-    needed = approval_count(swap_spend(plan.legs), _allowed(step, step.execution.router))
+    needed = approval_count(swap_spend(plan.legs), _allowed(step.snapshot, step.execution.router))
     contracts = dict(step.execution.liquidity)
     needed += sum(
-        approval_count(action_spend(action), _allowed(step, contracts.get(action.venue, "")))
+        approval_count(
+            action_spend(action), _allowed(step.snapshot, contracts.get(action.venue, ""))
+        )
         for action in plan.actions
     )
     for deposit in layers.DEPOSITS:
         token, raw, spender = deposit(step, plan)
         if spender or raw:
-            needed += approval_count({token: raw}, _allowed(step, spender))
+            needed += approval_count({token: raw}, _allowed(step.snapshot, spender))
     return APPROVAL_GAS * needed
 
 
@@ -474,7 +476,7 @@ def worst_gas_wei(step: StepInput, plan: Plan) -> int:
     estimate) at the fee cap, which is at most limits.gas_price or, in an emergency, that
     emergency's ceiling; on rollups also SPIKE times the data fee.
     """
-    price_wei = native_coin.price_below_wei(step, step_fee_ceiling_wei(step, plan))
+    price_wei = native_coin.price_below_wei(step.snapshot, step_fee_ceiling_wei(step, plan))
     around = approval_gas_units(step, plan) + revocation_gas_units(plan)
     units = ceil_int((plan.gas_units + around) * native_coin.GAS_MARGIN)
     if not units:  # nothing is sent on chain
@@ -512,9 +514,9 @@ def with_data_fee(step: StepInput, plan: Plan, native_price: Fraction) -> Plan:
     return replace(plan, cost=replace(plan.cost, gas=plan.cost.gas + fee, data_fee=fee))
 
 
-def _allowed(step: StepInput, spender: str) -> dict[str, int]:
+def _allowed(snapshot: Snapshot, spender: str) -> dict[str, int]:
     return {
         allowance.token: allowance.raw
-        for allowance in step.snapshot.allowances
+        for allowance in snapshot.allowances
         if allowance.spender == spender
     }

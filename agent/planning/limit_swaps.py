@@ -11,6 +11,7 @@ from agent.errors import Refused
 from agent.model import (
     LegFunding,
     Plan,
+    Portfolio,
     StepInput,
     Verdict,
 )
@@ -55,7 +56,7 @@ def limit_swap(
         return with_raised_minimums(plan, units, least), ""
     why = (
         "its price is"
-        f" {_shown(output_value(plan, units) / amount_in_raw, step, token_in, token_out)} now"
+        f" {_shown(output_value(plan, units) / amount_in_raw, step.portfolio, token_in, token_out)} now"
     )
     if pools := plan_pools_out_of_ticks(step, plan.legs):
         raise KnownTicksExceeded(
@@ -108,6 +109,6 @@ def output_value(plan: Plan, prices: Mapping[str, Price]) -> Value:
     )
 
 
-def _shown(price: Fraction, step: StepInput, token_in: str, token_out: str) -> str:
-    from_, to = step.portfolio.token(token_in), step.portfolio.token(token_out)
+def _shown(price: Fraction, portfolio: Portfolio, token_in: str, token_out: str) -> str:
+    from_, to = portfolio.token(token_in), portfolio.token(token_out)
     return f"{price_text(price, from_.decimals, to.decimals)} {to.label} per {from_.label}"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.layers import sales
-from agent.model import Goal, Leg, LegFunding, Plan, Rebalance, StepInput
+from agent.model import Goal, Leg, LegFunding, Limits, Plan, Portfolio, Rebalance, StepInput
 from agent.planning import planner
 from agent.planning.gas import NATIVE_VENUE, balance_deltas, worst_gas_wei
 from agent.policy.decision import DecisionResult
@@ -125,7 +125,7 @@ def worst_case_loss(
     if prices is None:
         prices = reference_prices(step).by_token
         off = disagreement_loss(step, balance_deltas(found.legs))
-    known = with_native(step, prices)
+    known = with_native(step.portfolio, prices)
     received = (
         leg.min_out_raw * known.get(leg.token_out, Fraction(0))
         for leg in swap_legs(found)
@@ -141,7 +141,7 @@ def worst_case_gas(
     """Return the gas part of the worst case."""
     if prices is None:
         prices = reference_prices(step).by_token
-    return worst_gas_wei(step, found) * with_native(step, prices)[NATIVE]
+    return worst_gas_wei(step, found) * with_native(step.portfolio, prices)[NATIVE]
 
 
 def partial_plan_reason(step: StepInput, worst: Value) -> str:
@@ -190,9 +190,9 @@ def swap_legs(found: Plan) -> list[Leg]:
     return [leg for leg in found.legs if leg.venue != NATIVE_VENUE or leg.source is not leg.sink]
 
 
-def with_native(step: StepInput, prices: Mapping[str, Price]) -> dict[str, Price]:
+def with_native(portfolio: Portfolio, prices: Mapping[str, Price]) -> dict[str, Price]:
     """Return the prices with the native coin at its wrapped token's price."""
-    return {**prices, NATIVE: prices.get(step.portfolio.wrapped_native, Fraction(0))}
+    return {**prices, NATIVE: prices.get(portfolio.wrapped_native, Fraction(0))}
 
 
 def _total(step: StepInput) -> Value:
@@ -218,13 +218,13 @@ def plan_proportional_part(
     asset cannot move at all. If no fraction fits the remainder of limits.daily_loss, the plan may
     exceed it.
     """
-    least = _least_trade(step)
+    least = _least_trade(step.limits)
     lacks = {
         token: value
         for token, value in corrections(decided.drifts, decision.goal).items()
         if abs(value) >= least
     }
-    reached = min(_reached(step, decided, whole, lacks).values(), default=Fraction(1))
+    reached = min(_reached(step.portfolio, decided, whole, lacks).values(), default=Fraction(1))
     fits = _part_that_fits(step, whole)
     if fits == 1 and reached >= WHOLE:
         return whole, Fraction(1)
@@ -245,7 +245,7 @@ def plan_proportional_part(
         except planner.NothingPlanned:
             break
         wanted = {token: value * part for token, value in lacks.items()}
-        reached = min(_reached(step, decided, plan, wanted).values(), default=Fraction(1))
+        reached = min(_reached(step.portfolio, decided, plan, wanted).values(), default=Fraction(1))
         fits = _part_that_fits(step, plan)
         if fits == 1 and reached >= WHOLE:
             return replace(plan, decision=decision), part
@@ -302,7 +302,7 @@ def daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str:
 
 
 def _reached(
-    step: StepInput, decided: DecisionResult, plan: Plan, lacks: dict[str, Value]
+    portfolio: Portfolio, decided: DecisionResult, plan: Plan, lacks: dict[str, Value]
 ) -> dict[str, Fraction]:
     """Return the fraction of its correction that the plan moves, by token; without the numeraire,
     which pays the costs.
@@ -314,10 +314,10 @@ def _reached(
             (leg.token_in, -leg.amount_in_raw, leg.source is LegFunding.WALLET),
             (leg.token_out, leg.amount_out_raw, leg.sink is LegFunding.WALLET),
         ):
-            known = step.portfolio.held_as(token)
+            known = portfolio.held_as(token)
             if outside and known in moved:
                 moved[known] += raw * prices[known]
-    home = step.portfolio.numeraire.address
+    home = portfolio.numeraire.address
     return {
         token: max(Fraction(0), moved[token] / value)
         for token, value in lacks.items()
@@ -334,5 +334,5 @@ def move_value(decided: DecisionResult, goal: Goal) -> Value:
     )
 
 
-def _least_trade(step: StepInput) -> Value:
-    return max(step.limits.min_trade or Fraction(0), Fraction(1))
+def _least_trade(limits: Limits) -> Value:
+    return max(limits.min_trade or Fraction(0), Fraction(1))

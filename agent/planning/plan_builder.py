@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.floats import FloatArray
 from agent.layers.questions import PLACES
-from agent.model import Plan, Rebalance, SkippedItem, StepInput
+from agent.model import Limits, Plan, Portfolio, Rebalance, SkippedItem, StepInput
 from agent.planning.gas import balance_deltas, with_payment_legs
 from agent.planning.problem import FAR, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks
@@ -135,7 +135,7 @@ def skipped_items(
         if sells and objective.locked[token] > objective.high[token] * total:
             places = [name for place in PLACES if (name := place(step))]
             where = " or ".join(["liquidity positions", *places])
-            why = f"{_money(step, value)} above its target are in {where}, which swaps cannot spend"
+            why = f"{_money(step.portfolio, value)} above its target are in {where}, which swaps cannot spend"
             skipped.append(SkippedItem(node.label, why, LOCKED))
             continue
         opposite = below if sells else above
@@ -147,21 +147,26 @@ def skipped_items(
                 explained = free
         limit = turnover_limit if is_bounded else ""
         remainder = _Remainder(token, value, sells, others, is_bounded, limit, *explained)
-        why, kept_by = _reason(step, objective, total, remainder)
+        why, kept_by = _reason(step.limits, objective, total, remainder)
         costly = kept_by == PLAN_COST or (not limit and why.startswith((UNUSED, TOO_COSTLY)))
         if costly and node.address != step.portfolio.numeraire.address:
             opposite_tokens = [problem.nodes[i].address for i in others]
             cost = cost_reason(
-                step, problem, node.address, Fraction(round(value)), sells, opposite_tokens
+                step.portfolio,
+                problem,
+                node.address,
+                Fraction(round(value)),
+                sells,
+                opposite_tokens,
             )
             why = cost or why
-        message = f"{_money(step, value)} off target: {why}"
+        message = f"{_money(step.portfolio, value)} off target: {why}"
         skipped.append(SkippedItem(node.label, message, kept_by))
     return skipped
 
 
 def _reason(
-    step: StepInput, objective: PlanObjective, total: float, rest: _Remainder
+    limits: Limits, objective: PlanObjective, total: float, rest: _Remainder
 ) -> tuple[str, str]:
     """Return why a token stays off target, and the limit of cost or size, or LOCKED, if that alone
     keeps it there.
@@ -171,7 +176,7 @@ def _reason(
         label = nodes[rest.token].label
         return f"{COARSE} {label} is worth more than the drift", MIN_TRADE
     if rest.token in unmoved:
-        return _unmoved_reason(step, rest)
+        return _unmoved_reason(limits, rest)
     locked = {i for i in range(len(nodes)) if objective.locked[i] > objective.high[i] * total}
     if rest.others and (locked | set(unmoved)).issuperset(rest.others):
         why = f"{' and '.join(nodes[i].label for i in rest.others)} cannot be traded against it"
@@ -182,11 +187,11 @@ def _reason(
     return _market_reason(rest, zone=objective.risk is not None)
 
 
-def _unmoved_reason(step: StepInput, rest: _Remainder) -> tuple[str, str]:
+def _unmoved_reason(limits: Limits, rest: _Remainder) -> tuple[str, str]:
     """Return why a token is not moved at all; bounds may leave only a small amount of a large
     remainder.
     """
-    why, min_trade = rest.settled.unmoved[rest.token], step.limits.min_trade
+    why, min_trade = rest.settled.unmoved[rest.token], limits.min_trade
     is_dust = why == DUST and not rest.is_bounded
     if min_trade is None or not rest.value >= min_trade:
         return why, MIN_TRADE if is_dust else ""
@@ -298,8 +303,8 @@ def _connected(market: PoolGraph, token: int, sells: bool, others: frozenset[int
     return bool(reached & others)
 
 
-def _money(step: StepInput, value: float) -> str:
-    numeraire = step.portfolio.numeraire
+def _money(portfolio: Portfolio, value: float) -> str:
+    numeraire = portfolio.numeraire
     return f"{value_text(Fraction(round(value)), numeraire.decimals, 2)} {numeraire.label}"
 
 

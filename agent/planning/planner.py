@@ -13,6 +13,7 @@ from agent.model import (
     Goal,
     Leg,
     Plan,
+    Portfolio,
     Rebalance,
     RiskCostTradeoff,
     SkippedItem,
@@ -277,7 +278,7 @@ def plan(
     if most is not None and (budget is None or most[0] < budget):
         budget, turnover_limit, asks = *most, False
     if decision.exit:
-        at_rest = _at_rest(step, problem, objective)
+        at_rest = _at_rest(step.portfolio, problem, objective)
     else:
         at_rest = untradable_tokens(problem, decision.goal)
     market, settled = _within_plan_cost(
@@ -317,11 +318,11 @@ def plan(
     )
 
 
-def _at_rest(step: StepInput, problem: Problem, objective: PlanObjective) -> dict[int, str]:
+def _at_rest(portfolio: Portfolio, problem: Problem, objective: PlanObjective) -> dict[int, str]:
     """Return the tokens that an exit does not trade, by position: all on target, except the
     numeraire, for which it sells.
     """
-    total, numeraire = float(problem.total), step.portfolio.numeraire.address
+    total, numeraire = float(problem.total), portfolio.numeraire.address
     within = (objective.low * total <= objective.held) & (objective.held <= objective.high * total)
     return {
         position: "an exit trades no other token"

@@ -331,7 +331,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
                 ),
                 "wait for the next snapshot, or remove the asset from the portfolio",
             )
-        investable_raw = max(0, held[token.address] - native_coin.reserved_raw(step, asset))
+        investable_raw = max(0, held[token.address] - native_coin.reserved_raw(step.limits, asset))
         cap_raw = caps.get(token.address)
         if coin is not None and token.address == coin.token:
             investable_raw -= 0 if coin.counts else coin.refill_raw

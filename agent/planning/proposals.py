@@ -20,6 +20,7 @@ from agent.model import (
     LegFunding,
     LimitOrder,
     Plan,
+    Portfolio,
     PurchaseKind,
     PurchaseProgress,
     Rebalance,
@@ -286,7 +287,7 @@ def _planned_exit(
         label = step.portfolio.token(token).label
         costly = (item.why for item in nothing.off if item.what == label and ALLOWED in item.why)
         return BlockedExit(token, next(costly, nothing.message), blocked_exits.REMEDY)
-    if token in _sold(step, plan):
+    if token in _sold(step.portfolio, plan):
         return plan
     whys = {item.what: item.why for item in plan.skipped}
     why = whys.get(
@@ -362,7 +363,9 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
                 return _rest_not_worth_it(step_input, active, decided, nothing)
             return _not_worth_it(step_input, decided, decision, nothing)
         return _liquidity_instead(
-            step_input, decided, no_plan_reason(decision.reason, nothing.message, zone, step_input)
+            step_input,
+            decided,
+            no_plan_reason(decision.reason, nothing.message, zone, step_input.portfolio),
         )
     if isinstance(plan.decision, Rebalance):
         decision = plan.decision
@@ -379,7 +382,7 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
     return _liquidity_instead(
         step_input,
         weighed,
-        uneconomic_plan_reason(decision.reason, plan.saving, step_input, zone.horizon_s),
+        uneconomic_plan_reason(decision.reason, plan.saving, step_input.portfolio, zone.horizon_s),
     )
 
 
@@ -412,7 +415,7 @@ def _not_worth_it(
 def _worthless(step: StepInput, decided: DecisionResult, nothing: planner.NothingPlanned) -> str:
     """Return why an execution ends, in short, with the value that is left."""
     short = _not_worth_why(step, decided, nothing).partition(":")[0]
-    return f"{short}: {minimum.format_money(step, nothing.drift)} to move"
+    return f"{short}: {minimum.format_money(step.portfolio, nothing.drift)} to move"
 
 
 def _not_worth_why(
@@ -552,11 +555,10 @@ def single_order(order: LimitOrder) -> Proposer:
     return propose
 
 
-def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:
+def _sold(portfolio: Portfolio, plan: Plan) -> tuple[str, ...]:
     """Return the tokens that legs take from the wallet, except the numeraire, in the portfolio's
     order.
     """
-    portfolio = step.portfolio
     taken = {
         portfolio.held_as(leg.token_in) for leg in plan.legs if leg.source is LegFunding.WALLET
     }

@@ -79,7 +79,7 @@ def _terms(
     now_s = step.snapshot.head.timestamp_s
     prices, deposits = decided.references.prices, tuple[tuple[str, int], ...]()
     if kind is PurchaseKind.TOP_UP:
-        deposits = tuple(sorted(purchases.uninvested_deposits(step).items()))
+        deposits = tuple(sorted(purchases.uninvested_deposits(step.history).items()))
     return Purchase(
         kind=kind,
         wish=purchases.turnover_allowance(step)

@@ -125,7 +125,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         usable = cash_limit.usable_part(step, came)
-        message = cash_limit.append_excluded(step, "invest the deposit")
+        message = cash_limit.append_excluded(step.excluded, "invest the deposit")
         if usable != dict(came):
             message = f"{message}; {cash_limit.limit_remedy(step)}"
         if not usable:
@@ -165,7 +165,7 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 
 def _uninvested(step: StepInput, why: str) -> Proposal:
     message = f"the deposit stays uninvested for now: {why}"
-    return _by_owner(step, Hold(cash_limit.append_excluded(step, message)), None)
+    return _by_owner(step, Hold(cash_limit.append_excluded(step.excluded, message)), None)
 
 
 def sell_everything(step: StepInput) -> Proposal:
@@ -214,7 +214,7 @@ def _everything_sold(given: StepInput) -> Proposal:
         return _by_owner(step, Hold("nothing to sell: all balances are zero or reserved"), None)
     home, blocked = step.portfolio.numeraire.address, [*step.stuck]
     for asset_drift in exits.in_turn(
-        step, [drift for drift in drifts if drift.token != home and drift.investable_raw]
+        step.history, [drift for drift in drifts if drift.token != home and drift.investable_raw]
     ):
         found = _sold_out(step, drifts, asset_drift.token, "sell everything for the numeraire")
         if isinstance(found, Proposal):
@@ -296,7 +296,7 @@ def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]
         return Proposal(replace(decided, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
     try:
         wanted = Rebalance(
-            cash_limit.append_excluded(step, "the transition to these targets"),
+            cash_limit.append_excluded(step.excluded, "the transition to these targets"),
             rebalance_goal(decided.drifts, Destination.TARGET),
             by_owner=True,
         )
@@ -340,7 +340,7 @@ def shortfall_raw(step: StepInput, plan: Plan, token: str) -> int:
         after += (
             step.snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
         )
-    return native_coin.reserved_raw(step, asset) - after
+    return native_coin.reserved_raw(step.limits, asset) - after
 
 
 def _require_raised(step: StepInput, plan: Plan, token: str) -> None:

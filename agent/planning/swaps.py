@@ -22,8 +22,10 @@ from agent.model import (
     Plan,
     PlanCost,
     Pool,
+    Portfolio,
     Rebalance,
     SkippedItem,
+    Snapshot,
     StepInput,
     TopUp,
     Verdict,
@@ -83,7 +85,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     Raises ConfigError for tokens outside the portfolio, Refused if the wallet, the impact bound or
     the floors forbid it.
     """
-    _check(step, token_in, token_out, amount_in_raw)
+    _check(step.portfolio, token_in, token_out, amount_in_raw)
     _require_free(step, token_in, token_out)
     problem = build_problem(step, reference_prices(step))
     if token_in in problem.position:
@@ -100,7 +102,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         decimals = step.portfolio.token(token_in).decimals
         spendable = decimal_text(seller.spendable_raw, decimals)
         asked = decimal_text(amount_in_raw, decimals)
-        excluded = cash_limit.append_excluded(step, "sell less, or lower the reserve")
+        excluded = cash_limit.append_excluded(step.excluded, "sell less, or lower the reserve")
         raise Refused(
             f"{asked} {seller.label} exceeds the spendable balance",
             (
@@ -114,7 +116,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
             "; ".join(filter(None, (excluded, cash_limit.unused_text(step)))),
         )
     split = _best(problem, token_in, token_out, amount_in_raw)
-    _require_whole(step, problem, split, token_in, amount_in_raw)
+    _require_whole(step.portfolio, problem, split, token_in, amount_in_raw)
     skipped = (
         *problem.notes,
         *(
@@ -126,7 +128,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)}"
         f" {seller.label}"
     )
-    reason = cash_limit.append_excluded(step, reason)
+    reason = cash_limit.append_excluded(step.excluded, reason)
     decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
     return assemble_plan(step, problem, decision, split.draft, skipped, split.gap_bps)
 
@@ -140,10 +142,12 @@ def quote(
     KnownTicksExceeded if the ticks that were read do not reach far enough, Refused if no route
     exists or the pools cannot take the amount.
     """
-    _check(step, token_in, token_out, amount_in_raw)
+    _check(step.portfolio, token_in, token_out, amount_in_raw)
     prices = _known_prices(step)
     if pool is not None:
-        legs = [_single(step, _find(step, pool, token_in, token_out), token_in, amount_in_raw)]
+        legs = [
+            _single(step, _find(step.snapshot, pool, token_in, token_out), token_in, amount_in_raw)
+        ]
     else:
         problem = _quote_problem(step, prices, token_in, amount_in_raw)
         if not {token_in, token_out} <= set(problem.position):
@@ -153,7 +157,7 @@ def quote(
                 code=ErrorCode.ROUTE,
             )
         split = _best(problem, token_in, token_out, amount_in_raw)
-        _require_whole(step, problem, split, token_in, amount_in_raw)
+        _require_whole(step.portfolio, problem, split, token_in, amount_in_raw)
         legs = split.draft.legs
     return Quote(
         legs=tuple(legs),
@@ -180,10 +184,10 @@ def _require_free(step: StepInput, *tokens: str) -> None:
             )
 
 
-def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -> None:
+def _check(portfolio: Portfolio, token_in: str, token_out: str, amount_in_raw: int) -> None:
     for name, address in (("token in", token_in), ("token out", token_out)):
         try:
-            step.portfolio.token(address)
+            portfolio.token(address)
         except KeyError:
             raise ConfigError(
                 f"{name}: {address} is neither an asset nor a hub of the portfolio"
@@ -274,14 +278,14 @@ def _selling(
 
 
 def _require_whole(
-    step: StepInput, problem: Problem, split: _Split, token_in: str, amount_in_raw: int
+    portfolio: Portfolio, problem: Problem, split: _Split, token_in: str, amount_in_raw: int
 ) -> None:
     """Raise Refused unless the whole amount is traded: a manual swap is exact."""
     draft, barred = split.draft, split.barred
     sold = draft.sold.get(token_in, 0)
     if sold == amount_in_raw:
         return
-    token = step.portfolio.token(token_in)
+    token = portfolio.token(token_in)
     asked, fits = decimal_text(amount_in_raw, token.decimals), decimal_text(sold, token.decimals)
     if barred:
         reasons = "; ".join(f"pool {pool} {why}" for pool, why in barred.items())
@@ -368,8 +372,8 @@ def _quote_problem(
     return problem_for_tokens(replace(step, limits=limits), nodes, gas_unit_value, [])
 
 
-def _find(step: StepInput, pool: str, token_in: str, token_out: str) -> Pool:
-    for state in step.snapshot.pools:
+def _find(snapshot: Snapshot, pool: str, token_in: str, token_out: str) -> Pool:
+    for state in snapshot.pools:
         if state.address == pool:
             if {state.token0, state.token1} != {token_in, token_out}:
                 raise ConfigError(f"pool: {pool} does not trade these tokens")

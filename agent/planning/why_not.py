@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from agent.amm import pools as amm
 from agent.errors import Refused
-from agent.model import Pool, StepInput
+from agent.model import Pool, Portfolio
 from agent.planning.gas import approval_count
 from agent.planning.problem import Problem
 from agent.planning.solver.search import COARSE
@@ -40,7 +40,12 @@ class RouteCost:
 
 
 def cost_reason(
-    step: StepInput, problem: Problem, token: str, value: Value, sells: bool, others: Sequence[str]
+    portfolio: Portfolio,
+    problem: Problem,
+    token: str,
+    value: Value,
+    sells: bool,
+    others: Sequence[str],
 ) -> str:
     """Return what limits.plan_cost allows for moving `value` of a token, sold for or bought with one
     of `others`, and what it costs, in whole coins of the numeraire, with the digits in which the
@@ -50,7 +55,7 @@ def cost_reason(
     limit_bps = problem.plan_cost_bps
     if limit_bps is None:
         return ""
-    ends = others or (step.portfolio.numeraire.address,)
+    ends = others or (portfolio.numeraire.address,)
     routes = _routes(problem, token, value, sells, [end for end in ends if end != token])
     cheapest = min(routes, key=lambda cost: cost.total, default=None)
     most = value * Fraction(limit_bps, BPS)
@@ -62,7 +67,7 @@ def cost_reason(
         ("second hop", cheapest.second_hop),
         ("impact", cheapest.impact),
     )
-    decimals, places = step.portfolio.numeraire.decimals, 2
+    decimals, places = portfolio.numeraire.decimals, 2
 
     def text(part: Value) -> str:
         return value_text(part, decimals, places)

@@ -92,7 +92,7 @@ def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
     target weights.
     """
     stop = context.stop or first_fault(
-        (HaltCode.WEIGHTS, targets.missing_weights_reason(context.step))
+        (HaltCode.WEIGHTS, targets.missing_weights_reason(context.step.history))
     )
     if stop is None:
         return None

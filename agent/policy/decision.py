@@ -141,7 +141,7 @@ class DecisionContext:
         return first_fault(
             (HaltCode.STOPPED, step.history.stopped),
             (HaltCode.LEDGER, step.history.books),
-            (HaltCode.POSITIONS, valuation.undecided_positions_reason(step)),
+            (HaltCode.POSITIONS, valuation.undecided_positions_reason(step.history)),
         )
 
     @cached_property

@@ -92,7 +92,7 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
     if a balance, position or price is missing: unknown is never zero.
     """
     assets = [
-        replace(asset, reserve_raw=native_coin.reserved_raw(step, asset))
+        replace(asset, reserve_raw=native_coin.reserved_raw(step.limits, asset))
         for asset in step.effective_assets
     ]
     return drifts_from_balances(

@@ -95,9 +95,9 @@ def too_small_reason(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     if value >= least:
         return ""
     return (
-        f"with an investable total of {format_money(step, value)} the smallest target is "
-        f"below min_trade {format_money(step, step.limits.min_trade)}; at least"
-        f" {format_money(step, least)} is needed"
+        f"with an investable total of {format_money(step.portfolio, value)} the smallest target is "
+        f"below min_trade {format_money(step.portfolio, step.limits.min_trade)}; at least"
+        f" {format_money(step.portfolio, least)} is needed"
     )
 
 
@@ -117,18 +117,18 @@ def gas_too_high_reason(
     least = smallest_total(step.effective_assets, leg)
     if investable_total(drifts) >= least:
         return ""
-    needs = f"which needs a total of {format_money(step, least)}"
+    needs = f"which needs a total of {format_money(step.portfolio, least)}"
     return (
         f"gas is too expensive now: {GAS_MULTIPLE} times that of a swap is"
-        f" {format_money(step, leg)}, {needs}"
+        f" {format_money(step.portfolio, leg)}, {needs}"
     )
 
 
 def too_small_to_trade(step: StepInput, moved: Value) -> str:
     """Return why a correction of this value is not traded: each asset's part is below min_trade."""
     return (
-        f"too small to trade: of {format_money(step, moved)} to move, each asset's part is below"
-        f" limits.min_trade of {format_money(step, step.limits.min_trade)}"
+        f"too small to trade: of {format_money(step.portfolio, moved)} to move, each asset's part is below"
+        f" limits.min_trade of {format_money(step.portfolio, step.limits.min_trade)}"
     )
 
 
@@ -142,14 +142,14 @@ def not_worth_reason(step: StepInput, references: ReferencePrices, moved: Value)
     gas, most = leg_gas_value(step.snapshot, native.price), moved * Fraction(limit, BPS)
     return (
         f"not worth its cost: limits.plan_cost ({limit} bps) allows at most"
-        f" {format_money(step, most)} for moving {format_money(step, moved)}; one swap costs about"
-        f" {format_money(step, gas)} of gas, plus pool fees"
+        f" {format_money(step.portfolio, most)} for moving {format_money(step.portfolio, moved)}; one swap costs about"
+        f" {format_money(step.portfolio, gas)} of gas, plus pool fees"
     )
 
 
-def format_money(step: StepInput, value: Value | None) -> str:
+def format_money(portfolio: Portfolio, value: Value | None) -> str:
     """Format a value in whole coins of the numeraire."""
-    numeraire = step.portfolio.numeraire
+    numeraire = portfolio.numeraire
     return f"{value_text(value or Fraction(0), numeraire.decimals, 2)} {numeraire.label}"
 
 

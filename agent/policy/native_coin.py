@@ -14,8 +14,10 @@ from agent.model import (
     Decision,
     Halt,
     Hold,
+    Limits,
     Portfolio,
     Rebalance,
+    Snapshot,
     StepInput,
     TopUp,
     UnsignedTx,
@@ -71,7 +73,7 @@ def native_view(step: StepInput) -> NativeView:
             ),
             None,
         ),
-        kept_wei=floor_wei(step),
+        kept_wei=floor_wei(step.limits),
         top_up_wei=step.limits.native_top_up_wei,
     )
 
@@ -102,11 +104,11 @@ def held_balances(step: StepInput) -> dict[str, int]:
     return found
 
 
-def reserved_raw(step: StepInput, asset: Asset) -> int:
+def reserved_raw(limits: Limits, asset: Asset) -> int:
     """Return the base units outside the portfolio: the reserve, and limits.native_floor for the
     native asset.
     """
-    return asset.reserve_raw + (floor_wei(step) if asset.native else 0)
+    return asset.reserve_raw + (floor_wei(limits) if asset.native else 0)
 
 
 def full_reserve_raw(step: StepInput, asset: Asset) -> int:
@@ -116,24 +118,23 @@ def full_reserve_raw(step: StepInput, asset: Asset) -> int:
     there = held_balances(step).get(asset.token.address)
     if there is None:
         return UINT256_MAX
-    return max(asset.reserve_raw, there - (floor_wei(step) if asset.native else 0))
+    return max(asset.reserve_raw, there - (floor_wei(step.limits) if asset.native else 0))
 
 
-def floor_wei(step: StepInput) -> int:
+def floor_wei(limits: Limits) -> int:
     """Return the native coin that is never spent, wei."""
-    return step.limits.native_floor_wei or 0
+    return limits.native_floor_wei or 0
 
 
 def worst_price_wei(step: StepInput) -> int:
     """Return the highest price of a unit of gas in this step: two base fees and the priority fee,
     at most limits.gas_price.
     """
-    return price_below_wei(step, step.limits.gas_price_wei)
+    return price_below_wei(step.snapshot, step.limits.gas_price_wei)
 
 
-def price_below_wei(step: StepInput, ceiling: int | None) -> int:
+def price_below_wei(snapshot: Snapshot, ceiling: int | None) -> int:
     """Return two base fees and the priority fee, at most the ceiling (None: off)."""
-    snapshot = step.snapshot
     base = snapshot.head.base_fee_wei
     if base is None:
         price = snapshot.gas_price_wei
@@ -142,17 +143,17 @@ def price_below_wei(step: StepInput, ceiling: int | None) -> int:
     return price if ceiling is None else min(price, ceiling)
 
 
-def _price_wei(step: StepInput) -> int:
-    base = step.snapshot.head.base_fee_wei
+def _price_wei(snapshot: Snapshot) -> int:
+    base = snapshot.head.base_fee_wei
     if base is None:
-        return step.snapshot.gas_price_wei
-    return base + step.snapshot.priority_fee_wei
+        return snapshot.gas_price_wei
+    return base + snapshot.priority_fee_wei
 
 
-def least_wei(step: StepInput, gas: int) -> int:
+def least_wei(snapshot: Snapshot, gas: int) -> int:
     """Return the cost of this much gas at the current price, with its margin, in wei."""
     units = ceil_int(gas * GAS_MARGIN)
-    return units * _price_wei(step) + step.snapshot.data_fee_wei(units, UNWRAP_BYTES)
+    return units * _price_wei(snapshot) + snapshot.data_fee_wei(units, UNWRAP_BYTES)
 
 
 def margin_wei(step: StepInput) -> int:
@@ -161,12 +162,11 @@ def margin_wei(step: StepInput) -> int:
     return STEP_GAS * worst_price_wei(step) + worst_fee_wei
 
 
-def data_fee_cap_wei(step: StepInput, tx: UnsignedTx, *, revokes: bool = False) -> int | None:
+def data_fee_cap_wei(snapshot: Snapshot, tx: UnsignedTx, *, revokes: bool = False) -> int | None:
     """Return the most that the exact transaction may pay beyond its gas; None on chains without
     such a fee. If the fee was not read, raises Refused, or returns None for a transaction that
     revokes an allowance.
     """
-    snapshot = step.snapshot
     if revokes and snapshot.data_fee_unread:
         return None
     if why := snapshot.data_fee_unread:
@@ -185,7 +185,7 @@ def free_wei(step: StepInput) -> int:
     """
     if not has_native_asset(step.portfolio):
         return 0
-    return max(0, step.snapshot.native_wei - floor_wei(step) - margin_wei(step))
+    return max(0, step.snapshot.native_wei - floor_wei(step.limits) - margin_wei(step))
 
 
 def refill_raw(step: StepInput) -> int:
@@ -193,7 +193,7 @@ def refill_raw(step: StepInput) -> int:
     are held, or with top-up off. It refills to limits.native_top_up, at least to floor and margin,
     so that the plan itself can be sent.
     """
-    target, least = step.limits.native_top_up_wei, floor_wei(step) + margin_wei(step)
+    target, least = step.limits.native_top_up_wei, floor_wei(step.limits) + margin_wei(step)
     native = step.snapshot.native_wei + step.progress.spent_gas_wei
     if target is None or native >= least:
         return 0
@@ -234,13 +234,16 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     native, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step)
     match decision:
         case Hold():
-            needed_wei, what = floor_wei(step), "limits.native_floor"
+            needed_wei, what = floor_wei(step.limits), "limits.native_floor"
         case Rebalance() | AdjustLiquidity() | AdjustFutures():
             needed_wei, what = margin_wei(step), "this step's worst-case gas"
         case Halt() | TopUp():
             return None
     raw = min(refill_raw(step), wrapped_raw(step))
-    dear = step.limits.gas_price_wei is not None and _price_wei(step) > step.limits.gas_price_wei
+    dear = (
+        step.limits.gas_price_wei is not None
+        and _price_wei(step.snapshot) > step.limits.gas_price_wei
+    )
     if (
         native >= needed_wei
         or raw < max(1, MIN_UNWRAP_GAS_MULTIPLE * cost_wei)

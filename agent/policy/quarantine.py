@@ -238,9 +238,9 @@ class Fault:
     message: str
 
 
-def data_fee_fault(step: StepInput) -> str:
+def data_fee_fault(snapshot: Snapshot) -> str:
     """Return why the rollup's data fee is unknown; empty if it is known, or there is none (T13)."""
-    why = step.snapshot.data_fee_unread
+    why = snapshot.data_fee_unread
     return f"the rollup's data fee was not read ({why})" if why else ""
 
 
@@ -315,7 +315,7 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
         Fault(code, message)
         for code, message in (
             (HaltCode.SEQUENCER, sequencer_fault(step)),
-            (HaltCode.DATA_FEE, data_fee_fault(step)),
+            (HaltCode.DATA_FEE, data_fee_fault(step.snapshot)),
             (HaltCode.DEPEG, depeg_fault(step, references)),
             (HaltCode.ORACLE_DEVIATION, source_conflict(step)),
             *((code, fault_of(step)) for code, fault_of in SPOT_FAULTS),

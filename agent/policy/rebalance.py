@@ -12,6 +12,7 @@ from agent.model import (
     Decision,
     Goal,
     Hold,
+    Limits,
     NoTradeZone,
     Rebalance,
     StepInput,
@@ -51,7 +52,7 @@ def rebalance_or_hold(
     else:
         goal = goal_now(step, drifts)
     largest = largest_correction(drifts, goal)
-    if not is_worth_a_trade(step, largest):
+    if not is_worth_a_trade(step.limits, largest):
         return _not_worth_a_trade(step, largest, trigger), trigger.due
     if first:
         name = purchases.first_rebalance_name(step, drifts, goal)
@@ -70,8 +71,8 @@ def _not_worth_a_trade(step: StepInput, largest: Value, trigger: TriggerResult) 
         kept_by = "policy.only"
     if largest:
         message += (
-            f": the largest correction is {format_money(step, largest)}, min_trade"
-            f" {format_money(step, step.limits.min_trade)}"
+            f": the largest correction is {format_money(step.portfolio, largest)}, min_trade"
+            f" {format_money(step.portfolio, step.limits.min_trade)}"
         )
         kept_by = "limits.min_trade"
     return replace(review_hold(TriggerResult(False, message, trigger.next_s)), kept_by=kept_by)
@@ -82,9 +83,9 @@ def largest_correction(drifts: tuple[AssetDrift, ...], goal: Goal) -> Value:
     return max(abs(value) for value in corrections(drifts, goal).values())
 
 
-def is_worth_a_trade(step: StepInput, largest: Value) -> bool:
+def is_worth_a_trade(limits: Limits, largest: Value) -> bool:
     """True if the largest correction is worth a trade."""
-    return largest > 0 and largest >= (step.limits.min_trade or 0)
+    return largest > 0 and largest >= (limits.min_trade or 0)
 
 
 def cooldown_left(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] | None:
@@ -115,7 +116,7 @@ def goal_now(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
     """Return the goal of a rebalance now."""
     trigger, policy = step.policy.trigger, step.policy
     if isinstance(trigger, NoTradeZone):
-        if bands.must_reduce_weight(step, drifts):
+        if bands.must_reduce_weight(step.policy, drifts):
             return bands.reduction_goal(drifts)
         return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
     goal = bands.cap_goal(drifts, rebalance_goal(drifts, policy.destination))

@@ -9,7 +9,14 @@ from dataclasses import replace
 from functools import partial
 
 from agent.layers import inputs as layers
-from agent.model import ExpectedBalances, LayerState, LedgerBalance, StepInput, StepMemory
+from agent.model import (
+    ExpectedBalances,
+    LayerState,
+    LedgerBalance,
+    Portfolio,
+    StepInput,
+    StepMemory,
+)
 from agent.policy import quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.orders.exits import apply_orders
@@ -111,10 +118,10 @@ def reconcile_ledger(
         expected = stand.raw + unwritten.get(stand.token, 0)
         if stand.token in counted and stand.token in sure and sure[stand.token] != expected:
             expected_text, has = (
-                _amount(step, stand.token, raw) for raw in (expected, sure[stand.token])
+                _amount(step.portfolio, stand.token, raw) for raw in (expected, sure[stand.token])
             )
             wrong.append(
-                f"{balance_changes.token_label(step, stand.token)}: {expected_text} by the ledger,"
+                f"{balance_changes.token_label(step.portfolio, stand.token)}: {expected_text} by the ledger,"
                 f" {has} on the chain"
             )
     if not wrong:
@@ -126,6 +133,6 @@ def reconcile_ledger(
     return replace(step, history=replace(step.history, books=message))
 
 
-def _amount(step: StepInput, token: str, raw: int) -> str:
-    decimals = 18 if token == NATIVE else step.portfolio.token(token).decimals
+def _amount(portfolio: Portfolio, token: str, raw: int) -> str:
+    decimals = 18 if token == NATIVE else portfolio.token(token).decimals
     return decimal_text(raw, decimals)

@@ -17,6 +17,7 @@ from agent.model import (
     AllocationMethod,
     AllocatorConfig,
     Asset,
+    History,
     InitialWeights,
     Portfolio,
     Snapshot,
@@ -238,10 +239,10 @@ def trusted_time_s(snapshot: Snapshot) -> int:
     return min(snapshot.head.timestamp_s, snapshot.now_s + AHEAD_S)
 
 
-def missing_weights_reason(step: StepInput) -> str:
+def missing_weights_reason(history: History) -> str:
     """Return why missing weights block trading; empty if there are weights."""
-    if step.history.unchosen:
-        return f"no target weights: {step.history.unchosen}"
+    if history.unchosen:
+        return f"no target weights: {history.unchosen}"
     return ""
 
 

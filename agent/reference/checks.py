@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 
-from agent.model import Asset, FeedRound, PastPrices, PricePoint, PriceSource, StepInput
+from agent.model import Asset, FeedRound, PastPrices, Portfolio, PricePoint, PriceSource, StepInput
 from agent.reference import prices as rounds
 from agent.reference.prices import ReferencePrices, reference_prices, reference_prices_at
 from agent.units import BPS, Price, Token, Value
@@ -164,7 +164,7 @@ def disagreement_loss(step: StepInput, deltas: Mapping[str, int]) -> Value:
     the changes of the wallet, base units by token.
     """
     known, ranges = reference_prices(step).by_token, price_ranges(step)
-    moved = _held_deltas(step, deltas)
+    moved = _held_deltas(step.portfolio, deltas)
     parts = (
         raw * (known[token] - ranges[token][raw < 0])
         for token, raw in moved.items()
@@ -185,17 +185,17 @@ def deviation_loss(step: StepInput, deltas: Mapping[str, int]) -> Value:
     known, numeraire = reference_prices(step).by_token, step.portfolio.numeraire.address
     values = (
         abs(raw) * known[token]
-        for token, raw in _held_deltas(step, deltas).items()
+        for token, raw in _held_deltas(step.portfolio, deltas).items()
         if token in known and token != numeraire
     )
     return sum(values, Fraction(0)) * Fraction(limit_bps, BPS)
 
 
-def _held_deltas(step: StepInput, deltas: Mapping[str, int]) -> dict[str, int]:
+def _held_deltas(portfolio: Portfolio, deltas: Mapping[str, int]) -> dict[str, int]:
     """Return the changes with native coin added to its wrapped token."""
     moved: dict[str, int] = {}
     for token, raw in deltas.items():
-        held = step.portfolio.held_as(token)
+        held = portfolio.held_as(token)
         moved[held] = moved.get(held, 0) + raw
     return moved
 

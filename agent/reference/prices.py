@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.model import FeedRound, PastPrices, Pool, PriceSource, Snapshot, StepInput
+from agent.model import FeedRound, PastPrices, Pool, Portfolio, PriceSource, Snapshot, StepInput
 from agent.units import Price, Token, floor_int, safe_label
 
 # --- Pools with a valid TWAP: pinned V3 pools whose observations cover the whole window.
@@ -216,7 +216,7 @@ def reference_prices(step: StepInput) -> ReferencePrices:
 def _calculate_prices(step: StepInput) -> ReferencePrices:
     prices: dict[str, ReferencePrice] = {}
     unpriced: list[UnpricedToken] = []
-    for address, label in _tokens_to_price(step):
+    for address, label in _tokens_to_price(step.portfolio):
         price, why = _first(step, address)
         if price is None:
             unpriced.append(UnpricedToken(address, label, why))
@@ -246,7 +246,7 @@ def spot_prices(step: StepInput) -> dict[str, Price]:
     without one are missing.
     """
     prices: dict[str, Price] = {}
-    for address, _ in _tokens_to_price(step):
+    for address, _ in _tokens_to_price(step.portfolio):
         try:
             prices[address] = _price(step, address, PriceSource.SPOT).price
         except _NoPrice:
@@ -254,11 +254,10 @@ def spot_prices(step: StepInput) -> dict[str, Price]:
     return prices
 
 
-def _tokens_to_price(step: StepInput) -> list[tuple[str, str]]:
+def _tokens_to_price(portfolio: Portfolio) -> list[tuple[str, str]]:
     """Return (address, label) of all assets, hubs, the numeraire and the wrapped native coin,
     without duplicates.
     """
-    portfolio = step.portfolio
     tokens: tuple[Token, ...] = (
         *(asset.token for asset in portfolio.assets),
         *portfolio.hubs,
@@ -327,7 +326,7 @@ def _by_feeds(step: StepInput, address: str) -> tuple[Fraction, str]:
 def _round(step: StepInput, address: str) -> tuple[Token, FeedRound]:
     """Return the token's latest feed round. Raises _NoPrice if it is missing or invalid."""
     feed = step.portfolio.feed(address)
-    label = _label(step, address)
+    label = _label(step.portfolio, address)
     if feed is None:
         raise _NoPrice(f"{label} has no feed")
     answer = next((round_ for round_ in step.snapshot.feeds if round_.feed == feed), None)
@@ -341,9 +340,9 @@ def _round(step: StepInput, address: str) -> tuple[Token, FeedRound]:
     return step.portfolio.token(address), answer
 
 
-def _label(step: StepInput, address: str) -> str:
+def _label(portfolio: Portfolio, address: str) -> str:
     try:
-        return step.portfolio.token(address).label
+        return portfolio.token(address).label
     except KeyError:
         return safe_label("", address)
 
@@ -391,26 +390,28 @@ def _by_pools(step: StepInput, address: str, measure: _Measure, lack: str) -> _M
     Raises _NoPrice without a market.
     """
     numeraire = step.portfolio.numeraire.address
-    routes = [_between(step, address, numeraire, measure)]
+    routes = [_between(step.snapshot, address, numeraire, measure)]
     for hub in step.portfolio.hubs:
         if hub.address not in (address, numeraire):
             routes.append(
                 _chained(
-                    _between(step, address, hub.address, measure),
-                    _between(step, hub.address, numeraire, measure),
+                    _between(step.snapshot, address, hub.address, measure),
+                    _between(step.snapshot, hub.address, numeraire, measure),
                 )
             )
     market = _weighted(route for route in routes if route is not None)
     if market is None:
-        raise _NoPrice(f"no pool of {_label(step, address)} with the numeraire or a hub has {lack}")
+        raise _NoPrice(
+            f"no pool of {_label(step.portfolio, address)} with the numeraire or a hub has {lack}"
+        )
     return market
 
 
-def _between(step: StepInput, token: str, other: str, measure: _Measure) -> _Market | None:
+def _between(snapshot: Snapshot, token: str, other: str, measure: _Measure) -> _Market | None:
     """Return the market of all pools of one pair."""
     pair = {token, other}
     markets = [
-        measure(pool, token) for pool in step.snapshot.pools if {pool.token0, pool.token1} == pair
+        measure(pool, token) for pool in snapshot.pools if {pool.token0, pool.token1} == pair
     ]
     return _weighted(market for market in markets if market is not None)
 

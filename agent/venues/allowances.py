@@ -15,8 +15,10 @@ from agent.model import (
     MarginWithdrawal,
     OrderCancel,
     PerpOrder,
+    Portfolio,
     Provide,
     RestingAction,
+    Snapshot,
     StepInput,
     StopOrder,
     Withdraw,
@@ -39,11 +41,11 @@ def allowed_spenders(
     )
 
 
-def liquidity_contract(step: StepInput, action: LpAction) -> str:
+def liquidity_contract(execution: ExecutionConfig, action: LpAction) -> str:
     """Return the contract that an action calls. Raises Refused if the config names none, or another
     position manager.
     """
-    contract = dict(step.execution.liquidity).get(action.venue)
+    contract = dict(execution.liquidity).get(action.venue)
     if contract is None or (action.venue == "uniswap_v3" and action.contract != contract):
         raise Refused(
             f"{action.name}: the config has no {ROLES.get(action.venue, action.venue)} for it",
@@ -62,7 +64,7 @@ def build_approval(
         token,
         spender,
         raw,
-        token_label(step, token),
+        token_label(step.portfolio, token),
         allowed_spenders(step.execution, step.futures).get(spender, spender),
         action,
     )
@@ -78,28 +80,28 @@ def revocations(step: StepInput) -> list[Approval]:
     ]
 
 
-def token_label(step: StepInput, token: str) -> str:
+def token_label(portfolio: Portfolio, token: str) -> str:
     """Return a token's display name, LP tokens included."""
-    return _label_and_decimals(step, token)[0]
+    return _label_and_decimals(portfolio, token)[0]
 
 
-def approval_note(step: StepInput, approved: Approval) -> str:
+def approval_note(portfolio: Portfolio, approved: Approval) -> str:
     """Describe an approval."""
     if approved.raw == 0:
         return f"set the {approved.holder}'s allowance of {approved.label} to zero"
-    amount = decimal_text(approved.raw, _label_and_decimals(step, approved.token)[1])
+    amount = decimal_text(approved.raw, _label_and_decimals(portfolio, approved.token)[1])
     return f"approve the {approved.holder} for {amount} {approved.label}"
 
 
-def action_note(step: StepInput, action: LpAction) -> str:
+def action_note(portfolio: Portfolio, action: LpAction) -> str:
     """Describe an action, with its expected amounts."""
     match action:
         case Withdraw():
-            return f"withdraw {_pair(step, action, action.amounts_raw)} from {action.name}"
+            return f"withdraw {_pair(portfolio, action, action.amounts_raw)} from {action.name}"
         case Collect():
-            return f"collect {_pair(step, action, action.fees_raw)} from {action.name}"
+            return f"collect {_pair(portfolio, action, action.fees_raw)} from {action.name}"
         case Provide():
-            return f"provide {_pair(step, action, action.amounts_raw)} to {action.name}"
+            return f"provide {_pair(portfolio, action, action.amounts_raw)} to {action.name}"
 
 
 def futures_note(step: StepInput, futures: FuturesAction) -> str:
@@ -107,18 +109,18 @@ def futures_note(step: StepInput, futures: FuturesAction) -> str:
     collateral = step.collateral
     match futures:
         case PerpOrder():
-            return order_note(step, futures)
+            return order_note(step.snapshot, futures)
         case MarginDeposit(raw):
-            label, decimals = _label_and_decimals(step, collateral)
+            label, decimals = _label_and_decimals(step.portfolio, collateral)
             return f"deposit {decimal_text(raw, decimals)} {label} as margin"
         case MarginWithdrawal(raw):
-            label, decimals = _label_and_decimals(step, collateral)
+            label, decimals = _label_and_decimals(step.portfolio, collateral)
             return f"withdraw {decimal_text(raw, decimals)} {label} of margin"
         case DelegateChange(delegate, is_allowed):
             verb = "allow" if is_allowed else "no longer allow"
             return f"{verb} {delegate} to trade futures for this account"
         case StopOrder() | OrderCancel():
-            return stop_note(step, futures)
+            return stop_note(step.snapshot, futures)
 
 
 def _six_places(raw: int, decimals: int, *, up: bool = False) -> str:
@@ -128,9 +130,9 @@ def _six_places(raw: int, decimals: int, *, up: bool = False) -> str:
     return decimal_text(whole, min(decimals, 6)) if whole else decimal_text(raw, decimals)
 
 
-def stop_note(step: StepInput, change: RestingAction) -> str:
+def stop_note(snapshot: Snapshot, change: RestingAction) -> str:
     """Describe a change of a resting stop."""
-    account = step.snapshot.futures
+    account = snapshot.futures
     if account is None:
         return f"change the resting stop of {change.market}"
     market, quote = account.market(change.market), account.quote
@@ -145,11 +147,11 @@ def stop_note(step: StepInput, change: RestingAction) -> str:
     )
 
 
-def order_note(step: StepInput, order: PerpOrder) -> str:
+def order_note(snapshot: Snapshot, order: PerpOrder) -> str:
     """Describe a futures order, with its bound in quote coins; both to six places, the bound
     rounded so that it holds.
     """
-    account = step.snapshot.futures
+    account = snapshot.futures
     verb = "sell" if order.size_raw < 0 else "buy"
     limit = "at least" if order.size_raw < 0 else "at most"
     purpose = "reduce" if order.is_reduce_only else "open"
@@ -164,17 +166,17 @@ def order_note(step: StepInput, order: PerpOrder) -> str:
     )
 
 
-def _pair(step: StepInput, action: LpAction, raw: tuple[int, int]) -> str:
+def _pair(portfolio: Portfolio, action: LpAction, raw: tuple[int, int]) -> str:
     parts = []
     for token, amount in zip((action.token0, action.token1), raw, strict=True):
-        label, decimals = _label_and_decimals(step, token)
+        label, decimals = _label_and_decimals(portfolio, token)
         parts.append(f"{decimal_text(amount, decimals)} {label}")
     return " and ".join(parts)
 
 
-def _label_and_decimals(step: StepInput, address: str) -> tuple[str, int]:
+def _label_and_decimals(portfolio: Portfolio, address: str) -> tuple[str, int]:
     try:
-        token = step.portfolio.token(address)
+        token = portfolio.token(address)
     except KeyError:  # LP tokens of Uniswap V2 have 18 decimals
         return f"LP tokens of {safe_label('', address)}", 18
     return token.label, token.decimals

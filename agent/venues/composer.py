@@ -30,6 +30,7 @@ from agent.model import (
     Payout,
     PerpOrder,
     Plan,
+    Portfolio,
     StepInput,
     TopUp,
     UnsignedTx,
@@ -170,7 +171,7 @@ class RouterComposer:
                 build_approval(step, token, step.execution.router, raw) for token, raw in lacking
             ]
         action = plan.actions[0]
-        spender = liquidity_contract(step, action)
+        spender = liquidity_contract(step.execution, action)
         lacking = tokens.lacking_approvals(action_spend(action), step.snapshot, spender)
         return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
 
@@ -196,7 +197,7 @@ class RouterComposer:
             token,
             tokens.encode_approve(spender, raw),
             IntentKind.APPROVE,
-            approval_note(step, approval),
+            approval_note(step.portfolio, approval),
             approve=(token, spender, raw),
         )
         draft = replace(draft, action=approval.action, futures=approval.futures)
@@ -242,7 +243,7 @@ class RouterComposer:
         action = plan.actions[0]
         deadline_s = head.timestamp_s + step.execution.deadline_s
         data = calldata.encode_liquidity(action, self._wallet, deadline_s)
-        to, note = liquidity_contract(step, action), action_note(step, action)
+        to, note = liquidity_contract(step.execution, action), action_note(step.portfolio, action)
         draft = _TxDraft(to, data, IntentKind.LIQUIDITY, note, deadline_s=deadline_s, action=action)
         return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))
 
@@ -309,7 +310,7 @@ class RouterComposer:
         """
         head = self._require_fresh(step, plan)
         if isinstance(plan.decision, TopUp):
-            return self._prepare(step, _top_up_draft(step, plan.decision.raw, plan))
+            return self._prepare(step, _top_up_draft(step.portfolio, plan.decision.raw, plan))
         swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
         note = f"rebalance in {swaps} swaps" if swaps > 1 else "swap"
         if step.execution.router_kind not in ("swap_router_02", "rebalancer"):
@@ -420,7 +421,7 @@ class RouterComposer:
         tx = replace(tx, gas=int(max(simulated.gas, _expected_gas(draft)) * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
         revokes = draft.approve is not None and draft.approve[2] == 0
-        data_fee_wei = data_fee_cap_wei(step, tx, revokes=revokes)
+        data_fee_wei = data_fee_cap_wei(step.snapshot, tx, revokes=revokes)
         cost_wei = most_wei + (data_fee_wei or 0)
         escapes = _is_emergency(draft)
         floor_wei = 0 if escapes else step.limits.native_floor_wei
@@ -515,9 +516,9 @@ def _native_change_wei(draft: _TxDraft) -> int:
     return 0 if draft.payout is None else -draft.value_wei
 
 
-def _top_up_draft(step: StepInput, raw: int, plan: Plan) -> _TxDraft:
+def _top_up_draft(portfolio: Portfolio, raw: int, plan: Plan) -> _TxDraft:
     """Return an unwrapping by the wallet itself, which needs neither router nor approval."""
-    token = step.portfolio.token(step.portfolio.wrapped_native)
+    token = portfolio.token(portfolio.wrapped_native)
     note = f"unwrap {decimal_text(raw, token.decimals)} {token.label} for gas"
     return _TxDraft(
         token.address,

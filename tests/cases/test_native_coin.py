@@ -149,7 +149,7 @@ def test_a_rebalance_refills_gas_money_in_the_same_transaction(
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)
         assert plan.legs[-1].token_out == NATIVE and len(outcome.transactions) == 2
         assert purse(chain).native_wei == ETHER // 10 - gas_wei
-        own = native_coin.floor_wei(outcome.step_input) if changes is COIN else purse(chain).native_wei
+        own = native_coin.floor_wei(outcome.step_input.limits) if changes is COIN else purse(chain).native_wei
         assert max(off_target(chain, own).values()) <= NEAR_BPS
         assert abs(booked(agent.context.store, chain) - lost(chain, before, chain.books.prices_usd)) < Fraction(1, 1000)
 

@@ -106,17 +106,17 @@ def test_another_limit_takes_from_the_rest_or_gives_back_what_is_not_invested(ca
 def test_an_account_that_cannot_be_opened_or_was_written_meanwhile_lets_nothing_be_sent() -> None:
     with closing(open_memory_store(1, address("wallet"), token("WETH").address)) as store:
         opened = capped(step(5_000), store.cash.read(USDC.address, 10**9))
-        record_cash(store.cash, opened)
+        record_cash(store.cash, opened.history)
         kept = store.cash.read(USDC.address, 10**9)
         assert kept.account is not None and kept.account.unused_raw == raw(4_000, USDC) and kept.turn == 1
-        record_cash(store.cash, capped(step(5_000), kept))  # the same again writes nothing
+        record_cash(store.cash, capped(step(5_000), kept).history)  # the same again writes nothing
         assert store.cash.read(USDC.address, 10**9).turn == 1
         with pytest.raises(Retryable):
-            record_cash(store.cash, capped(step(5_000)))
+            record_cash(store.cash, capped(step(5_000)).history)
         unexplained = replace(NONE, openings=(OpeningBalance(USDC.address, raw(3_000, USDC), 0),))
         store.cash.forget()
         with pytest.raises(Retryable):
-            record_cash(store.cash, capped(step(5_000), balances=unexplained))
+            record_cash(store.cash, capped(step(5_000), balances=unexplained).history)
         assert store.cash.read(USDC.address, 10**9).account is None
 
 

@@ -173,9 +173,9 @@ def test_the_fee_of_small_parts_is_in_wei_like_their_gas() -> None:
     assert leg == QUOTE.most_wei(minimum.LEG_GAS, minimum.LEG_BYTES) * price
     margin_wei = native_coin.margin_wei(rollup) - native_coin.margin_wei(plain)
     assert margin_wei == SPIKE * QUOTE.most_wei(native_coin.STEP_GAS, *native_coin.STEP_BYTES)
-    least_wei = native_coin.least_wei(rollup, 100_000) - native_coin.least_wei(plain, 100_000)
+    least_wei = native_coin.least_wei(rollup.snapshot, 100_000) - native_coin.least_wei(plain.snapshot, 100_000)
     assert least_wei == QUOTE.most_wei(125_000, native_coin.UNWRAP_BYTES)
-    assert native_coin.data_fee_cap_wei(rollup, TX) == SPIKE * QUOTE.most_wei(TX.gas, 100)
+    assert native_coin.data_fee_cap_wei(rollup.snapshot, TX) == SPIKE * QUOTE.most_wei(TX.gas, 100)
 
 
 def test_the_fee_is_valued_where_gas_is_free() -> None:
@@ -189,12 +189,12 @@ def test_an_unread_fee_halts_and_refuses() -> None:
     step = step_input()
     plan = sell_weth(step)
     unread = with_snapshot(step, quarantined=(QuarantinedItem(DATA_FEE_ITEM, OWNER, "there is no contract"),))
-    assert "there is no contract" in data_fee_fault(unread)
-    assert data_fee_fault(step) == ""
+    assert "there is no contract" in data_fee_fault(unread.snapshot)
+    assert data_fee_fault(step.snapshot) == ""
     judged = verdict("gas_per_day", with_limits(unread, gas_per_day_wei=10**30), plan)
     assert not judged.passed and "data fee" in judged.measured
     with pytest.raises(Refused, match="data fee is unknown"):
-        native_coin.data_fee_cap_wei(unread, TX)
+        native_coin.data_fee_cap_wei(unread.snapshot, TX)
 
 
 def test_a_stored_snapshot_keeps_the_fee_or_none() -> None:

@@ -273,6 +273,6 @@ def test_the_note_of_an_order_has_six_places_and_never_promises_more_than_the_bo
     size, bound = E18 + 1_234_567_890_123, 3_000 * E18 + 1
     buy = PerpOrder("ETH", size, PerpOrderKind.MARKET, bound, is_reduce_only=False)
     sell = PerpOrder("ETH", -size, PerpOrderKind.MARKET, bound, is_reduce_only=True)
-    assert order_note(step, buy).startswith("open futures: buy 1.000001 ETH for at most 3000.000001 ")
-    assert order_note(step, sell).startswith("reduce futures: sell 1.000001 ETH for at least 3000 ")
-    assert "buy 0.000000000000000007 ETH" in order_note(step, replace(buy, size_raw=7))
+    assert order_note(step.snapshot, buy).startswith("open futures: buy 1.000001 ETH for at most 3000.000001 ")
+    assert order_note(step.snapshot, sell).startswith("reduce futures: sell 1.000001 ETH for at least 3000 ")
+    assert "buy 0.000000000000000007 ETH" in order_note(step.snapshot, replace(buy, size_raw=7))

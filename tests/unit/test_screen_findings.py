@@ -194,21 +194,21 @@ def test_single_calls_stay_within_the_balance_and_the_allowance() -> None:
     step = replace(step, snapshot=replace(step.snapshot, allowances=allowances))
 
     def amounts(of: StepInput) -> list[tuple[str, int]]:
-        return [(role, int(call[1][0]["data"][-64:], 16)) for _, role, call in _single_calls(of, move, "latest")]  # type: ignore[index,call-overload]
+        return [(role, int(call[1][0]["data"][-64:], 16)) for _, role, call in _single_calls(of.snapshot, move, "latest")]  # type: ignore[index,call-overload]
 
     assert amounts(step) == [("payee", 1_000), ("wallet", 400), ("spender", 300)]
     assert amounts(replace(step, snapshot=replace(step.snapshot, allowances=())))[2] == ("spender", 0)
     rich = replace(held(5_000), snapshot=replace(held(5_000).snapshot, allowances=(Allowance(WETH.address, ROUTER, 9_000),)))
     assert amounts(rich) == [("payee", 1_000), ("wallet", 1_000), ("spender", 1_000)]
     assert amounts(held(0)) == [("payee", 1_000)]
-    assert _single_calls(step, MOVE, "latest") == []
+    assert _single_calls(step.snapshot, MOVE, "latest") == []
 
 
 def test_a_result_that_is_known_is_not_asked_about_again() -> None:
     node = Node([], {})
     for known in ((F.HONEYPOT, "it reverts"), (F.FEE_ON_TRANSFER, "a fee")):
-        assert explain_failure(node, step_input(), MOVE, known, [], "latest") == known  # type: ignore[arg-type]  # only `batch` is used
+        assert explain_failure(node, step_input().snapshot, MOVE, known, [], "latest") == known  # type: ignore[arg-type]  # only `batch` is used
     for outcome in (T.FALSE, T.ODD):
         failed = [FailedCall(MOVE, "wallet", outcome)]
-        assert explain_failure(node, step_input(), MOVE, UNKNOWN, failed, "latest")[0] is F.FALSE_RETURNING  # type: ignore[arg-type]
+        assert explain_failure(node, step_input().snapshot, MOVE, UNKNOWN, failed, "latest")[0] is F.FALSE_RETURNING  # type: ignore[arg-type]
     assert node.calls == []

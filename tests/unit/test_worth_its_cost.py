@@ -71,9 +71,10 @@ def test_a_route_that_the_limit_allows_is_no_reason() -> None:
     problem = build_problem(step, reference_prices(step))
     for value, costly in ((10**6, True), (500 * 10**6, False)):
         free = replace(problem, gas_unit_value=Fraction(1, 10), gas=replace(problem.gas, allowances={WETH.address: 2**255}))
-        assert bool(cost_reason(step, free, WETH.address, Fraction(value), True, [USDC.address])) == costly
-    assert cost_reason(step, replace(problem, plan_cost_bps=None), WETH.address, Fraction(1), True, [USDC.address]) == ""
-    assert cost_reason(step, problem.with_pools_between([WETH.address]), WETH.address, Fraction(10**6), True, [USDC.address]) == ""
+        assert bool(cost_reason(step.portfolio, free, WETH.address, Fraction(value), True, [USDC.address])) == costly
+    assert cost_reason(step.portfolio, replace(problem, plan_cost_bps=None), WETH.address, Fraction(1), True, [USDC.address]) == ""
+    apart = problem.with_pools_between([WETH.address])
+    assert cost_reason(step.portfolio, apart, WETH.address, Fraction(10**6), True, [USDC.address]) == ""
 
 
 def test_a_turnover_limit_that_leaves_dust_stays_a_refusal() -> None:
@@ -145,5 +146,6 @@ def test_a_cost_just_above_its_limit_is_shown_with_the_digits_in_which_it_is_abo
     problem = build_problem(step, reference_prices(step))
     money, units = value * 10**6, LEG_GAS + APPROVAL_GAS
     problem = replace(problem, gas_unit_value=money * Fraction("0.0020001") / units)
-    limit, costs = cost_reason(step, problem, WETH.address, money, True, [USDC.address]).removeprefix("plan_cost allows ").split("; ")
+    reason = cost_reason(step.portfolio, problem, WETH.address, money, True, [USDC.address])
+    limit, costs = reason.removeprefix("plan_cost allows ").split("; ")
     assert sum(Fraction(part.rsplit(" ", 1)[1]) for part in costs.split(" + ")) > Fraction(limit)

@@ -41,7 +41,7 @@ from agent.app.documents.futures import (
 from agent.layers import documents as layers
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.tax.state import TaxState
-from agent.model import Halt, Hold
+from agent.model import Halt, Hold, Portfolio
 from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.reference import reference_prices
 from agent.units import BPS, decimal_text
@@ -134,15 +134,13 @@ TransferDocument = TypedDict("TransferDocument", {
 """An external transfer. `id` is None if not recorded, `told` (its kind) if not classified."""
 
 
-def transfer_document(step: StepInput, flow: ExternalTransfer) -> TransferDocument:
+def transfer_document(portfolio: Portfolio, flow: ExternalTransfer) -> TransferDocument:
     """Return the document of one external transfer."""
     symbol, message = (
-        balance_changes.token_label(step, flow.token),
-        balance_changes.format_change(step, flow),
+        balance_changes.token_label(portfolio, flow.token),
+        balance_changes.format_change(portfolio, flow),
     )
-    return fill(
-        TransferDocument, flow, step.portfolio, id=flow.id or None, symbol=symbol, words=message
-    )
+    return fill(TransferDocument, flow, portfolio, id=flow.id or None, symbol=symbol, words=message)
 
 
 DisposalDocument = TypedDict("DisposalDocument", {
@@ -175,7 +173,7 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
         for gain in gains
     ]
     labels = [
-        balance_changes.token_label(step, planned_gain.token)
+        balance_changes.token_label(step.portfolio, planned_gain.token)
         for planned_gain in gains
         if planned_gain.unknown_raw
     ]
@@ -282,7 +280,9 @@ BlockedExits = Annotated[list[BlockedExitDocument], Of("decided.stuck")]
 Excluded = Annotated[
     list[ExcludedDocument], ConvertedBy(lambda step, _: excluded_holdings(step)), Of("step_input")
 ]
-TRANSFERS = ConvertedBy(lambda found, _: [transfer_document(found[0], flow) for flow in found[1]])
+TRANSFERS = ConvertedBy(
+    lambda found, _: [transfer_document(found[0].portfolio, flow) for flow in found[1]]
+)
 Transfers = Annotated[
     list[TransferDocument], TRANSFERS, Of("step_input", "step_input.history.cash_flows.unexplained")
 ]

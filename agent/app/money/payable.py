@@ -27,7 +27,7 @@ def free_payments(step: StepInput) -> tuple[Payment, ...]:
     """
     step = cash_limit.restore_excluded(step)
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    kept_wei = native_coin.floor_wei(step) + native_coin.margin_wei(step)
+    kept_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(step)
     payments: list[Payment] = []
     for asset in step.portfolio.assets:
         token, raw = asset.token.address, held.get(asset.token.address, 0)

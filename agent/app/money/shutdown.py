@@ -478,7 +478,7 @@ class _Shutdown:
     def _report(self, step: StepInput, state: str, reason: str) -> ShutdownReport:
         numeraire = step.portfolio.numeraire.address
         left = tuple(
-            f"{transfers.format_payment(step, payment)} {step.portfolio.token(payment.token).label}"
+            f"{transfers.format_payment(step.portfolio, payment)} {step.portfolio.token(payment.token).label}"
             for payment in free_payments(step)
             if self._request.to is not None
             or (self._request.to_stable and payment.token != numeraire)

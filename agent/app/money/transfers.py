@@ -35,6 +35,7 @@ from agent.model import (
     Invest,
     OwnerRequest,
     Payment,
+    Portfolio,
     PurchaseProgress,
     RequestKind,
     RequestState,
@@ -135,7 +136,7 @@ def _without_deposits(found: InvestmentReport) -> InvestmentReport:
 
 def _invest_request(found: InvestmentReport) -> Invest:
     active = found.step_input.history.cash_flows.purchase
-    amounts = tuple(_raw(found.step_input, found.came).items())
+    amounts = tuple(_raw(found.step_input.portfolio, found.came).items())
     return Invest(amounts, "" if active is None else active.id)
 
 
@@ -173,13 +174,13 @@ def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:
     return InvestmentReport(step, came, None, left=tuple(flow for flow in ours if flow not in came))
 
 
-def _raw(step: StepInput, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]:
+def _raw(portfolio: Portfolio, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]:
     """Return the base units of each asset in these transfers; native coin counts as its wrapped
     token.
     """
     came: dict[str, int] = {}
     for flow in flows:
-        token = step.portfolio.held_as(flow.token)
+        token = portfolio.held_as(flow.token)
         came[token] = came.get(token, 0) + flow.delta_raw
     return came
 
@@ -202,7 +203,7 @@ def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReade
     known, came = {flow.id for flow in (*found.came, *found.left)}, Counter[str]()
     for flow in found.came:
         came[flow.token] += flow.delta_raw
-    left = _raw(found.step_input, found.left)
+    left = _raw(found.step_input.portfolio, found.left)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         step = cash_limit.restore_excluded(readers.assemble(snapshot, history))
@@ -257,7 +258,7 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
         "block": snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
         "halts": balance_changes.halt_reason(step),
-        "flows": [transfer_document(step, flow) for flow in (*unwritten, *chosen)],
+        "flows": [transfer_document(step.portfolio, flow) for flow in (*unwritten, *chosen)],
     }
 
 
@@ -399,7 +400,7 @@ def resume(
                     "release it and start a new withdrawal",
                 )
             request = replace(request, to=parse_address(to, "--to"))
-        return WithdrawalRun(agent.context, _unpaid(step, number), request.to, request)
+        return WithdrawalRun(agent.context, _unpaid(step.history, number), request.to, request)
 
     step = transfers.reserve_pending_deposits(agent.step_input())
     if (paid := _paid_report(agent, step, number)) is not None:
@@ -440,10 +441,8 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
     return replace(request, state=RequestState.RELEASED)
 
 
-def _unpaid(step: StepInput, number: int) -> tuple[Payment, ...]:
-    return tuple(
-        claim.payment for claim in step.history.cash_flows.claims if claim.request == number
-    )
+def _unpaid(history: History, number: int) -> tuple[Payment, ...]:
+    return tuple(claim.payment for claim in history.cash_flows.claims if claim.request == number)
 
 
 def _paid_report(agent: Agent, step: StepInput, number: int) -> WithdrawalReport | None:

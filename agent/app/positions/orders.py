@@ -30,6 +30,7 @@ from agent.model import (
     OrderKind,
     OrderStage,
     OrderTerms,
+    Portfolio,
     StepInput,
     SwapAtPrice,
     Verdict,
@@ -124,7 +125,10 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
         for terms in chosen
     ]
     _write(agent, {order.key for order in (*known, *waiting)}, waiting)
-    return {"armed": [_named(step, order) for order in waiting], "back_in": _reenabled(step, known)}
+    return {
+        "armed": [_named(step.portfolio, order) for order in waiting],
+        "back_in": _reenabled(step.portfolio, known),
+    }
 
 
 def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -> DisarmedDocument:
@@ -145,7 +149,10 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     now_s = step.snapshot.head.timestamp_s
     off = [replace(order, stage=OrderStage.OFF, since_s=now_s) for order in known]
     _write(agent, {order.key for order in off}, off)
-    return {"disarmed": [_named(step, order) for order in off], "back_in": _reenabled(step, known)}
+    return {
+        "disarmed": [_named(step.portfolio, order) for order in off],
+        "back_in": _reenabled(step.portfolio, known),
+    }
 
 
 def set_orders(
@@ -304,17 +311,15 @@ def _called(subject: str) -> str:
     return "the portfolio" if subject in (ALL, PORTFOLIO) else subject
 
 
-def _reenabled(step: StepInput, known: Sequence[ConditionalOrder]) -> list[str]:
+def _reenabled(portfolio: Portfolio, known: Sequence[ConditionalOrder]) -> list[str]:
     """Return the assets that these orders had exited or were exiting."""
     gone = [order.token for order in known if order.is_exit and order.stage in EXITED_STAGES]
-    return [
-        conditional_orders.order_subject(step.portfolio, token) for token in dict.fromkeys(gone)
-    ]
+    return [conditional_orders.order_subject(portfolio, token) for token in dict.fromkeys(gone)]
 
 
-def _named(step: StepInput, order: ConditionalOrder) -> NamedOrderDocument:
+def _named(portfolio: Portfolio, order: ConditionalOrder) -> NamedOrderDocument:
     return {
-        "subject": _subject(step, order.token),
+        "subject": _subject(portfolio, order.token),
         "kind": order.kind.value,
         "stage": order.stage.value,
     }
@@ -347,15 +352,15 @@ def _row(
         level_now = conditional_orders.trigger_price(unconfirmed or order)
     highest = conditional_order.mark if order.kind is OrderKind.TRAILING_STOP else None
     return {
-        **_named(step, conditional_order),
-        "terms": _terms(step, conditional_order.terms),
-        "level": _figure(step, order.token, level),
-        "level_now": _figure(step, order.token, level_now),
-        "price": _figure(step, order.token, price),
+        **_named(step.portfolio, conditional_order),
+        "terms": _terms(step.portfolio, conditional_order.terms),
+        "level": _figure(step.portfolio, order.token, level),
+        "level_now": _figure(step.portfolio, order.token, level_now),
+        "price": _figure(step.portfolio, order.token, price),
         "distance_bps": None if away is None else round(away * BPS),
-        "basis": _figure(step, order.token, conditional_order.basis),
-        "highest": _figure(step, order.token, highest),
-        "fired_at": _figure(step, order.token, conditional_order.at),
+        "basis": _figure(step.portfolio, order.token, conditional_order.basis),
+        "highest": _figure(step.portfolio, order.token, highest),
+        "fired_at": _figure(step.portfolio, order.token, conditional_order.at),
         "since_s": since_s,
         "since": since,
         "next_stage": None if order.stage is conditional_order.stage else order.stage.value,
@@ -364,29 +369,25 @@ def _row(
     }
 
 
-def _terms(step: StepInput, terms: OrderTerms) -> str:
+def _terms(portfolio: Portfolio, terms: OrderTerms) -> str:
     """Return the terms in config notation."""
     if terms.share_bps is not None:
         return f"{terms.share_bps / 100:g}%"
-    return _figure(step, terms.token, terms.price) or ""
+    return _figure(portfolio, terms.token, terms.price) or ""
 
 
-def _subject(step: StepInput, token: str) -> str:
-    return (
-        PORTFOLIO if token == PORTFOLIO else conditional_orders.order_subject(step.portfolio, token)
-    )
+def _subject(portfolio: Portfolio, token: str) -> str:
+    return PORTFOLIO if token == PORTFOLIO else conditional_orders.order_subject(portfolio, token)
 
 
-def _figure(step: StepInput, token: str, price: Price | None) -> str | None:
+def _figure(portfolio: Portfolio, token: str, price: Price | None) -> str | None:
     """Return a price in whole coins of the numeraire; for the portfolio, its NAV per share."""
     if price is None:
         return None
     if token == PORTFOLIO:
         return price_text(price, 0, 0)
     try:
-        return price_text(
-            price, step.portfolio.token(token).decimals, step.portfolio.numeraire.decimals
-        )
+        return price_text(price, portfolio.token(token).decimals, portfolio.numeraire.decimals)
     except KeyError:
         return None
 

@@ -32,6 +32,8 @@ from agent.model import (
     Intent,
     ManualAction,
     Pool,
+    Portfolio,
+    Snapshot,
     StepInput,
     Verdict,
 )
@@ -94,7 +96,7 @@ def raise_observations(
     signer like every transaction.
     """
     step = agent.step_input()
-    pool = _named_pool(step, _address(address))
+    pool = _named_pool(step.snapshot, _address(address))
     document = _document(step, pool, to)
     if document["rises"] == 0 or not send:
         return document
@@ -108,7 +110,7 @@ def raise_observations(
     with wiring.open_actors(agent.context, never_confirm, progress) as actors:
         actors.executor.reconcile()
         step = agent.step_input()
-        document = _document(step, _named_pool(step, pool.address), to)
+        document = _document(step, _named_pool(step.snapshot, pool.address), to)
         _carry_out(agent, actors, step, document, lambda: confirm(document))
         return document
 
@@ -202,13 +204,9 @@ def _address(given: str) -> str:
         raise ConfigError(error.message, "trimtab oracle lists the pools") from None
 
 
-def _named_pool(step: StepInput, address: str) -> Pool:
+def _named_pool(snapshot: Snapshot, address: str) -> Pool:
     found = next(
-        (
-            pool
-            for pool in step.snapshot.pools
-            if pool.keeps_observations and pool.address == address
-        ),
+        (pool for pool in snapshot.pools if pool.keeps_observations and pool.address == address),
         None,
     )
     if found is None:
@@ -278,25 +276,25 @@ def weights(agent: Agent) -> WeightsDocument:
         "kind": settings.method.value,
         "due": targets.is_allocation_due(settings, assets, last, now_s),
         "next_s": None if current is None else current.at_s + settings.every_s,
-        "standing": _weights_document(step, current),
-        "now": _weights_document(step, chosen),
+        "standing": _weights_document(step.portfolio, current),
+        "now": _weights_document(step.portfolio, chosen),
         "fault": fault,
         "turnover_bps": _turnover_bps(chosen, current),
-        "assets": _assets(step, settings, bounds, current, chosen, seen, agent),
-        "correlations": _correlations(step, seen),
+        "assets": _assets(step.snapshot, settings, bounds, current, chosen, seen, agent),
+        "correlations": _correlations(step.portfolio, seen),
         "wishes": list(step.targets.reasons),
     }
 
 
-def _weights_document(step: StepInput, choice: Allocation | None) -> AllocationDocument | None:
+def _weights_document(portfolio: Portfolio, choice: Allocation | None) -> AllocationDocument | None:
     if choice is None:
         return None
-    weights_bps = {step.portfolio.token(token).label: bps for token, bps in choice.weights_bps}
+    weights_bps = {portfolio.token(token).label: bps for token, bps in choice.weights_bps}
     return fill(AllocationDocument, choice, weights_bps=weights_bps)
 
 
 def _assets(
-    step: StepInput,
+    snapshot: Snapshot,
     settings: AllocatorConfig,
     bounds: WeightBounds | None,
     current: Allocation | None,
@@ -313,7 +311,7 @@ def _assets(
     if settings.method.needs is AllocationNeeds.SUPPLIES:
         supplies = {
             token_supply.token: token_supply
-            for token_supply in (*step.snapshot.supplies, *settings.supplies)
+            for token_supply in (*snapshot.supplies, *settings.supplies)
         }
     rows: list[WeightedAssetDocument] = []
     for asset in agent.portfolio.assets:
@@ -335,11 +333,11 @@ def _assets(
     return rows
 
 
-def _correlations(step: StepInput, seen: Returns | None) -> dict[str, str]:
+def _correlations(portfolio: Portfolio, seen: Returns | None) -> dict[str, str]:
     """Return the sample correlation of each pair "A/B"."""
     if seen is None:
         return {}
-    names = [step.portfolio.token(token).label for token in seen.tokens]
+    names = [portfolio.token(token).label for token in seen.tokens]
     pairs = combinations(range(len(names)), 2)
     return {f"{names[i]}/{names[j]}": f"{seen.correlation[i, j]:.6f}" for i, j in pairs}
 

@@ -49,6 +49,7 @@ from agent.model import (
     IntentKind,
     LimitOrder,
     Plan,
+    Portfolio,
     Rebalance,
     RequestState,
     StepInput,
@@ -207,12 +208,12 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     return sentences
 
 
-def _netting_sentences(result: NettingResult | None, step: StepInput) -> list[str]:
+def _netting_sentences(result: NettingResult | None, portfolio: Portfolio) -> list[str]:
     """Describe the internal netting of strategies; empty for a single strategy."""
-    document = netting_document(result, step.portfolio)
+    document = netting_document(result, portfolio)
     if result is None or document is None:
         return []
-    unit = step.portfolio.numeraire.label
+    unit = portfolio.numeraire.label
     sentences = [
         f"Strategy {strategy.name} {'acted' if strategy.acts else 'waited'}: {strategy.reason}."
         for strategy in result.wishes
@@ -376,9 +377,9 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             f"Futures: account value {value} {account.quote.label},"
             f" {figures(account, step_input.futures)}."
         )
-    words += _zone_words(decided.zone, step_input)
+    words += _zone_words(decided.zone, step_input.portfolio)
     words += execution_sentences(step_input, plan)
-    words += _netting_sentences(decided.layer(StrategiesResult).netting, step_input)
+    words += _netting_sentences(decided.layer(StrategiesResult).netting, step_input.portfolio)
     by_hand = plan is not None and not plan.decision.reason.startswith(decided.decision.reason)
     match decided.decision:
         case _ if record.line.decision == "payout":
@@ -499,13 +500,12 @@ def end_pause(store: Store, switch: KillSwitch, reason: str, now_s: int) -> Paus
     return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}
 
 
-def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
+def _zone_words(found: ZoneView | None, portfolio: Portfolio) -> list[str]:
     """Describe the no-trade zone: risk cost of being off target, interval of each asset, and the
     plan's trade-off; empty without a zone.
     """
     if found is None:
         return []
-    portfolio = step_input.portfolio
     numeraire = portfolio.numeraire
 
     def money(value: Value) -> str:
@@ -546,7 +546,7 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
             f"The plan: {count} with liquidity, expected cost {cost} {numeraire.label}, in gas."
         ]
         words += [
-            f"  {n}. {allowances.action_note(step_input, action)}: {action.reason}."
+            f"  {n}. {allowances.action_note(step_input.portfolio, action)}: {action.reason}."
             for n, action in enumerate(plan.actions, 1)
         ]
         return words + _skipped_lines(plan, names)

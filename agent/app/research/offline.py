@@ -31,6 +31,7 @@ from agent.model import (
     ManualAction,
     Plan,
     Rebalance,
+    Snapshot,
     StepInput,
     TopUp,
 )
@@ -75,7 +76,7 @@ def require_possible(step: StepInput) -> None:
     terminate.
     """
     _require_decimals(step)
-    _require_possible_pools(step)
+    _require_possible_pools(step.snapshot)
 
 
 def _require_decimals(step: StepInput) -> None:
@@ -93,9 +94,9 @@ def _require_decimals(step: StepInput) -> None:
             )
 
 
-def _require_possible_pools(step: StepInput) -> None:
+def _require_possible_pools(snapshot: Snapshot) -> None:
     """Raise ConfigError for a pool in a state that no contract can have."""
-    for pool in step.snapshot.pools:
+    for pool in snapshot.pools:
         if pool.fault:
             raise ConfigError(
                 f"pool {pool.address} is impossible in the input: {pool.fault}",

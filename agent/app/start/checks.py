@@ -38,7 +38,15 @@ from agent.errors import (
     TrimtabError,
 )
 from agent.layers.futures.policy.exposure import portfolio_total
-from agent.model import FeedRound, PriceSource, ScreenedToken, Snapshot, StepInput, schedules_of
+from agent.model import (
+    FeedRound,
+    Policy,
+    PriceSource,
+    ScreenedToken,
+    Snapshot,
+    StepInput,
+    schedules_of,
+)
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import cash_limit
 from agent.policy.drift import compute_drifts, investable_total
@@ -74,24 +82,24 @@ def price_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[Chec
     yield from _feeds(context, step)
     yield from _twap_checks(step)
     yield from _sequencer(step)
-    yield from _data_fee(step)
-    yield from _unguarded(context, step)
+    yield from _data_fee(step.snapshot)
+    yield from _unguarded(context, step.policy)
 
 
-def _unguarded(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
+def _unguarded(context: wiring.AgentContext, policy: Policy) -> Iterator[CheckLine]:
     """Yield warnings about triggers that prices of a single block can fire, and about schedules
     without jitter, which an attacker can predict; none on local chains.
     """
     if context.config.chain.local:
         return
-    if step.policy.confirm_blocks == 0:
+    if policy.confirm_blocks == 0:
         yield (
             "triggers",
             NOTE,
             "the prices of a single block can fire it",
             "policy.confirm_blocks = 3",
         )
-    if step.policy.jitter_bps == 0 and schedules_of(step.policy.trigger):
+    if policy.jitter_bps == 0 and schedules_of(policy.trigger):
         yield (
             "schedule",
             NOTE,
@@ -177,9 +185,8 @@ def _sequencer(step: StepInput) -> Iterator[CheckLine]:
         yield "sequencer", OK, "up", ""
 
 
-def _data_fee(step: StepInput) -> Iterator[CheckLine]:
+def _data_fee(snapshot: Snapshot) -> Iterator[CheckLine]:
     """Yield a row on rollups: the data fee of one swap now."""
-    snapshot = step.snapshot
     if why := snapshot.data_fee_unread:
         remedy = "check chain.chain_id and the endpoints; trading is halted until it is read"
         yield "data_fee", FAIL, f"not read: {why}", remedy
@@ -550,7 +557,7 @@ def _holdings(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckRe
         )
     for allowance in step.snapshot.allowances:
         if allowance.raw:
-            label = allowances.token_label(step, allowance.token)
+            label = allowances.token_label(step.portfolio, allowance.token)
             yield CheckResult(
                 f"allowance {label}",
                 NOTE,

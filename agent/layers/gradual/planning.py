@@ -35,8 +35,10 @@ from agent.model import (
     GoalWeight,
     Hold,
     Holding,
+    Limits,
     NoTradeZone,
     Plan,
+    Portfolio,
     Rebalance,
     SlicingComparison,
     SlicingCost,
@@ -84,9 +86,11 @@ def compare_slice_counts(
         for count in range(1, max_slices(step, intended_value) + 1)
     ]
     costs = [trial.cost(intended_value, whole if trial.count == 1 else None) for trial in tried]
-    options = tuple(replace(cost, rest=cost.rest * _dearest(step, costs)) for cost in costs)
+    options = tuple(replace(cost, rest=cost.rest * _dearest(step.limits, costs)) for cost in costs)
     chosen = min(options, key=lambda option: (option.total, option.rounds))
-    return SlicingComparison(options, chosen.rounds, _why(step, options[0], chosen, options))
+    return SlicingComparison(
+        options, chosen.rounds, _why(step.portfolio, options[0], chosen, options)
+    )
 
 
 def value_to_move(step: StepInput, goal: Goal, prices: Mapping[str, Price]) -> Value:
@@ -243,12 +247,12 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
     )
 
 
-def _dearest(step: StepInput, costs: list[SlicingCost]) -> Fraction:
+def _dearest(limits: Limits, costs: list[SlicingCost]) -> Fraction:
     """Return the price of an unmoved unit: limits.plan_cost, else the highest unit cost of all
     counts.
     """
-    if step.limits.plan_cost_bps is not None:
-        return Fraction(step.limits.plan_cost_bps, BPS)
+    if limits.plan_cost_bps is not None:
+        return Fraction(limits.plan_cost_bps, BPS)
     return max((_paid(cost) / cost.moved for cost in costs if cost.moved > 0), default=Fraction(0))
 
 
@@ -257,9 +261,9 @@ def _paid(cost: SlicingCost) -> Value:
 
 
 def _why(
-    step: StepInput, one: SlicingCost, chosen: SlicingCost, options: tuple[SlicingCost, ...]
+    portfolio: Portfolio, one: SlicingCost, chosen: SlicingCost, options: tuple[SlicingCost, ...]
 ) -> str:
-    numeraire = step.portfolio.numeraire
+    numeraire = portfolio.numeraire
 
     def money(value: Value) -> str:
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
@@ -310,7 +314,7 @@ def schedule_plan(
     if pace.style is ExecutionStyle.LIMIT:
         execution = _new_gradual_execution(step, decided, goal, 1)
         return _at_price(
-            step,
+            step.portfolio,
             decided.with_layer(replace(decided.layer(GradualResult), begins=execution)),
             whole,
             execution,
@@ -380,19 +384,19 @@ def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> Schedul
         return decided, plan
     begun = under.campaign
     if begun.pace.style is ExecutionStyle.LIMIT:
-        return _at_price(step, decided, plan, begun)
+        return _at_price(step.portfolio, decided, plan, begun)
     worst = worst_case_loss(step, plan, dict(begun.arrival))
     if begun.budget is None or under.spent + worst <= begun.budget:
         return decided, plan
     why = (
-        f"slice {under.done + 1} may cost {_money(step, worst)} at worst;"
-        f" {_money(step, under.spent)} of its budget of {format_budget(step, begun)} is spent"
+        f"slice {under.done + 1} may cost {_money(step.portfolio, worst)} at worst;"
+        f" {_money(step.portfolio, under.spent)} of its budget of {format_budget(step.portfolio, begun)} is spent"
     )
     return (
         replace(
             decided,
             decision=Hold(
-                cash_limit.append_excluded(step, f"the gradual execution is over: {why}")
+                cash_limit.append_excluded(step.excluded, f"the gradual execution is over: {why}")
             ),
         ).with_layer(GradualResult(ended=why)),
         None,
@@ -400,16 +404,16 @@ def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> Schedul
 
 
 def _at_price(
-    step: StepInput, decided: DecisionResult, plan: Plan, execution: GradualExecution
+    portfolio: Portfolio, decided: DecisionResult, plan: Plan, execution: GradualExecution
 ) -> ScheduledPlan:
     """Return the plan if it pays enough at the initial prices, else wait."""
-    prices = with_native(step, dict(execution.arrival))
+    prices = with_native(portfolio, dict(execution.arrival))
     least = value_sold(plan, prices) * Fraction(BPS - execution.pace.limit_bps, BPS)
     if limit_reached(plan, prices, least):
         return decided, with_raised_minimums(plan, prices, least)
     why = (
         f"{decided.decision.reason}; waiting for its price: it would yield"
-        f" {_money(step, output_value(plan, prices))} and needs {_money(step, least)}, at the prices of"
+        f" {_money(portfolio, output_value(plan, prices))} and needs {_money(portfolio, least)}, at the prices of"
         f" {format_time(execution.began_s)}, until {format_time(execution.expires_s)}"
     )
     part = replace(decided.layer(GradualResult), due=None)
@@ -467,6 +471,6 @@ def _paced_prices(decided: DecisionResult) -> dict[str, Price]:
     return decided.references.by_token
 
 
-def _money(step: StepInput, value: Value) -> str:
-    numeraire = step.portfolio.numeraire
+def _money(portfolio: Portfolio, value: Value) -> str:
+    numeraire = portfolio.numeraire
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"

@@ -26,6 +26,7 @@ from agent.model import (
     ExecutionPace,
     ExecutionStyle,
     Hold,
+    Portfolio,
     Rebalance,
     StepInput,
 )
@@ -174,7 +175,7 @@ def decide_slice(
             Hold(over_text(begun, why)),
             ended=why,
         )
-    began, rest = format_time(begun.began_s), _money(step, left)
+    began, rest = format_time(begun.began_s), _money(step.portfolio, left)
     if begun.pace.style is not ExecutionStyle.LIMIT:
         message = f"slice {under.done + 1} of about {begun.rounds} from {began}, {rest} to move"
     else:
@@ -263,9 +264,9 @@ def budget_left(
     return max(Fraction(0), min(own, max(intended_value, before.wish) * part - before.spent))
 
 
-def format_budget(step: StepInput, begun: GradualExecution) -> str:
+def format_budget(portfolio: Portfolio, begun: GradualExecution) -> str:
     """Format an execution's budget, and mark the remainder of a shared one."""
-    shown = _money(step, begun.budget or Fraction(0))
+    shown = _money(portfolio, begun.budget or Fraction(0))
     if begun.before is None:
         return shown
     return f"{shown}, the remainder of a budget shared until {format_time(begun.before.until_s)}"
@@ -301,11 +302,11 @@ def _over(
     if step.snapshot.head.timestamp_s >= begun.expires_s:
         return (
             f"its time ended {format_time(begun.expires_s)} after {rounds};"
-            f" {_money(step, left)} remain"
+            f" {_money(step.portfolio, left)} remain"
         )
     if begun.budget is not None and under.spent >= begun.budget:
-        lost = f"it has lost {_money(step, under.spent)} against the prices at its start"
-        return f"after {rounds} {lost}, its budget is {format_budget(step, begun)}"
+        lost = f"it has lost {_money(step.portfolio, under.spent)} against the prices at its start"
+        return f"after {rounds} {lost}, its budget is {format_budget(step.portfolio, begun)}"
     return ""
 
 
@@ -332,8 +333,8 @@ def _turned(drifts: Sequence[AssetDrift], begun: GradualExecution, least: Value)
     return ""
 
 
-def _money(step: StepInput, value: Value) -> str:
-    numeraire = step.portfolio.numeraire
+def _money(portfolio: Portfolio, value: Value) -> str:
+    numeraire = portfolio.numeraire
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
 

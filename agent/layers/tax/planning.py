@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from agent.accounting.tax_lots import PlannedGain, max_sellable_raw, planned_gains
 from agent.layers.tax.state import TaxState
-from agent.model import Plan, Rebalance, SkippedItem, StepInput, TaxInputs
+from agent.model import Plan, Portfolio, Rebalance, SkippedItem, StepInput, TaxInputs
 from agent.planning import planner
 from agent.reference import reference_prices
 from agent.units import Value, value_text
@@ -47,17 +47,17 @@ def within_year_limit(
             trimmed = planner.plan(step, capped, most=most)
         except planner.NothingPlanned as nothing:
             raise planner.NothingPlanned(
-                f"{nothing.message}; {_why(step, tax)}", nothing.verdicts, nothing.remedy
+                f"{nothing.message}; {_why(step.portfolio, tax)}", nothing.verdicts, nothing.remedy
             ) from None
         gains = _gains(step, tax, trimmed)
         if _total(gains) <= room:
             note = [
-                SkippedItem(step.portfolio.token(token).label, _why(step, tax))
+                SkippedItem(step.portfolio.token(token).label, _why(step.portfolio, tax))
                 for token in sorted(taxed & set(caps))
             ]
             return replace(trimmed, decision=decision, skipped=(*trimmed.skipped, *note))
     raise planner.NothingPlanned(
-        f"no plan keeps tax.year_limit: {_why(step, tax)}",
+        f"no plan keeps tax.year_limit: {_why(step.portfolio, tax)}",
         (),
         "raise tax.year_limit, or wait for the new year",
     )
@@ -106,9 +106,9 @@ def _total(gains: tuple[PlannedGain, ...]) -> Value:
     return sum((gain.gain for gain in gains), Fraction(0))
 
 
-def _why(step: StepInput, tax: TaxInputs) -> str:
-    decimals = step.portfolio.numeraire.decimals
-    unit = tax.currency or step.portfolio.numeraire.label
+def _why(portfolio: Portfolio, tax: TaxInputs) -> str:
+    decimals = portfolio.numeraire.decimals
+    unit = tax.currency or portfolio.numeraire.label
     limit, done = (
         value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised)
     )

@@ -15,6 +15,7 @@ from agent.model import (
     ExpectedBalances,
     ExternalTransfer,
     ExternalTransferKind,
+    Portfolio,
     Snapshot,
     StepInput,
 )
@@ -124,12 +125,14 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
         flow = ExternalTransfer(
             0, token, delta, None, since, step.snapshot.head.number, chain_s, False, kind, undoes
         )
-        flows.append(_valued(step, prices, flow))
+        flows.append(_valued(step.portfolio, prices, flow))
     before = [flow for flow in books.flows if flow.id not in _ends(flows)]
     revalued = [
         transfer
         for flow in before
-        if flow.is_open and flow.value is None and (transfer := _valued(step, prices, flow)) != flow
+        if flow.is_open
+        and flow.value is None
+        and (transfer := _valued(step.portfolio, prices, flow)) != flow
     ]
     judged = {flow.id: flow for flow in revalued}
     fresh = _judged(
@@ -161,8 +164,10 @@ def may_change(books: ExpectedBalances) -> bool:
     )
 
 
-def _valued(step: StepInput, prices: dict[str, Price], flow: ExternalTransfer) -> ExternalTransfer:
-    price = prices.get(step.portfolio.held_as(flow.token))
+def _valued(
+    portfolio: Portfolio, prices: dict[str, Price], flow: ExternalTransfer
+) -> ExternalTransfer:
+    price = prices.get(portfolio.held_as(flow.token))
     if price is None:
         return flow
     return replace(flow, value=flow.delta_raw * price)
@@ -342,7 +347,7 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
     if falls in map(unpriced_loss_reason, gone):
         falls = ""
     falls = falls or "; ".join(
-        f"{token_label(step, flow.token)} fell and has no price" for flow in unpriced
+        f"{token_label(step.portfolio, flow.token)} fell and has no price" for flow in unpriced
     )
     return replace(
         step,
@@ -389,7 +394,7 @@ def halt_reason(step: StepInput) -> str:
     holding = [flow for flow in step.history.cash_flows.unexplained if flow.holds]
     if not holding:
         return ""
-    message = "; ".join(format_change(step, flow) for flow in holding[:SHOWN])
+    message = "; ".join(format_change(step.portfolio, flow) for flow in holding[:SHOWN])
     more = f"; and {len(holding) - SHOWN} more" if len(holding) > SHOWN else ""
     limit = step.limits.balance_jump_bps
     if limit is None:
@@ -408,7 +413,7 @@ def halt_reason(step: StepInput) -> str:
 
 def format_accepted_deposits(step: StepInput) -> str:
     """Format the increases accepted as deposits in the last 24 h; empty if there are none."""
-    texts = [format_change(step, flow) for flow in step.history.cash_flows.accepted]
+    texts = [format_change(step.portfolio, flow) for flow in step.history.cash_flows.accepted]
     more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     if texts:
         return (
@@ -417,35 +422,35 @@ def format_accepted_deposits(step: StepInput) -> str:
     return ""
 
 
-def format_change(step: StepInput, flow: ExternalTransfer) -> str:
+def format_change(portfolio: Portfolio, flow: ExternalTransfer) -> str:
     """Format one transfer: token, amount, value and blocks."""
     went = "rose" if flow.delta_raw > 0 else "fell"
-    numeraire = step.portfolio.numeraire
+    numeraire = portfolio.numeraire
     if flow.value is None:
         worth = "without a price"
     else:
         worth = f"{value_text(abs(flow.value), numeraire.decimals, 2)} {numeraire.label}"
     return (
-        f"{token_label(step, flow.token)} {went} by {format_change_amount(step, flow)} ({worth})"
+        f"{token_label(portfolio, flow.token)} {went} by {format_change_amount(portfolio, flow)} ({worth})"
         f" between blocks {flow.since_block} and {flow.block}"
     )
 
 
-def format_change_amount(step: StepInput, flow: ExternalTransfer) -> str:
+def format_change_amount(portfolio: Portfolio, flow: ExternalTransfer) -> str:
     """Format the amount in whole coins; in base units for a token that is no longer in the
     portfolio.
     """
     try:
-        return decimal_text(abs(flow.delta_raw), step.portfolio.token(flow.token).decimals)
+        return decimal_text(abs(flow.delta_raw), portfolio.token(flow.token).decimals)
     except KeyError:
         return f"{abs(flow.delta_raw)} base units"
 
 
-def token_label(step: StepInput, token: str) -> str:
+def token_label(portfolio: Portfolio, token: str) -> str:
     """Return a token's display name; its address if it is no longer in the portfolio."""
     if token == NATIVE:
         return "native coin"
     try:
-        return step.portfolio.token(token).label
+        return portfolio.token(token).label
     except KeyError:
         return token

@@ -18,6 +18,7 @@ from agent.model import (
     CashAccount,
     CashMemory,
     CashState,
+    Exclusions,
     ExpectedBalances,
     StepInput,
 )
@@ -238,7 +239,7 @@ def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepI
     portfolio, held = step.portfolio, native_coin.held_balances(step)
     left = {}
     for asset in portfolio.assets:
-        free = held.get(asset.token.address, 0) - native_coin.reserved_raw(step, asset)
+        free = held.get(asset.token.address, 0) - native_coin.reserved_raw(step.limits, asset)
         left[asset.token.address] = max(0, min(free, raws.get(asset.token.address, 0)))
     if not any(left.values()):
         return step
@@ -278,10 +279,10 @@ def restore_excluded(step: StepInput) -> StepInput:
     )
 
 
-def append_excluded(step: StepInput, reason: str) -> str:
+def append_excluded(excluded: Exclusions, reason: str) -> str:
     """Append the excluded amounts to the reason."""
-    if step.excluded.reason:
-        return f"{reason}; {step.excluded.reason}"
+    if excluded.reason:
+        return f"{reason}; {excluded.reason}"
     return reason
 
 
@@ -349,7 +350,10 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             (rises.get(token, 0), ABOVE_MAX_LIVE_VALUE),
             (unused, ABOVE_USE_CASH),
             (rest, why),
-            (native_coin.floor_wei(step) if asset.native else 0, "limits.native_floor, for gas"),
+            (
+                native_coin.floor_wei(step.limits) if asset.native else 0,
+                "limits.native_floor, for gas",
+            ),
         ]
         for raw, reason in reasons:
             if (kept := min(raw, free)) > 0:

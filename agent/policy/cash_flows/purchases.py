@@ -18,7 +18,9 @@ from agent.model import (
     Decision,
     Destination,
     Goal,
+    History,
     Hold,
+    Portfolio,
     Purchase,
     PurchaseKind,
     PurchasePart,
@@ -67,12 +69,12 @@ def first_rebalance_name(step: StepInput, drifts: Sequence[AssetDrift], wanted: 
     return "first rebalance" if sells else "first purchase"
 
 
-def uninvested_deposits(step: StepInput) -> dict[str, int]:
+def uninvested_deposits(history: History) -> dict[str, int]:
     """Return the uninvested part of a top-up's deposits, base units by token: newly confirmed ones,
     and those of the active purchase.
     """
-    left = dict(step.history.cash_flows.invested)
-    active = step.history.cash_flows.purchase
+    left = dict(history.cash_flows.invested)
+    active = history.cash_flows.purchase
     if active is not None and active.terms.kind is PurchaseKind.TOP_UP:
         sold = dict(active.sold)
         for token, raw in active.terms.came:
@@ -91,7 +93,8 @@ def turnover_allowance(step: StepInput) -> Value:
         drifts = compute_drifts(step, prices)
         return max(NONE, _moves(drifts, _first(step, drifts)) - step.history.budgets.turnover_24h)
     value = sum(
-        (raw * prices.get(token, NONE) for token, raw in uninvested_deposits(step).items()), NONE
+        (raw * prices.get(token, NONE) for token, raw in uninvested_deposits(step.history).items()),
+        NONE,
     )
     active = step.history.cash_flows.purchase
     if active is not None and active.terms.kind is PurchaseKind.FIRST:
@@ -110,7 +113,7 @@ def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
         is_first = active.terms.kind is PurchaseKind.FIRST
     if is_first:
         return _first(step, drifts)
-    return goal_to_invest(step, uninvested_deposits(step))
+    return goal_to_invest(step, uninvested_deposits(step.history))
 
 
 def format_progress(terms: Purchase, done: int) -> str:
@@ -153,13 +156,13 @@ def decide_part(
     left = sum((lack for lack in lacks if lack > 0), NONE)
     parts = "1 part" if active.done == 1 else f"{active.done} parts"
     least = max(Fraction(1), step.limits.min_trade or NONE)
-    message = f"{format_progress(terms, active.done)}: {_money(step, left)} to buy"
+    message = f"{format_progress(terms, active.done)}: {_money(step.portfolio, left)} to buy"
     if min(left, allowed) < least or max(abs(lack) for lack in lacks) < least:
         why = f"done in {parts}"
     elif now_s >= terms.expires_s:
         why = (
             f"its time ended {format_time(terms.expires_s)} after {parts};"
-            f" {_money(step, left)} remain, and count as drift"
+            f" {_money(step.portfolio, left)} remain, and count as drift"
         )
     elif now_s < active.next_s:
         message += (
@@ -192,6 +195,6 @@ def after_purchase(step: StepInput) -> StepInput:
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
 
 
-def _money(step: StepInput, value: Value) -> str:
-    numeraire = step.portfolio.numeraire
+def _money(portfolio: Portfolio, value: Value) -> str:
+    numeraire = portfolio.numeraire
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"

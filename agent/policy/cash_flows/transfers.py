@@ -16,8 +16,11 @@ from agent.model import (
     ExternalTransfer,
     Goal,
     GoalWeight,
+    Limits,
     Payment,
     PendingPayment,
+    Portfolio,
+    Snapshot,
     StepInput,
     Verdict,
     WithdrawalProgress,
@@ -127,7 +130,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
             for claim in step.history.cash_flows.claims
             if claim.payment.token == token
         )
-        there = held.get(token, 0) - native_coin.reserved_raw(step, asset) + claimed
+        there = held.get(token, 0) - native_coin.reserved_raw(step.limits, asset) + claimed
         return replace(
             asset, reserve_raw=asset.reserve_raw + max(0, min(came.get(token, 0), there))
         )
@@ -158,7 +161,9 @@ def shortfall_raw(step: StepInput, token: str) -> int:
     if asset is None:
         return 0
     return max(
-        0, native_coin.reserved_raw(step, asset) - native_coin.held_balances(step).get(token, 0)
+        0,
+        native_coin.reserved_raw(step.limits, asset)
+        - native_coin.held_balances(step).get(token, 0),
     )
 
 
@@ -169,11 +174,9 @@ def open_withdrawal_reason(step: StepInput) -> str:
     for claim in step.history.cash_flows.claims:
         short = shortfall_raw(step, claim.payment.token)
         label = step.portfolio.token(claim.payment.token).label
-        if (parts := claim.parts) is not None and is_auto_resumed(step, parts):
+        if (parts := claim.parts) is not None and is_auto_resumed(step.snapshot, parts):
             if short:
-                lacks = (
-                    f"{format_payment(step, Payment(claim.payment.token, short))} {label} missing"
-                )
+                lacks = f"{format_payment(step.portfolio, Payment(claim.payment.token, short))} {label} missing"
             else:
                 lacks = "fully raised, ready to pay"
             number = counted(step, parts, claim.payment.token).done + 1
@@ -186,7 +189,7 @@ def open_withdrawal_reason(step: StepInput) -> str:
                 f" trimtab run --send; trimtab withdraw --release {claim.request} cancels it"
             )
         if short > 0:
-            lacks = f"{format_payment(step, Payment(claim.payment.token, short))} {label}"
+            lacks = f"{format_payment(step.portfolio, Payment(claim.payment.token, short))} {label}"
             if not claim.request:  # planned, not stored
                 return f"this withdrawal is short of {lacks}"
             return (
@@ -196,11 +199,11 @@ def open_withdrawal_reason(step: StepInput) -> str:
     return ""
 
 
-def is_auto_resumed(step: StepInput, parts: WithdrawalProgress) -> bool:
+def is_auto_resumed(snapshot: Snapshot, parts: WithdrawalProgress) -> bool:
     """True while `trimtab run` continues a withdrawal in parts; after that the owner has to resume
     it.
     """
-    return step.snapshot.head.timestamp_s < parts.until_s
+    return snapshot.head.timestamp_s < parts.until_s
 
 
 def next_part_s(step: StepInput) -> int | None:
@@ -211,7 +214,7 @@ def next_part_s(step: StepInput) -> int | None:
         (
             claim.parts.next_s
             for claim in step.history.cash_flows.claims
-            if claim.parts is not None and is_auto_resumed(step, claim.parts)
+            if claim.parts is not None and is_auto_resumed(step.snapshot, claim.parts)
         ),
         None,
     )
@@ -238,9 +241,9 @@ def counted(step: StepInput, parts: WithdrawalProgress, token: str) -> Withdrawa
     return replace(parts, done=parts.done + 1, lacked_raw=0)
 
 
-def format_payment(step: StepInput, payment: Payment) -> str:
+def format_payment(portfolio: Portfolio, payment: Payment) -> str:
     """Format a payment's amount in whole coins."""
-    return decimal_text(payment.raw, step.portfolio.token(payment.token).decimals)
+    return decimal_text(payment.raw, portfolio.token(payment.token).decimals)
 
 
 OFF_BPS = 100
@@ -266,7 +269,7 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
     free = {other.token: other.investable_raw * other.price for other in others}
     if need > (there := sum(free.values(), Fraction(0))):
         raise insufficient_balance(step, need, there)
-    gross = _gross(step, need, there)
+    gross = _gross(step.limits, need, there)
     left = investable_total(drifts) - need
     over = {
         asset_drift.token: min(
@@ -299,11 +302,11 @@ def gross_sale_value(step: StepInput, token: str) -> Value:
         (drift.investable_raw * drift.price for drift in _drifts(step) if drift.token != token),
         Fraction(0),
     )
-    return _gross(step, shortfall_raw(step, token) * price, there)
+    return _gross(step.limits, shortfall_raw(step, token) * price, there)
 
 
-def _gross(step: StepInput, need: Value, there: Value) -> Value:
-    return min(there, max(need * (1 + _margin(step)), step.limits.min_trade or Fraction(0)))
+def _gross(limits: Limits, need: Value, there: Value) -> Value:
+    return min(there, max(need * (1 + _margin(limits)), limits.min_trade or Fraction(0)))
 
 
 def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
@@ -425,8 +428,7 @@ def _moved(drifts: tuple[AssetDrift, ...], changes: Mapping[str, Value]) -> Goal
     return Goal(tuple(GoalWeight(token, share, share) for token, share in shares))
 
 
-def _margin(step: StepInput) -> Fraction:
-    limits = step.limits
+def _margin(limits: Limits) -> Fraction:
     return Fraction(
         sum(OFF_BPS if bps is None else bps for bps in (limits.plan_cost_bps, limits.slippage_bps)),
         BPS,
@@ -472,7 +474,7 @@ def investable_deposits(
     managed_value = portfolio_total(whole, standing) - rose
     room, taken = limit - managed_value, list[ExternalTransfer]()
     for flow in came:
-        if (value := _value(whole, flow, prices)) <= room:
+        if (value := _value(whole.portfolio, flow, prices)) <= room:
             taken.append(flow)
             room -= value
     if not taken:
@@ -481,7 +483,7 @@ def investable_deposits(
             f"{value_text(one, numeraire.decimals, 2)} {numeraire.label}"
             for one in (managed_value, limit)
         )
-        smallest = min(_value(whole, flow, prices) for flow in came)
+        smallest = min(_value(whole.portfolio, flow, prices) for flow in came)
         came_words = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"
         raise Refused(
             f"{came_words} invested on top of {managed} would exceed portfolio.max_live_value of"
@@ -496,5 +498,5 @@ def investable_deposits(
     return tuple(taken)
 
 
-def _value(step: StepInput, flow: ExternalTransfer, prices: Mapping[str, Price]) -> Fraction:
-    return flow.delta_raw * prices[step.portfolio.held_as(flow.token)]
+def _value(portfolio: Portfolio, flow: ExternalTransfer, prices: Mapping[str, Price]) -> Fraction:
+    return flow.delta_raw * prices[portfolio.held_as(flow.token)]

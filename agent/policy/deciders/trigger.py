@@ -29,7 +29,7 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
     """Rebalance if the trigger fires; else adjust liquidity towards its targets, or hold."""
     step, prices = context.step, context.prices
     trigger, zone, drifts = _evaluate_portfolio_trigger(context)
-    trigger = bands.apply_max_weight(step, drifts, trigger)
+    trigger = bands.apply_max_weight(step.policy, drifts, trigger)
     if (reason := step.progress.continues) and zone is None:
         # The preceding blocks already confirmed the rebalance of which this is the rest.
         trigger = replace(trigger, fired=True, reason=reason, by_time=True)
@@ -76,7 +76,7 @@ def _evaluate_portfolio_trigger(
         return no_trade_zone.unmeasured_result(trigger.risk), None, drifts
     zone, drifts = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, context.prices)
     result = no_trade_zone.zone_result(zone, drifts)
-    if bands.must_reduce_weight(step, drifts):
+    if bands.must_reduce_weight(step.policy, drifts):
         result = replace(result, fired=False)
     return result, zone, drifts
 
@@ -90,7 +90,7 @@ def _forecast(
     least = max(Fraction(1), step.limits.min_trade or Fraction(1))
     values = corrections(drifts, rebalances.goal_now(step, drifts)).values()
     trades = [
-        f"{'sell' if value < 0 else 'buy'} {format_money(step, abs(value))} of {drift.symbol}"
+        f"{'sell' if value < 0 else 'buy'} {format_money(step.portfolio, abs(value))} of {drift.symbol}"
         for drift, value in zip(drifts, values, strict=True)
         if drift.token != step.portfolio.numeraire.address and abs(value) >= least
     ]

@@ -156,7 +156,9 @@ class PositionBook:
         """Return the base units of an asset above its reserve, without those in positions; negative
         below the reserve.
         """
-        free_raw = self.held[asset.token.address] - native_coin.reserved_raw(self.step, asset)
+        free_raw = self.held[asset.token.address] - native_coin.reserved_raw(
+            self.step.limits, asset
+        )
         if asset.native:
             free_raw += self.step.snapshot.native_wei
         return free_raw

@@ -12,7 +12,15 @@ from math import isqrt
 
 from agent.amm.lp import impermanent_loss, positions
 from agent.errors import Refused
-from agent.model import ConfirmedPosition, LpMissingPosition, LpPosition, LpV2Position, StepInput
+from agent.model import (
+    ConfirmedPosition,
+    History,
+    LpMissingPosition,
+    LpPosition,
+    LpV2Position,
+    Portfolio,
+    StepInput,
+)
 from agent.units import BPS, Price, Value, safe_label
 
 Pairs = Iterable[tuple[ConfirmedPosition, LpPosition]]
@@ -96,13 +104,13 @@ def faults(step: StepInput) -> tuple[str, ...]:
     return tuple(found)
 
 
-def undecided_positions_reason(step: StepInput) -> str:
+def undecided_positions_reason(history: History) -> str:
     """Return why trading is blocked until the owner adopts or forgets some positions; empty if
     there are none.
     """
-    if not step.history.undecided:
+    if not history.undecided:
         return ""
-    named = ", ".join(step.history.undecided)
+    named = ", ".join(history.undecided)
     return (
         f"the wallet holds liquidity that this store does not know ({named}); adopt it"
         " or ignore it: trimtab lp take, trimtab lp forget"
@@ -161,7 +169,7 @@ def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionRepor
     """
     read = {position.name: position for position in step.snapshot.positions}
     return tuple(
-        _report(step, confirmed_position, read[confirmed_position.name], prices)
+        _report(step.portfolio, confirmed_position, read[confirmed_position.name], prices)
         for confirmed_position in step.portfolio.positions
         if confirmed_position.name in read
         and {confirmed_position.token0, confirmed_position.token1} <= set(prices)
@@ -186,7 +194,7 @@ def warnings(step: StepInput) -> tuple[str, ...]:
 
 
 def _report(
-    step: StepInput, one: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
+    portfolio: Portfolio, one: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
 ) -> PositionReport:
     price0, price1 = _prices(position, prices)
     liquidity = positions.amounts_at_reference(position, price0, price1)
@@ -214,7 +222,7 @@ def _report(
             if curve is None
             else bare * impermanent_loss.lvr_per_day(curve, one.volatility_bps)
         ),
-        forecasts=_forecasts(step, position, curve, bare),
+        forecasts=_forecasts(portfolio, position, curve, bare),
         expected_loss=_expected(one, position, prices),
         pool_off=_pool_off(position, price0 / price1),
     )
@@ -230,7 +238,7 @@ def _expected(one: ConfirmedPosition, position: LpPosition, prices: Mapping[str,
 
 
 def _forecasts(
-    step: StepInput,
+    portfolio: Portfolio,
     position: LpPosition,
     curve: impermanent_loss.LiquidityCurve | None,
     bare: Value,
@@ -238,8 +246,8 @@ def _forecasts(
     """Return the forecasts for a price move of the token that is not the numeraire, or of the first
     if neither is.
     """
-    moves_first = position.token0 != step.portfolio.numeraire.address
-    moving = step.portfolio.token(position.token0 if moves_first else position.token1).label
+    moves_first = position.token0 != portfolio.numeraire.address
+    moving = portfolio.token(position.token0 if moves_first else position.token1).label
     if curve is None:
         return ()
     found = []

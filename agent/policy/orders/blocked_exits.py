@@ -13,6 +13,7 @@ from fractions import Fraction
 from agent.model import (
     PORTFOLIO,
     BlockedExit,
+    History,
     OrderStage,
     Plan,
     StepInput,
@@ -97,14 +98,14 @@ def may_go_directly(step: StepInput, plan: Plan | None, token: str) -> bool:
     return not traded <= {token, step.portfolio.numeraire.address}
 
 
-def open_submission_refusals(step: StepInput, sold: str) -> tuple[SubmissionRefusal, ...]:
+def open_submission_refusals(history: History, sold: str) -> tuple[SubmissionRefusal, ...]:
     """Return the refusals to keep after this token was sold: those of fired exits that are not
     done.
     """
-    fired = _being_sold(step)
+    fired = _being_sold(history)
     return tuple(
         refusal
-        for refusal in step.history.failures.submission_refusals
+        for refusal in history.failures.submission_refusals
         if refusal.token != sold and {refusal.token, PORTFOLIO} & fired
     )
 
@@ -113,7 +114,7 @@ def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
     """Format the exits refused at submission that are retried in the next cycle, except those of
     the tokens in `texts`.
     """
-    sold, known = _being_sold(step), {*texts}
+    sold, known = _being_sold(step.history), {*texts}
     again = [
         refusal
         for refusal in step.history.failures.submission_refusals
@@ -127,10 +128,10 @@ def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
     ]
 
 
-def _being_sold(step: StepInput) -> set[str]:
+def _being_sold(history: History) -> set[str]:
     return {
         order.token
-        for order in step.history.orders.states
+        for order in history.orders.states
         if order.is_exit and order.stage is OrderStage.FIRED
     }
 
@@ -150,7 +151,7 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
     targets, held = _targets(step, {*new}), native_coin.held_balances(step)
     for asset in step.portfolio.assets:
         if (one := new.get(token := asset.token.address)) is not None and token in held:
-            raw = max(0, held[token] - native_coin.reserved_raw(step, asset))
+            raw = max(0, held[token] - native_coin.reserved_raw(step.limits, asset))
             new[token] = replace(one, raw=raw)
     assets = tuple(
         replace(asset, reserve_raw=native_coin.full_reserve_raw(step, asset))

@@ -22,7 +22,9 @@ from agent.model import (
     PORTFOLIO,
     AssetDrift,
     ConditionalOrder,
+    History,
     LimitOrder,
+    Limits,
     NavPerShare,
     OrderKind,
     OrdersConfig,
@@ -442,17 +444,17 @@ def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> Conditio
     )
 
 
-def is_entry_pending(step: StepInput, token: str) -> bool:
+def is_entry_pending(history: History, token: str) -> bool:
     """True if the token's entry blocks its purchase: not filled, or closed again."""
-    entry = orders_by_key(step.history.orders.states).get((token, OrderKind.ENTRY))
+    entry = orders_by_key(history.orders.states).get((token, OrderKind.ENTRY))
     return entry is not None and entry.stage in (OrderStage.WAITING, OrderStage.ARMED)
 
 
-def dust_value(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
+def dust_value(limits: Limits, drifts: Sequence[AssetDrift]) -> Value:
     """Return the value below which the remainder of an asset counts as sold, numeraire base
     units.
     """
-    return max(step.limits.min_trade or Fraction(0), investable_total(drifts) * DUST_SHARE)
+    return max(limits.min_trade or Fraction(0), investable_total(drifts) * DUST_SHARE)
 
 
 def is_in_targeted_pool(step: StepInput, token: str) -> bool:
@@ -606,7 +608,7 @@ def _sold(
         for drift in drifts
         if drift.token == order.token or (order.token == PORTFOLIO and drift.token != numeraire)
     ]
-    least = dust_value(step, drifts)
+    least = dust_value(step.limits, drifts)
     left = any(
         0 < sell.investable_raw * sell.price >= least or _in_liquidity(step, sell, least)
         for sell in sells

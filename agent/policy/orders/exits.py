@@ -17,6 +17,7 @@ from agent.model import (
     ConditionalOrder,
     Goal,
     GoalWeight,
+    History,
     OrderKind,
     OrderStage,
     Portfolio,
@@ -79,7 +80,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
         asset.token.address: _held_bps(asset, drifts)
         for asset in assets
         if asset.token.address not in out
-        and conditional_orders.is_entry_pending(step, asset.token.address)
+        and conditional_orders.is_entry_pending(step.history, asset.token.address)
     }
     notes = (
         *(_out_words(step, token) for token in out),
@@ -95,7 +96,8 @@ def apply_order_targets(step: StepInput) -> StepInput:
     dust_tokens = {
         drift.token
         for drift in drifts
-        if drift.token in out and drift.investable_raw * drift.price < dust_value(step, drifts)
+        if drift.token in out
+        and drift.investable_raw * drift.price < dust_value(step.limits, drifts)
     }
     dust_tokens |= {
         token
@@ -171,13 +173,13 @@ def triggered_exit(
     It sells only the wallet's balance of the first of `exit_tokens`, for the numeraire. The others
     follow, each in its own transaction; then targeted liquidity is withdrawn and sold too.
     """
-    fired, leaving = _fired(step), exit_tokens(step, drifts)
+    fired, leaving = _fired(step.history), exit_tokens(step, drifts)
     if leaving:
         reason = "; ".join(
             _fired_words(step, order) for order in fired if order.token in {PORTFOLIO, leaving[0]}
         )
         return Rebalance(
-            reason + _followers(step, leaving),
+            reason + _followers(step.portfolio, leaving),
             exit_goal(step.portfolio, drifts, leaving[0]),
             exit=True,
         )
@@ -227,43 +229,41 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
     """Return the tokens that triggered orders sell from the wallet, the next one first, without
     blocked exits and those with contradictory prices.
     """
-    fired, least = _fired(step), dust_value(step, drifts)
+    fired, least = _fired(step.history), dust_value(step.limits, drifts)
     leaving = [drift for drift in drifts if _leaves(step, drift, fired)]
     leaving = in_turn(
-        step,
+        step.history,
         [asset_drift for asset_drift in leaving if not exit_price_fault(step, asset_drift.token)],
     )
     return tuple(one.token for one in leaving if 0 < one.investable_raw * one.price >= least)
 
 
-def in_turn(step: StepInput, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
+def in_turn(history: History, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
     """Sort assets that are sold completely, each in its own transaction. Exits with the fewest
     failures of their own go first (refusals at submission plus reverts), then in the portfolio's
     order, so that no token can delay another's exit.
     """
-    refusals = {
-        refusal.token: refusal.times for refusal in step.history.failures.submission_refusals
-    }
+    refusals = {refusal.token: refusal.times for refusal in history.failures.submission_refusals}
 
     def failed(one: AssetDrift) -> int:
-        reverts = failures.exit_failures(step.history, one.token).reverts
+        reverts = failures.exit_failures(history, one.token).reverts
         return refusals.get(one.token, 0) + reverts
 
     return sorted(leaving, key=failed)
 
 
-def _followers(step: StepInput, leaving: Sequence[str]) -> str:
+def _followers(portfolio: Portfolio, leaving: Sequence[str]) -> str:
     """Return the note on the exits after the first; empty if there are none."""
     if len(leaving) == 1:
         return ""
-    first, *others = (order_subject(step.portfolio, token) for token in leaving)
+    first, *others = (order_subject(portfolio, token) for token in leaving)
     return f"; {first} is sold first, then {', '.join(others)}, each in its own transaction"
 
 
-def _fired(step: StepInput) -> list[ConditionalOrder]:
+def _fired(history: History) -> list[ConditionalOrder]:
     return [
         order
-        for order in step.history.orders.states
+        for order in history.orders.states
         if order.is_exit and order.stage is OrderStage.FIRED
     ]
 

@@ -16,8 +16,8 @@ from agent.model import (
     Goal,
     GoalWeight,
     History,
+    Policy,
     Portfolio,
-    StepInput,
     Threshold,
     TradeSide,
     Trigger,
@@ -286,10 +286,10 @@ def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
 
 
 def apply_max_weight(
-    step: StepInput, drifts: Sequence[AssetDrift], answer: TriggerResult
+    policy: Policy, drifts: Sequence[AssetDrift], answer: TriggerResult
 ) -> TriggerResult:
     """Return the trigger's result; if it does not fire, that of limits.max_weight."""
-    if answer.fired or not must_reduce_weight(step, drifts):
+    if answer.fired or not must_reduce_weight(policy, drifts):
         return answer
     message = "; ".join(
         f"{asset.symbol} at {asset.percent} is above limits.max_weight of"
@@ -306,9 +306,9 @@ def apply_max_weight(
     )
 
 
-def must_reduce_weight(step: StepInput, drifts: Sequence[AssetDrift]) -> bool:
+def must_reduce_weight(policy: Policy, drifts: Sequence[AssetDrift]) -> bool:
     """True if a weight must be reduced."""
-    return step.policy.only not in BUYS and bool(overweight_assets(drifts))
+    return policy.only not in BUYS and bool(overweight_assets(drifts))
 
 
 def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:

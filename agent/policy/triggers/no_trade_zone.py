@@ -219,10 +219,10 @@ def unmeasured_result(risk: TrackingRisk) -> TriggerResult:
 
 
 def uneconomic_plan_reason(
-    reason: str, saving: RiskCostTradeoff, step: StepInput, horizon_s: int
+    reason: str, saving: RiskCostTradeoff, portfolio: Portfolio, horizon_s: int
 ) -> str:
     """Return why a plan was rejected, with all figures in the numeraire."""
-    decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
+    decimals, label = portfolio.numeraire.decimals, portfolio.numeraire.label
 
     def money(value: Value) -> str:
         return value_text(value, decimals, 4)
@@ -236,9 +236,9 @@ def uneconomic_plan_reason(
     )
 
 
-def no_plan_reason(reason: str, why: str, found: ZoneView, step: StepInput) -> str:
+def no_plan_reason(reason: str, why: str, found: ZoneView, portfolio: Portfolio) -> str:
     """Return why no plan was made, with its highest possible saving."""
-    decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
+    decimals, label = portfolio.numeraire.decimals, portfolio.numeraire.label
     risk, gas = (value_text(value, decimals, 4) for value in (found.risk, found.gas))
     most = (
         f"all of the risk within {format_duration(found.horizon_s)} is {risk} {label}, a swap"

@@ -316,7 +316,7 @@ def _then(
     unpriced = [
         f"{gap.label} had no reference price"
         for gap in references.unpriced
-        if _is_asset(step, gap.token)
+        if _is_asset(step.portfolio, gap.token)
     ]
     if unpriced:
         return frozenset(), "; ".join(unpriced)
@@ -327,5 +327,5 @@ def _then(
         return frozenset(), unknown.message
 
 
-def _is_asset(step: StepInput, token: str) -> bool:
-    return any(asset.token.address == token for asset in step.portfolio.assets)
+def _is_asset(portfolio: Portfolio, token: str) -> bool:
+    return any(asset.token.address == token for asset in portfolio.assets)

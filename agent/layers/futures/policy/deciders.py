@@ -47,7 +47,7 @@ def escape_liquidation(context: DecisionContext) -> DecisionResult | None:
     step = context.step
     if context.stop or (need := emergency_need(step)) is None:
         return None
-    short = step.snapshot.native_wei < native_coin.least_wei(step, ORDER_GAS)
+    short = step.snapshot.native_wei < native_coin.least_wei(step.snapshot, ORDER_GAS)
     return context.result((native_coin.top_up(step, need) if short else None) or need)
 
 

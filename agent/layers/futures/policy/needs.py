@@ -287,7 +287,7 @@ def collateral_raw(step: StepInput, token: str) -> int:
         return 0
     if any(quarantined_item.address == token for quarantined_item in snapshot.quarantined):
         return 0
-    return max(0, balances.pop() - native_coin.reserved_raw(step, asset))
+    return max(0, balances.pop() - native_coin.reserved_raw(step.limits, asset))
 
 
 def quote_per_numeraire(step: StepInput) -> Fraction:

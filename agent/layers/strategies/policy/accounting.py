@@ -179,7 +179,7 @@ def reserved_balances(step: StepInput, balances: Mapping[str, int]) -> dict[str,
     assets = step.portfolio.assets
     return {
         asset.token.address: min(
-            balances[asset.token.address], native_coin.reserved_raw(step, asset)
+            balances[asset.token.address], native_coin.reserved_raw(step.limits, asset)
         )
         for asset in assets
     }

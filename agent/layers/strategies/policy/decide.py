@@ -50,7 +50,7 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
     if not step.config(CapitalSplit).strategies:
         return None
     netted = netting.net_strategies(step, prices)
-    trigger = bands.apply_max_weight(step, drifts, netted.answer)
+    trigger = bands.apply_max_weight(step.policy, drifts, netted.answer)
     goal = netted.goal if netted.answer.fired else bands.reduction_goal(drifts)
     decision: Decision = rebalances.review_hold(trigger)
     reviewed = trigger.due
@@ -64,7 +64,7 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
         netted.answer.fired
         and isinstance(decision, Hold)
         and not rebalances.is_worth_a_trade(
-            step, rebalances.largest_correction(drifts, netted.goal)
+            step.limits, rebalances.largest_correction(drifts, netted.goal)
         )
     )
     if (first := native_coin.top_up(step, decision)) is not None:

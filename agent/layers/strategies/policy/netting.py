@@ -30,8 +30,11 @@ from agent.model import (
     Destination,
     Goal,
     GoalWeight,
+    History,
     NoTradeZone,
+    Portfolio,
     PurchaseKind,
+    Snapshot,
     StepInput,
     Threshold,
 )
@@ -162,7 +165,7 @@ def strategy_adjustment(
     transfers.
     """
     drifts = strategy_drifts(step, strategy, book.state, held[strategy.name], prices)
-    answer, buying = _answer(step, strategy, book, drifts), _buying(step, book)
+    answer, buying = _answer(step, strategy, book, drifts), _buying(step.history, book)
     acts, reason, next_s = answer.fired, answer.reason, answer.next_s
     if buying and book.state.health is not StrategyHealth.PAUSED and investable_total(drifts) > 0:
         strategy = replace(strategy, destination=Destination.TARGET)
@@ -209,11 +212,11 @@ def strategy_adjustment(
     )
 
 
-def _buying(step: StepInput, book: StrategyBook) -> bool:
+def _buying(history: History, book: StrategyBook) -> bool:
     """True during the strategy's first purchase in parts, which needs no trigger and has no
     cooldown.
     """
-    active, last_s = step.history.cash_flows.purchase, book.last_rebalance_s
+    active, last_s = history.cash_flows.purchase, book.last_rebalance_s
     if active is None or active.terms.kind is not PurchaseKind.FIRST or last_s is None:
         return False
     return last_s >= active.terms.began_s
@@ -253,7 +256,7 @@ def _no_more_than_held(
     waiting = [
         token
         for token, bps in weights.items()
-        if bps and token not in shut and conditional_orders.is_entry_pending(step, token)
+        if bps and token not in shut and conditional_orders.is_entry_pending(step.history, token)
     ]
     if not waiting or any(token not in prices for token in weights):
         return weights
@@ -415,7 +418,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     saved = (
         sum(
             (
-                netted_token.crossed * _cheapest_pips(step, netted_token.token)
+                netted_token.crossed * _cheapest_pips(step.snapshot, netted_token.token)
                 for netted_token in netted
             ),
             Fraction(0),
@@ -428,7 +431,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
         moved,
         netted,
         goal,
-        _strategies_result(step, adjustments, moved, asked, netted, saved),
+        _strategies_result(step.portfolio, adjustments, moved, asked, netted, saved),
         saved,
     )
 
@@ -482,15 +485,15 @@ def _capital_moved(
     )
 
 
-def _cheapest_pips(step: StepInput, token: str) -> int:
+def _cheapest_pips(snapshot: Snapshot, token: str) -> int:
     return min(
-        (pool.fee_pips for pool in step.snapshot.pools if token in (pool.token0, pool.token1)),
+        (pool.fee_pips for pool in snapshot.pools if token in (pool.token0, pool.token1)),
         default=0,
     )
 
 
 def _strategies_result(
-    step: StepInput,
+    portfolio: Portfolio,
     found: tuple[StrategyAdjustment, ...],
     moved: tuple[tuple[str, str, Value], ...],
     asked: str,
@@ -503,14 +506,14 @@ def _strategies_result(
     acting = [adjustment for adjustment in found if adjustment.acts]
     notes = [f"{one.name} acts ({one.reason})" for one in acting]
     if moved:
-        notes.append(f"{asked}: the split is restored internally ({_moves(step, moved)})")
+        notes.append(f"{asked}: the split is restored internally ({_moves(portfolio, moved)})")
     elif asked:
         notes.append(asked)
     if not acting:
         notes += [f"no strategy acts: {'; '.join(f'{one.name}: {one.reason}' for one in found)}"]
     if any(token.crossed for token in netted):
         notes.append(
-            f"{format_netting(step, netted)} and saves at least {_money(step, saved)} of pool fees"
+            f"{format_netting(portfolio, netted)} and saves at least {_money(portfolio, saved)} of pool fees"
         )
     review_times = [one.next_s for one in found]
     due = [one for one in found if one.due]
@@ -523,22 +526,22 @@ def _strategies_result(
     )
 
 
-def format_netting(step: StepInput, netted: tuple[NettedToken, ...]) -> str:
+def format_netting(portfolio: Portfolio, netted: tuple[NettedToken, ...]) -> str:
     """Format the internally netted value by token."""
     parts = [
-        f"{_money(step, token.crossed)} of {step.portfolio.token(token.token).label}"
+        f"{_money(portfolio, token.crossed)} of {portfolio.token(token.token).label}"
         for token in netted
         if token.crossed
     ]
     return f"{', '.join(parts)} is exchanged between strategies, never in the market,"
 
 
-def _moves(step: StepInput, moved: tuple[tuple[str, str, Value], ...]) -> str:
+def _moves(portfolio: Portfolio, moved: tuple[tuple[str, str, Value], ...]) -> str:
     return ", ".join(
-        f"{giver} gives {receiver} {_money(step, value)}" for giver, receiver, value in moved
+        f"{giver} gives {receiver} {_money(portfolio, value)}" for giver, receiver, value in moved
     )
 
 
-def _money(step: StepInput, value: Value) -> str:
-    numeraire = step.portfolio.numeraire
+def _money(portfolio: Portfolio, value: Value) -> str:
+    numeraire = portfolio.numeraire
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
