@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
 
 from agent.chain.lens import (
     LATEST_ROUND_DATA,
@@ -19,8 +20,17 @@ from agent.chain.lens import (
     to_signed,
     uint_word,
 )
+from agent.chain.rpc import Log, address_of, emitter, hex_data, parse_bytes, topics_of
 from agent.margin import account as margin
-from agent.model import MarginAccount, MarginTier, PerpMarket, Position
+from agent.model import (
+    MarginAccount,
+    MarginTier,
+    PerpFill,
+    PerpFunding,
+    PerpMarket,
+    Position,
+    Receipt,
+)
 from agent.signing.calldata import selector
 from agent.units import Token, safe_label
 
@@ -359,3 +369,50 @@ def _words(left: Asked, count: int) -> tuple[int, ...]:
     if isinstance(words, CallStatus):
         raise _Unreadable(f"{question.name} could not be read: {words.why}")
     return words
+
+
+POSITION_CHANGED = hex_data(
+    keccak(text="PositionChanged(address,address,int256,int256,uint256,int256,int256,uint256)")
+)
+FUNDING_SETTLED = hex_data(keccak(text="FundingPaymentSettled(address,address,int256)"))
+
+
+def with_perp_events(receipt: Receipt, logs: Sequence[Log]) -> Receipt:
+    """Return the receipt with the trades and funding payments of futures accounts."""
+    return replace(
+        receipt,
+        fills=tuple(fill for log in logs if (fill := _fill(log)) is not None),
+        funding=tuple(paid for log in logs if (paid := _funding(log)) is not None),
+    )
+
+
+def _fill(log: Log) -> PerpFill | None:
+    """Return the PositionChanged event of a log entry: a trade of a futures account."""
+    topics = topics_of(log, POSITION_CHANGED, 3)
+    if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 192:
+        return None
+    size_raw, quote_raw, fee_raw, realised_raw = (
+        int.from_bytes(data[at : at + 32], "big", signed=True) for at in (0, 32, 64, 128)
+    )
+    return PerpFill(
+        emitter(log),
+        address_of(topics[1]),
+        address_of(topics[2]),
+        size_raw,
+        quote_raw,
+        fee_raw,
+        realised_raw,
+    )
+
+
+def _funding(log: Log) -> PerpFunding | None:
+    """Return the FundingPaymentSettled event of a log entry."""
+    topics = topics_of(log, FUNDING_SETTLED, 3)
+    if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 32:
+        return None
+    return PerpFunding(
+        emitter(log),
+        address_of(topics[1]),
+        address_of(topics[2]),
+        int.from_bytes(data, "big", signed=True),
+    )

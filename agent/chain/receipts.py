@@ -11,19 +11,24 @@ from eth_utils.crypto import keccak
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import abi_decode
+from agent.chain.perpetuals import with_perp_events
 from agent.chain.quorum import confirmed_value
 from agent.chain.rpc import (
+    Log,
     RpcFault,
     Transport,
+    address_of,
+    emitter,
     hex_data,
     parse_bytes,
     parse_quantity,
     parse_recipient,
     scrub,
+    topics_of,
 )
 from agent.codec import json_field
 from agent.errors import ErrorCode, Retryable, TrimtabError
-from agent.model import DataFee, LiquidityAdded, PerpFill, PerpFunding, Receipt, Transfer
+from agent.model import DataFee, LiquidityAdded, Receipt, Transfer
 from agent.signing.calldata import selector
 from agent.units import NATIVE
 
@@ -31,15 +36,9 @@ from agent.units import NATIVE
 
 
 TRANSFER = hex_data(keccak(text="Transfer(address,address,uint256)"))
-POSITION_CHANGED = hex_data(
-    keccak(text="PositionChanged(address,address,int256,int256,uint256,int256,int256,uint256)")
-)
-FUNDING_SETTLED = hex_data(keccak(text="FundingPaymentSettled(address,address,int256)"))
 INCREASE_LIQUIDITY = hex_data(keccak(text="IncreaseLiquidity(uint256,uint128,uint256,uint256)"))
 DEPOSIT = hex_data(keccak(text="Deposit(address,uint256)"))
 WITHDRAWAL = hex_data(keccak(text="Withdrawal(address,uint256)"))
-
-Log = Mapping[str, object]
 
 
 def parse_receipt(
@@ -60,7 +59,7 @@ def parse_receipt(
             "the endpoint's receipt has a log entry that is not an object", code=ErrorCode.ANSWER
         )
     gas_used = parse_quantity(raw.get("gasUsed"), "gas used")
-    return Receipt(
+    receipt = Receipt(
         tx_hash=tx_hash,
         status=parse_quantity(raw.get("status"), "receipt status"),
         block_number=parse_quantity(raw.get("blockNumber"), "block number"),
@@ -70,10 +69,9 @@ def parse_receipt(
         transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
         added=_added(logs),
         wrapped=tuple(wrap for log in logs if (wrap := _wrapped(log)) is not None),
-        fills=tuple(fill for log in logs if (fill := _fill(log)) is not None),
-        funding=tuple(paid for log in logs if (paid := _funding(log)) is not None),
         data_fee_wei=_data_fee_wei(raw, gas_used, data_fee),
     )
+    return with_perp_events(receipt, logs)
 
 
 _ISTHMUS_UNIT, _JOVIAN_FACTOR = 10**6, 100
@@ -120,16 +118,16 @@ def _transfer(log: Log) -> Transfer | None:
     """Return the ERC-20 Transfer of a log entry; None for any other event (an NFT's has four topics
     and no data).
     """
-    topics, data = _topics(log, TRANSFER, 3), log.get("data")
+    topics, data = topics_of(log, TRANSFER, 3), log.get("data")
     if topics is None:
         return None
     raw = parse_bytes(data, "log data")
     if len(raw) != 32:
         return None
     return Transfer(
-        token=_emitter(log),
-        sender=_address(topics[1]),
-        recipient=_address(topics[2]),
+        token=emitter(log),
+        sender=address_of(topics[1]),
+        recipient=address_of(topics[2]),
         raw=int.from_bytes(raw, "big"),
     )
 
@@ -139,45 +137,13 @@ def _wrapped(log: Log) -> Transfer | None:
     address.
     """
     for event in (DEPOSIT, WITHDRAWAL):
-        topics = _topics(log, event, 2)
+        topics = topics_of(log, event, 2)
         if topics is not None and len(data := parse_bytes(log.get("data"), "log data")) == 32:
-            holder, raw = _address(topics[1]), int.from_bytes(data, "big")
+            holder, raw = address_of(topics[1]), int.from_bytes(data, "big")
             if event == DEPOSIT:
-                return Transfer(_emitter(log), NATIVE, holder, raw)
-            return Transfer(_emitter(log), holder, NATIVE, raw)
+                return Transfer(emitter(log), NATIVE, holder, raw)
+            return Transfer(emitter(log), holder, NATIVE, raw)
     return None
-
-
-def _fill(log: Log) -> PerpFill | None:
-    """Return the PositionChanged event of a log entry: a trade of a futures account."""
-    topics = _topics(log, POSITION_CHANGED, 3)
-    if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 192:
-        return None
-    size_raw, quote_raw, fee_raw, realised_raw = (
-        int.from_bytes(data[at : at + 32], "big", signed=True) for at in (0, 32, 64, 128)
-    )
-    return PerpFill(
-        _emitter(log),
-        _address(topics[1]),
-        _address(topics[2]),
-        size_raw,
-        quote_raw,
-        fee_raw,
-        realised_raw,
-    )
-
-
-def _funding(log: Log) -> PerpFunding | None:
-    """Return the FundingPaymentSettled event of a log entry."""
-    topics = _topics(log, FUNDING_SETTLED, 3)
-    if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 32:
-        return None
-    return PerpFunding(
-        _emitter(log),
-        _address(topics[1]),
-        _address(topics[2]),
-        int.from_bytes(data, "big", signed=True),
-    )
 
 
 def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
@@ -187,10 +153,10 @@ def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
     minted: dict[tuple[str, int], str] = {}
     added = []
     for log in logs:
-        transfer = _topics(log, TRANSFER, 4)
-        if transfer is not None and _address(transfer[1]) == NATIVE:
-            minted[_emitter(log), _number(transfer[3])] = _address(transfer[2])
-        topics = _topics(log, INCREASE_LIQUIDITY, 2)
+        transfer = topics_of(log, TRANSFER, 4)
+        if transfer is not None and address_of(transfer[1]) == NATIVE:
+            minted[emitter(log), _number(transfer[3])] = address_of(transfer[2])
+        topics = topics_of(log, INCREASE_LIQUIDITY, 2)
         if topics is None:
             continue
         data = parse_bytes(log.get("data"), "log data")
@@ -199,31 +165,13 @@ def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
         liquidity, amount0, amount1 = (
             int.from_bytes(data[at : at + 32], "big") for at in (0, 32, 64)
         )
-        manager, token_id = _emitter(log), _number(topics[1])
+        manager, token_id = emitter(log), _number(topics[1])
         added.append(
             LiquidityAdded(
                 manager, token_id, liquidity, (amount0, amount1), minted.get((manager, token_id))
             )
         )
     return tuple(added)
-
-
-def _topics(log: Log, event: str, count: int) -> list[object] | None:
-    """Return the topics of a log entry if it has this event signature and number of topics, else
-    None.
-    """
-    topics = log.get("topics")
-    if isinstance(topics, list) and len(topics) == count and topics[0] == event:
-        return topics
-    return None
-
-
-def _emitter(log: Log) -> str:
-    return to_checksum_address(parse_bytes(log.get("address"), "log address", 20))
-
-
-def _address(topic: object) -> str:
-    return to_checksum_address(parse_bytes(topic, "log topic", 32)[12:])
 
 
 def _number(topic: object) -> int:

@@ -63,6 +63,10 @@ class CallFailed(Retryable):
         self.fault = fault
 
 
+Log = Mapping[str, object]
+"""Log entry of a receipt."""
+
+
 def require_result(name: str, method: str, answer: object) -> object:
     """Return the answer. Raises CallFailed for a fault."""
     if isinstance(answer, RpcFault):
@@ -591,3 +595,23 @@ def _host(url: str) -> str | None:
         return f"{host}:{parts.port}"
     except ValueError:
         return None
+
+
+def topics_of(log: Log, event: str, count: int) -> list[object] | None:
+    """Return the topics of a log entry if it has this event signature and number of topics, else
+    None.
+    """
+    topics = log.get("topics")
+    if isinstance(topics, list) and len(topics) == count and topics[0] == event:
+        return topics
+    return None
+
+
+def emitter(log: Log) -> str:
+    """Return the contract that emitted a log entry."""
+    return to_checksum_address(parse_bytes(log.get("address"), "log address", 20))
+
+
+def address_of(topic: object) -> str:
+    """Return the address in a topic."""
+    return to_checksum_address(parse_bytes(topic, "log topic", 32)[12:])

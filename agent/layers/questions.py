@@ -29,3 +29,5 @@ ACTION_COUNTS: tuple[Callable[[Plan], int], ...] = (futures.action_count,)
 """Number of a plan's actions in the layer, each a transaction."""
 PLACES: tuple[Callable[[StepInput], str], ...] = (futures.place,)
 """Where else than in the wallet and in liquidity positions an asset may be; empty if nowhere."""
+SPENDERS: tuple[Callable[[StepInput], dict[str, str]], ...] = (futures.spenders,)
+"""Contracts that may hold an allowance of the wallet for a layer, with their roles."""

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from agent.chain import tokens
 from agent.errors import Refused
+from agent.layers.questions import SPENDERS
 from agent.model import (
     Collect,
-    DelegateChange,
     ExecutionConfig,
-    FuturesAction,
-    FuturesPolicy,
     LpAction,
-    MarginDeposit,
-    MarginWithdrawal,
-    OrderCancel,
-    PerpOrder,
     Portfolio,
     Provide,
-    RestingAction,
-    Snapshot,
     StepInput,
-    StopOrder,
     Withdraw,
 )
 from agent.ports import Approval
@@ -30,15 +24,22 @@ ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}
 
 
 def allowed_spenders(
-    execution: ExecutionConfig, futures: FuturesPolicy | None = None
+    execution: ExecutionConfig, of_layers: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
     """Return every contract that may ever hold an allowance of the wallet, with its role."""
-    vault = {futures.vault: "futures vault"} if futures is not None and futures.vault else {}
     return (
         {contract: ROLES.get(venue, venue) for venue, contract in execution.liquidity}
         | {execution.router: "router"}
-        | vault
+        | dict(of_layers)
     )
+
+
+def _spenders(step: StepInput) -> dict[str, str]:
+    """Return the same of a step."""
+    of_layers = {
+        contract: role for spenders in SPENDERS for contract, role in spenders(step).items()
+    }
+    return allowed_spenders(step.execution, of_layers)
 
 
 def liquidity_contract(execution: ExecutionConfig, action: LpAction) -> str:
@@ -65,14 +66,14 @@ def build_approval(
         spender,
         raw,
         token_label(step.portfolio, token),
-        allowed_spenders(step.execution, step.futures).get(spender, spender),
+        _spenders(step).get(spender, spender),
         action,
     )
 
 
 def revocations(step: StepInput) -> list[Approval]:
     """Return approvals that set every open allowance of the config's spenders to zero."""
-    spenders = allowed_spenders(step.execution, step.futures)
+    spenders = _spenders(step)
     return [
         build_approval(step, token, spender, 0)
         for token, spender in tokens.open_allowances(step.snapshot)
@@ -82,14 +83,14 @@ def revocations(step: StepInput) -> list[Approval]:
 
 def token_label(portfolio: Portfolio, token: str) -> str:
     """Return a token's display name, LP tokens included."""
-    return _label_and_decimals(portfolio, token)[0]
+    return label_and_decimals(portfolio, token)[0]
 
 
 def approval_note(portfolio: Portfolio, approved: Approval) -> str:
     """Describe an approval."""
     if approved.raw == 0:
         return f"set the {approved.holder}'s allowance of {approved.label} to zero"
-    amount = decimal_text(approved.raw, _label_and_decimals(portfolio, approved.token)[1])
+    amount = decimal_text(approved.raw, label_and_decimals(portfolio, approved.token)[1])
     return f"approve the {approved.holder} for {amount} {approved.label}"
 
 
@@ -104,77 +105,16 @@ def action_note(portfolio: Portfolio, action: LpAction) -> str:
             return f"provide {_pair(portfolio, action, action.amounts_raw)} to {action.name}"
 
 
-def futures_note(step: StepInput, futures: FuturesAction) -> str:
-    """Describe a futures action."""
-    collateral = step.collateral
-    match futures:
-        case PerpOrder():
-            return order_note(step.snapshot, futures)
-        case MarginDeposit(raw):
-            label, decimals = _label_and_decimals(step.portfolio, collateral)
-            return f"deposit {decimal_text(raw, decimals)} {label} as margin"
-        case MarginWithdrawal(raw):
-            label, decimals = _label_and_decimals(step.portfolio, collateral)
-            return f"withdraw {decimal_text(raw, decimals)} {label} of margin"
-        case DelegateChange(delegate, is_allowed):
-            verb = "allow" if is_allowed else "no longer allow"
-            return f"{verb} {delegate} to trade futures for this account"
-        case StopOrder() | OrderCancel():
-            return stop_note(step.snapshot, futures)
-
-
-def _six_places(raw: int, decimals: int, *, up: bool = False) -> str:
-    """Format an amount to six places; all of it if that would be zero."""
-    cut = 10 ** max(0, decimals - 6)
-    whole = -(-raw // cut) if up else raw // cut
-    return decimal_text(whole, min(decimals, 6)) if whole else decimal_text(raw, decimals)
-
-
-def stop_note(snapshot: Snapshot, change: RestingAction) -> str:
-    """Describe a change of a resting stop."""
-    account = snapshot.futures
-    if account is None:
-        return f"change the resting stop of {change.market}"
-    market, quote = account.market(change.market), account.quote
-    name = safe_label(market.symbol, market.market)
-    if isinstance(change, OrderCancel):
-        return f"cancel a resting stop of {name}"
-    size = _six_places(abs(change.size_raw), market.size_decimals)
-    side = "sells" if change.size_raw < 0 else "buys"
-    worth = _six_places(change.trigger_raw, quote.decimals)
-    return (
-        f"place a resting stop of {name} that {side} {size} once it is worth {worth} {quote.label}"
-    )
-
-
-def order_note(snapshot: Snapshot, order: PerpOrder) -> str:
-    """Describe a futures order, with its bound in quote coins; both to six places, the bound
-    rounded so that it holds.
-    """
-    account = snapshot.futures
-    verb = "sell" if order.size_raw < 0 else "buy"
-    limit = "at least" if order.size_raw < 0 else "at most"
-    purpose = "reduce" if order.is_reduce_only else "open"
-    if account is None:
-        return f"{purpose} futures: {verb} {abs(order.size_raw)} base units of {order.market}"
-    market, quote = account.market(order.market), account.quote
-    size = _six_places(abs(order.size_raw), market.size_decimals)
-    bound = _six_places(order.bound_raw, quote.decimals, up=order.size_raw > 0)
-    return (
-        f"{purpose} futures: {verb} {size} {safe_label(market.symbol, market.market)} for {limit}"
-        f" {bound} {quote.label}"
-    )
-
-
 def _pair(portfolio: Portfolio, action: LpAction, raw: tuple[int, int]) -> str:
     parts = []
     for token, amount in zip((action.token0, action.token1), raw, strict=True):
-        label, decimals = _label_and_decimals(portfolio, token)
+        label, decimals = label_and_decimals(portfolio, token)
         parts.append(f"{decimal_text(amount, decimals)} {label}")
     return " and ".join(parts)
 
 
-def _label_and_decimals(portfolio: Portfolio, address: str) -> tuple[str, int]:
+def label_and_decimals(portfolio: Portfolio, address: str) -> tuple[str, int]:
+    """Return display name and decimals of a token, LP tokens included."""
     try:
         token = portfolio.token(address)
     except KeyError:  # LP tokens of Uniswap V2 have 18 decimals

@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from agent.chain import tokens
 from agent.errors import ErrorCode, OperatorNeeded, Refused, UnsendableTransaction
+from agent.layers.futures.notes import futures_note
 from agent.layers.futures.planning.plans import action_gas
 from agent.layers.futures.policy.needs import (
     fee_ceiling_wei,
@@ -54,7 +55,6 @@ from agent.venues.allowances import (
     action_note,
     approval_note,
     build_approval,
-    futures_note,
     liquidity_contract,
     revocations,
 )

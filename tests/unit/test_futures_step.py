@@ -14,6 +14,7 @@ from agent import guards
 from agent.app.documents.futures import margin_account, optional_summary
 from agent.app.documents.futures_report import report_of
 from agent.cli.display.futures_tables import show_margin, show_summary
+from agent.layers.futures.notes import order_note
 from agent.layers.futures.policy.needs import reduction_goals
 from agent.layers.futures.state import FuturesProgress
 from agent.model import AdjustFutures, ExitFailures, Hold, Plan, Rebalance, StepInput
@@ -21,7 +22,6 @@ from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, Mar
 from agent.planning.proposals import rebalance
 from agent.policy import failures
 from agent.policy.decide import current_drifts, decide
-from agent.venues.allowances import order_note
 from tests.support.builders import NOW_S, step_input, token, with_history, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_margin_account import E18, account, market

@@ -519,7 +519,7 @@ def plan(outcome: StepOutcome) -> PlanDocument:
     parts = optional_comparisons(outcome)
     head = {**fill(StepDocument, outcome, portfolio, decision=decided), **futures, **parts}
     if found is not None and found.futures is not None:
-        from agent.venues.allowances import futures_note
+        from agent.layers.futures.notes import futures_note
 
         head["futures_actions"] = [futures_note(step, action) for action in found.futures.actions]
     if found is None:

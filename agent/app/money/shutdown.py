@@ -38,6 +38,7 @@ from agent.execution.approvals import (
 from agent.execution.bookkeeping import update_ledger
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.guards import table
+from agent.layers.futures.policy.plans import vault_spender
 from agent.margin import account as margin
 from agent.model import (
     Holding,
@@ -222,7 +223,9 @@ def _holders(agent: Agent) -> dict[str, str]:
         roles[v2.router] = "V2 router"
     if config.execution.rebalancer is not None:
         roles[config.execution.rebalancer] = "rebalancer"
-    return roles | allowances.allowed_spenders(agent.context.execution, agent.context.futures)
+    return roles | allowances.allowed_spenders(
+        agent.context.execution, vault_spender(agent.context.futures)
+    )
 
 
 # --- Shutdown: cancel, revoke, sell and pay out, in this order. Each part can be resumed, and none

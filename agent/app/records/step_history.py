@@ -37,6 +37,7 @@ from agent.config.load import ConfigSource, LoadedConfig, load_config, store_fil
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.layers import documents as layers
+from agent.layers.futures.notes import futures_note
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.margin.account import account_value_raw
 from agent.model import (
@@ -555,8 +556,7 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
         count = f"1 {what}" if len(actions) == 1 else f"{len(actions)} {what}s"
         words = [f"The plan: {count} of futures, expected cost {cost} {numeraire.label}."]
         words += [
-            f"  {n}. {allowances.futures_note(step_input, action)}."
-            for n, action in enumerate(actions, 1)
+            f"  {n}. {futures_note(step_input, action)}." for n, action in enumerate(actions, 1)
         ]
         return words + _skipped_lines(plan, names)
     swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.model import AdjustFutures, Decision, Plan, StepInput
+from agent.model import AdjustFutures, Decision, FuturesPolicy, Plan, StepInput
 
 MARGIN = "margin"
 """Name under which failed deposits into the margin account are counted."""
@@ -41,3 +41,13 @@ def action_count(plan: Plan) -> int:
 def place(step: StepInput) -> str:
     """Return the margin account's name; empty without futures."""
     return "" if step.futures is None else "margin"
+
+
+def spenders(step: StepInput) -> dict[str, str]:
+    """Return the vault, which may hold an allowance of the collateral, with its role."""
+    return vault_spender(step.futures)
+
+
+def vault_spender(policy: FuturesPolicy | None) -> dict[str, str]:
+    """Return the same for a policy; empty for an off-chain venue and without futures."""
+    return {policy.vault: "futures vault"} if policy is not None and policy.vault else {}

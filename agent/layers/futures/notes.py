@@ -1,0 +1,80 @@
+"""Descriptions of futures actions with their expected amounts."""
+
+from __future__ import annotations
+
+from agent.model import (
+    DelegateChange,
+    FuturesAction,
+    MarginDeposit,
+    MarginWithdrawal,
+    OrderCancel,
+    PerpOrder,
+    RestingAction,
+    Snapshot,
+    StepInput,
+    StopOrder,
+)
+from agent.units import decimal_text, safe_label
+from agent.venues.allowances import label_and_decimals
+
+
+def futures_note(step: StepInput, futures: FuturesAction) -> str:
+    """Describe a futures action."""
+    collateral = step.collateral
+    match futures:
+        case PerpOrder():
+            return order_note(step.snapshot, futures)
+        case MarginDeposit(raw):
+            label, decimals = label_and_decimals(step.portfolio, collateral)
+            return f"deposit {decimal_text(raw, decimals)} {label} as margin"
+        case MarginWithdrawal(raw):
+            label, decimals = label_and_decimals(step.portfolio, collateral)
+            return f"withdraw {decimal_text(raw, decimals)} {label} of margin"
+        case DelegateChange(delegate, is_allowed):
+            verb = "allow" if is_allowed else "no longer allow"
+            return f"{verb} {delegate} to trade futures for this account"
+        case StopOrder() | OrderCancel():
+            return stop_note(step.snapshot, futures)
+
+
+def _six_places(raw: int, decimals: int, *, up: bool = False) -> str:
+    """Format an amount to six places; all of it if that would be zero."""
+    cut = 10 ** max(0, decimals - 6)
+    whole = -(-raw // cut) if up else raw // cut
+    return decimal_text(whole, min(decimals, 6)) if whole else decimal_text(raw, decimals)
+
+
+def stop_note(snapshot: Snapshot, change: RestingAction) -> str:
+    """Describe a change of a resting stop."""
+    account = snapshot.futures
+    if account is None:
+        return f"change the resting stop of {change.market}"
+    market, quote = account.market(change.market), account.quote
+    name = safe_label(market.symbol, market.market)
+    if isinstance(change, OrderCancel):
+        return f"cancel a resting stop of {name}"
+    size = _six_places(abs(change.size_raw), market.size_decimals)
+    side = "sells" if change.size_raw < 0 else "buys"
+    worth = _six_places(change.trigger_raw, quote.decimals)
+    return (
+        f"place a resting stop of {name} that {side} {size} once it is worth {worth} {quote.label}"
+    )
+
+
+def order_note(snapshot: Snapshot, order: PerpOrder) -> str:
+    """Describe a futures order, with its bound in quote coins; both to six places, the bound
+    rounded so that it holds.
+    """
+    account = snapshot.futures
+    verb = "sell" if order.size_raw < 0 else "buy"
+    limit = "at least" if order.size_raw < 0 else "at most"
+    purpose = "reduce" if order.is_reduce_only else "open"
+    if account is None:
+        return f"{purpose} futures: {verb} {abs(order.size_raw)} base units of {order.market}"
+    market, quote = account.market(order.market), account.quote
+    size = _six_places(abs(order.size_raw), market.size_decimals)
+    bound = _six_places(order.bound_raw, quote.decimals, up=order.size_raw > 0)
+    return (
+        f"{purpose} futures: {verb} {size} {safe_label(market.symbol, market.market)} for {limit}"
+        f" {bound} {quote.label}"
+    )
