@@ -110,7 +110,7 @@ def confirm_once(confirm: Confirm) -> Confirm:
 def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> Execution | None:
     """Return the store's open execution in parts; None without one, or if it waits for a price."""
     now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
-    execution = context.store.budgets.history(now_s).execution
+    execution = context.store.budgets.execution(now_s)
     if execution is None or execution.terms.style == ExecutionStyle.LIMIT.value:
         return None
     return execution

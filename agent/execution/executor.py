@@ -387,7 +387,7 @@ def require_no_open_proposals(journal: IntentStore, proposals: ProposalStore) ->
     external signer could still send it.
     """
     proposed = proposals.proposed()
-    for intent in journal.open_intents():
+    for intent in journal.open_intents() if proposed else ():
         if intent.state is IntentState.PLANNED and intent.id in proposed:
             raise OperatorNeeded(
                 f'the proposal {intent.id} ("{intent.note}") awaits an external signature',

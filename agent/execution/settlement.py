@@ -13,6 +13,7 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.layers.memories import BOOKINGS
 from agent.model import (
     Collect,
+    ExpectedBalances,
     ExternalTransfer,
     Intent,
     IntentKind,
@@ -355,15 +356,17 @@ def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
 
 
 def record_balance_changes(
-    balances: BalanceStore, snapshot: Snapshot, present: Callable[[], StepInput]
+    balances: BalanceStore,
+    snapshot: Snapshot,
+    present: Callable[[], StepInput],
+    books: ExpectedBalances,
 ) -> tuple[ExternalTransfer, ...]:
-    """Record unexplained balance changes, and the balances of `snapshot` as the new basis. Return
-    the recorded transfers: new ones, and older ones newly valued or accepted.
+    """Record what differs from the balances that `books` expects, and the balances of `snapshot` as
+    the new basis. Return the recorded transfers: new ones, and older ones newly valued or accepted.
 
     `present` is called only if a balance may have changed. If the snapshot cannot be compared, or
     another process wrote first, nothing is recorded, and the next cycle compares again.
     """
-    books = balances.expected()
     if not balance_changes.is_comparable(snapshot, books):
         return ()
     transfers: tuple[ExternalTransfer, ...] = ()
@@ -396,9 +399,10 @@ def settle_mined(
     as one. Tokens without a price, foreign ones included, count as zero, because a plan cannot
     spend them and events of unknown contracts prove nothing (T11).
     """
-    expected = {opening.token for opening in store.balances.expected().openings}
+    books, unbooked = store.balances.expected(), store.journal.unbooked()
+    expected = {opening.token for opening in books.openings}
     all_expected = expected >= {holding.token for holding in snapshot.holdings}
-    for intent in store.journal.unbooked():
+    for intent in unbooked:
         own = originating_step(store.steps, intent)
         basis = own or present()
         prices = reference_prices(basis).by_token
@@ -435,7 +439,9 @@ def settle_mined(
             apart=_exempt_turnover(store.journal, intent),
             exit_into=_exit_into(store.journal, intent, basis.portfolio),
         )
-    record_balance_changes(store.balances, snapshot, present)
+    if unbooked:
+        books = store.balances.expected()
+    record_balance_changes(store.balances, snapshot, present, books)
 
 
 _TRADES = (IntentKind.SWAP, IntentKind.UNWRAP)

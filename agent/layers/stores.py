@@ -32,13 +32,21 @@ UNBOOKINGS: tuple[Callable[[Connection, str], None], ...] = (strategies.unbook_i
 """Removals of what a layer recorded of an intent, whose block a reorg removed."""
 
 
+def read_own_states(
+    db: Connection, wallet: str, coin: str, chain_now_s: int
+) -> tuple[LayerState, ...]:
+    """Return the states that the layers read from tables of their own."""
+    states: tuple[LayerState, ...] = ()
+    for read in READERS:
+        states = with_part(states, read(db, wallet, coin, chain_now_s))
+    return states
+
+
 def read_states(
     db: Connection, wallet: str, coin: str, chain_now_s: int, spent: Sequence[BudgetRow]
 ) -> tuple[LayerState, ...]:
     """Return the states of all layers that are on; `spent` are the budget rows of the last 24 h."""
-    states: tuple[LayerState, ...] = ()
-    for read in READERS:
-        states = with_part(states, read(db, wallet, coin, chain_now_s))
-    for read_spent in SPENT_READERS:
-        states = with_part(states, read_spent(db, spent))
+    states = read_own_states(db, wallet, coin, chain_now_s)
+    for read in SPENT_READERS:
+        states = with_part(states, read(db, spent))
     return states

@@ -54,6 +54,7 @@ from agent.model.history import Failures as Failures
 from agent.model.history import History as History
 from agent.model.history import OrderStates as OrderStates
 from agent.model.history import Reviews as Reviews
+from agent.model.history import execution_under_way as execution_under_way
 from agent.model.layers import Execution as Execution
 from agent.model.layers import ExecutionTerms as ExecutionTerms
 from agent.model.layers import LayerCase as LayerCase

@@ -126,6 +126,15 @@ class OrderStates:
 NO_CASH_FLOWS, NO_ORDERS = CashFlows(), OrderStates()
 
 
+def execution_under_way(
+    purchase: PurchaseProgress | None, layers: tuple[LayerState, ...]
+) -> Execution | None:
+    """Return the execution under way over several steps: the purchase, or that of a layer."""
+    if purchase is not None:
+        return purchase
+    return next((layer.execution for layer in layers if layer.execution is not None), None)
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """The store's part of a decision's input."""
@@ -166,9 +175,7 @@ class History:
     @property
     def execution(self) -> Execution | None:
         """Execution under way over several steps: a purchase, or that of a layer."""
-        if self.cash_flows.purchase is not None:
-            return self.cash_flows.purchase
-        return next((layer.execution for layer in self.layers if layer.execution is not None), None)
+        return execution_under_way(self.cash_flows.purchase, self.layers)
 
     def layer(self, kind: type[T]) -> T:
         """Return the state of a layer."""

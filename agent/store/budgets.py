@@ -15,10 +15,11 @@ from sqlalchemy import Connection, bindparam, delete, select
 
 from agent.errors import ErrorCode, OperatorNeeded
 from agent.layers import stores
-from agent.layers.stores import UNBOOKINGS, read_states
+from agent.layers.stores import UNBOOKINGS, read_own_states, read_states
 from agent.model import (
     Budgets,
     CashFlows,
+    Execution,
     Failures,
     History,
     Intent,
@@ -29,6 +30,7 @@ from agent.model import (
     Receipt,
     Reviews,
     SubmissionRefusal,
+    execution_under_way,
 )
 from agent.store import database, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums, positions
@@ -123,6 +125,13 @@ class BudgetStore:
         return self.db.query_until(
             "read the budgets", _history, chain_now_s, self.db.wallet, self.db.coin
         )
+
+    def execution(self, chain_now_s: int) -> Execution | None:
+        """Return the execution under way over several steps; None without one."""
+        with self.db.read("read the executions") as db:
+            purchase = read_purchase(db, self.db.wallet, self.db.coin)
+            states = read_own_states(db, self.db.wallet, self.db.coin, chain_now_s)
+            return execution_under_way(purchase, states)
 
     def book(
         self,

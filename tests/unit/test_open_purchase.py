@@ -184,7 +184,7 @@ def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
     monkeypatch: pytest.MonkeyPatch, times_s: tuple[int, ...], cycles: int
 ) -> None:
     execution = SimpleNamespace(done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
-    store = SimpleNamespace(budgets=SimpleNamespace(history=lambda _: SimpleNamespace(execution=execution)))
+    store = SimpleNamespace(budgets=SimpleNamespace(execution=lambda _: execution))
     switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
     context: Any = SimpleNamespace(store=store, readers=None, clock=SimpleNamespace(sleep=lambda _: None), switch=switch)
     wallet: Any = SimpleNamespace(context=context, progress=lambda _: None, held=nullcontext)

@@ -42,7 +42,7 @@ def keeper(tmp_path: Path) -> TaxRunCache:
 
 
 def looked(store: Store, step: StepInput) -> None:
-    settlement.record_balance_changes(store.balances, step.snapshot, lambda: step)
+    settlement.record_balance_changes(store.balances, step.snapshot, lambda: step, store.balances.expected())
     update_ledger(store, step)
 
 
