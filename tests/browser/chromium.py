@@ -35,3 +35,10 @@ def violations(page: Any) -> list[tuple[str, str]]:
     page.add_script_tag(path=str(AXE))
     found = page.evaluate("axe.run({ resultTypes: ['violations'] }).then(found => found.violations)")
     return [(one["id"], one["nodes"][0]["html"]) for one in found]
+
+
+def patient_context(browser: Any, **options: Any) -> Any:
+    """Return a new context whose actions wait as long as a busy machine needs."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE_MS)
+    return context

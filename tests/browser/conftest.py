@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import OPTIONS, PATIENCE_MS, REMEDY, WIDE, program
+from tests.browser.chromium import OPTIONS, PATIENCE_MS, REMEDY, WIDE, patient_context, program
 from tests.support.worlds import missing
 
 
@@ -67,8 +67,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Opened]]:
 
     def opened(path: Path, size: tuple[int, int] = WIDE, color_scheme: str | None = None, **how: Any) -> Opened:
         if str(how) not in contexts:
-            contexts[str(how)] = chromium.new_context(viewport={"width": size[0], "height": size[1]}, **how)
-            contexts[str(how)].set_default_timeout(PATIENCE_MS)
+            contexts[str(how)] = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, **how)
             contexts[str(how)].route("**/*", lambda asked: asked.abort())
         page = contexts[str(how)].new_page()
         page.set_viewport_size({"width": size[0], "height": size[1]})

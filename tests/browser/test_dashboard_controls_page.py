@@ -22,7 +22,7 @@ from agent.config.load import load_config
 from agent.store import open_store
 from agent.store.files.users import UserStore
 from agent.web.reach import PublicOptions
-from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, violations
+from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, patient_context, violations
 from tests.browser.test_dashboard_page import dashboard
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.test_controls_command import until
@@ -108,7 +108,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
     first = run.stdout.readline()
     assert first.endswith("}\n"), first + run.stdout.read()
     with dashboard(desk) as address:
-        context = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]})
+        context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]})
         page = context.new_page()
         complaints: list[str] = []
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
@@ -159,7 +159,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         page.goto(f"{address}settings")
         wait_for(page, "document.querySelector('[name=\"target:WETH\"]')")
         targets = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
-        for symbol, change in (("WETH", -100), ("USDC", 100)):
+        for symbol, change in (("WETH", -300), ("USDC", 300)):
             fill(page, f'[name="target:{symbol}"]', f"{(targets[symbol] + change) / 100:.2f}")
         push(page, "Review the transition")
         page.wait_for_selector("button:has-text('Write these settings')")
@@ -172,7 +172,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         page.wait_for_url(f"{address}controls")
         assert settled(page, desk) == "done"
         after = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
-        assert (after["WETH"], after["USDC"]) == (targets["WETH"] - 100, targets["USDC"] + 100)
+        assert (after["WETH"], after["USDC"]) == (targets["WETH"] - 300, targets["USDC"] + 300)
 
         page.goto(f"{address}assets")
         page.wait_for_selector("h3:has-text('Tax export')", timeout=PATIENCE_MS)
@@ -187,7 +187,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         push(page, "Review the stop")
         page.wait_for_selector("#yes")
         review = page.url
-        seen = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
+        seen = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         looked = seen.new_page()
         for place in (f"{address}login", f"{address}controls", f"{address}settings", edit, review, f"{address}plan"):
             for scheme in ("light", "dark"):

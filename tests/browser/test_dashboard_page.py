@@ -24,7 +24,7 @@ from agent.app.settings.shown import settings_document
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection
 from agent.units import spell_durations
 from agent.web.pages import PAGES, at, format_figure
-from tests.browser.chromium import AXE, PHONE, WIDE, violations
+from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.tools import Desk, first_document, forked
 from tests.support.worlds import missing
@@ -86,7 +86,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         new_report_path(desk.config, "backtest"),
     )
     with dashboard(desk) as address:
-        context = chromium.new_context(viewport={"width": WIDE[0], "height": WIDE[1]}, bypass_csp=True)
+        context = patient_context(chromium, viewport={"width": WIDE[0], "height": WIDE[1]}, bypass_csp=True)
         page = context.new_page()
         complaints: list[str] = []
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
@@ -159,7 +159,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         context.close()
 
         # Under the real policy: live after a step of another process, and by keyboard alone.
-        context = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]})
+        context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]})
         page = context.new_page()
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
         page.goto(f"{address}history")
@@ -210,7 +210,7 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
         assert session is not None
         session.reviews[asked[-1].rpartition("/")[2]].backtest = tried()
         pages = {one.path: "data" for one in PAGES} | {"/controls": "td data", "/history/abc": "data"} | dict.fromkeys(asked, "data")
-        context = chromium.new_context(viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
+        context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         page, ran = context.new_page(), list[str]()
         page.on("dialog", lambda said: (ran.append(page.url), said.dismiss()))
         for number, (path, full) in enumerate({"/login": "#code", **pages}.items()):
@@ -229,7 +229,7 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
 def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:
     from tests.support.dashboards import Served
 
-    page = chromium.new_context(bypass_csp=True).new_page()
+    page = patient_context(chromium, bypass_csp=True).new_page()
     with Served() as shown:
 
         def change(mark: str) -> None:
@@ -256,7 +256,7 @@ def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:
 def test_hidden_pages_leave_the_connections_to_the_one_in_use(chromium: Any) -> None:
     from tests.support.dashboards import Served
 
-    context = chromium.new_context(bypass_csp=True)
+    context = patient_context(chromium, bypass_csp=True)
     turn = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true }); "
     turn += "document.dispatchEvent(new Event('visibilitychange')) }"
     with Served() as shown:
@@ -278,7 +278,7 @@ def test_hidden_pages_leave_the_connections_to_the_one_in_use(chromium: Any) -> 
 def test_a_page_whose_session_has_ended_says_so_and_leads_to_the_login(chromium: Any, tmp_path: Path) -> None:
     from tests.support.sites import Site
 
-    context = chromium.new_context(bypass_csp=True)
+    context = patient_context(chromium, bypass_csp=True)
     with Site(tmp_path / "trimtab.db.users") as site:
         name, _, session = site.enter().partition("=")
         context.add_cookies([{"name": name, "value": session, "url": f"http://localhost:{site.port}"}])

@@ -13,7 +13,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent.web import setup
-from tests.browser.chromium import AXE, PHONE, violations
+from tests.browser.chromium import AXE, PHONE, patient_context, violations
 from tests.cli.test_init import WALLET
 from tests.support.dashboards import HereProcess
 from tests.support.worlds import missing
@@ -51,10 +51,10 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
         missing("no axe-core: make setup installs it")
     monkeypatch.setattr(setup, "ReadingProcess", HereProcess)
     with Desk(tmp_path / "trimtab.toml") as desk:
-        plain = chromium.new_context(viewport=SIZE, java_script_enabled=False)
+        plain = patient_context(chromium, viewport=SIZE, java_script_enabled=False)
         page = plain.new_page()
         page.goto(f"http://localhost:{desk.port}{desk.opening}")
-        seen = chromium.new_context(viewport=SIZE, bypass_csp=True, color_scheme="dark")
+        seen = patient_context(chromium, viewport=SIZE, bypass_csp=True, color_scheme="dark")
         looked = seen.new_page()
         looked.goto(page.url)
         require_fine(looked)
@@ -104,7 +104,7 @@ def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any,
         missing("no axe-core: make setup installs it")
     monkeypatch.setattr(setup, "ReadingProcess", HereProcess)
     with Desk(tmp_path / "trimtab.toml") as desk:
-        context = chromium.new_context(viewport=SIZE, bypass_csp=True)
+        context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
         page, home = context.new_page(), f"http://localhost:{desk.port}"
         page.goto(home + desk.opening)
         require_fine(page)
@@ -126,7 +126,7 @@ def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any,
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     with Shelf(tmp_path, ("a", "b", "gone"), users=1) as shelf:
-        context = chromium.new_context(viewport=SIZE, bypass_csp=True)
+        context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
         page = context.new_page()
         complaints: list[str] = []
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)

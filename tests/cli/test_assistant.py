@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from concurrent.futures import Future
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,7 +19,7 @@ from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import CallToolResult, TextResourceContents
 
-from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.errors import ConfigError, OperatorNeeded, Refused, TrimtabError
 from agent.store.files.secret import secret_path
 from agent.web import assistant
 from agent.web.assistant import INSTRUCTIONS, NOTICE, Assistant, as_data
@@ -109,8 +110,19 @@ def sent(desk: Desk) -> tuple[str, str]:
 class HereProcess:
     """Reads and queues in this process, which has loaded all of it."""
 
+    def submit(self, function: str, *arguments: Any) -> Future[Any]:
+        answer: Future[Any] = Future()
+        try:
+            answer.set_result(_call(function, *arguments))
+        except TrimtabError as error:
+            answer.set_exception(error)
+        return answer
+
     async def call(self, function: str, *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, *arguments)
+
+    def stop(self) -> None:
+        """Do nothing: there is no process."""
 
 
 def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or_widens(
@@ -148,6 +160,7 @@ def test_a_store_of_an_earlier_version_is_left_to_the_owner(
 ) -> None:
     desk.ask("plan")
     install_later_version(monkeypatch, tmp_path_factory.mktemp("later"))
+    monkeypatch.setattr(assistant, "ReadingProcess", HereProcess)  # the later version is installed in this process alone
     files = files_of(desk)
     one = Assistant(str(desk.config))
     try:

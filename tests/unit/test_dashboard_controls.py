@@ -261,6 +261,18 @@ def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> 
     assert "Skipped WETH/USDC &#34;" in text and pool not in text and MARKUP not in text
 
 
+def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
+    cookie, pool = site.enter(), "0x" + "ab" * 20
+    transition = {**golden("04-plan"), "legs": [], "skipped": [], "verdicts": []}
+    transition |= {"pools": {pool: f"WETH/USDC {MARKUP}"}, "reason": f"nothing to trade: pool {pool}: gas costs more than it saves"}
+    document = {"changes": [], "rounds": 1, "warnings": [], "transition": transition}
+    path = review(site, cookie, "edit", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert "cause no swap: nothing to trade: WETH/USDC &#34;" in text
+    assert pool not in text
+    assert MARKUP not in text
+
+
 def test_every_sale_of_a_stop_is_shown_with_its_cost(site: Site) -> None:
     plan, cookie = golden("04-plan"), site.enter()
     dear = {**plan, "turnover": "77.5", "cost": {**plan["cost"], "total": "9.25"}}
@@ -315,7 +327,7 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
         monkeypatch.setattr(web_controls, "BACKTEST_S", 0.05)
         await pages._backtest(reviews[0])
         assert reviews[0].no_backtest.startswith("it took longer than")
-        monkeypatch.setattr(web_controls, "BACKTEST_S", 60.0)
+        monkeypatch.setattr(web_controls, "BACKTEST_S", 600.0)
         await asyncio.gather(*map(pages._backtest, reviews[1:] + reviews[:1]))
         (process,) = (pages._backtests._pool._processes or {}).values()  # type: ignore[union-attr]  # it has started
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == BACKTEST_NICENESS
