@@ -35,7 +35,7 @@ check: $(READY)
 # Reports are looked at in Chromium (Debian: apt-get install chromium); without it those tests are skipped, and fail where CI is set.
 # The whole suite in one run, lines and branches measured: 92 % of everything, 96 % of the pure part.
 # The architecture is part of check.
-PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/margin/*,agent/policy/*,agent/planning/*,agent/guards/*
+PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/margin/*,agent/policy/*,agent/planning/*,agent/guards/*,agent/layers/*/policy*,agent/layers/*/planning*,agent/layers/*/guard*,agent/layers/*/state.py
 COVERAGE := build/coverage.json
 # Stores of tests lie in memory where it has 4 GB for files and may run programs: else each of their commits waits for the disk.
 IN_MEMORY := $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 4000000 ] 2>/dev/null && \
