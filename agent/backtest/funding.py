@@ -125,19 +125,19 @@ def rename_funding_symbols(
     """Rename the series to the config's symbols, by `names`. Raises ConfigError if two get one
     name.
     """
-    serieses = tuple(
+    market_series = tuple(
         replace(
             funding_rate_series,
             symbol=names.get(funding_rate_series.symbol, funding_rate_series.symbol),
         )
         for funding_rate_series in series
     )
-    if len({one.symbol for one in serieses}) < len(serieses):
+    if len({series.symbol for series in market_series}) < len(market_series):
         raise ConfigError(
             "--as: two symbols of the funding file get the same name",
             "give each symbol a different name",
         )
-    return serieses
+    return market_series
 
 
 def require_prices(

@@ -255,10 +255,10 @@ def least_totals_of_config(
     ]
     least_trade = Fraction(config.limits.min_trade or "0")
     wei_value = Fraction(NATIVE_USD) / dollars / 10**18
-    inputses = _inputs(rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value)
+    at_gas_prices = _inputs(rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value)
     every_s = review_interval_s(trigger)
     return _documents(
-        [replace(inputs, interval_s=every_s) for inputs in inputses], table.numeraire, total
+        [replace(inputs, interval_s=every_s) for inputs in at_gas_prices], table.numeraire, total
     )
 
 
@@ -332,8 +332,8 @@ def least_totals_of_values(
     """Return the minimum totals of command-line targets at three gas prices, in whole units of
     value; `rows` are (symbol, target in bps, drift at a correction).
     """
-    inputses = _inputs(rows, home, plan_cost_bps, min_trade, native / 10**18)
-    return _documents([replace(inputs, banded=banded) for inputs in inputses], home, total)
+    at_gas_prices = _inputs(rows, home, plan_cost_bps, min_trade, native / 10**18)
+    return _documents([replace(inputs, banded=banded) for inputs in at_gas_prices], home, total)
 
 
 def _inputs(
