@@ -237,7 +237,7 @@ def test_a_pure_module_loads_no_web3() -> None:
 
 NAME_FEATURES = {"app", "cli", "backtest", "web", "config", "localchain", "paper", "observe", "wiring"}
 """Packages beside the core, which name features by nature: commands, pages, settings, back-tests."""
-KNOWN_TO_THE_CORE = {"futures"}
+KNOWN_TO_THE_CORE = {"futures", "liquidity"}
 """Layers that the core, or another layer, still imports."""
 
 

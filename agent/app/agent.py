@@ -36,6 +36,7 @@ from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_expo
 from agent.execution.settlement import native_delta
 from agent.execution.step_context import StepActors, StepOutcome, TickExtender, confirm_prices
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
+from agent.layers.liquidity.policy import valuation
 from agent.layers.strategies.policy.accounting import paused_strategies
 from agent.model import (
     AgentCycle,
@@ -55,7 +56,6 @@ from agent.policy.cash_flows.cash_limit import above_ceiling_warnings
 from agent.policy.decide import current_drifts
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import investable_total, overweight_messages
-from agent.policy.liquidity import valuation
 from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
 from agent.units import NATIVE, Token, parse_raw

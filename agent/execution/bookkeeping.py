@@ -28,6 +28,7 @@ from agent.execution.settlement import (
 from agent.execution.step_context import StepReaders
 from agent.layers.futures.accounting import margin_reading
 from agent.layers.futures.policy.exposure import margin_fault, margin_holdings
+from agent.layers.liquidity.policy import valuation as liquidity
 from agent.layers.memories import ENTRIES, PAYMENTS
 from agent.model import (
     Collect,
@@ -53,7 +54,6 @@ from agent.model import (
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.cash_flows.balance_changes import token_label
-from agent.policy.liquidity import valuation as liquidity
 from agent.ports import Grant
 from agent.reference import confirmed_prices, reference_prices
 from agent.store.accounts.balances import BalanceStore

@@ -20,6 +20,13 @@ from agent.guards.replay import (
     worst_overpayment_share,
 )
 from agent.layers.futures.policy.exposure import margin_value
+from agent.layers.liquidity.policy import valuation
+from agent.layers.liquidity.policy.book import (
+    LiquidityExposure,
+    PositionBook,
+    liquidity_limits,
+    open_position_book,
+)
 from agent.layers.policy import build_layer_case
 from agent.model import (
     Asset,
@@ -35,13 +42,6 @@ from agent.model import (
 from agent.planning.gas import approval_gas_units, plan_sizes, worst_gas_wei
 from agent.policy import native_coin
 from agent.policy.cash_flows import purchases, transfers
-from agent.policy.liquidity import valuation
-from agent.policy.liquidity.book import (
-    LiquidityExposure,
-    PositionBook,
-    liquidity_limits,
-    open_position_book,
-)
 from agent.reference import (
     PriceRange,
     ReferencePrices,

@@ -12,11 +12,11 @@ from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limited
 from agent.layers import guards as layers
 from agent.layers.futures.policy.exposure import margin_fault, weighed_margin
+from agent.layers.liquidity.policy import valuation
+from agent.layers.liquidity.policy.book import LiquidityExposure
 from agent.model import Provide, Rebalance, StepInput, TopUp
 from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.balance_changes import DAY_S
-from agent.policy.liquidity import valuation
-from agent.policy.liquidity.book import LiquidityExposure
 from agent.units import BPS
 
 

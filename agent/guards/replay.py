@@ -10,6 +10,8 @@ from agent.amm import pools
 from agent.amm.lp import minting, positions
 from agent.amm.v3.math import MAX_TICK, MIN_TICK
 from agent.errors import Refused
+from agent.layers.liquidity.policy.book import Amounts, PositionBook, band_bps
+from agent.layers.liquidity.policy.minimums import least_amounts_in_book
 from agent.model import (
     Collect,
     ConfirmedPosition,
@@ -27,8 +29,6 @@ from agent.model import (
     Withdraw,
 )
 from agent.planning.gas import NATIVE_VENUE
-from agent.planning.liquidity import least_amounts_in_book
-from agent.policy.liquidity.book import Amounts, PositionBook, band_bps
 from agent.units import NATIVE
 
 # --- Replay of legs on the pools of the snapshot.

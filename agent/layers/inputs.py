@@ -1,15 +1,17 @@
-"""Parts of the layers in a step's input, when it is assembled."""
+"""Parts of the layers in a step's input, when it is assembled, and goals of a divided wallet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from agent.layers.futures.policy.chosen_weights import apply_futures_targets
 from agent.layers.futures.policy.hedges import apply_hedges
 from agent.layers.futures.policy.needs import hold_blocked_futures
 from agent.layers.strategies.policy import futures as strategies_futures
 from agent.layers.strategies.policy import inputs as strategies
-from agent.model import StepInput, StepMemory
+from agent.layers.strategies.policy import netting
+from agent.model import Goal, StepInput, StepMemory
+from agent.units import Price
 
 FROM_SNAPSHOT: tuple[Callable[[StepInput], StepInput], ...] = (hold_blocked_futures,)
 """First steps, from snapshot, config and budgets alone."""
@@ -25,3 +27,15 @@ TARGET_ADJUSTMENTS: tuple[Callable[[StepInput], StepInput], ...] = (
 """Target adjustments of the layers, after the portfolio's allocator, and before orders."""
 AFTER_QUARANTINE: tuple[Callable[[StepInput], StepInput], ...] = (apply_hedges,)
 """Last steps, because a hedged value is a share of the assets that are not in quarantine."""
+GOALS: tuple[Callable[[StepInput, Mapping[str, Price]], Goal | None], ...] = (
+    netting.combined_goal,
+)
+"""Goals of layers that divide the wallet; None while a layer does not."""
+
+
+def divided_goal(step: StepInput, prices: Mapping[str, Price]) -> Goal | None:
+    """Return the goal of the wallet's parts together; None if nothing divides the wallet. Raises
+    Refused for unknown balances.
+    """
+    goals = (goal_of(step, prices) for goal_of in GOALS)
+    return next((goal for goal in goals if goal is not None), None)

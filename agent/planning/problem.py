@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import weighed_margin
+from agent.layers.liquidity.policy import valuation
 from agent.model import DataFeeQuote, Limits, Pool, SkippedItem, StepInput, Verdict
 from agent.planning.gas import (
     ROUTER_GAS,
@@ -35,7 +36,6 @@ from agent.planning.pool_curves import (
     in_whole_units,
 )
 from agent.policy import native_coin
-from agent.policy.liquidity import valuation
 from agent.policy.minimum import LEG_BYTES
 from agent.reference import PriceRange, ReferencePrices, price_ranges, reference_prices
 from agent.units import BPS, PIPS, Price, Value, floor_int

@@ -9,6 +9,8 @@ from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
 from agent.layers import planning as layers
 from agent.layers import sales
+from agent.layers.liquidity.planning.actions import plan_liquidity
+from agent.layers.liquidity.policy.deciders import liquidity_or_hold
 from agent.layers.policy import acts_beside_spot
 from agent.model import (
     PORTFOLIO,
@@ -29,7 +31,6 @@ from agent.model import (
 )
 from agent.planning import partial_plans, planner, swaps
 from agent.planning.limit_swaps import limit_swap
-from agent.planning.liquidity import plan_liquidity
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
 from agent.planning.purchases import plan_purchase
 from agent.planning.rounding import plan_pools_out_of_ticks
@@ -37,7 +38,6 @@ from agent.planning.why_not import ALLOWED
 from agent.policy import minimum, quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
 from agent.policy.decide import decide
-from agent.policy.deciders.liquidity import liquidity_or_hold
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders

@@ -11,6 +11,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.layers import requests as layers
 from agent.layers import sales
+from agent.layers.liquidity.planning.actions import plan_liquidity
 from agent.model import (
     AdjustLiquidity,
     AgentCycle,
@@ -40,7 +41,6 @@ from agent.model import (
     Verdict,
 )
 from agent.planning import partial_plans, planner, swaps
-from agent.planning.liquidity import plan_liquidity
 from agent.planning.partial_plans import plan_proportional_part
 from agent.planning.proposals import (
     Proposal,

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.layers import policy as layers
+from agent.layers.liquidity.policy import deciders as liquidity
 from agent.model import (
     AssetDrift,
     Halt,
@@ -16,7 +17,7 @@ from agent.model import (
 )
 from agent.policy import minimum, quarantine, targets
 from agent.policy.cash_flows import balance_changes, cash_limit
-from agent.policy.deciders import exits, liquidity, money_flows, trigger
+from agent.policy.deciders import exits, money_flows, trigger
 from agent.policy.decision import (
     Decider,
     DecisionContext,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from agent.layers.liquidity.policy import valuation
 from agent.layers.questions import HELD_BACK
 from agent.model import (
     NO_PURCHASE,
@@ -23,7 +24,6 @@ from agent.model import (
 from agent.model.layers import LayerResult, T, part_of, with_part
 from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
-from agent.policy.liquidity import valuation
 from agent.policy.quarantine import Fault
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.reference import ReferencePrices

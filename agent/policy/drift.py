@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from agent.errors import ErrorCode, Refused
 from agent.layers.futures.policy.exposure import weighed_margin
+from agent.layers.liquidity.policy import valuation
 from agent.model import (
     Asset,
     AssetDrift,
@@ -24,7 +25,6 @@ from agent.model import (
     thresholds_of,
 )
 from agent.policy import native_coin
-from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value, largest_remainder
 
 # --- Width of the band around a target: the trigger's widths, an asset's own widths, the narrower

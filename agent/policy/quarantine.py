@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from agent.layers.liquidity.policy import valuation
 from agent.layers.questions import SPOT_FAULTS
 from agent.model import (
     Destination,
@@ -23,7 +24,6 @@ from agent.model import (
 )
 from agent.policy import minimum, native_coin
 from agent.policy.drift import has_band
-from agent.policy.liquidity import valuation
 from agent.policy.orders import exits
 from agent.policy.triggers import no_trade_zone
 from agent.reference import (

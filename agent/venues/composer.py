@@ -17,6 +17,7 @@ from agent.layers.futures.policy.needs import (
     gas_per_day_wei,
     uses_reduction_budget,
 )
+from agent.layers.liquidity.policy.minimums import least_amounts
 from agent.model import (
     UNREAD_ACCOUNT,
     DelegateChange,
@@ -38,7 +39,6 @@ from agent.model import (
     Verdict,
 )
 from agent.planning.gas import NATIVE_VENUE, action_spend, balance_deltas
-from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
 from agent.policy.native_coin import data_fee_cap_wei

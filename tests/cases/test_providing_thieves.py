@@ -11,9 +11,9 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import ignore_progress, never_confirm
 from agent.errors import Refused
+from agent.layers.liquidity.policy.minimums import least_amounts
 from agent.localchain import LocalChain
 from agent.model import Plan, Provide, StepInput, Withdraw
-from agent.planning.liquidity import least_amounts
 from agent.ports import PreparedTransaction
 from tests.cases.test_liquidity import confirming
 from tests.differential.test_lp_actions import V3, wanting

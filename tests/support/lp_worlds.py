@@ -14,6 +14,8 @@ from agent.amm.lp import minting, positions
 from agent.amm.v2 import V2Pool
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
+from agent.layers.liquidity.planning.actions import plan_liquidity
+from agent.layers.liquidity.policy.book import PositionBook, open_position_book
 from agent.model import (
     AdjustLiquidity,
     CodeHash,
@@ -31,9 +33,7 @@ from agent.model import (
     Threshold,
     Withdraw,
 )
-from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
-from agent.policy.liquidity.book import PositionBook, open_position_book
 from agent.reference import reference_prices
 from tests.support import builders
 from tests.support.builders import ETHER, limits, step_input, threshold, token, v2_pool, v3_pool, with_snapshot

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agent.amm.lp import positions
+from agent.layers.liquidity.policy.book import PositionBook
 from agent.model import LpV3Position
-from agent.policy.liquidity.book import PositionBook
 from tests.support.lp_worlds import USDC, WETH, book, ranged, v3_at, wanted, world
 
 PLACE = ranged(2_000, 1_800, 2_200, owed=(10**7, 10**15), core_owed=(10**7, 10**15))

@@ -11,11 +11,11 @@ import pytest
 from agent import codec, guards
 from agent.amm.lp import positions
 from agent.errors import ConfigError, Refused
+from agent.layers.liquidity.policy import valuation
 from agent.model import AdjustLiquidity, Destination, Halt, Hold, Limits, LpV2Position, QuarantinedItem, Rebalance, Snapshot, StepInput
 from agent.planning import planner
 from agent.policy.decide import decide
 from agent.policy.drift import alert_prices, compute_drifts, corrections, investable_total, rebalance_goal
-from agent.policy.liquidity import valuation
 from agent.reference import reference_prices
 from tests.support import lp_worlds as lp
 from tests.support.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot

@@ -13,11 +13,11 @@ from agent.amm.lp import minting
 from agent.errors import Refused
 from agent.guards.case import build_guard_case
 from agent.guards.replay import replay_actions
+from agent.layers.liquidity.planning.actions import plan_liquidity
+from agent.layers.liquidity.policy.book import liquidity_limits
+from agent.layers.liquidity.policy.provisions import EXIT_TARGET_SHARE
 from agent.model import AdjustLiquidity, Collect, LpTarget, LpV2Position, LpV3Position, Plan, Provide, StepInput, Withdraw
-from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
-from agent.policy.liquidity.book import liquidity_limits
-from agent.policy.liquidity.targets import EXIT_TARGET_SHARE
 from tests.support.builders import threshold, with_snapshot
 from tests.support.lp_worlds import book, paired, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.support.plans import evidence

@@ -10,11 +10,11 @@ import pytest
 from agent import guards
 from agent.amm.lp import minting
 from agent.guards.case import build_guard_case
+from agent.layers.liquidity.policy.book import liquidity_limits
+from agent.layers.liquidity.policy.provisions import EXIT_TARGET_SHARE
 from agent.model import AdjustLiquidity, Destination, Hold, NoTradeZone, Plan, Provide, Rebalance, StepInput
 from agent.planning.proposals import rebalance
 from agent.policy.decide import decide
-from agent.policy.liquidity.book import liquidity_limits
-from agent.policy.liquidity.targets import EXIT_TARGET_SHARE
 from tests.support import lp_worlds as lp
 from tests.support.builders import NOW_S, history, tracking, with_limits, with_snapshot
 from tests.support.lp_worlds import (

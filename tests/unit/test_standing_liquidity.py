@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers.liquidity.planning.actions import plan_liquidity
+from agent.layers.liquidity.policy.adjustments import target_adjustment
+from agent.layers.liquidity.policy.moves import WithdrawMove
 from agent.model import AdjustLiquidity, ConditionalOrder, OrderKind, OrdersConfig, OrderStage, Provide, Rebalance, StepInput, Withdraw
-from agent.planning.liquidity import plan_liquidity
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.liquidity.book import WithdrawMove
-from agent.policy.liquidity.decide import target_adjustment
 from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from agent.units import Price

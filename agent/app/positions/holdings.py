@@ -27,6 +27,9 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.execution.settlement import settle_mined
 from agent.execution.step_memory import read_memory
 from agent.layers.futures.policy.exposure import portfolio_total
+from agent.layers.liquidity.policy import valuation
+from agent.layers.liquidity.policy.target_reports import TargetReport, target_reports
+from agent.layers.liquidity.policy.valuation import PositionReport
 from agent.layers.strategies.policy import netting
 from agent.layers.strategies.policy.faults import strategies_fault
 from agent.layers.strategies.policy.inputs import add_books
@@ -34,9 +37,6 @@ from agent.layers.strategies.state import CapitalSplit, StrategiesState, Strateg
 from agent.layers.strategies.store import StrategyStore
 from agent.model import ConfirmedPosition, LpPositionChange, StepInput, position_name
 from agent.policy.drift import compute_drifts
-from agent.policy.liquidity import valuation
-from agent.policy.liquidity.decide import TargetReport, target_reports
-from agent.policy.liquidity.valuation import PositionReport
 from agent.reference import reference_prices
 from agent.units import BPS, Value, value_text
 

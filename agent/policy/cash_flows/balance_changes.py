@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import margin_value
+from agent.layers.liquidity.policy import valuation
 from agent.model import (
     Asset,
     ExpectedBalances,
@@ -20,7 +21,6 @@ from agent.model import (
     StepInput,
 )
 from agent.policy import native_coin
-from agent.policy.liquidity import valuation
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, format_time, value_text
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.goals import divided_goal
+from agent.layers.inputs import divided_goal
 from agent.model import (
     AssetDrift,
     Decision,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers.liquidity.policy.deciders import liquidity_or_hold, withdrawals_first
 from agent.model import (
     AssetDrift,
     Decision,
@@ -14,7 +15,6 @@ from agent.model import (
 )
 from agent.policy import native_coin
 from agent.policy import rebalance as rebalances
-from agent.policy.deciders.liquidity import liquidity_or_hold, withdrawals_first
 from agent.policy.decision import DecisionContext, DecisionResult
 from agent.policy.drift import corrections
 from agent.policy.minimum import format_money

@@ -9,6 +9,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
+from agent.layers.liquidity.policy import adjustments as decide
+from agent.layers.liquidity.policy.moves import WithdrawMove
 from agent.model import (
     PORTFOLIO,
     AdjustLiquidity,
@@ -27,8 +29,6 @@ from agent.model import (
 )
 from agent.policy import failures, minimum, native_coin
 from agent.policy.drift import compute_drifts, investable_total
-from agent.policy.liquidity import decide
-from agent.policy.liquidity.book import WithdrawMove
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.conditional import (
     advance_orders,

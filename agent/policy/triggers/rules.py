@@ -9,6 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from agent.errors import ConfigError, Refused
+from agent.layers.liquidity.policy import adjustments as decide
+from agent.layers.liquidity.policy.book import liquidity_limits, open_position_book
+from agent.layers.liquidity.policy.moves import ProvideMove
 from agent.model import (
     AdjustFutures,
     AdjustLiquidity,
@@ -32,8 +35,6 @@ from agent.model import (
     thresholds_of,
 )
 from agent.policy.drift import compute_drifts, has_band, with_trigger_bands
-from agent.policy.liquidity import decide
-from agent.policy.liquidity.book import ProvideMove, liquidity_limits, open_position_book
 from agent.policy.triggers import bands, market_events, no_trade_zone, schedules
 from agent.policy.triggers.bands import (
     Signal,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agent.errors import Refused
+from agent.layers.liquidity.policy import adjustments as liquidity_moves
+from agent.layers.liquidity.policy.moves import WithdrawMove
 from agent.model import (
     AdjustLiquidity,
     Hold,
@@ -14,8 +16,6 @@ from agent.model import (
 from agent.policy import failures, native_coin
 from agent.policy import rebalance as rebalances
 from agent.policy.decision import DecisionContext, DecisionResult
-from agent.policy.liquidity import decide as liquidity_moves
-from agent.policy.liquidity.book import WithdrawMove
 from agent.policy.triggers import rules
 from agent.units import Price
 

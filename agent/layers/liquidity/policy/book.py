@@ -11,6 +11,7 @@ from fractions import Fraction
 from agent.amm import pools
 from agent.amm.lp import minting, positions
 from agent.layers.futures.policy.exposure import margin_value
+from agent.layers.liquidity.policy import valuation
 from agent.model import (
     Asset,
     ConfirmedPosition,
@@ -21,66 +22,10 @@ from agent.model import (
     LpV2Position,
     LpV3Position,
     Pool,
-    SkippedItem,
     StepInput,
 )
 from agent.policy import native_coin
-from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value
-
-# --- Moves of liquidity positions, before they become exact actions.
-
-
-@dataclass(frozen=True, slots=True)
-class WithdrawMove:
-    """Withdrawal of `liquidity` from a position."""
-
-    one: ConfirmedPosition
-    position: LpV2Position | LpV3Position
-    liquidity: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class CollectMove:
-    """Collection of the fees of a V3 position."""
-
-    one: ConfirmedPosition
-    position: LpV3Position
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProvideMove:
-    """Provision of at most `desired` base units: to the position `one`, or if None to a new
-    position with `ticks` (None for V2).
-    """
-
-    target: LpTarget
-    one: ConfirmedPosition | None
-    ticks: tuple[int, int] | None
-    desired: tuple[int, int]
-    reason: str
-
-
-PlannedMove = WithdrawMove | CollectMove | ProvideMove
-
-
-@dataclass(frozen=True, slots=True)
-class LiquidityAdjustment:
-    """Liquidity moves in order with their reason, and the skipped items. `over` is true if a limit
-    is exceeded, so that the withdrawals are an exit.
-
-    An exit without moves is blocked now; `skipped` has the reason.
-    """
-
-    moves: tuple[PlannedMove, ...]
-    reason: str
-    skipped: tuple[SkippedItem, ...]
-    over: bool = False
-
-
-NO_ADJUSTMENT = LiquidityAdjustment((), "", ())
 
 
 @dataclass(frozen=True, slots=True)

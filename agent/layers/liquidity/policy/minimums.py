@@ -1,0 +1,72 @@
+"""Minimum amounts of a liquidity action, from reference prices and limits alone, never from its plan."""
+
+from __future__ import annotations
+
+from agent.amm.lp import minting
+from agent.errors import ErrorCode, Refused
+from agent.layers.liquidity.policy.book import Amounts, PositionBook, band_bps, open_position_book
+from agent.model import (
+    Collect,
+    LpAction,
+    LpV2Position,
+    LpV3Position,
+    Provide,
+    StepInput,
+    Withdraw,
+)
+from agent.reference import reference_prices
+
+
+def least_amounts(step: StepInput, action: LpAction) -> Amounts:
+    """Return base units of (token0, token1) below which the action must not be signed. Raises
+    Refused if a price or position is unknown.
+    """
+    prices = reference_prices(step).by_token
+    unknown = [token for token in (action.token0, action.token1) if token not in prices]
+    if unknown:
+        raise Refused(
+            f"{action.name}: {unknown[0]} has no reference price",
+            remedy="trimtab status shows which prices are missing",
+            code=ErrorCode.REFERENCE_PRICE,
+        )
+    return least_amounts_in_book(open_position_book(step, prices), action)
+
+
+def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
+    """Return the minimum amounts of an action, given the book. A collect has none, because it pays
+    earned fees at any price.
+    """
+    ratio, limits = book.prices[action.token0] / book.prices[action.token1], book.step.limits
+    band = band_bps(limits)
+    if band is None:
+        raise Refused(
+            "limits.oracle_deviation and limits.slippage are both off: "
+            "the price of liquidity is unbounded"
+        )
+    match action:
+        case Withdraw():
+            position = next((pair for _, pair in book.pairs if pair.name == action.name), None)
+            if not isinstance(position, LpV2Position | LpV3Position):
+                raise Refused(
+                    f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION
+                )
+            return minting.withdrawal_minimums(position, action.liquidity, ratio, band)
+        case Provide():
+            ticks = action.ticks if action.token_id is None else _ticks(book, action)
+            within = minting.price_range(ticks)
+            return minting.provision_minimums(
+                within,
+                action.desired_raw,
+                ratio,
+                minting.widest_band_bps(within, ratio, band, limits.slippage_bps),
+            )
+        case Collect():
+            return 0, 0
+
+
+def _ticks(book: PositionBook, action: Provide) -> tuple[int, int]:
+    """Return the tick range of the position that grows, which overrides the action's."""
+    position = next((pair for _, pair in book.pairs if pair.name == action.name), None)
+    if not isinstance(position, LpV3Position):
+        raise Refused(f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION)
+    return position.tick_lower, position.tick_upper

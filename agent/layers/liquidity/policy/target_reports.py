@@ -1,0 +1,98 @@
+"""Status of each liquidity target: its pool's share of the portfolio, due moves, and skipped ones with
+reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.amm.lp import positions
+from agent.layers.liquidity.policy.adjustments import next_adjustment
+from agent.layers.liquidity.policy.book import (
+    open_position_book,
+    pool_price,
+)
+from agent.layers.liquidity.policy.moves import (
+    ProvideMove,
+)
+from agent.layers.liquidity.policy.provisions import (
+    target_label,
+)
+from agent.layers.liquidity.policy.targets import (
+    is_out_of_range,
+    target_positions,
+)
+from agent.model import (
+    LpTarget,
+    StepInput,
+)
+from agent.units import Price, Value
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReport:
+    """Report on one liquidity target. `value` is the value provided to its pool, including
+    `fees`, which are uncollected; `share` is its share of the portfolio (None for an empty one).
+    `left_range` are positions whose range no longer contains the reference price. `pool_off` is the
+    pool's deviation from the reference. `asks` are the moves due now, before triggers and cooldown;
+    `leaves` are the reasons for skipping moves.
+    """
+
+    target: LpTarget
+    value: Value
+    fees: Value
+    share: Fraction | None
+    left_range: tuple[str, ...]
+    pool_off: Fraction | None
+    asks: tuple[str, ...]
+    leaves: tuple[str, ...]
+
+
+def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[TargetReport, ...]:
+    """Return a report on every target, in the order of the config. Raises Refused while a position
+    or price is unknown.
+    """
+    if not step.portfolio.lp_targets:
+        return ()
+    book, adjustment = open_position_book(step, prices), next_adjustment(step, prices)
+    total = book.load().total
+    pools = {pool.address: pool for pool in step.snapshot.pools}
+    found = []
+    for target in step.portfolio.lp_targets:
+        own = target_positions(book, target)
+        value = sum((book.value_of(one, position) for one, position in own), Fraction(0))
+        fees = sum(
+            (book.value(one, positions.uncollected_fees(position)) for one, position in own),
+            Fraction(0),
+        )
+        price = pool_price(pools[target.pool]) if target.pool in pools else None
+        names = {confirmed_position.name for confirmed_position, _ in own}
+        asks = [
+            move.reason
+            for move in adjustment.moves
+            if (move.target is target if isinstance(move, ProvideMove) else move.one.name in names)
+        ]
+        leaves = [
+            item.why
+            for item in adjustment.skipped
+            if item.what == target_label(target) or item.what in names
+        ]
+        found.append(
+            TargetReport(
+                target=target,
+                value=value,
+                fees=fees,
+                share=value / total if total > 0 else None,
+                left_range=tuple(
+                    one.name
+                    for one, position in own
+                    if is_out_of_range(position, book.ratio(target))
+                ),
+                pool_off=None if price is None else abs(price / book.ratio(target) - 1),
+                asks=tuple(asks),
+                leaves=tuple(leaves),
+            )
+        )
+    return tuple(found)
