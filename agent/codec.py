@@ -18,7 +18,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
-from agent.layers.states import MOVED, MOVED_CONFIGS, MOVED_PROGRESS, PARTS
+from agent.layers.states import MOVED, MOVED_CONFIGS, MOVED_PARTS, MOVED_PROGRESS, PARTS
 from agent.model import (
     AccountAction,
     Budgets,
@@ -277,6 +277,9 @@ def _build() -> Converter:
     converter.register_structure_hook_factory(
         lambda cls: cls is History, lambda cls: _history_reader(cls, converter)
     )
+    converter.register_structure_hook_factory(
+        lambda cls: cls in MOVED_PARTS, lambda cls: _parts_reader(cls, converter)
+    )
     converter.register_structure_hook_factory(_is_member, lambda cls: _one_of((cls,), converter))
     converter.register_structure_hook_factory(
         _is_tagged_union, lambda union: _one_of(get_args(union), converter)
@@ -383,6 +386,22 @@ def _grouped(
         group, field = places.get(name, ("", name))
         (values[group] if group else own)[field] = value
     return own, values
+
+
+def _parts_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    """Return a reader that also reads objects recorded when parts of layers were their fields."""
+    read, parts = _object_reader(cls, converter), MOVED_PARTS[cls]
+    names = {name for fields in parts.values() for name in fields}
+
+    def moved(data: Any, target: Any) -> Any:
+        if not isinstance(data, dict) or not data.keys() & names:
+            return read(data, target)
+        flat = dict(data)
+        layers = [*flat.pop("layers", ()), *_parts(flat, parts)]
+        value = read({**flat, "layers": layers}, target)
+        return replace(value, layers=_without_defaults(value.layers))
+
+    return moved
 
 
 def _parts(flat: dict[str, Any], moved: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:

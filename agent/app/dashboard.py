@@ -93,7 +93,7 @@ def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documen
         if agent.context.futures is not None:
             read_futures = cache(lambda: futures_funding(agent, FUNDING_DAYS))
             readers["positions"] = lambda _: futures_documents.positions(read_futures()[0])
-            readers["margin"] = lambda _: futures_documents.margin_account(read_futures()[0])
+            readers["margin"] = lambda _: futures_documents.margin_document(read_futures()[0])
             readers["funding"] = lambda _: futures_documents.funding(*read_futures())
         return {
             name: _read(partial(read, agent))

@@ -26,6 +26,7 @@ from agent.artifacts import PERPS, anvil_binary, npm_root
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.files import replace_file
+from agent.layers.futures.state import margin_account
 from agent.localchain import DEFAULT_WORLD, LocalChain, market, open_anvil, open_eth_tester
 from agent.localchain.market import serve
 from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_config
@@ -441,7 +442,7 @@ class FuturesDemoWorld:
 
     def remember(self) -> None:
         """Store the current positions for `untouched`."""
-        self._first = self.agent.step_input().snapshot.futures
+        self._first = margin_account(self.agent.step_input().snapshot)
 
     def crash(self, factors: Mapping[str, Fraction]) -> dict[str, str]:
         """Move tokens, indexes and perpetuals; return the moves as text by symbol."""
@@ -462,14 +463,14 @@ class FuturesDemoWorld:
 
     def untouched(self) -> UntouchedDocument:
         """Return the initial positions at current prices, without funding."""
-        account = self.agent.step_input().snapshot.futures
+        account = margin_account(self.agent.step_input().snapshot)
         if self._first is None or account is None:
             raise RuntimeError("the margin account is not known")
-        margin_account = replace(self._first, markets=account.markets)
-        leverage = margin.leverage(margin_account)
+        account = replace(self._first, markets=account.markets)
+        leverage = margin.leverage(account)
         return {
             "leverage": None if leverage is None else value_text(leverage, 0, 6),
-            "is_liquidated": margin.is_liquidatable(margin_account),
+            "is_liquidated": margin.is_liquidatable(account),
         }
 
     def _pass(self, seconds: float) -> None:

@@ -47,6 +47,7 @@ from agent.model import (
     Evidence,
     ExternalTransfer,
     FeedRound,
+    FuturesReading,
     Head,
     History,
     Holding,
@@ -117,7 +118,7 @@ class ReplayReader:
             quarantined=(),
             operators=OPERATORS,
             requests=0,
-            futures=None if venue is None else venue.book.account,
+            layers=() if venue is None else (FuturesReading(venue.book.account),),
         )
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:

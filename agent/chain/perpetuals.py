@@ -23,6 +23,7 @@ from agent.chain.lens import (
 from agent.chain.rpc import Log, address_of, emitter, hex_data, parse_bytes, topics_of
 from agent.margin import account as margin
 from agent.model import (
+    FuturesReading,
     MarginAccount,
     MarginTier,
     PerpFill,
@@ -200,6 +201,12 @@ def read_account(scope: PerpScope, answers: Sequence[LensAnswer]) -> MarginAccou
         return _account(scope, iter(zip(questions, answers, strict=True)))
     except _Unreadable as why:
         return str(why)
+
+
+def read_margin(scope: PerpScope, answers: Sequence[LensAnswer]) -> FuturesReading:
+    """Return the margin account, or the reason why it is unknown, as a snapshot has it."""
+    account = read_account(scope, answers)
+    return FuturesReading(unknown=account) if isinstance(account, str) else FuturesReading(account)
 
 
 Asked = Iterator[tuple[PerpQuestion, LensAnswer]]

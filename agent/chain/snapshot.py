@@ -457,9 +457,8 @@ class ChainReader:
             positions=read.positions,
             implementations=backing,
             supplies=read.supplies,
-            futures=read.futures,
-            futures_unknown=read.futures_unknown,
             data_fee=read.data_fee,
+            layers=read.layers,
         )
 
     def _also_watch(self, found: Iterable[str]) -> None:

@@ -39,7 +39,7 @@ from agent.chain.lens import (
     answer_words,
     to_signed,
 )
-from agent.chain.perpetuals import PerpScope, perp_questions, read_account
+from agent.chain.perpetuals import PerpScope, perp_questions, read_margin
 from agent.chain.positions import PositionRef
 from agent.chain.tokens import ProxyRef
 from agent.errors import ConfigError, ErrorCode, Retryable
@@ -51,8 +51,8 @@ from agent.model import (
     DataFeeQuote,
     FeedRound,
     Holding,
+    LayerReading,
     LpPosition,
-    MarginAccount,
     Pool,
     QuarantinedItem,
     TokenSupply,
@@ -216,8 +216,7 @@ class SnapshotParts:
     positions: tuple[LpPosition, ...]
     quarantined: tuple[QuarantinedItem, ...]
     supplies: tuple[TokenSupply, ...]
-    futures: MarginAccount | None = None
-    futures_unknown: str = ""
+    layers: tuple[LayerReading, ...]
     data_fee: DataFeeQuote | None = None
 
 
@@ -464,12 +463,12 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         TokenSupply(token, raw) for token, raw in read_supplies if not isinstance(raw, CallStatus)
     )
     data_fee = _data_fee(watch, [next(left)[1] for _ in fee_items(watch.data_fee)], bad)
-    account: MarginAccount | str = ""
+    layers: tuple[LayerReading, ...] = ()
     if watch.perps is not None:
-        account = read_account(watch.perps, [answer for _, answer in left])
-    futures_unknown = account if isinstance(account, str) else ""
-    if watch.perps is not None and futures_unknown:
-        bad.append(QuarantinedItem(MARGIN_ACCOUNT, watch.perps.trader, futures_unknown))
+        reading = read_margin(watch.perps, [answer for _, answer in left])
+        layers = (reading,)
+        if reading.unknown:
+            bad.append(QuarantinedItem(MARGIN_ACCOUNT, watch.perps.trader, reading.unknown))
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),
@@ -479,8 +478,7 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         tuple(lp),
         tuple(bad),
         supplies,
-        None if isinstance(account, str) else account,
-        futures_unknown,
+        layers,
         data_fee,
     )
 

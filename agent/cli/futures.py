@@ -94,7 +94,7 @@ def margin(
     if amount is None:
         if send:
             raise ConfigError("--send needs --deposit or --withdraw", "for example --deposit 100")
-        document: Document = mark_paper(documents.margin_account(_read(config, paper)), paper)
+        document: Document = mark_paper(documents.margin_document(_read(config, paper)), paper)
         emit(document, as_json, lambda: futures_tables.show_margin(out, document))
         raise typer.Exit(_known(document, as_json))
 

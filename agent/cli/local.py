@@ -311,10 +311,10 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
             moves = world.crash(factors)
             fallen = ", ".join(f"{symbol} {text}" for symbol, text in moves.items())
             _chapter(console, number, f"The market falls: {fallen}. Leverage is above its limit")
-            margin = documents.margin_account(api.futures_layer(agent))
+            margin = documents.margin_document(api.futures_layer(agent))
             futures_tables.show_margin(console, margin)
             reduced = _futures_step(console, world)
-            after = documents.margin_account(api.futures_layer(agent))
+            after = documents.margin_document(api.futures_layer(agent))
             untouched = world.untouched()
             _say_untouched(console, after, untouched)
             crashes.append(

@@ -11,7 +11,18 @@ from agent.layers.gradual.state import GradualState
 from agent.layers.signals.state import SignalState
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.layers.tax.state import TaxState
-from agent.model import LayerConfig, LayerProgress, LayerRequest, LayerState
+from agent.model import (
+    FuturesReading,
+    HedgeChoices,
+    LayerConfig,
+    LayerPlan,
+    LayerProgress,
+    LayerReading,
+    LayerRequest,
+    LayerState,
+    Plan,
+    Snapshot,
+)
 
 STATES: tuple[type[LayerState], ...] = (
     GradualState,
@@ -22,14 +33,18 @@ STATES: tuple[type[LayerState], ...] = (
 )
 CONFIGS: tuple[type[LayerConfig], ...] = (CapitalSplit,)
 PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress,)
+READINGS: tuple[type[LayerReading], ...] = (FuturesReading,)
+PLANS: tuple[type[LayerPlan], ...] = (HedgeChoices,)
 REQUESTS: tuple[type[LayerRequest], ...] = (MoveMargin, Deleverage, OpenHedge, CloseHedge)
 PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
     LayerState: STATES,
     LayerConfig: CONFIGS,
     LayerProgress: PROGRESS,
+    LayerReading: READINGS,
+    LayerPlan: PLANS,
     LayerRequest: REQUESTS,
 }
-"""Types of the parts of a step's input and of requests, by their base."""
+"""Types of the parts of a step's input, of plans and of requests, by their base."""
 MOVED: Mapping[str, Mapping[str, str]] = {
     "GradualState": {
         "campaign": "progress",
@@ -61,3 +76,15 @@ MOVED_PROGRESS: Mapping[str, Mapping[str, str]] = {
     }
 }
 """The same for the fields of a step's input that are a layer's progress now."""
+MOVED_PARTS: Mapping[type[Any], Mapping[str, Mapping[str, str]]] = {
+    Snapshot: {
+        "FuturesReading": {
+            "futures": "account",
+            "futures_unknown": "unknown",
+            "futures_blocked": "blocked",
+            "agent_end_s": "agent_end_s",
+        }
+    },
+    Plan: {"HedgeChoices": {"comparisons": "comparisons"}},
+}
+"""The same for the fields of a snapshot and of a plan that are a layer's part of it now."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
+from agent.model.parts import LayerPlan, LayerReading
 from agent.units import Price, Token
 
 MARGIN_ACCOUNT = "margin account"
@@ -180,6 +181,20 @@ class MarginAccount:
     def size_raw(self, name: str) -> int:
         """Return the size held in a market, zero without a position."""
         return sum(position.size_raw for position in self.positions if position.market == name)
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesReading(LayerReading):
+    """What a snapshot has read of the margin account."""
+
+    account: MarginAccount | None = None
+    """None: there is none, or it is not known for certain."""
+    unknown: str = ""
+    """Reason why it is not known."""
+    blocked: str = ""
+    """Reason why the venue accepts no order from this agent's key; empty: it does."""
+    agent_end_s: int = 0
+    """Expiry of the key's approval, Unix seconds; zero: none."""
 
 
 UNREAD_ACCOUNT = MarginAccount(Token("", "", 18), 1, 0, 0, (), ())
@@ -415,6 +430,13 @@ class HedgeComparison:
     def hedge_cost(self) -> Fraction:
         """Cost of the short, with expected funding."""
         return self.hedge_fees + self.hedge_funding + self.hedge_capital
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeChoices(LayerPlan):
+    """Comparisons of a sale with a hedge, for each overweight asset of a plan."""
+
+    comparisons: tuple[HedgeComparison, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

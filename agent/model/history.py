@@ -1,5 +1,5 @@
-"""The store's part of a decision's input. Values are in numeraire base units; `_24h` means the last
-24 h of chain time.
+"""The store's part of a decision's input, and what that is assembled from. Values are in numeraire
+base units; `_24h` means the last 24 h of chain time.
 """
 
 from __future__ import annotations
@@ -7,9 +7,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model.layers import Execution, LayerState, T, part_of
-from agent.model.ledger import CashState, ExternalTransfer
-from agent.model.market import PricePoint
+from agent.model.layers import Execution, LayerState
+from agent.model.ledger import (
+    CashMemory,
+    CashState,
+    ExpectedBalances,
+    ExternalTransfer,
+    LedgerBalance,
+)
+from agent.model.market import PricePoint, ScreenedToken
+from agent.model.parts import LayerPart, T, part_of
 from agent.model.portfolio import (
     ConditionalOrder,
     ExitFailures,
@@ -184,3 +191,25 @@ class History:
 
 NEW_STORE = History(Reviews(None, None), Budgets(Fraction(0), Fraction(0), 0), Failures(0), None)
 """History of a new store."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """The store's data at a step's block, except the budgets in its history. `choices` are the
+    newest allocations of the parts that divide the wallet, by owner; `untradable` are tokens to
+    quarantine. `layers` are what the layers read: states join the step's history, the rest is for
+    their own use.
+    """
+
+    prices: tuple[PricePoint, ...]
+    allocation: Allocation | None
+    balances: ExpectedBalances
+    ledger: tuple[LedgerBalance, ...]
+    choices: tuple[tuple[str, Allocation], ...] = ()
+    untradable: tuple[ScreenedToken, ...] = ()
+    cash: CashMemory | None = None
+    layers: tuple[LayerPart, ...] = ()
+
+    def layer(self, kind: type[T]) -> T:
+        """Return what a layer read."""
+        return part_of(self.layers, kind)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol, TypeVar
+from typing import Protocol
 
+from agent.model.parts import LayerPart
 from agent.model.plan import Goal
 from agent.model.triggers import Trigger
 from agent.model.weights import OwnedAllocator, SignalAnswer
@@ -65,13 +66,6 @@ class Execution(Protocol):
     @property
     def spent(self) -> Fraction:
         """Value lost, at the prices at its start."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerPart:
-    """Base of what belongs to one layer: a frozen dataclass whose fields all have defaults. The
-    default stands for a layer that is off, and is not stored.
-    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,23 +191,3 @@ class LayerCase:
         gas; None if the plan counts as other gas.
         """
         return None
-
-
-T = TypeVar("T", bound=LayerPart)
-U = TypeVar("U", bound=LayerPart)
-
-
-def part_of(parts: tuple[LayerPart, ...], kind: type[T]) -> T:
-    """Return the part of this type; its default if there is none."""
-    for part in parts:
-        if isinstance(part, kind):
-            return part
-    return kind()
-
-
-def with_part(parts: tuple[U, ...], part: U) -> tuple[U, ...]:
-    """Return the parts with this one in place of that of the same type, in a canonical order."""
-    others = [one for one in parts if type(one) is not type(part)]
-    if part != type(part)():
-        others.append(part)
-    return tuple(sorted(others, key=lambda one: type(one).__name__))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
-from agent.model.futures import MarginAccount
 from agent.model.liquidity import LpPosition
+from agent.model.parts import LayerReading, part_of, with_part
+from agent.model.parts import T as Part
 from agent.model.rollups import DATA_FEE_ITEM, SPIKE, DataFeeQuote
 from agent.model.weights import TokenSupply
 from agent.units import Price, Token
@@ -425,11 +426,9 @@ class Snapshot(DerivedValues):
     answers, byte for byte; `requests` is the number of HTTP requests. A token in neither `holdings`
     nor `quarantined` was not read. `positions` are the readable confirmed liquidity positions.
     `past` are preceding blocks of the same chain, newest first, read if a step has to confirm
-    prices. `supplies` are the readable supplies of tokens weighted by market cap. `futures` is the
-    margin account; None if there is none or it is not known for certain, with the reason in
-    `futures_unknown`. `futures_blocked` is the reason why the venue accepts no order from this
-    agent's key (empty: it does), `agent_end_s` the expiry of the key's approval (zero: none).
-    `data_fee` are the fees of transactions beyond their gas (None: none, or unread).
+    prices. `supplies` are the readable supplies of tokens weighted by market cap. `data_fee` are the
+    fees of transactions beyond their gas (None: none, or unread). `layers` is what was read for the
+    layers.
     """
 
     head: Head
@@ -452,11 +451,16 @@ class Snapshot(DerivedValues):
     past: tuple[PastPrices, ...] = ()
     implementations: tuple[ProxyImplementation, ...] = ()
     supplies: tuple[TokenSupply, ...] = ()
-    futures: MarginAccount | None = None
-    futures_unknown: str = ""
-    futures_blocked: str = ""
-    agent_end_s: int = 0
     data_fee: DataFeeQuote | None = None
+    layers: tuple[LayerReading, ...] = ()
+
+    def layer(self, kind: type[Part]) -> Part:
+        """Return what was read for a layer."""
+        return part_of(self.layers, kind)
+
+    def with_layer(self, reading: LayerReading) -> Snapshot:
+        """Return the snapshot with this reading for a layer."""
+        return replace(self, layers=with_part(self.layers, reading))
 
     @property
     def data_fee_unread(self) -> str:

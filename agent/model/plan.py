@@ -4,13 +4,14 @@ the terms and progress of gradual executions and limit orders.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from fractions import Fraction
 
-from agent.model.futures import FuturesPlan, HedgeComparison
+from agent.model.futures import FuturesPlan
 from agent.model.liquidity import LpAction
 from agent.model.market import ScreenedToken
+from agent.model.parts import LayerPlan, T, part_of, with_part
 from agent.model.portfolio import SlicingComparison
 from agent.model.triggers import RiskCostTradeoff, Threshold, TrackingRisk
 from agent.units import BPS, format_percent
@@ -296,8 +297,8 @@ class Plan:
     planned again after the actions. `holdings_after` are token balances; `native_after_wei` is the
     native balance before gas (None: unchanged). `saving` is the trade-off of a no-trade zone,
     `pacing` the comparison of numbers of slices. The orders of `futures` are one transaction each
-    and planned again after each; such a plan has neither legs nor actions. `comparisons` compare a
-    sale with a hedge for each overweight asset.
+    and planned again after each; such a plan has neither legs nor actions. `layers` are the
+    parts of the layers.
     """
 
     block: int
@@ -318,7 +319,15 @@ class Plan:
     saving: RiskCostTradeoff | None = None
     pacing: SlicingComparison | None = None
     futures: FuturesPlan | None = None
-    comparisons: tuple[HedgeComparison, ...] = ()
+    layers: tuple[LayerPlan, ...] = ()
+
+    def layer(self, kind: type[T]) -> T:
+        """Return the part of a layer."""
+        return part_of(self.layers, kind)
+
+    def with_layer(self, part: LayerPlan) -> Plan:
+        """Return the plan with this part of a layer."""
+        return replace(self, layers=with_part(self.layers, part))
 
     @property
     def exits(self) -> bool:

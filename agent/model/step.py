@@ -6,17 +6,10 @@ from dataclasses import dataclass, replace
 
 from agent.model.futures import FuturesPolicy
 from agent.model.history import History
-from agent.model.layers import (
-    LayerConfig,
-    LayerProgress,
-    LayerRequest,
-    LayerState,
-    T,
-    part_of,
-    with_part,
-)
+from agent.model.layers import LayerConfig, LayerProgress, LayerRequest, LayerState
 from agent.model.limits import Limits
 from agent.model.market import ScreenedToken, Snapshot
+from agent.model.parts import T, part_of, with_part
 from agent.model.plan import LimitOrder
 from agent.model.portfolio import (
     Asset,

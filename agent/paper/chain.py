@@ -19,6 +19,7 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.model import (
     Allowance,
     Evidence,
+    FuturesReading,
     Head,
     Holding,
     PaperMargin,
@@ -94,15 +95,17 @@ class PaperChain:
     def margin(self, found: Snapshot) -> Snapshot:
         """Return a snapshot with the paper margin account in place of the real one."""
         margin = self.state().margin
-        if self._venue is None or margin is None or found.futures is None:
+        account = found.layer(FuturesReading).account
+        if self._venue is None or margin is None or account is None:
             return found
-        return replace(found, futures=self._venue.account(found.futures, margin, found.head))
+        paper = self._venue.account(account, margin, found.head)
+        return found.with_layer(replace(found.layer(FuturesReading), account=paper))
 
     def begin_margin(self, found: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
         """Return the first margin account (see PaperVenue.begin); None without futures."""
         if self._venue is None:
             return None
-        return self._venue.begin(found.futures, found.head, deposit_raw)
+        return self._venue.begin(found.layer(FuturesReading).account, found.head, deposit_raw)
 
     # ports.Sender
     def head(self) -> Head:
@@ -285,7 +288,8 @@ class PaperChain:
         balances = {balance.token: balance.raw for balance in state.balances}
         if self._venue is not None and (call := self._venue.call_of(tx)) is not None:
             seen = self._seen
-            if state.margin is None or seen is None or seen.futures is None:
+            account = None if seen is None else seen.layer(FuturesReading).account
+            if state.margin is None or account is None:
                 raise TransactionReverted("the margin account is unknown")
             vault = self._venue.contracts.vault
             return self._venue.execute(
@@ -293,7 +297,7 @@ class PaperChain:
                 call,
                 balances,
                 {one.token: one.raw for one in state.allowances if one.spender == vault},
-                self._venue.account(seen.futures, state.margin, head),
+                self._venue.account(account, state.margin, head),
                 state.margin,
                 head,
             )

@@ -13,6 +13,7 @@ from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 from agent.margin import account as margin
 from agent.model import (
     FuturesAction,
+    FuturesReading,
     Intent,
     MarginAccount,
     PaperMargin,
@@ -89,9 +90,9 @@ class PaperOrderVenue:
                 None if paper_margin is None else self._account(at, self._paid(paper_margin, real))
             )
         except TrimtabError as error:
-            return replace(snapshot, futures=None, futures_unknown=unknown_reason(error))
+            return snapshot.with_layer(FuturesReading(unknown=unknown_reason(error)))
         unknown = "" if account is not None else "paper trading began without a margin account"
-        return replace(snapshot, futures=account, futures_unknown=unknown)
+        return snapshot.with_layer(FuturesReading(account, unknown))
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue."""

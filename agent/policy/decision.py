@@ -21,7 +21,8 @@ from agent.model import (
     Rebalance,
     StepInput,
 )
-from agent.model.layers import LayerResult, T, part_of, with_part
+from agent.model.layers import LayerResult
+from agent.model.parts import T, part_of, with_part
 from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
 from agent.policy.quarantine import Fault

@@ -17,6 +17,7 @@ from agent.layers.futures.policy.needs import (
     gas_per_day_wei,
     uses_reduction_budget,
 )
+from agent.layers.futures.state import margin_account
 from agent.layers.liquidity.policy.minimums import least_amounts
 from agent.model import (
     UNREAD_ACCOUNT,
@@ -176,7 +177,7 @@ class RouterComposer:
         return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
 
     def _deposit_approvals(self, step: StepInput, futures: FuturesPlan) -> Sequence[Approval]:
-        account, policy, first = step.snapshot.futures, step.futures, futures.actions[0]
+        account, policy, first = margin_account(step.snapshot), step.futures, futures.actions[0]
         if account is None or policy is None or not isinstance(first, MarginDeposit):
             return ()
         spend = {policy.collateral: first.raw}
@@ -251,7 +252,7 @@ class RouterComposer:
         """Compose the plan's first futures action. Raises Refused if the plan has expired, or the
         simulation fails.
         """
-        head, account = self._require_fresh(step, plan), step.snapshot.futures
+        head, account = self._require_fresh(step, plan), margin_account(step.snapshot)
         action = None if plan.futures is None else plan.futures.actions[0]
         if isinstance(action, DelegateChange) and not action.is_allowed:
             account = account or UNREAD_ACCOUNT

@@ -15,14 +15,16 @@ from agent.app.documents.futures import positions, summary
 from agent.app.documents.futures_report import report_of
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.requests import Deleverage, MoveMargin
+from agent.layers.futures.state import margin_account
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from agent.model import AlertKind, IntentKind
+from agent.model import AlertKind, FuturesReading, IntentKind
 from agent.model.futures import DelegateChange, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
 from agent.venues import perpetual_protocol as venue
 from tests.cases.test_futures_faults import LONG, MARGIN_USD, MOST, held, leverage, moved, orders, perps, size
 from tests.support import agents
+from tests.support.builders import with_snapshot
 from tests.support.futures import EVEN, futures_changes
 from tests.support.perps import WAD, account_of, contracts_of, later, read_now, send_data
 
@@ -44,8 +46,8 @@ def stolen(perps: LocalPerps, multiple: Fraction) -> None:
 
 
 def known(outcome: StepOutcome) -> MarginAccount:
-    account = outcome.step_input.snapshot.futures
-    assert account is not None, outcome.step_input.snapshot.futures_unknown
+    account = margin_account(outcome.step_input.snapshot)
+    assert account is not None, outcome.step_input.snapshot.layer(FuturesReading).unknown
     return account
 
 
@@ -154,7 +156,7 @@ def test_an_index_that_cannot_be_dated_is_not_traded_and_holds_nothing_else_back
         step = outcome.step_input
         account = known(outcome)
         blind = replace(account, markets=tuple(replace(one, index_s=one.index_s if one.is_named else 0) for one in account.markets))
-        found = rebalance(replace(step, snapshot=replace(step.snapshot, futures=blind))).plan
+        found = rebalance(with_snapshot(step, futures=blind)).plan
     assert found is not None and found.futures is not None
     assert [one.market for one in found.futures.orders] == [perps.markets["WETH"].base]
     assert not any(isinstance(one, MarginDeposit) for one in found.futures.actions)

@@ -20,6 +20,7 @@ from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.resting_orders import end_reasons
 from agent.layers.futures.requests import Deleverage
+from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentState
 from tests.support import agents
@@ -138,7 +139,7 @@ def test_two_markets_rest_beside_each_other_within_the_limits(server: Hyperliqui
     with agents.agent_on(anvil_chain, tmp_path, limits(server, weights=ETH_AND_BTC), EVEN) as agent:
         assert step(agent).kind is OutcomeKind.DONE
         assert sorted((one.coin, one.is_buy) for one in resting(server)) == [("BTC", False), ("ETH", True)]
-        account = agent.step_input().snapshot.futures
+        account = margin_account(agent.step_input().snapshot)
         assert account is not None and account.positions == () and len(account.resting) == 2
         gross = sum(one.size * one.price for one in resting(server))
         assert gross < 20_500, "the second counts the first as filled"

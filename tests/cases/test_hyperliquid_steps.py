@@ -17,10 +17,10 @@ from agent.app.start.setup import pin_all
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.requests import Deleverage, MoveMargin
-from agent.layers.futures.state import FuturesState
+from agent.layers.futures.state import FuturesState, margin_account
 from agent.localchain import LocalChain
 from agent.margin import account as margin
-from agent.model import Alert, AlertKind, IntentKind, IntentState
+from agent.model import Alert, AlertKind, FuturesReading, IntentKind, IntentState
 from agent.model.futures import MarginDeposit, PerpOrder
 from agent.policy import failures
 from agent.venues.hyperliquid.client import HyperliquidVenue
@@ -176,8 +176,8 @@ def test_an_account_that_is_not_known_orders_nothing(
         server.move("ETH", "-30/100")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT) and outcome.transactions == (), outcome.reason
-        unknown = agent.step_input().snapshot.futures_unknown
-        assert unknown and unknown in api.futures_layer(agent).step.snapshot.futures_unknown
+        unknown = agent.step_input().snapshot.layer(FuturesReading).unknown
+        assert unknown and unknown in api.futures_layer(agent).step.snapshot.layer(FuturesReading).unknown
         assert posted(server) == 1
 
 
@@ -293,10 +293,10 @@ def test_a_crash_is_reduced_to_below_the_limit(server: HyperliquidServer, anvil_
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         server.move("ETH", "-30/100")
         server.seed("ETH")
-        before = margin.leverage(agent.step_input().snapshot.futures or pytest.fail("unknown"))
+        before = margin.leverage(margin_account(agent.step_input().snapshot) or pytest.fail("unknown"))
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        after = margin.leverage(agent.step_input().snapshot.futures or pytest.fail("unknown"))
+        after = margin.leverage(margin_account(agent.step_input().snapshot) or pytest.fail("unknown"))
         assert before is not None and after is not None and before > 3 >= after
         assert agent.context.store.budgets.history(anvil_chain.now_s()).layer(FuturesState).reduced_24h > 0
         assert server.bodies[-1]["action"]["orders"][0]["r"] is True
@@ -327,7 +327,7 @@ def test_a_deleverage_reduces_and_closes_at_the_venue(server: HyperliquidServer,
         outcome = agent.adjust_futures(Deleverage(10_000), send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert len(orders_of(outcome)) == 2 == posted(server) - sent
-        after = margin.leverage(agent.step_input().snapshot.futures or pytest.fail("unknown"))
+        after = margin.leverage(margin_account(agent.step_input().snapshot) or pytest.fail("unknown"))
         assert after is not None and after <= 1
         closed = agent.adjust_futures(Deleverage(None, "BTC"), send=True, confirm=agents.yes)
         assert closed.kind is OutcomeKind.DONE, closed.reason
@@ -350,7 +350,7 @@ def test_a_position_that_the_config_does_not_name_holds_no_reduction_back(
         wallet.usd -= size * btc
         before = held(server, anvil_chain, "ETH")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        account = outcome.step_input.snapshot.futures
+        account = margin_account(outcome.step_input.snapshot)
         assert account is not None and [one.is_named for one in account.markets if one.market == "BTC"] == [False]
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert "the account has a position in BTC, which the config does not name" in outcome.reason
@@ -367,7 +367,7 @@ def test_a_venue_that_renumbers_its_markets_is_unknown_and_nothing_is_signed(
         server.coins.reverse()
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.transactions == () and posted(server) == 1
-        unknown = agent.step_input().snapshot.futures_unknown
+        unknown = agent.step_input().snapshot.layer(FuturesReading).unknown
         assert "number" in unknown and "pinned" in unknown and "trimtab trust" in unknown
         server.coins.reverse()
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
@@ -405,7 +405,7 @@ def test_a_safe_book_whose_account_becomes_unified_is_not_sold(
         server.wallet(anvil_chain.wallet.address).mode = mode
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert orders_of(outcome) == [] and posted(server) == 1 and held(server, anvil_chain, "ETH") == before, outcome.reason
-        unknown = agent.step_input().snapshot.futures_unknown
+        unknown = agent.step_input().snapshot.layer(FuturesReading).unknown
         assert mode in unknown and "standard mode" in unknown
 
 
@@ -431,7 +431,7 @@ def test_positions_get_stops_that_are_kept_replaced_and_cancelled_with_them(
         assert (short.coin, short.left, short.is_reduce_only) == ("BTC", -held(server, anvil_chain, "BTC"), True)
         assert long.trigger is not None and long.price < long.trigger < server.coin("ETH").mark
         assert short.trigger is not None and short.price > short.trigger > server.coin("BTC").mark
-        account = agent.step_input().snapshot.futures
+        account = margin_account(agent.step_input().snapshot)
         assert account is not None and {one.cloid for one in account.stops} == {long.cloid, short.cloid}
         assert all(intent.state is IntentState.FINAL for intent in agent.context.store.journal.intents())
         sent = len(server.bodies)
@@ -463,7 +463,7 @@ def test_a_stop_closes_the_position_of_a_dead_agent_before_its_liquidation(
     value = Fraction(server.state(anvil_chain.wallet.address.lower())["marginSummary"]["accountValue"])
     assert value > 0 and server.fire("ETH") == [stop] and held(server, anvil_chain, "ETH") == 0
     with agents.again(anvil_chain, agent.context.loaded) as restarted:
-        account = restarted.step_input().snapshot.futures
+        account = margin_account(restarted.step_input().snapshot)
         assert account is not None and account.positions == () and account.stops == ()
         assert margin.account_value_raw(account) > 0
         assert restarted.context.store.journal.open_intents() == ()
@@ -528,10 +528,10 @@ def test_a_vault_deposit_is_a_transfer_and_an_unknown_row_makes_the_profit_uncer
     owner = anvil_chain.wallet.address.lower()
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
-        before = agent.step_input().snapshot.futures
+        before = margin_account(agent.step_input().snapshot)
         server.wallet(owner).usd -= 500
         server.transfers.append({"user": owner, "time": server.now_ms, "delta": {"type": "vaultDeposit", "vault": owner, "usdc": "500"}})
-        account = agent.step_input().snapshot.futures
+        account = margin_account(agent.step_input().snapshot)
         assert before is not None and account is not None
         assert account.collateral_raw == before.collateral_raw - 500 * 10**6 and account.realised_raw == before.realised_raw
         server.transfers.append({"user": owner, "time": server.now_ms, "delta": {"type": "airdrop", "usdc": "9"}})

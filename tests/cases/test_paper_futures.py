@@ -13,6 +13,7 @@ from agent.app.paper import PaperStart, open_paper
 from agent.backtest.router import TransactionReverted
 from agent.chain.receipts import parse_receipt
 from agent.execution.step_context import OutcomeKind
+from agent.layers.futures.state import margin_account
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import Head, PaperMargin, UnsignedTx
@@ -104,7 +105,7 @@ def test_an_order_beyond_bound_margin_or_deadline_reverts_with_its_code(perps: L
 
 
 def opened(agent: Agent) -> dict[str, int]:
-    account = agent.step_input().snapshot.futures
+    account = margin_account(agent.step_input().snapshot)
     assert account is not None
     return {account.market(one.market).symbol: one.size_raw for one in account.positions}
 
@@ -119,7 +120,7 @@ def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPer
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         sizes = opened(agent)
         assert sizes["WETH"] > 0 > sizes["WBTC"]
-        account = agent.step_input().snapshot.futures
+        account = margin_account(agent.step_input().snapshot)
         assert account is not None and account.collateral_raw == 15_000 * WAD
         assert margin.leverage(account) == pytest.approx(2, abs=0.05)
         assert agent.context.store.journal.unbooked() == ()
@@ -129,12 +130,12 @@ def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPer
         chain.move_market(prices)
         perps.move_pools(prices, chain.clock.sleep)
         chain.warp(2_000)
-        fallen = agent.step_input().snapshot.futures
+        fallen = margin_account(agent.step_input().snapshot)
         assert fallen is not None and margin.funding_pending_raw(fallen) != 0
         assert (margin.leverage(fallen) or 99) > 3
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        after = agent.step_input().snapshot.futures
+        after = margin_account(agent.step_input().snapshot)
         assert after is not None and (margin.leverage(after) or 99) <= 3
     assert agents.purse(chain) == before, "nothing was sent"
     assert read_now(perps, chain.wallet.address).positions == ()

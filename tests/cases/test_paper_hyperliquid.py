@@ -11,9 +11,10 @@ from agent.app.agent import Agent
 from agent.app.paper import PaperStart, open_paper
 from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.requests import Deleverage, MoveMargin
+from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.margin import account as margin
-from agent.model import EntryKind, IntentState, PerpFill, SignedTx
+from agent.model import EntryKind, FuturesReading, IntentState, PerpFill, SignedTx
 from agent.model.futures import MarginAccount, MarginDeposit
 from agent.paper.order_venue import PaperOrderVenue
 from tests.support import agents
@@ -32,8 +33,8 @@ def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def account_of(agent: Agent) -> MarginAccount:
-    found = agent.step_input().snapshot.futures
-    assert found is not None, agent.step_input().snapshot.futures_unknown
+    found = margin_account(agent.step_input().snapshot)
+    assert found is not None, agent.step_input().snapshot.layer(FuturesReading).unknown
     return found
 
 
@@ -127,7 +128,7 @@ def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(
         sizes = figures(account_of(agent))
         server.read_faults["*"] = 503
         down = agent.rebalance(send=True, confirm=agents.yes)
-        assert down.transactions == () and "HTTP 503" in down.step_input.snapshot.futures_unknown
+        assert down.transactions == () and "HTTP 503" in down.step_input.snapshot.layer(FuturesReading).unknown
         server.read_faults.clear()
         moved = agent.adjust_futures(MoveMargin(MarginDeposit(10**6)), send=True, confirm=agents.yes)
         assert moved.kind is OutcomeKind.REFUSED, moved.reason

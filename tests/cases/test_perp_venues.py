@@ -14,11 +14,12 @@ from agent.app.agent import Agent
 from agent.chain.sender import QuorumSender
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
+from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
-from agent.model import Intent, IntentState, StepInput
+from agent.model import FuturesReading, Intent, IntentState, StepInput
 from agent.model.futures import MarginAccount, PerpMarket, PerpOrder, PerpOrderKind
 from agent.ports.perpetuals import PerpVenue
 from agent.wiring.futures import chain_venue
@@ -39,7 +40,7 @@ class Desk:
         return self.agent.step_input()
 
     def account(self) -> MarginAccount:
-        account = self.step().snapshot.futures
+        account = margin_account(self.step().snapshot)
         assert account is not None
         return account
 
@@ -85,8 +86,8 @@ def order_of(market: PerpMarket, notional: int, account: MarginAccount, slippage
 def test_the_account_has_its_margin_and_dated_prices(desk: Desk) -> None:
     step = desk.step()
     read = desk.venue.read(step.snapshot)
-    assert read.futures is not None and read.futures_unknown == ""
-    account = read.futures
+    account = margin_account(read)
+    assert account is not None and read.layer(FuturesReading).unknown == ""
     assert margin.account_value_raw(account) == 10_000 * account.quote.unit == margin.free_raw(account)
     [market] = account.markets
     assert 0 <= step.snapshot.head.timestamp_s - market.index_s < 600

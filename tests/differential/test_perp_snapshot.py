@@ -12,9 +12,10 @@ from agent.chain.perpetuals import perp_questions
 from agent.chain.rpc import HttpTransport
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
+from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
-from agent.model import QuarantinedItem
+from agent.model import FuturesReading, QuarantinedItem
 from agent.model.futures import MARGIN_ACCOUNT
 from tests.support import agents
 from tests.support.endpoints import Through, passing_on, pools, reader, serve
@@ -37,11 +38,11 @@ def test_two_pools_and_two_perpetual_markets_take_two_round_trips(perps: LocalPe
     who = chain.wallet.address
     seen = reader(chain, pools=pools(chain)[:2], perps=scope_of(perps, who)).snapshot()
     assert seen.requests == 2
-    assert (len(seen.pools), seen.quarantined, seen.futures_unknown) == (2, (), "")
-    assert seen.futures is not None
+    assert (len(seen.pools), seen.quarantined, seen.layer(FuturesReading).unknown) == (2, (), "")
+    assert margin_account(seen) is not None
     views = account_of(perps, who)
-    assert (seen.futures.collateral_raw, seen.futures.positions) == (views.collateral_raw, views.positions)
-    assert [market.mark for market in seen.futures.markets] == [market.mark for market in views.markets]
+    assert (margin_account(seen).collateral_raw, margin_account(seen).positions) == (views.collateral_raw, views.positions)
+    assert [market.mark for market in margin_account(seen).markets] == [market.mark for market in views.markets]
 
 
 @pytest.mark.parametrize(("weth_usd", "kind"), [(30_000, OutcomeKind.HOLD), (45_000, OutcomeKind.PLANNED)])
@@ -57,15 +58,15 @@ def test_a_whole_step_reads_two_pools_and_two_markets_in_two_round_trips(
         before = len(server.seen)
         outcome = agent.rebalance(send=False)
         seen = outcome.step_input.snapshot
-        assert seen.futures is not None and outcome.kind is kind, outcome.reason
-        assert (len(seen.pools), len(seen.futures.markets), len(seen.futures.positions)) == (2, 2, 2)
+        assert margin_account(seen) is not None and outcome.kind is kind, outcome.reason
+        assert (len(seen.pools), len(margin_account(seen).markets), len(margin_account(seen).positions)) == (2, 2, 2)
         assert seen.requests == 2
         assert (len(server.seen) - before == 2) is (kind is OutcomeKind.HOLD)
 
 
 def test_a_snapshot_without_a_margin_account_has_no_futures(perps: LocalPerps) -> None:
     seen = reader(perps.chain).snapshot()
-    assert (seen.futures, seen.futures_unknown) == (None, "")
+    assert (margin_account(seen), seen.layer(FuturesReading).unknown) == (None, "")
 
 
 def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPerps) -> None:
@@ -74,7 +75,7 @@ def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPe
     scope = scope_of(perps, chain.whale.address)
     seen = reader(chain, perps=scope).snapshot()
     why = "the account provides liquidity, whose value is not counted"
-    assert (seen.futures, seen.futures_unknown) == (None, why)
+    assert (margin_account(seen), seen.layer(FuturesReading).unknown) == (None, why)
     assert QuarantinedItem(MARGIN_ACCOUNT, scope.trader, why) in seen.quarantined
 
 
@@ -83,13 +84,13 @@ def test_a_market_that_the_config_does_not_name_is_read_at_once_and_from_then_on
     scope = scope_of(perps, chain.wallet.address)
     alone = reader(chain, perps=replace(scope, markets=scope.markets[:1]))
     first, second = alone.snapshot(), alone.snapshot()
-    whole = reader(chain, perps=scope).snapshot().futures
-    assert whole is not None and first.futures is not None and first.futures_unknown == ""
-    assert first.futures.positions == whole.positions and first.futures.collateral_raw == whole.collateral_raw
-    [named, strange] = first.futures.markets
+    whole = margin_account(reader(chain, perps=scope).snapshot())
+    assert whole is not None and margin_account(first) is not None and first.layer(FuturesReading).unknown == ""
+    assert margin_account(first).positions == whole.positions and margin_account(first).collateral_raw == whole.collateral_raw
+    [named, strange] = margin_account(first).markets
     assert named == whole.markets[0]
     assert strange == replace(whole.markets[1], symbol="vWBTC", asset="", is_named=False)
-    assert (second.requests, second.futures) == (2, first.futures)
+    assert (second.requests, margin_account(second)) == (2, margin_account(first))
 
 
 def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: LocalPerps) -> None:
@@ -105,7 +106,7 @@ def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: Lo
 
     seen = reader(chain, Through(honest(chain, "broken"), "broken", change=fails), perps=narrow).snapshot()
     why = f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
-    assert (seen.futures, seen.futures_unknown) == (None, why)
+    assert (margin_account(seen), seen.layer(FuturesReading).unknown) == (None, why)
 
 
 def honest(chain: LocalChain, operator: str) -> HttpTransport:
@@ -143,6 +144,6 @@ def test_a_lie_about_any_margin_figure_is_refused_and_named(perps: LocalPerps, f
     alpha, beta = honest(chain, "alpha"), honest(chain, "beta")
     seen = reader(chain, liar, alpha, beta, min_operators=2, perps=scope).snapshot()
     assert seen.operators == ("alpha", "beta")
-    assert seen.futures is not None
+    assert margin_account(seen) is not None
     assert [(one.item, one.address) for one in seen.quarantined] == [("endpoint", "liar")]
     assert f"futures: {figure}" in seen.quarantined[0].why

@@ -45,6 +45,7 @@ from agent.model import (
     ExecutionConfig,
     ExternalTransfer,
     FeedRound,
+    FuturesReading,
     Head,
     History,
     Holding,
@@ -62,7 +63,7 @@ from agent.model import (
     TrackingRisk,
     Trigger,
 )
-from agent.model.layers import with_part
+from agent.model.parts import with_part
 from agent.units import Token, floor_int
 
 DECIMALS = {"USDC": 6, "USDT": 6, "USD": 6, "WBTC": 8, "GUSD": 2, "EURS": 2, "TENTH": 1, "WHOLE": 0, "CENTS": 0}
@@ -205,6 +206,10 @@ FUTURES = {field.name: field.name for field in fields(FuturesState)} | {"emergen
 """Fields of the futures layer's state, by their name in a flat history."""
 
 
+READING = {"futures": "account", "futures_unknown": "unknown", "futures_blocked": "blocked", "agent_end_s": "agent_end_s"}
+"""Fields of the reading of the margin account, by their name in `with_snapshot`."""
+
+
 def history(past: History | None = None, /, **changes: object) -> History:
     """Return the history of a new store, or `past`, with these fields of it or of its values."""
     past = past or NEW_STORE
@@ -323,8 +328,10 @@ def step_input(
 
 
 def with_snapshot(step: StepInput, **changes: object) -> StepInput:
-    """Return the step with changed snapshot fields."""
-    return replace(step, snapshot=replace(step.snapshot, **changes))  # type: ignore[arg-type]  # field names, checked by replace
+    """Return the step with these fields of its snapshot, or of its reading of the margin account."""
+    own = {READING[name]: changes.pop(name) for name in READING.keys() & changes.keys()}
+    reading = replace(step.snapshot.layer(FuturesReading), **own)  # type: ignore[arg-type]  # field names, checked by replace
+    return replace(step, snapshot=replace(step.snapshot, **changes).with_layer(reading))  # type: ignore[arg-type]  # field names, checked by replace
 
 
 def with_limits(step: StepInput, **changes: object) -> StepInput:

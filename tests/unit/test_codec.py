@@ -19,6 +19,7 @@ from agent.model import (
     Destination,
     Every,
     Evidence,
+    FuturesReading,
     Goal,
     GoalWeight,
     Halt,
@@ -214,14 +215,15 @@ def test_broken_text_is_a_config_error(text: str, said: str) -> None:
 
 def test_every_field_is_written_so_that_another_default_changes_no_record() -> None:
     written = codec.to_jsonable(step_input())
-    assert written["futures"] is None
+    assert written["layers"] == []
     assert written.keys() == {field.name for field in fields(StepInput)}
     assert written["snapshot"].keys() == {field.name for field in fields(Snapshot)}
 
 
 def test_a_step_with_an_unknown_margin_account_says_so() -> None:
     plain = step_input()
-    unknown = replace(plain, snapshot=replace(plain.snapshot, futures_unknown="it could not be read"))
+    unknown = replace(plain, snapshot=plain.snapshot.with_layer(FuturesReading(unknown="it could not be read")))
     written = codec.to_jsonable(unknown)["snapshot"]
-    assert (written["futures_unknown"], written["futures"]) == ("it could not be read", None)
+    [reading] = written["layers"]
+    assert (reading["unknown"], reading["account"]) == ("it could not be read", None)
     _written_and_read(StepInput, unknown)

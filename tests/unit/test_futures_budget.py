@@ -9,7 +9,7 @@ import pytest
 
 from agent import codec, guards
 from agent.layers.futures.policy.needs import reduction_goals
-from agent.layers.futures.state import FuturesProgress
+from agent.layers.futures.state import FuturesProgress, margin_account
 from agent.margin import account as margin
 from agent.margin.state import is_reduction
 from agent.model import AdjustFutures, Hold, Plan, StepInput
@@ -41,14 +41,14 @@ def planned(step: StepInput) -> Plan:
     assert found.plan is not None and found.plan.futures is not None and found.plan.futures.orders, found.decided.decision.reason
     refusing = [one.guard for one in guards.judge(step, found.plan, evidence(step, found.plan)) if not one.passed]
     assert refusing == []
-    held = step.snapshot.futures
+    held = margin_account(step.snapshot)
     assert held is not None and all(is_reduction(held, one) for one in found.plan.futures.orders)
     return found.plan
 
 
 def closed(step: StepInput, plan: Plan) -> Fraction:
     """Notional at the index that a plan closes."""
-    held = step.snapshot.futures
+    held = margin_account(step.snapshot)
     assert held is not None and plan.futures is not None
     return sum((abs(one.size_raw) * held.market(one.market).index for one in plan.futures.orders), Fraction(0)) / E18
 
@@ -67,7 +67,7 @@ def test_a_cut_reduction_keeps_the_shares_of_its_markets_and_its_goals() -> None
     step = step_of(both(), HALVES, **spent(14_000))
     plan = planned(step)
     assert plan.futures is not None and {one.market for one in plan.futures.orders} == {"ETH", "BTC"}
-    held = step.snapshot.futures
+    held = margin_account(step.snapshot)
     assert held is not None
     values = [abs(one.size_raw) * held.market(one.market).index / E18 for one in plan.futures.orders]
     assert abs(values[0] - values[1]) < 40, "halves, to one lot of BTC"

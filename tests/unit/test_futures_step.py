@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from agent import guards
-from agent.app.documents.futures import margin_account, optional_summary
+from agent.app.documents.futures import margin_document, optional_summary
 from agent.app.documents.futures_report import report_of
 from agent.cli.display.futures_tables import show_margin, show_summary
 from agent.layers.futures.notes import order_note
@@ -108,7 +108,7 @@ def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
     stopped = step_of(OVER).with_progress(FuturesProgress(held="futures: no order, the key may not trade"))
     free = step_of(OVER)
     for step, why in ((dear, "above limits.plan_cost of 5 bps"), (stopped, "the key may not trade"), (free, "")):
-        document = margin_account(report_of(step, POLICY, current_drifts(step)))
+        document = margin_document(report_of(step, POLICY, current_drifts(step)))
         assert document["plan"] is not None and document["plan"]["orders"]
         assert (why in document["plan"]["held"]) if why else document["plan"]["held"] == ""
         console = Console(file=io.StringIO(), width=80)
@@ -120,7 +120,7 @@ def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
 def test_orders_of_a_market_that_backs_off_are_not_among_those_of_the_margin_document() -> None:
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
     step = step_of(OVER, failed_exits=failed)
-    document = margin_account(report_of(step, POLICY, current_drifts(step)))
+    document = margin_document(report_of(step, POLICY, current_drifts(step)))
     assert document["plan"] is not None and "ETH: its orders failed or were refused" in document["plan"]["held"]
 
 

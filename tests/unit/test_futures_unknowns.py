@@ -14,6 +14,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.needs import spot_value_in_quote
 from agent.layers.futures.policy.targets import FuturesTrigger, fired_triggers, reduction_orders
+from agent.layers.futures.state import margin_account
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark, is_reduction
 from agent.model import AdjustFutures, FeedRound, Halt, Hold, Plan, QuarantinedItem, ScreenedToken, StepInput, TokenFinding
@@ -50,7 +51,7 @@ def planned(step: StepInput) -> Plan:
     assert found.plan is not None and found.plan.futures is not None, found.decided.decision.reason
     judged = found.step or step
     assert refusing(judged, found.plan) == set()
-    account = judged.snapshot.futures
+    account = margin_account(judged.snapshot)
     assert account is not None and all(is_reduction(account, one) for one in found.plan.futures.orders)
     return found.plan
 
@@ -71,7 +72,7 @@ def test_the_emergency_counts_the_market_of_the_stale_index_at_its_mark() -> Non
     """ETH alone is far from its liquidation; the loss in BTC, by the venue's own mark, brings it near."""
     calm = step_of(two(6_000, 5 * E18, E18), HALVES)
     assert "liquidation is near" not in decide(calm).decision.reason
-    held = calm.snapshot.futures
+    held = margin_account(calm.snapshot)
     assert held is not None
     fallen = with_snapshot(calm, futures=margin.with_marks(held, {"BTC": Fraction(-11, 100)}))
     plan = planned(fallen)
@@ -300,7 +301,7 @@ def budget(step: StepInput) -> bool:
 def test_the_daily_budget_counts_orders_at_the_index_to_the_base_unit(off: int, passes: bool) -> None:
     """At the mark, 5 % lower, another 0.1x would fit."""
     plan = planned(step_of(PUSHED))
-    held = step_of(PUSHED).snapshot.futures
+    held = margin_account(step_of(PUSHED).snapshot)
     assert plan.futures is not None and held is not None
     closed = sum(abs(one.size_raw) for one in plan.futures.orders) * 2_000
     most = 2 * margin.account_value_raw(held)

@@ -11,7 +11,7 @@ from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import exposures, margin_holdings, portfolio_total
 from agent.layers.futures.policy.needs import spot_value_in_quote
-from agent.layers.futures.state import hold_futures
+from agent.layers.futures.state import hold_futures, margin_account
 from agent.layers.strategies.policy.netting import net_strategies
 from agent.margin import account as margin
 from agent.model import ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalance, ScreenedToken, StepInput, TokenFinding
@@ -77,7 +77,7 @@ def test_the_spot_multiple_leaves_the_margin_out() -> None:
     step = margined(book(2_500))
     drifts = current_drifts(step)
     assert spot_value_in_quote(step, drifts) == 10_000 * E18
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     assert account is not None
     assert [one.spot for one in exposures(account, OURS, drifts)] == [5_000 * E6, 7_500 * E6], "shown as the weights count"
 
@@ -116,7 +116,7 @@ def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_valu
     drifts = current_drifts(step)
     assert (investable_total(drifts), portfolio_total(step, drifts)) == (10_000 * E6, 12_500 * E6)
     assert spot_value_in_quote(step, drifts) == 10_000 * E18
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     assert account is not None and policy is not None
     assert [one.spot for one in exposures(account, policy, drifts)][:2] == [5_000 * E6, 7_500 * E6]
     first = nav(step)

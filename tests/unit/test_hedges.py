@@ -27,10 +27,23 @@ from agent.layers.futures.policy.hedges import (
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
 from agent.layers.futures.requests import CloseHedge, OpenHedge
-from agent.layers.futures.state import FuturesProgress, FuturesState
+from agent.layers.futures.state import FuturesProgress, FuturesState, margin_account
 from agent.layers.tax.state import TaxState
 from agent.margin import account as margin
-from agent.model import AdjustFutures, Halt, Hold, LotMethod, OpenLot, Plan, Rebalance, ScreenedToken, StepInput, TaxInputs, TokenFinding
+from agent.model import (
+    AdjustFutures,
+    Halt,
+    HedgeChoices,
+    Hold,
+    LotMethod,
+    OpenLot,
+    Plan,
+    Rebalance,
+    ScreenedToken,
+    StepInput,
+    TaxInputs,
+    TokenFinding,
+)
 from agent.model.futures import (
     FuturesGrant,
     FuturesPlan,
@@ -89,7 +102,7 @@ def ordered(step: StepInput) -> tuple[Plan, FuturesPlan]:
 def carried_out(step: StepInput, **history: object) -> StepInput:
     """The step after its futures order was filled at the mark."""
     _, futures = ordered(step)
-    order, account = futures.orders[0], step.snapshot.futures
+    order, account = futures.orders[0], margin_account(step.snapshot)
     assert account is not None
     quote = -margin.position_value_raw(account.market(order.market), order.size_raw)
     after = margin.with_trade(account, order.market, order.size_raw, quote)
@@ -103,7 +116,7 @@ SHORT = margined(10_000, -5 * E18)
 def test_tax_makes_a_short_of_half_cheaper_than_the_sale() -> None:
     step = overweight()
     plan, futures = ordered(step)
-    (found,) = plan.comparisons
+    (found,) = plan.layer(HedgeChoices).comparisons
     assert found.is_hedged
     assert [float(value / E6) for value in (found.excess, found.hedged, found.sale_tax)] == pytest.approx([20_000, 10_000, 2_500], rel=1e-2)
     assert 20 < float(found.hedge_fees / E6) < 200, "a tenth of a percent twice, and gas"
@@ -139,7 +152,7 @@ def test_a_hedge_larger_than_the_holding_is_refused() -> None:
 def test_without_tax_the_sale_is_cheaper_and_says_so() -> None:
     plan = rebalance(overweight(cost=200_000)).plan
     assert plan is not None and plan.futures is None and plan.legs
-    (found,) = plan.comparisons
+    (found,) = plan.layer(HedgeChoices).comparisons
     assert not found.is_hedged and found.sale_tax == 0
     assert "it is sold" in plan.decision.reason
 
@@ -147,7 +160,7 @@ def test_without_tax_the_sale_is_cheaper_and_says_so() -> None:
 def test_a_saving_below_the_stated_one_is_not_enough() -> None:
     step = overweight()
     assert step.futures is not None
-    saved = ordered(step)[0].comparisons[0]
+    saved = ordered(step)[0].layer(HedgeChoices).comparisons[0]
     least_bps = int((saved.sale_cost - saved.hedge_cost) / saved.hedged * 10_000)
     for bps, hedged in ((least_bps, True), (least_bps + 1, False)):
         plan = rebalance(overweight(policy=replace(HEDGING, hedge=replace(TERMS, min_saving_bps=bps)))).plan
@@ -165,7 +178,7 @@ def test_funding_income_alone_opens_no_hedge() -> None:
     """T12: a mark that is pushed above its index promises funding that never comes."""
     plan = rebalance(overweight(margined(10_000, funding_daily=Fraction(1, 20)), cost=200_000)).plan
     assert plan is not None and plan.futures is None
-    assert plan.comparisons[0].hedge_funding < 0
+    assert plan.layer(HedgeChoices).comparisons[0].hedge_funding < 0
 
 
 @pytest.mark.parametrize(
@@ -180,12 +193,12 @@ def test_funding_income_alone_opens_no_hedge() -> None:
 def test_a_hedge_that_is_not_possible_is_sold_and_names_why(held: MarginAccount, why: str) -> None:
     plan = rebalance(overweight(held)).plan
     assert plan is not None and plan.futures is None and plan.legs
-    assert why in plan.comparisons[0].reason and why in plan.decision.reason
+    assert why in plan.layer(HedgeChoices).comparisons[0].reason and why in plan.decision.reason
 
 
 def test_an_asset_without_a_market_is_sold_without_a_comparison() -> None:
     plan = rebalance(overweight(margined(10_000, asset=""))).plan
-    assert plan is not None and plan.futures is None and plan.comparisons == ()
+    assert plan is not None and plan.futures is None and plan.layer(HedgeChoices).comparisons == ()
 
 
 def test_a_small_margin_account_cuts_the_hedge() -> None:
@@ -231,7 +244,7 @@ def test_a_deposit_that_makes_no_larger_short_possible_is_not_made() -> None:
 def test_a_short_pays_for_a_mark_below_the_index_and_gains_nothing_from_one_above() -> None:
     """Sold at the mark and closed at the index. Besides, it pays 1 ‰ twice and gas."""
     worlds = (with_limits(overweight(margined(10_000, mark=Fraction(mark))), plan_cost_bps=300) for mark in (2_000, 1_980, 2_020))
-    level, below, above = (ordered(world)[0].comparisons[0] for world in worlds)
+    level, below, above = (ordered(world)[0].layer(HedgeChoices).comparisons[0] for world in worlds)
     gas = level.hedge_fees - level.hedged / 500
     assert 0 < gas < level.hedged / 1_000
     assert below.hedge_fees - gas - below.hedged / 500 == below.hedged / 100
@@ -245,7 +258,7 @@ def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
     assert plan is not None and isinstance(plan.decision, Rebalance)
     sold = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH)
     assert float(Fraction(sold, E18)) == pytest.approx(5, rel=2e-2), "10,000 of the 20,000"
-    assert plan.comparisons == (), "it already has a hedge"
+    assert plan.layer(HedgeChoices).comparisons == (), "it already has a hedge"
 
 
 def test_a_hedged_portfolio_holds_until_something_changes() -> None:
@@ -323,7 +336,7 @@ def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
     step = step.with_layer(TaxState(tax))
     plan = rebalance(apply_hedges(step)).plan
     assert plan is not None and plan.futures is None and plan.legs
-    assert "its target is 0 %" in plan.comparisons[0].reason
+    assert "its target is 0 %" in plan.layer(HedgeChoices).comparisons[0].reason
 
 
 def test_a_hedge_keeps_its_asset_s_target_beside_an_asset_in_quarantine() -> None:

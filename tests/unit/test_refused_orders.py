@@ -15,10 +15,11 @@ from agent.errors import ErrorCode, Refused, UnsendableTransaction
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_run import StepRun
 from agent.layers.futures.execution.run import FEWER, MAX_ORDERS, MOST_PARTS, FuturesRun, leave_failed_market
+from agent.layers.futures.state import margin_account
 from agent.model import AdjustFutures, AgentCycle, Intent, IntentKind, IntentState, Verdict
 from agent.model.futures import MarginAccount
 from agent.store import open_memory_store
-from tests.support.builders import NOW_S, OWNER
+from tests.support.builders import NOW_S, OWNER, with_snapshot
 from tests.support.transactions import CHAIN_ID, receipt, tx
 from tests.unit.test_futures_parts import EMPTY, outcome_of, step_of
 from tests.unit.test_futures_step import EVEN, OVER
@@ -86,9 +87,9 @@ def test_a_part_of_an_opening_is_named_because_it_may_not_be_worth_its_cost(run:
 
 def test_an_off_chain_venue_fills_parts_itself(run: StepRun) -> None:
     outcome = planned(run)
-    account = outcome.step_input.snapshot.futures
+    account = margin_account(outcome.step_input.snapshot)
     assert account is not None
-    step = replace(outcome.step_input, snapshot=replace(outcome.step_input.snapshot, futures=replace(account, is_on_chain=False)))
+    step = with_snapshot(outcome.step_input, futures=replace(account, is_on_chain=False))
     assert skip_refusal(run, replace(outcome, step_input=step), REVERTED) is None
     assert futures(run).order_parts == {} and list(futures(run).refused_markets) == [market_of(outcome)]
 

@@ -24,7 +24,7 @@ from agent.model.futures import FuturesTarget
 from agent.model.weights import SignalAnswer, SignalMarket, SignalSettings
 from agent.policy.decide import decide
 from agent.policy.step_input import apply_effective_targets
-from tests.support.builders import split, strategy, token
+from tests.support.builders import split, strategy, token, with_snapshot
 from tests.support.planning_worlds import PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.signals import install
 from tests.unit.test_config_futures import FUTURES
@@ -173,7 +173,7 @@ def test_a_signal_that_never_answered_trades_nothing() -> None:
 
 def futures_step(weights: dict[str, float]) -> StepInput:
     step = asked(WITH_MARKET, until_chosen=InitialWeights.WAIT)
-    step = replace(step, snapshot=replace(step.snapshot, futures=EMPTY), futures=replace(FUTURES_POLICY, leverage_band_bps=1_000))
+    step = replace(with_snapshot(step, futures=EMPTY), futures=replace(FUTURES_POLICY, leverage_band_bps=1_000))
     return apply_effective_targets(with_answer(step, answered(json.dumps({"futures": weights}), step)))
 
 

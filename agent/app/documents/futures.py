@@ -15,11 +15,13 @@ from agent.app.documents.futures_report import FuturesReport, futures_report
 from agent.app.documents.open_orders import OpenOrderDocument, open_orders
 from agent.layers.futures.execution.run import comparisons
 from agent.layers.futures.policy.targets import unnamed_reasons
+from agent.layers.futures.state import margin_account
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
 from agent.margin.state import multiple_text
 from agent.model import (
     DelegateChange,
+    FuturesReading,
     MarginDeposit,
     MarginWithdrawal,
     PerpOrder,
@@ -165,27 +167,27 @@ def positions(found: FuturesReport) -> FuturesPositionsDocument:
     return {
         "block": found.step.snapshot.head.number,
         "account": found.policy.account,
-        "unknown": found.step.snapshot.futures_unknown,
+        "unknown": found.step.snapshot.layer(FuturesReading).unknown,
         "unit": _unit(found),
         "positions": shown,
     }
 
 
-def margin_account(found: FuturesReport) -> MarginDocument:
+def margin_document(found: FuturesReport) -> MarginDocument:
     """Return the document of the margin account, its limits and the plan."""
     account = found.account
     return {
         "block": found.step.snapshot.head.number,
         "account": found.policy.account,
-        "unknown": found.step.snapshot.futures_unknown,
+        "unknown": found.step.snapshot.layer(FuturesReading).unknown,
         "unit": _unit(found),
         "margin": None if account is None else _figures(account, found),
         "limits": _limits(found),
         "plan": None
         if account is None or found.plan is None
         else _plan(account, found.plan, found.held),
-        "no_plan": found.step.snapshot.futures_unknown,
-        "blocked": found.step.snapshot.futures_blocked,
+        "no_plan": found.step.snapshot.layer(FuturesReading).unknown,
+        "blocked": found.step.snapshot.layer(FuturesReading).blocked,
     }
 
 
@@ -211,7 +213,7 @@ def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundin
     return {
         "block": found.step.snapshot.head.number,
         "account": found.policy.account,
-        "unknown": found.step.snapshot.futures_unknown,
+        "unknown": found.step.snapshot.layer(FuturesReading).unknown,
         "unit": _unit(found),
         "numeraire": portfolio.numeraire.label,
         "days": DAYS,
@@ -236,7 +238,7 @@ def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundin
 
 def fills(outcome: StepOutcome) -> list[FuturesFillDocument]:
     """Return the documents of the fills of a step's futures orders."""
-    account, policy = outcome.step_input.snapshot.futures, outcome.step_input.futures
+    account, policy = margin_account(outcome.step_input.snapshot), outcome.step_input.futures
     if account is None or policy is None:
         return []
     known = {market.market: market for market in account.markets}
@@ -287,7 +289,7 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
         liquidation, unnamed = _nearest(account), _unnamed(account)
     return {
         "account": found.policy.account,
-        "unknown": found.step.snapshot.futures_unknown,
+        "unknown": found.step.snapshot.layer(FuturesReading).unknown,
         "unit": _unit(found),
         "leverage": ratio_text(leverage),
         "max_leverage": decimal_text(found.policy.limits.max_leverage_bps, 4),
@@ -300,7 +302,7 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
         "liquidation": liquidation,
         "broken": [check.limit for check in found.checks if check.is_broken],
         "actions": _reducing_actions(found),
-        "blocked": found.step.snapshot.futures_blocked,
+        "blocked": found.step.snapshot.layer(FuturesReading).blocked,
         "unnamed": unnamed,
         "paused": [] if account is None else _paused(account, found.policy),
         "open_orders": open_orders(account, found.policy),

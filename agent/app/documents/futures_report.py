@@ -15,6 +15,7 @@ from agent.layers.futures.policy.exposure import (
     trades_for_another,
     uncounted_reason,
 )
+from agent.layers.futures.state import margin_account
 from agent.margin.state import LimitCheck, limit_checks, margin_state
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def report_of(
     """Return the futures report. Its plan includes the deposits that the step may make, and orders
     that await a confirmation.
     """
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     if account is None:
         return FuturesReport(step, policy, None, None, (), (), None)
     spot = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)

@@ -37,6 +37,7 @@ from agent.app.documents.plans import (
     TransferDocument,
     bps_text,
 )
+from agent.layers.futures.state import margin_account
 from agent.layers.strategies.policy.accounting import unit_value
 from agent.layers.strategies.policy.capital import ONE
 from agent.model import IntentState
@@ -277,7 +278,7 @@ def strategy_document(
         holdings=holdings,
     )
     if strategy.futures_bps:
-        account = step.snapshot.futures
+        account = margin_account(step.snapshot)
         markets = () if account is None else account.markets
         names = {perp_market.market: perp_market.symbol for perp_market in markets}
         document["futures"] = {

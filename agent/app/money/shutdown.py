@@ -39,8 +39,10 @@ from agent.execution.bookkeeping import update_ledger
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.guards import table
 from agent.layers.futures.policy.plans import vault_spender
+from agent.layers.futures.state import margin_account
 from agent.margin import account as margin
 from agent.model import (
+    FuturesReading,
     Holding,
     Intent,
     IntentState,
@@ -269,11 +271,11 @@ class ShutdownReport:
     @property
     def futures(self) -> str:
         """Warning about what stays at the futures venue, with its remedy; empty if nothing does."""
-        account, policy = self.step_input.snapshot.futures, self.step_input.futures
+        account, policy = margin_account(self.step_input.snapshot), self.step_input.futures
         if policy is None:
             return ""
         if account is None:
-            why = self.step_input.snapshot.futures_unknown
+            why = self.step_input.snapshot.layer(FuturesReading).unknown
             return f"the margin account is not known ({why}); it may hold positions"
         cents = margin.account_value_raw(account) // 10 ** (account.quote.decimals - 2)
         value = decimal_text(cents, 2)

@@ -32,6 +32,7 @@ from agent.layers.futures.policy.targets import (
     triggered,
 )
 from agent.layers.futures.requests import CloseHedge, Deleverage, OpenHedge
+from agent.layers.futures.state import margin_account
 from agent.margin import account as margin
 from agent.margin.account import size_for_notional_raw
 from agent.margin.state import after_fill_at_mark, breaches, largest_allowed_raw, margin_state
@@ -547,7 +548,7 @@ def deleverage(
         raise ConfigError("--to, --market: at least one is required", "for example --to 2x")
     known = [market.symbol for market in futures_markets(agent.context.config)]
     if symbol is not None and symbol not in known:
-        account = agent.step_input().snapshot.futures
+        account = margin_account(agent.step_input().snapshot)
         if account is not None:
             known += [perp_market.symbol for perp_market in account.markets]
     if symbol is not None and symbol not in known:

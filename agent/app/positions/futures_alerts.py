@@ -25,12 +25,14 @@ from agent.layers.futures.policy.needs import (
     waiting_triggers,
 )
 from agent.layers.futures.policy.targets import uncertain_books, unnamed_reasons
+from agent.layers.futures.state import margin_account
 from agent.margin.account import account_value_raw
 from agent.model import (
     Alert,
     AlertKind,
     AssetDrift,
     FuturesPlan,
+    FuturesReading,
     StepInput,
 )
 from agent.units import (
@@ -51,7 +53,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     confirmation. The text has spot and futures figures, and the planned actions.
     """
     step, drifts = outcome.step_input, outcome.decided.drifts
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None:
         return
     waiting = waiting_triggers(step, drifts)
@@ -87,7 +89,7 @@ def funding_alerts(step: StepInput) -> Iterator[Alert]:
     """Yield an alert while the funding that the positions pay in 24 h at the newest rates is above
     FUNDING_ALERT_BPS of the account value, whether or not futures.funding_horizon is set.
     """
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     if account is None or step.futures is None:
         return
     value, paid = account_value_raw(account), expected_cost(account, DAY_S)
@@ -105,7 +107,7 @@ def funding_alerts(step: StepInput) -> Iterator[Alert]:
 
 def unnamed_alerts(step: StepInput) -> Iterator[Alert]:
     """Yield an alert while the account has positions in markets that the config does not name."""
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     if account is None or not (found := unnamed_reasons(account)):
         return
     held = ", ".join(
@@ -123,7 +125,7 @@ def unnamed_alerts(step: StepInput) -> Iterator[Alert]:
 
 def book_alerts(step: StepInput) -> Iterator[Alert]:
     """Yield an alert while the profit of the futures account is uncertain."""
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     if account is not None and (why := uncertain_books(account)):
         text = f"Futures: {why}. Check the account's transfers on the venue's site"
         yield Alert(AlertKind.REVIEW, "futures:books", text, True)
@@ -132,13 +134,13 @@ def book_alerts(step: StepInput) -> Iterator[Alert]:
 def agent_alerts(step: StepInput) -> Iterator[Alert]:
     """Yield an alert while the agent's key is not approved at the venue, or its approval ends soon."""
     snapshot = step.snapshot
-    if snapshot.futures_blocked:
-        text = f"No futures order can be sent: {snapshot.futures_blocked}. Spot trading continues"
+    if snapshot.layer(FuturesReading).blocked:
+        text = f"No futures order can be sent: {snapshot.layer(FuturesReading).blocked}. Spot trading continues"
         yield Alert(AlertKind.HALT, "futures:agent", text, True)
     elif approval_ends_soon(snapshot):
         text = (
             f"The agent key's approval at the futures venue ends at"
-            f" {format_time(snapshot.agent_end_s)}. {RENEW_COMMAND}"
+            f" {format_time(snapshot.layer(FuturesReading).agent_end_s)}. {RENEW_COMMAND}"
         )
         yield Alert(AlertKind.HALT, "futures:agent_ends", text, True)
 
@@ -147,7 +149,7 @@ def planned_actions(step: StepInput, plan: FuturesPlan, *, is_done: bool = False
     """Return the actions of a plan as text, such as "close 0.4 of 1.2 WETH (long)"; empty without
     an account.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None:
         return ""
     collateral = next(
@@ -162,7 +164,7 @@ def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fract
     """Return the net exposure, spot and futures, of each name with futures, as a share of the
     portfolio; empty without futures.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     whole = portfolio_total(step, drifts)
     if account is None or policy is None or whole <= 0 or trades_for_another(step):
         return {}

@@ -46,6 +46,7 @@ from agent.errors import ConfigError, ErrorCode
 from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.execution.settlement import settle_mined
 from agent.layers.futures.policy.targets import uncertain_books
+from agent.layers.futures.state import margin_account
 from agent.model import Entry, LotMethod, OpenLot, Receipt, StepInput, Valuation
 from agent.units import (
     BPS,
@@ -243,7 +244,7 @@ def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -
         for result, span in zip(periods, spans, strict=True)
         if result is not None
     ]
-    account = None if ledger.newest is None else ledger.newest.snapshot.futures
+    account = None if ledger.newest is None else margin_account(ledger.newest.snapshot)
     why = "" if account is None else uncertain_books(account)
     document: ProfitDocument = {
         "numeraire": ledger.numeraire.label,

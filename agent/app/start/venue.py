@@ -31,8 +31,9 @@ from agent.config.load import agent_key_source
 from agent.errors import ConfigError, Refused
 from agent.files import sync_folder
 from agent.layers.futures.policy.needs import approval_ends_soon
+from agent.layers.futures.state import margin_account
 from agent.margin import account as margin
-from agent.model import Verdict
+from agent.model import FuturesReading, Verdict
 from agent.signing import keys
 from agent.signing.calldata import address_from_word, selector
 from agent.signing.secret import PrivateKey, disable_core_dumps
@@ -82,8 +83,8 @@ def _hyperliquid(
     if venue is None:
         return
     snapshot = venue.read(step.snapshot)
-    if (account := snapshot.futures) is None:
-        why = snapshot.futures_unknown
+    if (account := margin_account(snapshot)) is None:
+        why = snapshot.layer(FuturesReading).unknown
         yield "futures account", FAIL, why, "no orders are sent until the margin account is known"
         return
     value = decimal_text(margin.account_value_raw(account), account.quote.decimals)
@@ -95,10 +96,10 @@ def _hyperliquid(
     else:
         yield "futures account", NOTE, text, "deposit USDC at the venue before the first order"
     remedy = "trimtab delegate --send"
-    if blocked := snapshot.futures_blocked:
+    if blocked := snapshot.layer(FuturesReading).blocked:
         yield "futures agent", NOTE, blocked, remedy
     else:
-        text = f"{table.agent_name}, approved until {format_time(snapshot.agent_end_s)}"
+        text = f"{table.agent_name}, approved until {format_time(snapshot.layer(FuturesReading).agent_end_s)}"
         if approval_ends_soon(snapshot):
             yield "futures agent", NOTE, text, remedy
         else:
@@ -189,9 +190,9 @@ def _collateral(
         text = f"the vault uses {places} decimals, {token.label} has {token.decimals}"
         yield check, FAIL, text, "correct the venue's addresses"
         return
-    account, in_vault = step.snapshot.futures, answer_uint(held, 256)
+    account, in_vault = margin_account(step.snapshot), answer_uint(held, 256)
     if account is None or not isinstance(in_vault, int):
-        why = step.snapshot.futures_unknown or "the vault's balance could not be read"
+        why = step.snapshot.layer(FuturesReading).unknown or "the vault's balance could not be read"
         yield check, FAIL, why, "no orders are sent until the margin account is known"
         return
     margin_raw = account.collateral_raw // account.settlement_raw

@@ -41,6 +41,7 @@ from agent.model import (
     FuturesAction,
     FuturesPlan,
     FuturesPolicy,
+    FuturesReading,
     Intent,
     MarginAccount,
     PerpFill,
@@ -238,7 +239,7 @@ class SimulatedVenue:
     # ports.futures.PerpVenue
     def read(self, snapshot: Snapshot) -> Snapshot:
         """See PerpVenue."""
-        return replace(snapshot, futures=self.book.account)
+        return snapshot.with_layer(FuturesReading(self.book.account))
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue. Quotes the book's fill price."""

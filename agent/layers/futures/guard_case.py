@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from agent.layers.futures.policy.needs import gas_per_day_wei, is_emergency
 from agent.layers.futures.policy.targets import FuturesTrigger
+from agent.layers.futures.state import margin_account
 from agent.margin.state import is_reduction
 from agent.model import (
     AccountAction,
@@ -34,7 +35,7 @@ class FuturesCase(LayerCase):
 
     def needs_no_gas(self) -> bool:
         """True if the plan only sends orders to an off-chain venue."""
-        account = self.step.snapshot.futures
+        account = margin_account(self.step.snapshot)
         return account is not None and not account.is_on_chain
 
     def ends_hedges(self) -> bool:
@@ -58,7 +59,7 @@ class FuturesCase(LayerCase):
         """True if the plan only deposits margin, revokes a delegate, or sends orders that each make
         a position smaller.
         """
-        plan, account = self.plan, self.step.snapshot.futures
+        plan, account = self.plan, margin_account(self.step.snapshot)
         if plan.legs or plan.actions:
             return False
         if self.ends_delegate():

@@ -20,7 +20,7 @@ from agent.layers.futures.policy.needs import (
     uses_reduction_budget,
 )
 from agent.layers.futures.policy.targets import emergency_orders, unnamed_reasons
-from agent.layers.futures.state import FuturesState
+from agent.layers.futures.state import FuturesState, margin_account
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import (
@@ -38,6 +38,7 @@ from agent.model import (
     FuturesLimits,
     FuturesPlan,
     FuturesPolicy,
+    FuturesReading,
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
@@ -50,9 +51,11 @@ from agent.units import BPS, Value, decimal_text
 
 def _layer(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
     """Return orders, policy and account. Raises MissingData."""
-    plan, policy, account = case.plan.futures, case.step.futures, case.step.snapshot.futures
+    plan, policy, account = case.plan.futures, case.step.futures, margin_account(case.step.snapshot)
     if plan is None or policy is None or account is None:
-        raise MissingData(case.step.snapshot.futures_unknown or "no margin account is configured")
+        raise MissingData(
+            case.step.snapshot.layer(FuturesReading).unknown or "no margin account is configured"
+        )
     known = {market.market for market in account.markets}
     if strange := [one.market for one in (*plan.orders, *plan.resting) if one.market not in known]:
         raise MissingData(f"market {strange[0]} is not in the snapshot")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.layers.futures.state import margin_account
 from agent.model import (
     DelegateChange,
     FuturesAction,
@@ -46,7 +47,7 @@ def _six_places(raw: int, decimals: int, *, up: bool = False) -> str:
 
 def stop_note(snapshot: Snapshot, change: RestingAction) -> str:
     """Describe a change of a resting stop."""
-    account = snapshot.futures
+    account = margin_account(snapshot)
     if account is None:
         return f"change the resting stop of {change.market}"
     market, quote = account.market(change.market), account.quote
@@ -65,7 +66,7 @@ def order_note(snapshot: Snapshot, order: PerpOrder) -> str:
     """Describe a futures order, with its bound in quote coins; both to six places, the bound
     rounded so that it holds.
     """
-    account = snapshot.futures
+    account = margin_account(snapshot)
     verb = "sell" if order.size_raw < 0 else "buy"
     limit = "at least" if order.size_raw < 0 else "at most"
     purpose = "reduce" if order.is_reduce_only else "open"

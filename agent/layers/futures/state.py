@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.model import Hedge, LayerProgress, LayerState, StepInput
+from agent.model import (
+    FuturesReading,
+    Hedge,
+    LayerProgress,
+    LayerState,
+    MarginAccount,
+    Snapshot,
+    StepInput,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,11 @@ class FuturesProgress(LayerProgress):
     def continues(self) -> str:
         """The rest of the rebalance that a hedge has begun."""
         return "the rest of the rebalance, alongside its hedge" if self.after_hedge else ""
+
+
+def margin_account(snapshot: Snapshot) -> MarginAccount | None:
+    """Return the margin account; None if there is none, or it is not known for certain."""
+    return snapshot.layer(FuturesReading).account
 
 
 def futures_state(step: StepInput) -> FuturesState:

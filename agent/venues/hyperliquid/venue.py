@@ -26,6 +26,7 @@ from agent.errors import (
 )
 from agent.model import (
     FuturesAction,
+    FuturesReading,
     Intent,
     IntentState,
     MarginAccount,
@@ -210,15 +211,9 @@ class HyperliquidPerps:
             account = self._client.read()
             margin_account = dated(account, snapshot)
         except TrimtabError as error:
-            return replace(snapshot, futures=None, futures_unknown=unknown_reason(error))
+            return snapshot.with_layer(FuturesReading(unknown=unknown_reason(error)))
         blocked, end_s = self._approval(snapshot.now_s + self._valid_s)
-        return replace(
-            snapshot,
-            futures=margin_account,
-            futures_unknown="",
-            futures_blocked=blocked,
-            agent_end_s=end_s,
-        )
+        return snapshot.with_layer(FuturesReading(margin_account, "", blocked, end_s))
 
     def _approval(self, until_s: int) -> tuple[str, int]:
         """Return why no order valid until that time could be sent (empty if one could), and the

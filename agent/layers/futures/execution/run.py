@@ -12,10 +12,11 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_run import LayerRun, StepRun
 from agent.layers.futures.planning.plans import HEDGE_MARGIN
 from agent.layers.futures.policy.plans import MARGIN
-from agent.layers.futures.state import FuturesProgress, futures_progress
+from agent.layers.futures.state import FuturesProgress, futures_progress, margin_account
 from agent.model import (
     AdjustFutures,
     FuturesPlan,
+    HedgeChoices,
     HedgeComparison,
     LayerPart,
     PerpOrder,
@@ -205,7 +206,7 @@ def _next_parts(run: StepRun, outcome: StepOutcome, refusal: Refused) -> int:
     """
     own = run.layer(FuturesRun)
     futures = futures_plan(outcome)
-    account = outcome.step_input.snapshot.futures
+    account = margin_account(outcome.step_input.snapshot)
     if futures is None or account is None or not account.is_on_chain:
         return 0
     first = futures.actions[0]
@@ -240,7 +241,7 @@ def comparisons(outcome: StepOutcome) -> tuple[HedgeComparison, ...]:
     """
     hedged = part_of(outcome.layers, FuturesOutcome).hedged
     opened = {comparison.token for comparison in hedged}
-    planned = () if outcome.plan is None else outcome.plan.comparisons
+    planned = () if outcome.plan is None else outcome.plan.layer(HedgeChoices).comparisons
     return (*hedged, *(comparison for comparison in planned if comparison.token not in opened))
 
 

@@ -9,7 +9,7 @@ from agent.layers.futures.execution.run import MAX_ORDERS, FuturesRun, leave_fai
 from agent.layers.futures.planning.plans import HEDGE
 from agent.layers.futures.policy.needs import reduction_goals
 from agent.layers.futures.requests import MoveMargin
-from agent.model import PerpOrder, Plan
+from agent.model import HedgeChoices, PerpOrder, Plan
 
 
 def sends(plan: Plan) -> bool:
@@ -37,7 +37,8 @@ def send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> 
     if outcome.kind is OutcomeKind.FAILED and leave_failed_market(run, outcome, plan):
         return None
     if futures.trigger == HEDGE:
-        own.hedged += [comparison for comparison in plan.comparisons if comparison.is_hedged]
+        choices = plan.layer(HedgeChoices).comparisons
+        own.hedged += [comparison for comparison in choices if comparison.is_hedged]
     if outcome.kind is OutcomeKind.FAILED or own.orders == MAX_ORDERS:
         return outcome
     if isinstance(run.asked, MoveMargin):

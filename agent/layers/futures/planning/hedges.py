@@ -38,7 +38,7 @@ from agent.layers.futures.policy.needs import (
     stale_markets,
 )
 from agent.layers.futures.policy.targets import stale_index_reason
-from agent.layers.futures.state import futures_progress, futures_state
+from agent.layers.futures.state import futures_progress, futures_state, margin_account
 from agent.margin.account import size_for_notional_raw
 from agent.margin.state import after_action, breaches, largest_allowed_raw, margin_state
 from agent.model import (
@@ -49,6 +49,7 @@ from agent.model import (
     FuturesPlan,
     FuturesPolicy,
     Hedge,
+    HedgeChoices,
     HedgeComparison,
     MarginAccount,
     MarginDeposit,
@@ -111,14 +112,14 @@ def hedge_instead(
         if hedge_comparison.is_hedged:
             reason = f"{_text(step, hedge_comparison)}; {decision.reason}"
             plan = _opening(step, decided.drifts, hedge_comparison, short, reason)
-            plan = replace(plan, comparisons=tuple(comparisons))
+            plan = plan.with_layer(HedgeChoices(tuple(comparisons)))
             decided = replace(decided.held(plan.decision), reviewed=False, reviews=())
             return decided, plan
     if not comparisons:
         return decided, sale
     told = "; ".join(_text(step, comparison) for comparison in comparisons)
     decision = replace(decision, reason=f"{decision.reason}; {told}")
-    plan = replace(sale, decision=decision, comparisons=tuple(comparisons))
+    plan = replace(sale, decision=decision).with_layer(HedgeChoices(tuple(comparisons)))
     return replace(decided, decision=decision), plan
 
 
@@ -135,7 +136,7 @@ def compare(
     sale costs the difference between the whole plan and the plan that remains beside the hedge,
     both on the step's pools.
     """
-    policy, account = step.futures, step.snapshot.futures
+    policy, account = step.futures, margin_account(step.snapshot)
     if policy is None or policy.hedge is None or account is None:
         raise ValueError("a hedge needs [futures.hedge] and a margin account")
     terms = policy.hedge
@@ -183,7 +184,8 @@ def compare(
 
 def market_of(step: StepInput, token: str) -> PerpMarket | None:
     """Return the market with the same price as a token; None without one."""
-    markets = () if step.snapshot.futures is None else step.snapshot.futures.markets
+    account = margin_account(step.snapshot)
+    markets = () if account is None else account.markets
     return next((market for market in markets if market.asset == token), None)
 
 
@@ -227,7 +229,7 @@ def _short(
     """Return the short of a value, in whole lots, within every limit. Missing margin may be
     deposited from the wallet.
     """
-    policy, account = step.futures, step.snapshot.futures
+    policy, account = step.futures, margin_account(step.snapshot)
     if policy is None or account is None:
         return Short(0, "the margin account is not known")
     if blocked := _no_short_reason(step, policy, drift, market):
@@ -289,7 +291,7 @@ def _deposit_raw(
     """Return the deposit for a short of this value, capped at the wallet's balance; an approved
     deposit is kept unchanged.
     """
-    policy, account = step.futures, step.snapshot.futures
+    policy, account = step.futures, margin_account(step.snapshot)
     if policy is None or account is None or not policy.vault:
         return 0
     at_hand = depositable_raw(step, drifts)
@@ -348,7 +350,7 @@ def _opening(
     by_owner: bool = False,
 ) -> Plan:
     """Return the plan of the order that opens a hedge, or of the deposit needed first."""
-    policy, account = step.futures, step.snapshot.futures
+    policy, account = step.futures, margin_account(step.snapshot)
     market = market_of(step, comparison.token)
     if policy is None or account is None or market is None:
         raise ValueError("a hedge needs a market and a margin account")
@@ -420,13 +422,13 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
         raise Refused(f"{label} cannot be hedged: {comparison.reason}", remedy="see trimtab margin")
     comparison = replace(comparison, is_hedged=True, reason="requested by the owner")
     plan = _opening(step, drifts, comparison, short, _text(step, comparison), by_owner=True)
-    return replace(plan, comparisons=(comparison,))
+    return plan.with_layer(HedgeChoices((comparison,)))
 
 
 def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan:
     """Return the plan that closes a token's hedge. Raises Refused if that is not possible now."""
     label = step.portfolio.token(token).label
-    policy, account = step.futures, step.snapshot.futures
+    policy, account = step.futures, margin_account(step.snapshot)
     hedge = next((one for one in (policy.hedges if policy else ()) if one.token == token), None)
     if account is None or hedge is None:
         raise ValueError(f"{label} has no open hedge")

@@ -33,7 +33,7 @@ from agent.layers.futures.policy.needs import (
     untouched_markets,
 )
 from agent.layers.futures.policy.targets import LIMITED, REDUCING, FuturesTrigger
-from agent.layers.futures.state import futures_progress, futures_state, hold_futures
+from agent.layers.futures.state import futures_progress, futures_state, hold_futures, margin_account
 from agent.margin.state import is_reduction
 from agent.model import (
     AdjustFutures,
@@ -121,7 +121,7 @@ def plan_adjustment(
     """Return the plan of the futures layer, or why no action is possible now. Markets that back off
     after failures are skipped.
     """
-    account, policy, drifts = step.snapshot.futures, step.futures, tuple(drifts)
+    account, policy, drifts = margin_account(step.snapshot), step.futures, tuple(drifts)
     if account is None or policy is None:
         return account_fault(step) or "the margin account is unknown"
     if decision.closes:
@@ -209,7 +209,7 @@ def plan_now(
     """Return the plan of now beside the orders that rest, with orders that await a confirmation;
     None without an account.
     """
-    account, now_s = step.snapshot.futures, step.snapshot.head.timestamp_s
+    account, now_s = margin_account(step.snapshot), step.snapshot.head.timestamp_s
     if account is None or (basis := planned_account(step, drifts)) is None:
         return None
     plan = plan_futures(
@@ -285,7 +285,7 @@ def _over_budget(
     futures.limits.max_reduction_per_day, with a note; None if they are within it. The openings of a
     cut plan are not sent.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     closes = [order for order in orders if order.is_reduce_only]
     if account is None or policy is None or planned.is_emergency or not closes:
         return None
@@ -335,7 +335,7 @@ def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[Asset
     pool is held beyond their bounds: the depositable balance, at most the amount that restores the
     limits. Zero for other plans, while an index is stale, and below limits.min_trade.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None or planned.trigger not in ENDING_HEDGES:
         return 0
     if not planned.orders or not account.is_on_chain or untouched_markets(step):
@@ -379,7 +379,7 @@ def closing_plan(step: StepInput, market: str, reason: str) -> FuturesPlan:
     """Return the order that buys back the hedge of a market; if the market also has a larger long,
     only as far as limits allow.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None:
         return FuturesPlan((), CLOSE_HEDGE, reason)
     size = -sum(hedge.size_raw for hedge in policy.hedges if hedge.market == market)

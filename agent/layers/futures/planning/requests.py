@@ -13,7 +13,7 @@ from agent.layers.futures.planning.plans import futures_plan
 from agent.layers.futures.policy.hedges import hedges_after
 from agent.layers.futures.policy.needs import closing_order, deleverage_orders, stale_markets
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
-from agent.layers.futures.state import futures_progress, futures_state
+from agent.layers.futures.state import futures_progress, futures_state, margin_account
 from agent.margin import account as margin
 from agent.margin.state import multiple_text
 from agent.model import (
@@ -24,6 +24,7 @@ from agent.model import (
     DelegateChange,
     FuturesPlan,
     FuturesPolicy,
+    FuturesReading,
     Halt,
     Hedge,
     Hold,
@@ -77,7 +78,7 @@ def move_margin(asked: MoveMargin) -> Proposer:
         ends = isinstance(action, DelegateChange) and not action.is_allowed
         if ends and step.futures is not None and step.futures.vault:
             # with a stolen key the account can be made unreadable
-            account = step.snapshot.futures or UNREAD_ACCOUNT
+            account = margin_account(step.snapshot) or UNREAD_ACCOUNT
         else:
             account = require_account(step)
         if not account.is_on_chain:
@@ -159,9 +160,9 @@ def _goal(leverage_bps: int | None, symbol: str) -> str:
 
 def require_account(step: StepInput) -> MarginAccount:
     """Return the margin account. Raises Refused if it is unknown or futures are not configured."""
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     if step.futures is None or account is None:
-        why = step.snapshot.futures_unknown or "the config has no [futures]"
+        why = step.snapshot.layer(FuturesReading).unknown or "the config has no [futures]"
         raise Refused(f"the margin account is unknown: {why}", remedy="see trimtab margin")
     return account
 

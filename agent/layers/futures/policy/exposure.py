@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from agent.layers.futures.state import margin_account
 from agent.margin import account as margin
 from agent.model import (
     AssetDrift,
     FuturesPolicy,
+    FuturesReading,
     MarginAccount,
     MarginMark,
     PerpMarket,
@@ -61,7 +63,7 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     balance is not counted then either. Empty for a delegate's wallet: the account is part of its
     owner's portfolio.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None or trades_for_another(step):
         return {}
     assets = {asset.token.address for asset in step.portfolio.assets}
@@ -123,14 +125,14 @@ def unknown_margin_reason(step: StepInput) -> str:
 
 def account_fault(step: StepInput) -> str:
     """Return why the margin account is unknown; empty if it is known, or without futures."""
-    if step.futures is None or step.snapshot.futures is not None:
+    if step.futures is None or margin_account(step.snapshot) is not None:
         return ""
-    return step.snapshot.futures_unknown or "the margin account was not read"
+    return step.snapshot.layer(FuturesReading).unknown or "the margin account was not read"
 
 
 def margin_mark(step: StepInput) -> MarginMark | None:
     """Return the margin account's mark for the NAV per share; None if it is not counted."""
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     if account is None or not margin_holdings(step):
         return None
     open_raw = margin.unrealised_raw(account) - margin.funding_pending_raw(account)
@@ -142,7 +144,7 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     record or the step has no margin mark.
     """
     kept, mark = step.history.orders.nav_per_share, margin_mark(step)
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if kept is None or kept.margin is None or mark is None or account is None or policy is None:
         return Fraction(0)
     price = prices.get(policy.collateral, Fraction(0))

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.exposure import DAY_S, expected_funding
 from agent.layers.futures.policy.needs import quote_per_numeraire, stale_markets
-from agent.layers.futures.state import futures_progress, futures_state
+from agent.layers.futures.state import futures_progress, futures_state, margin_account
 from agent.margin import account as margin
 from agent.model import (
     AdjustFutures,
@@ -122,7 +122,7 @@ def held_hedges(
 
 def hedged_value(step: StepInput, hedge: Hedge) -> Value:
     """Return the value of a hedge at the index, in numeraire base units."""
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     if account is None:
         return Fraction(0)
     return -hedge.size_raw * account.market(hedge.market).index / quote_per_numeraire(step)
@@ -132,7 +132,7 @@ def apply_hedges(step: StepInput) -> StepInput:
     """Return the step with its open hedges in the futures policy, and with spot targets
     adjusted for them.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None or not futures_state(step).hedges:
         return step
     return with_hedges(step, held_hedges(futures_state(step).hedges, account, policy))
@@ -145,7 +145,7 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     The targets are unchanged while a price or a balance is missing, since no rebalance happens
     then. An asset in quarantine keeps its target of zero.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None or not hedges:
         return step
     step = replace(step, futures=replace(policy, hedges=hedges))
@@ -192,7 +192,7 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     its excess over target is at most half the hedged value; if pending and expected funding until
     the horizon exceeds the cost of the sale; or if its horizon has passed.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None:
         return ""
     if policy.hedge is None:
@@ -237,7 +237,7 @@ def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures |
     """Return the first hedge to close at this block; None if all stay open, or while the account or
     the index of its market is unknown.
     """
-    if step.futures is None or futures_progress(step).held or step.snapshot.futures is None:
+    if step.futures is None or futures_progress(step).held or margin_account(step.snapshot) is None:
         return None
     stale = stale_markets(step)
     for hedge in step.futures.hedges:
@@ -252,8 +252,8 @@ def _label(step: StepInput, hedge: Hedge) -> str:
     """Return the name of a hedge's asset, or of its market if the asset is no longer known."""
     known = [asset.token for asset in step.portfolio.assets] + [*step.portfolio.hubs]
     labels = [token.label for token in known if token.address == hedge.token]
-    if not labels and step.snapshot.futures is not None:
-        labels = [step.snapshot.futures.market(hedge.market).symbol]
+    if not labels and (account := margin_account(step.snapshot)) is not None:
+        labels = [account.market(hedge.market).symbol]
     return labels[0] if labels else hedge.token
 
 

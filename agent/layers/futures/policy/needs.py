@@ -32,7 +32,7 @@ from agent.layers.futures.policy.targets import (
     unfinished_orders,
     unnamed_reasons,
 )
-from agent.layers.futures.state import futures_progress, futures_state, hold_futures
+from agent.layers.futures.state import futures_progress, futures_state, hold_futures, margin_account
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import if_filled
@@ -41,6 +41,7 @@ from agent.model import (
     AssetDrift,
     FuturesLimits,
     FuturesPlan,
+    FuturesReading,
     Limits,
     MarginAccount,
     PerpMarket,
@@ -67,7 +68,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     index is unknown, reductions continue in the other markets. `drifts` are empty while spot prices
     or balances are unknown, which blocks only the actions that depend on them.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None or futures_progress(step).held:
         return None
     stale = stale_markets(step)
@@ -92,7 +93,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
 
 def hold_blocked_futures(step: StepInput) -> StepInput:
     """Return the step with futures held while the venue refuses orders by the agent's key."""
-    blocked = step.snapshot.futures_blocked
+    blocked = step.snapshot.layer(FuturesReading).blocked
     if step.futures is None or not blocked:
         return step
     return hold_futures(step, f"futures: no order, {blocked}")
@@ -102,7 +103,7 @@ def planned_account(step: StepInput, drifts: Sequence[AssetDrift]) -> MarginAcco
     """Return the account from which orders are planned: as if every resting limit order were
     filled, unless a reduction is due; None without an account.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None or not account.resting:
         return account
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
@@ -119,7 +120,7 @@ RESTING_STOP = "resting_stop"
 
 def due_stops(step: StepInput) -> tuple[RestingAction, ...]:
     """Return the changes of resting stops that are due, without those of markets that back off."""
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None:
         return ()
     stale = stale_markets(step)
@@ -135,7 +136,7 @@ def reduction_goals(step: StepInput, plan: FuturesPlan) -> tuple[tuple[str, int]
     Orders are sent one by one, each planned again. After the first order the limit may hold again,
     but the others must still be cut by the same share.
     """
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     if account is None or plan.trigger not in {trigger.value for trigger in REDUCING}:
         return ()
     return tuple(
@@ -145,9 +146,10 @@ def reduction_goals(step: StepInput, plan: FuturesPlan) -> tuple[tuple[str, int]
 
 def stale_markets(step: StepInput) -> dict[str, str]:
     """Return, by market, why each unknown index is unknown; empty without an account."""
-    if step.futures is None or step.snapshot.futures is None:
+    account, policy = margin_account(step.snapshot), step.futures
+    if policy is None or account is None:
         return {}
-    return stale_indexes(step.snapshot.futures, step.futures, step.snapshot.head.timestamp_s)
+    return stale_indexes(account, policy, step.snapshot.head.timestamp_s)
 
 
 def futures_fault(step: StepInput) -> str:
@@ -159,7 +161,7 @@ def untouched_markets(step: StepInput) -> dict[str, str]:
     """Return, by market, why its position prevents new positions and is not reduced first: its
     index is unknown, or the config does not name the market. Empty without an account.
     """
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     return {} if account is None else {**unnamed_reasons(account), **stale_markets(step)}
 
 
@@ -185,13 +187,12 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     """Return notes on a futures layer that cannot act or waits for the user, on positions kept
     small by funding, and on a delegate's key; empty if there are none.
     """
-    notes = []
+    notes, account, policy = [], margin_account(step.snapshot), step.futures
     reasons = [
         DRIFT_REASONS.get(trigger, f"{trigger.value} is above its limit")
         for trigger in waiting_triggers(step, drifts)
     ]
     if fault := futures_fault(step):
-        account = step.snapshot.futures
         held = 0 if account is None else len(account.positions)
         some = held > len(untouched_markets(step))
         notes.append(f"futures: {'nothing is opened' if some else 'no order'}, {fault}")
@@ -200,19 +201,18 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
             notes.append(f"futures: spot_multiple is not judged, {why}")
         if reasons:
             notes.append(f"futures: {', '.join(reasons)}; {DEMAND}")
-        if step.futures is not None and step.snapshot.futures is not None:
-            account, policy = step.snapshot.futures, step.futures
+        if policy is not None and account is not None:
             waits = (*position_notes(account, policy), *funding_waits(account, policy))
             notes += [f"futures: {why}" for why in waits]
     if cooldown := cooldown_reason(opens_s(step), step.snapshot.head.timestamp_s):
         notes.append(f"futures: {cooldown}")
     if futures_progress(step).held:
         notes.append(futures_progress(step).held)
-    if step.snapshot.futures is not None and (why := uncertain_books(step.snapshot.futures)):
+    if account is not None and (why := uncertain_books(account)):
         notes.append(f"futures: {why}")
-    if step.futures is not None and trades_for_another(step):
+    if policy is not None and trades_for_another(step):
         notes.append(
-            f"futures: this key is a delegate of {step.futures.account}; it trades and neither"
+            f"futures: this key is a delegate of {policy.account}; it trades and neither"
             " deposits nor withdraws margin, which counts in the owner's portfolio alone"
         )
     return "; ".join(notes)
@@ -229,8 +229,8 @@ def multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
 
 def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[FuturesTrigger, ...]:
     """Return the triggers that fired and wait for the user; empty while prices are unknown."""
-    account, policy = step.snapshot.futures, step.futures
-    if step.snapshot.futures_blocked or futures_fault(step):
+    account, policy = margin_account(step.snapshot), step.futures
+    if step.snapshot.layer(FuturesReading).blocked or futures_fault(step):
         return ()
     if account is None or policy is None or not policy.ask or not drifts:
         return ()
@@ -253,7 +253,7 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     failed deposits, and while the last 24 h are unknown. Without drifts only the collateral, which
     is the numeraire, counts in the value of the spot portfolio.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if (
         account is None
         or policy is None
@@ -294,14 +294,14 @@ def quote_per_numeraire(step: StepInput) -> Fraction:
     """Return base units of the futures quote per numeraire base unit: the numeraire is the
     collateral (`require_futures`), which venues count as one quote coin.
     """
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     decimals = 18 if account is None else account.quote.decimals
     return Fraction(10**decimals, 10**step.portfolio.numeraire.decimals)
 
 
 def approval_ends_soon(snapshot: Snapshot) -> bool:
     """True within WARNING_S of the time at which the agent key's approval expires."""
-    return 0 < snapshot.agent_end_s < snapshot.now_s + WARNING_S
+    return 0 < snapshot.layer(FuturesReading).agent_end_s < snapshot.now_s + WARNING_S
 
 
 def backing_off(step: StepInput, market: str, longest_s: int = failures.LONGEST_WAIT_S) -> str:
@@ -327,7 +327,7 @@ def required_by_index(step: StepInput, spot_value: Fraction | None) -> bool:
     is replaced by the mark if that is better for the account. An unknown spot value (None, else in
     quote base units) requires no reduction.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None:
         return False
     at_index = margin.at_index(account, stale_markets(step))
@@ -347,7 +347,7 @@ def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | N
     24 h; None if the budget does not bound them: it is off, the index requires the reduction, or
     the last 24 h are unknown, which the guard judges. Less than LEAST_PART of the budget is zero.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None or not policy.limits.reduction_per_day_bps:
         return None
     if step.history.budgets.unknown or required_by_index(step, spot_value):
@@ -366,7 +366,7 @@ def emergency_need(step: StepInput) -> AdjustFutures | None:
     """Return the emergency of the account, judged at the marks, as liquidation is; None if there is
     none, while the account is unknown, and if no market of its orders has a fresh index.
     """
-    account, policy = step.snapshot.futures, step.futures
+    account, policy = margin_account(step.snapshot), step.futures
     if account is None or policy is None or futures_progress(step).held:
         return None
     if not emergency_orders(account, policy).keys() - stale_markets(step).keys():

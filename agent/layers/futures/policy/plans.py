@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.layers.futures.state import margin_account
 from agent.model import AdjustFutures, Decision, FuturesPolicy, Plan, StepInput
 
 MARGIN = "margin"
@@ -22,7 +23,7 @@ def exit_name(plan: Plan) -> str:
 
 def needs_no_gas(step: StepInput, decision: Decision) -> bool:
     """True for orders at an off-chain venue."""
-    account = step.snapshot.futures
+    account = margin_account(step.snapshot)
     return isinstance(decision, AdjustFutures) and account is not None and not account.is_on_chain
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.model import MARGIN_ACCOUNT, QuarantinedItem, Snapshot
+from agent.model import MARGIN_ACCOUNT, FuturesReading, QuarantinedItem, Snapshot
 from agent.policy.quarantine import changed_tokens
 
 
@@ -27,6 +27,5 @@ def distrust_changed_venue(
     why = "; ".join(f"{contracts[token.token]} at {token.token}: {token.why}" for token in changed)
     why = f"{why}; find out why, then: trimtab trust"
     lost = QuarantinedItem(MARGIN_ACCOUNT, trader, why)
-    return replace(
-        snapshot, futures=None, futures_unknown=why, quarantined=(*snapshot.quarantined, lost)
-    )
+    reading = replace(snapshot.layer(FuturesReading), account=None, unknown=why)
+    return replace(snapshot, quarantined=(*snapshot.quarantined, lost)).with_layer(reading)
