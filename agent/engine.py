@@ -12,7 +12,7 @@ from agent import codec
 from agent.errors import OperatorNeeded, Refused, TrimtabError
 from agent.execution import approvals, evaluation
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
-from agent.execution.evaluation import evaluate_input, reduces_risk
+from agent.execution.evaluation import REPLAN_REMEDY, evaluate_input, reduces_risk
 from agent.execution.execution_parts import begin_part, end_purchase
 from agent.execution.sending import execute
 from agent.execution.settlement import review_time_s, settle_mined
@@ -56,9 +56,6 @@ from agent.store.store import Store
 MAX_APPROVAL_ROUNDS = 4
 """Maximum rounds of approvals for one plan; a new evaluation follows each."""
 MILLION = 1_000_000
-REPLAN_REMEDY = "run it again and confirm the new plan"
-MAX_ACTIONS = 8
-"""Maximum liquidity actions of a step, each with its own plan; the next step does the rest."""
 
 
 def run_step(
@@ -266,12 +263,13 @@ def _confirm(
 
 
 def _require_as_confirmed(confirmed: StepOutcome, outcome: StepOutcome, plan: Plan) -> None:
-    """Raise Refused if the plan differs in kind from the confirmed one: new exclusions, liquidity
+    """Raise Refused if the plan differs in kind from the confirmed one: new exclusions, a layer
     first, or a different limit order.
     """
     evaluation.require_no_new_exclusions(confirmed, outcome, REPLAN_REMEDY)
-    if plan.actions and confirmed.plan is not None and not confirmed.plan.actions:
-        raise Refused("liquidity must be moved before the confirmed swaps", remedy=REPLAN_REMEDY)
+    if confirmed.plan is not None:
+        for require in layers.CONFIRMATIONS:
+            require(confirmed.plan, plan)
     if outcome.decided.order != confirmed.decided.order:
         raise Refused(
             "a limit order was added or removed after the confirmation", remedy=REPLAN_REMEDY
@@ -299,37 +297,26 @@ def _approve(
 
 
 def _send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
-    """Send the plan's transaction. Return None if a new plan is needed: after an exit or between
-    liquidity actions.
+    """Send the plan's transaction. Return None if a new plan is needed: after an exit, or because a
+    layer has more to do.
     """
     for sends, send in layers.SENDERS:
         if sends(plan):
             return send(run, actors, outcome, plan)
-    if plan.actions:
-        run.history_before = run.history_before or outcome.step_input.history
-        prepared = actors.composer.liquidity(outcome.step_input, plan)
-        name, otherwise = f'"{prepared.note}"', "no liquidity was moved"
-        outcome = run.close(execute(run, actors, outcome, prepared, name, otherwise))
-        if outcome.kind is OutcomeKind.FAILED and (pool := run.pool_to_leave(plan)):
-            run.leave_pool(pool, outcome)
-            return None
-        run.actions += 1
-    else:
-        prepared = actors.composer.swap(outcome.step_input, plan)
-        outcome = run.close(
-            execute(run, actors, outcome, prepared, "the swap", "nothing was exchanged")
-        )
-        if token := outcome.decided.exit_token:
-            run.exits.append(outcome)
-            blocked = None
-            if outcome.kind is OutcomeKind.FAILED and not outcome.short:
-                blocked = BlockedExit(token, evaluation.REVERTED, evaluation.NOTHING_TO_DO)
-            run.leave_exit(blocked)
-            return None
-        run.swapped = outcome = replace(
-            outcome, reason="; ".join([outcome.reason, *sold_exits(run)])
-        )
-    if outcome.kind is OutcomeKind.FAILED or run.actions in (0, MAX_ACTIONS):
+    prepared = actors.composer.swap(outcome.step_input, plan)
+    outcome = run.close(
+        execute(run, actors, outcome, prepared, "the swap", "nothing was exchanged")
+    )
+    if token := outcome.decided.exit_token:
+        run.exits.append(outcome)
+        blocked = None
+        if outcome.kind is OutcomeKind.FAILED and not outcome.short:
+            blocked = BlockedExit(token, evaluation.REVERTED, evaluation.NOTHING_TO_DO)
+        run.leave_exit(blocked)
+        return None
+    run.swapped = outcome = replace(outcome, reason="; ".join([outcome.reason, *sold_exits(run)]))
+    goes_on = any(layer.follows_swaps for layer in run.layers.values())
+    if outcome.kind is OutcomeKind.FAILED or not goes_on:
         return outcome
     run.begin_plan()
     return None

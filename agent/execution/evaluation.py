@@ -80,6 +80,7 @@ NOTHING_TO_DO = "no action needed"
 SOLD_IN_PART = "it was sold as far as the limits allow; the next cycle sells the rest"
 REVERTED = "its transaction failed; the next cycle tries again"
 DECLINED = "it was not confirmed"
+REPLAN_REMEDY = "run it again and confirm the new plan"
 
 
 class ExitRefused(Refused):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from agent.chain.own_positions import find_unsolicited_positions
-from agent.chain.rpc import Transport
 from agent.errors import Retryable
 from agent.layers.memories import READERS
 from agent.model import (
@@ -21,8 +19,7 @@ from agent.model import (
 )
 from agent.policy import risk, targets
 from agent.policy.triggers import rules
-from agent.store.accounts.positions import CashStore, PositionStore
-from agent.store.budgets import BudgetStore
+from agent.store.accounts.positions import CashStore
 from agent.store.prices import PriceStore
 from agent.store.store import Store
 
@@ -129,40 +126,3 @@ def _recorded_prices(
     }
     hourly = recorded.between(numeraire, now_s - back_s, now_s) if back_s else ()
     return (*sorted(older, key=lambda point: (point.at_s, point.token)), *hourly)
-
-
-# --- Liquidity positions of target pairs that are not in the store: their target would mint again.
-
-
-def with_unknown_positions(
-    step: StepInput,
-    positions: PositionStore,
-    budgets: BudgetStore,
-    line: Transport,
-    manager: str | None,
-) -> StepInput:
-    """Return the step with the V3 positions of target pairs that are not in the store.
-
-    Scans the wallet once per new or adopted store, because a store restored from before a mint
-    lacks that position, and its target would mint a second one. Later unsolicited positions are
-    ignored (T11). Raises Retryable if the chain cannot be read.
-    """
-    pairs = {
-        (target.token0, target.token1)
-        for target in step.portfolio.lp_targets
-        if target.tick_spacing is not None
-    }
-    if manager is None or not pairs or positions.scanned():
-        return step
-    head = step.snapshot.head
-    at = {"blockHash": head.hash, "requireCanonical": True}
-    found = find_unsolicited_positions(
-        line, step.snapshot.owner, manager, (), step.portfolio.positions, at
-    ).found
-    positions.record(
-        [item.name for item in found if item.liquidity > 0 and item.tokens in pairs],
-        head.timestamp_s,
-    )
-    return replace(
-        step, history=replace(step.history, undecided=budgets.history(head.timestamp_s).undecided)
-    )

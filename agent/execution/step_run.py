@@ -14,7 +14,6 @@ from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.model import (
     BlockedExit,
-    History,
     Intent,
     IntentKind,
     Plan,
@@ -24,7 +23,6 @@ from agent.model import (
 )
 from agent.planning.proposals import Proposer
 from agent.planning.requests import proposer
-from agent.policy import failures
 from agent.policy.orders.blocked_exits import RETRY_REMEDY, add_submission_refusal, may_go_directly
 from agent.store.store import Store
 
@@ -48,6 +46,16 @@ class LayerRun:
         """Return notes on the actions done."""
         return []
 
+    @property
+    def failed_exits(self) -> list[StepOutcome]:
+        """Outcomes of exits that were refused or failed; purchases then wait for the next step."""
+        return []
+
+    @property
+    def follows_swaps(self) -> bool:
+        """True if the layer may act after the swap of this step."""
+        return False
+
     def completed(self, outcome: StepOutcome) -> StepOutcome:
         """Return the outcome of the whole step with what the layer did and could not do."""
         return outcome
@@ -61,15 +69,13 @@ class StepRun:
     """State of a running step: its sources, and its confirmed, sent and skipped items.
 
     `sent` has all transactions of the step; those of the current plan begin at `first_of_plan`.
-    `spend_caps` are the approved base units by token, an upper bound for legs. `history_before` is
-    the history before the first liquidity action. `exits` are the outcomes of sent exits, `skipped`
-    the exits that the rest of the step ignores. `doubtful` has, per exit that simulation or
+    `spend_caps` are the approved base units by token, an upper bound for legs. `exits`
+    are the outcomes of sent exits, `skipped` the exits that the rest of the step ignores. `doubtful` has, per exit that simulation or
     signer refused in this step, the refusal stored before. `interrupted` are exits that could not
     be sent because an endpoint failed, with the error. `held` are exits that the owner declined or
     whose gas was refused. After an interrupted, held or failed exit only plans that reduce risk are
     sent. `direct` are tokens whose exits failed on a route through another token and are planned
-    again without it. `left_pools` are pools whose withdrawal was refused or failed, and
-    `unwithdrawn` the outcomes; other pools are still withdrawn from.
+    again without it.
     """
 
     readers: StepReaders
@@ -79,9 +85,7 @@ class StepRun:
     first_of_plan: int = 0
     spend_caps: dict[str, int] = field(default_factory=dict)
     approval_rounds: int = 0
-    actions: int = 0
     layers: dict[type[LayerRun], LayerRun] = field(default_factory=dict)
-    history_before: History | None = None
     confirmed: StepOutcome | None = None
     swapped: StepOutcome | None = None
     exits: list[StepOutcome] = field(default_factory=list)
@@ -90,14 +94,19 @@ class StepRun:
     interrupted: list[tuple[str, Retryable]] = field(default_factory=list)
     held: list[StepOutcome] = field(default_factory=list)
     direct: tuple[str, ...] = ()
-    left_pools: tuple[str, ...] = ()
-    unwithdrawn: list[StepOutcome] = field(default_factory=list)
 
     def layer(self, kind: type[R]) -> R:
         """Return what the step has done in a layer."""
-        if not isinstance(part := self.layers.setdefault(kind, kind()), kind):
+        if not isinstance(part := self.layers.get(kind, kind()), kind):
             raise TypeError(f"{type(part).__name__} is no {kind.__name__}")
+        parts: dict[type[LayerRun], LayerRun] = {**self.layers, kind: part}
+        self.layers = dict(sorted(parts.items(), key=lambda item: item[0].__name__))
         return part
+
+    @property
+    def failed_in_layers(self) -> list[StepOutcome]:
+        """Outcomes of the layers' exits that were refused or failed."""
+        return [outcome for layer in self.layers.values() for outcome in layer.failed_exits]
 
     @property
     def propose(self) -> Proposer:
@@ -127,8 +136,8 @@ class StepRun:
 
     @property
     def is_risk_reducing_only(self) -> bool:
-        """True after an unsold exit or a failed withdrawal: purchases wait for the next cycle."""
-        failed = self.exits_with(OutcomeKind.FAILED) or self.unwithdrawn
+        """True after an unsold exit: purchases wait for the next cycle."""
+        failed = self.exits_with(OutcomeKind.FAILED) or self.failed_in_layers
         return bool(failed or self.interrupted or self.held)
 
     @property
@@ -141,9 +150,7 @@ class StepRun:
         )
 
     def _with_progress(self, step_input: StepInput) -> StepInput:
-        """Return the step input with caps and gas of the current plan. Liquidity actions of this
-        step do not start cooldowns.
-        """
+        """Return the step input with caps and gas of the current plan, and what layers did."""
         receipts = [intent.receipt for intent in self.sent[self.first_of_plan :]]
         gas_wei = sum(receipt.gas_cost_wei for receipt in receipts if receipt is not None)
         step_input = replace(
@@ -153,43 +160,15 @@ class StepRun:
                 spend_caps=tuple(self.spend_caps.items()),
                 spent_gas_wei=gas_wei,
                 direct=self.direct,
-                left_pools=self.left_pools,
             ),
         )
         for layer in self.layers.values():
             step_input = layer.with_progress(step_input)
-        if (before := self.history_before) is None:
-            return step_input
-        history = replace(
-            step_input.history,
-            reviews=replace(
-                step_input.history.reviews, last_rebalance_s=before.reviews.last_rebalance_s
-            ),
-            last_liquidity_s=before.last_liquidity_s,
-        )
-        return replace(
-            step_input, history=history, progress=replace(step_input.progress, acted=True)
-        )
+        return step_input
 
     def begin_plan(self) -> None:
         """Reset the counters for the next plan of this step."""
         self.approval_rounds, self.spend_caps, self.first_of_plan = 0, {}, len(self.sent)
-
-    def pool_to_leave(self, plan: Plan | None) -> str:
-        """Return the pool of a plan that only withdraws liquidity; empty for other plans and after
-        a swap.
-        """
-        if plan is None or not plan.actions or self.swapped is not None:
-            return ""
-        pool = failures.exit_name(plan)
-        return "" if pool in self.left_pools else pool
-
-    def leave_pool(self, pool: str, outcome: StepOutcome | None = None) -> None:
-        """Begin the next plan after a failed withdrawal. The rest of the step skips the pool."""
-        self.left_pools += (pool,)
-        if outcome is not None:
-            self.unwithdrawn.append(outcome)
-        self.leave_exit()
 
     def go_directly(self, token: str) -> None:
         """Plan this exit again, without a route through another token."""
@@ -214,7 +193,7 @@ def finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     if run.swapped is not None:
         run.close(outcome)
         return replace(run.swapped, transactions=tuple(run.sent), after=outcome.step_input)
-    acted = _actions_done(run)
+    acted = [note for layer in run.layers.values() for note in layer.notes()]
     left = any(layer.is_done_before(outcome.plan) for layer in run.layers.values())
     if run.exits or not acted or not (outcome.kind is OutcomeKind.HOLD or left):
         return after_exits(run, run.close(outcome))
@@ -222,15 +201,6 @@ def finish(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     return run.close(
         replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input)
     )
-
-
-def _actions_done(run: StepRun) -> list[str]:
-    """Return notes on the actions of the step, of layers and with liquidity."""
-    notes = [note for layer in run.layers.values() for note in layer.notes()]
-    if run.actions:
-        count = "1 liquidity action" if run.actions == 1 else f"{run.actions} liquidity actions"
-        notes.append(f"{count} done")
-    return notes
 
 
 def after_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
@@ -271,12 +241,12 @@ def _with_unsold_exits(run: StepRun, outcome: StepOutcome) -> StepOutcome:
     Raise the endpoint's error if nothing was sent and no exit was held.
     """
     quiet = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
-    outcomes = [*run.unwithdrawn, *run.held]
+    outcomes = [*run.failed_in_layers, *run.held]
     if quiet and outcomes:
         outcome = replace(outcomes[-1], transactions=tuple(run.sent))
     elif quiet and run.interrupted and not run.sent:
         raise run.interrupted[0][1]
-    failed = [*run.exits_with(OutcomeKind.FAILED), *run.unwithdrawn]
+    failed = [*run.exits_with(OutcomeKind.FAILED), *run.failed_in_layers]
     token_at = outcome.step_input.portfolio.token
     unsold = [exit_.reason for exit_ in failed if exit_.reason not in outcome.reason]
     unsold += [
@@ -332,9 +302,6 @@ def skip_refused_exit(run: StepRun, outcome: StepOutcome, refusal: Refused) -> S
         and may_go_directly(outcome.step_input, outcome.plan, token)
     ):
         run.go_directly(token)
-        return None
-    if own and (pool := run.pool_to_leave(outcome.plan)):
-        run.leave_pool(pool, stopped)
         return None
     if not evaluation.concerns_trade(refusal):
         if own and token:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from agent.layers.futures.policy import plans as futures
 from agent.layers.futures.policy.exposure import unknown_margin_reason
+from agent.layers.liquidity.policy import valuation as liquidity
 from agent.layers.strategies.policy.faults import strategies_fault
 from agent.model import Decision, HaltCode, Plan, StepInput
 
@@ -15,6 +16,14 @@ SPOT_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
 """Faults that halt the spot portfolio, with their reason (empty: no fault). Futures are reduced
 despite them.
 """
+HOLDING_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], Sequence[str]]], ...] = (
+    (HaltCode.POSITIONS, liquidity.faults),
+)
+"""Faults of what a layer holds outside the wallet, which halt the spot portfolio."""
+STOPS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
+    (HaltCode.POSITIONS, liquidity.undecided_positions_reason),
+)
+"""Reasons to stop all trading but exits, until the owner decides."""
 HELD_BACK: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
     (HaltCode.FUTURES, unknown_margin_reason),
 )

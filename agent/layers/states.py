@@ -8,6 +8,7 @@ from typing import Any
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
 from agent.layers.futures.state import FuturesProgress, FuturesState
 from agent.layers.gradual.state import GradualState
+from agent.layers.liquidity.state import LiquidityProgress, LiquidityState
 from agent.layers.signals.state import SignalState
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.layers.tax.state import TaxState
@@ -30,9 +31,10 @@ STATES: tuple[type[LayerState], ...] = (
     TaxState,
     SignalState,
     FuturesState,
+    LiquidityState,
 )
 CONFIGS: tuple[type[LayerConfig], ...] = (CapitalSplit,)
-PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress,)
+PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress, LiquidityProgress)
 READINGS: tuple[type[LayerReading], ...] = (FuturesReading,)
 PLANS: tuple[type[LayerPlan], ...] = (HedgeChoices,)
 REQUESTS: tuple[type[LayerRequest], ...] = (MoveMargin, Deleverage, OpenHedge, CloseHedge)
@@ -62,6 +64,7 @@ MOVED: Mapping[str, Mapping[str, str]] = {
         "emergency_s": "emergency_s",
         "hedges": "hedges",
     },
+    "LiquidityState": {"last_liquidity_s": "last_action_s", "undecided": "undecided"},
 }
 """Fields of History in steps recorded before a layer had its own state, by the state's type."""
 MOVED_CONFIGS: Mapping[str, str] = {"split": "CapitalSplit"}
@@ -73,7 +76,8 @@ MOVED_PROGRESS: Mapping[str, Mapping[str, str]] = {
         "order_parts": "order_parts",
         "futures_held": "held",
         "after_hedge": "after_hedge",
-    }
+    },
+    "LiquidityProgress": {"acted": "acted", "left_pools": "left_pools"},
 }
 """The same for the fields of a step's input that are a layer's progress now."""
 MOVED_PARTS: Mapping[type[Any], Mapping[str, Mapping[str, str]]] = {

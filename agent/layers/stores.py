@@ -8,13 +8,17 @@ from sqlalchemy import Connection
 
 from agent.layers.futures import store as futures
 from agent.layers.gradual import store as gradual
+from agent.layers.liquidity import store as liquidity
 from agent.layers.strategies import store as strategies
 from agent.model import IntentKind, LayerState, with_part
 from agent.ports import Grant
 from agent.store.database import FUTURES_DEPOSIT, FUTURES_KINDS, FUTURES_REDUCTION
 from agent.store.tables import BudgetRow, IntentRow
 
-READERS: tuple[Callable[[Connection, str, str, int], LayerState], ...] = (gradual.read_state,)
+READERS: tuple[Callable[[Connection, str, str, int], LayerState], ...] = (
+    gradual.read_state,
+    liquidity.read_state,
+)
 """Readers of a layer's state from wallet, wrapped native coin and chain time."""
 SPENT_READERS: tuple[Callable[[Connection, Sequence[BudgetRow]], LayerState], ...] = (
     futures.read_state,

@@ -169,10 +169,6 @@ class History:
     """Last allocation."""
     unchosen: str = ""
     """Reason why no allocation is valid."""
-    last_liquidity_s: int | None = None
-    """Chain time of the newest liquidity action."""
-    undecided: tuple[str, ...] = ()
-    """Liquidity positions of the wallet that the owner has to adopt or forget."""
 
     @property
     def emergency_gas_24h_wei(self) -> int:

@@ -39,12 +39,6 @@ class StepProgress:
     """
     direct: tuple[str, ...] = ()
     """Tokens whose exits were refused in this step on a route through another token."""
-    acted: bool = False
-    """True once this step has moved liquidity; share bands then no longer block the remaining
-    actions.
-    """
-    left_pools: tuple[str, ...] = ()
-    """Pools whose withdrawal was refused or reverted in this step; their liquidity stays."""
     layers: tuple[LayerProgress, ...] = ()
     """The same of each layer."""
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from agent.layers.liquidity.policy import valuation
-from agent.layers.questions import HELD_BACK
+from agent.layers.questions import HELD_BACK, STOPS
 from agent.model import (
     NO_PURCHASE,
     AssetDrift,
@@ -142,7 +141,7 @@ class DecisionContext:
         return first_fault(
             (HaltCode.STOPPED, step.history.stopped),
             (HaltCode.LEDGER, step.history.books),
-            (HaltCode.POSITIONS, valuation.undecided_positions_reason(step.history)),
+            *((code, reason(step)) for code, reason in STOPS),
         )
 
     @cached_property

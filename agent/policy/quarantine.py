@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.layers.liquidity.policy import valuation
-from agent.layers.questions import SPOT_FAULTS
+from agent.layers.questions import HOLDING_FAULTS, SPOT_FAULTS
 from agent.model import (
     Destination,
     HaltCode,
@@ -324,7 +323,9 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
     ]
     faults += [Fault(HaltCode.ORDERS, message) for message in exits.faults(step, references)]
     faults += unknown_balances(step)
-    faults += [Fault(HaltCode.POSITIONS, message) for message in valuation.faults(step)]
+    faults += [
+        Fault(code, message) for code, faults_of in HOLDING_FAULTS for message in faults_of(step)
+    ]
     faults += [Fault(HaltCode.ZONE, message) for message in no_trade_zone.faults(step, references)]
     faults += [
         Fault(HaltCode.STORE_AHEAD, message)

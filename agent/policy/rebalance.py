@@ -88,16 +88,19 @@ def is_worth_a_trade(limits: Limits, largest: Value) -> bool:
     return largest > 0 and largest >= (limits.min_trade or 0)
 
 
-def cooldown_left(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] | None:
+def cooldown_left(
+    step: StepInput, besides: tuple[int | None, str] = (None, "")
+) -> tuple[str, int] | None:
     """Return the reason and the end of the cooldown; None outside a cooldown.
 
-    Rebalances start a cooldown for rebalances and liquidity, liquidity actions only for liquidity.
+    It counts from the last rebalance, the last trades of the layers, and `besides`: the chain time
+    and the name of a further action, which starts no cooldown of rebalances.
     """
     history = step.history
     done = [
         (history.reviews.last_rebalance_s, "rebalance"),
         *(state.last_end for state in history.layers),
-        (history.last_liquidity_s if liquidity_too else None, "liquidity action"),
+        besides,
     ]
     last_s, what = max(
         ((at_s, what) for at_s, what in done if at_s is not None), default=(None, "")

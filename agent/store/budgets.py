@@ -33,7 +33,7 @@ from agent.model import (
     execution_under_way,
 )
 from agent.store import database, orders, requests
-from agent.store.accounts import balances, ledger, ledger_sums, positions
+from agent.store.accounts import balances, ledger, ledger_sums
 from agent.store.budget_rows import newest_success_s, parse_fraction, turnover_sum
 from agent.store.database import (
     UNTRIGGERED_SWAP,
@@ -318,8 +318,6 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         stopped=requests.stop_reason(db),
         depegged=tuple(facts.get(DEPEGGED, "").split()),
         unread=_unreadable_balances(facts),
-        last_liquidity_s=newest_success_s(db, IntentKind.LIQUIDITY.value),
-        undecided=positions.undecided_positions(db),
     )
     flows = history.cash_flows
     depends_on_time = (

@@ -53,8 +53,9 @@ from agent.config.weights import build_signals, build_weights
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import with_prior_day
 from agent.execution.step_context import StepReaders
-from agent.execution.step_memory import LayerReader, read_memory, with_unknown_positions
+from agent.execution.step_memory import LayerReader, read_memory
 from agent.layers.futures.policy.venue import distrust_changed_venue
+from agent.layers.liquidity.memory import with_unknown_positions
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
 from agent.layers.strategies.state import CapitalSplit

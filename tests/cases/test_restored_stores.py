@@ -13,6 +13,7 @@ from agent.app.agent import Agent
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.liquidity.state import LiquidityState
 from agent.localchain import LocalChain
 from agent.model import Halt
 from tests.differential.test_lp_actions import V3, wanting
@@ -178,4 +179,4 @@ def test_what_strangers_send_after_the_wallet_was_looked_through_halts_nothing(a
     with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
         agent.step_input()
         lp.provide_v3(chain, V3, -30, 30, 1_500)  # by the whale, to the wallet
-        assert agent.step_input().history.undecided == ()
+        assert agent.step_input().layer(LiquidityState).undecided == ()

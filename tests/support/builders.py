@@ -22,6 +22,7 @@ from agent.amm.v2 import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.layers.futures.state import FuturesState
+from agent.layers.liquidity.state import LiquidityState
 from agent.layers.strategies.policy import accounting, netting
 from agent.layers.strategies.policy.inputs import combine_targets
 from agent.layers.strategies.state import (
@@ -63,6 +64,7 @@ from agent.model import (
     TrackingRisk,
     Trigger,
 )
+from agent.model.layers import LayerState
 from agent.model.parts import with_part
 from agent.units import Token, floor_int
 
@@ -202,8 +204,11 @@ def limits(numeraire_decimals: int = 6) -> Limits:
 VALUES = {group.name: getattr(NEW_STORE, group.name) for group in fields(History)}
 GROUPS = {field.name: name for name, value in VALUES.items() if is_dataclass(value) for field in fields(value)}
 """The value of History that holds each field."""
-FUTURES = {field.name: field.name for field in fields(FuturesState)} | {"emergency_gas_24h_wei": "emergency_gas_wei"}
-"""Fields of the futures layer's state, by their name in a flat history."""
+FLAT: dict[type[LayerState], dict[str, str]] = {
+    FuturesState: {field.name: field.name for field in fields(FuturesState)} | {"emergency_gas_24h_wei": "emergency_gas_wei"},
+    LiquidityState: {"last_liquidity_s": "last_action_s", "undecided": "undecided"},
+}
+"""Fields of the layers' states, by their name in a flat history."""
 
 
 READING = {"futures": "account", "futures_unknown": "unknown", "futures_blocked": "blocked", "agent_end_s": "agent_end_s"}
@@ -217,10 +222,10 @@ def history(past: History | None = None, /, **changes: object) -> History:
     for name, value in changes.items():
         parts[GROUPS.get(name, "")][name] = value
     own = parts.pop("", {})
-    futures = {FUTURES[name]: own.pop(name) for name in FUTURES.keys() & own.keys()}
-    if futures:
-        state = replace(past.layer(FuturesState), **futures)  # type: ignore[arg-type]
-        own["layers"] = with_part(own.get("layers", past.layers), state)  # type: ignore[type-var]
+    for kind, names in FLAT.items():
+        if values := {names[name]: own.pop(name) for name in names.keys() & own.keys()}:
+            state = replace(past.layer(kind), **values)  # type: ignore[arg-type]
+            own["layers"] = with_part(own.get("layers", past.layers), state)  # type: ignore[type-var]
     own |= {group: replace(getattr(past, group), **values) for group, values in parts.items()}
     return replace(past, **own)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
 

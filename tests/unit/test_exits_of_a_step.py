@@ -19,6 +19,8 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_run import StepRun, sent_so_far
 from agent.layers.futures.execution.run import FuturesRun
 from agent.layers.futures.state import FuturesProgress, futures_progress
+from agent.layers.liquidity.execution.run import LiquidityRun
+from agent.layers.liquidity.state import liquidity_progress
 from agent.model import (
     AgentCycle,
     ConditionalOrder,
@@ -506,13 +508,13 @@ def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds)
     asked: list[int] = []
     world.past = lambda head, blocks: asked.append(blocks) or ()
     run = StepRun(world.readers(), AgentCycle(), world.store)
-    futures, run.left_pools = run.layer(FuturesRun), ("pool",)
+    futures, run.layer(LiquidityRun).left_pools = run.layer(FuturesRun), ("pool",)
     futures.reduced_markets, futures.order_parts = ("ETH",), {"ETH": 4}
     futures.reduction_goals, futures.refused_markets = (("ETH", 5),), {"BTC": NOW_S}
     found = engine._read_input(run)
     assert asked == [1]
     assert futures_progress(found) == FuturesProgress(("ETH",), (("ETH", 5),), (("ETH", 4),))
-    assert found.progress.left_pools == ("pool",)
+    assert liquidity_progress(found).left_pools == ("pool",)
     assert [one.exit for one in found.history.failures.failed_exits] == ["BTC"]
 
 

@@ -16,6 +16,7 @@ from agent.guards.replay import replay_actions
 from agent.layers.liquidity.planning.actions import plan_liquidity
 from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.provisions import EXIT_TARGET_SHARE
+from agent.layers.liquidity.state import LiquidityProgress
 from agent.model import AdjustLiquidity, Collect, LpTarget, LpV2Position, LpV3Position, Plan, Provide, StepInput, Withdraw
 from agent.policy.decide import decide
 from tests.support.builders import threshold, with_snapshot
@@ -155,7 +156,9 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
     holdings = tuple(replace(holding, raw=done.after.held[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(place for _, place in pairs))
     return replace(
-        later, portfolio=replace(step.portfolio, positions=tuple(one for one, _ in pairs)), progress=replace(later.progress, acted=True)
+        later,
+        portfolio=replace(step.portfolio, positions=tuple(one for one, _ in pairs)),
+        progress=replace(later.progress, layers=(LiquidityProgress(acted=True),)),
     )
 
 
@@ -168,5 +171,5 @@ def test_actions_one_by_one_come_to_an_end_that_asks_for_nothing_more(found: Any
         assert count <= 12, "it goes round in circles"
         step = acted_once(step, plan, 1_000 + count)
         plan = planned_or_none(step)
-    later = replace(step, progress=replace(step.progress, acted=False))
+    later = step.with_progress(LiquidityProgress(acted=False))
     assert planned_or_none(later) is None

@@ -12,6 +12,7 @@ from agent.amm.lp import minting
 from agent.guards.case import build_guard_case
 from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.provisions import EXIT_TARGET_SHARE
+from agent.layers.liquidity.state import LiquidityProgress
 from agent.model import AdjustLiquidity, Destination, Hold, NoTradeZone, Plan, Provide, Rebalance, StepInput
 from agent.planning.proposals import rebalance
 from agent.policy.decide import decide
@@ -93,7 +94,7 @@ def test_a_difference_within_the_band_around_a_share_is_left() -> None:
 def test_what_a_step_has_begun_it_ends_within_the_band_too() -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_700)], bounds=roomy(plan_cost_bps=100))
     held(step)
-    assert kinds(replace(step, progress=replace(step.progress, acted=True))) == [Provide]
+    assert kinds(step.with_progress(LiquidityProgress(acted=True))) == [Provide]
 
 
 @pytest.mark.parametrize(("has", "more"), [(1_590, True), (1_599, False)])
@@ -101,7 +102,7 @@ def test_what_rounding_leaves_of_a_share_is_not_provided_though_every_limit_of_s
     own, rest = ranged(has, 1_900, 2_100), Fraction(8_000 - has, 2)
     off = roomy(min_trade=None, plan_cost_bps=None)
     step = world([own], [wanted(2_000)], values={"WETH": rest, "USDC": rest}, bounds=off)
-    assert isinstance(decide(replace(step, progress=replace(step.progress, acted=True))).decision, AdjustLiquidity if more else Hold)
+    assert isinstance(decide(step.with_progress(LiquidityProgress(acted=True))).decision, AdjustLiquidity if more else Hold)
 
 
 def test_reserves_stay_in_the_wallet() -> None:

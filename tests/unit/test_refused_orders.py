@@ -16,6 +16,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_run import StepRun
 from agent.layers.futures.execution.run import FEWER, MAX_ORDERS, MOST_PARTS, FuturesRun, leave_failed_market
 from agent.layers.futures.state import margin_account
+from agent.layers.liquidity.execution.run import LiquidityRun, leave_pool
 from agent.model import AdjustFutures, AgentCycle, Intent, IntentKind, IntentState, Verdict
 from agent.model.futures import MarginAccount
 from agent.store import open_memory_store
@@ -171,9 +172,14 @@ def test_refused_and_failed_orders_are_in_the_outcome_of_the_step(
 def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_begin_new_plans(run: StepRun) -> None:
     """Neither the owner's confirmation nor the approvals of the first plan cover the second."""
     outcome = planned(run)
-    for leave in (lambda: run.go_directly("0xtoken"), lambda: run.leave_pool("0xpool"), lambda: run.leave_pool("0xother", outcome)):
+    for leave in (
+        lambda: run.go_directly("0xtoken"),
+        lambda: leave_pool(run, "0xpool", outcome),
+        lambda: leave_pool(run, "0xother", outcome),
+    ):
         run.confirmed, run.spend_caps, run.approval_rounds = outcome, {"0x": 5}, 2
         leave()
         assert (run.confirmed, run.spend_caps, run.approval_rounds) == (None, {}, 0)
-    assert (run.direct, run.left_pools, run.unwithdrawn) == (("0xtoken",), ("0xpool", "0xother"), [outcome])
+    own = run.layer(LiquidityRun)
+    assert (run.direct, own.left_pools, own.unwithdrawn) == (("0xtoken",), ("0xpool", "0xother"), [outcome, outcome])
     assert run.is_risk_reducing_only and run.skipped == ()

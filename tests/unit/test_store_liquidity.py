@@ -11,6 +11,7 @@ import pytest
 
 from agent.amm.lp import positions
 from agent.errors import OperatorNeeded
+from agent.layers.liquidity.state import LiquidityState
 from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpPositionChange, LpTarget, Receipt, Transfer
 from agent.store import Store, open_store
 from tests.support.signing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
@@ -204,9 +205,9 @@ def test_a_pair_that_is_wanted_counts_from_the_start_and_a_pool_of_v3_does_not()
 def test_positions_that_a_scan_names_wait_for_the_owner_until_decided(store: Store) -> None:
     store.positions.record(["position 7", "position 8", "position 7"], 1)
     store.positions.record(["position 8"], 2)
-    assert store.budgets.history(1).undecided == ("position 7", "position 8")
+    assert store.budgets.history(1).layer(LiquidityState).undecided == ("position 7", "position 8")
     store.positions.decide("position 7", None, 3)
-    assert store.budgets.history(1).undecided == ("position 8",)
+    assert store.budgets.history(1).layer(LiquidityState).undecided == ("position 8",)
 
 
 def test_a_wallet_counts_as_scanned_once_its_positions_are_recorded_even_if_there_are_none(store: Store) -> None:

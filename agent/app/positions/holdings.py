@@ -30,6 +30,7 @@ from agent.layers.futures.policy.exposure import portfolio_total
 from agent.layers.liquidity.policy import valuation
 from agent.layers.liquidity.policy.target_reports import TargetReport, target_reports
 from agent.layers.liquidity.policy.valuation import PositionReport
+from agent.layers.liquidity.state import LiquidityState
 from agent.layers.strategies.policy import netting
 from agent.layers.strategies.policy.faults import strategies_fault
 from agent.layers.strategies.policy.inputs import add_books
@@ -224,9 +225,8 @@ def forget_position(config: Path | str, which: str) -> AdoptedPositionDocument:
     with wiring.open_store_offline(loaded) as (store, _):
         now_s = int(time.time())
         moves = store.positions.changes()
-        if name not in store.budgets.history(now_s).undecided and not positions.is_position_open(
-            moves, name
-        ):
+        undecided = store.budgets.history(now_s).layer(LiquidityState).undecided
+        if name not in undecided and not positions.is_position_open(moves, name):
             raise ConfigError(
                 f"position {name} is not a position that the agent opened or adopted",
                 "see trimtab lp; remove a position of the config from portfolio.positions",

@@ -11,6 +11,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.layers.liquidity.policy import adjustments as decide
 from agent.layers.liquidity.policy.moves import WithdrawMove
+from agent.layers.liquidity.state import liquidity_progress
 from agent.model import (
     PORTFOLIO,
     AdjustLiquidity,
@@ -191,7 +192,7 @@ def triggered_exit(
             target.pool
             for target in step.portfolio.lp_targets
             if {target.token0, target.token1} & in_pools
-            and target.pool not in step.progress.left_pools
+            and target.pool not in liquidity_progress(step).left_pools
             and not exit_price_fault(step, target.token0, target.token1)
         ),
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from agent.errors import Refused
 from agent.layers.liquidity.policy import adjustments as liquidity_moves
 from agent.layers.liquidity.policy.moves import WithdrawMove
+from agent.layers.liquidity.state import LiquidityState
 from agent.model import (
     AdjustLiquidity,
     Hold,
@@ -42,7 +43,7 @@ def withdrawals_first(
     Provisions wait until no swap is due. No withdrawals during the cooldown after an action,
     because oscillating prices would move liquidity in every cycle.
     """
-    if rebalances.cooldown_left(step, liquidity_too=True) or failures.is_stopped(step.history):
+    if _cooldown_left(step) or failures.is_stopped(step.history):
         return None
     try:
         adjustment = liquidity_moves.target_adjustment(step, prices)
@@ -76,7 +77,7 @@ def liquidity_or_hold(
                 " trimtab resume"
             ),
         )
-    if cooldown := rebalances.cooldown_left(step, liquidity_too=True):
+    if cooldown := _cooldown_left(step):
         return replace(
             hold,
             reason=f"{hold.reason}; {adjustment.reason}; {cooldown[0]}",
@@ -85,3 +86,9 @@ def liquidity_or_hold(
     if not_yet := rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True):
         return replace(hold, reason=f"{hold.reason}; {adjustment.reason}, but {not_yet}")
     return AdjustLiquidity(adjustment.reason)
+
+
+def _cooldown_left(step: StepInput) -> tuple[str, int] | None:
+    """Return the reason and the end of the cooldown after a rebalance or a liquidity action."""
+    last_s = step.layer(LiquidityState).last_action_s
+    return rebalances.cooldown_left(step, (last_s, "liquidity action"))

@@ -32,6 +32,7 @@ from agent.layers.liquidity.policy.provisions import (
 from agent.layers.liquidity.policy.targets import (
     WITHDRAWAL_FAILED,
 )
+from agent.layers.liquidity.state import liquidity_progress
 from agent.model import (
     ConfirmedPosition,
     LpPosition,
@@ -64,7 +65,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         if book.load().within(exit_limits):
             break
         pool = getattr(position, "pair", None) or getattr(position, "pool", None)
-        if pool in book.step.progress.left_pools:
+        if pool in liquidity_progress(book.step).left_pools:
             skipped.append(
                 SkippedItem(confirmed_position.name, f"not withdrawn: {WITHDRAWAL_FAILED}")
             )

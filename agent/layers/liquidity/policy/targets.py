@@ -22,6 +22,7 @@ from agent.layers.liquidity.policy.provisions import (
     add_liquidity,
     book_after_withdrawal,
 )
+from agent.layers.liquidity.state import liquidity_progress
 from agent.model import ConfirmedPosition, LpTarget, LpV2Position, LpV3Position, Pool
 from agent.units import BPS, Value, ceil_int, format_percent
 
@@ -40,7 +41,7 @@ WITHDRAWAL_FAILED = "its withdrawal failed in this step"
 def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     """Add the moves of one target."""
     book = builder.book
-    if target.pool in book.step.progress.left_pools:
+    if target.pool in liquidity_progress(book.step).left_pools:
         builder.skip(target, WITHDRAWAL_FAILED)
         return
     pool = next((found for found in book.step.snapshot.pools if found.address == target.pool), None)
@@ -99,7 +100,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         )
     elif -lacks > BAND * wanted:
         _reduce(builder, target, stay, -lacks, f"{target.pool} has {where}")
-    elif lacks > (REST if book.step.progress.acted else BAND) * wanted and add_liquidity(
+    elif lacks > (REST if liquidity_progress(book.step).acted else BAND) * wanted and add_liquidity(
         builder, target, pool, stay, lacks, f"{target.pool} has {where}"
     ):
         pass

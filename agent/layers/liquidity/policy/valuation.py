@@ -12,9 +12,9 @@ from math import isqrt
 
 from agent.amm.lp import impermanent_loss, positions
 from agent.errors import Refused
+from agent.layers.liquidity.state import LiquidityState
 from agent.model import (
     ConfirmedPosition,
-    History,
     LpMissingPosition,
     LpPosition,
     LpV2Position,
@@ -104,13 +104,14 @@ def faults(step: StepInput) -> tuple[str, ...]:
     return tuple(found)
 
 
-def undecided_positions_reason(history: History) -> str:
+def undecided_positions_reason(step: StepInput) -> str:
     """Return why trading is blocked until the owner adopts or forgets some positions; empty if
     there are none.
     """
-    if not history.undecided:
+    undecided = step.layer(LiquidityState).undecided
+    if not undecided:
         return ""
-    named = ", ".join(history.undecided)
+    named = ", ".join(undecided)
     return (
         f"the wallet holds liquidity that this store does not know ({named}); adopt it"
         " or ignore it: trimtab lp take, trimtab lp forget"

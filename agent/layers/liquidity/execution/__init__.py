@@ -1,0 +1,1 @@
+"""Liquidity actions in a running step."""

@@ -1,0 +1,42 @@
+"""Liquidity positions of target pairs that are not in the store: their target would mint again."""
+
+from __future__ import annotations
+
+from agent.chain.own_positions import find_unsolicited_positions
+from agent.chain.rpc import Transport
+from agent.layers.liquidity.state import LiquidityState
+from agent.model import StepInput
+from agent.store.accounts.positions import PositionStore
+from agent.store.budgets import BudgetStore
+
+
+def with_unknown_positions(
+    step: StepInput,
+    positions: PositionStore,
+    budgets: BudgetStore,
+    line: Transport,
+    manager: str | None,
+) -> StepInput:
+    """Return the step with the V3 positions of target pairs that are not in the store.
+
+    Scans the wallet once per new or adopted store, because a store restored from before a mint
+    lacks that position, and its target would mint a second one. Later unsolicited positions are
+    ignored (T11). Raises Retryable if the chain cannot be read.
+    """
+    pairs = {
+        (target.token0, target.token1)
+        for target in step.portfolio.lp_targets
+        if target.tick_spacing is not None
+    }
+    if manager is None or not pairs or positions.scanned():
+        return step
+    head = step.snapshot.head
+    at = {"blockHash": head.hash, "requireCanonical": True}
+    unsolicited = find_unsolicited_positions(
+        line, step.snapshot.owner, manager, (), step.portfolio.positions, at
+    ).found
+    positions.record(
+        [item.name for item in unsolicited if item.liquidity > 0 and item.tokens in pairs],
+        head.timestamp_s,
+    )
+    return step.with_layer(budgets.history(head.timestamp_s).layer(LiquidityState))
