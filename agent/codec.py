@@ -28,7 +28,6 @@ from agent.model import (
     Failures,
     FuturesAction,
     History,
-    LayerPart,
     LpPosition,
     Pool,
     RestingAction,
@@ -38,10 +37,10 @@ from agent.model import (
     StepProgress,
     StepRequest,
     Trigger,
+    without_defaults,
 )
 
 T = TypeVar("T")
-P = TypeVar("P", bound=LayerPart)
 
 TAG = "type"
 """Key of the class name of a union member."""
@@ -347,7 +346,7 @@ FORMER_STEP: Mapping[str, tuple[str, str]] = {
 """The same of each field of a step's input."""
 FORMER_NAMES = (
     FORMER_STEP.keys()
-    | MOVED_CONFIGS.keys()
+    | {name for names in MOVED_CONFIGS.values() for name in names}
     | {name for names in MOVED_PROGRESS.values() for name in names}
 )
 """Fields of a step's input that have moved to one of its values or to a part of a layer."""
@@ -362,16 +361,13 @@ def _step_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
             return read(data, target)
         flat = dict(data)
         parts = _parts(flat, MOVED_PROGRESS)
+        configs = [*flat.pop("layers", ()), *_parts(flat, MOVED_CONFIGS)]
         own, values = _grouped(flat, FORMER_STEP)
         if parts:
             values["progress"]["layers"] = parts
-        configs = list(own.pop("layers", []))
-        for name, tag in MOVED_CONFIGS.items():
-            if (fields := own.pop(name, None)) is not None:
-                configs.append({TAG: tag, **fields})
         step = read({**own, **values, "layers": configs}, target)
-        layers = _without_defaults(step.progress.layers)
-        return replace(step, progress=replace(step.progress, layers=layers))
+        progress = replace(step.progress, layers=without_defaults(step.progress.layers))
+        return replace(step, progress=progress, layers=without_defaults(step.layers))
 
     return moved
 
@@ -399,7 +395,7 @@ def _parts_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
         flat = dict(data)
         layers = [*flat.pop("layers", ()), *_parts(flat, parts)]
         value = read({**flat, "layers": layers}, target)
-        return replace(value, layers=_without_defaults(value.layers))
+        return replace(value, layers=without_defaults(value.layers))
 
     return moved
 
@@ -408,14 +404,11 @@ def _parts(flat: dict[str, Any], moved: Mapping[str, Mapping[str, str]]) -> list
     """Take the fields that have moved to parts of layers, and return these parts."""
     parts = []
     for tag, names in moved.items():
-        if part := {to: flat.pop(name) for name, to in names.items() if name in flat}:
-            parts.append({TAG: tag, **part})
+        part = {to: flat.pop(name) for name, to in names.items() if name in flat}
+        whole = part.pop("", None) or {}
+        if part or whole:
+            parts.append({TAG: tag, **part, **whole})
     return parts
-
-
-def _without_defaults(parts: tuple[P, ...]) -> tuple[P, ...]:
-    """Return the parts of layers that are on."""
-    return tuple(part for part in parts if part != type(part)())
 
 
 def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
@@ -434,7 +427,7 @@ def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]
         own, values = _grouped(flat, FORMER_HISTORY)
         values["budgets"] = values.get("budgets", {})
         history = read({**own, **values, "layers": states}, target)
-        return replace(history, layers=_without_defaults(history.layers))
+        return replace(history, layers=without_defaults(history.layers))
 
     return moved
 

@@ -37,8 +37,10 @@ from agent.execution.step_context import StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory
 from agent.execution.submitter import SubmissionSettings as Patience
 from agent.execution.submitter import Submitter, signable_nonces
+from agent.layers.futures.state import FuturesConfig
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
+from agent.layers.strategies.state import CapitalSplit
 from agent.layers.tax.state import TaxState
 from agent.model import (
     AgentCycle,
@@ -66,6 +68,7 @@ from agent.model import (
     Transfer,
     UnsignedTx,
     Valuation,
+    without_defaults,
 )
 from agent.policy.step_input import assemble_input
 from agent.policy.triggers.rules import required_history_s
@@ -485,8 +488,12 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
             spec.limits,
             execution,
             history,
-            layers=() if spec.split is None else (spec.split,),
-            futures=None if world.venue is None else world.venue.setup.policy,
+            layers=without_defaults(
+                (
+                    FuturesConfig(None if world.venue is None else world.venue.setup.policy),
+                    spec.split or CapitalSplit(),
+                )
+            ),
         )
         delisted = [
             ScreenedToken(token, TokenFinding.PAUSED, "no current price")

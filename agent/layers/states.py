@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
-from agent.layers.futures.state import FuturesProgress, FuturesState
+from agent.layers.futures.state import FuturesConfig, FuturesProgress, FuturesState
 from agent.layers.gradual.state import GradualState
 from agent.layers.liquidity.state import LiquidityProgress, LiquidityState
 from agent.layers.signals.state import SignalState
@@ -33,7 +33,7 @@ STATES: tuple[type[LayerState], ...] = (
     FuturesState,
     LiquidityState,
 )
-CONFIGS: tuple[type[LayerConfig], ...] = (CapitalSplit,)
+CONFIGS: tuple[type[LayerConfig], ...] = (CapitalSplit, FuturesConfig)
 PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress, LiquidityProgress)
 READINGS: tuple[type[LayerReading], ...] = (FuturesReading,)
 PLANS: tuple[type[LayerPlan], ...] = (HedgeChoices,)
@@ -67,8 +67,13 @@ MOVED: Mapping[str, Mapping[str, str]] = {
     "LiquidityState": {"last_liquidity_s": "last_action_s", "undecided": "undecided"},
 }
 """Fields of History in steps recorded before a layer had its own state, by the state's type."""
-MOVED_CONFIGS: Mapping[str, str] = {"split": "CapitalSplit"}
-"""The same for the fields of a step's input: each has become the settings of this type."""
+MOVED_CONFIGS: Mapping[str, Mapping[str, str]] = {
+    "CapitalSplit": {"split": ""},
+    "FuturesConfig": {"futures": "policy", "unhedged_bps": "unhedged_bps"},
+}
+"""The same for the fields of a step's input that are a layer's settings now; "" for a field that has
+become the settings.
+"""
 MOVED_PROGRESS: Mapping[str, Mapping[str, str]] = {
     "FuturesProgress": {
         "reduced_markets": "reduced_markets",

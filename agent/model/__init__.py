@@ -131,6 +131,7 @@ from agent.model.parts import LayerPlan as LayerPlan
 from agent.model.parts import LayerReading as LayerReading
 from agent.model.parts import part_of as part_of
 from agent.model.parts import with_part as with_part
+from agent.model.parts import without_defaults as without_defaults
 from agent.model.plan import AdjustFutures as AdjustFutures
 from agent.model.plan import AdjustLiquidity as AdjustLiquidity
 from agent.model.plan import AssetDrift as AssetDrift

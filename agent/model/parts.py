@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -42,9 +43,12 @@ def part_of(parts: tuple[LayerPart, ...], kind: type[T]) -> T:
     return kind()
 
 
+def without_defaults(parts: Iterable[U]) -> tuple[U, ...]:
+    """Return the parts of layers that are on, in a canonical order."""
+    on = (part for part in parts if part != type(part)())
+    return tuple(sorted(on, key=lambda part: type(part).__name__))
+
+
 def with_part(parts: tuple[U, ...], part: U) -> tuple[U, ...]:
     """Return the parts with this one in place of that of the same type, in a canonical order."""
-    others = [one for one in parts if type(one) is not type(part)]
-    if part != type(part)():
-        others.append(part)
-    return tuple(sorted(others, key=lambda one: type(one).__name__))
+    return without_defaults((*(other for other in parts if type(other) is not type(part)), part))

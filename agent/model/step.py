@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from agent.model.futures import FuturesPolicy
 from agent.model.history import History
 from agent.model.layers import LayerConfig, LayerProgress, LayerRequest, LayerState
 from agent.model.limits import Limits
@@ -64,8 +63,6 @@ class EffectiveTargets:
     """
     reasons: tuple[str, ...] = ()
     """Reasons why the targets differ from the config."""
-    unhedged_bps: tuple[tuple[str, int], ...] = ()
-    """Targets by token, before the adjustment for open hedges; empty without a hedge."""
     quarantine: tuple[ScreenedToken, ...] = ()
     """Tokens that are not traded; the remaining assets have targets."""
 
@@ -110,8 +107,6 @@ class StepInput:
     """Triggered exits that cannot be carried out now. Their assets are skipped."""
     layers: tuple[LayerConfig, ...] = ()
     """Settings of the layers that are on."""
-    futures: FuturesPolicy | None = None
-    """Targets and limits of the futures layer; None: no futures."""
 
     def layer(self, kind: type[T]) -> T:
         """Return the state of a layer."""
@@ -139,11 +134,6 @@ class StepInput:
         """Return the step with this progress of a layer."""
         layers = with_part(self.progress.layers, part)
         return replace(self, progress=replace(self.progress, layers=layers))
-
-    @property
-    def collateral(self) -> str:
-        """Address of the margin account's collateral; empty without futures."""
-        return "" if self.futures is None else self.futures.collateral
 
     @property
     def effective_assets(self) -> tuple[Asset, ...]:

@@ -16,6 +16,7 @@ from agent.backtest.router import (
     decode_unsigned,
 )
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
+from agent.layers.futures.state import collateral_token, futures_policy
 from agent.model import (
     Allowance,
     Evidence,
@@ -449,8 +450,8 @@ def paper_from_value(
     """
     portfolio, references = step.portfolio, reference_prices(step)
     whole = value * 10**portfolio.numeraire.decimals
-    collateral = step.collateral
-    if step.futures is None or not step.futures.margin_in_weights:
+    collateral = collateral_token(step)
+    if (policy := futures_policy(step)) is None or not policy.margin_in_weights:
         margin_raw = 0
     wanted = {
         asset.token.address: (whole + margin_raw) * asset.target_bps / BPS

@@ -4,7 +4,7 @@ stop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,7 +21,7 @@ from agent.model import (
     StepInput,
 )
 from agent.model.layers import LayerResult
-from agent.model.parts import T, part_of, with_part
+from agent.model.parts import T, part_of, with_part, without_defaults
 from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
 from agent.policy.quarantine import Fault
@@ -91,14 +91,14 @@ class DecisionResult:
         """Return the result of this decision instead, for which purchases and layers trade nothing;
         with `worthless`, because what is due is not worth its cost.
         """
-        layers = _without_defaults(part.held(worthless) for part in self.layers)
+        layers = without_defaults(part.held(worthless) for part in self.layers)
         return replace(self, decision=decision, purchase=self.purchase.held(), layers=layers)
 
     def alone(self, decision: Decision) -> DecisionResult:
         """Return the result of this decision instead, which reviews no schedule and concerns
         neither a purchase nor a layer: a due part stays due.
         """
-        layers = _without_defaults(part.alone() for part in self.layers)
+        layers = without_defaults(part.alone() for part in self.layers)
         return replace(self, decision=decision, reviewed=False, purchase=NO_PURCHASE, layers=layers)
 
     @property
@@ -109,10 +109,6 @@ class DecisionResult:
         goals = (part.internal_goal for part in self.layers)
         goal = next((goal for goal in goals if goal is not None), None)
         return self.decision if goal is None else Rebalance(self.decision.reason, goal)
-
-
-def _without_defaults(parts: Iterable[LayerResult]) -> tuple[LayerResult, ...]:
-    return tuple(part for part in parts if part != type(part)())
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from agent.layers.futures.policy.needs import (
     gas_per_day_wei,
     uses_reduction_budget,
 )
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.layers.liquidity.policy.minimums import least_amounts
 from agent.model import (
     UNREAD_ACCOUNT,
@@ -177,7 +177,11 @@ class RouterComposer:
         return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
 
     def _deposit_approvals(self, step: StepInput, futures: FuturesPlan) -> Sequence[Approval]:
-        account, policy, first = margin_account(step.snapshot), step.futures, futures.actions[0]
+        account, policy, first = (
+            margin_account(step.snapshot),
+            futures_policy(step),
+            futures.actions[0],
+        )
         if account is None or policy is None or not isinstance(first, MarginDeposit):
             return ()
         spend = {policy.collateral: first.raw}
@@ -264,7 +268,7 @@ class RouterComposer:
             account,
             plan.futures.is_emergency,
             plan.futures.hedges,
-            () if step.futures is None else step.futures.hedges,
+            () if (policy := futures_policy(step)) is None else policy.hedges,
             uses_reduction_budget(plan),
         )
         if drafted.nonce is not None:
@@ -438,8 +442,8 @@ class RouterComposer:
             )
         max_gas_wei = most_wei
         day_wei, spent_wei = step.limits.gas_per_day_wei, step.history.budgets.gas_24h_wei
-        if escapes and step.futures is not None:
-            day_wei = gas_per_day_wei(step.futures.limits, step.limits)
+        if escapes and (policy := futures_policy(step)) is not None:
+            day_wei = gas_per_day_wei(policy.limits, step.limits)
             spent_wei = step.history.emergency_gas_24h_wei
         if day_wei is not None:
             max_gas_wei = min(most_wei, max(0, day_wei - spent_wei + most_wei - cost_wei))
@@ -489,9 +493,9 @@ def _is_emergency(draft: _TxDraft) -> bool:
 
 
 def _fee_ceiling_wei(step: StepInput, draft: _TxDraft) -> int | None:
-    if step.futures is None or not _is_emergency(draft):
+    if (policy := futures_policy(step)) is None or not _is_emergency(draft):
         return step.limits.gas_price_wei
-    return fee_ceiling_wei(step.futures.limits, step.limits)
+    return fee_ceiling_wei(policy.limits, step.limits)
 
 
 def _expected_gas(draft: _TxDraft) -> int:

@@ -55,6 +55,7 @@ from agent.execution.bookkeeping import with_prior_day
 from agent.execution.step_context import StepReaders
 from agent.execution.step_memory import LayerReader, read_memory
 from agent.layers.futures.policy.venue import distrust_changed_venue
+from agent.layers.futures.state import FuturesConfig
 from agent.layers.liquidity.memory import with_unknown_positions
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
@@ -70,6 +71,7 @@ from agent.model import (
     Snapshot,
     StepInput,
     data_fee_of,
+    without_defaults,
 )
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.paper.order_venue import PaperOrderVenue
@@ -207,8 +209,7 @@ class AgentContext:
             self.limits,
             self.execution,
             history,
-            layers=() if self.split is None else (self.split,),
-            futures=self.futures,
+            layers=without_defaults((FuturesConfig(self.futures), self.split or CapitalSplit())),
         )
 
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:

@@ -15,7 +15,7 @@ from agent.app.documents.futures import positions, summary
 from agent.app.documents.futures_report import report_of
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.requests import Deleverage, MoveMargin
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import AlertKind, FuturesReading, IntentKind
@@ -72,8 +72,8 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
     assert margin.leverage(account) == margin.leverage(views) and not account.market(base).is_named
     assert account.market(base).index_s > 0, "its index is dated by the aggregator behind its feed"
     step = again.step_input
-    assert step.futures is not None
-    report = report_of(step, step.futures, again.decided.drifts)
+    assert futures_policy(step) is not None
+    report = report_of(step, futures_policy(step), again.decided.drifts)
     assert summary(report)["unnamed"] == [STRANGE]
     assert [(one["market"], one["symbol"]) for one in positions(report)["positions"]] == [(base, STRANGE)]
     [text] = halts(again)

@@ -12,7 +12,7 @@ from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.positions.futures import deleverage, hedge
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.run import comparisons
-from agent.layers.futures.state import FuturesState, margin_account
+from agent.layers.futures.state import FuturesConfig, FuturesState, margin_account
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import IntentKind
 from agent.policy.decide import current_drifts
@@ -85,7 +85,7 @@ def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_p
         assert hedge.size_raw == short_raw(perps) < 0
         step = agent.rebalance(send=False).step_input
         weth, usdc = current_drifts(step)
-        assert dict(step.targets.unhedged_bps) == {weth.token: 5_000, usdc.token: 5_000}
+        assert dict(step.config(FuturesConfig).unhedged_bps) == {weth.token: 5_000, usdc.token: 5_000}
         total, short = weth.value + usdc.value, -hedge.size_raw * margin_account(step.snapshot).markets[0].index / 10**12  # type: ignore[union-attr]
         assert abs((weth.value - short) / total - Fraction(1, 2)) < Fraction(2, 100), "net of its hedge WETH is at its target"
         again = agent.rebalance(send=True, confirm=agents.yes)

@@ -14,7 +14,7 @@ from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.policy.needs import deleverage_orders
 from agent.layers.futures.requests import Deleverage, MoveMargin
-from agent.layers.futures.state import FuturesProgress
+from agent.layers.futures.state import FuturesProgress, futures_policy, with_policy
 from agent.margin import account as margin
 from agent.margin.state import after_action, is_reduction
 from agent.model import AdjustFutures, Hold, Plan, StepInput
@@ -135,6 +135,6 @@ def test_a_purchase_takes_the_hedge_of_its_market_and_a_sale_leaves_it() -> None
         plan = proposer(Deleverage(None, symbol))(step).plan
         assert plan is not None and plan.futures is not None
         assert [one.size_raw for one in plan.futures.hedges] == [left]
-    held = replace(step.futures, collateral=step.portfolio.numeraire.address)
-    moved = proposer(MoveMargin(MarginDeposit(1)))(replace(step, futures=held)).plan
+    held = replace(futures_policy(step), collateral=step.portfolio.numeraire.address)
+    moved = proposer(MoveMargin(MarginDeposit(1)))(with_policy(step, held)).plan
     assert moved is not None and moved.futures is not None and moved.futures.hedges == (hedge,)

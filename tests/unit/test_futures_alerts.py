@@ -10,6 +10,7 @@ import pytest
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents.futures import action_text, optional_summary
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.state import futures_policy, with_policy
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
 from agent.model import Alert, StepInput
@@ -63,14 +64,14 @@ def test_a_refused_reduction_and_a_sent_one_name_their_orders() -> None:
 
 def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
     step = margined(OVER)
-    assert step.futures is not None
-    limits = replace(step.futures.limits, top_up_per_day_bps=None)
-    step = replace(step, futures=replace(step.futures, limits=limits))
+    assert futures_policy(step) is not None
+    limits = replace(futures_policy(step).limits, top_up_per_day_bps=None)
+    step = with_policy(step, replace(futures_policy(step), limits=limits))
     found = optional_summary(step, current_drifts(step))["futures"]
     assert (found["leverage"], found["max_leverage"], found["max_utilisation"]) == ("4", "3", "0.9")
     assert found["utilisation"] is not None and found["broken"]
     assert (found["target_leverage"], found["target_note"]) == ("2", "not restored: leverage_band is off")
-    kept = replace(step, futures=replace(step.futures, leverage_band_bps=2_000))
+    kept = with_policy(step, replace(futures_policy(step), leverage_band_bps=2_000))
     assert optional_summary(kept, current_drifts(kept))["futures"]["target_note"] == ""
     near = found["liquidation"]
     assert near is not None and near["symbol"] == "ETH" and abs(Fraction(near["distance"]) + Fraction(1, 5)) < Fraction(1, 1_000)

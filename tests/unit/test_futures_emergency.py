@@ -14,7 +14,7 @@ from agent.backtest.futures_alone import simulate_book
 from agent.errors import Refused
 from agent.layers.futures.policy.needs import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
 from agent.layers.futures.policy.targets import emergency_orders
-from agent.layers.futures.state import FuturesState
+from agent.layers.futures.state import FuturesState, futures_policy, with_policy
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark
 from agent.model import AdjustFutures, ExitFailures, Hold, IntentKind, IntentState, LimitOrder, Plan, Rebalance, StepInput, TopUp, Verdict
@@ -56,13 +56,13 @@ def with_limits(step: StepInput, **changes: Any) -> StepInput:
 
 
 def with_futures_limits(step: StepInput, **changes: Any) -> StepInput:
-    policy = step.futures or POLICY
-    return replace(step, futures=replace(policy, limits=replace(policy.limits, **changes)))
+    policy = futures_policy(step) or POLICY
+    return with_policy(step, replace(policy, limits=replace(policy.limits, **changes)))
 
 
 @pytest.mark.parametrize(("held", "first"), [(NEAR, AdjustFutures), (OVER, Rebalance)])
 def test_an_emergency_goes_before_exits_and_a_reduction_after_them(held: Any, first: type) -> None:
-    step = replace(with_snapshot(stops(["T0"]), futures=held), futures=POLICY)
+    step = with_policy(with_snapshot(stops(["T0"]), futures=held), POLICY)
     decided = decide(step)
     assert isinstance(decided.decision, first)
     assert bool(decided.exit_token) is (first is Rebalance)
@@ -74,7 +74,7 @@ def test_limit_orders_do_not_delay_a_reduction(held: Any) -> None:
     order = LimitOrder("one", token("WETH").address, token("USDC").address, E18 // 10, Fraction(1, 10**20), NOW_S + 100, NOW_S)
     found = waiting_orders([order])(step)
     assert isinstance(found.decided.decision, AdjustFutures)
-    assert waiting_orders([order])(replace(step, futures=None)).decided.order == "one"
+    assert waiting_orders([order])(with_policy(step, None)).decided.order == "one"
 
 
 def test_an_emergency_closes_half_at_its_own_bound() -> None:

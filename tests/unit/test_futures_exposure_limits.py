@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent import guards
 from agent.layers.futures.planning.orders import DUST_PARTS, plan_futures
 from agent.layers.futures.policy.targets import position_notes, target_gross
+from agent.layers.futures.state import with_policy
 from agent.margin import account as margin
 from agent.model import AdjustFutures
 from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, Hedge, MarginAccount, PerpOrderKind
@@ -135,7 +136,7 @@ def test_the_guard_passes_an_opening_beside_an_oversized_position_and_refuses_on
     wide = replace(PAIR.limits, spot_multiple_bps=0, stress_move_bps=0)
     policy = replace(PAIR, limits=wide, leverage_bps=10_000, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
     step = step_of(held, policy)
-    found = rebalance(replace(step, futures=replace(policy, leverage_bps=30_000)))
+    found = rebalance(with_policy(step, replace(policy, leverage_bps=30_000)))
     assert found.plan is not None and isinstance(found.plan.futures, FuturesPlan) and isinstance(found.plan.decision, AdjustFutures)
     order = found.plan.futures.orders[0]
     assert (order.market, order.kind) == ("BTC", PerpOrderKind.MARKET)

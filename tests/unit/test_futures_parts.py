@@ -10,6 +10,7 @@ import pytest
 from agent import codec
 from agent.execution.evaluation import evaluate_input
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.state import with_policy
 from agent.model import AdjustFutures, Evidence, Plan, Rebalance, StepInput
 from agent.model.futures import MarginAccount
 from agent.planning.proposals import rebalance
@@ -36,7 +37,7 @@ class Answers:
 
 
 def step_of(held: MarginAccount, values: dict[str, int], **history: object) -> StepInput:
-    step = replace(with_snapshot(step_input(values=values), futures=held), futures=POLICY)
+    step = with_policy(with_snapshot(step_input(values=values), futures=held), POLICY)
     step = replace(step, limits=replace(step.limits, daily_loss_bps=1_000))
     return with_history(step, **history)
 
@@ -52,7 +53,7 @@ NO_GAS = replace(POLICY, limits=replace(POLICY.limits, emergency_gas_per_day_wei
 
 
 def test_a_refused_reduction_holds_back_no_rebalance() -> None:
-    found = outcome_of(replace(step_of(NEAR, SKEWED), futures=NO_GAS))
+    found = outcome_of(with_policy(step_of(NEAR, SKEWED), NO_GAS))
     assert found.kind is OutcomeKind.PLANNED
     assert isinstance(found.decision, Rebalance)
     assert "futures: refused: gas_per_day" in found.reason
@@ -69,7 +70,7 @@ def test_a_used_budget_of_reductions_holds_back_no_rebalance() -> None:
 
 
 def test_a_refused_reduction_is_the_outcome_where_spot_holds() -> None:
-    found = outcome_of(replace(step_of(NEAR, EVEN), futures=NO_GAS))
+    found = outcome_of(with_policy(step_of(NEAR, EVEN), NO_GAS))
     assert (found.kind, isinstance(found.decision, AdjustFutures)) == (OutcomeKind.REFUSED, True)
     assert "gas_per_day" in found.reason
 
@@ -81,7 +82,7 @@ def narrow(step: StepInput) -> StepInput:
 
 def test_a_refused_rebalance_holds_back_no_futures() -> None:
     step = narrow(step_of(EMPTY, SKEWED))
-    assert outcome_of(replace(step, futures=None)).kind is OutcomeKind.REFUSED
+    assert outcome_of(with_policy(step, None)).kind is OutcomeKind.REFUSED
     found = outcome_of(step)
     assert found.kind is OutcomeKind.PLANNED and isinstance(found.decision, AdjustFutures)
     assert "spot: nothing to trade" in found.reason
@@ -98,6 +99,6 @@ def test_a_limit_of_the_whole_wallet_holds_back_both(held: MarginAccount, values
 
 
 def test_without_futures_a_refusal_is_evaluated_once() -> None:
-    step = narrow(replace(step_of(EMPTY, SKEWED), futures=None))
+    step = narrow(with_policy(step_of(EMPTY, SKEWED), None))
     found = outcome_of(step)
     assert found.kind is OutcomeKind.REFUSED and found.step_input.progress.spot_held == ""

@@ -16,7 +16,7 @@ from agent.app.documents.futures_report import report_of
 from agent.cli.display.futures_tables import show_margin, show_summary
 from agent.layers.futures.notes import order_note
 from agent.layers.futures.policy.needs import reduction_goals
-from agent.layers.futures.state import FuturesProgress
+from agent.layers.futures.state import FuturesProgress, with_policy
 from agent.model import AdjustFutures, ExitFailures, Hold, Plan, Rebalance, StepInput
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
@@ -39,7 +39,7 @@ def book(collateral: int, eth: int = 0, **changes: object) -> MarginAccount:
 
 
 def step_of(held: MarginAccount | None, policy: FuturesPolicy | None = POLICY, **history: object) -> StepInput:
-    step = replace(with_snapshot(step_input(values=EVEN), futures=held), futures=policy)
+    step = with_policy(with_snapshot(step_input(values=EVEN), futures=held), policy)
     return with_history(step, **history)
 
 
@@ -72,7 +72,7 @@ def test_a_stopped_agent_reduces_nothing() -> None:
 def test_a_reduction_goes_before_a_rebalance_and_an_opening_after_it() -> None:
     skewed = step_input(values={"WETH": 8_000, "USDC": 2_000})
     for held, first in ((OVER, AdjustFutures), (EMPTY, Rebalance)):
-        step = replace(with_snapshot(skewed, futures=held), futures=POLICY)
+        step = with_policy(with_snapshot(skewed, futures=held), POLICY)
         assert isinstance(decide(step).decision, first)
     assert isinstance(decide(step_of(EMPTY)).decision, AdjustFutures)
 
@@ -82,11 +82,11 @@ def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -
     drifted = replace(drifted, limits=replace(drifted.limits, plan_cost_bps=15))
     alone = rebalance(drifted)
     assert alone.plan is None and isinstance(alone.decided.decision, Hold)
-    found = rebalance(replace(with_snapshot(drifted, futures=EMPTY), futures=POLICY))
+    found = rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), POLICY))
     assert found.plan is not None and found.plan.futures is not None and found.step is not None
     assert isinstance(found.decided.decision, AdjustFutures) and "not worth its cost" in found.step.progress.spot_held
     assert rebalance(found.step).plan == found.plan, "a recorded step decides the same"
-    kept = replace(with_snapshot(drifted, futures=book(10_000, 10 * E18)), futures=POLICY)
+    kept = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), POLICY)
     assert rebalance(kept).decided.decision == alone.decided.decision
 
 

@@ -14,7 +14,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.needs import spot_value_in_quote
 from agent.layers.futures.policy.targets import FuturesTrigger, fired_triggers, reduction_orders
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account, with_policy
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark, is_reduction
 from agent.model import AdjustFutures, FeedRound, Halt, Hold, Plan, QuarantinedItem, ScreenedToken, StepInput, TokenFinding
@@ -155,7 +155,7 @@ def test_a_stale_index_keeps_no_hedge_of_another_market_open(eth_s: int, closes:
 def with_wbtc(held: MarginAccount, policy: FuturesPolicy = POLICY) -> StepInput:
     """A third asset of half of the spot portfolio's value, which prices and pays nothing."""
     step = step_input({"WETH": 2_500, "USDC": 2_500, "WBTC": 5_000}, values={"WETH": 2_500, "USDC": 2_500, "WBTC": 5_000})
-    return replace(with_snapshot(step, futures=held), futures=policy)
+    return with_policy(with_snapshot(step, futures=held), policy)
 
 
 def unread(step: StepInput, symbol: str) -> StepInput:
@@ -194,16 +194,16 @@ def test_a_missing_spot_price_holds_no_reduction_back(name: str, spent: int) -> 
 
 @pytest.mark.parametrize("name", BLINDED)
 def test_without_a_spot_price_the_spot_multiple_is_held_and_nothing_opened(name: str) -> None:
-    calm = replace(with_snapshot(BLINDED[name], futures=book(10_000, 10 * E18)), futures=MULTIPLE)
+    calm = with_policy(with_snapshot(BLINDED[name], futures=book(10_000, 10 * E18)), MULTIPLE)
     decision = rebalance(calm).decided.decision
     assert isinstance(decision, Halt)
     assert "spot_multiple is not judged" in decision.reason
-    empty = replace(with_snapshot(BLINDED[name], futures=book(10_000)), futures=POLICY)
+    empty = with_policy(with_snapshot(BLINDED[name], futures=book(10_000)), POLICY)
     assert rebalance(empty).plan is None
 
 
 def test_an_exit_still_goes_before_a_reduction_beside_a_missing_price() -> None:
-    step = without_feed(replace(with_snapshot(stops(["T0", "T1"]), futures=OVER), futures=POLICY), "T1")
+    step = without_feed(with_policy(with_snapshot(stops(["T0", "T1"]), futures=OVER), POLICY), "T1")
     step = with_snapshot(step, pools=tuple(one for one in step.snapshot.pools if token("T1").address not in (one.token0, one.token1)))
     assert rebalance(step).decided.exit_token == token("T0").address
 
@@ -211,7 +211,7 @@ def test_an_exit_still_goes_before_a_reduction_beside_a_missing_price() -> None:
 @pytest.mark.parametrize("source", ["mean", "depeg"])
 def test_a_contradictory_spot_price_enlarges_no_reduction(source: str) -> None:
     """The portfolio looks worth less than half: the leverage is cut, the spot multiple waits."""
-    step = replace(with_wbtc(OVER), futures=replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=31_000)))
+    step = with_policy(with_wbtc(OVER), replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=31_000)))
     if source == "depeg":
         step = with_feed(step, "USDC", answer=11 * 10**7)
     else:
@@ -239,12 +239,12 @@ def test_a_fault_of_the_chain_itself_still_holds_a_reduction_back(code: str) -> 
 
 @pytest.mark.parametrize("name", BLINDED)
 def test_alert_and_margin_show_the_reduction_that_is_due_without_prices(name: str) -> None:
-    step = replace(BLINDED[name], futures=replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=50_000)))
+    step = with_policy(BLINDED[name], replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=50_000)))
     found = rebalance(step)
     refused = StepOutcome("0123456789ab", OutcomeKind.REFUSED, "", step, found.decided, None)
     [alert] = [one for one in cycle_alerts(refused, RunFacts(False, "", None)) if one.key.startswith("futures:")]
     assert alert.key == "futures:leverage" and "It would close " in alert.text
-    report = report_of(step, step.futures or POLICY, current_drifts(step))
+    report = report_of(step, futures_policy(step) or POLICY, current_drifts(step))
     assert report.plan is not None and report.plan.orders == planned(step).futures.orders  # type: ignore[union-attr]
     assert {one.limit: one.measured for one in report.checks}["spot_multiple"] == "unknown"
 
@@ -264,13 +264,13 @@ def test_a_quarantined_asset_triggers_no_reduction_for_the_spot_multiple() -> No
     assert isinstance(found, Hold)
     assert "spot_multiple is not judged" in found.reason and "WBTC is in quarantine" in found.reason
     assert spot_value_in_quote(shut(step), current_drifts(shut(step))) is None
-    report = report_of(shut(step), step.futures or POLICY, current_drifts(shut(step)))
+    report = report_of(shut(step), futures_policy(step) or POLICY, current_drifts(shut(step)))
     assert report.plan is not None and not report.plan.orders
 
 
 def test_a_quarantined_asset_that_is_not_held_leaves_the_spot_value_known() -> None:
     step = step_input({"WETH": 5_000, "USDC": 4_000, "WBTC": 1_000}, values={"WETH": 5_000, "USDC": 5_000, "WBTC": 0})
-    step = shut(replace(with_snapshot(step, futures=book(10_000, 10 * E18)), futures=MULTIPLE))
+    step = shut(with_policy(with_snapshot(step, futures=book(10_000, 10 * E18)), MULTIPLE))
     assert spot_value_in_quote(step, current_drifts(step)) == 10_000 * E18
     decision = decide(step).decision
     assert isinstance(decision, AdjustFutures) and "spot_multiple is above its limit" in decision.reason

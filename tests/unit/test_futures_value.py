@@ -11,7 +11,7 @@ from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import exposures, margin_holdings, portfolio_total
 from agent.layers.futures.policy.needs import spot_value_in_quote
-from agent.layers.futures.state import hold_futures, margin_account
+from agent.layers.futures.state import futures_policy, hold_futures, margin_account, with_policy
 from agent.layers.strategies.policy.netting import net_strategies
 from agent.margin import account as margin
 from agent.model import ExitFailures, Halt, HaltCode, Hold, NavPerShare, Rebalance, ScreenedToken, StepInput, TokenFinding
@@ -48,7 +48,7 @@ OURS = replace(POLICY, collateral=USDC)
 def margined(held: MarginAccount | None, values: dict[str, int] | None = None, **changes: object) -> StepInput:
     """A wallet with this margin account beside it, whose collateral is USDC."""
     account = None if held is None else replace(held, settlement_raw=10**12)
-    return replace(with_snapshot(step_input(values=values or EVEN), futures=account, **changes), futures=OURS)
+    return with_policy(with_snapshot(step_input(values=values or EVEN), futures=account, **changes), OURS)
 
 
 def test_margin_counts_in_the_total_and_as_its_collateral() -> None:
@@ -94,8 +94,8 @@ def test_a_deposit_moves_no_weight() -> None:
 
 def apart(step: StepInput) -> StepInput:
     """The step of a config without futures.margin_in_weights."""
-    assert step.futures is not None
-    return replace(step, futures=replace(step.futures, margin_in_weights=False))
+    assert futures_policy(step) is not None
+    return with_policy(step, replace(futures_policy(step), margin_in_weights=False))
 
 
 def test_margin_beside_the_weights_changes_no_weight_and_no_trade() -> None:
@@ -116,7 +116,7 @@ def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_valu
     drifts = current_drifts(step)
     assert (investable_total(drifts), portfolio_total(step, drifts)) == (10_000 * E6, 12_500 * E6)
     assert spot_value_in_quote(step, drifts) == 10_000 * E18
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     assert account is not None and policy is not None
     assert [one.spot for one in exposures(account, policy, drifts)][:2] == [5_000 * E6, 7_500 * E6]
     first = nav(step)
@@ -177,7 +177,7 @@ def test_a_spot_proposal_in_place_of_orders_keeps_the_total() -> None:
 
 @pytest.mark.parametrize("change", [{"collateral": ""}, {"collateral": token("WBTC").address}])
 def test_collateral_that_is_no_asset_counts_nowhere(change: dict[str, str]) -> None:
-    step = replace(margined(book(2_500)), futures=replace(OURS, **change))  # type: ignore[arg-type]  # keywords are field names
+    step = with_policy(margined(book(2_500)), replace(OURS, **change))  # type: ignore[arg-type]  # keywords are field names
     assert margin_holdings(step) == {}
     assert investable_total(current_drifts(step)) == 10_000 * E6
 

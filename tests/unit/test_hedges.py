@@ -27,7 +27,7 @@ from agent.layers.futures.policy.hedges import (
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
 from agent.layers.futures.requests import CloseHedge, OpenHedge
-from agent.layers.futures.state import FuturesProgress, FuturesState, margin_account
+from agent.layers.futures.state import FuturesConfig, FuturesProgress, FuturesState, futures_policy, margin_account, with_policy
 from agent.layers.tax.state import TaxState
 from agent.margin import account as margin
 from agent.model import (
@@ -87,7 +87,7 @@ def overweight(
 ) -> StepInput:
     """80,000 of WETH bought for `cost`, 30,000 of USDC and 10,000 of margin: half should be WETH, 20,000 less."""
     account = margined(10_000) if held is None else held
-    step = replace(with_snapshot(step_input(values={"WETH": weth, "USDC": usdc}, depth=100_000_000), futures=account), futures=policy)
+    step = with_policy(with_snapshot(step_input(values={"WETH": weth, "USDC": usdc}, depth=100_000_000), futures=account), policy)
     lots = (OpenLot(WETH, 100 * E18, Fraction(cost * E6), NOW_S - 100 * DAY_S),)
     tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
     return apply_hedges(with_history(step, **history).with_layer(TaxState(tax)))
@@ -159,7 +159,7 @@ def test_without_tax_the_sale_is_cheaper_and_says_so() -> None:
 
 def test_a_saving_below_the_stated_one_is_not_enough() -> None:
     step = overweight()
-    assert step.futures is not None
+    assert futures_policy(step) is not None
     saved = ordered(step)[0].layer(HedgeChoices).comparisons[0]
     least_bps = int((saved.sale_cost - saved.hedge_cost) / saved.hedged * 10_000)
     for bps, hedged in ((least_bps, True), (least_bps + 1, False)):
@@ -253,7 +253,7 @@ def test_a_short_pays_for_a_mark_below_the_index_and_gains_nothing_from_one_abov
 
 def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
     step = carried_out(overweight()).with_progress(FuturesProgress(after_hedge=True))
-    assert step.targets.unhedged_bps == ((WETH, 5_000), (USDC, 5_000))
+    assert step.config(FuturesConfig).unhedged_bps == ((WETH, 5_000), (USDC, 5_000))
     plan = rebalance(step).plan
     assert plan is not None and isinstance(plan.decision, Rebalance)
     sold = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH)
@@ -297,7 +297,7 @@ def hedging(account: MarginAccount, targets: dict[str, int], *hedges: Hedge, wet
     """WETH beside 35,000 of WBTC and 25,000 of USDC, with a margin account."""
     values = {symbol: value for symbol, value in (("WETH", weth), ("WBTC", 35_000), ("USDC", 25_000)) if symbol in targets}
     step = with_snapshot(step_input(targets, values, depth=100_000_000), futures=account)
-    return with_history(replace(step, futures=HEDGING), hedges=hedges)
+    return with_history(with_policy(step, HEDGING), hedges=hedges)
 
 
 def quarantined(finding: TokenFinding, *, is_read: bool) -> StepInput:
@@ -362,7 +362,7 @@ def test_a_hedge_is_closed_in_its_band_also_where_every_asset_is_hedged() -> Non
     account = replace(SHORT, markets=(*SHORT.markets, market))
     account = replace(account, positions=(*SHORT.positions, Position("USD", -1_000 * 10**6, 1_000 * E18)))
     step = overweight(account, hedges=(OPEN, other), weth=40_000, usdc=30_000)
-    assert step.targets.unhedged_bps == ()
+    assert step.config(FuturesConfig).unhedged_bps == ()
     plan, _ = ordered(step)
     assert "WETH is back in its band" in plan.decision.reason
 
@@ -491,10 +491,11 @@ def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
         for turn in range(3):
             moved = replace(held, markets=tuple(replace(one, mark=Fraction(price), index=Fraction(price)) for one in held.markets))
             step = overweight(moved, weth=40 * price, hedges=hedges)
-            step = replace(
-                step_input(values={"WETH": 40 * price, "USDC": 30_000}, prices={"WETH": price}, depth=100_000_000),
-                futures=HEDGING,
-                history=step.history,
+            step = with_policy(
+                replace(
+                    step_input(values={"WETH": 40 * price, "USDC": 30_000}, prices={"WETH": price}, depth=100_000_000), history=step.history
+                ),
+                HEDGING,
             )
             step = apply_hedges(with_snapshot(step, futures=moved))
             plan = rebalance(step).plan

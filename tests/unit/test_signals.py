@@ -16,6 +16,7 @@ from agent.config.load import parse_config
 from agent.config.weights import build_signals
 from agent.errors import ConfigError
 from agent.layers.futures.policy.chosen_weights import combined_policy
+from agent.layers.futures.state import futures_policy, with_policy
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.policy import checked_answer, signal_requests
 from agent.layers.signals.state import SignalState
@@ -173,21 +174,21 @@ def test_a_signal_that_never_answered_trades_nothing() -> None:
 
 def futures_step(weights: dict[str, float]) -> StepInput:
     step = asked(WITH_MARKET, until_chosen=InitialWeights.WAIT)
-    step = replace(with_snapshot(step, futures=EMPTY), futures=replace(FUTURES_POLICY, leverage_band_bps=1_000))
+    step = with_policy(with_snapshot(step, futures=EMPTY), replace(FUTURES_POLICY, leverage_band_bps=1_000))
     return apply_effective_targets(with_answer(step, answered(json.dumps({"futures": weights}), step)))
 
 
 def test_futures_weights_of_a_signal_are_the_targets_and_spot_stays() -> None:
     found = futures_step({"ETH": -0.5})
-    assert found.futures is not None
-    assert (found.futures.targets, found.futures.leverage_bps) == ((FuturesTarget("ETH", -10_000),), 10_000)
+    assert futures_policy(found) is not None
+    assert (futures_policy(found).targets, futures_policy(found).leverage_bps) == ((FuturesTarget("ETH", -10_000),), 10_000)
     assert bps_of(found) == PLAIN
     assert "futures targets are those of the signal: 50 % of the target notional" in found.targets.reasons
 
 
 def test_a_flat_signal_opens_no_futures() -> None:
     found = futures_step({})
-    assert found.futures is not None and found.futures.leverage_bps == 0
+    assert futures_policy(found) is not None and futures_policy(found).leverage_bps == 0
     assert not isinstance(decide(found).decision, AdjustFutures)
 
 

@@ -12,6 +12,7 @@ from agent import codec
 from agent.config.build import build_split
 from agent.config.load import parse_config
 from agent.errors import ConfigError
+from agent.layers.futures.state import futures_policy
 from agent.layers.strategies.policy import capital
 from agent.layers.strategies.policy.capital import FuturesGrowth
 from agent.layers.strategies.policy.futures import apply_futures_shares, margin_growth, strategy_futures
@@ -45,10 +46,10 @@ def test_strategies_count_by_their_share_and_opposite_weights_offset() -> None:
     assert found == {"ETH": Fraction(4, 10), "BTC": Fraction(2, 10)}
     step = step_of(book(10_000), POLICY)
     step = apply_futures_shares(step.with_config(split(LONG, SHORT)).with_layer(StrategiesState(books())))
-    assert step.futures is not None
-    assert step.futures.targets == (FuturesTarget("ETH", 6_667), FuturesTarget("BTC", 3_333))
-    assert (step.futures.leverage_bps, step.futures.full_leverage_bps) == (12_000, 20_000)
-    assert apply_futures_shares(step).futures == step.futures, "the leverage is not lowered twice"
+    assert futures_policy(step) is not None
+    assert futures_policy(step).targets == (FuturesTarget("ETH", 6_667), FuturesTarget("BTC", 3_333))
+    assert (futures_policy(step).leverage_bps, futures_policy(step).full_leverage_bps) == (12_000, 20_000)
+    assert futures_policy(apply_futures_shares(step)) == futures_policy(step), "the leverage is not lowered twice"
 
 
 def test_a_paused_strategy_holds_no_futures() -> None:

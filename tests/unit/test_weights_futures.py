@@ -14,6 +14,7 @@ from agent import codec
 from agent.config.load import parse_config
 from agent.config.weights import build_weights
 from agent.errors import ConfigError, Refused
+from agent.layers.futures.state import futures_policy, with_policy
 from agent.model import AllocationMethod, AllocatorConfig, FuturesRisk, FuturesSide
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.targets import bounds_of
@@ -78,11 +79,11 @@ def test_no_market_loses_more_than_its_stress_loss_and_all_reach_the_leverage_wh
 def test_the_step_targets_them_lowers_the_leverage_where_the_loss_is_bounded_and_keeps_the_spot_targets() -> None:
     tight = replace(RISK, stress_loss_bps=1_000)
     step = weighed(by_risk(tight), recorded(moves()))
-    step = replace(with_snapshot(step, futures=book(10_000)), futures=POLICY)
+    step = with_policy(with_snapshot(step, futures=book(10_000)), POLICY)
     found = apply_effective_targets(step)
-    assert found.futures is not None and bps_of(found) == PLAIN
-    assert found.futures.leverage_bps == 15_000, "10 % of 20 % at 2x: a quarter of the target notional each"
-    assert [(one.market, one.weight_bps) for one in found.futures.targets] == [
+    assert futures_policy(found) is not None and bps_of(found) == PLAIN
+    assert futures_policy(found).leverage_bps == 15_000, "10 % of 20 % at 2x: a quarter of the target notional each"
+    assert [(one.market, one.weight_bps) for one in futures_policy(found).targets] == [
         ("WETH market", 3_334), ("WBTC market", 3_333), ("LINK market", -3_333),
     ]  # fmt: skip
     assert any("futures targets are those of the allocator: 75 % of the target notional" in why for why in found.targets.reasons)

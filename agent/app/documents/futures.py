@@ -15,7 +15,7 @@ from agent.app.documents.futures_report import FuturesReport, futures_report
 from agent.app.documents.open_orders import OpenOrderDocument, open_orders
 from agent.layers.futures.execution.run import comparisons
 from agent.layers.futures.policy.targets import unnamed_reasons
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.margin.account import nearest_liquidation
 from agent.margin.state import multiple_text
@@ -238,7 +238,10 @@ def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundin
 
 def fills(outcome: StepOutcome) -> list[FuturesFillDocument]:
     """Return the documents of the fills of a step's futures orders."""
-    account, policy = margin_account(outcome.step_input.snapshot), outcome.step_input.futures
+    account, policy = (
+        margin_account(outcome.step_input.snapshot),
+        futures_policy(outcome.step_input),
+    )
     if account is None or policy is None:
         return []
     known = {market.market: market for market in account.markets}

@@ -15,7 +15,7 @@ from agent.layers.futures.policy.exposure import (
     trades_for_another,
     uncounted_reason,
 )
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin.state import LimitCheck, limit_checks, margin_state
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class FuturesReport:
 
 def futures_report(step: StepInput, drifts: Sequence[AssetDrift]) -> FuturesReport | None:
     """Return the futures of a step together with its spot portfolio; None without futures."""
-    return None if step.futures is None else report_of(step, step.futures, drifts)
+    policy = futures_policy(step)
+    return None if policy is None else report_of(step, policy, drifts)
 
 
 def report_of(

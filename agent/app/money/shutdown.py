@@ -39,7 +39,7 @@ from agent.execution.bookkeeping import update_ledger
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.guards import table
 from agent.layers.futures.policy.plans import vault_spender
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.model import (
     FuturesReading,
@@ -271,7 +271,7 @@ class ShutdownReport:
     @property
     def futures(self) -> str:
         """Warning about what stays at the futures venue, with its remedy; empty if nothing does."""
-        account, policy = margin_account(self.step_input.snapshot), self.step_input.futures
+        account, policy = margin_account(self.step_input.snapshot), futures_policy(self.step_input)
         if policy is None:
             return ""
         if account is None:

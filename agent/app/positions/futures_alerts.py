@@ -25,7 +25,7 @@ from agent.layers.futures.policy.needs import (
     waiting_triggers,
 )
 from agent.layers.futures.policy.targets import uncertain_books, unnamed_reasons
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin.account import account_value_raw
 from agent.model import (
     Alert,
@@ -53,7 +53,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     confirmation. The text has spot and futures figures, and the planned actions.
     """
     step, drifts = outcome.step_input, outcome.decided.drifts
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return
     waiting = waiting_triggers(step, drifts)
@@ -90,14 +90,14 @@ def funding_alerts(step: StepInput) -> Iterator[Alert]:
     FUNDING_ALERT_BPS of the account value, whether or not futures.funding_horizon is set.
     """
     account = margin_account(step.snapshot)
-    if account is None or step.futures is None:
+    if account is None or (policy := futures_policy(step)) is None:
         return
     value, paid = account_value_raw(account), expected_cost(account, DAY_S)
     if paid <= 0 or paid * BPS <= FUNDING_ALERT_BPS * value:
         return
     decimals, unit = account.quote.decimals, account.quote.label
     share = f", {format_percent(paid / value)} of its value" if value > 0 else ""
-    horizon = "" if step.futures.funding_horizon_s else " (futures.funding_horizon is off)"
+    horizon = "" if policy.funding_horizon_s else " (futures.funding_horizon is off)"
     text = (
         f"Futures: at the newest rates the account pays {value_text(paid, decimals, 2)} {unit} of"
         f" funding in 24 h{share}{horizon}. See trimtab funding"
@@ -149,7 +149,7 @@ def planned_actions(step: StepInput, plan: FuturesPlan, *, is_done: bool = False
     """Return the actions of a plan as text, such as "close 0.4 of 1.2 WETH (long)"; empty without
     an account.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return ""
     collateral = next(
@@ -164,7 +164,7 @@ def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fract
     """Return the net exposure, spot and futures, of each name with futures, as a share of the
     portfolio; empty without futures.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     whole = portfolio_total(step, drifts)
     if account is None or policy is None or whole <= 0 or trades_for_another(step):
         return {}

@@ -38,7 +38,7 @@ from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.layers import documents as layers
 from agent.layers.futures.notes import futures_note
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.margin.account import account_value_raw
 from agent.model import (
@@ -373,13 +373,11 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
             f" ({edges}){', outside' if drift.outside else ''}."
         )
-    if (
-        account := margin_account(step_input.snapshot)
-    ) is not None and step_input.futures is not None:
+    account, policy = margin_account(step_input.snapshot), futures_policy(step_input)
+    if account is not None and policy is not None:
         value = value_text(Fraction(account_value_raw(account)), account.quote.decimals, 2)
         words.append(
-            f"Futures: account value {value} {account.quote.label},"
-            f" {figures(account, step_input.futures)}."
+            f"Futures: account value {value} {account.quote.label}, {figures(account, policy)}."
         )
     words += _zone_words(decided.zone, step_input.portfolio)
     words += execution_sentences(step_input, plan)

@@ -16,7 +16,7 @@ from agent.accounting.entries import (
     counted_moves,
     trade_entry,
 )
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.model import (
     Entry,
@@ -82,7 +82,7 @@ def futures_effect(basis: StepInput, receipt: Receipt, prices: EntryPrices) -> F
     """Return the effect of a receipt's events on the margin account of the step; None without an
     account.
     """
-    account, policy = margin_account(basis.snapshot), basis.futures
+    account, policy = margin_account(basis.snapshot), futures_policy(basis)
     if account is None or policy is None:
         return None
     symbols = {market.market: market.symbol for market in account.markets}
@@ -117,7 +117,7 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
     """Return one entry per funding payment of the step's account that the venue made by itself, at
     the time of the payment.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return ()
     symbols = {market.market: market.symbol for market in account.markets}
@@ -149,7 +149,7 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
 
 def margin_reading(step: StepInput) -> MarginReading | None:
     """Read the margin account at the step's block; None if it is unknown or there is none."""
-    account = margin_account(step.snapshot)
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None:
         return None
     pending = {position.market: position.funding_pending_raw for position in account.positions}
@@ -169,5 +169,5 @@ def margin_reading(step: StepInput) -> MarginReading | None:
             )
             for market in account.markets
         ),
-        in_weights=step.futures is None or step.futures.margin_in_weights,
+        in_weights=policy is None or policy.margin_in_weights,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agent.layers.futures.policy.needs import gas_per_day_wei, is_emergency
 from agent.layers.futures.policy.targets import FuturesTrigger
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin.state import is_reduction
 from agent.model import (
     AccountAction,
@@ -42,7 +42,7 @@ class FuturesCase(LayerCase):
         """True if the plan only buys back open hedges; their closing cost was counted when they
         were opened.
         """
-        plan, policy = self.futures, self.step.futures
+        plan, policy = self.futures, futures_policy(self.step)
         if policy is None or plan.account_actions or not plan.orders:
             return False
         open_raw = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
@@ -92,7 +92,7 @@ class FuturesCase(LayerCase):
 
     def own_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
         """Return the daily gas limit of emergencies and its use, wei; None outside of them."""
-        policy, history = self.step.futures, self.step.history
+        policy, history = futures_policy(self.step), self.step.history
         if policy is None or not is_emergency(self.plan):
             return None
         most_wei = gas_per_day_wei(policy.limits, self.step.limits) or limit_wei

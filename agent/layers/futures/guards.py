@@ -20,7 +20,7 @@ from agent.layers.futures.policy.needs import (
     uses_reduction_budget,
 )
 from agent.layers.futures.policy.targets import emergency_orders, unnamed_reasons
-from agent.layers.futures.state import FuturesState, margin_account
+from agent.layers.futures.state import FuturesState, futures_policy, margin_account
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import (
@@ -51,7 +51,11 @@ from agent.units import BPS, Value, decimal_text
 
 def _layer(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
     """Return orders, policy and account. Raises MissingData."""
-    plan, policy, account = case.plan.futures, case.step.futures, margin_account(case.step.snapshot)
+    plan, policy, account = (
+        case.plan.futures,
+        futures_policy(case.step),
+        margin_account(case.step.snapshot),
+    )
     if plan is None or policy is None or account is None:
         raise MissingData(
             case.step.snapshot.layer(FuturesReading).unknown or "no margin account is configured"

@@ -6,14 +6,26 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.model import (
+    FuturesPolicy,
     FuturesReading,
     Hedge,
+    LayerConfig,
     LayerProgress,
     LayerState,
     MarginAccount,
     Snapshot,
     StepInput,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesConfig(LayerConfig):
+    """Targets and limits of futures in a step."""
+
+    policy: FuturesPolicy | None = None
+    """None: no futures."""
+    unhedged_bps: tuple[tuple[str, int], ...] = ()
+    """Targets by token, before the adjustment for open hedges; empty without a hedge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,22 @@ class FuturesProgress(LayerProgress):
 def margin_account(snapshot: Snapshot) -> MarginAccount | None:
     """Return the margin account; None if there is none, or it is not known for certain."""
     return snapshot.layer(FuturesReading).account
+
+
+def futures_policy(step: StepInput) -> FuturesPolicy | None:
+    """Return the targets and limits of futures; None without futures."""
+    return step.config(FuturesConfig).policy
+
+
+def with_policy(step: StepInput, policy: FuturesPolicy | None) -> StepInput:
+    """Return the step with these targets and limits of futures."""
+    return step.with_config(replace(step.config(FuturesConfig), policy=policy))
+
+
+def collateral_token(step: StepInput) -> str:
+    """Return the address of the margin account's collateral; empty without futures."""
+    policy = futures_policy(step)
+    return "" if policy is None else policy.collateral
 
 
 def futures_state(step: StepInput) -> FuturesState:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from agent.layers.futures.policy.targets import notional_drifts, target_gross
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.model import (
     GRID,
     Allocation,
@@ -125,7 +125,7 @@ def _too_little(weights: AllocatorConfig, bars: tuple[PriceBar, ...], now_s: int
 
 
 def _futures_held(step: StepInput, settings: SignalSettings) -> dict[str, float]:
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not (gross := target_gross(account, policy)):
         return {}
     held = {drift.market: drift.notional / gross for drift in notional_drifts(account, policy)}

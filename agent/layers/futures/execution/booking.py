@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.layers.futures.planning.plans import moved_raw
+from agent.layers.futures.state import collateral_token
 from agent.margin import account as margin
 from agent.model import FuturesGrant, Intent, PerpFill, PerpOrder, Receipt, StepInput
 from agent.store.store import Store
@@ -72,7 +73,7 @@ def _collateral_cost(
     its budget, in quote base units.
     """
     expected_raw, unit = moved_raw(granted.action), granted.account.settlement_raw
-    lacks_raw = expected_raw - receipt.net(basis.snapshot.owner).get(basis.collateral, 0)
+    lacks_raw = expected_raw - receipt.net(basis.snapshot.owner).get(collateral_token(basis), 0)
     return Fraction(max(0, lacks_raw) * unit), Fraction(max(0, -expected_raw) * unit)
 
 

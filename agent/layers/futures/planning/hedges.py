@@ -38,7 +38,13 @@ from agent.layers.futures.policy.needs import (
     stale_markets,
 )
 from agent.layers.futures.policy.targets import stale_index_reason
-from agent.layers.futures.state import futures_progress, futures_state, margin_account
+from agent.layers.futures.state import (
+    FuturesConfig,
+    futures_policy,
+    futures_progress,
+    futures_state,
+    margin_account,
+)
 from agent.margin.account import size_for_notional_raw
 from agent.margin.state import after_action, breaches, largest_allowed_raw, margin_state
 from agent.model import (
@@ -78,7 +84,7 @@ def hedge_instead(
     the sale; either plan has the comparisons. Only sales by the policy's trigger are hedged: not
     exits, purchases, manual trades or slices, and not with a divided wallet or a zone.
     """
-    policy = step.futures
+    policy = futures_policy(step)
     if (
         policy is None
         or policy.hedge is None
@@ -136,7 +142,7 @@ def compare(
     sale costs the difference between the whole plan and the plan that remains beside the hedge,
     both on the step's pools.
     """
-    policy, account = step.futures, margin_account(step.snapshot)
+    policy, account = futures_policy(step), margin_account(step.snapshot)
     if policy is None or policy.hedge is None or account is None:
         raise ValueError("a hedge needs [futures.hedge] and a margin account")
     terms = policy.hedge
@@ -229,13 +235,13 @@ def _short(
     """Return the short of a value, in whole lots, within every limit. Missing margin may be
     deposited from the wallet.
     """
-    policy, account = step.futures, margin_account(step.snapshot)
+    policy, account = futures_policy(step), margin_account(step.snapshot)
     if policy is None or account is None:
         return Short(0, "the margin account is not known")
     if blocked := _no_short_reason(step, policy, drift, market):
         return Short(0, blocked)
     if drift.max_bps is not None:
-        own_bps = dict(step.targets.unhedged_bps).get(drift.token, drift.target_bps)
+        own_bps = dict(step.config(FuturesConfig).unhedged_bps).get(drift.token, drift.target_bps)
         room = investable_total(drifts) * (drift.max_bps - own_bps) / BPS
         wanted = min(wanted, max(NONE, room))
     if wanted < (step.limits.min_trade or 0):
@@ -273,7 +279,7 @@ def _no_short_reason(
     """Return why an asset may not be hedged in a market now at any size; empty if it may."""
     if any(hedge.token == drift.token for hedge in policy.hedges):
         return "it already has a hedge"
-    if not dict(step.targets.unhedged_bps).get(drift.token, drift.target_bps):
+    if not dict(step.config(FuturesConfig).unhedged_bps).get(drift.token, drift.target_bps):
         return "its target is 0 %"
     if closed_lately(step, drift.token):
         return "its last hedge was closed within one horizon"
@@ -291,7 +297,7 @@ def _deposit_raw(
     """Return the deposit for a short of this value, capped at the wallet's balance; an approved
     deposit is kept unchanged.
     """
-    policy, account = step.futures, margin_account(step.snapshot)
+    policy, account = futures_policy(step), margin_account(step.snapshot)
     if policy is None or account is None or not policy.vault:
         return 0
     at_hand = depositable_raw(step, drifts)
@@ -333,7 +339,7 @@ def _tax(step: StepInput, plan: Plan) -> Value:
     """Return the tax on the gains that a plan realises, net of the year's losses, in numeraire base
     units; zero without [tax].
     """
-    policy = step.futures
+    policy = futures_policy(step)
     if policy is None or policy.hedge is None:
         return NONE
     gain = sum((gain_of(step, plan) for gain_of in sales.TAXED_GAINS), NONE)
@@ -350,7 +356,7 @@ def _opening(
     by_owner: bool = False,
 ) -> Plan:
     """Return the plan of the order that opens a hedge, or of the deposit needed first."""
-    policy, account = step.futures, margin_account(step.snapshot)
+    policy, account = futures_policy(step), margin_account(step.snapshot)
     market = market_of(step, comparison.token)
     if policy is None or account is None or market is None:
         raise ValueError("a hedge needs a market and a margin account")
@@ -395,7 +401,7 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
     limits allow. Raises Refused with the reason if there is none.
     """
     label = step.portfolio.token(token).label
-    policy, drifts = step.futures, decided.drifts
+    policy, drifts = futures_policy(step), decided.drifts
     if policy is None or policy.hedge is None:
         raise Refused(
             f"{label} cannot be hedged: [futures.hedge] is missing",
@@ -404,7 +410,7 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
     if fault := futures_progress(step).held or futures_fault(step):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
     drift = next(asset_drift for asset_drift in drifts if asset_drift.token == token)
-    own_bps = dict(step.targets.unhedged_bps).get(token, drift.target_bps)
+    own_bps = dict(step.config(FuturesConfig).unhedged_bps).get(token, drift.target_bps)
     excess = drift.value - investable_total(drifts) * own_bps / BPS
     if excess <= 0:
         raise Refused(f"{label} is not above its target", remedy="see trimtab status")
@@ -428,7 +434,7 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
 def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan:
     """Return the plan that closes a token's hedge. Raises Refused if that is not possible now."""
     label = step.portfolio.token(token).label
-    policy, account = step.futures, margin_account(step.snapshot)
+    policy, account = futures_policy(step), margin_account(step.snapshot)
     hedge = next((one for one in (policy.hedges if policy else ()) if one.token == token), None)
     if account is None or hedge is None:
         raise ValueError(f"{label} has no open hedge")

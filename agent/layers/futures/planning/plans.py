@@ -33,7 +33,13 @@ from agent.layers.futures.policy.needs import (
     untouched_markets,
 )
 from agent.layers.futures.policy.targets import LIMITED, REDUCING, FuturesTrigger
-from agent.layers.futures.state import futures_progress, futures_state, hold_futures, margin_account
+from agent.layers.futures.state import (
+    futures_policy,
+    futures_progress,
+    futures_state,
+    hold_futures,
+    margin_account,
+)
 from agent.margin.state import is_reduction
 from agent.model import (
     AdjustFutures,
@@ -121,7 +127,7 @@ def plan_adjustment(
     """Return the plan of the futures layer, or why no action is possible now. Markets that back off
     after failures are skipped.
     """
-    account, policy, drifts = margin_account(step.snapshot), step.futures, tuple(drifts)
+    account, policy, drifts = margin_account(step.snapshot), futures_policy(step), tuple(drifts)
     if account is None or policy is None:
         return account_fault(step) or "the margin account is unknown"
     if decision.closes:
@@ -285,7 +291,7 @@ def _over_budget(
     futures.limits.max_reduction_per_day, with a note; None if they are within it. The openings of a
     cut plan are not sent.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     closes = [order for order in orders if order.is_reduce_only]
     if account is None or policy is None or planned.is_emergency or not closes:
         return None
@@ -335,7 +341,7 @@ def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[Asset
     pool is held beyond their bounds: the depositable balance, at most the amount that restores the
     limits. Zero for other plans, while an index is stale, and below limits.min_trade.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or planned.trigger not in ENDING_HEDGES:
         return 0
     if not planned.orders or not account.is_on_chain or untouched_markets(step):
@@ -379,7 +385,7 @@ def closing_plan(step: StepInput, market: str, reason: str) -> FuturesPlan:
     """Return the order that buys back the hedge of a market; if the market also has a larger long,
     only as far as limits allow.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return FuturesPlan((), CLOSE_HEDGE, reason)
     size = -sum(hedge.size_raw for hedge in policy.hedges if hedge.market == market)
@@ -398,9 +404,13 @@ def _hedges_first(step: StepInput, planned: FuturesPlan) -> FuturesPlan:
     that closes the first such hedge.
     """
     limits = {trigger.value for trigger in REDUCING}
-    if not planned.orders or planned.trigger not in limits or step.futures is None:
+    if (
+        not planned.orders
+        or planned.trigger not in limits
+        or (policy := futures_policy(step)) is None
+    ):
         return planned
-    for hedge in step.futures.hedges:
+    for hedge in policy.hedges:
         closing = closing_plan(step, hedge.market, "")
         waits = stale_markets(step).get(hedge.market) or backing_off(step, hedge.market)
         if closing.is_reducing and not waits:
@@ -420,7 +430,8 @@ def futures_plan(
     margin account.
     """
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    moved = {step.futures.collateral: sum(map(moved_raw, futures.actions))} if step.futures else {}
+    policy = futures_policy(step)
+    moved = {} if policy is None else {policy.collateral: sum(map(moved_raw, futures.actions))}
     prices = reference_prices(step).by_token
     values = [drift.value for drift in drifts]
     weights = largest_remainder(values) if sum(values) > 0 else [0] * len(values)
@@ -430,7 +441,7 @@ def futures_plan(
     price_wei = snapshot.inclusion_price_wei
     fees = sum((fee_raw(account, order) for order in futures.orders), 0)
     zero = Fraction(0)
-    horizon_s = 0 if step.futures is None else step.futures.funding_horizon_s
+    horizon_s = 0 if policy is None else policy.funding_horizon_s
     plan = Plan(
         block=snapshot.head.number,
         decision=decision,

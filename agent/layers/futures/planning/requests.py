@@ -13,7 +13,13 @@ from agent.layers.futures.planning.plans import futures_plan
 from agent.layers.futures.policy.hedges import hedges_after
 from agent.layers.futures.policy.needs import closing_order, deleverage_orders, stale_markets
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
-from agent.layers.futures.state import futures_progress, futures_state, margin_account
+from agent.layers.futures.state import (
+    collateral_token,
+    futures_policy,
+    futures_progress,
+    futures_state,
+    margin_account,
+)
 from agent.margin import account as margin
 from agent.margin.state import multiple_text
 from agent.model import (
@@ -56,7 +62,7 @@ def hedge_by_owner(asked: OpenHedge | CloseHedge) -> Proposer:
         if isinstance(decided.decision, Halt):
             return Proposal(decided, None)
         label = step.portfolio.token(asked.token).label
-        policy = step.futures
+        policy = futures_policy(step)
         if isinstance(asked, OpenHedge):
             if futures_progress(step).after_hedge:
                 return Proposal(_decided(step, Hold(f"{label} is hedged")), None)
@@ -76,7 +82,7 @@ def move_margin(asked: MoveMargin) -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         ends = isinstance(action, DelegateChange) and not action.is_allowed
-        if ends and step.futures is not None and step.futures.vault:
+        if ends and (policy := futures_policy(step)) is not None and policy.vault:
             # with a stolen key the account can be made unreadable
             account = margin_account(step.snapshot) or UNREAD_ACCOUNT
         else:
@@ -102,21 +108,21 @@ def deleverage(asked: Deleverage) -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         account = require_account(step)
-        if step.futures is None:
+        if (policy := futures_policy(step)) is None:
             raise Refused("nothing is reduced: the config has no [futures]")
         if futures_progress(step).held:
             raise Refused(
                 f"nothing is reduced: {futures_progress(step).held}", remedy="see trimtab doctor"
             )
         sizes, stale = (
-            _sizes(step, step.futures, account, leverage_bps, symbol),
+            _sizes(step, policy, account, leverage_bps, symbol),
             stale_markets(step),
         )
         if stale and stale.keys() >= sizes.keys():
             why = ", ".join(stale.values())
             raise Refused(f"nothing is reduced: {why}", remedy="see trimtab margin")
         reason = _goal(leverage_bps, symbol)
-        plan = reducing_plan(account, step.futures, sizes, "", is_emergency=False, no=stale)
+        plan = reducing_plan(account, policy, sizes, "", is_emergency=False, no=stale)
         if not plan.orders:
             state = (
                 "; ".join(plan.refused) or f"leverage is {multiple_text(margin.leverage(account))}"
@@ -161,7 +167,7 @@ def _goal(leverage_bps: int | None, symbol: str) -> str:
 def require_account(step: StepInput) -> MarginAccount:
     """Return the margin account. Raises Refused if it is unknown or futures are not configured."""
     account = margin_account(step.snapshot)
-    if step.futures is None or account is None:
+    if futures_policy(step) is None or account is None:
         why = step.snapshot.layer(FuturesReading).unknown or "the config has no [futures]"
         raise Refused(f"the margin account is unknown: {why}", remedy="see trimtab margin")
     return account
@@ -199,7 +205,7 @@ def _decided(step: StepInput, decision: Decision) -> DecisionResult:
 def _reason(step: StepInput, action: AccountAction) -> str:
     match action:
         case MarginDeposit(raw) | MarginWithdrawal(raw):
-            token = step.portfolio.token(step.collateral)
+            token = step.portfolio.token(collateral_token(step))
             verb = "deposits" if isinstance(action, MarginDeposit) else "withdraws"
             return f"the owner {verb} {decimal_text(raw, token.decimals)} {token.label} of margin"
         case DelegateChange(delegate, is_allowed):

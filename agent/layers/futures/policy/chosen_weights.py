@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers.futures.state import futures_policy, with_policy
 from agent.model import FuturesPolicy, FuturesTarget, StepInput
 from agent.units import BPS, floor_int, format_percent, largest_remainder
 
@@ -42,13 +43,13 @@ def with_futures_weights(
     """Return the step with these signed shares of its target notional, by market, and their origin
     among its reasons; unchanged without futures.
     """
-    if step.futures is None:
+    if (policy := futures_policy(step)) is None:
         return step
-    combined = combined_policy(step.futures, weights)
+    combined = combined_policy(policy, weights)
     gross = sum(map(abs, weights.values()), Fraction(0))
     why = f"futures targets are those of {origin}: {format_percent(gross)} of the target notional"
-    return replace(
-        step, futures=combined, targets=replace(step.targets, reasons=(*step.targets.reasons, why))
+    return with_policy(
+        replace(step, targets=replace(step.targets, reasons=(*step.targets.reasons, why))), combined
     )
 
 

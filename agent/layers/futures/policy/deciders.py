@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from agent.layers.futures.policy.hedges import hedge_need
 from agent.layers.futures.policy.needs import ORDER_GAS, emergency_need, futures_need
+from agent.layers.futures.state import futures_policy
 from agent.layers.questions import SPOT_FAULTS
 from agent.model import AdjustFutures, Halt, HaltCode, Hold, StepInput
 from agent.policy import failures, native_coin
@@ -55,7 +56,7 @@ def reduce_positions(context: DecisionContext) -> DecisionResult | None:
     """Reduce futures positions that breach a limit; only stops block it, and faults other than
     FAULTS_OF_SPOT.
     """
-    if context.stop or context.step.futures is None:
+    if context.stop or futures_policy(context.step) is None:
         return None
     need = futures_need(context.step, context.drifts)
     return None if need is None or not need.is_reducing else _after_top_up(context, need)
@@ -63,7 +64,7 @@ def reduce_positions(context: DecisionContext) -> DecisionResult | None:
 
 def close_hedges(context: DecisionContext) -> DecisionResult | None:
     """Close a hedge for which a closing rule holds; only faults and stops block it."""
-    if context.stop or context.step.futures is None:
+    if context.stop or futures_policy(context.step) is None:
         return None
     need = hedge_need(context.step, context.drifts)
     return None if need is None else _after_top_up(context, need)
@@ -78,7 +79,7 @@ def open_positions(context: DecisionContext, result: DecisionResult) -> Decision
     failures, withdrawals or unexplained changes block them.
     """
     step = context.step
-    if step.futures is None or not isinstance(result.decision, Hold):
+    if futures_policy(step) is None or not isinstance(result.decision, Hold):
         return result
     if context.held_back or failures.is_stopped(step.history) or step.excluded.exits_only:
         return result
@@ -92,4 +93,4 @@ def open_positions(context: DecisionContext, result: DecisionResult) -> Decision
 
 def acts_beside_spot(step: StepInput) -> bool:
     """True with futures, whose orders do not depend on the spot portfolio's trades."""
-    return step.futures is not None
+    return futures_policy(step) is not None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.model import (
     AssetDrift,
@@ -63,7 +63,7 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     balance is not counted then either. Empty for a delegate's wallet: the account is part of its
     owner's portfolio.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or trades_for_another(step):
         return {}
     assets = {asset.token.address for asset in step.portfolio.assets}
@@ -76,7 +76,7 @@ def weighed_margin(step: StepInput) -> dict[str, int]:
     """Return the margin holdings that count in the spot weights: none unless
     futures.margin_in_weights is set.
     """
-    policy = step.futures
+    policy = futures_policy(step)
     return margin_holdings(step) if policy is not None and policy.margin_in_weights else {}
 
 
@@ -107,7 +107,7 @@ def trades_for_another(step: StepInput) -> bool:
     """True if the wallet is a delegate, which trades for another account and can neither deposit
     nor withdraw margin.
     """
-    policy = step.futures
+    policy = futures_policy(step)
     return policy is not None and policy.account not in ("", step.snapshot.owner)
 
 
@@ -125,7 +125,7 @@ def unknown_margin_reason(step: StepInput) -> str:
 
 def account_fault(step: StepInput) -> str:
     """Return why the margin account is unknown; empty if it is known, or without futures."""
-    if step.futures is None or margin_account(step.snapshot) is not None:
+    if futures_policy(step) is None or margin_account(step.snapshot) is not None:
         return ""
     return step.snapshot.layer(FuturesReading).unknown or "the margin account was not read"
 
@@ -144,7 +144,7 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     record or the step has no margin mark.
     """
     kept, mark = step.history.orders.nav_per_share, margin_mark(step)
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if kept is None or kept.margin is None or mark is None or account is None or policy is None:
         return Fraction(0)
     price = prices.get(policy.collateral, Fraction(0))
@@ -158,8 +158,8 @@ def uncounted_reason(step: StepInput) -> str:
     """
     if step.excluded.exits_only:
         return step.excluded.exits_only
-    if step.futures is not None and trades_for_another(step):
-        return f"the portfolio of {step.futures.account} is not read"
+    if (policy := futures_policy(step)) is not None and trades_for_another(step):
+        return f"the portfolio of {policy.account} is not read"
     empty = {holding.token for holding in step.snapshot.holdings if not holding.raw}
     shut = [token.token for token in step.targets.quarantine if token.token not in empty]
     labels = ", ".join(step.portfolio.token(one).label for one in shut)

@@ -14,7 +14,14 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.exposure import DAY_S, expected_funding
 from agent.layers.futures.policy.needs import quote_per_numeraire, stale_markets
-from agent.layers.futures.state import futures_progress, futures_state, margin_account
+from agent.layers.futures.state import (
+    FuturesConfig,
+    futures_policy,
+    futures_progress,
+    futures_state,
+    margin_account,
+    with_policy,
+)
 from agent.margin import account as margin
 from agent.model import (
     AdjustFutures,
@@ -132,7 +139,7 @@ def apply_hedges(step: StepInput) -> StepInput:
     """Return the step with its open hedges in the futures policy, and with spot targets
     adjusted for them.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not futures_state(step).hedges:
         return step
     return with_hedges(step, held_hedges(futures_state(step).hedges, account, policy))
@@ -145,10 +152,10 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     The targets are unchanged while a price or a balance is missing, since no rebalance happens
     then. An asset in quarantine keeps its target of zero.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not hedges:
         return step
-    step = replace(step, futures=replace(policy, hedges=hedges))
+    step = with_policy(step, replace(policy, hedges=hedges))
     prices = reference_prices(step).by_token
     read = {holding.token for holding in step.snapshot.holdings}
     if any(asset.token.address not in prices.keys() & read for asset in step.portfolio.assets):
@@ -156,7 +163,7 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     total = investable_total(drifts := compute_drifts(step, prices))
     if total <= 0:
         return step
-    own = dict(step.targets.unhedged_bps) or {
+    own = dict(step.config(FuturesConfig).unhedged_bps) or {
         asset_drift.token: asset_drift.target_bps for asset_drift in drifts
     }
     limits = {drift.token: BPS if drift.max_bps is None else drift.max_bps for drift in drifts}
@@ -180,7 +187,8 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     ]
     targets = dict(zip(own, largest_remainder(parts), strict=True))
     changed = with_targets(step, targets, "; ".join(notes))
-    return replace(changed, targets=replace(changed.targets, unhedged_bps=tuple(own.items())))
+    config = replace(changed.config(FuturesConfig), unhedged_bps=tuple(own.items()))
+    return changed.with_config(config)
 
 
 # --- Closing of hedges.
@@ -192,7 +200,7 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     its excess over target is at most half the hedged value; if pending and expected funding until
     the horizon exceeds the cost of the sale; or if its horizon has passed.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return ""
     if policy.hedge is None:
@@ -205,7 +213,7 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     drift = next((asset_drift for asset_drift in drifts if asset_drift.token == hedge.token), None)
     if drift is None:
         return "its asset is not in the portfolio"
-    own_bps = dict(step.targets.unhedged_bps).get(hedge.token, drift.target_bps)
+    own_bps = dict(step.config(FuturesConfig).unhedged_bps).get(hedge.token, drift.target_bps)
     if not own_bps:
         return f"{drift.symbol} has no target"
     value = hedged_value(step, hedge)
@@ -237,10 +245,11 @@ def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures |
     """Return the first hedge to close at this block; None if all stay open, or while the account or
     the index of its market is unknown.
     """
-    if step.futures is None or futures_progress(step).held or margin_account(step.snapshot) is None:
+    account, policy = margin_account(step.snapshot), futures_policy(step)
+    if account is None or policy is None or futures_progress(step).held:
         return None
     stale = stale_markets(step)
-    for hedge in step.futures.hedges:
+    for hedge in policy.hedges:
         if hedge.market not in stale and (why := unwind_reason(step, drifts, hedge)):
             label = _label(step, hedge)
             reason = f"futures: the hedge of {label} is closed: {why}"
@@ -270,7 +279,7 @@ def hedges_after(
     `opened` is the hedge that the order opens. An order that `closes` reduces the hedge of its
     market by its size; any other order changes only the targeted position.
     """
-    policy, now_s = step.futures, step.snapshot.head.timestamp_s
+    policy, now_s = futures_policy(step), step.snapshot.head.timestamp_s
     if policy is None:
         return futures_state(step).hedges
     closed = [hedge for hedge in futures_state(step).hedges if not hedge.size_raw]
@@ -311,7 +320,7 @@ def closed_lately(step: StepInput, token: str) -> bool:
     """True if a hedge of the token was closed within one horizon; after a hedge expires, the excess
     is sold, not hedged again.
     """
-    policy, now_s = step.futures, step.snapshot.head.timestamp_s
+    policy, now_s = futures_policy(step), step.snapshot.head.timestamp_s
     horizon_s = 0 if policy is None or policy.hedge is None else policy.hedge.horizon_s
     return any(
         hedge.token == token and not hedge.size_raw and now_s < hedge.at_s + horizon_s

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.needs import cooldown_reason, futures_fault, opens_s
 from agent.layers.futures.policy.targets import notional_drifts, targeted
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import breaches, if_filled, margin_state
@@ -33,7 +33,7 @@ def ended_orders(step: StepInput, cloids: Collection[str]) -> dict[str, str]:
     """Return why each of these orders that still rest ends, by client order id; without those that
     are to rest on.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         why = step.snapshot.layer(FuturesReading).unknown or "the margin account is unknown"
         return dict.fromkeys(cloids, why)

@@ -32,7 +32,13 @@ from agent.layers.futures.policy.targets import (
     unfinished_orders,
     unnamed_reasons,
 )
-from agent.layers.futures.state import futures_progress, futures_state, hold_futures, margin_account
+from agent.layers.futures.state import (
+    futures_policy,
+    futures_progress,
+    futures_state,
+    hold_futures,
+    margin_account,
+)
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import if_filled
@@ -68,7 +74,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     index is unknown, reductions continue in the other markets. `drifts` are empty while spot prices
     or balances are unknown, which blocks only the actions that depend on them.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or futures_progress(step).held:
         return None
     stale = stale_markets(step)
@@ -94,7 +100,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
 def hold_blocked_futures(step: StepInput) -> StepInput:
     """Return the step with futures held while the venue refuses orders by the agent's key."""
     blocked = step.snapshot.layer(FuturesReading).blocked
-    if step.futures is None or not blocked:
+    if futures_policy(step) is None or not blocked:
         return step
     return hold_futures(step, f"futures: no order, {blocked}")
 
@@ -103,7 +109,7 @@ def planned_account(step: StepInput, drifts: Sequence[AssetDrift]) -> MarginAcco
     """Return the account from which orders are planned: as if every resting limit order were
     filled, unless a reduction is due; None without an account.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not account.resting:
         return account
     fired = triggered(account, policy, spot_value_in_quote(step, drifts))
@@ -120,7 +126,7 @@ RESTING_STOP = "resting_stop"
 
 def due_stops(step: StepInput) -> tuple[RestingAction, ...]:
     """Return the changes of resting stops that are due, without those of markets that back off."""
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return ()
     stale = stale_markets(step)
@@ -146,7 +152,7 @@ def reduction_goals(step: StepInput, plan: FuturesPlan) -> tuple[tuple[str, int]
 
 def stale_markets(step: StepInput) -> dict[str, str]:
     """Return, by market, why each unknown index is unknown; empty without an account."""
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if policy is None or account is None:
         return {}
     return stale_indexes(account, policy, step.snapshot.head.timestamp_s)
@@ -170,7 +176,7 @@ def opens_s(step: StepInput) -> int:
     there was none. The wait prevents a price that gaps back from opening and closing them once
     more.
     """
-    policy, last_s = step.futures, futures_state(step).emergency_s
+    policy, last_s = futures_policy(step), futures_state(step).emergency_s
     if policy is None or last_s is None or not policy.limits.emergency_cooldown_s:
         return 0
     return last_s + policy.limits.emergency_cooldown_s
@@ -187,7 +193,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     """Return notes on a futures layer that cannot act or waits for the user, on positions kept
     small by funding, and on a delegate's key; empty if there are none.
     """
-    notes, account, policy = [], margin_account(step.snapshot), step.futures
+    notes, account, policy = [], margin_account(step.snapshot), futures_policy(step)
     reasons = [
         DRIFT_REASONS.get(trigger, f"{trigger.value} is above its limit")
         for trigger in waiting_triggers(step, drifts)
@@ -220,7 +226,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
 
 def multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     """Return why the spot multiple is not judged; empty if it is judged or off."""
-    if step.futures is None or not step.futures.limits.spot_multiple_bps:
+    if (policy := futures_policy(step)) is None or not policy.limits.spot_multiple_bps:
         return ""
     if not drifts:
         return "a price or balance of the spot portfolio is missing or contradictory"
@@ -229,7 +235,7 @@ def multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
 
 def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[FuturesTrigger, ...]:
     """Return the triggers that fired and wait for the user; empty while prices are unknown."""
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if step.snapshot.layer(FuturesReading).blocked or futures_fault(step):
         return ()
     if account is None or policy is None or not policy.ask or not drifts:
@@ -253,7 +259,7 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     failed deposits, and while the last 24 h are unknown. Without drifts only the collateral, which
     is the numeraire, counts in the value of the spot portfolio.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if (
         account is None
         or policy is None
@@ -327,7 +333,7 @@ def required_by_index(step: StepInput, spot_value: Fraction | None) -> bool:
     is replaced by the mark if that is better for the account. An unknown spot value (None, else in
     quote base units) requires no reduction.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return False
     at_index = margin.at_index(account, stale_markets(step))
@@ -347,7 +353,7 @@ def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | N
     24 h; None if the budget does not bound them: it is off, the index requires the reduction, or
     the last 24 h are unknown, which the guard judges. Less than LEAST_PART of the budget is zero.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not policy.limits.reduction_per_day_bps:
         return None
     if step.history.budgets.unknown or required_by_index(step, spot_value):
@@ -366,7 +372,7 @@ def emergency_need(step: StepInput) -> AdjustFutures | None:
     """Return the emergency of the account, judged at the marks, as liquidation is; None if there is
     none, while the account is unknown, and if no market of its orders has a fresh index.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or futures_progress(step).held:
         return None
     if not emergency_orders(account, policy).keys() - stale_markets(step).keys():
@@ -397,9 +403,9 @@ def gas_per_day_wei(futures: FuturesLimits, limits: Limits) -> int | None:
 
 def step_fee_ceiling_wei(step: StepInput, plan: Plan | None) -> int | None:
     """Return the fee ceiling of a plan, wei; None: unlimited."""
-    if step.futures is None or not is_emergency(plan):
+    if (policy := futures_policy(step)) is None or not is_emergency(plan):
         return step.limits.gas_price_wei
-    return fee_ceiling_wei(step.futures.limits, step.limits)
+    return fee_ceiling_wei(policy.limits, step.limits)
 
 
 def closing_order(account: MarginAccount, market: str) -> dict[str, int]:

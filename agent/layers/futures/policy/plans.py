@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.model import AdjustFutures, Decision, FuturesPolicy, Plan, StepInput
 
 MARGIN = "margin"
@@ -29,9 +29,9 @@ def needs_no_gas(step: StepInput, decision: Decision) -> bool:
 
 def deposit(step: StepInput, plan: Plan) -> tuple[str, int, str]:
     """Return collateral, base units and vault of the plan's deposit."""
-    if plan.futures is None or step.futures is None:
+    if plan.futures is None or (policy := futures_policy(step)) is None:
         return "", 0, ""
-    return step.futures.collateral, plan.futures.top_up_raw, step.futures.vault
+    return policy.collateral, plan.futures.top_up_raw, policy.vault
 
 
 def action_count(plan: Plan) -> int:
@@ -41,12 +41,12 @@ def action_count(plan: Plan) -> int:
 
 def place(step: StepInput) -> str:
     """Return the margin account's name; empty without futures."""
-    return "" if step.futures is None else "margin"
+    return "" if futures_policy(step) is None else "margin"
 
 
 def spenders(step: StepInput) -> dict[str, str]:
     """Return the vault, which may hold an allowance of the collateral, with its role."""
-    return vault_spender(step.futures)
+    return vault_spender(futures_policy(step))
 
 
 def vault_spender(policy: FuturesPolicy | None) -> dict[str, str]:

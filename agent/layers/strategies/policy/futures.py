@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.chosen_weights import with_futures_weights
 from agent.layers.futures.policy.needs import quote_per_numeraire
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.layers.strategies.policy.capital import FuturesGrowth, target_capital_shares
 from agent.layers.strategies.state import (
     CapitalSplit,
@@ -58,7 +58,7 @@ def margin_growth(step: StepInput, spot_value: Value) -> FuturesGrowth | None:
     """Return the futures data that strategies' health needs at this block: prices and funding of
     the markets, and the margin account's part of the capital; None without a known account.
     """
-    account, policy = margin_account(step.snapshot), step.futures
+    account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return None
     held = Fraction(max(0, margin.account_value_raw(account)))
