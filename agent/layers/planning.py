@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from agent.layers.futures.planning.hedges import hedge_instead
 from agent.layers.futures.planning.plans import plan_decision, without_refused_plan
 from agent.layers.gradual import planning as gradual
-from agent.model import AdjustFutures, Decision, Plan, Rebalance, StepInput
+from agent.layers.liquidity.planning import actions as liquidity
+from agent.model import AdjustFutures, AdjustLiquidity, Decision, Plan, Rebalance, StepInput
 from agent.policy.decision import DecisionResult
 
 INSTEAD_OF_SALE: tuple[
@@ -15,7 +16,8 @@ INSTEAD_OF_SALE: tuple[
 ] = (hedge_instead,)
 """Decision and plan of a layer in place of a rebalance that sells."""
 PLANS: Mapping[type[Decision], Callable[[StepInput, DecisionResult], Plan | StepInput]] = {
-    AdjustFutures: plan_decision
+    AdjustFutures: plan_decision,
+    AdjustLiquidity: liquidity.plan_decision,
 }
 """Plan of a layer's decision, by its type; the step in which the layer does nothing if it can do
 nothing now.

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agent.layers.futures.guard_case import build_futures_case
 from agent.layers.futures.policy import deciders as futures
 from agent.layers.futures.policy.needs import futures_note
 from agent.layers.gradual import policy as gradual
+from agent.layers.liquidity.policy import deciders as liquidity
 from agent.layers.strategies.policy import decide as strategies
-from agent.model import AssetDrift, Halt, LayerCase, LayerResult, Plan, StepInput
+from agent.model import (
+    AssetDrift,
+    Halt,
+    Hold,
+    LayerCase,
+    LayerDecision,
+    LayerResult,
+    Plan,
+    StepInput,
+)
 from agent.policy.decision import Decider, DecisionContext, DecisionResult
+from agent.units import Price
 
 ESCAPES: tuple[Decider, ...] = (futures.escape_liquidation,)
 """Deciders before exits, also while prices or orders of some assets are at fault; only stops block
@@ -26,11 +37,27 @@ block them.
 """
 CLOSINGS: tuple[Decider, ...] = (futures.close_hedges,)
 """Deciders after the reductions; only stops and faults block them."""
+EXITS: tuple[Decider, ...] = (liquidity.withdraw_for_exits,)
+"""Deciders that free what triggered exits sell, once the wallet has none of it."""
+OVER_LIMITS: tuple[Decider, ...] = (liquidity.withdraw_over_limit,)
+"""Deciders of a layer above its limits, before money flows and also while an open withdrawal blocks
+rebalances.
+"""
 BEFORE_TRIGGERS: tuple[Decider, ...] = (
     gradual.continue_execution,
     strategies.rebalance_strategies,
 )
 """Deciders after faults, exits and money flows, and before the triggers."""
+BEFORE_SWAPS: tuple[
+    Callable[[StepInput, Mapping[str, Price]], LayerDecision | Hold | None], ...
+] = (liquidity.withdrawals_first,)
+"""Decisions that precede the rebalance of a fired trigger, because its swaps spend what they free;
+None if a layer frees nothing.
+"""
+WITHOUT_SWAPS: tuple[
+    Callable[[StepInput, Mapping[str, Price], Hold], LayerDecision | Hold], ...
+] = (liquidity.liquidity_or_hold,)
+"""Decisions while no swap is due or worth its cost; else the hold, with what the layer leaves."""
 INSTEAD_OF_HOLD: tuple[Callable[[DecisionContext, DecisionResult], DecisionResult], ...] = (
     futures.open_positions,
 )
@@ -49,6 +76,21 @@ BESIDE_PURCHASES: tuple[Callable[[DecisionContext], LayerResult], ...] = (
 """Parts of the layers in the decision on a purchase in parts."""
 CASES: tuple[Callable[[StepInput, Plan], LayerCase | None], ...] = (build_futures_case,)
 """What the guards ask a layer about a plan; None if the plan does not act in the layer."""
+
+
+def before_swaps(step: StepInput, prices: Mapping[str, Price]) -> LayerDecision | Hold | None:
+    """Return the decision that precedes the rebalance of a fired trigger; None if none does."""
+    decisions = (decide(step, prices) for decide in BEFORE_SWAPS)
+    return next((decision for decision in decisions if decision is not None), None)
+
+
+def without_swaps(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> LayerDecision | Hold:
+    """Return a layer's decision in place of the hold of the spot portfolio, or the hold."""
+    decision: LayerDecision | Hold = hold
+    for decide in WITHOUT_SWAPS:
+        if isinstance(decision, Hold):
+            decision = decide(step, prices, decision)
+    return decision
 
 
 def build_layer_case(step: StepInput, plan: Plan) -> LayerCase:

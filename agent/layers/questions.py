@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from agent.layers.futures.policy import plans as futures
 from agent.layers.futures.policy.exposure import unknown_margin_reason
+from agent.layers.liquidity.policy import pools
 from agent.layers.liquidity.policy import valuation as liquidity
 from agent.layers.strategies.policy.faults import strategies_fault
-from agent.model import Decision, HaltCode, Plan, StepInput
+from agent.model import AssetDrift, Decision, HaltCode, Plan, Portfolio, StepInput
+from agent.units import Value
 
 SPOT_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
     (HaltCode.STRATEGIES, strategies_fault),
@@ -36,7 +38,15 @@ DEPOSITS: tuple[Callable[[StepInput, Plan], tuple[str, int, str]], ...] = (futur
 """Token, base units and spender of a plan's deposit; zero units without one."""
 ACTION_COUNTS: tuple[Callable[[Plan], int], ...] = (futures.action_count,)
 """Number of a plan's actions in the layer, each a transaction."""
-PLACES: tuple[Callable[[StepInput], str], ...] = (futures.place,)
-"""Where else than in the wallet and in liquidity positions an asset may be; empty if nowhere."""
+PLACES: tuple[Callable[[StepInput], str], ...] = (pools.place, futures.place)
+"""Where else than in the wallet an asset may be; empty if nowhere."""
+KEEPS: tuple[Callable[[StepInput, AssetDrift, Value], bool], ...] = (pools.keeps,)
+"""True if a layer has at least this value of an asset, which an exit frees and sells."""
+TOKENS: tuple[Callable[[Portfolio], set[str]], ...] = (pools.tokens,)
+"""Tokens that are needed to value what a layer has."""
+WITHOUT_TARGETS: tuple[Callable[[Portfolio, Collection[str]], Portfolio], ...] = (
+    pools.without_targets,
+)
+"""The portfolio in which a layer has no targets with these tokens, which an exit sells."""
 SPENDERS: tuple[Callable[[StepInput], dict[str, str]], ...] = (futures.spenders,)
 """Contracts that may hold an allowance of the wallet for a layer, with their roles."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agent.errors import Refused
 from agent.layers.futures.planning import requests as futures
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
-from agent.model import LayerRequest
+from agent.layers.liquidity.planning import requests as liquidity
+from agent.model import Halt, LayerRequest, Plan, StepInput
 from agent.planning.proposals import Proposer
 
 PROPOSERS: Mapping[type[LayerRequest], Callable[[Any], Proposer]] = {
@@ -17,6 +19,12 @@ PROPOSERS: Mapping[type[LayerRequest], Callable[[Any], Proposer]] = {
     CloseHedge: futures.hedge_by_owner,
 }
 """Proposer of a request, by its type; equal inputs give equal proposals."""
+SOLD_FIRST: tuple[Callable[[StepInput], Plan | Halt | Refused | None], ...] = (
+    liquidity.withdraw_everything,
+)
+"""What a layer frees before the wallet's assets are sold for the shutdown: its plan, the refusal of
+that plan or the halt of the step; None if there is nothing.
+"""
 COMMANDS: Mapping[type[LayerRequest], Callable[[Any], str]] = {
     MoveMargin: futures.move_command,
     Deleverage: lambda _: "deleverage",

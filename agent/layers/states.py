@@ -13,9 +13,12 @@ from agent.layers.signals.state import SignalState
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.layers.tax.state import TaxState
 from agent.model import (
+    AdjustFutures,
+    AdjustLiquidity,
     FuturesReading,
     HedgeChoices,
     LayerConfig,
+    LayerDecision,
     LayerPlan,
     LayerProgress,
     LayerReading,
@@ -37,6 +40,7 @@ CONFIGS: tuple[type[LayerConfig], ...] = (CapitalSplit, FuturesConfig)
 PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress, LiquidityProgress)
 READINGS: tuple[type[LayerReading], ...] = (FuturesReading,)
 PLANS: tuple[type[LayerPlan], ...] = (HedgeChoices,)
+DECISIONS: tuple[type[LayerDecision], ...] = (AdjustFutures, AdjustLiquidity)
 REQUESTS: tuple[type[LayerRequest], ...] = (MoveMargin, Deleverage, OpenHedge, CloseHedge)
 PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
     LayerState: STATES,
@@ -44,9 +48,10 @@ PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
     LayerProgress: PROGRESS,
     LayerReading: READINGS,
     LayerPlan: PLANS,
+    LayerDecision: DECISIONS,
     LayerRequest: REQUESTS,
 }
-"""Types of the parts of a step's input, of plans and of requests, by their base."""
+"""Types of the parts of a step's input, of decisions, plans and requests, by their base."""
 MOVED: Mapping[str, Mapping[str, str]] = {
     "GradualState": {
         "campaign": "progress",

@@ -21,6 +21,7 @@ from agent.model.controls import ShownPlan as ShownPlan
 from agent.model.futures import MARGIN_ACCOUNT as MARGIN_ACCOUNT
 from agent.model.futures import UNREAD_ACCOUNT as UNREAD_ACCOUNT
 from agent.model.futures import AccountAction as AccountAction
+from agent.model.futures import AdjustFutures as AdjustFutures
 from agent.model.futures import DelegateChange as DelegateChange
 from agent.model.futures import FuturesAction as FuturesAction
 from agent.model.futures import FuturesGrant as FuturesGrant
@@ -97,6 +98,7 @@ from agent.model.limits import Limits as Limits
 from agent.model.limits import LimitSpec as LimitSpec
 from agent.model.limits import LimitUnit as LimitUnit
 from agent.model.limits import TighterDirection as TighterDirection
+from agent.model.liquidity import AdjustLiquidity as AdjustLiquidity
 from agent.model.liquidity import Collect as Collect
 from agent.model.liquidity import ConfirmedPosition as ConfirmedPosition
 from agent.model.liquidity import LpAction as LpAction
@@ -126,14 +128,13 @@ from agent.model.market import SwapGas as SwapGas
 from agent.model.market import SwapResult as SwapResult
 from agent.model.market import TickState as TickState
 from agent.model.market import TokenFinding as TokenFinding
+from agent.model.parts import LayerDecision as LayerDecision
 from agent.model.parts import LayerPart as LayerPart
 from agent.model.parts import LayerPlan as LayerPlan
 from agent.model.parts import LayerReading as LayerReading
 from agent.model.parts import part_of as part_of
 from agent.model.parts import with_part as with_part
 from agent.model.parts import without_defaults as without_defaults
-from agent.model.plan import AdjustFutures as AdjustFutures
-from agent.model.plan import AdjustLiquidity as AdjustLiquidity
 from agent.model.plan import AssetDrift as AssetDrift
 from agent.model.plan import Decision as Decision
 from agent.model.plan import Evidence as Evidence

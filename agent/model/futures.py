@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
-from agent.model.parts import LayerPlan, LayerReading
+from agent.model.parts import LayerDecision, LayerPlan, LayerReading
 from agent.units import Price, Token
 
 MARGIN_ACCOUNT = "margin account"
@@ -507,3 +507,15 @@ class FuturesPlan:
         return sum(
             action.raw for action in self.account_actions if isinstance(action, MarginDeposit)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustFutures(LayerDecision):
+    """Actions of the futures layer: deposits or reductions that a limit requires, orders towards
+    the targets, or a request of the owner. Cost, turnover, cooldown and open withdrawals never
+    block a reduction. `closes` is the market whose hedge is closed; empty for any other order.
+    """
+
+    is_reducing: bool
+    by_owner: bool = False
+    closes: str = ""

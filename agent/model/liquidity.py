@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from agent.model.parts import LayerDecision
+
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedPosition:
@@ -257,3 +259,15 @@ class Provide:
 
 
 LpAction = Withdraw | Collect | Provide
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustLiquidity(LayerDecision):
+    """Withdrawal, collection or provision of liquidity, within budget and maximum weight; swaps
+    follow in a later plan.
+
+    If `pools` is set, only their targets are followed: an exit withdraws the liquidity that it
+    sells and leaves the rest unchanged.
+    """
+
+    pools: tuple[str, ...] = ()

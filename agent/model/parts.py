@@ -1,4 +1,4 @@
-"""Bases of what belongs to one layer in a snapshot and in a plan, each found by its type."""
+"""Bases of what belongs to one layer in a snapshot, in a decision and in a plan."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ class LayerPlan(LayerPart):
         of its transactions.
         """
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDecision:
+    """Base of a decision to act in a layer, with its reason."""
+
+    reason: str
 
 
 T = TypeVar("T", bound=LayerPart)

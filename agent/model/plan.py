@@ -11,7 +11,7 @@ from fractions import Fraction
 from agent.model.futures import FuturesPlan
 from agent.model.liquidity import LpAction
 from agent.model.market import ScreenedToken
-from agent.model.parts import LayerPlan, T, part_of, with_part
+from agent.model.parts import LayerDecision, LayerPlan, T, part_of, with_part
 from agent.model.portfolio import SlicingComparison
 from agent.model.triggers import RiskCostTradeoff, Threshold, TrackingRisk
 from agent.units import BPS, format_percent
@@ -165,19 +165,6 @@ class Rebalance:
 
 
 @dataclass(frozen=True, slots=True)
-class AdjustLiquidity:
-    """Withdrawal, collection or provision of liquidity, within budget and maximum weight; swaps
-    follow in a later plan.
-
-    If `pools` is set, only their targets are followed: an exit withdraws the liquidity that it
-    sells and leaves the rest unchanged.
-    """
-
-    reason: str
-    pools: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class TopUp:
     """Refill of gas money: the wallet unwraps `raw` of its wrapped coin, in a separate
     transaction.
@@ -187,20 +174,7 @@ class TopUp:
     raw: int
 
 
-@dataclass(frozen=True, slots=True)
-class AdjustFutures:
-    """Actions of the futures layer: deposits or reductions that a limit requires, orders towards
-    the targets, or a request of the owner. Cost, turnover, cooldown and open withdrawals never
-    block a reduction. `closes` is the market whose hedge is closed; empty for any other order.
-    """
-
-    reason: str
-    is_reducing: bool
-    by_owner: bool = False
-    closes: str = ""
-
-
-Decision = Hold | Halt | Rebalance | AdjustLiquidity | TopUp | AdjustFutures
+Decision = Hold | Halt | Rebalance | TopUp | LayerDecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +276,7 @@ class Plan:
     """
 
     block: int
-    decision: Rebalance | AdjustLiquidity | TopUp | AdjustFutures
+    decision: Rebalance | TopUp | LayerDecision
     legs: tuple[Leg, ...]
     holdings_after: tuple[tuple[str, int], ...]
     weights_after_bps: tuple[tuple[str, int], ...]

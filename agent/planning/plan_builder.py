@@ -133,8 +133,7 @@ def skipped_items(
             continue
         sells = bool(above[token] > 0)
         if sells and objective.locked[token] > objective.high[token] * total:
-            places = [name for place in PLACES if (name := place(step))]
-            where = " or ".join(["liquidity positions", *places])
+            where = " or ".join(name for place in PLACES if (name := place(step)))
             why = f"{_money(step.portfolio, value)} above its target are in {where}, which swaps cannot spend"
             skipped.append(SkippedItem(node.label, why, LOCKED))
             continue

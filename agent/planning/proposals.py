@@ -9,16 +9,14 @@ from agent.amm.pools import KnownTicksExceeded
 from agent.errors import Refused
 from agent.layers import planning as layers
 from agent.layers import sales
-from agent.layers.liquidity.planning.actions import plan_liquidity
-from agent.layers.liquidity.policy.deciders import liquidity_or_hold
-from agent.layers.policy import acts_beside_spot
+from agent.layers.policy import acts_beside_spot, without_swaps
 from agent.model import (
     PORTFOLIO,
     AdjustFutures,
-    AdjustLiquidity,
     BlockedExit,
     Halt,
     Hold,
+    LayerDecision,
     LegFunding,
     LimitOrder,
     Plan,
@@ -190,9 +188,7 @@ def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
     match decided.decision:
         case Rebalance() as decision:
             return _or_beside_spot(step, decision, _planned(step, decided, decision))
-        case AdjustLiquidity() as decision:
-            return Proposal(decided, plan_liquidity(step, decision))
-        case AdjustFutures():
+        case LayerDecision():
             return _in_layer(step, decided)
         case TopUp() as decision:
             return Proposal(decided, swaps.plan_top_up(step, decision))
@@ -362,7 +358,7 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
             if active is not None and decided.purchase.due is not None:
                 return _rest_not_worth_it(step_input, active, decided, nothing)
             return _not_worth_it(step_input, decided, decision, nothing)
-        return _liquidity_instead(
+        return _without_swaps(
             step_input,
             decided,
             no_plan_reason(decision.reason, nothing.message, zone, step_input.portfolio),
@@ -379,7 +375,7 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
     weighed = replace(decided, zone=replace(zone, saving=plan.saving))
     if plan.saving.worth_it:
         return _in_time(step_input, weighed, decision, plan)
-    return _liquidity_instead(
+    return _without_swaps(
         step_input,
         weighed,
         uneconomic_plan_reason(decision.reason, plan.saving, step_input.portfolio, zone.horizon_s),
@@ -432,17 +428,11 @@ def _not_worth_why(
     return minimum.not_worth_reason(step, decided.references, nothing.drift)
 
 
-def _liquidity_instead(step_input: StepInput, decided: DecisionResult, why: str) -> Proposal:
-    """Return the liquidity moves or the hold of a zone in which no swap saves more than it
-    costs.
-    """
-    prices = decided.references.by_token
-    instead = liquidity_or_hold(step_input, prices, Hold(why))
-    if isinstance(instead, AdjustLiquidity):
-        plan = plan_liquidity(step_input, instead)
-    else:
-        plan = None
-    return Proposal(replace(decided, decision=instead), plan)
+def _without_swaps(step: StepInput, decided: DecisionResult, why: str) -> Proposal:
+    """Return what layers do, or the hold of a zone in which no swap saves more than it costs."""
+    decision = without_swaps(step, decided.references.by_token, Hold(why))
+    decided = replace(decided, decision=decision)
+    return Proposal(decided, None) if isinstance(decision, Hold) else _in_layer(step, decided)
 
 
 def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:

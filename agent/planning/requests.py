@@ -11,9 +11,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.layers import requests as layers
 from agent.layers import sales
-from agent.layers.liquidity.planning.actions import plan_liquidity
 from agent.model import (
-    AdjustLiquidity,
     AgentCycle,
     AssetDrift,
     BlockedExit,
@@ -169,7 +167,7 @@ def _uninvested(step: StepInput, why: str) -> Proposal:
 
 
 def sell_everything(step: StepInput) -> Proposal:
-    """Sell everything for the numeraire: liquidity first, then one asset per plan; hold once
+    """Sell everything for the numeraire: first what layers free, then one asset per plan; hold once
     nothing more can be sold. As for any exit, unexplained increases do not block the sale; they are
     sold too.
     """
@@ -184,30 +182,15 @@ def _everything_sold(given: StepInput) -> Proposal:
     halted: Halt | None = None
     kept: Refused | None = None
     step = quarantine.exclude_unpriced(given)
-    if step.portfolio.positions:
-        none_wanted = replace(
-            step,
-            limits=replace(step.limits, lp_max_weight_bps=0),
-            portfolio=replace(
-                step.portfolio, lp_targets=(), orders=replace(step.portfolio.orders, terms=())
-            ),
-            history=replace(
-                step.history,
-                stopped="",
-                cash_flows=replace(step.history.cash_flows, unexplained=()),
-            ),
-            excluded=replace(step.excluded, exits_only=""),
-        )
-        out = decide(none_wanted).decision
-        if isinstance(out, Halt):
-            if not spares_exits(out):
-                return _by_owner(step, out, None)
-            halted = out
-        if isinstance(out, AdjustLiquidity):
-            try:
-                plan = plan_liquidity(none_wanted, out)
+    for free in layers.SOLD_FIRST:
+        match free(step):
+            case Plan() as plan:
                 return _by_owner(step, plan.decision, plan)
-            except Refused as why:  # a manipulated pool must not delay the wallet's assets
+            case Halt() as halt if not spares_exits(halt):
+                return _by_owner(step, halt, None)
+            case Halt() as halt:
+                halted = halt
+            case Refused() as why:  # a manipulated pool must not delay the wallet's assets
                 kept = why
     drifts = compute_drifts(step, reference_prices(step).by_token)
     if investable_total(drifts) == 0 and step is given:

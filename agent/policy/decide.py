@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.layers import policy as layers
-from agent.layers.liquidity.policy import deciders as liquidity
 from agent.model import (
     AssetDrift,
     Halt,
@@ -121,7 +120,7 @@ DECIDERS: tuple[Decider, ...] = (
     *layers.CLOSINGS,
     _halt_when_stopped,
     _stop_below_minimum,
-    liquidity.withdraw_over_limit,
+    *layers.OVER_LIMITS,
     money_flows.wait_for_money_flows,
     money_flows.continue_purchase,
     *layers.BEFORE_TRIGGERS,
@@ -129,8 +128,7 @@ DECIDERS: tuple[Decider, ...] = (
 )
 """The deciders in order; the first result is the decision. Only stops block an escape of a
 layer; only stops and faults, with the exceptions in _halt_on_faults, block an exit and a reduction
-of a layer. Liquidity above its limits is withdrawn before any rebalance,
-even while an open withdrawal blocks rebalances.
+of a layer.
 """
 
 

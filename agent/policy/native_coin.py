@@ -8,12 +8,11 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.layers.questions import WITHOUT_GAS
 from agent.model import (
-    AdjustFutures,
-    AdjustLiquidity,
     Asset,
     Decision,
     Halt,
     Hold,
+    LayerDecision,
     Limits,
     Portfolio,
     Rebalance,
@@ -235,7 +234,7 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     match decision:
         case Hold():
             needed_wei, what = floor_wei(step.limits), "limits.native_floor"
-        case Rebalance() | AdjustLiquidity() | AdjustFutures():
+        case Rebalance() | LayerDecision():
             needed_wei, what = margin_wei(step), "this step's worst-case gas"
         case Halt() | TopUp():
             return None

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.layers.questions import HOLDING_FAULTS, SPOT_FAULTS
+from agent.layers.questions import HOLDING_FAULTS, SPOT_FAULTS, TOKENS
 from agent.model import (
     Destination,
     HaltCode,
@@ -159,13 +159,10 @@ def exclude_unpriced(step: StepInput) -> StepInput:
 
 
 def _indispensable(portfolio: Portfolio) -> set[str]:
-    """Return the tokens that are needed to value or pay anything, and those in liquidity."""
-    found = {portfolio.numeraire.address, portfolio.wrapped_native}
-    found |= {
-        token for position in portfolio.positions for token in (position.token0, position.token1)
-    }
-    found |= {token for target in portfolio.lp_targets for token in (target.token0, target.token1)}
-    return found
+    """Return the tokens that are needed to value or pay anything."""
+    return {portfolio.numeraire.address, portfolio.wrapped_native}.union(
+        *(tokens(portfolio) for tokens in TOKENS)
+    )
 
 
 def quarantine_silent_assets(step: StepInput) -> StepInput:

@@ -55,7 +55,6 @@ from agent.model import (
     Rebalance,
     RequestState,
     StepInput,
-    TopUp,
 )
 from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
@@ -423,7 +422,7 @@ def _decision_words(decision: Decision) -> list[str]:
             return [f"It decided to move liquidity: {reason}"]
         case AdjustFutures(reason):
             return [f"It decided to send futures orders: {reason}"]
-        case TopUp():
+        case _:
             return []
 
 

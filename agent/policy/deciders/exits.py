@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent.layers.policy import EXITS
 from agent.model import (
     Hold,
     Rebalance,
@@ -11,21 +12,20 @@ from agent.model import (
 )
 from agent.policy import native_coin
 from agent.policy import rebalance as rebalances
-from agent.policy.decision import DecisionContext, DecisionResult
+from agent.policy.decision import DecisionContext, DecisionResult, first_result
 from agent.policy.orders import exits
 
 
 def sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
-    """Sell the assets of triggered exit orders, one at a time."""
+    """Sell the assets of triggered exit orders, one at a time, then free what layers have."""
     if context.stop:
         return None
     step, drifts = context.step, context.drifts
-    if (leaving := exits.triggered_exit(step, drifts, context.prices)) is None:
-        return None
-    first = native_coin.top_up(step, leaving)
-    if first is None and isinstance(leaving, Rebalance):
-        return replace(context.result(leaving), exit_token=exits.exit_tokens(step, drifts)[0])
-    return context.result(first or leaving)
+    if (leaving := exits.triggered_exit(step, drifts)) is None:
+        return first_result(EXITS, context)
+    if first := native_coin.top_up(step, leaving):
+        return context.result(first)
+    return replace(context.result(leaving), exit_token=exits.exit_tokens(step, drifts)[0])
 
 
 def hold_beside_exit(step: StepInput, result: DecisionResult) -> DecisionResult:

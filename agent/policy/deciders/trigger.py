@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.liquidity.policy.deciders import liquidity_or_hold, withdrawals_first
+from agent.layers.policy import before_swaps, without_swaps
 from agent.model import (
     AssetDrift,
     Decision,
@@ -26,7 +26,7 @@ from agent.units import format_time
 
 
 def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
-    """Rebalance if the trigger fires; else adjust liquidity towards its targets, or hold."""
+    """Rebalance if the trigger fires; else let layers act, or hold."""
     step, prices = context.step, context.prices
     trigger, zone, drifts = _evaluate_portfolio_trigger(context)
     trigger = bands.apply_max_weight(step.policy, drifts, trigger)
@@ -40,15 +40,15 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
             decision, reviewed = rebalances.confirm_rebalance(
                 step, prices, decision, reviewed, trigger.by_time
             )
-        if isinstance(decision, Rebalance) and (withdrawal := withdrawals_first(step, prices)):
-            decision, reviewed = withdrawal, False
+        if isinstance(decision, Rebalance) and (first := before_swaps(step, prices)):
+            decision, reviewed = first, False
     else:
-        decision = liquidity_or_hold(
+        decision = without_swaps(
             step, prices, rebalances.review_hold(_forecast(step, drifts, trigger))
         )
         reviewed = trigger.due
-    if (first := native_coin.top_up(step, decision)) is not None:
-        decision, reviewed = first, False
+    if (refill := native_coin.top_up(step, decision)) is not None:
+        decision, reviewed = refill, False
     return DecisionResult(
         decision,
         drifts,

@@ -18,6 +18,7 @@ from agent.layers.futures.policy.exposure import (
     margin_result,
     unweighed_margin,
 )
+from agent.layers.questions import KEEPS
 from agent.model import (
     PORTFOLIO,
     AssetDrift,
@@ -457,21 +458,6 @@ def dust_value(limits: Limits, drifts: Sequence[AssetDrift]) -> Value:
     return max(limits.min_trade or Fraction(0), investable_total(drifts) * DUST_SHARE)
 
 
-def is_in_targeted_pool(step: StepInput, token: str) -> bool:
-    """True if a pool with a liquidity target has the token, so its liquidity is withdrawn first."""
-    pools = {
-        target.pool
-        for target in step.portfolio.lp_targets
-        if token in (target.token0, target.token1)
-    }
-    found = {
-        getattr(position, "pair", None) or getattr(position, "pool", None)
-        for position in step.snapshot.positions
-        if getattr(position, "liquidity", 0)
-    }
-    return bool(pools & found)
-
-
 def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
     try:
         return compute_drifts(step, prices)
@@ -594,10 +580,6 @@ def _watched(
             return order
 
 
-def _in_liquidity(step: StepInput, one: AssetDrift, least: Value) -> bool:
-    return is_in_targeted_pool(step, one.token) and one.lp_raw * one.price >= least
-
-
 def _sold(
     step: StepInput, order: ConditionalOrder, drifts: Sequence[AssetDrift]
 ) -> ConditionalOrder:
@@ -610,7 +592,8 @@ def _sold(
     ]
     least = dust_value(step.limits, drifts)
     left = any(
-        0 < sell.investable_raw * sell.price >= least or _in_liquidity(step, sell, least)
+        0 < sell.investable_raw * sell.price >= least
+        or any(keeps(step, sell, least) for keeps in KEEPS)
         for sell in sells
     )
     if left or not drifts:

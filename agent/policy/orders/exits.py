@@ -4,17 +4,14 @@ are not bought before their entry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.liquidity.policy import adjustments as decide
-from agent.layers.liquidity.policy.moves import WithdrawMove
-from agent.layers.liquidity.state import liquidity_progress
+from agent.layers.questions import WITHOUT_TARGETS
 from agent.model import (
     PORTFOLIO,
-    AdjustLiquidity,
     Asset,
     AssetDrift,
     ConditionalOrder,
@@ -37,7 +34,6 @@ from agent.policy.orders.conditional import (
     dust_value,
     fired_exit_order,
     format_order_price,
-    is_in_targeted_pool,
     order_name,
     order_subject,
     orders_by_key,
@@ -117,13 +113,9 @@ def apply_order_targets(step: StepInput) -> StepInput:
             return asset
         return replace(asset, reserve_raw=native_coin.full_reserve_raw(step, asset))
 
-    wanted = tuple(
-        replace(target, share_bps=0) if {target.token0, target.token1} & {*out} else target
-        for target in step.portfolio.lp_targets
-    )
-    portfolio = replace(
-        step.portfolio, assets=tuple(map(with_reserve, step.portfolio.assets)), lp_targets=wanted
-    )
+    portfolio = replace(step.portfolio, assets=tuple(map(with_reserve, step.portfolio.assets)))
+    for without_targets in WITHOUT_TARGETS:
+        portfolio = without_targets(portfolio, out)
     return replace(
         step,
         portfolio=portfolio,
@@ -165,56 +157,32 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
     return found
 
 
-def triggered_exit(
-    step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]
-) -> Rebalance | AdjustLiquidity | None:
-    """Return the trade of triggered orders, regardless of trigger and cooldown; None if nothing is
-    left to sell.
+def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift]) -> Rebalance | None:
+    """Return the sale of triggered orders, regardless of trigger and cooldown; None if nothing in
+    the wallet is left to sell.
 
     It sells only the wallet's balance of the first of `exit_tokens`, for the numeraire. The others
-    follow, each in its own transaction; then targeted liquidity is withdrawn and sold too.
+    follow, each in its own transaction; then what layers free is sold too.
     """
-    fired, leaving = _fired(step.history), exit_tokens(step, drifts)
-    if leaving:
-        reason = "; ".join(
-            _fired_words(step, order) for order in fired if order.token in {PORTFOLIO, leaving[0]}
-        )
-        return Rebalance(
-            reason + _followers(step.portfolio, leaving),
-            exit_goal(step.portfolio, drifts, leaving[0]),
-            exit=True,
-        )
-    leaves = [drift.token for drift in drifts if _leaves(step, drift, fired)]
-    in_pools = {token for token in leaves if is_in_targeted_pool(step, token)}
-    pools = _without_waiting(
-        step,
-        tuple(
-            target.pool
-            for target in step.portfolio.lp_targets
-            if {target.token0, target.token1} & in_pools
-            and target.pool not in liquidity_progress(step).left_pools
-            and not exit_price_fault(step, target.token0, target.token1)
-        ),
+    if not (leaving := exit_tokens(step, drifts)):
+        return None
+    return Rebalance(
+        fired_reason(step, {PORTFOLIO, leaving[0]}) + _followers(step.portfolio, leaving),
+        exit_goal(step.portfolio, drifts, leaving[0]),
+        exit=True,
     )
-    reason = "; ".join(
-        _fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *in_pools}
-    )
-    if pools and _taken_out(decide.restrict_to_pools(step, pools), prices):
-        return AdjustLiquidity(reason, pools)
-    return None
 
 
-def _without_waiting(step: StepInput, pools: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the pools whose withdrawal is not backing off after its own failures; all pools if
-    every one is, so that the guards report the reason.
-    """
-    now_s = step.snapshot.head.timestamp_s
-    ready = tuple(
-        pool
-        for pool in pools
-        if failures.retry_at_s(failures.exit_failures(step.history, pool)) <= now_s
-    )
-    return ready or pools
+def fired_reason(step: StepInput, sold: Collection[str]) -> str:
+    """Return the text of the triggered orders of these tokens."""
+    fired = _fired(step.history)
+    return "; ".join(_fired_words(step, order) for order in fired if order.token in sold)
+
+
+def leaving_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> list[str]:
+    """Return the tokens that triggered orders sell, whether or not the wallet has any."""
+    fired = _fired(step.history)
+    return [drift.token for drift in drifts if _leaves(step, drift, fired)]
 
 
 def exit_price_fault(step: StepInput, *tokens: str) -> str:
@@ -288,18 +256,6 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) ->
     }
     ranges |= {token: (shares[token], shares[token]), portfolio.numeraire.address: (free, free)}
     return Goal(tuple(GoalWeight(one, low, high) for one, (low, high) in ranges.items()))
-
-
-def _taken_out(step: StepInput, prices: Mapping[str, Price]) -> bool:
-    """True if liquidity can be withdrawn now, because its pool is near the reference and every
-    input is known.
-    """
-    try:
-        return any(
-            isinstance(move, WithdrawMove) for move in decide.target_adjustment(step, prices).moves
-        )
-    except Refused:
-        return False
 
 
 def _leaves(step: StepInput, one: AssetDrift, fired: Sequence[ConditionalOrder]) -> bool:

@@ -9,17 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from agent.errors import ConfigError, Refused
-from agent.layers.liquidity.policy import adjustments as decide
-from agent.layers.liquidity.policy.book import liquidity_limits, open_position_book
-from agent.layers.liquidity.policy.moves import ProvideMove
 from agent.model import (
-    AdjustFutures,
-    AdjustLiquidity,
     AnyOf,
     AssetDrift,
     Cron,
     Destination,
     History,
+    LayerDecision,
     NoTradeZone,
     PastPrices,
     Policy,
@@ -247,26 +243,6 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
     return bands.overweight_signals(drifts) | frozenset(trigger_result.signals)
 
 
-def limit_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
-    """Return a signal for each exceeded liquidity limit. Raises Refused."""
-    load, most = open_position_book(step, prices).load(), liquidity_limits(step.limits)
-    over = {"impermanent_loss": load.exceeds_loss(most), "lp_max_weight": load.exceeds_weight(most)}
-    return frozenset(("limit", name) for name, exceeded in over.items() if exceeded)
-
-
-def liquidity_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
-    """Return a signal for each move of the liquidity targets. Raises Refused."""
-    moves = decide.target_adjustment(step, prices).moves
-    return frozenset(
-        (
-            ("ProvideMove", move.target.pool)
-            if isinstance(move, ProvideMove)
-            else (type(move).__name__, move.one.name)
-        )
-        for move in moves
-    )
-
-
 def unconfirmed_reason(
     step: StepInput, prices: Prices, signals: SignalSource, every: bool = False
 ) -> str:
@@ -304,7 +280,7 @@ def needs_past_blocks(step: StepInput, decided: Callable[[StepInput], object]) -
     if step.policy.confirm_blocks == 0 or step.snapshot.past:
         return False
     alone = decided(replace(step, policy=replace(step.policy, confirm_blocks=0)))
-    return isinstance(alone, Rebalance | AdjustLiquidity | AdjustFutures)
+    return isinstance(alone, Rebalance | LayerDecision)
 
 
 def _then(

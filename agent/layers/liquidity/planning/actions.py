@@ -37,10 +37,18 @@ from agent.model import (
     Withdraw,
 )
 from agent.planning.gas import approval_gas_units, with_data_fee
+from agent.policy.decision import DecisionResult
 from agent.reference import reference_prices
 from agent.units import Value, largest_remainder
 
 ZERO = Fraction(0)
+
+
+def plan_decision(step: StepInput, decided: DecisionResult) -> Plan:
+    """Return the plan of a decision on liquidity. Raises Refused as `plan_liquidity` does."""
+    if not isinstance(decision := decided.decision, AdjustLiquidity):
+        raise TypeError(f"{type(decision).__name__} moves no liquidity")
+    return plan_liquidity(step, decision)
 
 
 def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 from agent.errors import Refused
 from agent.layers.liquidity.policy import adjustments as liquidity_moves
+from agent.layers.liquidity.policy import signals
 from agent.layers.liquidity.policy.moves import WithdrawMove
-from agent.layers.liquidity.state import LiquidityState
+from agent.layers.liquidity.policy.pools import is_in_targeted_pool
+from agent.layers.liquidity.state import LiquidityState, liquidity_progress
 from agent.model import (
+    PORTFOLIO,
     AdjustLiquidity,
     Hold,
     StepInput,
@@ -17,6 +20,7 @@ from agent.model import (
 from agent.policy import failures, native_coin
 from agent.policy import rebalance as rebalances
 from agent.policy.decision import DecisionContext, DecisionResult
+from agent.policy.orders import exits
 from agent.policy.triggers import rules
 from agent.units import Price
 
@@ -27,11 +31,57 @@ def withdraw_over_limit(context: DecisionContext) -> DecisionResult | None:
     too_much = liquidity_moves.limit_adjustment(step, prices)
     if not too_much.over:
         return None
-    not_yet = rules.unconfirmed_reason(step, prices, rules.limit_signals)
+    not_yet = rules.unconfirmed_reason(step, prices, signals.limit_signals)
     out: Hold | AdjustLiquidity = AdjustLiquidity(too_much.reason)
     if not_yet:
         out = rebalances.unconfirmed_hold(too_much.reason, not_yet)
     return context.result(native_coin.top_up(step, out) or out)
+
+
+def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
+    """Withdraw from targeted pools what triggered orders sell, once the wallet has none of it."""
+    step = context.step
+    leaves = exits.leaving_tokens(step, context.drifts)
+    in_pools = {token for token in leaves if is_in_targeted_pool(step, token)}
+    pools = _without_waiting(
+        step,
+        tuple(
+            target.pool
+            for target in step.portfolio.lp_targets
+            if {target.token0, target.token1} & in_pools
+            and target.pool not in liquidity_progress(step).left_pools
+            and not exits.exit_price_fault(step, target.token0, target.token1)
+        ),
+    )
+    limited = liquidity_moves.restrict_to_pools(step, pools)
+    if not pools or not _can_withdraw(limited, context.prices):
+        return None
+    out = AdjustLiquidity(exits.fired_reason(step, {PORTFOLIO, *in_pools}), pools)
+    return context.result(native_coin.top_up(step, out) or out)
+
+
+def _without_waiting(step: StepInput, pools: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the pools whose withdrawal is not backing off after its own failures; all pools if
+    every one is, so that the guards report the reason.
+    """
+    now_s = step.snapshot.head.timestamp_s
+    ready = tuple(
+        pool
+        for pool in pools
+        if failures.retry_at_s(failures.exit_failures(step.history, pool)) <= now_s
+    )
+    return ready or pools
+
+
+def _can_withdraw(step: StepInput, prices: Mapping[str, Price]) -> bool:
+    """True if liquidity can be withdrawn now, because its pool is near the reference and every
+    input is known.
+    """
+    try:
+        moves = liquidity_moves.target_adjustment(step, prices).moves
+    except Refused:
+        return False
+    return any(isinstance(move, WithdrawMove) for move in moves)
 
 
 def withdrawals_first(
@@ -51,7 +101,7 @@ def withdrawals_first(
         return None
     if not any(isinstance(move, WithdrawMove) for move in adjustment.moves):
         return None
-    if not_yet := rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True):
+    if not_yet := rules.unconfirmed_reason(step, prices, signals.liquidity_signals, every=True):
         return rebalances.unconfirmed_hold(adjustment.reason, not_yet)
     return AdjustLiquidity(adjustment.reason)
 
@@ -83,7 +133,7 @@ def liquidity_or_hold(
             reason=f"{hold.reason}; {adjustment.reason}; {cooldown[0]}",
             next_s=hold.next_s or cooldown[1],
         )
-    if not_yet := rules.unconfirmed_reason(step, prices, rules.liquidity_signals, every=True):
+    if not_yet := rules.unconfirmed_reason(step, prices, signals.liquidity_signals, every=True):
         return replace(hold, reason=f"{hold.reason}; {adjustment.reason}, but {not_yet}")
     return AdjustLiquidity(adjustment.reason)
 

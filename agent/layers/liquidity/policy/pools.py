@@ -1,0 +1,50 @@
+"""Pools with a liquidity target: their tokens, and what exits leave in them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from agent.model import AssetDrift, ConfirmedPosition, LpTarget, Portfolio, StepInput
+from agent.units import Value
+
+
+def tokens(portfolio: Portfolio) -> set[str]:
+    """Return the tokens of positions and targets."""
+    pairs: tuple[ConfirmedPosition | LpTarget, ...] = (*portfolio.positions, *portfolio.lp_targets)
+    return {token for pair in pairs for token in (pair.token0, pair.token1)}
+
+
+def without_targets(portfolio: Portfolio, left: Collection[str]) -> Portfolio:
+    """Return the portfolio that provides none of these tokens."""
+    targets = tuple(
+        replace(target, share_bps=0) if {target.token0, target.token1} & {*left} else target
+        for target in portfolio.lp_targets
+    )
+    return replace(portfolio, lp_targets=targets)
+
+
+def is_in_targeted_pool(step: StepInput, token: str) -> bool:
+    """True if a pool with a liquidity target has the token, so its liquidity is withdrawn first."""
+    pools = {
+        target.pool
+        for target in step.portfolio.lp_targets
+        if token in (target.token0, target.token1)
+    }
+    provided = {
+        getattr(position, "pair", None) or getattr(position, "pool", None)
+        for position in step.snapshot.positions
+        if getattr(position, "liquidity", 0)
+    }
+    return bool(pools & provided)
+
+
+def keeps(step: StepInput, drift: AssetDrift, least: Value) -> bool:
+    """True if targeted pools have at least this value of an asset, which an exit withdraws."""
+    return is_in_targeted_pool(step, drift.token) and drift.lp_raw * drift.price >= least
+
+
+def place(step: StepInput) -> str:
+    """Return where liquidity is."""
+    del step
+    return "liquidity positions"

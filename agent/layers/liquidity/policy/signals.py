@@ -1,0 +1,30 @@
+"""Price signals of liquidity moves, which preceding blocks have to confirm."""
+
+from __future__ import annotations
+
+from agent.layers.liquidity.policy.adjustments import target_adjustment
+from agent.layers.liquidity.policy.book import liquidity_limits, open_position_book
+from agent.layers.liquidity.policy.moves import ProvideMove
+from agent.model import StepInput
+from agent.policy.triggers.bands import Signal
+from agent.policy.triggers.rules import Prices
+
+
+def limit_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
+    """Return a signal for each exceeded liquidity limit. Raises Refused."""
+    load, most = open_position_book(step, prices).load(), liquidity_limits(step.limits)
+    over = {"impermanent_loss": load.exceeds_loss(most), "lp_max_weight": load.exceeds_weight(most)}
+    return frozenset(("limit", name) for name, exceeded in over.items() if exceeded)
+
+
+def liquidity_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
+    """Return a signal for each move of the liquidity targets. Raises Refused."""
+    moves = target_adjustment(step, prices).moves
+    return frozenset(
+        (
+            ("ProvideMove", move.target.pool)
+            if isinstance(move, ProvideMove)
+            else (type(move).__name__, move.one.name)
+        )
+        for move in moves
+    )
