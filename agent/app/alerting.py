@@ -23,6 +23,7 @@ from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.run import comparisons
 from agent.layers.futures.policy.hedges import compare_text
+from agent.layers.futures.state import planned_futures
 from agent.layers.strategies.policy.accounting import paused_strategies
 from agent.model import (
     Alert,
@@ -199,8 +200,8 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
     hedge; empty if there are none.
     """
     step, plan = outcome.step_input, outcome.plan
-    if plan is not None and plan.futures is not None:
-        trades = planned_actions(step, plan.futures, is_done=is_done)
+    if (futures := planned_futures(plan)) is not None:
+        trades = planned_actions(step, futures, is_done=is_done)
     else:
         tense = ("sold", "bought") if is_done else ("sell", "buy")
         trades = format_trades(plan, step.portfolio, tense)
@@ -218,8 +219,8 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
 
 def _reduces_futures(outcome: StepOutcome) -> bool:
     """Return whether the plan reduces futures, which has an alert of its own."""
-    plan = outcome.plan
-    return plan is not None and plan.futures is not None and plan.futures.is_reducing
+    futures = planned_futures(outcome.plan)
+    return futures is not None and futures.is_reducing
 
 
 def _ratio(asset: AssetBand) -> Fraction:

@@ -37,7 +37,7 @@ from agent.execution.step_context import StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory
 from agent.execution.submitter import SubmissionSettings as Patience
 from agent.execution.submitter import Submitter, signable_nonces
-from agent.layers.futures.state import FuturesConfig
+from agent.layers.futures.state import FuturesConfig, planned_futures
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
 from agent.layers.strategies.state import CapitalSplit
@@ -215,8 +215,8 @@ class SimulatedComposer(RouterComposer):
 
     def futures(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """See RouterComposer."""
-        if self._venue is not None and plan.futures is not None:
-            self._venue.begin(plan.futures, plan.decision.reason)
+        if self._venue is not None and (futures := planned_futures(plan)) is not None:
+            self._venue.begin(futures, plan.decision.reason)
         return super().futures(step, plan)
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:

@@ -274,7 +274,13 @@ def _result(found: StepOutcome | TrimtabError) -> tuple[object, ...]:
     if found.transactions:
         return ()
     trades = (
-        None if found.plan is None else (found.plan.legs, found.plan.actions, found.plan.futures)
+        None
+        if found.plan is None
+        else (
+            found.plan.legs,
+            found.plan.actions,
+            [part for part in found.plan.layers if part.acts],
+        )
     )
     return (found.kind, found.reason, trades if found.kind.value == "planned" else None)
 

@@ -15,6 +15,7 @@ from agent.layers.tax.state import TaxState
 from agent.model import (
     AdjustFutures,
     AdjustLiquidity,
+    FuturesPlan,
     FuturesReading,
     HedgeChoices,
     LayerConfig,
@@ -39,7 +40,7 @@ STATES: tuple[type[LayerState], ...] = (
 CONFIGS: tuple[type[LayerConfig], ...] = (CapitalSplit, FuturesConfig)
 PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress, LiquidityProgress)
 READINGS: tuple[type[LayerReading], ...] = (FuturesReading,)
-PLANS: tuple[type[LayerPlan], ...] = (HedgeChoices,)
+PLANS: tuple[type[LayerPlan], ...] = (FuturesPlan, HedgeChoices)
 DECISIONS: tuple[type[LayerDecision], ...] = (AdjustFutures, AdjustLiquidity)
 REQUESTS: tuple[type[LayerRequest], ...] = (MoveMargin, Deleverage, OpenHedge, CloseHedge)
 PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
@@ -99,6 +100,6 @@ MOVED_PARTS: Mapping[type[Any], Mapping[str, Mapping[str, str]]] = {
             "agent_end_s": "agent_end_s",
         }
     },
-    Plan: {"HedgeChoices": {"comparisons": "comparisons"}},
+    Plan: {"FuturesPlan": {"futures": ""}, "HedgeChoices": {"comparisons": "comparisons"}},
 }
 """The same for the fields of a snapshot and of a plan that are a layer's part of it now."""

@@ -477,7 +477,7 @@ class FuturesPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class FuturesPlan:
+class FuturesPlan(LayerPlan):
     """Actions of one step in sending order, first those on the account, then the orders, with the
     reason. `trigger` names their cause (empty: none, or the owner). `is_reducing` is true if every
     action only deposits or makes a position smaller; cost, turnover and cooldown do not block such
@@ -485,9 +485,9 @@ class FuturesPlan:
     after the first order.
     """
 
-    orders: tuple[PerpOrder, ...]
-    trigger: str
-    reason: str
+    orders: tuple[PerpOrder, ...] = ()
+    trigger: str = ""
+    reason: str = ""
     account_actions: tuple[AccountAction, ...] = ()
     is_reducing: bool = False
     is_emergency: bool = False
@@ -495,6 +495,11 @@ class FuturesPlan:
     hedges: tuple[Hedge, ...] = ()
     resting: tuple[RestingAction, ...] = ()
     """Changes of resting stops."""
+
+    @property
+    def acts(self) -> bool:
+        """See LayerPlan."""
+        return True
 
     @property
     def actions(self) -> tuple[FuturesAction, ...]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from fractions import Fraction
 
-from agent.model.futures import FuturesPlan
 from agent.model.liquidity import LpAction
 from agent.model.market import ScreenedToken
 from agent.model.parts import LayerDecision, LayerPlan, T, part_of, with_part
@@ -270,9 +269,7 @@ class Plan:
     positions are one transaction each, in order; a plan has either actions or legs, since swaps are
     planned again after the actions. `holdings_after` are token balances; `native_after_wei` is the
     native balance before gas (None: unchanged). `saving` is the trade-off of a no-trade zone,
-    `pacing` the comparison of numbers of slices. The orders of `futures` are one transaction each
-    and planned again after each; such a plan has neither legs nor actions. `layers` are the
-    parts of the layers.
+    `pacing` the comparison of numbers of slices. `layers` are the parts of the layers.
     """
 
     block: int
@@ -292,7 +289,6 @@ class Plan:
     native_after_wei: int | None = None
     saving: RiskCostTradeoff | None = None
     pacing: SlicingComparison | None = None
-    futures: FuturesPlan | None = None
     layers: tuple[LayerPlan, ...] = ()
 
     def layer(self, kind: type[T]) -> T:
@@ -311,7 +307,7 @@ class Plan:
     @property
     def in_layer(self) -> bool:
         """True if the plan acts in a layer, and neither swaps nor moves liquidity."""
-        return self.futures is not None
+        return any(part.acts for part in self.layers)
 
     def wallet_changes(self) -> dict[str, int]:
         """Return the predicted net change of each wallet balance, in base units."""

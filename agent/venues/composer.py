@@ -17,7 +17,7 @@ from agent.layers.futures.policy.needs import (
     gas_per_day_wei,
     uses_reduction_budget,
 )
-from agent.layers.futures.state import futures_policy, margin_account
+from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.layers.liquidity.policy.minimums import least_amounts
 from agent.model import (
     UNREAD_ACCOUNT,
@@ -164,8 +164,8 @@ class RouterComposer:
         """
         if isinstance(plan.decision, TopUp):
             return ()
-        if plan.futures is not None:
-            return self._deposit_approvals(step, plan.futures)
+        if (futures := planned_futures(plan)) is not None:
+            return self._deposit_approvals(step, futures)
         if not plan.actions:
             lacking = tokens.needed_approvals(plan, step.snapshot, step.execution.router)
             return [
@@ -257,17 +257,18 @@ class RouterComposer:
         simulation fails.
         """
         head, account = self._require_fresh(step, plan), margin_account(step.snapshot)
-        action = None if plan.futures is None else plan.futures.actions[0]
+        planned = planned_futures(plan)
+        action = None if planned is None else planned.actions[0]
         if isinstance(action, DelegateChange) and not action.is_allowed:
             account = account or UNREAD_ACCOUNT
-        if plan.futures is None or action is None or account is None or self._perps is None:
+        if planned is None or action is None or account is None or self._perps is None:
             raise Refused("no futures venue is configured", remedy="see [futures]")
         drafted = self._perps.draft(account, action, head.timestamp_s)
         granted = FuturesGrant(
             action,
             account,
-            plan.futures.is_emergency,
-            plan.futures.hedges,
+            planned.is_emergency,
+            planned.hedges,
             () if (policy := futures_policy(step)) is None else policy.hedges,
             uses_reduction_budget(plan),
         )

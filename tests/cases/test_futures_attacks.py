@@ -15,7 +15,7 @@ import pytest
 from agent.chain.perpetuals import perp_questions
 from agent.chain.rpc import HttpTransport
 from agent.execution.step_context import StepOutcome
-from agent.layers.futures.state import FuturesState
+from agent.layers.futures.state import FuturesState, planned_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from tests.cases.test_futures_faults import BOTH, LONG, MOST, held, leverage, moved, orders, perps, pushed, size, step
@@ -110,7 +110,7 @@ def test_an_index_that_stopped_holds_no_reduction_of_another_market_back(
     assert orders(outcome), outcome.reason
     assert 0 <= size(perps, "WETH") < before["WETH"]
     assert size(perps, "WBTC") == before["WBTC"]
-    first = outcome.plan.futures if outcome.plan is not None else None
+    first = planned_futures(outcome.plan) if outcome.plan is not None else None
     assert first is None or first.is_emergency is is_emergency
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.state import FuturesState
+from agent.layers.futures.state import FuturesState, planned_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.margin.account import wad_of_sqrt_x96
@@ -67,8 +67,8 @@ def test_a_dry_run_shows_the_orders_and_sends_nothing(perps: LocalPerps, tmp_pat
         outcome = agent.rebalance(send=False)
         assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
         assert isinstance(outcome.decision, AdjustFutures)
-        assert outcome.plan is not None and outcome.plan.futures is not None
-        assert len(outcome.plan.futures.orders) == 2
+        assert outcome.plan is not None and planned_futures(outcome.plan) is not None
+        assert len(planned_futures(outcome.plan).orders) == 2
         assert {verdict.guard for verdict in outcome.plan.verdicts} >= {"futures_state", "index_age", "basis", "reduction_per_day"}
         assert agents.purse(perps.chain) == before
         assert read_now(perps, perps.chain.wallet.address).positions == ()

@@ -15,7 +15,7 @@ from agent.app.documents.futures import positions, summary
 from agent.app.documents.futures_report import report_of
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.requests import Deleverage, MoveMargin
-from agent.layers.futures.state import futures_policy, margin_account
+from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import AlertKind, FuturesReading, IntentKind
@@ -157,6 +157,6 @@ def test_an_index_that_cannot_be_dated_is_not_traded_and_holds_nothing_else_back
         account = known(outcome)
         blind = replace(account, markets=tuple(replace(one, index_s=one.index_s if one.is_named else 0) for one in account.markets))
         found = rebalance(with_snapshot(step, futures=blind)).plan
-    assert found is not None and found.futures is not None
-    assert [one.market for one in found.futures.orders] == [perps.markets["WETH"].base]
-    assert not any(isinstance(one, MarginDeposit) for one in found.futures.actions)
+    assert found is not None and planned_futures(found) is not None
+    assert [one.market for one in planned_futures(found).orders] == [perps.markets["WETH"].base]
+    assert not any(isinstance(one, MarginDeposit) for one in planned_futures(found).actions)

@@ -12,7 +12,7 @@ from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.positions.futures import deleverage, hedge
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.run import comparisons
-from agent.layers.futures.state import FuturesConfig, FuturesState, margin_account
+from agent.layers.futures.state import FuturesConfig, FuturesState, margin_account, planned_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import IntentKind
 from agent.policy.decide import current_drifts
@@ -136,8 +136,8 @@ def test_a_margin_account_that_runs_short_ends_its_hedge(perps_chain: LocalPerps
         hedged(agent, perps)
         rise(perps, Fraction(12, 100))
         planned = agent.rebalance(send=False)
-        assert planned.plan is not None and planned.plan.futures is not None, planned.reason
-        assert "close a hedge first" in planned.plan.futures.reason, planned.reason
+        assert planned.plan is not None and planned_futures(planned.plan) is not None, planned.reason
+        assert "close a hedge first" in planned_futures(planned.plan).reason, planned.reason
         agent.rebalance(send=True, confirm=agents.yes)
         assert short_raw(perps) == 0
 

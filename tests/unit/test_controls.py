@@ -477,17 +477,17 @@ def test_liquidity_futures_and_delegates_that_were_not_shown_are_differences() -
     order = PerpOrder("0xMarket", 1_000, PerpOrderKind.MARKET, 1, False)
     for changes, named in (
         ({"actions": (collect,)}, "Collect uniswap_v3 #7 0xA"),
-        ({"futures": futures(order)}, "futures 0xMarket"),
-        ({"futures": futures(account=(MarginDeposit(5),))}, "MarginDeposit"),
-        ({"futures": futures(account=(DelegateChange("0xD", True),))}, "delegate"),
+        ({"layers": (futures(order),)}, "futures 0xMarket"),
+        ({"layers": (futures(account=(MarginDeposit(5),)),)}, "MarginDeposit"),
+        ({"layers": (futures(account=(DelegateChange("0xD", True),)),)}, "delegate"),
     ):
         other = shown_step(ControlKind.REBALANCE, with_plan(outcome, **changes))
         assert shown.difference(other).startswith(named) and other.difference(shown).startswith(named)
         assert other.difference(other) == ""
-    larger = with_plan(outcome, futures=futures(replace(order, size_raw=1_051)))
-    within = with_plan(outcome, futures=futures(replace(order, size_raw=1_050)))
-    before = shown_step(ControlKind.REBALANCE, with_plan(outcome, futures=futures(order)))
+    larger = with_plan(outcome, layers=(futures(replace(order, size_raw=1_051)),))
+    within = with_plan(outcome, layers=(futures(replace(order, size_raw=1_050)),))
+    before = shown_step(ControlKind.REBALANCE, with_plan(outcome, layers=(futures(order),)))
     assert before.difference(shown_step(ControlKind.REBALANCE, within)) == ""
     assert before.difference(shown_step(ControlKind.REBALANCE, larger)).startswith("futures 0xMarket")
-    closing = shown_step(ControlKind.REBALANCE, with_plan(outcome, futures=futures(replace(order, is_reduce_only=True))))
+    closing = shown_step(ControlKind.REBALANCE, with_plan(outcome, layers=(futures(replace(order, is_reduce_only=True)),)))
     assert before.difference(closing).startswith("futures 0xMarket")

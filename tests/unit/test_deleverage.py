@@ -14,7 +14,7 @@ from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.policy.needs import deleverage_orders
 from agent.layers.futures.requests import Deleverage, MoveMargin
-from agent.layers.futures.state import FuturesProgress, futures_policy, with_policy
+from agent.layers.futures.state import FuturesProgress, futures_policy, planned_futures, with_policy
 from agent.margin import account as margin
 from agent.margin.state import after_action, is_reduction
 from agent.model import AdjustFutures, Hold, Plan, StepInput
@@ -41,7 +41,7 @@ HELD = book(9_000, -400)
 
 def orders_of(step: StepInput, asked: Deleverage) -> Sequence[PerpOrder]:
     plan = proposer(asked)(step).plan
-    return () if plan is None or plan.futures is None else plan.futures.orders
+    return () if plan is None or planned_futures(plan) is None else planned_futures(plan).orders
 
 
 def test_every_position_is_reduced_by_the_same_share_to_at_most_the_leverage() -> None:
@@ -133,8 +133,8 @@ def test_a_purchase_takes_the_hedge_of_its_market_and_a_sale_leaves_it() -> None
     step = step_of(HELD, replace(TWO, hedges=(hedge,)), hedges=(hedge,))
     for symbol, left in (("ETH", hedge.size_raw), ("BTC", 0)):
         plan = proposer(Deleverage(None, symbol))(step).plan
-        assert plan is not None and plan.futures is not None
-        assert [one.size_raw for one in plan.futures.hedges] == [left]
+        assert plan is not None and planned_futures(plan) is not None
+        assert [one.size_raw for one in planned_futures(plan).hedges] == [left]
     held = replace(futures_policy(step), collateral=step.portfolio.numeraire.address)
     moved = proposer(MoveMargin(MarginDeposit(1)))(with_policy(step, held)).plan
-    assert moved is not None and moved.futures is not None and moved.futures.hedges == (hedge,)
+    assert moved is not None and planned_futures(moved) is not None and planned_futures(moved).hedges == (hedge,)

@@ -14,7 +14,7 @@ from agent.backtest.futures_alone import simulate_book
 from agent.errors import Refused
 from agent.layers.futures.policy.needs import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
 from agent.layers.futures.policy.targets import emergency_orders
-from agent.layers.futures.state import FuturesState, futures_policy, with_policy
+from agent.layers.futures.state import FuturesState, futures_policy, planned_futures, with_policy
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark
 from agent.model import AdjustFutures, ExitFailures, Hold, IntentKind, IntentState, LimitOrder, Plan, Rebalance, StepInput, TopUp, Verdict
@@ -39,7 +39,7 @@ NEAR = book(1_300, 10 * E18)
 
 def judged(step: StepInput) -> dict[str, Verdict]:
     plan: Plan | None = rebalance(step).plan
-    assert plan is not None and plan.futures is not None
+    assert plan is not None and planned_futures(plan) is not None
     return {one.guard: one for one in guards.judge(step, plan, evidence(step, plan))}
 
 
@@ -79,8 +79,8 @@ def test_limit_orders_do_not_delay_a_reduction(held: Any) -> None:
 
 def test_an_emergency_closes_half_at_its_own_bound() -> None:
     plan = rebalance(step_of(NEAR)).plan
-    assert plan is not None and plan.futures is not None
-    assert plan.futures.is_emergency and [one.size_raw for one in plan.futures.orders] == [-5 * E18]
+    assert plan is not None and planned_futures(plan) is not None
+    assert planned_futures(plan).is_emergency and [one.size_raw for one in planned_futures(plan).orders] == [-5 * E18]
     assert refusing(step_of(NEAR)) == set()
 
 
@@ -287,8 +287,8 @@ def test_the_cooldown_of_an_emergency_holds_no_reduction_back() -> None:
     for held in (OVER, NEAR):
         cooled = with_futures_limits(step_of(held, emergency_s=NOW_S - 60), emergency_cooldown_s=DAY_S)
         plan, free = rebalance(cooled).plan, rebalance(step_of(held)).plan
-        assert plan is not None and free is not None and plan.futures is not None and free.futures is not None
-        assert plan.futures.orders == free.futures.orders and refusing(cooled) == set()
+        assert plan is not None and free is not None and planned_futures(plan) is not None and planned_futures(free) is not None
+        assert planned_futures(plan).orders == planned_futures(free).orders and refusing(cooled) == set()
 
 
 def test_a_simulated_book_reopens_only_after_the_cooldown() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent import guards
 from agent.layers.futures.planning.orders import DUST_PARTS, plan_futures
 from agent.layers.futures.policy.targets import position_notes, target_gross
-from agent.layers.futures.state import with_policy
+from agent.layers.futures.state import planned_futures, with_policy
 from agent.margin import account as margin
 from agent.model import AdjustFutures
 from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, Hedge, MarginAccount, PerpOrderKind
@@ -137,13 +137,15 @@ def test_the_guard_passes_an_opening_beside_an_oversized_position_and_refuses_on
     policy = replace(PAIR, limits=wide, leverage_bps=10_000, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
     step = step_of(held, policy)
     found = rebalance(with_policy(step, replace(policy, leverage_bps=30_000)))
-    assert found.plan is not None and isinstance(found.plan.futures, FuturesPlan) and isinstance(found.plan.decision, AdjustFutures)
-    order = found.plan.futures.orders[0]
+    assert (
+        found.plan is not None and isinstance(planned_futures(found.plan), FuturesPlan) and isinstance(found.plan.decision, AdjustFutures)
+    )
+    order = planned_futures(found.plan).orders[0]
     assert (order.market, order.kind) == ("BTC", PerpOrderKind.MARKET)
     small = replace(order, size_raw=10**16, bound_raw=303 * E18)
     for size, market, refused in ((10**16, "BTC", False), (10**16, "ETH", True)):
         one = replace(small, market=market, size_raw=size)
-        plan = replace(found.plan, futures=replace(found.plan.futures, orders=(one,)))
+        plan = found.plan.with_layer(replace(planned_futures(found.plan), orders=(one,)))
         verdict = next(v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "futures_state")
         assert verdict.passed is not refused, verdict.measured
 

@@ -16,7 +16,7 @@ from agent.app.documents.futures_report import report_of
 from agent.cli.display.futures_tables import show_margin, show_summary
 from agent.layers.futures.notes import order_note
 from agent.layers.futures.policy.needs import reduction_goals
-from agent.layers.futures.state import FuturesProgress, with_policy
+from agent.layers.futures.state import FuturesProgress, planned_futures, with_policy
 from agent.model import AdjustFutures, ExitFailures, Hold, Plan, Rebalance, StepInput
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
@@ -59,8 +59,8 @@ def test_nothing_but_a_stop_or_a_fault_holds_a_reduction_back(history: dict[str,
     step = step_of(OVER, **history)
     found = rebalance(step)
     assert isinstance(found.decided.decision, AdjustFutures) and found.decided.decision.is_reducing
-    assert found.plan is not None and found.plan.futures is not None
-    assert all(order.is_reduce_only and order.size_raw < 0 for order in found.plan.futures.orders)
+    assert found.plan is not None and planned_futures(found.plan) is not None
+    assert all(order.is_reduce_only and order.size_raw < 0 for order in planned_futures(found.plan).orders)
     refusing = [one for one in guards.judge(step, found.plan, evidence(step, found.plan)) if not one.passed]
     assert [one.guard for one in refusing] == []
 
@@ -83,7 +83,7 @@ def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -
     alone = rebalance(drifted)
     assert alone.plan is None and isinstance(alone.decided.decision, Hold)
     found = rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), POLICY))
-    assert found.plan is not None and found.plan.futures is not None and found.step is not None
+    assert found.plan is not None and planned_futures(found.plan) is not None and found.step is not None
     assert isinstance(found.decided.decision, AdjustFutures) and "not worth its cost" in found.step.progress.spot_held
     assert rebalance(found.step).plan == found.plan, "a recorded step decides the same"
     kept = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), POLICY)
@@ -160,9 +160,12 @@ def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | N
     step = step_of(replace(OVER, settlement_raw=10**12), policy)
     found = report_of(step, policy, current_drifts(step))
     proposed = rebalance(step).plan
-    assert found.plan is not None and proposed is not None and proposed.futures is not None
+    assert found.plan is not None and proposed is not None and planned_futures(proposed) is not None
     assert bool(found.plan.top_up_raw) is deposits
-    assert (found.plan.top_up_raw, bool(found.plan.orders)) == (proposed.futures.top_up_raw, bool(proposed.futures.orders))
+    assert (found.plan.top_up_raw, bool(found.plan.orders)) == (
+        planned_futures(proposed).top_up_raw,
+        bool(planned_futures(proposed).orders),
+    )
 
 
 def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:
@@ -177,9 +180,9 @@ def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:
 def planned(step: StepInput, change: Callable[[PerpOrder], PerpOrder]) -> Plan:
     """The plan that the step has with a fresh budget of reductions, with its first order changed."""
     plan = rebalance(with_history(step, reduced_24h=Fraction(0))).plan
-    assert plan is not None and plan.futures is not None
-    orders = (change(plan.futures.orders[0]), *plan.futures.orders[1:])
-    return replace(plan, futures=replace(plan.futures, orders=orders))
+    assert plan is not None and planned_futures(plan) is not None
+    orders = (change(planned_futures(plan).orders[0]), *planned_futures(plan).orders[1:])
+    return plan.with_layer(replace(planned_futures(plan), orders=orders))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +207,7 @@ def test_the_daily_budget_never_holds_back_what_the_index_demands() -> None:
     """A crash of the index takes more reductions in a day than a pushed mark may (T12)."""
     step = step_of(OVER, reduced_24h=Fraction(90_000 * 10**6))
     plan = rebalance(step).plan
-    assert plan is not None and plan.futures is not None and plan.futures.is_reducing
+    assert plan is not None and planned_futures(plan) is not None and planned_futures(plan).is_reducing
     assert "reduction_per_day" not in {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
 
 
@@ -228,9 +231,9 @@ def test_two_reductions_of_one_market_that_together_turn_it_are_refused() -> Non
     """Each alone is smaller than the position of 20."""
     step = step_of(OVER)
     plan = planned(step, lambda order: replace(order, size_raw=-15 * E18, bound_raw=15 * 2_000 * E18))
-    assert plan.futures is not None
-    [order] = plan.futures.orders
-    twice = replace(plan, futures=replace(plan.futures, orders=(order, order)))
+    assert planned_futures(plan) is not None
+    [order] = planned_futures(plan).orders
+    twice = plan.with_layer(replace(planned_futures(plan), orders=(order, order)))
     assert not guards.case.build_guard_case(step, twice, evidence(step, twice)).is_risk_reducing()
     refusing = {one.guard: one.measured for one in guards.judge(step, twice, evidence(step, twice)) if not one.passed}
     assert refusing["futures_state"] == "a reduction that opens"
@@ -239,8 +242,8 @@ def test_two_reductions_of_one_market_that_together_turn_it_are_refused() -> Non
 def test_an_emergency_that_the_account_does_not_show_is_refused() -> None:
     step = step_of(OVER)
     plan = planned(step, lambda one: one)
-    assert plan.futures is not None
-    plan = replace(plan, futures=replace(plan.futures, is_emergency=True))
+    assert planned_futures(plan) is not None
+    plan = plan.with_layer(replace(planned_futures(plan), is_emergency=True))
     assert "order_bound" in {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
 
 
@@ -248,15 +251,15 @@ def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
     """Also once its first order has restored the limit; then limits are judged again."""
     step = step_of(OVER)
     plan = rebalance(step).plan
-    assert plan is not None and plan.futures is not None
-    [order] = plan.futures.orders
-    assert reduction_goals(step, plan.futures) == (("ETH", 20 * E18 + order.size_raw),)
+    assert plan is not None and planned_futures(plan) is not None
+    [order] = planned_futures(plan).orders
+    assert reduction_goals(step, planned_futures(plan)) == (("ETH", 20 * E18 + order.size_raw),)
     under_way = step_of(book(10_000, 12 * E18)).with_progress(FuturesProgress(reduction_goals=(("ETH", 10 * E18),)))
     found = decide(under_way).decision
     assert isinstance(found, AdjustFutures) and found.is_reducing
     rest = rebalance(under_way).plan
-    assert rest is not None and rest.futures is not None
-    assert [(one.size_raw, one.is_reduce_only) for one in rest.futures.orders] == [(-2 * E18, True)]
+    assert rest is not None and planned_futures(rest) is not None
+    assert [(one.size_raw, one.is_reduce_only) for one in planned_futures(rest).orders] == [(-2 * E18, True)]
     done = step_of(book(10_000, 10 * E18)).with_progress(FuturesProgress(reduction_goals=(("ETH", 10 * E18),)))
     assert not isinstance(decide(done).decision, AdjustFutures)
 
@@ -264,8 +267,8 @@ def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
 def test_orders_to_targets_leave_no_goals() -> None:
     step = step_of(EMPTY)
     plan = rebalance(step).plan
-    assert plan is not None and plan.futures is not None and not plan.futures.is_reducing
-    assert reduction_goals(step, plan.futures) == ()
+    assert plan is not None and planned_futures(plan) is not None and not planned_futures(plan).is_reducing
+    assert reduction_goals(step, planned_futures(plan)) == ()
 
 
 def test_the_note_of_an_order_has_six_places_and_never_promises_more_than_the_bound() -> None:

@@ -14,7 +14,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.needs import spot_value_in_quote
 from agent.layers.futures.policy.targets import FuturesTrigger, fired_triggers, reduction_orders
-from agent.layers.futures.state import futures_policy, margin_account, with_policy
+from agent.layers.futures.state import futures_policy, margin_account, planned_futures, with_policy
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark, is_reduction
 from agent.model import AdjustFutures, FeedRound, Halt, Hold, Plan, QuarantinedItem, ScreenedToken, StepInput, TokenFinding
@@ -48,11 +48,11 @@ def refusing(step: StepInput, plan: Plan) -> set[str]:
 
 def planned(step: StepInput) -> Plan:
     found = rebalance(step)
-    assert found.plan is not None and found.plan.futures is not None, found.decided.decision.reason
+    assert found.plan is not None and planned_futures(found.plan) is not None, found.decided.decision.reason
     judged = found.step or step
     assert refusing(judged, found.plan) == set()
     account = margin_account(judged.snapshot)
-    assert account is not None and all(is_reduction(account, one) for one in found.plan.futures.orders)
+    assert account is not None and all(is_reduction(account, one) for one in planned_futures(found.plan).orders)
     return found.plan
 
 
@@ -63,9 +63,9 @@ def planned(step: StepInput) -> Plan:
 def test_a_stale_index_holds_no_emergency_of_another_market_back(btc: int) -> None:
     step = step_of(two(1_300, 7 * E18, btc), HALVES)
     plan = planned(step)
-    assert plan.futures is not None and plan.futures.is_emergency
-    assert [one.market for one in plan.futures.orders] == ["ETH"]
-    assert any("the index of BTC is" in why for why in plan.futures.refused)
+    assert planned_futures(plan) is not None and planned_futures(plan).is_emergency
+    assert [one.market for one in planned_futures(plan).orders] == ["ETH"]
+    assert any("the index of BTC is" in why for why in planned_futures(plan).refused)
 
 
 def test_the_emergency_counts_the_market_of_the_stale_index_at_its_mark() -> None:
@@ -76,17 +76,17 @@ def test_the_emergency_counts_the_market_of_the_stale_index_at_its_mark() -> Non
     assert held is not None
     fallen = with_snapshot(calm, futures=margin.with_marks(held, {"BTC": Fraction(-11, 100)}))
     plan = planned(fallen)
-    assert plan.futures is not None and plan.futures.is_emergency
-    assert [one.market for one in plan.futures.orders] == ["ETH"]
+    assert planned_futures(plan) is not None and planned_futures(plan).is_emergency
+    assert [one.market for one in planned_futures(plan).orders] == ["ETH"]
 
 
 def test_an_emergency_goes_on_until_the_markets_of_fresh_indexes_are_closed() -> None:
     held, ticks = two(2_900, 5 * E18, E18), 0
     while held.size_raw("ETH") and ticks < 20:
         found = rebalance(step_of(held, HALVES)).plan
-        if found is None or found.futures is None:
+        if found is None or planned_futures(found) is None:
             break
-        for order in found.futures.orders:
+        for order in planned_futures(found).orders:
             assert order.market == "ETH" and is_reduction(held, order)
             held = after_fill_at_mark(held, order.market, order.size_raw)
         ticks += 1
@@ -108,8 +108,8 @@ def test_without_any_fresh_index_nothing_is_ordered(fresh_s: int) -> None:
 def test_a_limit_cuts_the_markets_of_fresh_indexes_by_as_much_more() -> None:
     held = two(10_000, 15 * E18, E18 // 2)
     plan = planned(step_of(held, HALVES))
-    assert plan.futures is not None and not plan.futures.is_emergency
-    [order] = plan.futures.orders
+    assert planned_futures(plan) is not None and not planned_futures(plan).is_emergency
+    [order] = planned_futures(plan).orders
     assert order.market == "ETH"
     both = reduction_orders(held, HALVES, Fraction(0))
     assert abs(order.size_raw) > abs(both["ETH"])
@@ -123,15 +123,15 @@ def test_beside_a_stale_index_nothing_is_opened_and_no_margin_deposited() -> Non
     usdc = token("USDC").address
     policy = replace(HALVES, collateral=usdc, limits=replace(LIMITS, top_up_per_day_bps=None))
     held = replace(two(10_000, 13 * E18, E18 // 2), settlement_raw=10**12)
-    assert planned(step_of(held, policy)).futures.account_actions == ()  # type: ignore[union-attr]
+    assert planned_futures(planned(step_of(held, policy))).account_actions == ()  # type: ignore[union-attr]
     fresh = replace(two(10_000, 13 * E18, E18 // 2, btc_s=NOW_S - 60), settlement_raw=10**12)
-    assert planned(step_of(fresh, policy)).futures.account_actions  # type: ignore[union-attr]
+    assert planned_futures(planned(step_of(fresh, policy))).account_actions  # type: ignore[union-attr]
 
 
 def test_an_order_in_the_market_of_a_stale_index_is_refused_by_its_guard() -> None:
     fresh = step_of(two(1_300, 7 * E18, E18 // 4, btc_s=NOW_S - 60), HALVES)
     plan = planned(fresh)
-    assert plan.futures is not None and {one.market for one in plan.futures.orders} == {"ETH", "BTC"}
+    assert planned_futures(plan) is not None and {one.market for one in planned_futures(plan).orders} == {"ETH", "BTC"}
     assert "index_age" in refusing(step_of(two(1_300, 7 * E18, E18 // 4), HALVES), plan)
 
 
@@ -145,8 +145,8 @@ def test_a_stale_index_keeps_no_hedge_of_another_market_open(eth_s: int, closes:
         assert found.plan is None
         return
     plan = planned(step)
-    assert plan.futures is not None and plan.futures.trigger == "close_hedge"
-    assert [(one.market, one.size_raw) for one in plan.futures.orders] == [("ETH", E18)]
+    assert planned_futures(plan) is not None and planned_futures(plan).trigger == "close_hedge"
+    assert [(one.market, one.size_raw) for one in planned_futures(plan).orders] == [("ETH", E18)]
 
 
 # --- Missing and contradictory spot prices.
@@ -185,8 +185,10 @@ def test_a_missing_spot_price_holds_no_reduction_back(name: str, spent: int) -> 
     step = BLINDED[name]
     step = with_history(step, reduced_24h=Fraction(spent))
     plan = planned(step)
-    assert plan.futures is not None and plan.futures.trigger == "leverage"
-    assert [one.size_raw for one in plan.futures.orders] == [one.size_raw for one in planned(step_of(OVER)).futures.orders]  # type: ignore[union-attr]
+    assert planned_futures(plan) is not None and planned_futures(plan).trigger == "leverage"
+    assert [one.size_raw for one in planned_futures(plan).orders] == [
+        one.size_raw for one in planned_futures(planned(step_of(OVER))).orders
+    ]  # type: ignore[union-attr]
     decision = rebalance(step).decided.decision
     assert isinstance(decision, AdjustFutures) and decision.is_reducing
     assert "nothing else is traded" in decision.reason
@@ -218,8 +220,8 @@ def test_a_contradictory_spot_price_enlarges_no_reduction(source: str) -> None:
         pool = v3_pool(token("WBTC"), token("USDC"), 60_000, twap_price=60_000)
         step = with_feed(with_snapshot(step, pools=(*step.snapshot.pools, pool)), "WBTC", answer=6_000 * 10**8)
     assert rebalance(step).decided.decision.reason.count("nothing else is traded") == 1
-    orders = planned(step).futures.orders  # type: ignore[union-attr]
-    assert orders == planned(step_of(OVER)).futures.orders  # type: ignore[union-attr]
+    orders = planned_futures(planned(step)).orders  # type: ignore[union-attr]
+    assert orders == planned_futures(planned(step_of(OVER))).orders  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("code", ["sequencer", "store ahead"])
@@ -245,7 +247,7 @@ def test_alert_and_margin_show_the_reduction_that_is_due_without_prices(name: st
     [alert] = [one for one in cycle_alerts(refused, RunFacts(False, "", None)) if one.key.startswith("futures:")]
     assert alert.key == "futures:leverage" and "It would close " in alert.text
     report = report_of(step, futures_policy(step) or POLICY, current_drifts(step))
-    assert report.plan is not None and report.plan.orders == planned(step).futures.orders  # type: ignore[union-attr]
+    assert report.plan is not None and report.plan.orders == planned_futures(planned(step)).orders  # type: ignore[union-attr]
     assert {one.limit: one.measured for one in report.checks}["spot_multiple"] == "unknown"
 
 
@@ -278,7 +280,7 @@ def test_a_quarantined_asset_that_is_not_held_leaves_the_spot_value_known() -> N
 
 def test_a_quarantined_asset_holds_no_other_reduction_back_and_enlarges_none() -> None:
     step = shut(with_wbtc(OVER, replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=30_000))))
-    assert planned(step).futures.orders == planned(step_of(OVER)).futures.orders  # type: ignore[union-attr]
+    assert planned_futures(planned(step)).orders == planned_futures(planned(step_of(OVER))).orders  # type: ignore[union-attr]
 
 
 def test_beside_a_quarantined_asset_nothing_is_opened_on_an_unknown_multiple() -> None:
@@ -293,7 +295,7 @@ def test_beside_a_quarantined_asset_nothing_is_opened_on_an_unknown_multiple() -
 def budget(step: StepInput) -> bool:
     """True if the plan that the step would have with a fresh budget passes the guard."""
     plan = rebalance(with_history(step, reduced_24h=Fraction(0))).plan
-    assert plan is not None and plan.futures is not None and plan.futures.orders
+    assert plan is not None and planned_futures(plan) is not None and planned_futures(plan).orders
     return "reduction_per_day" not in refusing(step, plan)
 
 
@@ -302,8 +304,8 @@ def test_the_daily_budget_counts_orders_at_the_index_to_the_base_unit(off: int, 
     """At the mark, 5 % lower, another 0.1x would fit."""
     plan = planned(step_of(PUSHED))
     held = margin_account(step_of(PUSHED).snapshot)
-    assert plan.futures is not None and held is not None
-    closed = sum(abs(one.size_raw) for one in plan.futures.orders) * 2_000
+    assert planned_futures(plan) is not None and held is not None
+    closed = sum(abs(one.size_raw) for one in planned_futures(plan).orders) * 2_000
     most = 2 * margin.account_value_raw(held)
     spent = Fraction(most - closed, 10**12) + off
     assert budget(step_of(PUSHED, reduced_24h=spent)) is passes

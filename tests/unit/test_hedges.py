@@ -27,7 +27,15 @@ from agent.layers.futures.policy.hedges import (
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
 from agent.layers.futures.requests import CloseHedge, OpenHedge
-from agent.layers.futures.state import FuturesConfig, FuturesProgress, FuturesState, futures_policy, margin_account, with_policy
+from agent.layers.futures.state import (
+    FuturesConfig,
+    FuturesProgress,
+    FuturesState,
+    futures_policy,
+    margin_account,
+    planned_futures,
+    with_policy,
+)
 from agent.layers.tax.state import TaxState
 from agent.margin import account as margin
 from agent.model import (
@@ -95,8 +103,8 @@ def overweight(
 
 def ordered(step: StepInput) -> tuple[Plan, FuturesPlan]:
     plan = rebalance(step).plan
-    assert plan is not None and plan.futures is not None, rebalance(step).decided.decision
-    return plan, plan.futures
+    assert plan is not None and planned_futures(plan) is not None, rebalance(step).decided.decision
+    return plan, planned_futures(plan)
 
 
 def carried_out(step: StepInput, **history: object) -> StepInput:
@@ -145,13 +153,13 @@ def test_a_hedge_larger_than_the_holding_is_refused() -> None:
     step = overweight()
     plan, futures = ordered(step)
     huge = replace(futures, hedges=(replace(futures.hedges[0], size_raw=-41 * E18),))
-    verdicts = guards.judge(step, replace(plan, futures=huge), evidence(step, plan))
+    verdicts = guards.judge(step, plan.with_layer(huge), evidence(step, plan))
     assert "hedge" in {one.guard for one in verdicts if not one.passed}
 
 
 def test_without_tax_the_sale_is_cheaper_and_says_so() -> None:
     plan = rebalance(overweight(cost=200_000)).plan
-    assert plan is not None and plan.futures is None and plan.legs
+    assert plan is not None and planned_futures(plan) is None and plan.legs
     (found,) = plan.layer(HedgeChoices).comparisons
     assert not found.is_hedged and found.sale_tax == 0
     assert "it is sold" in plan.decision.reason
@@ -164,20 +172,20 @@ def test_a_saving_below_the_stated_one_is_not_enough() -> None:
     least_bps = int((saved.sale_cost - saved.hedge_cost) / saved.hedged * 10_000)
     for bps, hedged in ((least_bps, True), (least_bps + 1, False)):
         plan = rebalance(overweight(policy=replace(HEDGING, hedge=replace(TERMS, min_saving_bps=bps)))).plan
-        assert plan is not None and (plan.futures is not None) is hedged
+        assert plan is not None and (planned_futures(plan) is not None) is hedged
 
 
 @pytest.mark.parametrize(("rate", "hedged"), [(Fraction(-1, 100), False), (Fraction(-1, 1_000), True), (Fraction(1, 100), True)])
 def test_a_funding_spike_that_shorts_pay_sells_instead(rate: Fraction, hedged: bool) -> None:
     """1 % a day for 30 days is 3,000 on 10,000, more than 2,500 of tax."""
     plan = rebalance(overweight(margined(10_000, funding_daily=rate))).plan
-    assert plan is not None and (plan.futures is not None) is hedged
+    assert plan is not None and (planned_futures(plan) is not None) is hedged
 
 
 def test_funding_income_alone_opens_no_hedge() -> None:
     """T12: a mark that is pushed above its index promises funding that never comes."""
     plan = rebalance(overweight(margined(10_000, funding_daily=Fraction(1, 20)), cost=200_000)).plan
-    assert plan is not None and plan.futures is None
+    assert plan is not None and planned_futures(plan) is None
     assert plan.layer(HedgeChoices).comparisons[0].hedge_funding < 0
 
 
@@ -192,13 +200,13 @@ def test_funding_income_alone_opens_no_hedge() -> None:
 )
 def test_a_hedge_that_is_not_possible_is_sold_and_names_why(held: MarginAccount, why: str) -> None:
     plan = rebalance(overweight(held)).plan
-    assert plan is not None and plan.futures is None and plan.legs
+    assert plan is not None and planned_futures(plan) is None and plan.legs
     assert why in plan.layer(HedgeChoices).comparisons[0].reason and why in plan.decision.reason
 
 
 def test_an_asset_without_a_market_is_sold_without_a_comparison() -> None:
     plan = rebalance(overweight(margined(10_000, asset=""))).plan
-    assert plan is not None and plan.futures is None and plan.layer(HedgeChoices).comparisons == ()
+    assert plan is not None and planned_futures(plan) is None and plan.layer(HedgeChoices).comparisons == ()
 
 
 def test_a_small_margin_account_cuts_the_hedge() -> None:
@@ -211,7 +219,7 @@ def test_a_limit_that_no_short_keeps_is_named() -> None:
     """A short alone in its account is all of its notional."""
     policy = replace(HEDGING, limits=replace(LIMITS, max_position_bps=8_500))
     plan = rebalance(overweight(margined(10_000), policy=policy)).plan
-    assert plan is not None and plan.futures is None
+    assert plan is not None and planned_futures(plan) is None
     assert "a short of any size would break max_position 100.00 %, limit 85.00 %" in plan.decision.reason
 
 
@@ -335,7 +343,7 @@ def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
     tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
     step = step.with_layer(TaxState(tax))
     plan = rebalance(apply_hedges(step)).plan
-    assert plan is not None and plan.futures is None and plan.legs
+    assert plan is not None and planned_futures(plan) is None and plan.legs
     assert "its target is 0 %" in plan.layer(HedgeChoices).comparisons[0].reason
 
 
@@ -376,7 +384,7 @@ def test_a_hedge_beside_a_larger_long_is_closed_whatever_it_costs() -> None:
     assert (futures.trigger, futures.is_reducing, futures.orders[0].size_raw) == ("close_hedge", False, 5 * E18)
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
     more = replace(futures, orders=(replace(futures.orders[0], size_raw=6 * E18, bound_raw=12_100 * E18),))
-    verdicts = guards.judge(step, replace(plan, futures=more), evidence(step, plan))
+    verdicts = guards.judge(step, plan.with_layer(more), evidence(step, plan))
     assert "plan_cost" in {one.guard for one in verdicts if not one.passed}, "more than the hedge is an opening"
 
 
@@ -407,7 +415,7 @@ def test_a_hedge_that_was_closed_is_not_opened_again_within_its_horizon() -> Non
     closed = replace(OPEN, size_raw=0)
     for age_s, hedged in ((30 * DAY_S - 1, False), (30 * DAY_S, True)):
         plan = rebalance(overweight(hedges=(replace(closed, at_s=NOW_S - age_s),))).plan
-        assert plan is not None and (plan.futures is not None) is hedged
+        assert plan is not None and (planned_futures(plan) is not None) is hedged
 
 
 @pytest.mark.parametrize(
@@ -443,12 +451,12 @@ def test_a_hedge_beside_a_targeted_position_leaves_the_target_alone() -> None:
 
 def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
     found = hedge_by_owner(OpenHedge(WETH, 2_500))(overweight(cost=200_000))
-    assert found.plan is not None and found.plan.futures is not None
-    assert found.plan.futures.orders[0].size_raw == -25 * 10**17
+    assert found.plan is not None and planned_futures(found.plan) is not None
+    assert planned_futures(found.plan).orders[0].size_raw == -25 * 10**17
     assert "requested by the owner" in found.plan.decision.reason
     closing = hedge_by_owner(CloseHedge(WETH))(later(0))
-    assert closing.plan is not None and closing.plan.futures is not None
-    assert closing.plan.futures.orders[0].size_raw == 5 * E18
+    assert closing.plan is not None and planned_futures(closing.plan) is not None
+    assert planned_futures(closing.plan).orders[0].size_raw == 5 * E18
 
 
 @pytest.mark.parametrize(
@@ -499,11 +507,11 @@ def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
             )
             step = apply_hedges(with_snapshot(step, futures=moved))
             plan = rebalance(step).plan
-            if plan is None or plan.futures is None:
+            if plan is None or planned_futures(plan) is None:
                 break
             assert turn < 2, "one order opens or closes; the next plan at this price has none"
-            order = plan.futures.orders[0]
-            opened += plan.futures.trigger == "hedge"
+            order = planned_futures(plan).orders[0]
+            opened += planned_futures(plan).trigger == "hedge"
             quote = -margin.position_value_raw(moved.market("ETH"), order.size_raw)
-            held, hedges = margin.with_trade(moved, "ETH", order.size_raw, quote), plan.futures.hedges
+            held, hedges = margin.with_trade(moved, "ETH", order.size_raw, quote), planned_futures(plan).hedges
     assert opened <= 1

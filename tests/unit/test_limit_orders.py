@@ -15,6 +15,7 @@ from agent.layers.futures.planning.orders import market_order, plan_futures
 from agent.layers.futures.planning.plans import as_limit_orders, beside_resting
 from agent.layers.futures.policy.limit_orders import end_reason, ended_orders
 from agent.layers.futures.policy.targets import FuturesTrigger
+from agent.layers.futures.state import planned_futures
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import if_filled
@@ -178,7 +179,7 @@ def test_an_order_ends_if_its_fill_would_breach_a_limit() -> None:
 
 def test_the_guard_of_the_account_counts_resting_orders() -> None:
     plan = rebalance(step_of(EMPTY)).plan
-    assert plan is not None and plan.futures is not None and not plan.futures.is_reducing
+    assert plan is not None and planned_futures(plan) is not None and not planned_futures(plan).is_reducing
     for account, passes in ((EMPTY, True), (RESTING, False)):
         step = step_of(account)
         verdict = next(one for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "futures_state")

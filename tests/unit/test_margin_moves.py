@@ -14,6 +14,7 @@ from agent.errors import Refused
 from agent.layers.futures.policy import exposure
 from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.futures.requests import MoveMargin
+from agent.layers.futures.state import planned_futures
 from agent.margin import account as margin
 from agent.margin.state import after_action
 from agent.model import AdjustFutures, Allowance, ExitFailures, Halt, Holding, Plan, QuarantinedItem, ScreenedToken, StepInput, TokenFinding
@@ -60,8 +61,8 @@ def policy(top_up: int | None = BPS, account: str = OWNER) -> FuturesPolicy:
 
 def futures_of(step: StepInput) -> FuturesPlan:
     plan = rebalance(step).plan
-    assert plan is not None and plan.futures is not None
-    return plan.futures
+    assert plan is not None and planned_futures(plan) is not None
+    return planned_futures(plan)
 
 
 def refusing(step: StepInput, plan: Plan | None) -> set[str]:
@@ -72,8 +73,8 @@ def refusing(step: StepInput, plan: Plan | None) -> set[str]:
 def test_a_step_tops_up_before_it_reduces() -> None:
     step = step_of(OVER, policy())
     plan = rebalance(step).plan
-    assert plan is not None and plan.futures is not None and plan.futures.is_reducing
-    [deposit] = plan.futures.actions
+    assert plan is not None and planned_futures(plan) is not None and planned_futures(plan).is_reducing
+    [deposit] = planned_futures(plan).actions
     assert isinstance(deposit, MarginDeposit)
     assert margin.leverage(after_action(OVER, deposit)) == pytest.approx(2.85)
     assert dict(plan.holdings_after)[USDC] == 5_000 * UNIT - deposit.raw
@@ -129,8 +130,8 @@ def test_a_top_up_restores_the_stress_move_and_utilisation() -> None:
 
 def with_deposit(step: StepInput, raw: int) -> Plan:
     plan = rebalance(step).plan
-    assert plan is not None and plan.futures is not None
-    return replace(plan, futures=replace(plan.futures, account_actions=(MarginDeposit(raw),)))
+    assert plan is not None and planned_futures(plan) is not None
+    return plan.with_layer(replace(planned_futures(plan), account_actions=(MarginDeposit(raw),)))
 
 
 def test_guards_refuse_a_deposit_beyond_wallet_and_budget() -> None:
@@ -162,8 +163,8 @@ def test_guards_refuse_a_deposit_beyond_wallet_and_budget() -> None:
 def test_the_owner_moves_margin_within_limits_and_free_margin(held: MarginAccount, action: AccountAction, guard: str) -> None:
     step = step_of(held, policy(0))
     found = proposer(MoveMargin(action))(step)
-    assert found.plan is not None and found.plan.futures is not None
-    assert found.plan.futures.actions == (action,)
+    assert found.plan is not None and planned_futures(found.plan) is not None
+    assert planned_futures(found.plan).actions == (action,)
     assert codec.loads(Plan, codec.dumps(found.plan)) == found.plan
     assert guard in (refusing(step, found.plan) or {""})
 
@@ -226,7 +227,7 @@ def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(held: Ma
     [deposit] = futures_of(step).actions
     assert deposit == MarginDeposit(500 * UNIT)
     plan = rebalance(step).plan
-    assert plan is not None and plan.futures is not None and not plan.futures.is_emergency
+    assert plan is not None and planned_futures(plan) is not None and not planned_futures(plan).is_emergency
     assert refusing(step, plan) == set()
     assert all(isinstance(one, PerpOrder) for one in futures_of(step_of(held, policy(500))).actions), "reductions go first"
 
@@ -246,7 +247,7 @@ def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(held: Ma
 )
 def test_the_last_deposit_keeps_its_budget_and_needs_a_broken_limit(step: StepInput) -> None:
     plan = rebalance(step).plan
-    assert plan is None or plan.futures is None or not plan.futures.account_actions
+    assert plan is None or planned_futures(plan) is None or not planned_futures(plan).account_actions
 
 
 def contradictory(step: StepInput) -> StepInput:
@@ -262,8 +263,8 @@ def test_without_spot_prices_the_budget_of_deposits_counts_the_wallets_collatera
     """4,035.1 restore the limit: 81 % of the 5,000 USDC in the wallet, 41 % of a portfolio whose other half has no price."""
     step = blind(step_of(OVER, policy(top_up)))
     plan = rebalance(step).plan
-    assert plan is not None and plan.futures is not None
-    assert plan.futures.top_up_raw // UNIT == deposits and bool(plan.futures.orders) is not bool(deposits)
+    assert plan is not None and planned_futures(plan) is not None
+    assert planned_futures(plan).top_up_raw // UNIT == deposits and bool(planned_futures(plan).orders) is not bool(deposits)
     assert refusing(step, plan) == set()
     if deposits:
         spent = with_history(step, topped_up_24h=Fraction(5_000 * UNIT))
@@ -275,7 +276,7 @@ def test_the_last_deposit_beside_contradictory_prices_is_one_that_the_guard_pass
     """5 % of the 5,000 USDC in the wallet; 5 % of the whole would be refused, and nothing deposited."""
     step = contradictory(step_of(held, policy(500), **FAILING))
     plan = rebalance(step).plan
-    assert plan is not None and plan.futures is not None and plan.futures.top_up_raw == 250 * UNIT
+    assert plan is not None and planned_futures(plan) is not None and planned_futures(plan).top_up_raw == 250 * UNIT
     assert refusing(step, plan) == set()
 
 
@@ -289,7 +290,12 @@ def test_collateral_of_an_unknown_balance_is_not_deposited(change: str) -> None:
     else:
         step = quarantine_tokens(step, [ScreenedToken(USDC, TokenFinding.CODE_CHANGED)])
     plan = rebalance(step).plan
-    assert plan is not None and plan.futures is not None and plan.futures.orders and not plan.futures.account_actions
+    assert (
+        plan is not None
+        and planned_futures(plan) is not None
+        and planned_futures(plan).orders
+        and not planned_futures(plan).account_actions
+    )
 
 
 @pytest.mark.parametrize("multiple_bps", [20_000, 100])
@@ -297,7 +303,7 @@ def test_a_delegate_s_own_wallet_is_not_the_spot_value_of_the_account(multiple_b
     """The owner's portfolio is not read: the multiple is unknown, triggers no reduction, and nothing is opened."""
     terms = replace(policy(account=OTHER), limits=replace(LIMITS, spot_multiple_bps=multiple_bps))
     opening = rebalance(step_of(EMPTY, policy(account=OTHER))).plan
-    assert opening is not None and opening.futures is not None and opening.futures.orders, "without a multiple it trades"
+    assert opening is not None and planned_futures(opening) is not None and planned_futures(opening).orders, "without a multiple it trades"
     assert "futures_state" in refusing(step_of(EMPTY, terms), opening)
     for held in (EMPTY, CALM):
         step = step_of(held, terms)

@@ -15,7 +15,7 @@ from agent.errors import ErrorCode, Refused, UnsendableTransaction
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_run import StepRun
 from agent.layers.futures.execution.run import FEWER, MAX_ORDERS, MOST_PARTS, FuturesRun, leave_failed_market
-from agent.layers.futures.state import margin_account
+from agent.layers.futures.state import margin_account, planned_futures
 from agent.layers.liquidity.execution.run import LiquidityRun, leave_pool
 from agent.model import AdjustFutures, AgentCycle, Intent, IntentKind, IntentState, Verdict
 from agent.model.futures import MarginAccount
@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Iterator[StepRun]:
 def planned(run: StepRun, held: MarginAccount = OVER) -> StepOutcome:
     """A planned futures order, written as a step; the next plan of the step begins with caps of its own."""
     outcome = outcome_of(step_of(held, EVEN))
-    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None and outcome.plan.futures is not None
+    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None and planned_futures(outcome.plan) is not None
     run.store.steps.begin(outcome.step_id, NOW_S, codec.dumps(outcome.step_input))
     run.spend_caps, run.approval_rounds = {"0x": 5}, 2
     return outcome
@@ -51,8 +51,8 @@ def futures(run: StepRun) -> FuturesRun:
 
 
 def market_of(outcome: StepOutcome) -> str:
-    assert outcome.plan is not None and outcome.plan.futures is not None
-    return outcome.plan.futures.orders[0].market
+    assert outcome.plan is not None and planned_futures(outcome.plan) is not None
+    return planned_futures(outcome.plan).orders[0].market
 
 
 def result(run: StepRun, outcome: StepOutcome) -> str | None:

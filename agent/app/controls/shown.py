@@ -41,6 +41,7 @@ from agent.model import (
     ControlCode,
     ControlKind,
     ControlOrigin,
+    FuturesPlan,
     MarginDeposit,
     MarginWithdrawal,
     PerpOrder,
@@ -353,7 +354,7 @@ def _exact_parts(outcome: StepOutcome) -> Arguments:
     changes of a delegate.
     """
     plan = outcome.plan
-    others: Sequence[object] = () if plan is None or plan.futures is None else plan.futures.actions
+    others: Sequence[object] = () if plan is None else plan.layer(FuturesPlan).actions
     changes = [
         other
         for other in others
@@ -407,10 +408,8 @@ def _provided(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
 
 
 def _futures(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
-    if plan.futures is None:
-        return []
     found = []
-    for action in plan.futures.actions:
+    for action in plan.layer(FuturesPlan).actions:
         if isinstance(action, PerpOrder):
             name = f"futures {action.market}{' reduce' if action.is_reduce_only else ''}"
             found.append((name, action.size_raw, abs(action.size_raw) * share_bps // BPS))

@@ -39,6 +39,7 @@ from agent.app.documents.futures import (
     optional_summary,
 )
 from agent.layers import documents as layers
+from agent.layers.futures.state import planned_futures
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.tax.state import TaxState
 from agent.model import Halt, Hold, Portfolio
@@ -518,10 +519,10 @@ def plan(outcome: StepOutcome) -> PlanDocument:
     futures = optional_summary(step, outcome.decided.drifts)
     parts = optional_comparisons(outcome)
     head = {**fill(StepDocument, outcome, portfolio, decision=decided), **futures, **parts}
-    if found is not None and found.futures is not None:
+    if (planned := planned_futures(found)) is not None:
         from agent.layers.futures.notes import futures_note
 
-        head["futures_actions"] = [futures_note(step, action) for action in found.futures.actions]
+        head["futures_actions"] = [futures_note(step, action) for action in planned.actions]
     if found is None:
         held = {
             "legs": [],

@@ -38,7 +38,7 @@ from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.layers import documents as layers
 from agent.layers.futures.notes import futures_note
-from agent.layers.futures.state import futures_policy, margin_account
+from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.margin.account import account_value_raw
 from agent.model import (
@@ -551,8 +551,8 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
             for n, action in enumerate(plan.actions, 1)
         ]
         return words + _skipped_lines(plan, names)
-    if plan.futures is not None:
-        actions, what = plan.futures.actions, "order" if plan.futures.orders else "action"
+    if (futures := planned_futures(plan)) is not None:
+        actions, what = futures.actions, "order" if futures.orders else "action"
         count = f"1 {what}" if len(actions) == 1 else f"{len(actions)} {what}s"
         words = [f"The plan: {count} of futures, expected cost {cost} {numeraire.label}."]
         words += [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agent.layers.futures.policy.needs import gas_per_day_wei, is_emergency
 from agent.layers.futures.policy.targets import FuturesTrigger
-from agent.layers.futures.state import futures_policy, margin_account
+from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.margin.state import is_reduction
 from agent.model import (
     AccountAction,
@@ -107,4 +107,5 @@ def _lowers_risk(action: AccountAction) -> bool:
 
 def build_futures_case(step: StepInput, plan: Plan) -> FuturesCase | None:
     """Return the answers on a plan of futures actions; None for any other plan."""
-    return None if plan.futures is None else FuturesCase(step, plan, plan.futures)
+    futures = planned_futures(plan)
+    return None if futures is None else FuturesCase(step, plan, futures)

@@ -20,7 +20,7 @@ from agent.layers.futures.policy.needs import (
     uses_reduction_budget,
 )
 from agent.layers.futures.policy.targets import emergency_orders, unnamed_reasons
-from agent.layers.futures.state import FuturesState, futures_policy, margin_account
+from agent.layers.futures.state import FuturesState, futures_policy, margin_account, planned_futures
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import (
@@ -52,7 +52,7 @@ from agent.units import BPS, Value, decimal_text
 def _layer(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
     """Return orders, policy and account. Raises MissingData."""
     plan, policy, account = (
-        case.plan.futures,
+        planned_futures(case.plan),
         futures_policy(case.step),
         margin_account(case.step.snapshot),
     )
@@ -353,7 +353,7 @@ def worst_cost(case: GuardCase) -> Value:
     """Return the orders' cost with each filled at its bound, in numeraire base units; zero without
     futures actions. Raises MissingData.
     """
-    if case.plan.futures is None:
+    if planned_futures(case.plan) is None:
         return Fraction(0)
     return futures_cost(case, at_bound=True)[0]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.model import (
+    FuturesPlan,
     FuturesPolicy,
     FuturesReading,
     Hedge,
@@ -13,6 +14,7 @@ from agent.model import (
     LayerProgress,
     LayerState,
     MarginAccount,
+    Plan,
     Snapshot,
     StepInput,
 )
@@ -77,6 +79,12 @@ class FuturesProgress(LayerProgress):
 def margin_account(snapshot: Snapshot) -> MarginAccount | None:
     """Return the margin account; None if there is none, or it is not known for certain."""
     return snapshot.layer(FuturesReading).account
+
+
+def planned_futures(plan: Plan | None) -> FuturesPlan | None:
+    """Return the plan's actions on futures; None without any."""
+    layers = () if plan is None else plan.layers
+    return next((part for part in layers if isinstance(part, FuturesPlan)), None)
 
 
 def futures_policy(step: StepInput) -> FuturesPolicy | None:

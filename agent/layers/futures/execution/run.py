@@ -12,7 +12,12 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_run import LayerRun, StepRun
 from agent.layers.futures.planning.plans import HEDGE_MARGIN
 from agent.layers.futures.policy.plans import MARGIN
-from agent.layers.futures.state import FuturesProgress, futures_progress, margin_account
+from agent.layers.futures.state import (
+    FuturesProgress,
+    futures_progress,
+    margin_account,
+    planned_futures,
+)
 from agent.model import (
     AdjustFutures,
     FuturesPlan,
@@ -109,12 +114,12 @@ class FuturesRun(LayerRun):
 
     def leaves(self, plan: Plan) -> bool:
         """True if the plan opens positions after a reduction or a deposit."""
-        futures = plan.futures
+        futures = planned_futures(plan)
         return self.reduced and futures is not None and not futures.is_reducing
 
     def is_done_before(self, plan: Plan | None) -> bool:
         """True for any futures plan after a reduction or a deposit."""
-        return self.reduced and plan is not None and plan.futures is not None
+        return self.reduced and planned_futures(plan) is not None
 
     def notes(self) -> list[str]:
         """Return a note on the actions done."""
@@ -162,7 +167,7 @@ def skip_refused_action(run: StepRun, outcome: StepOutcome, refusal: Refused) ->
     """
     own = run.layer(FuturesRun)
     plan, decision = outcome.plan, outcome.decision
-    if plan is None or (futures := plan.futures) is None:
+    if plan is None or (futures := planned_futures(plan)) is None:
         return False
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
     if refusal.code is ErrorCode.AGENT_KEY and not by_owner and not own.held:
@@ -247,4 +252,4 @@ def comparisons(outcome: StepOutcome) -> tuple[HedgeComparison, ...]:
 
 def futures_plan(outcome: StepOutcome) -> FuturesPlan | None:
     """Return the plan's actions on futures; None without any."""
-    return None if outcome.plan is None else outcome.plan.futures
+    return None if outcome.plan is None else planned_futures(outcome.plan)

@@ -9,18 +9,19 @@ from agent.layers.futures.execution.run import MAX_ORDERS, FuturesRun, leave_fai
 from agent.layers.futures.planning.plans import HEDGE
 from agent.layers.futures.policy.needs import reduction_goals
 from agent.layers.futures.requests import MoveMargin
+from agent.layers.futures.state import planned_futures
 from agent.model import HedgeChoices, PerpOrder, Plan
 
 
 def sends(plan: Plan) -> bool:
     """True if the plan acts on futures."""
-    return plan.futures is not None
+    return planned_futures(plan) is not None
 
 
 def send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
     """Send the first futures action. Return None if a new plan is needed."""
     own = run.layer(FuturesRun)
-    if (futures := plan.futures) is None:
+    if (futures := planned_futures(plan)) is None:
         raise ValueError("a plan without futures actions is sent as swaps")
     action = futures.actions[0]
     frees = action.is_reduce_only if isinstance(action, PerpOrder) else futures.is_reducing

@@ -39,6 +39,7 @@ from agent.layers.futures.state import (
     futures_state,
     hold_futures,
     margin_account,
+    planned_futures,
 )
 from agent.margin.state import is_reduction
 from agent.model import (
@@ -118,7 +119,7 @@ def _opens_hedge(plan: Plan | None) -> bool:
     is sold.
     """
     triggers = (HEDGE, HEDGE_MARGIN)
-    return plan is not None and plan.futures is not None and plan.futures.trigger in triggers
+    return plan is not None and plan.layer(FuturesPlan).trigger in triggers
 
 
 def plan_adjustment(
@@ -247,8 +248,8 @@ def plan_and_hold(
     sent = plan_adjustment(step, need, drifts)
     if isinstance(sent, str):
         return plan, sent
-    if sent.futures is not None and sent.futures.trigger == plan.trigger:
-        return sent.futures, ""
+    if (within := planned_futures(sent)) is not None and within.trigger == plan.trigger:
+        return within, ""
     return plan, ""
 
 
@@ -314,7 +315,7 @@ def not_worth_it(step: StepInput, plan: Plan, account: MarginAccount) -> str:
     """Return why the orders of a plan are not worth their cost: fees and basis at the mark, plus
     gas, exceed limits.plan_cost. Empty if they do not, and for reductions and closed hedges.
     """
-    most_bps, futures = step.limits.plan_cost_bps, plan.futures
+    most_bps, futures = step.limits.plan_cost_bps, planned_futures(plan)
     if most_bps is None or futures is None or futures.is_reducing or not futures.orders:
         return ""
     if futures.trigger == CLOSE_HEDGE:
@@ -470,7 +471,7 @@ def futures_plan(
         verdicts=(),
         skipped=tuple(SkippedItem("futures", why) for why in futures.refused),
         expires_block=snapshot.head.number + step.execution.expire_blocks,
-        futures=futures,
+        layers=(futures,),
     )
     return with_data_fee(step, plan, coin)
 

@@ -382,7 +382,7 @@ def emergency_need(step: StepInput) -> AdjustFutures | None:
 
 def is_emergency(plan: Plan | None) -> bool:
     """True if the plan closes positions ahead of liquidation."""
-    return plan is not None and plan.futures is not None and plan.futures.is_emergency
+    return plan is not None and plan.layer(FuturesPlan).is_emergency
 
 
 def fee_ceiling_wei(futures: FuturesLimits, limits: Limits) -> int | None:

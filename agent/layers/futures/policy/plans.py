@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.layers.futures.state import futures_policy, margin_account
-from agent.model import AdjustFutures, Decision, FuturesPolicy, Plan, StepInput
+from agent.layers.futures.state import futures_policy, margin_account, planned_futures
+from agent.model import AdjustFutures, Decision, FuturesPlan, FuturesPolicy, Plan, StepInput
 
 MARGIN = "margin"
 """Name under which failed deposits into the margin account are counted."""
@@ -11,7 +11,7 @@ MARGIN = "margin"
 
 def exit_name(plan: Plan) -> str:
     """Return the market of the first reduction, MARGIN for a deposit; empty for any other plan."""
-    futures = plan.futures
+    futures = planned_futures(plan)
     if futures is None or not futures.is_reducing:
         return ""
     if futures.account_actions:
@@ -29,14 +29,15 @@ def needs_no_gas(step: StepInput, decision: Decision) -> bool:
 
 def deposit(step: StepInput, plan: Plan) -> tuple[str, int, str]:
     """Return collateral, base units and vault of the plan's deposit."""
-    if plan.futures is None or (policy := futures_policy(step)) is None:
+    futures, policy = planned_futures(plan), futures_policy(step)
+    if futures is None or policy is None:
         return "", 0, ""
-    return policy.collateral, plan.futures.top_up_raw, policy.vault
+    return policy.collateral, futures.top_up_raw, policy.vault
 
 
 def action_count(plan: Plan) -> int:
     """Return the number of the plan's futures actions."""
-    return 0 if plan.futures is None else len(plan.futures.actions)
+    return len(plan.layer(FuturesPlan).actions)
 
 
 def place(step: StepInput) -> str:
