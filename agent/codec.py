@@ -18,7 +18,14 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
-from agent.layers.states import MOVED, MOVED_CONFIGS, MOVED_PARTS, MOVED_PROGRESS, PARTS
+from agent.layers.states import (
+    LAYER_UNIONS,
+    MOVED,
+    MOVED_CONFIGS,
+    MOVED_PARTS,
+    MOVED_PROGRESS,
+    PARTS,
+)
 from agent.model import (
     AccountAction,
     Budgets,
@@ -28,7 +35,6 @@ from agent.model import (
     Failures,
     FuturesAction,
     History,
-    LpPosition,
     Pool,
     RestingAction,
     Reviews,
@@ -47,7 +53,7 @@ TAG = "type"
 _SAFE_INT = 2**53
 """Integers of this size and above are written as strings, since other JSON readers round them."""
 _UNIONS: tuple[Any, ...] = (
-    LpPosition,
+    *LAYER_UNIONS,
     Decision,
     Trigger,
     Schedule,

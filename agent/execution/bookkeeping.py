@@ -4,7 +4,7 @@ wallet's last day before a new store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -14,7 +14,6 @@ from agent.accounting.entries import (
     SettledTransaction,
     quantize,
 )
-from agent.amm.lp import positions
 from agent.chain.endpoints import EndpointPool
 from agent.chain.history import HistoryUnavailable, MinedTx, RecentTransactions, recent_transactions
 from agent.errors import Refused, Retryable, TrimtabError
@@ -28,10 +27,9 @@ from agent.execution.settlement import (
 from agent.execution.step_context import StepReaders
 from agent.layers.futures.accounting import margin_reading
 from agent.layers.futures.policy.exposure import margin_fault, margin_holdings
-from agent.layers.liquidity.policy import valuation as liquidity
-from agent.layers.memories import ENTRIES, PAYMENTS
+from agent.layers.memories import ENTRIES, PAYMENTS, Principal
+from agent.layers.questions import BY_PLACE, outside_raw
 from agent.model import (
-    Collect,
     Entry,
     EntryKind,
     ExternalTransaction,
@@ -39,17 +37,12 @@ from agent.model import (
     Intent,
     IntentKind,
     IntentState,
-    LpAction,
-    LpV2Position,
-    LpV3Position,
     Plan,
-    Provide,
     Rebalance,
     StepInput,
     UnsignedTx,
     Valuation,
     ValuedHolding,
-    Withdraw,
 )
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
@@ -61,8 +54,6 @@ from agent.store.budgets import BudgetStore
 from agent.store.prices import AllocationStore, PriceStore
 from agent.store.store import Store
 from agent.units import NATIVE, PIPS, Price
-
-Principal = Callable[[str], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +172,10 @@ def derive_entry(
         receipt.gas_cost_wei,
         by_hand,
     )
-    if intent.kind is IntentKind.LIQUIDITY and grant.action is not None and receipt.status == 1:
-        return _liquidity(change, grant.action, intent, owner, prices, counted, principal)
     if intent.kind is IntentKind.PAYOUT:
         return entries.payout_entry(change, prices, counted)
     if (entry_of := ENTRIES.get(intent.kind)) is not None and receipt.status == 1:
-        return entry_of(grant, change, prices, counted, basis, receipt)
+        return entry_of(grant, change, prices, counted, basis, receipt, principal)
     kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
     return entries.trade_entry(change, prices, counted, _fees(grant, intent, counted), kind)
 
@@ -202,9 +191,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     if any(token not in balances or prices.of(token) is None for token in targets):
         return None
     try:
-        in_positions = positions.look_through(
-            [position for _, position in liquidity.confirmed_positions(step)], prices.by_token
-        )
+        outside = outside_raw(step, prices.by_token)
     except Refused:
         return None
     reserved = _reserved(step, balances)
@@ -215,7 +202,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
             ValuedHolding(
                 token,
                 balances[token],
-                in_positions.get(token, 0),
+                outside.get(token, 0),
                 price,
                 targets.get(token, 0),
                 reserved.get(token, 0),
@@ -257,53 +244,13 @@ def _holdings_by_place(
         ("", token): balances[token]
         for token in (*(asset.token.address for asset in step.portfolio.assets), NATIVE)
     }
-    for _, position in liquidity.confirmed_positions(step):
-        if isinstance(position, LpV2Position | LpV3Position):
-            price0, price1 = prices.of(position.token0), prices.of(position.token1)
-            for token, raw in zip(
-                (position.token0, position.token1),
-                positions.owned_amounts(position, price0 or Fraction(1), price1 or Fraction(1)),
-                strict=True,
-            ):
-                holdings[position.name, token] = raw
+    for by_place in BY_PLACE:
+        holdings |= by_place(step, prices.by_token)
     priced = {}
     for (place, token), raw in holdings.items():
         price = prices.of(token)
         priced[place, token] = (raw, None if price is None else quantize(raw * price))
     return priced
-
-
-def _liquidity(
-    change: SettledTransaction,
-    action: LpAction,
-    intent: Intent,
-    owner: str,
-    prices: EntryPrices,
-    counted: frozenset[str],
-    principal: Principal,
-) -> Entry:
-    tokens, receipt = (action.token0, action.token1), intent.receipt
-    match action:
-        case Collect():
-            return entries.withdrawal_entry(
-                change, prices, counted, action.name, {}, Fraction(0), dict(change.moved)
-            )
-        case Withdraw():
-            share = Fraction(action.liquidity, action.held) if action.held > 0 else Fraction(1)
-            fees = dict(zip(tokens, action.fees_raw, strict=True))
-            return entries.withdrawal_entry(
-                change,
-                prices,
-                counted,
-                action.name,
-                principal(action.name),
-                min(share, Fraction(1)),
-                fees,
-            )
-        case Provide():
-            done = None if receipt is None else positions.position_change(action, receipt, owner)
-            name = action.name if done is None else done.name
-            return entries.provision_entry(change, prices, counted, name)
 
 
 def _fees(grant: Grant, intent: Intent, counted: frozenset[str]) -> dict[str, int]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from agent import codec
 from agent.execution.settlement import originating_step
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import Intent, LpAction, Plan, Portfolio, Receipt, Snapshot, Withdraw
+from agent.model import Intent, Plan, Portfolio, Receipt, Snapshot
 from agent.planning.gas import balance_deltas
 from agent.store.store import Store
 from agent.units import NATIVE, decimal_text
@@ -52,7 +52,7 @@ def recovered_shortfall(store: Store, intent: Intent) -> dict[str, tuple[int, in
         return {}
     if grant.plan is not None:
         return short_tokens(grant.plan, intent.receipt, step.snapshot, None)
-    least = {} if grant.action is None else _least_of_action(grant.action)
+    least = {} if grant.action is None else grant.action.least_raw
     return _below(least, intent.receipt, step.snapshot, None)
 
 
@@ -80,17 +80,11 @@ def short_tokens(
     covers.
     """
     if plan.actions:
-        least = _least_of_action(plan.actions[0])
+        least = plan.actions[0].least_raw
     else:
         least = balance_deltas([replace(leg, amount_out_raw=leg.min_out_raw) for leg in plan.legs])
         least.pop(NATIVE, None)
     return _below(least, receipt, before, after)
-
-
-def _least_of_action(action: LpAction) -> dict[str, int]:
-    if not isinstance(action, Withdraw):
-        return {}
-    return dict(zip((action.token0, action.token1), action.min_raw, strict=True))
 
 
 def _below(

@@ -7,25 +7,46 @@ from collections.abc import Callable, Collection, Mapping
 from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.layers.futures import accounting as futures
 from agent.layers.futures.execution.booking import book_futures_action
+from agent.layers.liquidity import accounting as liquidity
+from agent.layers.liquidity.execution.booking import book_liquidity_action
 from agent.layers.strategies import memory as strategies
-from agent.model import Entry, Intent, IntentKind, LayerPart, Receipt, StepInput
+from agent.model import Entry, Intent, IntentKind, LayerPart, Receipt, Snapshot, StepInput
 from agent.ports import Grant
 from agent.store.store import Store
 from agent.units import Price, Value
 
+Principal = Callable[[str], Mapping[str, int]]
+"""Function from the name of a place to its net amounts in the ledger, by token."""
 READERS: tuple[Callable[[StepInput, Store], LayerPart], ...] = (strategies.read_memory,)
 """Readers of a layer's records at the block of a step with snapshot, config and budgets."""
-BOOKINGS: Mapping[IntentKind, Callable[[Store, Intent, StepInput, Price, int], Value]] = {
-    IntentKind.FUTURES: book_futures_action
+BOOKINGS: Mapping[
+    IntentKind,
+    Callable[[Store, Intent, StepInput | None, StepInput, Snapshot | None, Price, int], Value],
+] = {
+    IntentKind.FUTURES: lambda store, intent, _, basis, __, native_price, chain_s: (
+        book_futures_action(store, intent, basis, native_price, chain_s)
+    ),
+    IntentKind.LIQUIDITY: book_liquidity_action,
 }
-"""Booking of a layer's mined transaction, by its kind, from the step input of its prices, the price
-of native coin and the chain time; returns its loss in numeraire base units.
+"""Booking of a layer's mined transaction, by its kind, from its own step (None: unreadable), the
+step of its prices, the snapshot right after it (None: not read), the price of native coin and the
+chain time; returns its loss in numeraire base units.
 """
 ENTRIES: Mapping[
     IntentKind,
-    Callable[[Grant, SettledTransaction, EntryPrices, Collection[str], StepInput, Receipt], Entry],
-] = {IntentKind.FUTURES: futures.settled_entry}
-"""Ledger entry of a layer's successful transaction, by its kind."""
+    Callable[
+        [Grant, SettledTransaction, EntryPrices, Collection[str], StepInput, Receipt, Principal],
+        Entry,
+    ],
+] = {
+    IntentKind.FUTURES: lambda grant, change, prices, counted, basis, receipt, _: (
+        futures.settled_entry(grant, change, prices, counted, basis, receipt)
+    ),
+    IntentKind.LIQUIDITY: liquidity.settled_entry,
+}
+"""Ledger entry of a layer's successful transaction, by its kind; the last argument returns the net
+amounts at a place outside the wallet.
+"""
 PAYMENTS: tuple[Callable[[StepInput, EntryPrices], tuple[Entry, ...]], ...] = (
     futures.funding_entries,
 )

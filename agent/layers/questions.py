@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from agent.layers.futures.policy import plans as futures
 from agent.layers.futures.policy.exposure import unknown_margin_reason
@@ -10,7 +10,7 @@ from agent.layers.liquidity.policy import pools
 from agent.layers.liquidity.policy import valuation as liquidity
 from agent.layers.strategies.policy.faults import strategies_fault
 from agent.model import AssetDrift, Decision, HaltCode, Plan, Portfolio, StepInput
-from agent.units import Value
+from agent.units import Price, Value
 
 SPOT_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
     (HaltCode.STRATEGIES, strategies_fault),
@@ -40,6 +40,16 @@ ACTION_COUNTS: tuple[Callable[[Plan], int], ...] = (futures.action_count,)
 """Number of a plan's actions in the layer, each a transaction."""
 PLACES: tuple[Callable[[StepInput], str], ...] = (pools.place, futures.place)
 """Where else than in the wallet an asset may be; empty if nowhere."""
+OUTSIDE: tuple[Callable[[StepInput, Mapping[str, Price]], dict[str, int]], ...] = (
+    liquidity.holdings,
+)
+"""Base units by token outside the wallet that weights count at these prices. Raise Refused if
+something is unknown.
+"""
+BY_PLACE: tuple[Callable[[StepInput, Mapping[str, Price]], dict[tuple[str, str], int]], ...] = (
+    liquidity.holdings_by_place,
+)
+"""The same for the ledger, by the name of the place and token; a missing price counts as one."""
 KEEPS: tuple[Callable[[StepInput, AssetDrift, Value], bool], ...] = (pools.keeps,)
 """True if a layer has at least this value of an asset, which an exit frees and sells."""
 TOKENS: tuple[Callable[[Portfolio], set[str]], ...] = (pools.tokens,)
@@ -48,5 +58,14 @@ WITHOUT_TARGETS: tuple[Callable[[Portfolio, Collection[str]], Portfolio], ...] =
     pools.without_targets,
 )
 """The portfolio in which a layer has no targets with these tokens, which an exit sells."""
-SPENDERS: tuple[Callable[[StepInput], dict[str, str]], ...] = (futures.spenders,)
+SPENDERS: tuple[Callable[[StepInput], dict[str, str]], ...] = (pools.spenders, futures.spenders)
 """Contracts that may hold an allowance of the wallet for a layer, with their roles."""
+
+
+def outside_raw(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
+    """Return the base units by token outside the wallet. Raises Refused if something is unknown."""
+    total: dict[str, int] = {}
+    for holdings in OUTSIDE:
+        for token, raw in holdings(step, prices).items():
+            total[token] = total.get(token, 0) + raw
+    return total

@@ -25,6 +25,7 @@ from agent.model import (
     LayerReading,
     LayerRequest,
     LayerState,
+    LpPosition,
     Plan,
     Snapshot,
 )
@@ -53,6 +54,8 @@ PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
     LayerRequest: REQUESTS,
 }
 """Types of the parts of a step's input, of decisions, plans and requests, by their base."""
+LAYER_UNIONS: tuple[Any, ...] = (LpPosition,)
+"""Unions of the layers, whose members are stored with their type."""
 MOVED: Mapping[str, Mapping[str, str]] = {
     "GradualState": {
         "campaign": "progress",

@@ -205,6 +205,16 @@ class Withdraw:
         """Display name of the position."""
         return position_name(self.venue, self.contract, self.token_id)
 
+    @property
+    def spends_raw(self) -> dict[str, int]:
+        """Most base units taken from the wallet, by token: LP tokens, under the pair."""
+        return {self.contract: self.liquidity} if self.token_id is None else {}
+
+    @property
+    def least_raw(self) -> dict[str, int]:
+        """Least base units paid to the wallet, by token."""
+        return dict(zip((self.token0, self.token1), self.min_raw, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Collect:
@@ -224,6 +234,16 @@ class Collect:
     def name(self) -> str:
         """Display name of the position."""
         return position_name(self.venue, self.contract, self.token_id)
+
+    @property
+    def spends_raw(self) -> dict[str, int]:
+        """Most base units taken from the wallet: none."""
+        return {}
+
+    @property
+    def least_raw(self) -> dict[str, int]:
+        """Least base units paid to the wallet: fees have no minimum."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +276,17 @@ class Provide:
         if self.ticks is not None and self.token_id is None:
             return f"{self.venue} {self.pool} (new)"
         return position_name(self.venue, self.contract, self.token_id)
+
+    @property
+    def spends_raw(self) -> dict[str, int]:
+        """Most base units taken from the wallet, by token."""
+        amounts = zip((self.token0, self.token1), self.desired_raw, strict=True)
+        return {token: raw for token, raw in amounts if raw > 0}
+
+    @property
+    def least_raw(self) -> dict[str, int]:
+        """Least base units paid to the wallet: none."""
+        return {}
 
 
 LpAction = Withdraw | Collect | Provide

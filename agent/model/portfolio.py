@@ -432,3 +432,7 @@ class ExecutionConfig:
     liquidity: tuple[tuple[str, str], ...] = ()
     pace: ExecutionPace = field(default_factory=ExecutionPace)
     swept: bool = False
+
+    def position_contract(self, venue: str) -> str:
+        """Return the contract through which positions at a venue change; empty if there is none."""
+        return dict(self.liquidity).get(venue, "")

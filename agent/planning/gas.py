@@ -16,14 +16,12 @@ from agent.layers.futures.policy.needs import step_fee_ceiling_wei
 from agent.model import (
     Leg,
     LegFunding,
-    LpAction,
     Plan,
     Pool,
     Provide,
     Snapshot,
     StepInput,
     TopUp,
-    Withdraw,
 )
 from agent.model.rollups import SPIKE
 from agent.policy import native_coin
@@ -417,20 +415,6 @@ def swap_spend(legs: Sequence[Leg]) -> dict[str, int]:
     return amounts
 
 
-def action_spend(action: LpAction) -> dict[str, int]:
-    """Return the most base units that a liquidity action takes from the wallet, by token; LP tokens
-    count under the pair.
-    """
-    match action:
-        case Provide():
-            amounts = zip((action.token0, action.token1), action.desired_raw, strict=True)
-            return {token: raw for token, raw in amounts if raw > 0}
-        case Withdraw(token_id=None):
-            return {action.contract: action.liquidity}
-        case _:
-            return {}
-
-
 def approval_count(amounts: Mapping[str, int], allowed: Mapping[str, int]) -> int:
     """Return the number of approvals for these amounts: one from a zero allowance, two if a smaller
     allowance is reset first.
@@ -446,13 +430,9 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
     if isinstance(plan.decision, TopUp):
         return 0
     needed = approval_count(swap_spend(plan.legs), _allowed(step.snapshot, step.execution.router))
-    contracts = dict(step.execution.liquidity)
-    needed += sum(
-        approval_count(
-            action_spend(action), _allowed(step.snapshot, contracts.get(action.venue, ""))
-        )
-        for action in plan.actions
-    )
+    for action in plan.actions:
+        spender = step.execution.position_contract(action.venue)
+        needed += approval_count(action.spends_raw, _allowed(step.snapshot, spender))
     for deposit in layers.DEPOSITS:
         token, raw, spender = deposit(step, plan)
         if spender or raw:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import weighed_margin
-from agent.layers.liquidity.policy import valuation
+from agent.layers.questions import outside_raw
 from agent.model import DataFeeQuote, Limits, Pool, SkippedItem, StepInput, Verdict
 from agent.planning.gas import (
     ROUTER_GAS,
@@ -302,7 +302,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
     why_not = {item.token: item.why for item in references.unpriced}
     faults = {item.address: item.why for item in step.snapshot.quarantined}
     caps = dict(step.progress.spend_caps)
-    in_positions = valuation.holdings(step, references.by_token)
+    in_positions = outside_raw(step, references.by_token)
     in_margin = weighed_margin(step)
     nodes = []
     for asset in step.portfolio.assets:

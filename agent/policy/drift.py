@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from agent.errors import ErrorCode, Refused
 from agent.layers.futures.policy.exposure import weighed_margin
-from agent.layers.liquidity.policy import valuation
+from agent.layers.questions import outside_raw
 from agent.model import (
     Asset,
     AssetDrift,
@@ -100,7 +100,7 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
         native_coin.held_balances(step),
         prices,
         step.policy.trigger,
-        valuation.holdings(step, prices),
+        outside_raw(step, prices),
         weighed_margin(step),
     )
 

@@ -39,7 +39,7 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.planning.gas import NATIVE_VENUE, action_spend, balance_deltas
+from agent.planning.gas import NATIVE_VENUE, balance_deltas
 from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
 from agent.policy.native_coin import data_fee_cap_wei
@@ -53,14 +53,13 @@ from agent.signing.calldata import WITHDRAW
 from agent.units import BPS, NATIVE, decimal_text, floor_int
 from agent.venues import calldata
 from agent.venues.allowances import (
-    action_note,
     approval_note,
     build_approval,
-    liquidity_contract,
     revocations,
 )
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
 from agent.venues.gas_fees import gas_fees
+from agent.venues.liquidity import action_note, encode_liquidity, liquidity_contract
 from agent.venues.perpetual_protocol import in_words
 
 # --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and a floor for the
@@ -173,7 +172,7 @@ class RouterComposer:
             ]
         action = plan.actions[0]
         spender = liquidity_contract(step.execution, action)
-        lacking = tokens.lacking_approvals(action_spend(action), step.snapshot, spender)
+        lacking = tokens.lacking_approvals(action.spends_raw, step.snapshot, spender)
         return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
 
     def _deposit_approvals(self, step: StepInput, futures: FuturesPlan) -> Sequence[Approval]:
@@ -247,7 +246,7 @@ class RouterComposer:
         head = self._require_fresh(step, plan)
         action = plan.actions[0]
         deadline_s = head.timestamp_s + step.execution.deadline_s
-        data = calldata.encode_liquidity(action, self._wallet, deadline_s)
+        data = encode_liquidity(action, self._wallet, deadline_s)
         to, note = liquidity_contract(step.execution, action), action_note(step.portfolio, action)
         draft = _TxDraft(to, data, IntentKind.LIQUIDITY, note, deadline_s=deadline_s, action=action)
         return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))

@@ -28,7 +28,8 @@ from agent.signing.base import FuturesRules
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SignableNonces, SigningRules
 from agent.units import NATIVE, Token, floor_int
-from agent.venues.calldata import RebalancerTerms, encode_liquidity, encode_multicall, encode_rebalance, min_balance_changes, native_wei
+from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, native_wei
+from agent.venues.liquidity import encode_liquidity
 from agent.venues.perpetual_protocol import PerpContracts, encode_delegate, encode_deposit, encode_order, encode_withdrawal
 from tests.support.builders import address
 

@@ -37,7 +37,7 @@ from agent.policy import minimum, native_coin
 from agent.policy.minimum import APPROVAL_BYTES
 from agent.policy.quarantine import data_fee_fault
 from agent.ports import Grant, Simulation
-from agent.venues.calldata import encode_liquidity
+from agent.venues.liquidity import encode_liquidity
 from agent.venues.perpetual_protocol import PerpContracts, futures_call
 from tests.support.builders import OWNER, ROUTER, step_input, with_limits, with_snapshot
 from tests.support.endpoints import HEAD_JSON, Script

@@ -14,7 +14,7 @@ from agent.ports import Grant
 from agent.signing import liquidity as liquidity_calldata
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
-from agent.venues.calldata import encode_liquidity
+from agent.venues.liquidity import encode_liquidity
 from tests.support.signing import (  # fmt: skip
     ACTIONS,
     ADD,

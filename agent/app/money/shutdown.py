@@ -40,6 +40,7 @@ from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.guards import table
 from agent.layers.futures.policy.plans import vault_spender
 from agent.layers.futures.state import futures_policy, margin_account
+from agent.layers.liquidity.policy.pools import position_spenders
 from agent.margin import account as margin
 from agent.model import (
     FuturesReading,
@@ -225,9 +226,9 @@ def _holders(agent: Agent) -> dict[str, str]:
         roles[v2.router] = "V2 router"
     if config.execution.rebalancer is not None:
         roles[config.execution.rebalancer] = "rebalancer"
-    return roles | allowances.allowed_spenders(
-        agent.context.execution, vault_spender(agent.context.futures)
-    )
+    execution = agent.context.execution
+    of_layers = position_spenders(execution) | vault_spender(agent.context.futures)
+    return roles | allowances.allowed_spenders(execution, of_layers)
 
 
 # --- Shutdown: cancel, revoke, sell and pay out, in this order. Each part can be resumed, and none

@@ -70,7 +70,7 @@ from agent.units import (
     parse_raw,
     value_text,
 )
-from agent.venues import allowances
+from agent.venues.liquidity import action_note
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import PauseDocument
@@ -547,7 +547,7 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
             f"The plan: {count} with liquidity, expected cost {cost} {numeraire.label}, in gas."
         ]
         words += [
-            f"  {n}. {allowances.action_note(step_input.portfolio, action)}: {action.reason}."
+            f"  {n}. {action_note(step_input.portfolio, action)}: {action.reason}."
             for n, action in enumerate(plan.actions, 1)
         ]
         return words + _skipped_lines(plan, names)

@@ -5,8 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from agent.model import AssetDrift, ConfirmedPosition, LpTarget, Portfolio, StepInput
+from agent.model import (
+    AssetDrift,
+    ConfirmedPosition,
+    ExecutionConfig,
+    LpTarget,
+    Portfolio,
+    StepInput,
+)
 from agent.units import Value
+
+ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}
+"""Contracts of the venues through which positions change."""
+
+
+def position_spenders(execution: ExecutionConfig) -> dict[str, str]:
+    """Return the contracts that may hold an allowance for liquidity, with their roles."""
+    return {contract: ROLES.get(venue, venue) for venue, contract in execution.liquidity}
+
+
+def spenders(step: StepInput) -> dict[str, str]:
+    """Return the same of a step."""
+    return position_spenders(step.execution)
 
 
 def tokens(portfolio: Portfolio) -> set[str]:

@@ -18,6 +18,7 @@ from agent.model import (
     LpMissingPosition,
     LpPosition,
     LpV2Position,
+    LpV3Position,
     Portfolio,
     StepInput,
 )
@@ -137,6 +138,20 @@ def holdings(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
     if a position or price is unknown.
     """
     return positions.look_through([position for _, position in confirmed_positions(step)], prices)
+
+
+def holdings_by_place(step: StepInput, prices: Mapping[str, Price]) -> dict[tuple[str, str], int]:
+    """Return base units by position and token; a missing price counts as one. Raises Refused if a
+    position is unknown.
+    """
+    amounts: dict[tuple[str, str], int] = {}
+    for _, position in confirmed_positions(step):
+        if isinstance(position, LpV2Position | LpV3Position):
+            pair = position.token0, position.token1
+            price0, price1 = (prices.get(token) or Fraction(1) for token in pair)
+            raw = positions.owned_amounts(position, price0, price1)
+            amounts |= {(position.name, pair[0]): raw[0], (position.name, pair[1]): raw[1]}
+    return amounts
 
 
 def total_value(step: StepInput, prices: Mapping[str, Price]) -> Value:

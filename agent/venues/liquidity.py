@@ -1,0 +1,159 @@
+"""Transactions of liquidity actions: contract, calldata and note."""
+
+from __future__ import annotations
+
+from agent.chain.lens import abi_encode
+from agent.errors import ErrorCode, Refused
+from agent.layers.liquidity.policy.pools import ROLES
+from agent.model import Collect, ExecutionConfig, LpAction, Portfolio, Provide, Withdraw
+from agent.planning.gas import V3_VENUE
+from agent.signing.liquidity import (
+    ADD,
+    COLLECT,
+    DECREASE,
+    INCREASE,
+    MANAGER_MULTICALL,
+    MINT,
+    REMOVE,
+    UINT128_MAX,
+)
+from agent.units import decimal_text
+from agent.venues.allowances import label_and_decimals
+from agent.venues.calldata import V2_VENUE, to_hex
+
+
+def liquidity_contract(execution: ExecutionConfig, action: LpAction) -> str:
+    """Return the contract that an action calls. Raises Refused if the config names none, or another
+    position manager.
+    """
+    contract = execution.position_contract(action.venue)
+    if not contract or (action.venue == "uniswap_v3" and action.contract != contract):
+        raise Refused(
+            f"{action.name}: the config has no {ROLES.get(action.venue, action.venue)} for it",
+            remedy="see [venues]",
+        )
+    return contract
+
+
+def action_note(portfolio: Portfolio, action: LpAction) -> str:
+    """Describe an action, with its expected amounts."""
+    match action:
+        case Withdraw():
+            return f"withdraw {_pair(portfolio, action, action.amounts_raw)} from {action.name}"
+        case Collect():
+            return f"collect {_pair(portfolio, action, action.fees_raw)} from {action.name}"
+        case Provide():
+            return f"provide {_pair(portfolio, action, action.amounts_raw)} to {action.name}"
+
+
+def _pair(portfolio: Portfolio, action: LpAction, raw: tuple[int, int]) -> str:
+    parts = []
+    for token, amount in zip((action.token0, action.token1), raw, strict=True):
+        label, decimals = label_and_decimals(portfolio, token)
+        parts.append(f"{decimal_text(amount, decimals)} {label}")
+    return " and ".join(parts)
+
+
+def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
+    """Return 0x-hex calldata of `action`. `wallet` receives outputs and minted positions;
+    `deadline_s` is a Unix time of the chain.
+
+    A V3 withdrawal decreases and collects in one multicall; only decreaseLiquidity has a deadline.
+    Raises Refused for an unknown venue, an amount of zero, or two minimums of zero.
+    """
+    if deadline_s <= 0:
+        raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
+    match action:
+        case Withdraw(venue="uniswap_v3", token_id=int() as token_id):
+            _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
+            decrease = DECREASE + abi_encode(
+                ["(uint256,uint128,uint256,uint256,uint256)"],
+                [(token_id, action.liquidity, *action.min_raw, deadline_s)],
+            )
+            return to_hex(
+                MANAGER_MULTICALL
+                + abi_encode(["bytes[]"], [[decrease, _collect(token_id, wallet)]])
+            )
+        case Withdraw(venue="uniswap_v2"):
+            _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
+            types = ["address", "address", "uint256", "uint256", "uint256", "address", "uint256"]
+            return to_hex(
+                REMOVE
+                + abi_encode(
+                    types,
+                    [
+                        action.token0,
+                        action.token1,
+                        action.liquidity,
+                        *action.min_raw,
+                        wallet,
+                        deadline_s,
+                    ],
+                )
+            )
+        case Collect(venue="uniswap_v3"):
+            return to_hex(_collect(action.token_id, wallet))
+        case Provide():
+            _require(max(action.desired_raw) > 0 and max(action.min_raw) > 0, action)
+            return to_hex(_provide(action, wallet, deadline_s))
+        case _:
+            raise Refused(
+                f"{action.name}: venue {action.venue!r} is not known",
+                remedy=f"use {V2_VENUE} or {V3_VENUE}",
+            )
+
+
+def _provide(action: Provide, wallet: str, deadline_s: int) -> bytes:
+    amounts = (*action.desired_raw, *action.min_raw)
+    if action.venue == V2_VENUE:
+        types = [
+            "address",
+            "address",
+            "uint256",
+            "uint256",
+            "uint256",
+            "uint256",
+            "address",
+            "uint256",
+        ]
+        return ADD + abi_encode(types, [action.token0, action.token1, *amounts, wallet, deadline_s])
+    if action.venue != V3_VENUE:
+        raise Refused(
+            f"{action.name}: venue {action.venue!r} is not known",
+            remedy=f"use {V2_VENUE} or {V3_VENUE}",
+        )
+    if action.token_id is not None:
+        return INCREASE + abi_encode(
+            ["(uint256,uint256,uint256,uint256,uint256,uint256)"],
+            [(action.token_id, *amounts, deadline_s)],
+        )
+    if action.ticks is None:
+        raise Refused(f"{action.name}: a new position needs its ticks")
+    fields = (
+        action.token0,
+        action.token1,
+        action.fee_pips,
+        *action.ticks,
+        *amounts,
+        wallet,
+        deadline_s,
+    )
+    return MINT + abi_encode(
+        ["(address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256)"],
+        [fields],
+    )
+
+
+def _collect(token_id: int, wallet: str) -> bytes:
+    return COLLECT + abi_encode(
+        ["(uint256,address,uint128,uint128)"], [(token_id, wallet, UINT128_MAX, UINT128_MAX)]
+    )
+
+
+def _require(something: bool, action: LpAction) -> None:
+    if not something:
+        raise Refused(
+            f"{action.name}: an amount of zero, or a minimum of zero for both tokens",
+            remedy="raise limits.min_trade to skip dust",
+            code=ErrorCode.AMOUNT,
+        )
