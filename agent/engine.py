@@ -147,8 +147,8 @@ def skip_refusal(run: StepRun, outcome: StepOutcome, refusal: Refused) -> StepOu
 def record_evaluation(run: StepRun) -> StepOutcome:
     """Store the step input of a new snapshot in the journal, then evaluate it."""
     step_id = uuid.uuid4().hex[:12]
-    step_input = _read_input(run)
-    _record_input(run, step_id, step_input)
+    step_input, changed = _read_input(run)
+    _record_input(run, step_id, step_input, changed)
     outcome = evaluate_input(
         step_input, run.propose, run.readers.evidence, step_id, TickExtender(run.readers.reader)
     )
@@ -157,26 +157,28 @@ def record_evaluation(run: StepRun) -> StepOutcome:
     return replace(outcome, transactions=tuple(run.sent), exits_tried=run.tried)
 
 
-def _read_input(run: StepRun) -> StepInput:
-    """Read the step input at a new snapshot. The order matters: each call uses what earlier calls
-    stored (settlements, draw, anomalies).
+def _read_input(run: StepRun) -> tuple[StepInput, frozenset[int]]:
+    """Read the step input at a new snapshot, and the blocks in which balances changed. The order
+    matters: each call uses what earlier calls stored (settlements, draw, anomalies).
     """
     readers, snapshot = run.own_readers, run.readers.reader.snapshot()
-    settle_mined(run.store, snapshot, lambda: run.readers.step_input_at(snapshot))
+    changed = settle_mined(run.store, snapshot, lambda: run.readers.step_input_at(snapshot))
     step_input = readers.step_input_at(snapshot)
     for before_decision in records.BEFORE_DECISION:
         step_input = before_decision(readers, run.store, step_input)
     record_anomalies(run.store.budgets, run.store.balances, step_input)
     step_input = confirm_prices(readers, step_input)
     record_order_stages(run.store.orders, step_input)
-    return exclude_blocked_exits(step_input, run.skipped)
+    return exclude_blocked_exits(step_input, run.skipped), changed
 
 
-def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
+def _record_input(
+    run: StepRun, step_id: str, step_input: StepInput, changed: frozenset[int]
+) -> None:
     """Record weights, ledger, layers and prices of a step, and its input."""
     record_cash(run.store.cash, step_input.history)
     record_allocation(step_input.history, run.store.allocations)
-    update_ledger(run.store, run.readers.recorded(step_input))
+    update_ledger(run.store, run.readers.recorded(step_input), changed)
     for after_input in records.AFTER_INPUT:
         after_input(run.store, step_input)
     record_hourly_prices(run.readers, step_input, run.store.prices)

@@ -57,9 +57,9 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
     """
     context = wallet.context
     outcome, last, sent = first, first, list(first.transactions)
-    while outcome.kind in CONTINUE_KINDS and context.switch.read().paused is False:
+    while outcome.kind in CONTINUE_KINDS:
         execution = _open_execution(context, outcome)
-        if execution is None:
+        if execution is None or context.switch.read().paused is not False:
             break
         now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
         if outcome.kind is OutcomeKind.HOLD and now_s >= execution.next_s:

@@ -392,13 +392,11 @@ class SimulatedBalances(BalanceStore):
 class NoValuations(ValuationStore):
     """Discards valuations. The result of a simulation has its own."""
 
-    def record(self, found: Valuation, forced: bool) -> bool:
+    def record(
+        self, valuation: Valuation, forced: bool, changed: Collection[int] = frozenset()
+    ) -> bool:
         """Record nothing."""
         return False
-
-    def last_block(self) -> int:
-        """See ValuationStore."""
-        return -1
 
 
 class NoPrices(PriceStore):

@@ -77,11 +77,12 @@ def revoke_leftovers(
     """
     if outcome.kind is OutcomeKind.DECLINED and not outcome.transactions:
         return outcome
+    sent, step_input = list(outcome.transactions), outcome.after or outcome.step_input
+    if not sent and not actors.composer.open_approvals(step_input):
+        return outcome
     if not actors.executor.ready():
         return outcome
-    sent = list(outcome.transactions)
     try:
-        step_input = outcome.after or outcome.step_input
         if sent and outcome.after is None:
             step_input = readers.step_input_at(readers.reader.snapshot())
         approvals = actors.composer.open_approvals(step_input)

@@ -4,7 +4,7 @@ wallet's last day before a new store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -70,10 +70,13 @@ class AuditedEntry:
         return self.entered is not None and self.entered != self.derived
 
 
-def update_ledger(store: Store, step: StepInput, force: bool = False) -> None:
+def update_ledger(
+    store: Store, step: StepInput, changed: Collection[int] = frozenset(), force: bool = False
+) -> None:
     """Post final transactions, enter opening balances, and record a valuation.
 
-    A valuation is recorded once an hour, after each transaction or transfer, and with `force`.
+    A valuation is recorded once an hour, after each block of `changed` (settle_mined), and with
+    `force`.
     """
     for intent in store.ledger.intents_without_entry():
         store.ledger.enter(intent, _posted_entry(store, intent, step))
@@ -95,10 +98,7 @@ def update_ledger(store: Store, step: StepInput, force: bool = False) -> None:
         if not store.ledger.has_places(places):
             return
     store.ledger.enter_payments(entry for payments in PAYMENTS for entry in payments(step, prices))
-    last_block, books = store.valuations.last_block(), store.balances.expected()
-    changed = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
-    due = any(last_block < block <= present.block for block in changed)
-    store.valuations.record(present, force or bool(opened) or due)
+    store.valuations.record(present, force or bool(opened), changed)
 
 
 def valuation_of_step(store: Store, step: StepInput) -> Valuation | None:

@@ -306,7 +306,7 @@ class Reconciler:
                 self._submitter.drop(intent, "the process ended before signing")
         for nonce in sorted({intent.tx.nonce for intent in open_before}):
             self._resolve(nonce, may_send)
-        if not self._submitter.unfinished():
+        if not open_before or not self._submitter.unfinished():
             self.require_known_nonce()
         return [self._now(intent) for intent in open_before]
 

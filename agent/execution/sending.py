@@ -38,14 +38,14 @@ def execute(
         snapshot = run.readers.reader.snapshot()
     except (Retryable, Refused):  # the transaction is mined; the next step books it
         return with_shortfall(outcome, intent, None)
-    settle_mined(
+    changed = settle_mined(
         run.store,
         snapshot,
         lambda: run.readers.step_input_at(snapshot),
         before=outcome.step_input.snapshot,
     )
     after = run.readers.step_input_at(snapshot)
-    update_ledger(run.store, run.readers.recorded(after))
+    update_ledger(run.store, run.readers.recorded(after), changed)
     for after_input in records.AFTER_INPUT:
         after_input(run.store, after)
     return with_shortfall(replace(outcome, after=after), intent, snapshot)

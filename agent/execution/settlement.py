@@ -239,9 +239,9 @@ def settle_mined(
     snapshot: Snapshot,
     present: Callable[[], StepInput],
     before: Snapshot | None = None,
-) -> None:
+) -> frozenset[int]:
     """Book every mined transaction missing from the budgets, at the reference prices of its own
-    step; then compare balances.
+    step; then compare balances. Return the blocks of the newest known changes of balances.
 
     `present` is called only if a balance may have changed, or if that step is unreadable (written
     by another version): then current prices are used and no gain counts. While a token spent in an
@@ -290,7 +290,9 @@ def settle_mined(
         )
     if unbooked:
         books = store.balances.expected()
-    record_balance_changes(store.balances, snapshot, present, books)
+    transfers = record_balance_changes(store.balances, snapshot, present, books)
+    transferred = [flow.block for flow in (*books.flows, *transfers)]
+    return frozenset([*transferred, *(change.block for change in books.own)])
 
 
 _TRADES = (IntentKind.SWAP, IntentKind.UNWRAP)

@@ -15,15 +15,14 @@ from agent.ports import Grant
 from agent.store.database import FUTURES_DEPOSIT, FUTURES_KINDS, FUTURES_REDUCTION
 from agent.store.tables import BudgetRow, IntentRow
 
-READERS: tuple[Callable[[Connection, str, str, int], LayerState], ...] = (
-    gradual.read_state,
-    liquidity.read_state,
-)
+READERS: tuple[Callable[[Connection, str, str, int], LayerState], ...] = (gradual.read_state,)
 """Readers of a layer's state from wallet, wrapped native coin and chain time."""
-SPENT_READERS: tuple[Callable[[Connection, Sequence[BudgetRow]], LayerState], ...] = (
-    futures.read_state,
-)
-"""Readers of a layer's state from the budget rows of the last 24 h."""
+SPENT_READERS: tuple[
+    Callable[[Connection, Sequence[BudgetRow], Mapping[str, int | None]], LayerState], ...
+] = (liquidity.read_state, futures.read_state)
+"""Readers of a layer's state from the budget rows of the last 24 h, and from the chain time of the
+newest success of each budget kind.
+"""
 KINDS: Mapping[IntentKind, Callable[[Grant], str]] = {IntentKind.FUTURES: futures.budget_kind}
 """Budget kind of a layer's intent, by its kind."""
 BUDGET_KINDS: tuple[str, ...] = FUTURES_KINDS[1:]
@@ -47,10 +46,17 @@ def read_own_states(
 
 
 def read_states(
-    db: Connection, wallet: str, coin: str, chain_now_s: int, spent: Sequence[BudgetRow]
+    db: Connection,
+    wallet: str,
+    coin: str,
+    chain_now_s: int,
+    spent: Sequence[BudgetRow],
+    newest_s: Mapping[str, int | None],
 ) -> tuple[LayerState, ...]:
-    """Return the states of all layers that are on; `spent` are the budget rows of the last 24 h."""
+    """Return the states of all layers that are on; `spent` are the budget rows of the last 24 h,
+    `newest_s` the chain times of the newest success of each budget kind.
+    """
     states = read_own_states(db, wallet, coin, chain_now_s)
     for read in SPENT_READERS:
-        states = with_part(states, read(db, spent))
+        states = with_part(states, read(db, spent, newest_s))
     return states

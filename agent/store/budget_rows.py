@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, select
+from sqlalchemy import Connection, Select, select
 
 from agent.errors import ErrorCode, OperatorNeeded
 from agent.store.tables import BudgetRow, ExternalTransactionRow
@@ -18,10 +18,9 @@ def turnover_sum(rows: Sequence[BudgetRow | ExternalTransactionRow]) -> Fraction
     return sum((parse_fraction(row.turnover) for row in rows), Fraction(0))
 
 
-def newest_success_s(db: Connection, kind: str) -> int | None:
-    """Return the chain time of the newest success of a budget kind; None without one."""
-    chain_s: int | None = db.scalar(_done(), {"kind": kind})
-    return chain_s
+def newest_successes(db: Connection, kinds: tuple[str, ...]) -> dict[str, int | None]:
+    """Return the chain time of the newest success of each of these budget kinds; None without one."""
+    return dict(zip(kinds, db.execute(_newest(kinds)).one(), strict=True))
 
 
 def parse_fraction(text: str) -> Fraction:
@@ -37,9 +36,8 @@ def parse_fraction(text: str) -> Fraction:
 
 
 @cache
-def _done() -> Select[Any]:
-    """Select the chain times of successes of a kind, newest first."""
-    done = select(BudgetRow.chain_s).where(
-        BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True)
-    )
-    return done.order_by(BudgetRow.chain_s.desc()).limit(1)
+def _newest(kinds: tuple[str, ...]) -> Select[Any]:
+    """Select the chain time of the newest success of each kind, each found by the index."""
+    succeeded = select(BudgetRow.chain_s).where(BudgetRow.succeeded.is_(True))
+    newest = succeeded.order_by(BudgetRow.chain_s.desc()).limit(1)
+    return select(*(newest.where(BudgetRow.kind == kind).scalar_subquery() for kind in kinds))

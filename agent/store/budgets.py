@@ -34,7 +34,7 @@ from agent.model import (
 )
 from agent.store import database, orders, requests
 from agent.store.accounts import balances, ledger, ledger_sums
-from agent.store.budget_rows import newest_success_s, parse_fraction, turnover_sum
+from agent.store.budget_rows import newest_successes, parse_fraction, turnover_sum
 from agent.store.database import (
     UNTRIGGERED_SWAP,
     Database,
@@ -47,7 +47,7 @@ from agent.store.database import (
     max_value,
     movements,
 )
-from agent.store.executions import read_purchase
+from agent.store.executions import open_rows, read_purchase
 from agent.store.requests import (
     RESUMED_AFTER,
     STOP,
@@ -129,6 +129,8 @@ class BudgetStore:
     def execution(self, chain_now_s: int) -> Execution | None:
         """Return the execution under way over several steps; None without one."""
         with self.db.read("read the executions") as db:
+            if not open_rows(db):
+                return None
             purchase = read_purchase(db, self.db.wallet, self.db.coin)
             states = read_own_states(db, self.db.wallet, self.db.coin, chain_now_s)
             return execution_under_way(purchase, states)
@@ -187,7 +189,8 @@ class BudgetStore:
     def last_rebalance(self) -> int | None:
         """Return the chain time of the newest successful swap by a trigger of the policy."""
         with self.db.read("read the last rebalance") as db:
-            return newest_success_s(db, IntentKind.SWAP.value)
+            swap = IntentKind.SWAP.value
+            return newest_successes(db, (swap,))[swap]
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
         """Record the last review of the portfolio, its schedules, and the random delay of the next
@@ -261,13 +264,14 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         *(row for row in external if row.chain_s > chain_now_s - DAY_S),
     ]
     moved = [row for row in rows if getattr(row, "kind", "") not in stores.WITHOUT_TURNOVER]
-    fell = balances.lost_value(db, chain_now_s)
+    newest_s = newest_successes(db, _KINDS)
+    fell, unexplained = balances.lost_value(db, chain_now_s), balances.open_transfers(db)
     external_loss = sum(
         (max(Fraction(0), parse_fraction(row.loss)) for row in external), Fraction(0)
     )
     history = History(
         reviews=Reviews(
-            last_rebalance_s=newest_success_s(db, IntentKind.SWAP.value),
+            last_rebalance_s=newest_s[IntentKind.SWAP.value],
             last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
             by_schedule=_reviews(facts),
             delay_ppm=int(facts.get(DELAY) or 0),
@@ -298,9 +302,9 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
             submission_refusals=tuple(refusal for refusal, _ in refusals),
         ),
         cash_flows=CashFlows(
-            unexplained=balances.open_transfers(db),
+            unexplained=unexplained,
             accepted=balances.accepted_deposits(db, facts, chain_now_s),
-            rises=balances.unexplained_rises(db),
+            rises=balances.total_rises(db, unexplained),
             rose_s=balances.rise_since_s(facts),
             left_rises=balances.left_rises(db, facts),
             purchase=read_purchase(db, wallet, coin),
@@ -313,7 +317,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
             ),
             nav_per_share=orders.nav_per_share(db, facts),
         ),
-        layers=read_states(db, wallet, coin, chain_now_s, own),
+        layers=read_states(db, wallet, coin, chain_now_s, own, newest_s),
         started_s=db.scalar(_started()),
         stopped=requests.stop_reason(db),
         depegged=tuple(facts.get(DEPEGGED, "").split()),

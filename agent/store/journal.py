@@ -45,6 +45,7 @@ from agent.store.database import (
     first_row,
     insert_rows,
     max_value,
+    upsert_rows,
 )
 from agent.store.tables import BudgetRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
@@ -82,12 +83,10 @@ class StepStore:
         """Record the input of a step and its request; replace the input if the step has one."""
         with self.db.write("write the step", keeps_answers=True) as db:
             text = database.compress_text(input_json)
-            if db.execute(_update_step(), {"of": step_id, "input_z": text}).rowcount == 0:
-                insert_rows(
-                    db,
-                    StepRow,
-                    [{"id": step_id, "now_s": now_s, "input_z": text, "asked_json": asked_json}],
-                )
+            row = {"id": step_id, "now_s": now_s, "input_z": text}
+            upsert_rows(
+                db, StepRow, [row if asked_json is None else row | {"asked_json": asked_json}]
+            )
 
     def end(
         self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str

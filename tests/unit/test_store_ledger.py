@@ -31,8 +31,7 @@ def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
 def looked(store: Store, step: StepInput) -> str:
     """One look; what ledger and chain disagree in."""
     told = reconcile_ledger(step, store.balances.expected(), store.ledger.balances(step.snapshot.head.number)).history.books
-    settlement.record_balance_changes(store.balances, step.snapshot, lambda: step, store.balances.expected())
-    update_ledger(store, step)
+    update_ledger(store, step, settlement.settle_mined(store, step.snapshot, lambda: step))
     return told
 
 

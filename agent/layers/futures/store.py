@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from sqlalchemy import Connection, Select, bindparam, select
@@ -20,7 +20,7 @@ from agent.model import (
     StopOrder,
 )
 from agent.ports import Grant
-from agent.store.budget_rows import newest_success_s, turnover_sum
+from agent.store.budget_rows import turnover_sum
 from agent.store.database import (
     FUTURES_DEPOSIT,
     FUTURES_EMERGENCY,
@@ -33,14 +33,18 @@ from agent.store.database import (
 from agent.store.tables import BudgetRow, IntentRow
 
 
-def read_state(db: Connection, spent: Sequence[BudgetRow]) -> FuturesState:
-    """Return the state from the budget rows of the last 24 h and from the newest orders."""
+def read_state(
+    db: Connection, spent: Sequence[BudgetRow], newest_s: Mapping[str, int | None]
+) -> FuturesState:
+    """Return the state from the budget rows of the last 24 h and from the newest orders; `newest_s`
+    are the chain times of the newest success of each budget kind.
+    """
     return FuturesState(
         turnover_sum([row for row in spent if row.kind == FUTURES_REDUCTION]),
         turnover_sum([row for row in spent if row.kind == FUTURES_DEPOSIT]),
         sum(int(row.gas_wei) for row in spent if row.kind == FUTURES_EMERGENCY),
-        newest_success_s(db, FUTURES_EMERGENCY),
-        _hedges(db),
+        newest_s[FUTURES_EMERGENCY],
+        _hedges(db, newest_s),
     )
 
 
@@ -78,7 +82,7 @@ def is_resting(granted: FuturesGrant) -> bool:
     return isinstance(action, StopOrder | OrderCancel)
 
 
-def _hedges(db: Connection) -> tuple[Hedge, ...]:
+def _hedges(db: Connection, newest_s: Mapping[str, int | None]) -> tuple[Hedge, ...]:
     """Return the hedges after the newest successful futures action, from its grant and its
     fills.
     """
@@ -86,6 +90,7 @@ def _hedges(db: Connection) -> tuple[Hedge, ...]:
         row
         for kind in FUTURES_KINDS
         if kind != FUTURES_RESTING
+        and newest_s[kind] is not None
         and (row := db.execute(_newest_order(), {"kind": kind}).one_or_none()) is not None
     ]
     if not newest:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from sqlalchemy import Connection
 
 from agent.layers.liquidity.state import LiquidityState
 from agent.model import IntentKind
 from agent.store.accounts import positions
-from agent.store.budget_rows import newest_success_s
+from agent.store.tables import BudgetRow
 
 
-def read_state(db: Connection, wallet: str, coin: str, chain_now_s: int) -> LiquidityState:
-    """Return the time of the newest action, and the positions that await the owner's decision."""
-    del wallet, coin, chain_now_s
-    return LiquidityState(
-        newest_success_s(db, IntentKind.LIQUIDITY.value), positions.undecided_positions(db)
-    )
+def read_state(
+    db: Connection, spent: Sequence[BudgetRow], newest_s: Mapping[str, int | None]
+) -> LiquidityState:
+    """Return the time of the newest action, and the positions that await the owner's decision;
+    `newest_s` are the chain times of the newest success of each budget kind.
+    """
+    del spent
+    return LiquidityState(newest_s[IntentKind.LIQUIDITY.value], positions.undecided_positions(db))

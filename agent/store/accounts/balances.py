@@ -205,6 +205,21 @@ def unexplained_rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int
     return tuple(sorted(sums.items()))
 
 
+def total_rises(
+    db: Connection, unexplained: Sequence[ExternalTransfer]
+) -> tuple[tuple[str, int], ...]:
+    """Return all unexplained deposits, base units by token; `unexplained` are `open_transfers`, which
+    has all of them if there are few.
+    """
+    if len(unexplained) >= SHOWN:
+        return unexplained_rises(db)
+    sums: dict[str, int] = {}
+    for transfer in unexplained:
+        if transfer.delta_raw > 0:
+            sums[transfer.token] = sums.get(transfer.token, 0) + transfer.delta_raw
+    return tuple(sorted(sums.items()))
+
+
 def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
     """Update value and acceptance of an open transfer, unless it was classified meanwhile."""
     row = first_row(db, _by_number(), ExternalTransferRow, of=flow.id)
@@ -421,7 +436,6 @@ class BalanceStore:
             database.write_facts(db, {FOLDED_TO: folded, BALANCES_VERSION: turn + 1})
             for flow in flows:
                 _record_transfer(db, flow, snapshot.head.timestamp_s)
-            ledger_sums.advance_settled(db)
             return True
 
     def _open_at(self, db: Connection, head: int, balances: Mapping[str, int], folded: int) -> int:

@@ -92,11 +92,12 @@ def _unentered_moves(
     """Yield block and wallet moves of each mined transaction without an entry: the agent's, and
     external ones.
     """
+    unentered = all_rows(db, _unentered(), IntentRow, begun=ledger_sums.settled_to(db))
+    outside = all_rows(db, _outside_blocks(), ExternalTransactionRow)
+    if not unentered and not outside:
+        return
     opened = {row.token: row for row in openings(db, book) if row.place == ""}
-    begun = max(
-        ledger_sums.settled_to(db), min((row.after_intent for row in opened.values()), default=0)
-    )
-    for row in all_rows(db, _unentered(), IntentRow, begun=begun):
+    for row in unentered:
         intent = database.intent_from_row(row)
         if intent.receipt is not None:
             moved = intent.changes(wallet, coin).items()
@@ -106,7 +107,7 @@ def _unentered_moves(
                 if token in opened and row.seq > opened[token].after_intent
             }
             yield intent.receipt.block_number, counted
-    for external in all_rows(db, _outside_blocks(), ExternalTransactionRow):
+    for external in outside:
         block, changes = external.block_number, json.loads(external.changes_json).items()
         counted = {
             token: int(raw)
@@ -523,12 +524,11 @@ def _begun(db: Connection, kind: str) -> int | None:
 
 
 def _intents_without_entry(db: Connection, kind: str) -> tuple[Intent, ...]:
-    if (begun := _begun(db, kind)) is None:
+    rows = all_rows(db, _lacking(_ENDED), IntentRow, begun=ledger_sums.settled_to(db))
+    mined = [row for row in rows if row.receipt_json is not None]
+    if not mined or (begun := _begun(db, kind)) is None:
         return ()
-    missing = all_rows(
-        db, _lacking(_ENDED), IntentRow, begun=max(begun, ledger_sums.settled_to(db))
-    )
-    return tuple(database.intent_from_row(row) for row in missing if row.receipt_json is not None)
+    return tuple(database.intent_from_row(row) for row in mined if row.seq > begun)
 
 
 def _token_names(db: Connection) -> LedgerTokens | None:
@@ -540,9 +540,13 @@ def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:
     book = current_book(db, kind)
     if book is None:
         return False
-    known = {(row.place, row.token) for row in openings(db, book)}
-    own = positions.positions_moved_since(db, opened_after_intent(db, book))
-    return all(place in known or place[0] in own for place in places)
+    opened = openings(db, book)
+    missing = places - {(row.place, row.token) for row in opened}
+    if not missing:
+        return True
+    first = min((row.after_intent for row in opened), default=None)
+    own = positions.positions_moved_since(db, first)
+    return all(name in own for name, _ in missing)
 
 
 _intent = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")))

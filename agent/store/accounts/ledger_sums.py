@@ -7,7 +7,7 @@ as fast in an old book as in a new one. `trimtab books check` compares them with
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -301,16 +301,18 @@ class ValuationStore:
 
     db: Database
 
-    def record(self, valuation: Valuation, forced: bool) -> bool:
-        """Record a valuation, at most once an hour unless `forced`; return False if nothing was
-        written.
+    def record(
+        self, valuation: Valuation, forced: bool, changed: Collection[int] = frozenset()
+    ) -> bool:
+        """Record a valuation, at most once an hour unless `forced` or unless the balances `changed`
+        in a block since the last one; return False if nothing was written.
         """
         with self.db.read("read the valuations") as db:
-            if not _due(db, current_book(db, self.db.book_kind), valuation, forced):
+            if not _due(db, current_book(db, self.db.book_kind), valuation, forced, changed):
                 return False
         with self.db.write("write the valuation") as db:
             book = current_book(db, self.db.book_kind)
-            if book is None or not _due(db, book, valuation, forced):
+            if book is None or not _due(db, book, valuation, forced, changed):
                 return False
             held_z = database.compress_text(codec.dumps(list(valuation.held)))
             row = {
@@ -334,15 +336,6 @@ class ValuationStore:
         with self.db.read("read the valuations") as db:
             book = current_book(db, self.db.book_kind)
             return () if book is None else tuple(reversed(valuations(db, book, 0, None, limit)))
-
-    def last_block(self) -> int:
-        """Return the block of the newest valuation; -1 without one."""
-        with self.db.read("read the valuations") as db:
-            book = current_book(db, self.db.book_kind)
-            block: int | None = (
-                None if book is None else db.scalar(_newest_block(), {"of": book.number})
-            )
-            return -1 if block is None else block
 
 
 def valuations(
@@ -374,22 +367,27 @@ def valuations(
     )
 
 
-def _due(db: Connection, book: LedgerBook | None, valuation: Valuation, forced: bool) -> bool:
-    """True if a valuation is due: at a later block than the last and, unless forced, in another
-    hour.
+def _due(
+    db: Connection,
+    book: LedgerBook | None,
+    valuation: Valuation,
+    forced: bool,
+    changed: Collection[int],
+) -> bool:
+    """True if a valuation is due: at a later block than the last and, unless forced or the balances
+    changed in between, in another hour.
     """
     if book is None:
         return False
     last = db.execute(_last_valuation(), {"of": book.number}).first()
     return last is None or (
         last.block_number < valuation.block
-        and (forced or valuation.chain_s // HOUR_S != last.chain_s // HOUR_S)
+        and (
+            forced
+            or valuation.chain_s // HOUR_S != last.chain_s // HOUR_S
+            or any(last.block_number < block <= valuation.block for block in changed)
+        )
     )
-
-
-_newest_block = cache(
-    lambda: select(func.max(ValuationRow.block_number)).where(ValuationRow.book == bindparam("of"))
-)
 
 
 @cache
