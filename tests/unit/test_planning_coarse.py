@@ -126,7 +126,7 @@ def test_a_plan_without_a_pool_that_costs_a_unit_in_another_is_found() -> None:
 
 @pytest.mark.parametrize(("seed", "gap_bps"), [(63, 2), (175, 2), (147, 4)])
 def test_pools_whose_chains_cost_units_in_other_pools_are_given_up_first(seed: int, gap_bps: int) -> None:
-    """The gaps were 8.0, 10 and 23 bps: dropped was the pool in which the chains of others lost the units. In the last one a worse draft also replaced a better one, since it settled."""
+    """The gaps were 8.0, 10 and 23 bps: the pool in which the chains of others lost units was dropped, and a better draft than the last."""
     found = replayed(KINDS["units"](seed))
     assert found.gap_bps is not None and found.gap_bps < gap_bps
 

@@ -197,20 +197,21 @@ class PoolSelector:
         return here
 
     def _without_chain(self, best: PoolSelection, needed: set[str]) -> PoolSelection | None:
-        """Return a better selection without a pool that is not worth the gas of its chains; None if
-        there is none. `needed` gets the pools tried.
+        """Return the best selection without a pool that is not worth the gas of its chains; None if
+        none is better. `needed` gets the pools without which the selection is no better.
         """
         dear = [
             flow
             for flow in best.flows
             if flow.pool_edge.pool not in needed and best.surplus_after_chains(flow) < 0
         ]
-        for flow in sorted(dear, key=best.surplus_after_chains)[:CHAINS]:
-            needed.add(flow.pool_edge.pool)
-            trial = self._without(best, {flow.pool_edge.pool}, DEAR)
-            if trial.net > best.net:
-                return trial
-        return None
+        start = best
+        for flow in sorted(dear, key=start.surplus_after_chains)[:CHAINS]:
+            trial = self._without(start, {flow.pool_edge.pool}, DEAR)
+            if trial.net <= start.net:
+                needed.add(flow.pool_edge.pool)
+            best = _better(best, trial)
+        return None if best is start else best
 
     def _with_one_more(self, rows: IndexArray, best: PoolSelection) -> PoolSelection | None:
         """Return a better selection with one dropped pool added, and perhaps without others; None
