@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.planning.problem import EdgeFlow
@@ -229,11 +229,30 @@ def _joined(last: Hop, group: Sequence[Route]) -> Iterable[Route]:
         yield Route((last,), 0, tuple(feeds))
 
 
-def merged_leg_counts(
-    chains: Iterable[Sequence[tuple[str, int]]],
-) -> dict[tuple[tuple[str, int], tuple[str, int] | None], int]:
-    """Return the number of legs through each edge (pool, source) of merged chains, by the edge that
-    they go on to (None: the wallet): one per continuation, plus one for chains that begin there.
+PoolSide = tuple[str, int]
+"""A pool, and the position of the token that enters it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergedLegs:
+    """Legs of merged chains: their number through each edge, and for each edge the number through
+    the other edges that only chains through it use.
     """
-    ways = {(tuple(chain[at:]), at == 0) for chain in chains for at in range(len(chain))}
-    return Counter((rest[0], rest[1] if len(rest) > 1 else None) for rest, _ in ways)
+
+    counts: Mapping[PoolSide, int]
+    alone: Mapping[PoolSide, Mapping[PoolSide, int]]
+
+
+def merged_legs(chains: Iterable[Sequence[PoolSide]]) -> MergedLegs:
+    """Return the legs of merged chains of edges: through an edge one per continuation, plus one for
+    chains that begin there.
+    """
+    common: dict[tuple[tuple[PoolSide, ...], bool], set[PoolSide]] = {}
+    for chain in chains:
+        for at in range(len(chain)):
+            common.setdefault((tuple(chain[at:]), at == 0), set(chain)).intersection_update(chain)
+    alone: dict[PoolSide, Counter[PoolSide]] = {}
+    for (rest, _), edges in common.items():
+        for edge in edges - {rest[0]}:
+            alone.setdefault(edge, Counter())[rest[0]] += 1
+    return MergedLegs(Counter(rest[0] for rest, _ in common), alone)

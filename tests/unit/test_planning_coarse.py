@@ -124,6 +124,13 @@ def test_a_plan_without_a_pool_that_costs_a_unit_in_another_is_found() -> None:
     assert found.gap_bps is not None and found.gap_bps < 5
 
 
+@pytest.mark.parametrize(("seed", "gap_bps"), [(63, 2), (175, 2), (147, 4)])
+def test_pools_whose_chains_cost_units_in_other_pools_are_given_up_first(seed: int, gap_bps: int) -> None:
+    """The gaps were 8.0, 10 and 23 bps: the pool in which the chains of others lost units was dropped, and a better draft than the last."""
+    found = replayed(KINDS["units"](seed))
+    assert found.gap_bps is not None and found.gap_bps < gap_bps
+
+
 @pytest.mark.parametrize("seed", [340, 373, 384])
 def test_a_token_that_does_not_leave_wholly_is_not_sold_for_nothing(seed: int) -> None:
     """The gaps were 3.1, 3.3 and 5.0 bps: a swap for whole units took more than they cost, although some of the token stayed."""

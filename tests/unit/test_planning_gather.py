@@ -11,7 +11,7 @@ from agent.planning.gas import GasInputs, leg_gas_units, plan_gas_units
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
 from agent.planning.rounding import RouteSimulator
-from agent.planning.routes import Route, merge_routes, merged_leg_counts
+from agent.planning.routes import Route, merge_routes, merged_legs
 from agent.reference import reference_prices
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal
@@ -53,7 +53,16 @@ def test_chains_with_the_same_last_hops_share_them_and_others_stay_apart() -> No
 def test_legs_are_counted_as_they_will_run() -> None:
     chains = [[("p", 0), ("q", 1)], [("r", 2), ("q", 1)], [("q", 1)], [("p", 0), ("s", 1)]]
     p, q, r, s = ("p", 0), ("q", 1), ("r", 2), ("s", 1)
-    assert merged_leg_counts(chains) == {(p, q): 1, (p, s): 1, (q, None): 2, (r, q): 1, (s, None): 1}
+    legs = merged_legs(chains)
+    assert legs.counts == {p: 2, q: 2, r: 1, s: 1}
+    assert legs.alone == {p: {s: 1}, q: {p: 1, r: 1}, s: {p: 1}}
+
+
+def test_legs_that_only_chains_through_an_edge_need_are_known_along_the_whole_chain() -> None:
+    a, b, c, d = ("a", 0), ("b", 1), ("c", 2), ("d", 2)
+    legs = merged_legs([[a, b, c], [a, b, d], [b, d]])
+    assert legs.counts == {a: 2, b: 3, c: 1, d: 1}
+    assert legs.alone == {a: {b: 2, c: 1}, b: {a: 2, c: 1, d: 1}, c: {a: 1, b: 1}, d: {a: 1, b: 2}}
 
 
 def test_three_tokens_sold_through_one_hub_leave_it_in_one_leg() -> None:

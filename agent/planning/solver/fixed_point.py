@@ -15,9 +15,16 @@ from agent.floats import FloatArray
 from agent.planning.pool_curves import WHOLE_UNITS, CurveStack
 from agent.planning.problem import IndexArray, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, run_routes
-from agent.planning.routes import FlowPath, FlowPaths, Route, decompose_flows, merged_leg_counts
+from agent.planning.routes import (
+    FlowPath,
+    FlowPaths,
+    MergedLegs,
+    Route,
+    decompose_flows,
+    merged_legs,
+)
 from agent.planning.solver.dual import Solution, solve_dual
-from agent.planning.solver.search import LegCounts, PoolSelection, PoolSelector
+from agent.planning.solver.search import PoolSelection, PoolSelector
 from agent.planning.solver.token_order import TokenOrder, order_tokens
 from agent.planning.solver.utility import FlowOptimizer, PlanObjective, sell_program
 from agent.units import BPS, Value, floor_int
@@ -125,7 +132,8 @@ def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
 class _FixedPointIteration:
     """State of the iteration. `extra` is the pools' output in the last iteration beyond the counted
     curves. `pruned` is true once every used pool is worth its gas. `near` is the last solution;
-    `kept` is the settled result within all limits, or the best one so far.
+    `kept` is the settled result within all limits, or the best one so far, also where the last one
+    settles only to within whole units.
     """
 
     market: PoolGraph
@@ -233,8 +241,8 @@ class _FixedPointIteration:
             order = self.state.token_order.order
         return decompose_flows(choice.flows, order, sold_tokens, bought_tokens)
 
-    def _legs(self, choice: PoolSelection) -> LegCounts:
-        """Return the number of legs through each edge after merging."""
+    def _legs(self, choice: PoolSelection) -> MergedLegs:
+        """Return the legs through each edge after merging."""
         return legs_by_edge(self._routes(choice))
 
     def _routed(self, choice: PoolSelection) -> FlowPaths | None:
@@ -274,7 +282,9 @@ class _FixedPointIteration:
         self.extra = given
         if _broken(market, state, self.budget, self.min_trade, settled):
             return False
-        if settled or self.kept is None or self._worth(state.draft) >= self._worth(self.kept.draft):
+        nodes = range(len(market.problem.nodes))
+        exact = settled and not any(market.problem.has_few_units(node) for node in nodes)
+        if exact or self.kept is None or self._worth(state.draft) >= self._worth(self.kept.draft):
             self.kept = replace(state, unmoved=dict(state.unmoved), dropped=dict(state.dropped))
         return settled
 
@@ -288,11 +298,11 @@ def worth_of(market: PoolGraph, objective: PlanObjective, draft: PlanDraft) -> f
     return objective.worth(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale
 
 
-def legs_by_edge(routes: FlowPaths) -> LegCounts:
-    """Return the number of legs through each edge (pool, source) after merging, by the edge that
-    they go on to, routes that are too long included.
+def legs_by_edge(routes: FlowPaths) -> MergedLegs:
+    """Return the legs through each edge (pool, source) after merging, routes that are too long
+    included.
     """
-    return merged_leg_counts(
+    return merged_legs(
         [
             [(flow.pool_edge.pool, flow.pool_edge.source) for flow in path.flows]
             for path in (*routes.paths, *routes.cut)

@@ -5,7 +5,6 @@ any size.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +18,7 @@ from agent.planning.problem import (
     first_leg_cost,
     repeat_leg_cost,
 )
+from agent.planning.routes import MergedLegs, PoolSide
 from agent.planning.solver.charges import FlowSolver
 from agent.planning.solver.dual import PoolResponses, Solution
 
@@ -28,8 +28,8 @@ TURNS = 3
 """Maximum number of dropped pools added again where many pools are in use."""
 SEVERAL = 6
 """Number of pools that cost more than they save above which half of them are dropped at once."""
-FED = 4
-"""Maximum number of pools tried to drop for the gas of the legs that feed them."""
+CHAINS = 4
+"""Maximum number of pools tried to drop for the gas of the other legs of their chains."""
 HOPES = 8
 """Maximum number of dropped pools to retry, most promising first."""
 SURE = 1e-12
@@ -41,10 +41,6 @@ REST = "its share is below limits.min_trade without the pools that cost more gas
 COARSE = "one base unit of"
 COSTLY = (DEAR, OVER_COST, DUST, REST, COARSE)
 """Prefixes of the reasons for dropping a usable pool that costs more than it saves."""
-EdgeKey = tuple[str, int]
-"""A pool, and the position of the token that enters it."""
-LegCounts = Mapping[tuple[EdgeKey, EdgeKey | None], int]
-"""Number of legs through an edge that go on to another, or to the wallet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +48,17 @@ class PoolSelection:
     """A solution over some rows of the market, its flows, and the dropped pools with their reasons.
 
     `legs` counts the legs through each edge; `gas` is the gas value of the first leg, in units of
-    the scale, `again` of each further leg, `fed` of the legs before it that go on to an edge.
+    the scale, `again` of each further leg, `beside` of the legs through other edges that only
+    chains through an edge need.
     """
 
     solution: Solution
     rows: IndexArray
     flows: tuple[EdgeFlow, ...]
-    legs: Mapping[EdgeKey, int] = field(default_factory=dict)
-    gas: Mapping[EdgeKey, float] = field(default_factory=dict)
-    again: Mapping[EdgeKey, float] = field(default_factory=dict)
-    fed: Mapping[EdgeKey, float] = field(default_factory=dict)
+    legs: Mapping[PoolSide, int] = field(default_factory=dict)
+    gas: Mapping[PoolSide, float] = field(default_factory=dict)
+    again: Mapping[PoolSide, float] = field(default_factory=dict)
+    beside: Mapping[PoolSide, float] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -78,17 +75,17 @@ class PoolSelection:
             return flow.surplus
         return flow.surplus - (self.gas[pool_edge] if shared else self._gas(pool_edge))
 
-    def surplus_after_feeds(self, flow: EdgeFlow) -> float:
-        """Return a flow's contribution after gas, that of the legs that feed it included."""
-        fed = self.fed.get((flow.pool_edge.pool, flow.pool_edge.source), 0.0)
-        return self.surplus_after_gas(flow, shared=False) - fed
+    def surplus_after_chains(self, flow: EdgeFlow) -> float:
+        """Return a flow's contribution after gas, that of the other legs of its chains included."""
+        beside = self.beside.get((flow.pool_edge.pool, flow.pool_edge.source), 0.0)
+        return self.surplus_after_gas(flow, shared=False) - beside
 
-    def _gas(self, pool_edge: EdgeKey) -> float:
+    def _gas(self, pool_edge: PoolSide) -> float:
         return self.gas[pool_edge] + self.again[pool_edge] * (self.legs.get(pool_edge, 1) - 1)
 
 
-LegCounter = Callable[[PoolSelection], LegCounts]
-"""Function that returns the number of legs through each edge."""
+LegCounter = Callable[[PoolSelection], MergedLegs]
+"""Function that returns the legs through each edge."""
 
 
 @dataclass(slots=True)
@@ -110,8 +107,9 @@ class PoolSelector:
         its gas, and repeat. Then keep dropping the weakest pool while the contribution of the
         remaining pools, before gas, could still beat the best: two pools that are not worth their
         gas together may each be worth it alone. If legs share an edge, the weakest pool depends on
-        whether its other legs would be dropped too; both ways are tried. Finally retry the dropped
-        pools.
+        whether its other legs would be dropped too; both ways are tried. Where swaps lose whole
+        units, a third way first drops the pools that add legs to another, which would itself be
+        dropped for them. Finally retry the dropped pools.
         """
         first = self._sought(rows, near)
         charged = self.market.after_gas
@@ -125,6 +123,9 @@ class PoolSelector:
             best = self._descended(first, shared=False)
             if any(count > 1 for count in first.legs.values()):
                 best = _better(best, self._descended(first, shared=True))
+                if any(edge.offer.lost for edge in self.market.pool_edges):
+                    fewer = self._without_dear_chains(first)
+                    best = _better(best, self._descended(fewer, shared=False))
         more: PoolSelection | None = best
         many, turns = len(first.flows) > MANY, 0
         while more is not None and not (many and turns == TURNS):
@@ -177,26 +178,40 @@ class PoolSelector:
                 if len(pools) == 1:
                     needed |= pools
             if not tries:
-                better = self._without_fed(best, needed)
+                better = self._without_chain(best, needed)
                 if better is None:
                     return best
                 best = better
 
-    def _without_fed(self, best: PoolSelection, needed: set[str]) -> PoolSelection | None:
-        """Return a better selection without a pool that is not worth the gas of the legs that feed
-        it; None if there is none. `needed` gets the pools tried.
+    def _without_dear_chains(self, here: PoolSelection) -> PoolSelection:
+        """Return a selection without the pools that are worth their own gas, but not that of the
+        other legs of their chains.
+        """
+        needed = {
+            flow.pool_edge.pool
+            for flow in here.flows
+            if here.surplus_after_gas(flow, shared=False) < 0
+        }
+        while (better := self._without_chain(here, needed)) is not None:
+            here = better
+        return here
+
+    def _without_chain(self, best: PoolSelection, needed: set[str]) -> PoolSelection | None:
+        """Return the best selection without a pool that is not worth the gas of its chains; None if
+        none is better. `needed` gets the pools without which the selection is no better.
         """
         dear = [
             flow
             for flow in best.flows
-            if flow.pool_edge.pool not in needed and best.surplus_after_feeds(flow) < 0
+            if flow.pool_edge.pool not in needed and best.surplus_after_chains(flow) < 0
         ]
-        for flow in sorted(dear, key=best.surplus_after_feeds)[:FED]:
-            needed.add(flow.pool_edge.pool)
-            trial = self._without(best, {flow.pool_edge.pool}, DEAR)
-            if trial.net > best.net:
-                return trial
-        return None
+        start = best
+        for flow in sorted(dear, key=start.surplus_after_chains)[:CHAINS]:
+            trial = self._without(start, {flow.pool_edge.pool}, DEAR)
+            if trial.net <= start.net:
+                needed.add(flow.pool_edge.pool)
+            best = _better(best, trial)
+        return None if best is start else best
 
     def _with_one_more(self, rows: IndexArray, best: PoolSelection) -> PoolSelection | None:
         """Return a better selection with one dropped pool added, and perhaps without others; None
@@ -311,13 +326,12 @@ class PoolSelector:
             (flow.pool_edge.pool, flow.pool_edge.source): repeat_leg_cost(market, flow.pool_edge)
             for flow in flows
         }
-        legs: Counter[EdgeKey] = Counter()
-        fed: dict[EdgeKey, float] = {}
-        for (pool_edge, after), count in sorted(self.legs(choice).items(), key=repr):
-            legs[pool_edge] += count
-            if after is not None:
-                fed[after] = fed.get(after, 0.0) + count * again[pool_edge]
-        return replace(choice, gas=gas, again=again, fed=fed, legs=legs)
+        legs = self.legs(choice)
+        beside = {
+            pool_edge: math.fsum(count * again[other] for other, count in others.items())
+            for pool_edge, others in legs.alone.items()
+        }
+        return replace(choice, gas=gas, again=again, beside=beside, legs=legs.counts)
 
 
 def _better(one: PoolSelection, other: PoolSelection) -> PoolSelection:
