@@ -4,37 +4,27 @@ guards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import TypeVar
 
 from agent.errors import Refused
 from agent.guards.replay import (
-    LpReplay,
     Replay,
-    SimulatedAction,
     SimulatedSwap,
-    replay_actions,
     replay_legs,
-    worst_overpayment_share,
 )
 from agent.layers.futures.policy.exposure import margin_value
-from agent.layers.liquidity.policy import valuation
-from agent.layers.liquidity.policy.book import (
-    LiquidityExposure,
-    PositionBook,
-    liquidity_limits,
-    open_position_book,
-)
 from agent.layers.policy import build_layer_case
+from agent.layers.questions import outside_value
 from agent.model import (
     Asset,
     Evidence,
     LayerCase,
     LegFunding,
     Plan,
-    Provide,
     Rebalance,
     StepInput,
     TopUp,
@@ -51,6 +41,8 @@ from agent.reference import (
     spot_prices,
 )
 from agent.units import NATIVE, Token
+
+K = TypeVar("K")
 
 
 class MissingData(Exception):
@@ -73,8 +65,8 @@ class GuardCase:
     """Input of all guards. `prices` and `spots` are in numeraire base units per token base unit, by
     token.
 
-    `unpriced` says why each missing price is missing. `lp` is the simulation of the liquidity
-    actions, or the reason why there is none.
+    `unpriced` says why each missing price is missing. `layer` answers for the layer in which the
+    plan acts.
     """
 
     step: StepInput
@@ -84,7 +76,6 @@ class GuardCase:
     unpriced: Mapping[str, str]
     spots: Mapping[str, Fraction]
     replay: Replay
-    lp: LpReplay | str
     references: ReferencePrices
     layer: LayerCase
 
@@ -126,39 +117,11 @@ class GuardCase:
             raise MissingData(self.replay.fault)
         return self.replay.runs
 
-    def actions(self) -> tuple[SimulatedAction, ...]:
-        """Return the simulated liquidity actions, none for a plan of swaps. Raises MissingData if
-        one fails.
-        """
-        if not self.plan.actions:
-            return ()
-        if isinstance(self.lp, str):
-            raise MissingData(self.lp)
-        if self.lp.fault is not None:
-            raise MissingData(self.lp.fault)
-        return self.lp.runs
-
-    def loads(self) -> tuple[LiquidityExposure, LiquidityExposure]:
-        """Return the liquidity exposure before and after the plan's actions. Raises MissingData."""
-        self.actions()
-        if isinstance(self.lp, str):
-            raise MissingData(self.lp)
-        return self.book().load(), self.lp.after.load()
-
-    def book(self) -> PositionBook:
-        """Return wallet and positions of the snapshot. Raises MissingData."""
-        try:
-            return open_position_book(self.step, self.prices)
-        except Refused as why:
-            raise MissingData(why.message) from None
-
     def is_exit(self) -> bool:
-        """True if the plan only withdraws liquidity while a liquidity limit is exceeded. Neither
-        cost nor size blocks such a plan.
+        """True if a limit of a layer requires the plan, so that neither cost nor size blocks it.
+        Raises MissingData.
         """
-        return self._only_withdraws() and not self.loads()[0].within(
-            liquidity_limits(self.step.limits)
-        )
+        return known(self.layer.is_required)
 
     def is_risk_reducing(self) -> bool:
         """True if the plan buys only the numeraire, recomputed from its legs and actions. Raises
@@ -169,7 +132,7 @@ class GuardCase:
             return self.layer.only_reduces()
         if isinstance(self.plan.decision, TopUp):
             return not self.plan.actions and self.turnover() == 0
-        return self.is_sell_only() or self._only_withdraws()
+        return self.is_sell_only() or self.layer.only_frees()
 
     def needs_no_gas(self) -> bool:
         """True if the plan sends no transaction."""
@@ -196,15 +159,6 @@ class GuardCase:
         # no sale is smaller, so the last one may raise up to this much too much
         smallest_trade = self.step.limits.min_trade or 0
         return sold <= self._gross(bought) + smallest_trade
-
-    def _only_withdraws(self) -> bool:
-        """True if the plan only withdraws liquidity."""
-        actions = self.plan.actions
-        return (
-            bool(actions)
-            and not self.plan.legs
-            and not any(isinstance(action, Provide) for action in actions)
-        )
 
     def judged_tokens(self, *, with_gas: bool = True) -> set[str] | None:
         """Return the tokens whose price sources may refuse the plan; None for all tokens. Raises
@@ -331,7 +285,7 @@ class GuardCase:
             raise MissingData(history.budgets.unknown)
 
     def total(self) -> Fraction:
-        """Return the value of investable balances, confirmed liquidity positions and margin, at
+        """Return the value of investable balances, margin and what layers have outside the wallet, at
         reference prices. Raises MissingData.
         """
         free = sum(
@@ -341,7 +295,7 @@ class GuardCase:
             ),
             Fraction(0),
         )
-        return free + self.lp_value() + margin_value(self.step, self.prices)
+        return free + self.outside_value() + margin_value(self.step, self.prices)
 
     def blocked_value(self) -> Fraction:
         """Return the value of assets with blocked exits, which `total` excludes. An asset without a
@@ -355,12 +309,9 @@ class GuardCase:
             Fraction(0),
         )
 
-    def lp_value(self) -> Fraction:
-        """Return the value of confirmed liquidity positions. Raises MissingData."""
-        try:
-            return valuation.total_value(self.step, self.prices)
-        except Refused as why:
-            raise MissingData(why.message) from None
+    def outside_value(self) -> Fraction:
+        """Return the value of what layers have outside the wallet. Raises MissingData."""
+        return known(lambda: outside_value(self.step, self.prices))
 
     def turnover(self) -> Fraction:
         """Return half the sum of absolute changes of wallet balances, in value. Raises
@@ -391,29 +342,16 @@ class GuardCase:
         deltas = {token: self.replay.delta(token) for token in self.replay.tokens}
         return disagreement_loss(self.step, deltas)
 
-    def overpayment(self) -> Fraction:
-        """Return the cost of provided liquidity above its value at reference prices. Raises
-        MissingData.
-        """
-        provided = [run for run in self.actions() if isinstance(run.action, Provide)]
-        try:
-            return sum(
-                (run.before.overpayment(run.action, run.amounts, run.after) for run in provided),
-                Fraction(0),
-            )
-        except Refused as why:
-            raise MissingData(why.message) from None
-
     def cost(self) -> Fraction:
-        """Return the sum of trading cost, overpayment of liquidity, and gas of plan and missing
-        approvals. Raises MissingData.
+        """Return the sum of trading cost, a layer's cost, and gas of plan and missing approvals.
+        Raises MissingData.
         """
         paid_wei = self.gas_units() * self.gas_price_wei() + self.data_fee_wei(self.gas_units())
         gas = paid_wei * self.price(self.step.portfolio.wrapped_native)
-        return self.trading_cost() + self.overpayment() + gas
+        return self.trading_cost() + known(self.layer.cost) + gas
 
     def worst_cost(self) -> Fraction:
-        """Return the worst-case cost, with each swap and provision at its minimum, at the worse of
+        """Return the worst-case cost, with each swap and action at its minimum, at the worse of
         feed and TWAP, and all gas burned. Raises MissingData.
         """
         self.runs()
@@ -425,14 +363,9 @@ class GuardCase:
             ),
             Fraction(0),
         )
-        provided = [run for run in self.actions() if isinstance(run.action, Provide)]
-        overpaid = sum(
-            (run.value * worst_overpayment_share(run, self.step.limits) for run in provided),
-            Fraction(0),
-        )
         gas = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
         traded = self.trading_cost() + shortfall + self.disagreement()
-        return traded + max(self.overpayment(), overpaid) + gas
+        return traded + known(self.layer.worst_cost) + gas
 
     def gas_units(self) -> int:
         """Return the expected gas of the plan's transaction and of missing approvals."""
@@ -477,14 +410,14 @@ def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCa
         unpriced,
         spot_prices(step),
         legs,
-        _actions(step, plan, prices),
         references,
         build_layer_case(step, plan),
     )
 
 
-def _actions(step: StepInput, plan: Plan, prices: Mapping[str, Fraction]) -> LpReplay | str:
+def known(measure: Callable[[], K]) -> K:
+    """Return a measurement of a layer. Raises MissingData if an input of it is unknown."""
     try:
-        return replay_actions(open_position_book(step, prices), plan.actions)
+        return measure()
     except Refused as why:
-        return why.message
+        raise MissingData(why.message) from None

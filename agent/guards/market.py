@@ -13,13 +13,12 @@ from typing import Any
 from agent.amm import pools
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, always, format_money, format_ratio, format_seconds, limited
-from agent.guards.replay import SimulatedSwap, worst_overpayment_share
+from agent.guards.replay import SimulatedSwap
+from agent.layers import guards as layers
 from agent.model import (
     Asset,
-    Collect,
     FeedRound,
     LegFunding,
-    LpAction,
     Plan,
     Pool,
     PriceSource,
@@ -61,11 +60,12 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the smallest slippage s, in whole bps, that allows each minimum output: minimum ≥ ⌊out
     · (1 − s)⌋.
 
-    A minimum above the simulated output would revert. For liquidity actions it is the largest
-    overpayment that the minimums allow (amm/lp/minting.py).
+    A minimum above the simulated output would revert. A plan of a layer's actions is measured by
+    the layer.
     """
-    if case.plan.actions:
-        return _overpaid(case, limit_bps)
+    for slippage_of in layers.SLIPPAGES:
+        if (measured := slippage_of(case, limit_bps)) is not None:
+            return measured
     worst = 0
     for run in case.runs():
         floor, out = run.leg.min_out_raw, run.amount_out_raw
@@ -86,16 +86,9 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
     This guard cannot be switched off. If one of the two limits is off, the other still bounds the
     price. If both are off, the guard refuses, because a searcher could take all but one base unit.
     """
-    for action in case.actions():
-        for least, minimum in zip(action.least, _minimums(action.action), strict=True):
-            if minimum < least:
-                return GuardMeasurement(
-                    f"action {action.number} has a minimum of {minimum}, the reference requires"
-                    f" {least}",
-                    False,
-                )
-    if case.plan.actions:
-        return GuardMeasurement("every action at or above it", True)
+    for floor_of in layers.FLOORS:
+        if (measured := floor_of(case)) is not None:
+            return measured
     if case.step.limits.slippage_bps is None and case.step.limits.price_impact_bps is None:
         return GuardMeasurement(
             "any price: limits.slippage and limits.price_impact are both off", False
@@ -164,26 +157,6 @@ def _depth_value(case: GuardCase, pool: Pool) -> Fraction:
     return sum(
         (pool.depth(token) * case.price(token) for token in (pool.token0, pool.token1)), Fraction(0)
     )
-
-
-def _overpaid(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    worst = Fraction(0)
-    for run in case.actions():
-        action = run.action
-        if not isinstance(action, Collect) and any(
-            minimum > amount for minimum, amount in zip(action.min_raw, run.amounts, strict=True)
-        ):
-            return GuardMeasurement(
-                f"action {run.number} has a minimum of {action.min_raw}, the contracts move"
-                f" {run.amounts}",
-                False,
-            )
-        worst = max(worst, worst_overpayment_share(run, case.step.limits))
-    return GuardMeasurement(format_ratio(worst), worst * BPS <= limit_bps)
-
-
-def _minimums(action: LpAction) -> tuple[int, int]:
-    return (0, 0) if isinstance(action, Collect) else action.min_raw
 
 
 LEG_GUARDS: tuple[Guard[Any], ...] = (
@@ -313,10 +286,8 @@ def _pools(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
             _distance(pools.marginal_price(run.start, run.leg.token_in), fair),
             f"pool {run.leg.pool}",
         )
-    for action in case.actions():
-        if action.off is None:
-            raise MissingData(f"pool {action.action.pool} has no price")
-        yield action.off, f"pool {action.action.pool}"
+    for deviations in layers.DEVIATIONS:
+        yield from deviations(case)
 
 
 def _means(case: GuardCase) -> Iterator[tuple[Fraction, str]]:

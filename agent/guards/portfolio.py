@@ -1,4 +1,4 @@
-"""Guards of the portfolio: cost, turnover, loss, size, gas, liquidity and weight."""
+"""Guards of the portfolio: cost, turnover, loss, size, gas and weight."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from agent.errors import Refused
-from agent.guards.case import GuardCase, GuardMeasurement, MissingData
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData, known
 from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limited
 from agent.layers import guards as layers
 from agent.layers.futures.policy.exposure import margin_fault, weighed_margin
-from agent.layers.liquidity.policy import valuation
-from agent.layers.liquidity.policy.book import LiquidityExposure
-from agent.model import Provide, Rebalance, StepInput, TopUp
+from agent.layers.questions import outside_raw
+from agent.model import Rebalance, StepInput, TopUp
 from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.units import BPS
@@ -24,15 +22,12 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return fees, impact, skew and gas, recomputed, per unit of value moved.
 
     A plan that moves no value may have no cost, except for the gas of a gas money refill, which
-    limits.gas_price and limits.gas_per_day bound. The cost of liquidity actions is gas, and
-    overpayment in a pool off the reference, per unit of value provided, withdrawn or collected.
+    limits.gas_price and limits.gas_per_day bound. A plan of a layer's actions is measured by the layer.
 
     If feed and TWAP differ, the cost at the worse of both for the wallet may exceed the limit by
     limits.slippage, so that a feed that lags within limits.oracle_deviation does not hide a skewed
     pool (T29). Exits are not held to it.
     """
-    if case.plan.actions:
-        return _action_cost(case, limit_bps)
     for cost_of in layers.PLAN_COSTS:
         if (measured := cost_of(case, limit_bps)) is not None:
             return measured
@@ -172,12 +167,11 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the smallest net sale or purchase of one token, in value at reference prices, or the
-    smallest liquidity action.
-
-    An action that a liquidity limit requires may be smaller.
+    smallest action of a layer.
     """
-    if case.plan.actions:
-        return _smallest_action(case, limit)
+    for smallest_of in layers.SMALLEST:
+        if (measured := smallest_of(case, limit)) is not None:
+            return measured
     case.runs()
     sizes = [
         (raw * case.price(token), token)
@@ -206,26 +200,6 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     return GuardMeasurement(format_money(total, case.numeraire), total <= limit)
 
 
-def _action_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    moved, cost = sum((run.value for run in case.actions()), Fraction(0)), case.cost()
-    message = format_money(cost, case.numeraire)
-    if case.is_exit():
-        return GuardMeasurement(f"{message} of gas: not applied to liquidity above its limit", True)
-    if moved == 0:
-        return GuardMeasurement(message, cost <= 0)
-    return GuardMeasurement(
-        f"{format_ratio(cost / moved)} ({message})", cost * BPS <= limit_bps * moved
-    )
-
-
-def _smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement:
-    smallest, name = min((run.value, run.action.name) for run in case.actions())
-    message = f"{format_money(smallest, case.numeraire)} of {name}"
-    if case.is_exit():
-        return GuardMeasurement(f"{message}: not applied to liquidity above its limit", True)
-    return GuardMeasurement(message, smallest >= limit)
-
-
 def _loss_share(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement:
     """Return a loss over the investable total. For an exit the total includes the holdings of
     blocked exits, so that they do not tighten its limit.
@@ -245,83 +219,6 @@ def _share(
     return GuardMeasurement(
         f"{format_ratio(value / total)} ({format_money(value, case.numeraire)})",
         value * BPS <= limit_bps * total,
-    )
-
-
-# --- Guards of liquidity positions: expected loss and weight after the plan. Above a limit, a plan
-# that only withdraws passes if it reduces the excess.
-
-
-NONE = GuardMeasurement("no liquidity position", True)
-
-
-def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Return the expected impermanent loss of all confirmed positions over their horizon, over the
-    portfolio after the plan.
-
-    Reference prices are used, so a manipulated pool has no effect (T3). Swaps do not change the
-    amounts of positions.
-    """
-    if case.plan.actions:
-        before, after = case.loads()
-        return _after(case, limit_bps, before, after, (before.loss, after.loss), "expected")
-    if not case.step.portfolio.positions or case.layer.only_reduces():
-        return NONE
-    try:
-        lost = valuation.expected_loss(case.step, case.prices)
-    except Refused as why:
-        raise MissingData(why.message) from None
-    return _liquidity_share(case, lost, limit_bps, "expected")
-
-
-def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Return the value of all confirmed positions over the portfolio after the plan."""
-    if case.plan.actions:
-        before, after = case.loads()
-        return _after(case, limit_bps, before, after, (before.weight, after.weight), "in positions")
-    if not case.step.portfolio.positions or case.layer.only_reduces():
-        return NONE
-    return _liquidity_share(case, case.lp_value(), limit_bps, "in positions")
-
-
-def _liquidity_share(
-    case: GuardCase, value: Fraction, limit_bps: int, what: str
-) -> GuardMeasurement:
-    left = case.total() - max(Fraction(0), case.trading_cost())
-    if left <= 0:
-        return GuardMeasurement(
-            f"{format_money(value, case.numeraire)} {what} of an empty portfolio", value == 0
-        )
-    message = f"{format_ratio(value / left)} ({format_money(value, case.numeraire)} {what})"
-    if value * BPS <= limit_bps * left:
-        return GuardMeasurement(message, True)
-    if case.is_risk_reducing():
-        return GuardMeasurement(f"{message}: not applied to an exit", True)
-    return GuardMeasurement(message, False)
-
-
-def _after(
-    case: GuardCase,
-    limit_bps: int,
-    before: LiquidityExposure,
-    after: LiquidityExposure,
-    sums: tuple[Fraction, Fraction],
-    what: str,
-) -> GuardMeasurement:
-    """Return the share after the actions. Above the limit, a plan passes if it only withdraws and
-    lowers the share.
-    """
-    if min(before.total, after.total) <= 0:
-        return GuardMeasurement(
-            f"{format_money(sums[1], case.numeraire)} {what} of an empty portfolio", sums[1] == 0
-        )
-    was, will = sums[0] / before.total, sums[1] / after.total
-    message = f"{format_ratio(will)} ({format_money(sums[1], case.numeraire)} {what})"
-    if will * BPS <= limit_bps:
-        return GuardMeasurement(message, True)
-    lowers = will < was and not any(isinstance(action, Provide) for action in case.plan.actions)
-    return GuardMeasurement(
-        f"{message}, lowered from {format_ratio(was)}" if lowers else message, lowers
     )
 
 
@@ -360,10 +257,7 @@ def _weight_after(case: GuardCase) -> dict[str, Fraction]:
     """Return the value of each asset after the plan by token, liquidity positions and margin
     included. Raises MissingData.
     """
-    try:
-        in_positions = valuation.holdings(case.step, case.prices)
-    except Refused as why:
-        raise MissingData(why.message) from None
+    in_positions = known(lambda: outside_raw(case.step, case.prices))
     in_margin, values = weighed_margin(case.step), {}
     for asset in case.step.portfolio.assets:
         token = asset.token.address
@@ -454,18 +348,6 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         max_live_value,
         "withdraw value from the wallet, or raise portfolio.max_live_value",
     ),
-    limited(
-        "impermanent_loss",
-        lambda limits: limits.impermanent_loss_bps,
-        impermanent_loss,
-        "withdraw liquidity until the expected loss fits (trimtab lp), or raise"
-        " limits.impermanent_loss",
-    ),
-    limited(
-        "lp_max_weight",
-        lambda limits: limits.lp_max_weight_bps,
-        lp_max_weight,
-        "withdraw liquidity until its share fits (trimtab lp), or raise limits.lp_max_weight",
-    ),
+    *layers.HOLDING_GUARDS,
 )
 """Guards in the order of their verdicts."""

@@ -9,8 +9,9 @@ from typing import Any
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, always, format_gwei, format_native, format_seconds, limited
 from agent.guards.replay import LegFlow
+from agent.layers import guards as layers
 from agent.layers.futures.policy.needs import is_emergency, step_fee_ceiling_wei
-from agent.model import Collect, LegFunding, LpAction, Plan, Provide, TopUp, Withdraw
+from agent.model import LegFunding, Plan, Provide, TopUp
 from agent.policy import failures
 from agent.policy.native_coin import floor_wei
 from agent.units import NATIVE, format_time
@@ -42,21 +43,12 @@ def expiry(case: GuardCase) -> GuardMeasurement:
 
 def balance(case: GuardCase) -> GuardMeasurement:
     """Require that legs spend only investable tokens or tokens bought by earlier legs, and that the
-    router is left empty. Provided liquidity must come from investable balances or from the minimums
-    of earlier actions.
+    router is left empty. Actions of a layer must spend investable balances or the minimums of earlier
+    ones.
     """
-    for action in case.actions():
-        if isinstance(action.action, Provide):
-            for token, raw in zip(
-                (action.action.token0, action.action.token1), action.action.desired_raw, strict=True
-            ):
-                short = raw - action.before.spendable(token)
-                if short > 0:
-                    return GuardMeasurement(
-                        f"action {action.number} provides {short} base units of {case.label(token)}"
-                        " too much",
-                        False,
-                    )
+    for overspent in layers.OVERSPENT:
+        if (measured := overspent(case)) is not None:
+            return measured
     case.runs()
     wallet = _Wallet(case)
     for flow in case.replay.flows:
@@ -143,21 +135,9 @@ def prediction(case: GuardCase) -> GuardMeasurement:
                 False,
             )
     predicted = dict(case.plan.holdings_after)
-    for action in case.actions():
-        simulated = action.liquidity, action.amounts, action.fees
-        predicted_by_plan = _predicted_amounts(action.action)
-        if simulated != predicted_by_plan:
-            return GuardMeasurement(
-                f"action {action.number} moves {simulated}, the plan predicts {predicted_by_plan}",
-                False,
-            )
-    if case.plan.actions and not isinstance(case.lp, str):
-        for token, raw in predicted.items():
-            if case.lp.after.held.get(token) != raw:
-                ends = case.lp.after.held.get(token)
-                return GuardMeasurement(
-                    f"{case.label(token)} ends at {ends} base units, the plan predicts {raw}", False
-                )
+    for mispredicted in layers.MISPREDICTED:
+        if (measured := mispredicted(case)) is not None:
+            return measured
     if case.plan.native_after_wei is not None:
         predicted[NATIVE] = case.plan.native_after_wei
     for token, moved in case.replay.moved.items():
@@ -169,17 +149,6 @@ def prediction(case: GuardCase) -> GuardMeasurement:
                 False,
             )
     return GuardMeasurement("as simulated", True)
-
-
-def _predicted_amounts(action: LpAction) -> tuple[int, tuple[int, int], tuple[int, int]]:
-    """Return the liquidity, amounts and fees that an action predicts."""
-    match action:
-        case Withdraw():
-            return action.liquidity, action.amounts_raw, action.fees_raw
-        case Collect():
-            return 0, (0, 0), action.fees_raw
-        case Provide():
-            return action.liquidity, action.amounts_raw, (0, 0)
 
 
 # --- Guards of contracts and tokens, and of permission to act: kill switch, quorum, failures.

@@ -8,6 +8,7 @@ from agent.layers.futures.guard_case import build_futures_case
 from agent.layers.futures.policy import deciders as futures
 from agent.layers.futures.policy.needs import futures_note
 from agent.layers.gradual import policy as gradual
+from agent.layers.liquidity.guard_case import build_liquidity_case
 from agent.layers.liquidity.policy import deciders as liquidity
 from agent.layers.strategies.policy import decide as strategies
 from agent.model import (
@@ -74,7 +75,10 @@ BESIDE_PURCHASES: tuple[Callable[[DecisionContext], LayerResult], ...] = (
     strategies.beside_purchase,
 )
 """Parts of the layers in the decision on a purchase in parts."""
-CASES: tuple[Callable[[StepInput, Plan], LayerCase | None], ...] = (build_futures_case,)
+CASES: tuple[Callable[[StepInput, Plan], LayerCase | None], ...] = (
+    build_futures_case,
+    build_liquidity_case,
+)
 """What the guards ask a layer about a plan; None if the plan does not act in the layer."""
 
 

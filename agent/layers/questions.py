@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from fractions import Fraction
 
 from agent.layers.futures.policy import plans as futures
 from agent.layers.futures.policy.exposure import unknown_margin_reason
@@ -46,6 +47,8 @@ OUTSIDE: tuple[Callable[[StepInput, Mapping[str, Price]], dict[str, int]], ...] 
 """Base units by token outside the wallet that weights count at these prices. Raise Refused if
 something is unknown.
 """
+VALUES: tuple[Callable[[StepInput, Mapping[str, Price]], Value], ...] = (liquidity.total_value,)
+"""Value outside the wallet at these prices. Raise Refused if something is unknown."""
 BY_PLACE: tuple[Callable[[StepInput, Mapping[str, Price]], dict[tuple[str, str], int]], ...] = (
     liquidity.holdings_by_place,
 )
@@ -69,3 +72,8 @@ def outside_raw(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
         for token, raw in holdings(step, prices).items():
             total[token] = total.get(token, 0) + raw
     return total
+
+
+def outside_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
+    """Return the value outside the wallet. Raises Refused if something is unknown."""
+    return sum((value(step, prices) for value in VALUES), Fraction(0))

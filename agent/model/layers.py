@@ -10,6 +10,7 @@ from agent.model.parts import LayerPart
 from agent.model.plan import Goal
 from agent.model.triggers import Trigger
 from agent.model.weights import OwnedAllocator, SignalAnswer
+from agent.units import Value
 
 
 class ExecutionTerms(Protocol):
@@ -177,6 +178,24 @@ class LayerCase:
     def only_reduces(self) -> bool:
         """True if the plan only lowers the layer's risk."""
         return False
+
+    def only_frees(self) -> bool:
+        """True if the plan only moves to the wallet what the layer has outside of it."""
+        return False
+
+    def is_required(self) -> bool:
+        """True if a limit requires this plan, so that neither cost nor size blocks it. Raises
+        Refused if the plan cannot be simulated.
+        """
+        return False
+
+    def cost(self) -> Value:
+        """Return the cost of the plan's actions besides gas. Raises Refused as `is_required`."""
+        return Fraction(0)
+
+    def worst_cost(self) -> Value:
+        """Return the largest such cost that the actions allow. Raises Refused as `is_required`."""
+        return Fraction(0)
 
     def needs_no_gas(self) -> bool:
         """True if the plan sends no transaction."""

@@ -9,7 +9,7 @@ import pytest
 
 from agent import guards
 from agent.guards.case import build_guard_case
-from agent.guards.replay import replay_actions
+from agent.layers.liquidity.policy.replay import replay_actions
 from agent.model import CodeHash, Collect, ExitFailures, LpAction, Plan, Provide, StepInput, Withdraw
 from tests.support import lp_worlds as lp
 from tests.support.builders import GWEI, address, history, with_limits, with_snapshot

@@ -10,6 +10,7 @@ import pytest
 from agent import guards
 from agent.errors import Refused
 from agent.guards.case import build_guard_case
+from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.planning.actions import plan_liquidity
 from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.provisions import EXIT_TARGET_SHARE
@@ -34,8 +35,9 @@ def taken(step: StepInput) -> list[tuple[str, Fraction]]:
 def after(step: StepInput) -> StepInput:
     """The step that a new snapshot would give once the plan is done: positions and balances as predicted."""
     plan = planned(step)
-    done = build_guard_case(step, plan, evidence(step, plan)).lp
-    assert not isinstance(done, str)
+    layer = build_guard_case(step, plan, evidence(step, plan)).layer
+    assert isinstance(layer, LiquidityCase)
+    done = layer.replay
     holdings = tuple(replace(holding, raw=done.after.held[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(position for _, position in done.after.pairs))
     return replace(later, portfolio=replace(step.portfolio, positions=tuple(one for one, _ in done.after.pairs)))

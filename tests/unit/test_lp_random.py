@@ -12,10 +12,11 @@ from agent import guards
 from agent.amm.lp import minting
 from agent.errors import Refused
 from agent.guards.case import build_guard_case
-from agent.guards.replay import replay_actions
+from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.planning.actions import plan_liquidity
 from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.provisions import EXIT_TARGET_SHARE
+from agent.layers.liquidity.policy.replay import replay_actions
 from agent.layers.liquidity.state import LiquidityProgress
 from agent.model import AdjustLiquidity, Collect, LpTarget, LpV2Position, LpV3Position, Plan, Provide, StepInput, Withdraw
 from agent.policy.decide import decide
@@ -92,8 +93,9 @@ def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: Any) -> None:
 def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) -> None:
     if found.plan is None:
         return
-    before, lp = book(found.step).load(), build_guard_case(found.step, found.plan, evidence(found.step, found.plan)).lp
-    assert not isinstance(lp, str)
+    before, layer = book(found.step).load(), build_guard_case(found.step, found.plan, evidence(found.step, found.plan)).layer
+    assert isinstance(layer, LiquidityCase)
+    lp = layer.replay
     assert lp.fault is None
     limits, after = liquidity_limits(found.step.limits), lp.after.load()
     if before.within(limits):

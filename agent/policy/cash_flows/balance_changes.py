@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import margin_value
-from agent.layers.liquidity.policy import valuation
+from agent.layers.questions import outside_value
 from agent.model import (
     Asset,
     ExpectedBalances,
@@ -301,7 +301,7 @@ def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
     )
     free = sum((held[token] * prices[token] for token in known), Fraction(0))
     try:
-        return free + margin_value(step, prices) + valuation.total_value(step, prices)
+        return free + margin_value(step, prices) + outside_value(step, prices)
     except Refused:
         return free
 

@@ -1,0 +1,87 @@
+"""What the guards ask of a plan of liquidity actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+from agent.errors import Refused
+from agent.layers.liquidity.policy.book import (
+    LiquidityExposure,
+    PositionBook,
+    liquidity_limits,
+    open_position_book,
+)
+from agent.layers.liquidity.policy.replay import (
+    LpReplay,
+    SimulatedAction,
+    replay_actions,
+    worst_overpayment_share,
+)
+from agent.model import LayerCase, Plan, Provide, StepInput
+from agent.reference import reference_prices
+from agent.units import Value
+
+
+@dataclass(frozen=True)
+class LiquidityCase(LayerCase):
+    """A plan of liquidity actions with its step, replayed once for all guards."""
+
+    step: StepInput
+    plan: Plan
+
+    @cached_property
+    def book(self) -> PositionBook:
+        """Wallet and positions of the snapshot. Raises Refused if a position is unknown."""
+        return open_position_book(self.step, reference_prices(self.step).by_token)
+
+    @cached_property
+    def replay(self) -> LpReplay:
+        """Simulated actions, maybe with the fault that ends them. Raises Refused as `book`."""
+        return replay_actions(self.book, self.plan.actions)
+
+    def runs(self) -> tuple[SimulatedAction, ...]:
+        """Return the simulated actions. Raises Refused if one fails."""
+        if self.replay.fault is not None:
+            raise Refused(self.replay.fault)
+        return self.replay.runs
+
+    def loads(self) -> tuple[LiquidityExposure, LiquidityExposure]:
+        """Return the exposure before and after the actions. Raises Refused if one fails."""
+        self.runs()
+        return self.book.load(), self.replay.after.load()
+
+    def only_frees(self) -> bool:
+        """True if the plan only withdraws liquidity."""
+        return not self.plan.legs and not any(
+            isinstance(action, Provide) for action in self.plan.actions
+        )
+
+    def is_required(self) -> bool:
+        """True if the plan only withdraws liquidity while a liquidity limit is exceeded."""
+        return self.only_frees() and not self.loads()[0].within(liquidity_limits(self.step.limits))
+
+    def cost(self) -> Value:
+        """Return the cost of provided liquidity above its value at reference prices."""
+        return sum(
+            (
+                run.before.overpayment(run.action, run.amounts, run.after)
+                for run in self._provided()
+            ),
+            Fraction(0),
+        )
+
+    def worst_cost(self) -> Value:
+        """Return the largest such cost that the minimums of provisions allow."""
+        limits = self.step.limits
+        shares = (run.value * worst_overpayment_share(run, limits) for run in self._provided())
+        return max(self.cost(), sum(shares, Fraction(0)))
+
+    def _provided(self) -> list[SimulatedAction]:
+        return [run for run in self.runs() if isinstance(run.action, Provide)]
+
+
+def build_liquidity_case(step: StepInput, plan: Plan) -> LiquidityCase | None:
+    """Return the answers on a plan of liquidity actions; None for any other plan."""
+    return LiquidityCase(step, plan) if plan.actions else None

@@ -1,0 +1,226 @@
+"""Replay of liquidity actions on the positions and pools of the snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from agent.amm import pools
+from agent.amm.lp import minting, positions
+from agent.amm.v3.math import MAX_TICK, MIN_TICK
+from agent.errors import Refused
+from agent.layers.liquidity.policy.book import Amounts, PositionBook, band_bps
+from agent.layers.liquidity.policy.minimums import least_amounts_in_book
+from agent.model import (
+    Collect,
+    ConfirmedPosition,
+    Limits,
+    LpAction,
+    LpTarget,
+    LpV2Position,
+    LpV3Position,
+    Provide,
+    Withdraw,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedAction:
+    """Simulation of one liquidity action: liquidity, base units of (token0, token1) without fees,
+    the fees, and the positions after it. `least` are the lowest allowed minimums at reference
+    prices. `price` is the pool's price (None: no price).
+    """
+
+    number: int
+    action: LpAction
+    before: PositionBook
+    after: PositionBook
+    liquidity: int
+    amounts: Amounts
+    fees: Amounts
+    least: Amounts
+    price: Fraction | None
+
+    @property
+    def minimums(self) -> Amounts:
+        """Return the minimums of the action; a collect has none."""
+        return (0, 0) if isinstance(self.action, Collect) else self.action.min_raw
+
+    @property
+    def value(self) -> Fraction:
+        """Return the value moved, at reference prices."""
+        return self.before.value(
+            self.action, (self.amounts[0] + self.fees[0], self.amounts[1] + self.fees[1])
+        )
+
+    @property
+    def off(self) -> Fraction | None:
+        """Return the pool's relative deviation from the reference."""
+        return None if self.price is None else abs(self.price / self.before.ratio(self.action) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class LpReplay:
+    """All simulated actions and the positions after them. `fault` is the reason why an action
+    failed (None: complete), which makes the rest meaningless.
+    """
+
+    runs: tuple[SimulatedAction, ...]
+    after: PositionBook
+    fault: str | None
+
+
+def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpReplay:
+    """Replay the actions on the snapshot's positions and pools with the contracts' arithmetic."""
+    runs: list[SimulatedAction] = []
+    for number, action in enumerate(actions):
+        try:
+            run = _run(number, action, book)
+        except Refused as why:
+            return LpReplay(tuple(runs), book, f"action {number}: {why.message}")
+        runs.append(run)
+        book = run.after
+    return LpReplay(tuple(runs), book, None)
+
+
+def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:
+    """Return the largest overpayment, per unit of value, that the minimums of provided liquidity
+    allow.
+    """
+    if not isinstance(run.action, Provide):
+        return Fraction(0)
+    ticks, ratio = run.action.ticks, run.before.ratio(run.action)
+    within = minting.price_range(ticks)
+    widest_bps = minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
+    return minting.max_overpayment(within, ratio, widest_bps)
+
+
+def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
+    unpriced = [token for token in (action.token0, action.token1) if book.prices.get(token, 0) <= 0]
+    if unpriced:
+        raise Refused(f"no reference price of {unpriced[0]}")
+    match action:
+        case Withdraw():
+            named, position = _own(book, action)
+            if not 0 < action.liquidity <= position.liquidity:
+                raise Refused(
+                    f"{action.name} has {position.liquidity} of liquidity, not {action.liquidity}"
+                )
+            amounts, fees, least = (
+                positions.principal(position, action.liquidity),
+                positions.uncollected_fees(position),
+                least_amounts_in_book(book, action),
+            )
+            after = book.taken(named, action.liquidity, action.min_raw)
+            return SimulatedAction(
+                number,
+                action,
+                book,
+                after,
+                action.liquidity,
+                amounts,
+                fees,
+                least,
+                positions.pool_price(position),
+            )
+        case Collect():
+            named, position = _own(book, action)
+            fees = positions.uncollected_fees(position)
+            return SimulatedAction(
+                number,
+                action,
+                book,
+                book.collected(named),
+                0,
+                (0, 0),
+                fees,
+                (0, 0),
+                positions.pool_price(position),
+            )
+        case Provide():
+            return _provided(number, action, book)
+
+
+def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedAction:
+    target = next(
+        (
+            lp_target
+            for lp_target in book.step.portfolio.lp_targets
+            if lp_target.pool == action.pool
+        ),
+        None,
+    )
+    if (
+        target is None
+        or _identity(target) != _identity(action)
+        or target.fee_pips != action.fee_pips
+    ):
+        raise Refused(f"no liquidity target of this kind has pool {action.pool}")
+    pool = next((found for found in book.step.snapshot.pools if found.address == action.pool), None)
+    if pool is None:
+        raise Refused(f"pool {action.pool} is not in the snapshot")
+    price = pools.marginal_price(pool, pool.token0) if pool.has_price else None
+    at = pool.tick_state
+    if (at is None) != (action.ticks is None):
+        raise Refused(f"{action.pool}: a V3 pool needs a range, a V2 pair has none")
+    if at is not None and action.ticks is not None:
+        within = _range(action.ticks, pool.address, at.spacing)
+        liquidity, amounts = minting.provided_liquidity(
+            None, at.sqrt_price_x96, within, action.desired_raw
+        )
+        if action.token_id is None:
+            after = book.minted(
+                target, positions.new_position(target, at, action.ticks, liquidity), amounts
+            )
+        else:
+            named, position = _own(book, action)
+            if (
+                not isinstance(position, LpV3Position)
+                or (position.tick_lower, position.tick_upper) != action.ticks
+            ):
+                raise Refused(f"{action.name} does not have the range {action.ticks}")
+            after = book.put(named, liquidity, amounts)
+    else:
+        named, position = _own(book, action)
+        liquidity, amounts = minting.provided_liquidity(
+            position if isinstance(position, LpV2Position) else None, 0, None, action.desired_raw
+        )
+        after = book.put(named, liquidity, amounts)
+    if liquidity <= 0:
+        raise Refused("it provides no liquidity")
+    return SimulatedAction(
+        number,
+        action,
+        book,
+        after,
+        liquidity,
+        amounts,
+        (0, 0),
+        least_amounts_in_book(book, action),
+        price,
+    )
+
+
+def _own(
+    book: PositionBook, action: LpAction
+) -> tuple[ConfirmedPosition, LpV2Position | LpV3Position]:
+    """Return the confirmed position of an action. Raises Refused if it does not match the
+    action.
+    """
+    for named, position in book.pairs:
+        if named.name == action.name and isinstance(position, LpV2Position | LpV3Position):
+            pool = position.pair if isinstance(position, LpV2Position) else position.pool
+            if (*_identity(named), pool) != (*_identity(action), action.pool):
+                break
+            return named, position
+    raise Refused(f"{action.name} is not a confirmed position in {action.pool}")
+
+
+def _identity(of: ConfirmedPosition | LpAction | LpTarget) -> tuple[str, str, str, str]:
+    return of.venue, of.contract, of.token0, of.token1
+
+
+def _range(ticks: Amounts, pool: str, spacing: int) -> minting.SqrtPriceRange:
+    if not MIN_TICK <= ticks[0] < ticks[1] <= MAX_TICK or ticks[0] % spacing or ticks[1] % spacing:
+        raise Refused(f"{ticks} is not a valid range of {pool}")
+    return minting.sqrt_price_range(ticks)
