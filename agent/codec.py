@@ -22,6 +22,7 @@ from agent.layers.states import (
     LAYER_UNIONS,
     MOVED,
     MOVED_CONFIGS,
+    MOVED_GRANTS,
     MOVED_PARTS,
     MOVED_PROGRESS,
     PARTS,
@@ -45,6 +46,7 @@ from agent.model import (
     Trigger,
     without_defaults,
 )
+from agent.ports import Grant
 
 T = TypeVar("T")
 
@@ -285,6 +287,9 @@ def _build() -> Converter:
     converter.register_structure_hook_factory(
         lambda cls: cls in MOVED_PARTS, lambda cls: _parts_reader(cls, converter)
     )
+    converter.register_structure_hook_factory(
+        lambda cls: cls is Grant, lambda cls: _grant_reader(cls, converter)
+    )
     converter.register_structure_hook_factory(_is_member, lambda cls: _one_of((cls,), converter))
     converter.register_structure_hook_factory(
         _is_tagged_union, lambda union: _one_of(get_args(union), converter)
@@ -402,6 +407,22 @@ def _parts_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
         layers = [*flat.pop("layers", ()), *_parts(flat, parts)]
         value = read({**flat, "layers": layers}, target)
         return replace(value, layers=without_defaults(value.layers))
+
+    return moved
+
+
+def _grant_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    """Return a reader that also reads grants stored when each layer had a field of its own."""
+    read = _object_reader(cls, converter)
+
+    def moved(data: Any, target: Any) -> Any:
+        if not isinstance(data, dict) or not data.keys() & MOVED_GRANTS.keys():
+            return read(data, target)
+        own = {name: value for name, value in data.items() if name not in MOVED_GRANTS}
+        for name, tag in MOVED_GRANTS.items():
+            if (fields := data.get(name)) is not None:
+                own["layer"] = {TAG: tag, **fields}
+        return read(own, target)
 
     return moved
 

@@ -37,6 +37,7 @@ from agent.execution.step_context import StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory
 from agent.execution.submitter import SubmissionSettings as Patience
 from agent.execution.submitter import Submitter, signable_nonces
+from agent.layers.futures.composer import FuturesComposer
 from agent.layers.futures.state import FuturesConfig, planned_futures
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
@@ -210,14 +211,14 @@ class SimulatedComposer(RouterComposer):
     """
 
     def __init__(self, chain: SimulatedChain, world: SimulatedWorld) -> None:
-        super().__init__(chain, WALLET, world, world.venue)
+        super().__init__(chain, WALLET, world, (FuturesComposer(world.venue),))
         self._venue = world.venue
 
-    def futures(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+    def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """See RouterComposer."""
         if self._venue is not None and (futures := planned_futures(plan)) is not None:
             self._venue.begin(futures, plan.decision.reason)
-        return super().futures(step, plan)
+        return super().layer_action(step, plan)
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """See RouterComposer. Legs in pools that are paid before the swap become legs in a pair."""

@@ -15,11 +15,13 @@ from agent.layers.tax.state import TaxState
 from agent.model import (
     AdjustFutures,
     AdjustLiquidity,
+    FuturesGrant,
     FuturesPlan,
     FuturesReading,
     HedgeChoices,
     LayerConfig,
     LayerDecision,
+    LayerGrant,
     LayerPlan,
     LayerProgress,
     LayerReading,
@@ -42,6 +44,7 @@ CONFIGS: tuple[type[LayerConfig], ...] = (CapitalSplit, FuturesConfig)
 PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress, LiquidityProgress)
 READINGS: tuple[type[LayerReading], ...] = (FuturesReading,)
 PLANS: tuple[type[LayerPlan], ...] = (FuturesPlan, HedgeChoices)
+GRANTS: tuple[type[LayerGrant], ...] = (FuturesGrant,)
 DECISIONS: tuple[type[LayerDecision], ...] = (AdjustFutures, AdjustLiquidity)
 REQUESTS: tuple[type[LayerRequest], ...] = (MoveMargin, Deleverage, OpenHedge, CloseHedge)
 PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
@@ -50,6 +53,7 @@ PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
     LayerProgress: PROGRESS,
     LayerReading: READINGS,
     LayerPlan: PLANS,
+    LayerGrant: GRANTS,
     LayerDecision: DECISIONS,
     LayerRequest: REQUESTS,
 }
@@ -106,3 +110,5 @@ MOVED_PARTS: Mapping[type[Any], Mapping[str, Mapping[str, str]]] = {
     Plan: {"FuturesPlan": {"futures": ""}, "HedgeChoices": {"comparisons": "comparisons"}},
 }
 """The same for the fields of a snapshot and of a plan that are a layer's part of it now."""
+MOVED_GRANTS: Mapping[str, str] = {"futures": "FuturesGrant"}
+"""Fields of a grant in intents stored before a layer's part had one field, with their type."""

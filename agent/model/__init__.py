@@ -129,6 +129,7 @@ from agent.model.market import SwapResult as SwapResult
 from agent.model.market import TickState as TickState
 from agent.model.market import TokenFinding as TokenFinding
 from agent.model.parts import LayerDecision as LayerDecision
+from agent.model.parts import LayerGrant as LayerGrant
 from agent.model.parts import LayerPart as LayerPart
 from agent.model.parts import LayerPlan as LayerPlan
 from agent.model.parts import LayerReading as LayerReading

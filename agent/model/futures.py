@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
-from agent.model.parts import LayerDecision, LayerPlan, LayerReading
+from agent.model.parts import LayerDecision, LayerGrant, LayerPlan, LayerReading
 from agent.units import Price, Token
 
 MARGIN_ACCOUNT = "margin account"
@@ -312,7 +312,7 @@ class Hedge:
 
 
 @dataclass(frozen=True, slots=True)
-class FuturesGrant:
+class FuturesGrant(LayerGrant):
     """The one transaction that may be signed, and the account of the snapshot on which it was
     judged. `is_emergency` allows a reduction the wider bound of emergencies. `hedges_before` are
     the open hedges before this transaction, `hedges` those after it if it fills completely. A

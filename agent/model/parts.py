@@ -38,6 +38,16 @@ class LayerDecision:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class LayerGrant:
+    """Base of what a grant permits in a layer."""
+
+    @property
+    def is_emergency(self) -> bool:
+        """True if the transaction may pay the fees of an emergency."""
+        return False
+
+
 T = TypeVar("T", bound=LayerPart)
 U = TypeVar("U", bound=LayerPart)
 

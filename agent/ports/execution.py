@@ -1,6 +1,4 @@
-"""Ports for transactions: grants, composers, executors, signers, senders; and the port of a futures
-venue: margin account, quotes, orders, and order outcomes.
-"""
+"""Ports for transactions: grants, composers, executors, signers, senders."""
 
 from __future__ import annotations
 
@@ -10,10 +8,10 @@ from fractions import Fraction
 from typing import Any, Protocol, runtime_checkable
 
 from agent.model import (
-    FuturesGrant,
     Head,
     Intent,
     IntentKind,
+    LayerGrant,
     LpAction,
     Payout,
     Plan,
@@ -36,8 +34,8 @@ class Grant:
     wallet's value in numeraire base units; the Rebalancer contract enforces it at these prices. For
     an intent of kind LIQUIDITY, `action` is set and `floors_raw` are its minimum amounts of
     (token0, token1). `oracle` is (pool, number of observations). `payout` belongs to an intent of
-    kind PAYOUT, `futures` to one of kind FUTURES, to the approval of its deposit, and to the cancel
-    of an emergency. `data_fee_wei` is the most that the transaction may pay beyond its gas on a
+    kind PAYOUT, `layer` to one in a layer, to the approval that it needs, and to the cancel of an
+    emergency. `data_fee_wei` is the most that the transaction may pay beyond its gas on a
     rollup (None: not bounded).
     """
 
@@ -53,17 +51,17 @@ class Grant:
     action: LpAction | None = None
     oracle: tuple[str, int] | None = None
     payout: Payout | None = None
-    futures: FuturesGrant | None = None
+    layer: LayerGrant | None = None
     data_fee_wei: int | None = None
 
     def as_cancel_of(self, granted: Grant) -> Grant:
         """Return this grant of a cancel with what lets it outbid an emergency."""
-        return replace(self, futures=granted.futures) if granted.is_emergency else self
+        return replace(self, layer=granted.layer) if granted.is_emergency else self
 
     @property
     def is_emergency(self) -> bool:
-        """True for a position closed ahead of liquidation, and for its cancel."""
-        return self.futures is not None and self.futures.is_emergency
+        """True for a transaction that may pay the fees of an emergency, and for its cancel."""
+        return self.layer is not None and self.layer.is_emergency
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ class PreparedTransaction:
 class Approval:
     """Approval of `raw` base units of `token` for `spender`.
 
-    `action` is the liquidity action that needs it, `futures` the deposit of margin (both None: a
+    `action` is the liquidity action that needs it, `layer` the action in a layer (both None: a
     swap). `label` and `holder` are the display names of token and spender.
     """
 
@@ -89,7 +87,7 @@ class Approval:
     label: str
     holder: str
     action: LpAction | None = None
-    futures: FuturesGrant | None = None
+    layer: LayerGrant | None = None
 
 
 class Composer(Protocol):
@@ -106,8 +104,8 @@ class Composer(Protocol):
     def liquidity(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the plan's first liquidity action as a transaction."""
 
-    def futures(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """Return the plan's first futures action as a transaction."""
+    def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+        """Return the plan's first action in a layer as a transaction."""
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the whole plan as one transaction."""

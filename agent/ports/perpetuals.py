@@ -7,6 +7,7 @@ from typing import Protocol
 
 from agent.model import (
     FuturesAction,
+    FuturesGrant,
     Intent,
     MarginAccount,
     PerpOrder,
@@ -15,6 +16,18 @@ from agent.model import (
     SignedTx,
     Snapshot,
 )
+from agent.ports.execution import Grant
+
+
+def futures_grant(grant: Grant) -> FuturesGrant | None:
+    """Return what a grant permits in futures; None if nothing."""
+    return grant.layer if isinstance(grant.layer, FuturesGrant) else None
+
+
+def granted_action(grant: Grant) -> FuturesAction | None:
+    """Return the futures action that a grant permits; None if none."""
+    granted = futures_grant(grant)
+    return None if granted is None else granted.action
 
 
 @dataclass(frozen=True, slots=True)

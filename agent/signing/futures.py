@@ -34,6 +34,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Grant
+from agent.ports.perpetuals import futures_grant, granted_action
 from agent.signing.base import FuturesRules, SigningRules, refuse, require_deadline
 from agent.signing.calldata import CalldataReader, UndecodableCalldata, selector
 from agent.units import BPS, decimal_text
@@ -137,9 +138,9 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
         refuse("call", error.message, "the canonical encoding of a call of the table")
     if rules.futures is None:
         refuse("futures", type(call).__name__, "none: no futures are configured")
-    if grant.futures is None:
+    granted, terms = futures_grant(grant), rules.futures
+    if granted is None:
         refuse("action", type(call).__name__, "none: the grant has no futures action")
-    granted, terms = grant.futures, rules.futures
     match call, granted.action:
         case [OpenPosition(), PerpOrder()]:
             _contract(tx.to, terms.clearing_house, "clearing house")
@@ -389,7 +390,7 @@ def is_limit_cloid(cloid: str) -> bool:
 
 def granted_order(grant: Grant) -> PerpOrder | RestingAction:
     """Return the action of an off-chain venue that a grant permits. Raises Refused without one."""
-    action = None if grant.futures is None else grant.futures.action
+    action = granted_action(grant)
     if grant.kind is not IntentKind.FUTURES or action is None:
         refuse("action", "an order", "none: the grant has no futures action")
     if not isinstance(action, PerpOrder | StopOrder | OrderCancel):
@@ -403,7 +404,7 @@ def require_signable_order(
     """Return the action of an order if it may be signed at `now_s` of this machine's clock. Raises
     Refused with the failed rule.
     """
-    order, granted = granted_order(grant), grant.futures
+    order, granted = granted_order(grant), futures_grant(grant)
     if granted is None:
         refuse("action", "an order", "none: the grant has no futures action")
     if tx.to != rules.trader:

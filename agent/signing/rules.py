@@ -17,6 +17,7 @@ from eth_utils.crypto import keccak
 from agent.errors import ConfigError
 from agent.model import IntentKind, Leg, LegFunding, SignedTx, UnsignedTx
 from agent.ports import Grant, SigningKey
+from agent.ports.perpetuals import futures_grant
 from agent.signing import base, calldata, swap_rules
 from agent.signing import futures as futures_rules
 from agent.signing import liquidity as liquidity_calldata
@@ -170,8 +171,8 @@ def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> 
         refuse("spender", call.spender, f"the granted spender {spender}")
     if grant.action is not None:
         liquidity_rules.require_approval(token, call.spender, call.raw, grant.action, rules)
-    elif grant.futures is not None:
-        futures_rules.require_approval(token, call.spender, call.raw, grant.futures, rules)
+    elif (granted := futures_grant(grant)) is not None:
+        futures_rules.require_approval(token, call.spender, call.raw, granted, rules)
     elif call.raw != 0 and tx.to not in rules.tokens:
         refuse("contract", tx.to, "a pinned token")
     elif call.raw != 0 and call.spender not in (*rules.routers, *rules.rebalancers):

@@ -5,33 +5,18 @@ deadline.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 from agent.chain import tokens
 from agent.errors import ErrorCode, OperatorNeeded, Refused, UnsendableTransaction
-from agent.layers.futures.notes import futures_note
-from agent.layers.futures.planning.plans import action_gas
-from agent.layers.futures.policy.needs import (
-    fee_ceiling_wei,
-    gas_per_day_wei,
-    uses_reduction_budget,
-)
-from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.layers.liquidity.policy.minimums import least_amounts
 from agent.model import (
-    UNREAD_ACCOUNT,
-    DelegateChange,
-    FuturesGrant,
-    FuturesPlan,
     Head,
     IntentKind,
     Leg,
     LegFunding,
-    LpAction,
-    MarginDeposit,
     Payout,
-    PerpOrder,
     Plan,
     Portfolio,
     StepInput,
@@ -44,7 +29,6 @@ from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
 from agent.policy.native_coin import data_fee_cap_wei
 from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
-from agent.ports.perpetuals import PerpOrderDraft, PerpVenue
 from agent.reference import price_ranges, reference_prices
 from agent.signing.base import PRIORITY_CAP_WEI
 from agent.signing.base import encode_observations as encode_slots
@@ -58,9 +42,9 @@ from agent.venues.allowances import (
     revocations,
 )
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
+from agent.venues.drafts import LayerComposer, TxDraft
 from agent.venues.gas_fees import gas_fees
 from agent.venues.liquidity import action_note, encode_liquidity, liquidity_contract
-from agent.venues.perpetual_protocol import in_words
 
 # --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and a floor for the
 # change in its value.
@@ -124,38 +108,18 @@ AHEAD_S = 30
 """Seconds by which the sender's head may be ahead of the quorum's header and the agent's clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class _TxDraft:
-    """A transaction without nonce, gas and fees."""
-
-    to: str
-    data: str
-    kind: IntentKind
-    note: str
-    plan: Plan | None = None
-    approve: tuple[str, str, int] | None = None
-    deadline_s: int | None = None
-    terms: RebalancerTerms | None = None
-    value_wei: int = 0
-    action: LpAction | None = None
-    floors_raw: tuple[int, ...] = ()
-    oracle: tuple[str, int] | None = None
-    payout: Payout | None = None
-    futures: FuturesGrant | None = None
-
-
 class RouterComposer:
     """Implements ports.Composer for the router of the config: SwapRouter02, or our Rebalancer;
-    futures orders go to the venue `perps` (None: no futures).
+    actions in a layer are composed by `layers`.
     """
 
     def __init__(
-        self, sender: Sender, wallet: str, clock: Clock, perps: PerpVenue | None = None
+        self, sender: Sender, wallet: str, clock: Clock, layers: Sequence[LayerComposer] = ()
     ) -> None:
         self._sender = sender
         self._wallet = wallet
         self._clock = clock
-        self._perps = perps
+        self._layers = layers
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         """Return the exact approvals that the plan lacks, for the router of its swaps or the
@@ -163,8 +127,9 @@ class RouterComposer:
         """
         if isinstance(plan.decision, TopUp):
             return ()
-        if (futures := planned_futures(plan)) is not None:
-            return self._deposit_approvals(step, futures)
+        for layer in self._layers:
+            if layer.composes(plan):
+                return layer.approvals(step, plan)
         if not plan.actions:
             lacking = tokens.needed_approvals(plan, step.snapshot, step.execution.router)
             return [
@@ -175,21 +140,6 @@ class RouterComposer:
         lacking = tokens.lacking_approvals(action.spends_raw, step.snapshot, spender)
         return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
 
-    def _deposit_approvals(self, step: StepInput, futures: FuturesPlan) -> Sequence[Approval]:
-        account, policy, first = (
-            margin_account(step.snapshot),
-            futures_policy(step),
-            futures.actions[0],
-        )
-        if account is None or policy is None or not isinstance(first, MarginDeposit):
-            return ()
-        spend = {policy.collateral: first.raw}
-        granted = FuturesGrant(first, account)
-        return [
-            replace(build_approval(step, token, policy.vault, raw), futures=granted)
-            for token, raw in tokens.lacking_approvals(spend, step.snapshot, policy.vault)
-        ]
-
     def open_approvals(self, step: StepInput) -> Sequence[Approval]:
         """Return approvals that set every open allowance to zero."""
         return revocations(step)
@@ -197,14 +147,14 @@ class RouterComposer:
     def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         """Compose an approval of the exact amount."""
         token, spender, raw = approval.token, approval.spender, approval.raw
-        draft = _TxDraft(
+        draft = TxDraft(
             token,
             tokens.encode_approve(spender, raw),
             IntentKind.APPROVE,
             approval_note(step.portfolio, approval),
             approve=(token, spender, raw),
         )
-        draft = replace(draft, action=approval.action, futures=approval.futures)
+        draft = replace(draft, action=approval.action, layer=approval.layer)
         prepared = self._prepare(step, draft)
         most = APPROVAL_MOST_GAS + step.snapshot.data_gas(len(draft.data) // 2 - 1)
         if prepared.tx.gas > most:
@@ -222,7 +172,7 @@ class RouterComposer:
         """
         note = f"increase the price observations of {pool} to {slots}"
         return self._prepare(
-            step, _TxDraft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots))
+            step, TxDraft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots))
         )
 
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
@@ -233,10 +183,10 @@ class RouterComposer:
         token = step.portfolio.token(payout.token)
         note = f"pay {decimal_text(payout.raw, token.decimals)} {token.label} to {payout.to}"
         if payout.token == NATIVE:
-            draft = _TxDraft(payout.to, "0x", IntentKind.PAYOUT, note, value_wei=payout.raw)
+            draft = TxDraft(payout.to, "0x", IntentKind.PAYOUT, note, value_wei=payout.raw)
         else:
             data = encode_transfer(payout.to, payout.raw)
-            draft = _TxDraft(payout.token, data, IntentKind.PAYOUT, note)
+            draft = TxDraft(payout.token, data, IntentKind.PAYOUT, note)
         return self._prepare(step, replace(draft, payout=payout))
 
     def liquidity(self, step: StepInput, plan: Plan) -> PreparedTransaction:
@@ -248,66 +198,18 @@ class RouterComposer:
         deadline_s = head.timestamp_s + step.execution.deadline_s
         data = encode_liquidity(action, self._wallet, deadline_s)
         to, note = liquidity_contract(step.execution, action), action_note(step.portfolio, action)
-        draft = _TxDraft(to, data, IntentKind.LIQUIDITY, note, deadline_s=deadline_s, action=action)
-        return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))
+        draft = TxDraft(to, data, IntentKind.LIQUIDITY, note, deadline_s=deadline_s, action=action)
+        draft = replace(draft, floors_raw=least_amounts(step, action), gas_units=action.gas_units)
+        return self._prepare(step, draft)
 
-    def futures(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """Compose the plan's first futures action. Raises Refused if the plan has expired, or the
-        simulation fails.
+    def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+        """Compose the plan's first action in a layer. Raises Refused if the plan has expired, or
+        the simulation fails.
         """
-        head, account = self._require_fresh(step, plan), margin_account(step.snapshot)
-        planned = planned_futures(plan)
-        action = None if planned is None else planned.actions[0]
-        if isinstance(action, DelegateChange) and not action.is_allowed:
-            account = account or UNREAD_ACCOUNT
-        if planned is None or action is None or account is None or self._perps is None:
-            raise Refused("no futures venue is configured", remedy="see [futures]")
-        drafted = self._perps.draft(account, action, head.timestamp_s)
-        granted = FuturesGrant(
-            action,
-            account,
-            planned.is_emergency,
-            planned.hedges,
-            () if (policy := futures_policy(step)) is None else policy.hedges,
-            uses_reduction_budget(plan),
-        )
-        if drafted.nonce is not None:
-            return self._venue_order(step, granted, drafted, drafted.nonce, head)
-        draft = _TxDraft(
-            drafted.to,
-            drafted.data,
-            IntentKind.FUTURES,
-            futures_note(step, action),
-            deadline_s=drafted.deadline_s,
-        )
-        return self._prepare(step, replace(draft, futures=granted))
-
-    def _venue_order(
-        self,
-        step: StepInput,
-        granted: FuturesGrant,
-        drafted: PerpOrderDraft,
-        nonce: int,
-        head: Head,
-    ) -> PreparedTransaction:
-        """Return an order for an off-chain venue, quoted first, without gas and with the venue's
-        nonce.
-        """
-        action = granted.action
-        if self._perps is None:
-            raise ValueError("only a venue can draft an order")
-        if isinstance(action, PerpOrder) and not action.kind.rests:
-            self._perps.quote(granted.account, action)
-        chain_id, fees = step.snapshot.head.chain_id, (None, None, None)
-        tx = UnsignedTx(chain_id, nonce, drafted.to, 0, drafted.data, 0, *fees)
-        grant = Grant(
-            IntentKind.FUTURES,
-            now_s=head.timestamp_s,
-            deadline_s=drafted.deadline_s,
-            max_gas_wei=0,
-            futures=granted,
-        )
-        return PreparedTransaction(tx, grant, futures_note(step, action))
+        head = self._require_fresh(step, plan)
+        composer = next(layer for layer in self._layers if layer.composes(plan))
+        draft = composer.compose(step, plan, head)
+        return draft if isinstance(draft, PreparedTransaction) else self._prepare(step, draft)
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Compose the whole plan as one transaction. Raises Refused if the plan has expired, or the
@@ -331,7 +233,7 @@ class RouterComposer:
             ) from None
         return self._prepare(step, draft)
 
-    def _swap_draft(self, step: StepInput, plan: Plan, note: str, deadline_s: int) -> _TxDraft:
+    def _swap_draft(self, step: StepInput, plan: Plan, note: str, deadline_s: int) -> TxDraft:
         """Return the call of the router. Raises Refused for legs that the router cannot run."""
         terms = None
         if step.execution.router_kind == "swap_router_02":
@@ -339,7 +241,7 @@ class RouterComposer:
         else:
             terms = rebalancer_terms(step, plan)
             data = calldata.encode_rebalance(plan, deadline_s, terms)
-        return _TxDraft(
+        return TxDraft(
             step.execution.router,
             data,
             IntentKind.SWAP,
@@ -348,6 +250,7 @@ class RouterComposer:
             deadline_s=deadline_s,
             terms=terms,
             value_wei=calldata.native_wei(plan),
+            gas_units=plan.gas_units,
         )
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
@@ -370,14 +273,9 @@ class RouterComposer:
             )
         return head
 
-    def _prepare(self, step: StepInput, draft: _TxDraft) -> PreparedTransaction:
+    def _prepare(self, step: StepInput, draft: TxDraft) -> PreparedTransaction:
         plan, note = draft.plan, draft.note
-        planned = plan is not None or draft.kind in (
-            IntentKind.LIQUIDITY,
-            IntentKind.ORACLE,
-            IntentKind.PAYOUT,
-            IntentKind.FUTURES,
-        )
+        planned, emergency = draft.kind is not IntentKind.APPROVE, draft.emergency
         latest, pending = self._sender.nonces(self._wallet)
         if latest != pending:
             raise OperatorNeeded(
@@ -399,7 +297,7 @@ class RouterComposer:
             step.snapshot.head,
             step.snapshot.priority_fee_wei,
             step.snapshot.gas_price_wei,
-            limit_wei=_fee_ceiling_wei(step, draft),
+            limit_wei=step.limits.gas_price_wei if emergency is None else emergency.price_wei,
             priority_cap_wei=PRIORITY_CAP_WEI,
         )
         chain_id = step.snapshot.head.chain_id
@@ -407,7 +305,7 @@ class RouterComposer:
         tx = UnsignedTx(chain_id, latest, draft.to, draft.value_wei, draft.data, 0, *paid)
         simulated = self._sender.simulate(tx, self._wallet)
         if not simulated.ok:
-            reason = simulated.reason if draft.futures is None else in_words(simulated.reason)
+            reason = draft.explain(simulated.reason)
             verdict = Verdict("simulation", reason, "success", False)
             kind = UnsendableTransaction if simulated.reverted else Refused
             raise kind(
@@ -423,13 +321,12 @@ class RouterComposer:
                 (Verdict("gas", f"{simulated.gas} gas", f"{most} gas", False),),
                 "inspect the token's transfer function",
             )
-        tx = replace(tx, gas=int(max(simulated.gas, _expected_gas(draft)) * GAS_MARGIN))
+        tx = replace(tx, gas=int(max(simulated.gas, draft.gas_units) * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
         revokes = draft.approve is not None and draft.approve[2] == 0
         data_fee_wei = data_fee_cap_wei(step.snapshot, tx, revokes=revokes)
         cost_wei = most_wei + (data_fee_wei or 0)
-        escapes = _is_emergency(draft)
-        floor_wei = 0 if escapes else step.limits.native_floor_wei
+        floor_wei = step.limits.native_floor_wei if emergency is None else 0
         native_left_wei = step.snapshot.native_wei + _native_change_wei(draft) - cost_wei
         tops_up = draft.kind is IntentKind.UNWRAP
         if planned and not tops_up and floor_wei is not None and native_left_wei < floor_wei:
@@ -442,9 +339,8 @@ class RouterComposer:
             )
         max_gas_wei = most_wei
         day_wei, spent_wei = step.limits.gas_per_day_wei, step.history.budgets.gas_24h_wei
-        if escapes and (policy := futures_policy(step)) is not None:
-            day_wei = gas_per_day_wei(policy.limits, step.limits)
-            spent_wei = step.history.emergency_gas_24h_wei
+        if emergency is not None:
+            day_wei, spent_wei = emergency.day_wei, step.history.emergency_gas_24h_wei
         if day_wei is not None:
             max_gas_wei = min(most_wei, max(0, day_wei - spent_wei + most_wei - cost_wei))
         grant = Grant(
@@ -460,7 +356,7 @@ class RouterComposer:
             action=draft.action,
             oracle=draft.oracle,
             payout=draft.payout,
-            futures=draft.futures,
+            layer=draft.layer,
             data_fee_wei=data_fee_wei,
         )
         return PreparedTransaction(tx, grant, note)
@@ -487,50 +383,24 @@ class RouterComposer:
         return head
 
 
-def _is_emergency(draft: _TxDraft) -> bool:
-    """True if the transaction closes a position ahead of liquidation."""
-    return draft.futures is not None and draft.futures.is_emergency
-
-
-def _fee_ceiling_wei(step: StepInput, draft: _TxDraft) -> int | None:
-    if (policy := futures_policy(step)) is None or not _is_emergency(draft):
-        return step.limits.gas_price_wei
-    return fee_ceiling_wei(policy.limits, step.limits)
-
-
-def _expected_gas(draft: _TxDraft) -> int:
-    """Return the plan's gas units as judged by its guards; 0 without a plan.
-
-    A node's estimate can be too low: a pair updates its price sums at most once per second, and the
-    first update of each costs 20,000 more. The estimate omits this if the pair was traded in the
-    same second.
-    """
-    if draft.plan is not None:
-        return draft.plan.gas_units
-    if draft.kind is IntentKind.LIQUIDITY and draft.action is not None:
-        return draft.action.gas_units
-    if draft.kind is IntentKind.FUTURES and draft.futures is not None:
-        return action_gas(draft.futures.action)
-    return 0
-
-
-def _native_change_wei(draft: _TxDraft) -> int:
+def _native_change_wei(draft: TxDraft) -> int:
     """Return the change of native coin by the transaction, without gas."""
     if draft.plan is not None:
         return balance_deltas(draft.plan.legs).get(NATIVE, 0)
     return 0 if draft.payout is None else -draft.value_wei
 
 
-def _top_up_draft(portfolio: Portfolio, raw: int, plan: Plan) -> _TxDraft:
+def _top_up_draft(portfolio: Portfolio, raw: int, plan: Plan) -> TxDraft:
     """Return an unwrapping by the wallet itself, which needs neither router nor approval."""
     token = portfolio.token(portfolio.wrapped_native)
     note = f"unwrap {decimal_text(raw, token.decimals)} {token.label} for gas"
-    return _TxDraft(
+    return TxDraft(
         token.address,
         "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex(),
         IntentKind.UNWRAP,
         note,
         plan,
+        gas_units=plan.gas_units,
     )
 
 

@@ -30,6 +30,7 @@ from agent.execution.executor import (
 )
 from agent.execution.step_context import StepActors, StepOutcome
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
+from agent.layers.futures.composer import FuturesComposer
 from agent.layers.futures.execution.venue_executor import VenueExecutor
 from agent.layers.futures.policy.needs import fee_ceiling_wei, gas_per_day_wei
 from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain
@@ -205,7 +206,9 @@ class WalletSession:
                 submitter, context.store.proposals, owner, FileOutbox(context.loaded.proposals_path)
             )
         perps = venue or chain_venue(config, context.portfolio, context.line, sender.status_of)
-        composer = RouterComposer(sender, config.wallet.address, context.clock, perps)
+        composer = RouterComposer(
+            sender, config.wallet.address, context.clock, (FuturesComposer(perps),)
+        )
         return StepActors(executor, composer, self.confirm)
 
     def _agent_signer(self, rules: SigningRules, clock: Clock) -> Signer:
@@ -255,7 +258,9 @@ def paper_actors(
     )
     wallet = context.config.wallet.address
     return StepActors(
-        executor, RouterComposer(context.paper, wallet, context.clock, perps), confirm
+        executor,
+        RouterComposer(context.paper, wallet, context.clock, (FuturesComposer(perps),)),
+        confirm,
     )
 
 

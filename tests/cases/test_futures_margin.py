@@ -16,6 +16,7 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind
 from agent.model.futures import AccountAction, DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
+from agent.ports.perpetuals import futures_grant
 from agent.venues import perpetual_protocol as venue
 from tests.cases.test_futures_orders import crash, kinds, opened
 from tests.support import agents
@@ -44,7 +45,7 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert kinds(outcome)[:2] == [IntentKind.APPROVE, IntentKind.FUTURES], outcome.reason
         assert kinds(outcome).count(IntentKind.FUTURES) == 1, "deposited margin opens nothing in the same step"
-        deposit = agent.context.store.journal.grant(outcome.transactions[1].id).futures
+        deposit = futures_grant(agent.context.store.journal.grant(outcome.transactions[1].id))
         assert deposit is not None and isinstance(deposit.action, MarginDeposit)
         held = read_now(perps, wallet)
         assert [one.size_raw for one in held.positions] == [one.size_raw for one in before.positions]
@@ -126,7 +127,7 @@ def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalP
         sent = [one for one in outcome.transactions if one.kind is IntentKind.FUTURES]
         assert sent and sent[0].succeeded, outcome.reason
         store = agent.context.store
-        granted = store.journal.grant(sent[0].id).futures
+        granted = futures_grant(store.journal.grant(sent[0].id))
         assert granted is not None and granted.is_emergency
         held, base = read_now(perps, wallet), perps.markets["WETH"].base
         assert 0 < held.size_raw(base) <= before.size_raw(base) - before.size_raw(base) // 2

@@ -13,6 +13,7 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.margin.account import wad_of_sqrt_x96
 from agent.model import AdjustFutures, IntentKind, IntentState
+from agent.ports.perpetuals import futures_grant
 from tests.support import agents
 from tests.support.futures import EVEN, futures_changes
 from tests.support.perps import WAD, later, read_now
@@ -49,7 +50,7 @@ def test_a_step_opens_to_its_targets_one_transaction_each(perps: LocalPerps, tmp
         assert sizes["WETH"] > 0 > sizes["WBTC"]
         for intent in outcome.transactions:
             assert intent.state in (IntentState.MINED, IntentState.FINAL)
-            granted = agent.context.store.journal.grant(intent.id).futures
+            granted = futures_grant(agent.context.store.journal.grant(intent.id))
             assert granted is not None and intent.receipt is not None
             [fill] = intent.receipt.fills
             assert (fill.market, fill.size_raw) == (granted.action.market, granted.action.size_raw)

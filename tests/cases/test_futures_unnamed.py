@@ -21,6 +21,7 @@ from agent.margin import account as margin
 from agent.model import AlertKind, FuturesReading, IntentKind
 from agent.model.futures import DelegateChange, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
+from agent.ports.perpetuals import futures_grant
 from agent.venues import perpetual_protocol as venue
 from tests.cases.test_futures_faults import LONG, MARGIN_USD, MOST, held, leverage, moved, orders, perps, size
 from tests.support import agents
@@ -121,7 +122,7 @@ def test_an_emergency_closes_it_too(perps: LocalPerps, tmp_path: Path) -> None:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         sent = [one for one in outcome.transactions if one.kind is IntentKind.FUTURES]
         assert sent, outcome.reason
-        granted = agent.context.store.journal.grant(sent[0].id).futures
+        granted = futures_grant(agent.context.store.journal.grant(sent[0].id))
         assert granted is not None and granted.is_emergency
         assert abs(size(perps, "WBTC")) <= abs(before) / 2
         assert not margin.is_liquidatable(read_now(perps, perps.chain.wallet.address))

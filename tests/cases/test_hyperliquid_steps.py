@@ -23,6 +23,7 @@ from agent.margin import account as margin
 from agent.model import Alert, AlertKind, FuturesReading, IntentKind, IntentState
 from agent.model.futures import MarginDeposit, PerpOrder
 from agent.policy import failures
+from agent.ports.perpetuals import futures_grant
 from agent.venues.hyperliquid.client import HyperliquidVenue
 from tests.support import agents
 from tests.support.futures import EVEN
@@ -61,7 +62,7 @@ def test_a_step_opens_to_its_targets_one_order_each(server: HyperliquidServer, a
         for intent in outcome.transactions:
             assert intent.state is IntentState.FINAL and intent.receipt is not None
             [fill] = intent.receipt.fills
-            granted = store.journal.grant(intent.id).futures
+            granted = futures_grant(store.journal.grant(intent.id))
             assert granted is not None and (fill.market, fill.size_raw) == (granted.action.market, granted.action.size_raw)
         assert store.journal.open_intents() == () == store.journal.unbooked()
         history = store.budgets.history(anvil_chain.now_s())
@@ -134,7 +135,7 @@ def test_a_partial_fill_is_booked_exactly_and_the_rest_decided_anew(
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE and "the book has no order" in outcome.reason, "the rest found no seller"
         first = outcome.transactions[0]
-        granted = agent.context.store.journal.grant(first.id).futures
+        granted = futures_grant(agent.context.store.journal.grant(first.id))
         assert granted is not None and isinstance(granted.action, PerpOrder) and first.receipt is not None
         [fill] = first.receipt.fills
         assert fill.size_raw == 2 * 10**4 < granted.action.size_raw and first.state is IntentState.FINAL

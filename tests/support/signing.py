@@ -279,7 +279,7 @@ ESCAPE = PerpOrder(VETH, -2 * WAD, PerpOrderKind.MARKET, 5_820 * WAD, True)
 def futures_grant(action: FuturesAction, account: MarginAccount = ACCOUNT, **changes: object) -> Grant:
     """Return the grant of an action of the futures layer."""
     granted = FuturesGrant(action, account, **changes)  # type: ignore[arg-type]  # keywords are field names
-    return Grant(IntentKind.FUTURES, NOW_S, NOW_S + 90, MAX_GAS_WEI, futures=granted)
+    return Grant(IntentKind.FUTURES, NOW_S, NOW_S + 90, MAX_GAS_WEI, layer=granted)
 
 
 def order_tx(order: PerpOrder, contracts: PerpContracts = CONTRACTS, deadline_s: int = DEADLINE_S) -> UnsignedTx:

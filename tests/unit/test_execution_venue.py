@@ -85,7 +85,7 @@ BOUGHT = FuturesGrant(BUY, ACCOUNT)
 
 
 def run(world: Bench, venue: ScriptedVenue, number: int = 0, futures: FuturesGrant | None = BOUGHT) -> Intent:
-    granted = replace(grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90), futures=futures)
+    granted = replace(grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90), layer=futures)
     return executor(world, venue).run("step", IntentKind.FUTURES, order_tx(number), granted, "buy")
 
 

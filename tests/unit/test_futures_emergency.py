@@ -170,7 +170,7 @@ def test_the_signer_holds_an_emergency_to_its_own_ceiling(gwei: int, signs: bool
     rules = replace(FUTURES_RULES, max_fee_wei=60 * GWEI, futures=replace(futures, emergency_fee_wei=300 * GWEI))
     tx = replace(order_tx(ESCAPE), max_fee_wei=gwei * GWEI)
     grant = replace(futures_grant(ESCAPE, is_emergency=True), max_gas_wei=10**20)
-    calm = replace(grant, futures=FuturesGrant(ESCAPE, grant.futures.account)) if grant.futures else grant
+    calm = replace(grant, layer=FuturesGrant(ESCAPE, grant.layer.account)) if grant.layer else grant
     nonces = {tx.nonce: None}
     if signs:
         require_signable(tx, grant, rules, nonces)
@@ -185,7 +185,7 @@ def test_a_resend_of_an_emergency_has_its_own_ceilings(tmp_path: Path) -> None:
     settings = replace(patient(tmp_path).settings, emergency=(7, 8))
     grant = futures_grant(ESCAPE, is_emergency=True)
     assert settings.ceilings_of(grant) == (7, 8)
-    calm = replace(grant, futures=replace(grant.futures, is_emergency=False)) if grant.futures else grant
+    calm = replace(grant, layer=replace(grant.layer, is_emergency=False)) if grant.layer else grant
     assert settings.ceilings_of(calm) == (settings.max_fee_wei, settings.gas_per_day_wei)
 
 
@@ -218,18 +218,18 @@ def test_the_signer_cancels_an_emergency_at_its_own_ceiling() -> None:
     grant = replace(escape, kind=IntentKind.CANCEL, max_gas_wei=10**20)
     require_signable(cancel, grant, rules, {cancel.nonce: None})
     with pytest.raises(Refused, match=r"limits\.gas_price"):
-        require_signable(cancel, replace(grant, futures=None), rules, {cancel.nonce: None})
+        require_signable(cancel, replace(grant, layer=None), rules, {cancel.nonce: None})
 
 
 def test_the_budgets_keep_gas_and_hedges_of_an_emergency(tmp_path: Path) -> None:
     made = bench(tmp_path)
     hedge = Hedge("ETH", token("WETH").address, -5, NOW_S, Fraction(1))
     escape = futures_grant(ESCAPE, is_emergency=True)
-    assert escape.futures is not None
-    for number, granted in enumerate((escape.futures, replace(escape.futures, hedges=(hedge,)))):
+    assert escape.layer is not None
+    for number, granted in enumerate((escape.layer, replace(escape.layer, hedges=(hedge,)))):
         step_id = f"escape {number}"
         made.store.steps.begin(step_id, made.clock.now_s(), "{}")
-        grant = replace(escape, futures=granted, max_gas_wei=10**20, deadline_s=START_S + 90)
+        grant = replace(escape, layer=granted, max_gas_wei=10**20, deadline_s=START_S + 90)
         intent = made.executor().run(step_id, IntentKind.FUTURES, tx(number), grant, "escape")
         made.store.budgets.book(intent, Fraction(0), Fraction(0), 7, START_S)
     history = made.store.budgets.history(START_S)

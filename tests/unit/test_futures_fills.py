@@ -34,7 +34,7 @@ def receipt(*fills: PerpFill) -> Receipt:
 
 def lost(*fills: PerpFill) -> Fraction:
     """What is booked as lost of such a receipt, in USDC."""
-    grant = SimpleNamespace(futures=FuturesGrant(ORDER, EMPTY))
+    grant = SimpleNamespace(layer=FuturesGrant(ORDER, EMPTY))
     store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book=lambda *_values: None))
     intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=receipt(*fills), tx=SimpleNamespace(is_venue_order=False))
     return Fraction(book_futures_action(store, intent, step_input(), Price(0), 1), 10**6)
@@ -67,7 +67,7 @@ def test_a_limit_order_costs_the_sum_of_its_fills_and_nothing_without_one() -> N
     assert summed == replace(HALF, size_raw=SIZE * 3 // 4, quote_raw=-6_030 * E18, fee_raw=6 * E18)
 
     def booked(*fills: PerpFill) -> Fraction:
-        grant = SimpleNamespace(futures=FuturesGrant(limit, EMPTY))
+        grant = SimpleNamespace(layer=FuturesGrant(limit, EMPTY))
         store: Any = SimpleNamespace(
             journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book=lambda *_values: None)
         )
@@ -82,7 +82,7 @@ def test_a_reduction_counts_against_the_day_s_budget_unless_it_is_an_emergency_o
     is_emergency: bool, is_budgeted: bool, counted: int
 ) -> None:
     reduction = replace(ORDER, is_reduce_only=True)
-    grant = SimpleNamespace(futures=FuturesGrant(reduction, EMPTY, is_emergency, is_budgeted=is_budgeted))
+    grant = SimpleNamespace(layer=FuturesGrant(reduction, EMPTY, is_emergency, is_budgeted=is_budgeted))
     booked: list[Fraction] = []
     budgets = SimpleNamespace(book=lambda _intent, turnover, *_values: booked.append(turnover))
     store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: grant), budgets=budgets)

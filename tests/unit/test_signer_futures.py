@@ -332,9 +332,9 @@ def test_the_vault_is_approved_for_exactly_the_deposit() -> None:
     refused(*approved(USDC, VAULT, UINT256_MAX), "approval_amount")
     refused(*approved(USDC, ROUTER, DEPOSIT.raw), "spender")
     refused(*approved(WETH, VAULT, DEPOSIT.raw), "contract")
-    assert grant.futures is not None
-    refused(transaction, replace(grant, futures=replace(grant.futures, action=TAKE_OUT)), "approval")
-    refused(transaction, replace(grant, futures=None), "spender")
+    assert grant.layer is not None
+    refused(transaction, replace(grant, layer=replace(grant.layer, action=TAKE_OUT)), "approval")
+    refused(transaction, replace(grant, layer=None), "spender")
 
 
 # --- Mutations.

@@ -57,7 +57,7 @@ def ended(
 
 def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int = 1) -> None:
     tx_hash = f"0x{nonce:064x}"
-    granted_whole = replace(grant(IntentKind.FUTURES), futures=granted)
+    granted_whole = replace(grant(IntentKind.FUTURES), layer=granted)
     intent = store.journal.intend("s", IntentKind.FUTURES, tx(nonce), granted_whole, "order", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)

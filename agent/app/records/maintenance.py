@@ -20,6 +20,7 @@ from agent.errors import ConfigError, Refused
 from agent.execution.approvals import pending_intents
 from agent.execution.settlement import settle_mined
 from agent.model import Intent, IntentState, PerpOrder, Verdict
+from agent.ports.perpetuals import futures_grant
 from agent.store.files import backup
 from agent.store.files.locks import service_lock, wallet_lock
 from agent.store.opening import REVISIONS, upgrade
@@ -179,7 +180,7 @@ def _figures(intent: Intent) -> dict[str, object]:
 def _whole(store: Store, intent: Intent, order_time_s: int) -> TracedDocument:
     moves = [fill(TransitionDocument, move) for move in store.journal.transitions(intent.id)]
     document = fill(TracedDocument, intent, moves=moves, **_figures(intent))
-    granted = store.journal.grant(intent.id).futures if intent.rests else None
+    granted = futures_grant(store.journal.grant(intent.id)) if intent.rests else None
     if granted is not None and isinstance(order := granted.action, PerpOrder):
         document["order"] = journalled_order(order, granted, intent, order_time_s)
     return document

@@ -33,6 +33,7 @@ from agent.model import (
     StepInput,
 )
 from agent.ports import Grant
+from agent.ports.perpetuals import granted_action
 
 
 def settled_entry(
@@ -45,7 +46,7 @@ def settled_entry(
 ) -> Entry:
     """Return the entry of a successful futures action; that of a delegate's approval is gas."""
     effect = futures_effect(basis, receipt, prices)
-    match None if grant.futures is None else grant.futures.action:
+    match granted_action(grant):
         case PerpOrder():
             return futures_entry(change, prices, counted, effect)
         case MarginDeposit() | MarginWithdrawal():

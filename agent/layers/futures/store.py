@@ -20,6 +20,7 @@ from agent.model import (
     StopOrder,
 )
 from agent.ports import Grant
+from agent.ports.perpetuals import futures_grant
 from agent.store.budget_rows import turnover_sum
 from agent.store.database import (
     FUTURES_DEPOSIT,
@@ -53,7 +54,7 @@ def budget_kind(grant: Grant) -> str:
     FUTURES_EMERGENCY in an emergency, FUTURES_DEPOSIT for a margin deposit, FUTURES_RESTING for a
     stop, a limit order or a cancel.
     """
-    granted = grant.futures
+    granted = futures_grant(grant)
     if granted is None:
         return IntentKind.FUTURES.value
     if granted.is_emergency:
@@ -70,7 +71,7 @@ def is_resting_row(row: IntentRow) -> bool:
     """True for a futures action that `is_resting`."""
     if row.kind != IntentKind.FUTURES.value:
         return False
-    granted = decode_json(Grant, decompress_text(row.grant_z)).futures
+    granted = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
     return granted is not None and is_resting(granted)
 
 
@@ -96,7 +97,7 @@ def _hedges(db: Connection, newest_s: Mapping[str, int | None]) -> tuple[Hedge, 
     if not newest:
         return ()
     row = max(newest, key=lambda found: int(found.seq))
-    granted = decode_json(Grant, decompress_text(row.grant_z)).futures
+    granted = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
     if granted is None or not isinstance(granted.action, PerpOrder) or row.receipt_json is None:
         return () if granted is None else granted.hedges
     order, fills = granted.action, decode_json(Receipt, row.receipt_json).fills

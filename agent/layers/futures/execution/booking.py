@@ -12,6 +12,7 @@ from agent.layers.futures.planning.plans import moved_raw
 from agent.layers.futures.state import collateral_token
 from agent.margin import account as margin
 from agent.model import FuturesGrant, Intent, PerpFill, PerpOrder, Receipt, StepInput
+from agent.ports.perpetuals import futures_grant
 from agent.store.store import Store
 from agent.units import Price, Value, ceil_int
 
@@ -29,7 +30,7 @@ def book_futures_action(
     off-chain venue may fill a part; only that part counts. A limit order is booked again with each
     new fill, since its receipt has all fills so far; without one it costs nothing.
     """
-    receipt, granted = intent.receipt, store.journal.grant(intent.id).futures
+    receipt, granted = intent.receipt, futures_grant(store.journal.grant(intent.id))
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
     lost, turnover = receipt.gas_cost_wei * native_price, Fraction(0)

@@ -26,7 +26,7 @@ def send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> 
     action = futures.actions[0]
     frees = action.is_reduce_only if isinstance(action, PerpOrder) else futures.is_reducing
     frees = frees and not futures.resting
-    prepared = actors.composer.futures(outcome.step_input, plan)
+    prepared = actors.composer.layer_action(outcome.step_input, plan)
     otherwise = "no position was changed" if futures.orders else "no margin was moved"
     name = f'"{prepared.note}"'
     outcome = run.close(execute(run, actors, outcome, prepared, name, otherwise))

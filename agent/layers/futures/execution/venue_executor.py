@@ -29,7 +29,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.ports import Grant, Signer
-from agent.ports.perpetuals import OrderVenue
+from agent.ports.perpetuals import OrderVenue, futures_grant, granted_action
 from agent.units import format_time
 
 OUTCOME_POLLS = 5
@@ -134,7 +134,7 @@ class VenueExecutor:
 
     def _cancel(self, order: Intent, why: str, step_id: str) -> None:
         """Cancel a resting limit order by an action of its own, also while paused."""
-        submitter, granted = self._submitter, self._submitter.journal.grant(order.id).futures
+        submitter, granted = self._submitter, futures_grant(self._submitter.journal.grant(order.id))
         if granted is None or not isinstance(granted.action, PerpOrder):
             raise ValueError(f"intent {order.id} is not an order")
         action, now_s = (
@@ -149,7 +149,7 @@ class VenueExecutor:
             now_s=now_s,
             deadline_s=drafted.deadline_s,
             max_gas_wei=0,
-            futures=FuturesGrant(action, UNREAD_ACCOUNT),
+            layer=FuturesGrant(action, UNREAD_ACCOUNT),
         )
         self._venue.require_agent(drafted.deadline_s)
         tx = replace(order.tx, nonce=drafted.nonce, data=drafted.data)
@@ -169,7 +169,7 @@ class VenueExecutor:
     def _open_actions(self) -> Iterator[tuple[Intent, FuturesAction | None]]:
         """Yield the open orders with their actions; None if the grant names none."""
         for intent in self._open():
-            granted = self._submitter.journal.grant(intent.id).futures
+            granted = futures_grant(self._submitter.journal.grant(intent.id))
             yield intent, None if granted is None else granted.action
 
     def _post(
@@ -256,7 +256,7 @@ class VenueExecutor:
         a limit order in a market in which another rests: together they could open twice what is
         planned.
         """
-        wanted, waiting = None if grant.futures is None else grant.futures.action, []
+        wanted, waiting = granted_action(grant), []
         for intent, action in self._open_actions():
             if not intent.rests and not isinstance(action, OrderCancel):
                 waiting.append(intent)
@@ -285,7 +285,7 @@ def _may_be_of(action: FuturesAction | None, market: str) -> bool:
 
 
 def _is_limit_order(grant: Grant) -> bool:
-    action = None if grant.futures is None else grant.futures.action
+    action = granted_action(grant)
     return isinstance(action, PerpOrder) and action.kind.rests
 
 

@@ -1,0 +1,109 @@
+"""Composes futures actions: transactions at a venue on the chain, signed messages at another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.chain import tokens
+from agent.errors import Refused
+from agent.layers.futures.notes import futures_note
+from agent.layers.futures.planning.plans import action_gas
+from agent.layers.futures.policy.needs import (
+    fee_ceiling_wei,
+    gas_per_day_wei,
+    uses_reduction_budget,
+)
+from agent.layers.futures.state import futures_policy, margin_account, planned_futures
+from agent.model import (
+    UNREAD_ACCOUNT,
+    DelegateChange,
+    FuturesGrant,
+    FuturesPlan,
+    Head,
+    IntentKind,
+    MarginDeposit,
+    PerpOrder,
+    Plan,
+    StepInput,
+    UnsignedTx,
+)
+from agent.ports import Approval, Grant, PreparedTransaction
+from agent.ports.perpetuals import PerpVenue
+from agent.venues.allowances import build_approval
+from agent.venues.drafts import EmergencyLimits, TxDraft
+from agent.venues.perpetual_protocol import in_words
+
+
+class FuturesComposer:
+    """Implements LayerComposer for the venue `perps` (None: no futures)."""
+
+    def __init__(self, perps: PerpVenue | None) -> None:
+        self._perps = perps
+
+    def composes(self, plan: Plan) -> bool:
+        """See LayerComposer."""
+        return planned_futures(plan) is not None
+
+    def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
+        """See LayerComposer. Only deposits need one."""
+        account, policy = margin_account(step.snapshot), futures_policy(step)
+        first = plan.layer(FuturesPlan).actions[0]
+        if account is None or policy is None or not isinstance(first, MarginDeposit):
+            return []
+        spend = {policy.collateral: first.raw}
+        granted = FuturesGrant(first, account)
+        return [
+            replace(build_approval(step, token, policy.vault, raw), layer=granted)
+            for token, raw in tokens.lacking_approvals(spend, step.snapshot, policy.vault)
+        ]
+
+    def compose(self, step: StepInput, plan: Plan, head: Head) -> TxDraft | PreparedTransaction:
+        """See LayerComposer. An order for an off-chain venue is quoted first, and has no gas and
+        the venue's nonce.
+        """
+        planned, policy = plan.layer(FuturesPlan), futures_policy(step)
+        account, action = margin_account(step.snapshot), planned.actions[0]
+        if isinstance(action, DelegateChange) and not action.is_allowed:
+            account = account or UNREAD_ACCOUNT
+        if account is None or self._perps is None:
+            raise Refused("no futures venue is configured", remedy="see [futures]")
+        drafted = self._perps.draft(account, action, head.timestamp_s)
+        granted = FuturesGrant(
+            action,
+            account,
+            planned.is_emergency,
+            planned.hedges,
+            () if policy is None else policy.hedges,
+            uses_reduction_budget(plan),
+        )
+        note = futures_note(step, action)
+        if drafted.nonce is None:
+            emergency = None
+            if policy is not None and planned.is_emergency:
+                emergency = EmergencyLimits(
+                    fee_ceiling_wei(policy.limits, step.limits),
+                    gas_per_day_wei(policy.limits, step.limits),
+                )
+            return TxDraft(
+                drafted.to,
+                drafted.data,
+                IntentKind.FUTURES,
+                note,
+                deadline_s=drafted.deadline_s,
+                layer=granted,
+                gas_units=action_gas(action),
+                emergency=emergency,
+                explain=in_words,
+            )
+        if isinstance(action, PerpOrder) and not action.kind.rests:
+            self._perps.quote(account, action)
+        chain_id, fees = step.snapshot.head.chain_id, (None, None, None)
+        tx = UnsignedTx(chain_id, drafted.nonce, drafted.to, 0, drafted.data, 0, *fees)
+        grant = Grant(
+            IntentKind.FUTURES,
+            now_s=head.timestamp_s,
+            deadline_s=drafted.deadline_s,
+            max_gas_wei=0,
+            layer=granted,
+        )
+        return PreparedTransaction(tx, grant, note)

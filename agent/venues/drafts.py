@@ -1,0 +1,65 @@
+"""Drafts of transactions, without nonce, gas and fees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.model import Head, IntentKind, LayerGrant, LpAction, Payout, Plan, StepInput
+from agent.ports import Approval, PreparedTransaction
+from agent.venues.calldata import RebalancerTerms
+
+
+@dataclass(frozen=True, slots=True)
+class EmergencyLimits:
+    """Limits of an emergency: maximum gas price, and maximum gas cost of emergencies in 24 h, both
+    in wei (None: no limit).
+    """
+
+    price_wei: int | None
+    day_wei: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TxDraft:
+    """A transaction without nonce, gas and fees.
+
+    `gas_units` is the least gas that is expected, because a node's estimate can be too low: a pair
+    updates its price sums at most once per second, and the first update of each costs 20,000 more.
+    The estimate omits this if the pair was traded in the same second. `explain` describes why its
+    simulation failed.
+    """
+
+    to: str
+    data: str
+    kind: IntentKind
+    note: str
+    plan: Plan | None = None
+    approve: tuple[str, str, int] | None = None
+    deadline_s: int | None = None
+    terms: RebalancerTerms | None = None
+    value_wei: int = 0
+    action: LpAction | None = None
+    floors_raw: tuple[int, ...] = ()
+    oracle: tuple[str, int] | None = None
+    payout: Payout | None = None
+    layer: LayerGrant | None = None
+    gas_units: int = 0
+    emergency: EmergencyLimits | None = None
+    explain: Callable[[str], str] = str
+
+
+class LayerComposer(Protocol):
+    """Composer of the transactions of one layer."""
+
+    def composes(self, plan: Plan) -> bool:
+        """True if the plan acts in the layer."""
+
+    def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
+        """Return the exact approvals that the plan's first action lacks."""
+
+    def compose(self, step: StepInput, plan: Plan, head: Head) -> TxDraft | PreparedTransaction:
+        """Return the plan's first action: a draft, or the whole transaction if it is none of the
+        chain. Raises Refused if it is not possible now.
+        """
