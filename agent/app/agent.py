@@ -186,10 +186,10 @@ class Agent:
         """
         context = self.context.attended
         if not send:
-            return engine.run_step(context.readers, AgentCycle(), context.store, None)
+            return engine.run_cycle(context.readers, AgentCycle(), context.store, None)
         wallet = wiring.open_wallet_session(context, confirm_once(confirm), progress)
         with wallet.held() as actors:
-            first = engine.run_step(context.readers, AgentCycle(), context.store, actors)
+            first = engine.run_cycle(context.readers, AgentCycle(), context.store, actors)
         return continue_execution(wallet, first)
 
     def swap(
@@ -317,6 +317,7 @@ class Agent:
         with wiring.open_actors(self.context, never_confirm, ignore_progress) as actors:
             nonce = actors.executor.resync_nonce()
             self.context.store.adopt_copy()
+            self.context.store.cycles.close("the nonce was adopted")
             if nothing_lost:
                 self.context.store.balances.record_prior_day((), nonce)
             return nonce
@@ -325,7 +326,7 @@ class Agent:
         self, asked: PlanRequest, send: bool, confirm: Confirm, progress: Progress
     ) -> StepOutcome:
         with self._actors(send, confirm, progress) as actors:
-            return engine.run_step(self.context.readers, asked, self.context.store, actors)
+            return engine.run_cycle(self.context.readers, asked, self.context.store, actors)
 
     def _actors(
         self, send: bool, confirm: Confirm, progress: Progress

@@ -21,7 +21,7 @@ from agent.app.positions.futures_alerts import (
 )
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.run import comparisons
+from agent.layers.futures.execution.cycle import comparisons
 from agent.layers.futures.policy.hedges import compare_text
 from agent.layers.futures.state import planned_futures
 from agent.layers.strategies.policy.accounting import paused_strategies

@@ -31,7 +31,7 @@ def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOu
     orders = tuple(
         order for order in context.store.executions.limit_orders() if order.state == "open"
     )
-    outcome = engine.run_step(context.readers, AgentCycle(orders), context.store, actors)
+    outcome = engine.run_cycle(context.readers, AgentCycle(orders), context.store, actors)
     if orders and actors is not None:
         close_orders(context, outcome.after or outcome.step_input)
     return outcome
@@ -72,7 +72,7 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
         interruptible_sleep(max(1, execution.next_s - now_s), context.clock, lambda: False)
         try:
             with wallet.held() as actors:
-                outcome = engine.run_step(context.readers, AgentCycle(), context.store, actors)
+                outcome = engine.run_cycle(context.readers, AgentCycle(), context.store, actors)
         except ConfigChanged as edited:  # report the transactions sent before it
             return replace(
                 outcome,

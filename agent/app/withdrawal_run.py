@@ -152,7 +152,7 @@ class WithdrawalRun:
             short = self._short(step)
             if short is None:
                 break
-            sale = engine.run_step(
+            sale = engine.run_cycle(
                 self._withdrawal_readers(), RaiseForWithdrawal(short), self._context.store, actors
             )
             self._sent += sale.transactions
@@ -181,7 +181,7 @@ class WithdrawalRun:
             return self.report(step, sale, "reserved", message)
         while (claim := self._next()) is not None:
             if claim.payment.native and (missing_raw := self._to_unwrap_raw(claim)) > 0:
-                done = engine.run_step(
+                done = engine.run_cycle(
                     self._context.readers,
                     Unwrap(missing_raw),
                     self._context.store,

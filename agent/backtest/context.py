@@ -31,7 +31,7 @@ from agent.backtest.router import (
 )
 from agent.backtest.settings import ROUTER, WALLET, BacktestSpec, SimulationSettings
 from agent.backtest.world import CHAIN_ID, Fill, SimulatedWorld, block_hash
-from agent.engine import run_step
+from agent.engine import run_cycle
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory
@@ -433,7 +433,7 @@ class SimulationContext:
 
     def step(self) -> StepOutcome:
         """Run one step at the world's bar. Raises EndOfPrices if it waits beyond the last bar."""
-        return run_step(self.readers, AgentCycle(), self.store, self.actors)
+        return run_cycle(self.readers, AgentCycle(), self.store, self.actors)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ from agent.backtest.world import (
 )
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.run import futures_plan
+from agent.layers.futures.execution.cycle import futures_plan
 from agent.layers.futures.policy.chosen_weights import chosen_futures
 from agent.layers.futures.policy.targets import emergency_orders, triggered
 from agent.layers.strategies.policy.futures import chosen_shares

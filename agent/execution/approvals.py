@@ -254,6 +254,7 @@ def cancel_and_revoke(
     nothing remains, FAILED with the reason otherwise. Raises Refused unless the kill switch is at
     hard or off, Retryable and OperatorNeeded like a step.
     """
+    store.cycles.close(f"hard pause: {why}")
     before = pending_intents(store.journal)
     actors.executor.cancel_pending(why)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))

@@ -25,8 +25,6 @@ from agent.layers.policy import acts_beside_spot
 from agent.model import (
     BlockedExit,
     Halt,
-    Intent,
-    IntentKind,
     Plan,
     Rebalance,
     StepInput,
@@ -34,7 +32,7 @@ from agent.model import (
     Verdict,
 )
 from agent.planning.proposals import Proposer
-from agent.policy import failures, native_coin, quarantine
+from agent.policy import failures
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
@@ -114,11 +112,12 @@ def concerns_budget(verdicts: Sequence[Verdict]) -> bool:
 
 
 def missing_approvals(
-    composer: Composer, outcome: StepOutcome, plan: Plan, sent: Sequence[Intent], last: bool = False
+    composer: Composer, outcome: StepOutcome, plan: Plan, approved: int, last: bool = False
 ) -> Sequence[Approval]:
     """Return approvals that the plan lacks. Raises ExitRefused if an exit's token hides or drops
-    its allowance. `last` means that no later plan can use an approval, so an exit that still lacks
-    one is not sold in this step.
+    its allowance. `approved` is the number of its successful approvals in the cycle; `last` means
+    that no later plan can use an approval, so an exit that still lacks one is not sold in this
+    cycle.
     """
     token = outcome.decided.exit_token
     try:
@@ -127,13 +126,8 @@ def missing_approvals(
         if token:
             raise ExitRefused(why.message, why.verdicts, why.remedy) from None
         raise
-    tried = [
-        intent
-        for intent in sent
-        if intent.succeeded and intent.kind is IntentKind.APPROVE and intent.tx.to == token
-    ]
     for approval in approvals:
-        if approval.token == token and (last or len(tried) > MAX_INEFFECTIVE_APPROVALS):
+        if approval.token == token and (last or approved > MAX_INEFFECTIVE_APPROVALS):
             raise ExitRefused(
                 f"{approval.label} was approved, but its allowance is still too small",
                 code=ErrorCode.ALLOWANCE,
@@ -145,48 +139,6 @@ def gas_refusal(why: Refused) -> bool:
     """True if guards failed and each of them is one of BUDGET_GUARDS, so another action may pass."""
     guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
     return bool(guards) and guards <= BUDGET_GUARDS
-
-
-def require_exit_possible(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:
-    """Raise ExitRefused if the confirmed exit is no longer possible. Once approved, its token may
-    hide its balance, spoil its market or fail screening.
-    """
-    step, token = now.step_input, confirmed.decided.exit_token
-    if not token or token == now.decided.exit_token:
-        return
-    label, unknown = step.portfolio.token(token).label, "which was not part of the confirmed plan"
-    why = [quarantine.format_quarantine(step, {token})]
-    why += [
-        f"{label} cannot be sold now: {blocked_exit.why}"
-        for blocked_exit in step.stuck
-        if blocked_exit.token == token
-    ]
-    if reasons := [f"{reason}, {unknown}" for reason in why if reason]:
-        raise ExitRefused("; ".join(reasons), remedy=remedy)
-    had, has = (
-        native_coin.held_balances(outcome.step_input).get(token, 0) for outcome in (confirmed, now)
-    )
-    if has < had:
-        raise ExitRefused(f"{label} was to be sold and is no longer in the wallet", remedy=remedy)
-
-
-def require_no_new_exclusions(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:
-    """Raise Refused for tokens excluded since the plan was confirmed; no exit waits for another
-    token.
-    """
-    step, unknown = now.step_input, "which was not part of the confirmed plan"
-    if now.decided.exit_token:
-        return
-    if shut := {token.token for token in step.targets.quarantine} - {
-        screened_token.token for screened_token in confirmed.step_input.targets.quarantine
-    }:
-        raise Refused(f"{quarantine.format_quarantine(step, shut)}, {unknown}", remedy=remedy)
-    if stays := {blocked_exit.token for blocked_exit in step.stuck} - {
-        one.token for one in confirmed.decided.stuck
-    }:
-        raise Refused(
-            f"{blocked_exits.format_blocked_exits(step, stays)}, {unknown}", remedy=remedy
-        )
 
 
 def concerns_trade(why: Refused) -> bool:

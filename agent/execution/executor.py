@@ -33,8 +33,7 @@ from agent.model import (
 )
 from agent.ports import ExternalSigner, Grant
 from agent.store.files.recorder import FileOutbox
-from agent.store.journal import IntentStore
-from agent.store.proposals import ProposalStore
+from agent.store.journal import IntentStore, ProposalStore
 
 
 class JournaledExecutor:

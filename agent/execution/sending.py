@@ -2,50 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from agent.errors import Refused, Retryable
 from agent.execution import approvals, evaluation
 from agent.execution.bookkeeping import update_ledger
 from agent.execution.settlement import settle_mined
 from agent.execution.shortfall import with_shortfall
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
-from agent.execution.step_run import StepRun
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_result import StepPorts
 from agent.layers import records
-from agent.ports import PreparedTransaction
+from agent.model import Cycle, Intent, Plan
+from agent.ports import Composer, PreparedTransaction
 
 
-def execute(
-    run: StepRun,
-    actors: StepActors,
-    outcome: StepOutcome,
-    prepared: PreparedTransaction,
-    what: str,
-    otherwise: str,
-) -> StepOutcome:
-    """Send one transaction, then book it at a new snapshot."""
-    intent = approvals.execute_prepared(actors, outcome.step_id, prepared)
-    run.sent.append(intent)
-    outcome = replace(outcome, transactions=tuple(run.sent))
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A transaction to send, its name, and what did not happen if it fails."""
+
+    prepared: PreparedTransaction
+    name: str
+    otherwise: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSender:
+    """How one kind of plan is sent: the test of its plans, its next transaction, and the cycle after
+    that transaction with its outcome, which is the same in a process that only learns of it after a
+    restart.
+    """
+
+    sends: Callable[[Plan], bool]
+    draft: Callable[[Composer, StepOutcome, Plan], Draft]
+    after_sent: Callable[[Cycle, StepOutcome, Plan, Intent], Cycle]
+
+
+def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepOutcome, Intent]:
+    """Send one transaction, then book it at a new snapshot. Return the outcome with it."""
+    intent = approvals.execute_prepared(ports.actors, outcome.step_id, draft.prepared)
+    outcome = replace(outcome, transactions=(intent,))
     if not intent.succeeded:
-        state = "reverted" if intent.receipt is not None else intent.state.value
-        return replace(
-            outcome, kind=OutcomeKind.FAILED, reason=f"{what} ended {state}; {otherwise}"
-        )
+        return failed_outcome(outcome, intent, draft.name, draft.otherwise), intent
     outcome = replace(outcome, kind=OutcomeKind.DONE)
-    evaluation.clear_submission_refusals(run.store.budgets, outcome)
+    evaluation.clear_submission_refusals(ports.store.budgets, outcome)
     try:
-        snapshot = run.readers.reader.snapshot()
+        snapshot = ports.readers.reader.snapshot()
     except (Retryable, Refused):  # the transaction is mined; the next step books it
-        return with_shortfall(outcome, intent, None)
+        return with_shortfall(outcome, intent, None), intent
     changed = settle_mined(
-        run.store,
+        ports.store,
         snapshot,
-        lambda: run.readers.step_input_at(snapshot),
+        lambda: ports.readers.step_input_at(snapshot),
         before=outcome.step_input.snapshot,
     )
-    after = run.readers.step_input_at(snapshot)
-    update_ledger(run.store, run.readers.recorded(after), changed)
+    after = ports.readers.step_input_at(snapshot)
+    update_ledger(ports.store, ports.readers.recorded(after), changed)
     for after_input in records.AFTER_INPUT:
-        after_input(run.store, after)
-    return with_shortfall(replace(outcome, after=after), intent, snapshot)
+        after_input(ports.store, after)
+    return with_shortfall(replace(outcome, after=after), intent, snapshot), intent
+
+
+def failed_outcome(outcome: StepOutcome, intent: Intent, name: str, otherwise: str) -> StepOutcome:
+    """Return the outcome of a step whose transaction did not succeed."""
+    state = "reverted" if intent.receipt is not None else intent.state.value
+    reason = f"{name} ended {state}; {otherwise}"
+    return replace(outcome, kind=OutcomeKind.FAILED, reason=reason)

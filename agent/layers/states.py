@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
-from agent.layers.futures.state import FuturesConfig, FuturesProgress, FuturesState
+from agent.layers.futures.state import (
+    FuturesConfig,
+    FuturesCycle,
+    FuturesProgress,
+    FuturesState,
+)
 from agent.layers.gradual.state import GradualState
-from agent.layers.liquidity.state import LiquidityProgress, LiquidityState
+from agent.layers.liquidity.state import LiquidityCycle, LiquidityProgress, LiquidityState
 from agent.layers.signals.state import SignalState
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.layers.tax.state import TaxState
@@ -20,6 +25,7 @@ from agent.model import (
     FuturesReading,
     HedgeChoices,
     LayerConfig,
+    LayerCycle,
     LayerDecision,
     LayerGrant,
     LayerPlan,
@@ -46,6 +52,7 @@ READINGS: tuple[type[LayerReading], ...] = (FuturesReading,)
 PLANS: tuple[type[LayerPlan], ...] = (FuturesPlan, HedgeChoices)
 GRANTS: tuple[type[LayerGrant], ...] = (FuturesGrant,)
 DECISIONS: tuple[type[LayerDecision], ...] = (AdjustFutures, AdjustLiquidity)
+CYCLES: tuple[type[LayerCycle], ...] = (FuturesCycle, LiquidityCycle)
 REQUESTS: tuple[type[LayerRequest], ...] = (MoveMargin, Deleverage, OpenHedge, CloseHedge)
 PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
     LayerState: STATES,
@@ -54,10 +61,11 @@ PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
     LayerReading: READINGS,
     LayerPlan: PLANS,
     LayerGrant: GRANTS,
+    LayerCycle: CYCLES,
     LayerDecision: DECISIONS,
     LayerRequest: REQUESTS,
 }
-"""Types of the parts of a step's input, of decisions, plans and requests, by their base."""
+"""Types of the parts of a step's input, of decisions, plans, cycles and requests, by their base."""
 LAYER_UNIONS: tuple[Any, ...] = (LpPosition,)
 """Unions of the layers, whose members are stored with their type."""
 MOVED: Mapping[str, Mapping[str, str]] = {

@@ -81,7 +81,7 @@ class Failures:
     reverts_in_row: int
     """Consecutive reverts since the last successful swap, or since the owner resumed."""
     approvals_in_row: int = 0
-    """Consecutive steps that only approved, counted as `reverts_in_row`."""
+    """Consecutive cycles that only approved, counted as `reverts_in_row`."""
     is_stopped: bool = False
     """True after too many failures since the owner resumed, even if exits have succeeded since."""
     failed_exits: tuple[ExitFailures, ...] = ()

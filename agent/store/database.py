@@ -256,10 +256,14 @@ def insert_returning_id(db: Connection, kind: type[Base], /, **row: object) -> i
     return number
 
 
-def upsert_rows(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert rows, or update them by primary key; each with the same columns."""
+def upsert_rows(
+    db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]], key: str = ""
+) -> None:
+    """Insert rows, or update them by primary key or by the unique column `key`; each with the same
+    columns.
+    """
     if rows:
-        db.execute(upsert(kind, frozenset(rows[0]), db.dialect.name), list(rows))
+        db.execute(upsert(kind, frozenset(rows[0]), db.dialect.name, key), list(rows))
 
 
 def insert_new_rows(db: Connection, kind: type[Base], rows: Iterable[Mapping[str, object]]) -> int:
@@ -279,9 +283,9 @@ def _insert(kind: type[Base]) -> Insert:
 
 
 @cache
-def upsert(kind: type[Base], names: frozenset[str], dialect: str) -> Insert:
+def upsert(kind: type[Base], names: frozenset[str], dialect: str, key: str = "") -> Insert:
     """Build an insert that updates the columns `names` of an existing row."""
-    keys = [column.name for column in inspect(kind).primary_key]
+    keys = [key] if key else [column.name for column in inspect(kind).primary_key]
     made = _inserting(kind, dialect)
     return made.on_conflict_do_update(
         index_elements=keys, set_={name: made.excluded[name] for name in sorted(names - {*keys})}

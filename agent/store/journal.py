@@ -1,4 +1,4 @@
-"""The journal: steps, and intents with their transitions."""
+"""The journal: steps, and intents with their transitions and their proposals to external signers."""
 
 from __future__ import annotations
 
@@ -64,6 +64,8 @@ MOST_AT_ONCE = 500
 _OPEN = tuple(state.value for state in OPEN)
 _CONSUMED = tuple(state.value for state in CONSUMED)
 MAX_SEQ = 2**63 - 1
+PROPOSAL = "proposal:"
+"""Prefix of the key of a proposed intent in the facts table."""
 _ENDED = tuple(state.value for state in ENDED_IN_BLOCK)
 
 
@@ -78,15 +80,22 @@ class StepStore:
     on_step_recorded: Callable[[StepRecord], None] | None = None
 
     def begin(
-        self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None
+        self,
+        step_id: str,
+        now_s: int,
+        input_json: str,
+        asked_json: str | None = None,
+        cycle_id: str | None = None,
     ) -> None:
-        """Record the input of a step and its request; replace the input if the step has one."""
+        """Record the input of a step with its request and cycle; replace the input if the step has
+        one.
+        """
         with self.db.write("write the step", keeps_answers=True) as db:
             text = database.compress_text(input_json)
             row = {"id": step_id, "now_s": now_s, "input_z": text}
-            upsert_rows(
-                db, StepRow, [row if asked_json is None else row | {"asked_json": asked_json}]
-            )
+            if asked_json is not None:
+                row |= {"asked_json": asked_json, "cycle_id": cycle_id}
+            upsert_rows(db, StepRow, [row], key="id")
 
     def end(
         self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str
@@ -155,6 +164,26 @@ class StepStore:
             if numbers:
                 db.execute(delete(StepRow).where(StepRow.seq.in_(numbers)))
             return len(numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalStore:
+    """The block at which each intent was proposed to an external signer."""
+
+    db: Database
+
+    def mark_proposed(self, intent_id: str, since_block: int) -> None:
+        """Record the block at which an intent was proposed."""
+        with self.db.write("record a proposal") as db:
+            database.write_facts(db, {PROPOSAL + intent_id: since_block})
+
+    def proposed(self) -> dict[str, int]:
+        """Return the block of each proposal by intent id, dropped intents included."""
+        with self.db.read("read the proposals") as db:
+            return {
+                key.removeprefix(PROPOSAL): int(value)
+                for key, value in database.facts_with_prefix(db, PROPOSAL)
+            }
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ _EXIT_KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class FailureStreak:
-    """Reverts of the wallet, and steps that approved or revoked, since the last success; `stops` is
+    """Reverts of the wallet, and cycles that approved or revoked, since the last success; `stops` is
     True if the limit was reached since the owner resumed.
     """
 
@@ -84,7 +84,8 @@ def failure_streak(
     """Count the wallet's consecutive failures, with the facts STOP and RESUMED_AFTER. `refusals`
     has an intent's number by token; approvals of the token up to it do not count.
     """
-    return FailureStreak(*_count(_since_success(db, facts, refusals)), bool(facts.get(STOP)))
+    streak = _since_success(db, facts, refusals)
+    return FailureStreak(*_count(db, streak), bool(facts.get(STOP)))
 
 
 def exit_failures(
@@ -110,7 +111,9 @@ def exit_failures(
     done = [row.intent_id for row in recent if row.succeeded and row.kind in _EXIT_KINDS]
     at_s = {budget.intent_id: budget.chain_s for budget in recent} | failed
     streaks: dict[str, _ExitStreak] = {}
-    for row in _intents(db, {*failed, *approvals, *done}, resumed):
+    rows = _intents(db, {*failed, *approvals, *done}, resumed)
+    cycles = _cycles_of_approvals(db, rows)
+    for row in rows:
         plan = plan_of_intent(db, row.id)
         if plan is None or not (name := failures.exit_name(plan)):
             continue
@@ -118,7 +121,7 @@ def exit_failures(
         if row.kind == IntentKind.APPROVE.value:
             token = decode_json(UnsignedTx, row.tx_json).to
             if token in name.split() and row.seq > refusals.get(token, 0):
-                streak.add(row, at_s[row.id])
+                streak.add(row, at_s[row.id], cycles[row.step_id])
         elif _reverted(row):
             streak.add(row, at_s[row.id])
         else:
@@ -139,13 +142,15 @@ class _ExitStreak:
     newest_s: int = 0
     ended: bool = False
 
-    def add(self, row: IntentRow, at_s: int) -> None:
-        """Count an intent that is older than those counted before."""
+    def add(self, row: IntentRow, at_s: int, approved_in: str = "") -> None:
+        """Count an intent that is older than those counted before; `approved_in` is the cycle of an
+        approval.
+        """
         if self.ended:
             return
         self.reverts += _reverted(row)
-        if row.kind == IntentKind.APPROVE.value:
-            self.approving.add(row.step_id)
+        if approved_in:
+            self.approving.add(approved_in)
         self.newest_s = self.newest_s or at_s
 
 
@@ -178,14 +183,24 @@ def record_failure_stop(db: Connection, refusals: Mapping[str, int]) -> None:
     success does not lift the stop.
     """
     streak = _since_success(db, database.read_facts(db, RESUMED_AFTER), refusals)
-    if failures.too_many(*_count(streak)):
+    if failures.too_many(*_count(db, streak)):
         database.write_facts(db, {STOP: 1})
 
 
-def _count(rows: list[IntentRow]) -> tuple[int, int]:
-    """Return the number of reverts, and of steps that approved or revoked."""
-    approving = {row.step_id for row in rows if row.kind == IntentKind.APPROVE.value}
-    return sum(map(_reverted, rows)), len(approving)
+def _count(db: Connection, rows: list[IntentRow]) -> tuple[int, int]:
+    """Return the number of reverts, and of cycles that approved or revoked."""
+    return sum(map(_reverted, rows)), len({*_cycles_of_approvals(db, rows).values()})
+
+
+def _cycles_of_approvals(db: Connection, rows: Iterable[IntentRow]) -> dict[str, str]:
+    """Return the cycle of each step that approved or revoked; a step without a cycle stands for
+    itself.
+    """
+    steps = {row.step_id for row in rows if row.kind == IntentKind.APPROVE.value}
+    if not steps:
+        return {}
+    cycles = db.execute(select(StepRow.id, StepRow.cycle_id).where(StepRow.id.in_(steps)))
+    return {row.id: row.cycle_id or row.id for row in cycles}
 
 
 def _since_success(

@@ -25,6 +25,7 @@ from agent.store.accounts.positions import CashStore, PositionStore
 from agent.store.alerts import AlertStore
 from agent.store.budgets import BudgetStore
 from agent.store.controls import ControlStore, PhoneStore
+from agent.store.cycles import CycleStore
 from agent.store.database import (
     LIVE,
     Database,
@@ -41,10 +42,9 @@ from agent.store.database import (
 from agent.store.executions import ExecutionStore
 from agent.store.files.backup import BOOKS_KEY, COPY_KEY, open_read_only
 from agent.store.files.pause import PauseSwitch
-from agent.store.journal import IntentStore, StepStore
+from agent.store.journal import IntentStore, ProposalStore, StepStore
 from agent.store.orders import OrderStore
 from agent.store.prices import AllocationStore, PriceStore
-from agent.store.proposals import ProposalStore
 from agent.store.requests import RequestStore
 from agent.store.runs import RunReportStore
 from agent.store.seals import SEALED_TABLES, SealReport, seal_report
@@ -69,6 +69,7 @@ class Store:
         self.db = db
         self.steps = StepStore(db)
         self.journal = IntentStore(db)
+        self.cycles = CycleStore(db)
         self.proposals = ProposalStore(db)
         self.budgets = BudgetStore(db)
         self.balances = BalanceStore(db)

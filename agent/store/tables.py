@@ -46,7 +46,7 @@ class MetaRow(Base):
 
 
 class StepRow(Base):
-    """One cycle and its result. JSON texts are zlib-compressed."""
+    """One step and its result. JSON texts are zlib-compressed."""
 
     __tablename__ = "steps"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -58,6 +58,24 @@ class StepRow(Base):
     plan_z: Mapped[bytes | None] = mapped_column(LargeBinary)
     outcome: Mapped[str | None] = mapped_column(Text)
     asked_json: Mapped[str | None] = mapped_column(Text)
+    cycle_id: Mapped[str | None] = mapped_column(String(40))
+
+
+class CycleRow(Base):
+    """One cycle that has acted or left something out, and the reason of its end; only the newest may
+    be open.
+    """
+
+    __tablename__ = "cycles"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    state: Mapped[str] = mapped_column(String(20))
+    cycle_json: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        Index("one_open_cycle", "state", unique=True, sqlite_where=text("state = 'open'")),
+    )
 
 
 class IntentRow(Base):

@@ -202,7 +202,7 @@ def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
     places = {
         "cancel": (JournaledExecutor, "cancel_pending"),
         "revoke": (shutdown, "revoke_allowances"),
-        "sell": (shutdown.engine, "run_step"),
+        "sell": (shutdown.engine, "run_cycle"),
         "pay": (shutdown, "pay"),
         "preview": (sales_of_stop.evaluation, "evaluate"),
     }

@@ -11,7 +11,7 @@ from agent.app import Agent
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.positions.futures import deleverage, hedge
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.run import comparisons
+from agent.layers.futures.execution.cycle import comparisons
 from agent.layers.futures.state import FuturesConfig, FuturesState, margin_account, planned_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import IntentKind

@@ -9,7 +9,7 @@ import pytest
 
 from agent.app.positions.holdings import liquidity
 from agent.execution.step_context import OutcomeKind
-from agent.layers.liquidity.execution import run
+from agent.layers.liquidity import state
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LpV3Position, Provide, Withdraw
 from tests.cases.test_liquidity import confirming
@@ -47,7 +47,7 @@ def test_a_step_acts_only_so_often_and_the_next_goes_on(anvil_chain: LocalChain,
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = [lp.provide_v3(chain, V3, -30, 30, 1_500), lp.provide_v3(chain, V3, -40, 40, 1_500)]
-    monkeypatch.setattr(run, "MAX_ACTIONS", 1)
+    monkeypatch.setattr(state, "MAX_ACTIONS", 1)
     with agents.agent_on(chain, tmp_path, confirming(chain, own, **{"limits.lp_max_weight": "5%"}), EVEN) as agent:
         first, second = send(agent, chain), send(agent, chain)
         assert [outcome.kind for outcome in (first, second)] == [OutcomeKind.DONE, OutcomeKind.DONE]

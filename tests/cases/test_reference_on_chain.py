@@ -111,7 +111,7 @@ def test_a_review_is_late_by_what_was_drawn_at_the_last_one(anvil_chain: LocalCh
     with agent_on(chain, tmp_path, timed, TWO) as agent, wiring.open_actors(agent.context, yes, ignore_progress) as actors:
 
         def step(chance: float) -> StepOutcome:
-            return engine.run_step(replace(agent.context.readers, chance=lambda: chance), AgentCycle(), agent.context.store, actors)
+            return engine.run_cycle(replace(agent.context.readers, chance=lambda: chance), AgentCycle(), agent.context.store, actors)
 
         first = step(0.75)
         assert first.decided.reviewed, first.reason

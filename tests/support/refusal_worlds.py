@@ -11,7 +11,7 @@ from agent import codec, engine
 from agent.errors import UnsendableTransaction
 from agent.execution import approvals as approving
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
-from agent.execution.step_run import StepRun
+from agent.execution.step_result import StepPorts
 from agent.model import (
     AgentCycle,
     Head,
@@ -139,7 +139,10 @@ class World:
         return self.store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, NOW_S, receipt=done)
 
     def rounds(self) -> StepOutcome:
-        return engine._run_until_done(StepRun(self.readers(), AgentCycle(), self.store), self.actors())
+        return engine.repeat_steps(self.ports(), AgentCycle())[1]
+
+    def ports(self) -> StepPorts:
+        return StepPorts(self.readers(), self.store, self.actors())
 
     def tidy(self, kind: OutcomeKind, reason: str) -> StepOutcome:
         """Run the clean-up after a step that ended in this way."""

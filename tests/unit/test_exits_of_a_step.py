@@ -15,12 +15,12 @@ import pytest
 from agent import codec, engine, guards
 from agent.errors import Refused, Retryable
 from agent.execution import evaluation
+from agent.execution.cycle_outcome import sent_so_far
+from agent.execution.resumption import new_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.execution.step_run import StepRun, sent_so_far
-from agent.layers.futures.execution.run import FuturesRun
-from agent.layers.futures.state import FuturesProgress, futures_progress
-from agent.layers.liquidity.execution.run import LiquidityRun
-from agent.layers.liquidity.state import liquidity_progress
+from agent.execution.step_result import StepPorts
+from agent.layers.futures.state import FuturesCycle, FuturesProgress, futures_progress
+from agent.layers.liquidity.state import LiquidityCycle, liquidity_progress
 from agent.model import (
     AgentCycle,
     ConditionalOrder,
@@ -219,7 +219,7 @@ def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_onl
         world.store.journal.intend("s", kind, tx(nonce), grant(kind), "", 0, None)
         for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.LIQUIDITY))
     )
-    none, approved, moved = (sent_so_far(sent) for sent in ([], [approval], [approval, action]))
+    none, approved, moved = (sent_so_far([one.kind for one in sent]) for sent in ([], [approval], [approval, action]))
     assert "approvals" in approved and "approvals" not in none + moved and none != moved
 
 
@@ -446,10 +446,10 @@ def test_an_endpoint_s_failure_with_the_evidence_of_one_exit_does_not_end_the_st
 
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     readers = replace(world.readers(), evidence=Disputed())
-    done = engine._run_until_done(StepRun(readers, AgentCycle(), world.store), world.actors())
+    done = engine.repeat_steps(StepPorts(readers, world.store, world.actors()), AgentCycle())[1]
     assert world.sold == [{LINK.address}] and done.kind is OutcomeKind.FAILED and mentions(done.reason, "WBTC", "no quorum")
     with pytest.raises(Retryable, match="no quorum"):
-        engine._run_until_done(StepRun(readers, AgentCycle(), world.store), world.actors())
+        engine.repeat_steps(StepPorts(readers, world.store, world.actors()), AgentCycle())[1]
 
 
 def test_an_endpoint_s_failure_is_raised_where_nothing_was_sent(worlds: Worlds) -> None:
@@ -507,11 +507,11 @@ def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds)
     world = worlds(replace(step, history=fresh, policy=replace(step.policy, confirm_blocks=1)), lambda _: False)
     asked: list[int] = []
     world.past = lambda head, blocks: asked.append(blocks) or ()
-    run = StepRun(world.readers(), AgentCycle(), world.store)
-    futures, run.layer(LiquidityRun).left_pools = run.layer(FuturesRun), ("pool",)
-    futures.reduced_markets, futures.order_parts = ("ETH",), {"ETH": 4}
-    futures.reduction_goals, futures.refused_markets = (("ETH", 5),), {"BTC": NOW_S}
-    found = engine._read_input(run)
+    own = FuturesCycle(
+        reduced_markets=("ETH",), order_parts=(("ETH", 4),), reduction_goals=(("ETH", 5),), refused_markets=(("BTC", NOW_S),)
+    )
+    cycle = new_cycle(AgentCycle(), NOW_S).with_layer(own).with_layer(LiquidityCycle(left_pools=("pool",)))
+    found, _ = engine._read_input(world.readers(), world.store, cycle)
     assert asked == [1]
     assert futures_progress(found) == FuturesProgress(("ETH",), (("ETH", 5),), (("ETH", 4),))
     assert liquidity_progress(found).left_pools == ("pool",)
@@ -532,8 +532,7 @@ def asked_about(world: World, answer: Callable[[StepOutcome], bool]) -> StepOutc
         world.asked.append(outcome)
         return answer(outcome)
 
-    run = StepRun(world.readers(), AgentCycle(), world.store)
-    return engine._run_until_done(run, replace(world.actors(), confirm=confirm))
+    return engine.repeat_steps(replace(world.ports(), actors=replace(world.actors(), confirm=confirm)), AgentCycle())[1]
 
 
 def test_an_exit_follows_a_reverted_one_while_another_asset_has_no_price(worlds: Worlds) -> None:
@@ -603,5 +602,5 @@ def test_a_disputed_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Wo
 
     world = worlds(through(), lambda _: False)
     readers = replace(world.readers(), evidence=Disputed())
-    done = engine._run_until_done(StepRun(readers, AgentCycle(), world.store), world.actors())
+    done = engine.repeat_steps(StepPorts(readers, world.store, world.actors()), AgentCycle())[1]
     assert done.kind is OutcomeKind.DONE and world.sold == [{LINK.address}]

@@ -189,7 +189,7 @@ def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
     context: Any = SimpleNamespace(store=store, readers=None, clock=SimpleNamespace(sleep=lambda _: None), switch=switch)
     wallet: Any = SimpleNamespace(context=context, progress=lambda _: None, held=nullcontext)
     left = [held(now_s) for now_s in times_s[1:]]
-    monkeypatch.setattr(engine, "run_step", lambda *_: left.pop(0))
+    monkeypatch.setattr(engine, "run_cycle", lambda *_: left.pop(0))
     assert continue_execution(wallet, held(times_s[0])).reason == "holds"
     assert len(times_s) - 1 - len(left) == cycles
 

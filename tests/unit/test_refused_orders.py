@@ -1,4 +1,4 @@
-"""A futures order that is refused just before sending, or reverts: what the rest of the step skips, tries smaller, and reports."""
+"""A futures order that is refused just before sending, or reverts: what the rest of the cycle skips, tries smaller, and reports."""
 
 from __future__ import annotations
 
@@ -12,12 +12,26 @@ import pytest
 from agent import codec
 from agent.engine import skip_refusal
 from agent.errors import ErrorCode, Refused, UnsendableTransaction
+from agent.execution.confirmation import confirmation_of
+from agent.execution.resumption import new_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.execution.step_run import StepRun
-from agent.layers.futures.execution.run import FEWER, MAX_ORDERS, MOST_PARTS, FuturesRun, leave_failed_market
-from agent.layers.futures.state import margin_account, planned_futures
-from agent.layers.liquidity.execution.run import LiquidityRun, leave_pool
-from agent.model import AdjustFutures, AgentCycle, Intent, IntentKind, IntentState, Verdict
+from agent.execution.step_result import StepPorts, StepResult, note_of
+from agent.layers.futures.execution.cycle import FEWER, MAX_ORDERS, MOST_PARTS, completed, leave_failed_market
+from agent.layers.futures.execution.send import FUTURES
+from agent.layers.futures.state import FuturesCycle, margin_account, planned_futures
+from agent.layers.liquidity.execution.cycle import leave_pool
+from agent.layers.liquidity.state import LiquidityCycle
+from agent.model import (
+    AdjustFutures,
+    AgentCycle,
+    Cycle,
+    CycleEnd,
+    Intent,
+    IntentKind,
+    IntentState,
+    StepNote,
+    Verdict,
+)
 from agent.model.futures import MarginAccount
 from agent.store import open_memory_store
 from tests.support.builders import NOW_S, OWNER, with_snapshot
@@ -28,120 +42,134 @@ from tests.unit.test_futures_step import EVEN, OVER
 REVERTED = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
 NO_KEY = Refused("the agent key may not trade", code=ErrorCode.AGENT_KEY)
 PAUSED = Refused("the kill switch is on", (Verdict("kill_switch", "on", "off", False),))
+BEGUN = replace(new_cycle(AgentCycle(), NOW_S), spend_caps=(("0x", 5),), attempts=(("0x", 2),))
+"""A cycle with an approval for its plan."""
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[StepRun]:
+def ports(tmp_path: Path) -> Iterator[StepPorts]:
     store = open_memory_store(CHAIN_ID, OWNER)
-    yield StepRun(cast(Any, None), AgentCycle(), store)
+    yield StepPorts(cast(Any, None), store, cast(Any, None))
     store.close()
 
 
-def planned(run: StepRun, held: MarginAccount = OVER) -> StepOutcome:
-    """A planned futures order, written as a step; the next plan of the step begins with caps of its own."""
+def planned(ports: StepPorts, held: MarginAccount = OVER) -> StepOutcome:
+    """A planned futures order, written as a step."""
     outcome = outcome_of(step_of(held, EVEN))
     assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None and planned_futures(outcome.plan) is not None
-    run.store.steps.begin(outcome.step_id, NOW_S, codec.dumps(outcome.step_input))
-    run.spend_caps, run.approval_rounds = {"0x": 5}, 2
+    ports.store.steps.begin(outcome.step_id, NOW_S, codec.dumps(outcome.step_input))
     return outcome
 
 
-def futures(run: StepRun) -> FuturesRun:
-    return run.layer(FuturesRun)
+def refused(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, why: Refused = REVERTED) -> tuple[Cycle, FuturesCycle]:
+    """The open cycle after the refusal, with what it has done in futures."""
+    after = skip_refusal(ports, cycle, outcome, why).cycle
+    assert after.is_open
+    return after, after.layer(FuturesCycle)
+
+
+def ended(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, why: Refused) -> StepResult:
+    result = skip_refusal(ports, cycle, outcome, why)
+    assert result.outcome is not None and result.cycle.ended is CycleEnd.REFUSED
+    return result
 
 
 def market_of(outcome: StepOutcome) -> str:
-    assert outcome.plan is not None and planned_futures(outcome.plan) is not None
-    return planned_futures(outcome.plan).orders[0].market
+    futures = planned_futures(outcome.plan)
+    assert futures is not None
+    return futures.orders[0].market
 
 
-def result(run: StepRun, outcome: StepOutcome) -> str | None:
-    record = run.store.steps.get(outcome.step_id)
+def recorded(ports: StepPorts, outcome: StepOutcome) -> str | None:
+    record = ports.store.steps.get(outcome.step_id)
     assert record is not None
     return record.line.outcome
 
 
-def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_then_skipped(run: StepRun) -> None:
-    outcome = planned(run)
-    market, parts = market_of(outcome), []
-    while market not in futures(run).refused_markets:
-        assert skip_refusal(run, outcome, REVERTED) is None
-        assert result(run, outcome) == "refused", "each part is written"
-        run.store.steps.end(outcome.step_id, "", "", None, "")
-        assert (run.spend_caps, run.approval_rounds) == ({}, 0), "the next plan begins"
-        parts.append(futures(run).order_parts.get(market))
+def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_then_skipped(ports: StepPorts) -> None:
+    outcome, own = planned(ports), FuturesCycle()
+    market, parts, cycle = market_of(outcome), [], BEGUN
+    while market not in own.refused_exits:
+        cycle, own = refused(ports, replace(cycle, spend_caps=(("0x", 5),), attempts=(("0x", 2),)), outcome)
+        assert recorded(ports, outcome) == "refused", "each part is written"
+        ports.store.steps.end(outcome.step_id, "", "", None, "")
+        assert (cycle.spend_caps, cycle.attempts) == ((), ()), "the next plan begins"
+        parts.append(dict(own.order_parts).get(market))
     assert parts == [FEWER, FEWER**2, FEWER**3, FEWER**3] and FEWER**3 == MOST_PARTS
-    assert len(futures(run).refused_orders) == 1
-    assert futures(run).refused_markets == {market: outcome.step_input.snapshot.head.timestamp_s}
-    again = skip_refusal(run, outcome, REVERTED)
+    assert len(own.refused_orders) == 1
+    assert own.refused_exits == {market: outcome.step_input.snapshot.head.timestamp_s}
+    again = ended(ports, cycle, outcome, REVERTED).outcome
     assert again is not None and again.kind is OutcomeKind.REFUSED, "a market is skipped once"
 
 
-def test_a_part_of_an_opening_is_named_because_it_may_not_be_worth_its_cost(run: StepRun) -> None:
-    outcome = planned(run, EMPTY)
-    assert skip_refusal(run, outcome, REVERTED) is None
-    assert [(one.kind, one.reason) for one in futures(run).refused_orders] == [(OutcomeKind.REFUSED, str(REVERTED))]
-    assert futures(run).order_parts == {market_of(outcome): FEWER} and futures(run).refused_markets == {}
-    assert skip_refusal(run, outcome, REVERTED) is None
-    assert len(futures(run).refused_orders) == 1 and futures(run).order_parts == {market_of(outcome): FEWER**2}
+def test_a_part_of_an_opening_is_named_because_it_may_not_be_worth_its_cost(ports: StepPorts) -> None:
+    outcome = planned(ports, EMPTY)
+    cycle, own = refused(ports, BEGUN, outcome)
+    assert own.refused_orders == (StepNote(outcome.step_id, str(REVERTED)),)
+    assert (own.order_parts, own.refused_markets) == (((market_of(outcome), FEWER),), ())
+    _, own = refused(ports, cycle, outcome)
+    assert len(own.refused_orders) == 1
+    assert own.order_parts == ((market_of(outcome), FEWER**2),)
 
 
-def test_an_off_chain_venue_fills_parts_itself(run: StepRun) -> None:
-    outcome = planned(run)
+def test_an_off_chain_venue_fills_parts_itself(ports: StepPorts) -> None:
+    outcome = planned(ports)
     account = margin_account(outcome.step_input.snapshot)
     assert account is not None
     step = with_snapshot(outcome.step_input, futures=replace(account, is_on_chain=False))
-    assert skip_refusal(run, replace(outcome, step_input=step), REVERTED) is None
-    assert futures(run).order_parts == {} and list(futures(run).refused_markets) == [market_of(outcome)]
+    _, own = refused(ports, BEGUN, replace(outcome, step_input=step))
+    assert (own.order_parts, list(own.refused_exits)) == ((), [market_of(outcome)])
 
 
-def test_a_key_that_may_not_trade_holds_all_futures_of_the_step_once(run: StepRun) -> None:
-    outcome = planned(run)
-    assert skip_refusal(run, outcome, NO_KEY) is None
-    assert futures(run).held == f"futures: {NO_KEY}" and len(futures(run).refused_orders) == 1 and futures(run).refused_markets == {}
-    ended = skip_refusal(run, outcome, NO_KEY)
-    assert ended is not None and ended.kind is OutcomeKind.REFUSED
+def test_a_key_that_may_not_trade_holds_all_futures_of_the_cycle_once(ports: StepPorts) -> None:
+    outcome = planned(ports)
+    cycle, own = refused(ports, BEGUN, outcome, NO_KEY)
+    assert (own.held, len(own.refused_orders), own.refused_markets) == (f"futures: {NO_KEY}", 1, ())
+    again = ended(ports, cycle, outcome, NO_KEY).outcome
+    assert again is not None and again.kind is OutcomeKind.REFUSED
 
 
-def test_any_other_refusal_and_every_one_of_an_order_of_the_owner_ends_the_step(run: StepRun) -> None:
-    outcome = planned(run)
+def test_any_other_refusal_and_every_one_of_an_order_of_the_owner_ends_the_cycle(ports: StepPorts) -> None:
+    outcome = planned(ports)
     decision = outcome.decision
     assert isinstance(decision, AdjustFutures)
     own = replace(outcome, decided=replace(outcome.decided, decision=replace(decision, by_owner=True)))
-    for refused, why in ((outcome, PAUSED), (own, REVERTED), (own, NO_KEY)):
-        ended = skip_refusal(run, refused, why)
-        assert ended is not None and (ended.kind, ended.reason) == (OutcomeKind.REFUSED, str(why))
-        assert ended.verdicts == why.verdicts and result(run, outcome) == "refused"
-    assert (futures(run).refused_orders, futures(run).refused_markets, futures(run).order_parts, futures(run).held) == ([], {}, {}, "")
+    for stopped, why in ((outcome, PAUSED), (own, REVERTED), (own, NO_KEY)):
+        result = ended(ports, BEGUN, stopped, why)
+        assert result.outcome is not None and (result.outcome.kind, result.outcome.reason) == (OutcomeKind.REFUSED, str(why))
+        assert result.outcome.verdicts == why.verdicts and recorded(ports, outcome) == "refused"
+        assert result.cycle.layers == ()
 
 
-def sent(run: StepRun, status: int | None = 0) -> Intent:
+def sent(status: int | None = 0) -> Intent:
     mined = None if status is None else receipt("0x1", 1, "0x1", status)
     state = IntentState.BROADCAST if mined is None else IntentState.REVERTED
     return Intent("i", "s", IntentKind.FUTURES, state, tx(0), "order", NOW_S, None, "0x1", mined, None)
 
 
-def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(run: StepRun) -> None:
-    outcome = planned(run)
+def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports: StepPorts) -> None:
+    outcome = replace(planned(ports), kind=OutcomeKind.FAILED)
     assert outcome.plan is not None
-    run.sent.append(sent(run))
-    assert leave_failed_market(run, outcome, outcome.plan)
-    assert futures(run).refused_markets == {market_of(outcome): outcome.step_input.snapshot.head.timestamp_s}
-    assert futures(run).refused_orders == [outcome] and run.first_of_plan == 1 and run.spend_caps == {}
-    assert not leave_failed_market(run, outcome, outcome.plan), "once"
+    cycle = FUTURES.after_sent(BEGUN.with_transaction(sent()), outcome, outcome.plan, sent())
+    own = cycle.layer(FuturesCycle)
+    assert own.refused_exits == {market_of(outcome): outcome.step_input.snapshot.head.timestamp_s}
+    assert own.refused_orders == (note_of(outcome, failed=True),)
+    assert cycle.is_open and (cycle.spend_caps, cycle.spent_gas_wei) == ((), 0)
+    assert leave_failed_market(own, outcome, outcome.plan, sent()) is None, "once"
 
 
 @pytest.mark.parametrize("case", ["opening", "not settled", "by the owner", "too many orders"])
-def test_the_step_ends_after_any_other_reverted_order(run: StepRun, case: str) -> None:
-    outcome = planned(run, EMPTY if case == "opening" else OVER)
+def test_the_cycle_ends_after_any_other_reverted_order(ports: StepPorts, case: str) -> None:
+    outcome = replace(planned(ports, EMPTY if case == "opening" else OVER), kind=OutcomeKind.FAILED)
     plan, decision = outcome.plan, outcome.decision
     assert plan is not None and isinstance(decision, AdjustFutures)
-    run.sent.append(sent(run, None if case == "not settled" else 0))
-    futures(run).orders = MAX_ORDERS if case == "too many orders" else MAX_ORDERS - 1
+    orders = MAX_ORDERS - 1 if case == "too many orders" else MAX_ORDERS - 2
     if case == "by the owner":
         outcome = replace(outcome, decided=replace(outcome.decided, decision=replace(decision, by_owner=True)))
-    assert not leave_failed_market(run, outcome, plan)
-    assert futures(run).refused_orders == [] and futures(run).refused_markets == {}
+    before = BEGUN.with_layer(FuturesCycle(orders=orders))
+    cycle = FUTURES.after_sent(before, outcome, plan, sent(None if case == "not settled" else 0))
+    own = cycle.layer(FuturesCycle)
+    assert cycle.ended is CycleEnd.FAILED and (own.refused_orders, own.refused_markets) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -156,30 +184,29 @@ def test_the_step_ends_after_any_other_reverted_order(run: StepRun, case: str) -
         (OutcomeKind.REFUSED, True, OutcomeKind.REFUSED),
     ],
 )
-def test_refused_and_failed_orders_are_in_the_outcome_of_the_step(
-    run: StepRun, kind: OutcomeKind, failed: bool, after: OutcomeKind
+def test_refused_and_failed_orders_are_in_the_outcome_of_the_cycle(
+    ports: StepPorts, kind: OutcomeKind, failed: bool, after: OutcomeKind
 ) -> None:
-    outcome = planned(run)
-    ended = replace(outcome, kind=kind, reason="nothing to do", verdicts=())
-    assert futures(run).completed(ended) == ended
-    refused = replace(outcome, kind=OutcomeKind.REFUSED, reason="no margin", verdicts=REVERTED.verdicts)
-    futures(run).refused_orders += [replace(refused, kind=OutcomeKind.FAILED) if failed else refused, refused]
-    whole = futures(run).completed(ended)
+    outcome = planned(ports)
+    last = replace(outcome, kind=kind, reason="nothing to do", verdicts=())
+    stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason="no margin", verdicts=REVERTED.verdicts)
+    assert completed(BEGUN, last, lambda _: stopped) == last
+    notes = (note_of(stopped, failed=failed), note_of(stopped))
+    whole = completed(BEGUN.with_layer(FuturesCycle(refused_orders=notes)), last, lambda _: stopped)
     assert (whole.kind, whole.reason) == (after, "nothing to do; no margin")
     assert whole.verdicts == (REVERTED.verdicts if after is OutcomeKind.REFUSED and kind is OutcomeKind.HOLD else ())
 
 
-def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_begin_new_plans(run: StepRun) -> None:
+def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_begin_new_plans(ports: StepPorts) -> None:
     """Neither the owner's confirmation nor the approvals of the first plan cover the second."""
-    outcome = planned(run)
-    for leave in (
-        lambda: run.go_directly("0xtoken"),
-        lambda: leave_pool(run, "0xpool", outcome),
-        lambda: leave_pool(run, "0xother", outcome),
-    ):
-        run.confirmed, run.spend_caps, run.approval_rounds = outcome, {"0x": 5}, 2
-        leave()
-        assert (run.confirmed, run.spend_caps, run.approval_rounds) == (None, {}, 0)
-    own = run.layer(LiquidityRun)
-    assert (run.direct, own.left_pools, own.unwithdrawn) == (("0xtoken",), ("0xpool", "0xother"), [outcome, outcome])
-    assert run.is_risk_reducing_only and run.skipped == ()
+    outcome = planned(ports)
+    assert outcome.plan is not None
+    note = note_of(outcome, failed=True)
+    before = replace(BEGUN, confirmed=confirmation_of(outcome, outcome.plan))
+    direct, left = before.go_directly("0xtoken"), leave_pool(before, "0xpool", note)
+    for after in (direct, left):
+        assert (after.confirmed, after.spend_caps, after.attempts) == (None, (), ())
+    own = left.layer(LiquidityCycle)
+    assert (direct.direct, own.left_pools, own.unwithdrawn) == (("0xtoken",), ("0xpool",), (note,))
+    assert left.is_risk_reducing_only and left.skipped == ()
+    assert not direct.is_risk_reducing_only

@@ -404,7 +404,7 @@ class ControlCommand:
         with replace(self.session, context=context, confirm=confirm).held() as actors:
             if waiting:
                 return _of_step(run_cycle(context, actors))
-            return _of_step(engine.run_step(context.readers, AgentCycle(), context.store, actors))
+            return _of_step(engine.run_cycle(context.readers, AgentCycle(), context.store, actors))
 
     def _invest(self) -> ControlResult:
         arguments = self.control.arguments

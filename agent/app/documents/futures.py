@@ -13,7 +13,7 @@ from agent.accounting.futures import DAY_S, FundingDay
 from agent.app.documents import Address, Decimal, Money, Raw, money, one_of
 from agent.app.documents.futures_report import FuturesReport, futures_report
 from agent.app.documents.open_orders import OpenOrderDocument, open_orders
-from agent.layers.futures.execution.run import comparisons
+from agent.layers.futures.execution.cycle import comparisons
 from agent.layers.futures.policy.targets import unnamed_reasons
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin

@@ -92,7 +92,7 @@ def rehearse_trade(
         home, other, first, raw = _first(agent, step, token)  # plan again after the wait
         if first.kind is not OutcomeKind.PLANNED:
             return _shown(first)
-        there = engine.run_step(
+        there = engine.run_cycle(
             agent.context.readers,
             Swap(home.address, other.address, raw),
             agent.context.store,
@@ -102,7 +102,7 @@ def rehearse_trade(
             state = "declined" if there.kind is OutcomeKind.DECLINED else "failed"
             return _ended((there,), (), state, there.reason)
         leg = _completed_leg(agent, there, home, other, raw)
-        again = engine.run_step(
+        again = engine.run_cycle(
             agent.context.readers,
             Swap(other.address, home.address, leg.got_raw),
             agent.context.store,

@@ -515,7 +515,7 @@ class _Shutdown:
         """Sell everything. Raises Refused with the reason for any remainder."""
         for _ in range(MAX_SALES):
             self._require_open()
-            done = engine.run_step(
+            done = engine.run_cycle(
                 self._context.readers, SellEverything(), self._context.store, self._actors
             )
             self._sent += done.transactions

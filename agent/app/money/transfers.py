@@ -119,7 +119,7 @@ def invest(
         report = _find_deposits(current_step_input(context.readers, context.store), only)
         if not report.came:
             return _without_deposits(report)
-        outcome = engine.run_step(
+        outcome = engine.run_cycle(
             _deposit_readers(context.readers, report),
             _invest_request(report),
             context.store,

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.app.documents.futures import action_text, figures
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.run import futures_plan
+from agent.layers.futures.execution.cycle import futures_plan
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.exposure import (
     DAY_S,

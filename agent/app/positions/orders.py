@@ -475,7 +475,7 @@ def swap_at_limit(
 
 def _try_order(context: wiring.AgentContext, order: LimitOrder, actors: StepActors) -> StepOutcome:
     """Run one cycle that fills the order if its price is reached."""
-    outcome = engine.run_step(context.readers, SwapAtPrice(order), context.store, actors)
+    outcome = engine.run_cycle(context.readers, SwapAtPrice(order), context.store, actors)
     close_orders(context, outcome.after or outcome.step_input)
     return outcome
 

@@ -516,7 +516,7 @@ def _sell_out(
             for symbol in symbols:
                 token = agent.token(symbol, "--remove").address
                 for _ in range(MAX_SALES):
-                    done = engine.run_step(
+                    done = engine.run_cycle(
                         context.readers, SellEntireBalance(token), context.store, actors
                     )
                     sent += done.transactions

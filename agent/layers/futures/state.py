@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -10,13 +11,16 @@ from agent.model import (
     FuturesPolicy,
     FuturesReading,
     Hedge,
+    HedgeComparison,
     LayerConfig,
+    LayerCycle,
     LayerProgress,
     LayerState,
     MarginAccount,
     Plan,
     Snapshot,
     StepInput,
+    StepNote,
 )
 
 
@@ -74,6 +78,73 @@ class FuturesProgress(LayerProgress):
     def continues(self) -> str:
         """The rest of the rebalance that a hedge has begun."""
         return "the rest of the rebalance, alongside its hedge" if self.after_hedge else ""
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesCycle(LayerCycle):
+    """What a cycle has done with futures, and has found impossible there."""
+
+    orders: int = 0
+    """Actions sent."""
+    reduced: bool = False
+    """True after a deposit or a reduction: the rest of the cycle opens nothing, so freed margin is
+    neither used nor withdrawn at once.
+    """
+    reduced_markets: tuple[str, ...] = ()
+    """Markets of sent reductions."""
+    reduction_goals: tuple[tuple[str, int], ...] = ()
+    """Sizes at which a reduction to a limit ends, by market."""
+    order_parts: tuple[tuple[str, int], ...] = ()
+    """Divisors of reductions that the venue refused, by market."""
+    hedged: tuple[HedgeComparison, ...] = ()
+    """For each opened hedge, the comparison of its cost with that of a sale; the rebalance
+    continues after them.
+    """
+    refused_markets: tuple[tuple[str, int], ...] = ()
+    """Chain time per market whose reduction or hedge was refused before sending, or whose reduction
+    reverted; a refused deposit has the key failures.MARGIN.
+    """
+    refused_orders: tuple[StepNote, ...] = ()
+    """Ends of the steps of these."""
+    ended_orders: tuple[tuple[str, str], ...] = ()
+    """Note on each resting order that this cycle cancelled, or tried to, by client order id."""
+    held: str = ""
+    """Reason why the rest of the cycle sends no action, if the agent's key may not trade."""
+
+    @property
+    def refused_exits(self) -> Mapping[str, int]:
+        """Refused and reverted reductions, hedges and deposits."""
+        return dict(self.refused_markets)
+
+    def with_progress(self, step: StepInput) -> StepInput:
+        """Return the step with what was reduced and refused."""
+        held = self.held or futures_progress(step).held
+        return step.with_progress(
+            FuturesProgress(
+                self.reduced_markets,
+                self.reduction_goals,
+                self.order_parts,
+                held,
+                bool(self.hedged),
+            )
+        )
+
+    def leaves(self, plan: Plan) -> bool:
+        """True if the plan opens positions after a reduction or a deposit."""
+        futures = planned_futures(plan)
+        return self.reduced and futures is not None and not futures.is_reducing
+
+    def is_done_before(self, plan: Plan | None) -> bool:
+        """True for any futures plan after a reduction or a deposit."""
+        return self.reduced and planned_futures(plan) is not None
+
+    def notes(self) -> list[str]:
+        """Return a note on the actions done."""
+        if not self.orders:
+            return []
+        return [
+            "1 futures action done" if self.orders == 1 else f"{self.orders} futures actions done"
+        ]
 
 
 def margin_account(snapshot: Snapshot) -> MarginAccount | None:

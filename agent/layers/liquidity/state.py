@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from agent.model import LayerProgress, LayerState, StepInput
+from agent.model import LayerCycle, LayerProgress, LayerState, StepInput, StepNote
+
+MAX_ACTIONS = 8
+"""Maximum liquidity actions of a cycle, each with its own plan; the next cycle does the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,56 @@ class LiquidityProgress(LayerProgress):
     """
     left_pools: tuple[str, ...] = ()
     """Pools whose withdrawal was refused or reverted in this step; their liquidity stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiquidityCycle(LayerCycle):
+    """What a cycle has done with liquidity, and has found impossible there."""
+
+    actions: int = 0
+    """Actions sent."""
+    acted: bool = False
+    """True once an action was sent, successful or not."""
+    last_rebalance_s: int | None = None
+    last_action_s: int | None = None
+    """Chain times before the first action, from which cooldowns count: those of this cycle start
+    none.
+    """
+    left_pools: tuple[str, ...] = ()
+    """Pools whose withdrawal was refused or failed."""
+    unwithdrawn: tuple[StepNote, ...] = ()
+    """Ends of the steps of these."""
+
+    def with_progress(self, step: StepInput) -> StepInput:
+        """Return the step with the left pools, and without a cooldown after its own actions."""
+        step = step.with_progress(LiquidityProgress(self.acted, self.left_pools))
+        if not self.acted:
+            return step
+        reviews = replace(step.history.reviews, last_rebalance_s=self.last_rebalance_s)
+        step = replace(step, history=replace(step.history, reviews=reviews))
+        return step.with_layer(
+            replace(step.layer(LiquidityState), last_action_s=self.last_action_s)
+        )
+
+    def notes(self) -> list[str]:
+        """Return a note on the actions done."""
+        if not self.actions:
+            return []
+        return [
+            "1 liquidity action done"
+            if self.actions == 1
+            else f"{self.actions} liquidity actions done"
+        ]
+
+    @property
+    def failed_exits(self) -> tuple[StepNote, ...]:
+        """Refused and failed withdrawals."""
+        return self.unwithdrawn
+
+    @property
+    def follows_swaps(self) -> bool:
+        """True if more actions may follow those of this cycle."""
+        return 0 < self.actions < MAX_ACTIONS
 
 
 def liquidity_progress(step: StepInput) -> LiquidityProgress:

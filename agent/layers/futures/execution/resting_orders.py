@@ -7,29 +7,34 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
-from agent.execution.step_run import StepRun
-from agent.layers.futures.execution.run import FuturesRun, futures_plan
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_result import StepPorts, StepResult, close_step
+from agent.layers.futures.execution.cycle import futures_plan
 from agent.layers.futures.policy.limit_orders import ended_orders
 from agent.layers.futures.policy.targets import DRIFT_REASONS
+from agent.layers.futures.state import FuturesCycle
+from agent.model import Cycle
 
 
-def end_resting_orders(run: StepRun, actors: StepActors, outcome: StepOutcome) -> bool:
-    """Cancel the resting orders that this evaluation ends; True if any was cancelled, so that the
-    step is evaluated again. Each is tried once in a step: a cancel that fails delays nothing else.
+def end_resting_orders(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult | None:
+    """Cancel the resting orders that this evaluation ends; None if there are none. Each is tried once
+    in a cycle: a cancel that fails delays nothing else.
     """
-    own = run.layer(FuturesRun)
-    open_intents = run.store.journal.open_intents()
+    own = cycle.layer(FuturesCycle)
+    open_intents = ports.store.journal.open_intents()
     resting = {str(intent.tx_hash): intent.note for intent in open_intents if intent.rests}
-    reasons = end_reasons(outcome, resting.keys() - own.ended_orders.keys())
+    ended = dict(own.ended_orders)
+    reasons = end_reasons(outcome, resting.keys() - ended.keys())
     if not reasons:
-        return False
-    ended = {cloid: f"order ended ({resting[cloid]}): {why}" for cloid, why in reasons.items()}
-    own.ended_orders |= ended
-    noted = "; ".join(ended.values())
-    run.close(replace(outcome, kind=OutcomeKind.HOLD, plan=None, reason=noted))
-    actors.executor.cancel_resting(reasons, outcome.step_id)
-    return True
+        return None
+    notes = {cloid: f"order ended ({resting[cloid]}): {why}" for cloid, why in reasons.items()}
+    reason = "; ".join(notes.values())
+    cycle = cycle.with_layer(replace(own, ended_orders=tuple((ended | notes).items())))
+    ports.store.cycles.write(cycle)
+    noted = replace(outcome, kind=OutcomeKind.HOLD, plan=None, reason=reason)
+    close_step(ports.store, noted)
+    ports.actors.executor.cancel_resting(reasons, outcome.step_id)
+    return StepResult(cycle, noted)
 
 
 def end_reasons(outcome: StepOutcome, cloids: Collection[str]) -> dict[str, str]:

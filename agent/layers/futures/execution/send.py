@@ -2,47 +2,54 @@
 
 from __future__ import annotations
 
-from agent.execution.sending import execute
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
-from agent.execution.step_run import StepRun
-from agent.layers.futures.execution.run import MAX_ORDERS, FuturesRun, leave_failed_market
+from dataclasses import replace
+
+from agent.execution.sending import Draft, PlanSender
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.execution.cycle import MAX_ORDERS, leave_failed_market
 from agent.layers.futures.planning.plans import HEDGE
 from agent.layers.futures.policy.needs import reduction_goals
 from agent.layers.futures.requests import MoveMargin
-from agent.layers.futures.state import planned_futures
-from agent.model import HedgeChoices, PerpOrder, Plan
+from agent.layers.futures.state import FuturesCycle, planned_futures
+from agent.model import Cycle, CycleEnd, HedgeChoices, Intent, PerpOrder, Plan
+from agent.ports import Composer
 
 
-def sends(plan: Plan) -> bool:
-    """True if the plan acts on futures."""
-    return planned_futures(plan) is not None
+def _draft(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
+    """Return the plan's first futures action."""
+    prepared = composer.layer_action(outcome.step_input, plan)
+    is_order = (futures := planned_futures(plan)) is not None and futures.orders
+    otherwise = "no position was changed" if is_order else "no margin was moved"
+    return Draft(prepared, f'"{prepared.note}"', otherwise)
 
 
-def send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
-    """Send the first futures action. Return None if a new plan is needed."""
-    own = run.layer(FuturesRun)
+def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) -> Cycle:
+    """Return the cycle after the plan's first futures action, successful or not."""
     if (futures := planned_futures(plan)) is None:
         raise ValueError("a plan without futures actions is sent as swaps")
-    action = futures.actions[0]
+    own, action = cycle.layer(FuturesCycle), futures.actions[0]
     frees = action.is_reduce_only if isinstance(action, PerpOrder) else futures.is_reducing
     frees = frees and not futures.resting
-    prepared = actors.composer.layer_action(outcome.step_input, plan)
-    otherwise = "no position was changed" if futures.orders else "no margin was moved"
-    name = f'"{prepared.note}"'
-    outcome = run.close(execute(run, actors, outcome, prepared, name, otherwise))
-    own.orders += 1
-    own.reduced = own.reduced or frees
+    failed = outcome.kind is OutcomeKind.FAILED
+    own = replace(own, orders=own.orders + 1, reduced=own.reduced or frees)
     if isinstance(action, PerpOrder) and frees:
-        own.reduced_markets += (action.market,)
-        own.reduction_goals = reduction_goals(outcome.step_input, futures)
-    if outcome.kind is OutcomeKind.FAILED and leave_failed_market(run, outcome, plan):
-        return None
+        markets = (*own.reduced_markets, action.market)
+        goals = reduction_goals(outcome.step_input, futures)
+        own = replace(own, reduced_markets=markets, reduction_goals=goals)
+    if failed and (left := leave_failed_market(own, outcome, plan, intent)) is not None:
+        return cycle.with_layer(left).begin_plan()
     if futures.trigger == HEDGE:
         choices = plan.layer(HedgeChoices).comparisons
-        own.hedged += [comparison for comparison in choices if comparison.is_hedged]
-    if outcome.kind is OutcomeKind.FAILED or own.orders == MAX_ORDERS:
-        return outcome
-    if isinstance(run.asked, MoveMargin):
-        return outcome
-    run.begin_plan()
-    return None
+        hedged = [comparison for comparison in choices if comparison.is_hedged]
+        own = replace(own, hedged=(*own.hedged, *hedged))
+    cycle = cycle.with_layer(own)
+    if failed:
+        return cycle.end(CycleEnd.FAILED)
+    if own.orders == MAX_ORDERS:
+        return cycle.end(CycleEnd.BOUND)
+    if isinstance(cycle.request, MoveMargin):
+        return cycle.end(CycleEnd.DONE)
+    return cycle.begin_plan()
+
+
+FUTURES = PlanSender(lambda plan: planned_futures(plan) is not None, _draft, _after_sent)

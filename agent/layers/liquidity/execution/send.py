@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.errors import Refused
 from agent.execution.evaluation import REPLAN_REMEDY
-from agent.execution.sending import execute
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
-from agent.execution.step_run import StepRun
-from agent.layers.liquidity.execution.run import LiquidityRun, leave_pool, pool_to_leave
-from agent.model import Plan
+from agent.execution.sending import Draft, PlanSender
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_result import note_of
+from agent.layers.liquidity.execution.cycle import leave_pool, pool_to_leave
+from agent.layers.liquidity.state import LiquidityCycle, LiquidityState
+from agent.model import Confirmation, Cycle, CycleEnd, Intent, Plan
+from agent.ports import Composer
 
 
-def sends(plan: Plan) -> bool:
-    """True if the plan moves liquidity."""
-    return bool(plan.actions)
+def _draft(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
+    """Return the plan's first liquidity action."""
+    prepared = composer.liquidity(outcome.step_input, plan)
+    return Draft(prepared, f'"{prepared.note}"', "no liquidity was moved")
 
 
-def send(run: StepRun, actors: StepActors, outcome: StepOutcome, plan: Plan) -> StepOutcome | None:
-    """Send the first liquidity action. Return None if a new plan is needed."""
-    own = run.layer(LiquidityRun)
-    own.history_before = own.history_before or outcome.step_input.history
-    prepared = actors.composer.liquidity(outcome.step_input, plan)
-    name, otherwise = f'"{prepared.note}"', "no liquidity was moved"
-    outcome = run.close(execute(run, actors, outcome, prepared, name, otherwise))
-    if outcome.kind is OutcomeKind.FAILED and (pool := pool_to_leave(run, plan)):
-        leave_pool(run, pool, outcome)
-        return None
-    own.actions += 1
-    if outcome.kind is OutcomeKind.FAILED or not own.follows_swaps:
-        return outcome
-    run.begin_plan()
-    return None
+def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, _: Intent) -> Cycle:
+    """Return the cycle after the plan's first action, successful or not."""
+    own, history = cycle.layer(LiquidityCycle), outcome.step_input.history
+    if not own.acted:
+        own = replace(
+            own,
+            acted=True,
+            last_rebalance_s=history.reviews.last_rebalance_s,
+            last_action_s=history.layer(LiquidityState).last_action_s,
+        )
+    failed = outcome.kind is OutcomeKind.FAILED
+    if failed and (pool := pool_to_leave(cycle, plan)):
+        return leave_pool(cycle.with_layer(own), pool, note_of(outcome, failed=True))
+    own = replace(own, actions=own.actions + 1)
+    cycle = cycle.with_layer(own)
+    if failed:
+        return cycle.end(CycleEnd.FAILED)
+    return cycle.begin_plan() if own.follows_swaps else cycle.end(CycleEnd.BOUND)
 
 
-def require_as_confirmed(confirmed: Plan, plan: Plan) -> None:
+LIQUIDITY = PlanSender(lambda plan: bool(plan.actions), _draft, _after_sent)
+
+
+def require_as_confirmed(confirmed: Confirmation, plan: Plan) -> None:
     """Raise Refused if liquidity comes first in place of the confirmed swaps."""
-    if plan.actions and not confirmed.actions:
+    if plan.actions and not confirmed.has_actions:
         raise Refused("liquidity must be moved before the confirmed swaps", remedy=REPLAN_REMEDY)

@@ -1,0 +1,103 @@
+"""Confirmation of a plan: what it says, and the later plans that it covers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from agent import codec
+from agent.errors import Refused
+from agent.execution.evaluation import REPLAN_REMEDY, ExitRefused
+from agent.execution.step_context import StepOutcome
+from agent.layers import execution as layers
+from agent.model import Confirmation, Cycle, Plan
+from agent.policy import native_coin, quarantine
+from agent.policy.orders import blocked_exits
+
+UNCONFIRMED = "which was not part of the confirmed plan"
+
+
+def plan_hash(plan: Plan) -> str:
+    """Return the hash of what a plan does; block, expiry and verdicts do not count."""
+    same = replace(plan, block=0, expires_block=0, verdicts=())
+    return hashlib.sha256(codec.dumps(same).encode()).hexdigest()
+
+
+def confirmation_of(outcome: StepOutcome, plan: Plan) -> Confirmation:
+    """Return the confirmation of this plan."""
+    step, token = outcome.step_input, outcome.decided.exit_token
+    return Confirmation(
+        plan_hash(plan),
+        token,
+        native_coin.held_balances(step).get(token, 0) if token else 0,
+        plan.in_layer,
+        bool(plan.actions),
+        outcome.decided.order,
+        tuple(sorted(screened.token for screened in step.targets.quarantine)),
+        tuple(sorted(blocked.token for blocked in outcome.decided.stuck)),
+    )
+
+
+def covering(cycle: Cycle, plan: Plan) -> Confirmation | None:
+    """Return the cycle's confirmation if it covers this plan; None if the plan has to be confirmed.
+    Actions in a layer and swaps are confirmed separately. After a restart nothing but the confirmed
+    plan itself is covered: who confirmed it may be gone, and so may be the prices.
+    """
+    if (confirmed := cycle.confirmed) is None or confirmed.is_in_layer != plan.in_layer:
+        return None
+    if confirmed.is_of_ended_process and confirmed.plan_hash != plan_hash(plan):
+        return None
+    return confirmed
+
+
+def require_as_confirmed(confirmed: Confirmation, outcome: StepOutcome, plan: Plan) -> None:
+    """Raise Refused if the plan differs in kind from the confirmed one: new exclusions, a layer
+    first, or a different limit order.
+    """
+    _require_no_new_exclusions(confirmed, outcome)
+    for require in layers.CONFIRMATIONS:
+        require(confirmed, plan)
+    if outcome.decided.order != confirmed.order:
+        raise Refused(
+            "a limit order was added or removed after the confirmation", remedy=REPLAN_REMEDY
+        )
+
+
+def require_exit_possible(confirmed: Confirmation, outcome: StepOutcome) -> None:
+    """Raise ExitRefused if the confirmed exit is no longer possible. Once approved, its token may
+    hide its balance, spoil its market or fail screening.
+    """
+    step, token = outcome.step_input, confirmed.exit_token
+    if not token or token == outcome.decided.exit_token:
+        return
+    label = step.portfolio.token(token).label
+    why = [quarantine.format_quarantine(step, {token})]
+    why += [
+        f"{label} cannot be sold now: {blocked.why}"
+        for blocked in step.stuck
+        if blocked.token == token
+    ]
+    if reasons := [f"{reason}, {UNCONFIRMED}" for reason in why if reason]:
+        raise ExitRefused("; ".join(reasons), remedy=REPLAN_REMEDY)
+    if native_coin.held_balances(step).get(token, 0) < confirmed.exit_raw:
+        raise ExitRefused(
+            f"{label} was to be sold and is no longer in the wallet", remedy=REPLAN_REMEDY
+        )
+
+
+def _require_no_new_exclusions(confirmed: Confirmation, outcome: StepOutcome) -> None:
+    """Raise Refused for tokens excluded since the plan was confirmed; no exit waits for another
+    token.
+    """
+    step = outcome.step_input
+    if outcome.decided.exit_token:
+        return
+    if shut := {token.token for token in step.targets.quarantine} - {*confirmed.quarantined}:
+        raise Refused(
+            f"{quarantine.format_quarantine(step, shut)}, {UNCONFIRMED}", remedy=REPLAN_REMEDY
+        )
+    if stays := {blocked.token for blocked in step.stuck} - {*confirmed.blocked}:
+        raise Refused(
+            f"{blocked_exits.format_blocked_exits(step, stays)}, {UNCONFIRMED}",
+            remedy=REPLAN_REMEDY,
+        )

@@ -1,0 +1,165 @@
+"""Progress of a cycle in its steps' inputs, and what it leaves out after a refusal or an endpoint's
+error, so that it can go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.errors import Refused, Retryable, TrimtabError
+from agent.execution import evaluation
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.execution.step_result import StepPorts, StepResult, close_step, note_of
+from agent.model import (
+    BlockedExit,
+    Cycle,
+    CycleEnd,
+    Intent,
+    IntentKind,
+    InterruptedExit,
+    StepInput,
+    SubmissionRefusal,
+)
+from agent.model.runs.cycle import with_count
+from agent.policy import failures
+from agent.policy.orders.blocked_exits import RETRY_REMEDY, add_submission_refusal, may_go_directly
+
+
+def readers_with_progress(readers: StepReaders, cycle: Cycle) -> StepReaders:
+    """Return readers whose step inputs include the progress of the cycle."""
+    assemble = readers.assemble
+    return replace(
+        readers,
+        assemble=lambda snapshot, history: with_progress(cycle, assemble(snapshot, history)),
+    )
+
+
+def with_progress(cycle: Cycle, step: StepInput) -> StepInput:
+    """Return the step input with caps and gas of the current plan, and what the layers did."""
+    progress = replace(
+        step.progress,
+        spend_caps=cycle.spend_caps,
+        spent_gas_wei=cycle.spent_gas_wei,
+        direct=cycle.direct,
+    )
+    step = replace(step, progress=progress)
+    for part in cycle.layers:
+        step = part.with_progress(failures.with_refused_markets(step, part.refused_exits))
+    return step
+
+
+def hold_exit(cycle: Cycle, outcome: StepOutcome, why: str) -> Cycle:
+    """Skip an exit that was declined or whose gas was refused, without recording a refusal by its
+    token.
+    """
+    blocked = BlockedExit(outcome.decided.exit_token, why, evaluation.NOTHING_TO_DO)
+    return replace(cycle.leave_exit(blocked), held=(*cycle.held, note_of(outcome)))
+
+
+def skip_refused_exit(
+    ports: StepPorts, cycle: Cycle, outcome: StepOutcome, refusal: Refused
+) -> StepResult:
+    """Skip an exit refused by its token, the simulation or the signer; any other refusal ends the
+    cycle. If no exit was sold and the remaining plan is refused too, the refusal does not count
+    against the token: router or endpoint may be at fault.
+    """
+    reason = str(refusal)
+    if outcome.plan is None:
+        reason += f"; {outcome.reason}"  # include the decision's reason
+    stopped = close_step(
+        ports.store,
+        replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, verdicts=refusal.verdicts),
+    )
+    concerns_trade = evaluation.concerns_trade(refusal)
+    own = concerns_trade or evaluation.gas_refusal(refusal)
+    by_token = isinstance(refusal, evaluation.ExitRefused)
+    token = outcome.decided.exit_token
+    if own and not by_token and may_go_directly(outcome.step_input, outcome.plan, token):
+        return StepResult(cycle.go_directly(token), stopped)
+    if own and token and not concerns_trade:
+        why = f"refused at submission: {refusal.message}"
+        return StepResult(hold_exit(cycle, stopped, why), stopped)
+    token = "" if cycle.confirmed is None else cycle.confirmed.exit_token
+    if concerns_trade and token:
+        return StepResult(_leave_refused(ports, cycle, outcome, refusal, token), stopped)
+    if concerns_trade:
+        _forget_doubtful(ports, cycle, outcome)
+    return StepResult(cycle.end(CycleEnd.REFUSED), stopped)
+
+
+def _leave_refused(
+    ports: StepPorts, cycle: Cycle, outcome: StepOutcome, refusal: Refused, token: str
+) -> Cycle:
+    """Record the refusal of the confirmed exit, and leave it out."""
+    if not isinstance(refusal, evaluation.ExitRefused):
+        earlier = _refusals(outcome).get(token)
+        doubtful = dict(cycle.doubtful) | {token: earlier}
+        cycle = replace(cycle, doubtful=tuple(doubtful.items()))
+    blocked = BlockedExit(token, f"refused at submission: {refusal.message}", RETRY_REMEDY)
+    ports.store.budgets.mark_submission_refusals(
+        add_submission_refusal(outcome.step_input, blocked)
+    )
+    return cycle.leave_exit(blocked)
+
+
+def _forget_doubtful(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> None:
+    """Restore the earlier refusals of this cycle's refused exits, unless an exit was sold."""
+    if cycle.doubtful and len(cycle.exits) == len(cycle.failed_exits):
+        ports.store.budgets.mark_submission_refusals(
+            evaluation.without_doubtful(tuple(_refusals(outcome).values()), dict(cycle.doubtful))
+        )
+
+
+def _refusals(outcome: StepOutcome) -> dict[str, SubmissionRefusal]:
+    refusals = outcome.step_input.history.failures.submission_refusals
+    return {refusal.token: refusal for refusal in refusals}
+
+
+def after_approval(
+    ports: StepPorts, cycle: Cycle, outcome: StepOutcome, intent: Intent
+) -> StepResult:
+    """Return the result of a step that has sent this approval, for the use of the next; a failed one
+    skips its exit or ends the cycle.
+    """
+    granted = ports.store.journal.grant(intent.id).approve
+    if granted is not None and granted[2] > 0:  # resets to zero are no attempts
+        cycle = replace(cycle, attempts=with_count(cycle.attempts, granted[0]))
+    if intent.succeeded:
+        return StepResult(cycle, close_step(ports.store, outcome))
+    if intent.receipt is not None and intent.tx.to == outcome.decided.exit_token:
+        refusal = evaluation.ExitRefused(f'"{intent.note}" reverted')
+        return skip_refused_exit(ports, cycle, outcome, refusal)
+    reason = f'"{intent.note}" did not succeed'
+    failed = replace(outcome, kind=OutcomeKind.FAILED, reason=reason)
+    return StepResult(cycle.end(CycleEnd.FAILED), close_step(ports.store, failed))
+
+
+def skip_interrupted_exit(
+    ports: StepPorts,
+    cycle: Cycle,
+    token: str,
+    error: TrimtabError,
+    *,
+    directly: bool,
+    step_id: str = "",
+) -> Cycle | None:
+    """Skip an exit that was not sent because an endpoint failed, or plan it again without a route
+    through another token. Return None for other errors, and if the next nonce is unknown: the swap
+    of the step was sent or a transaction is open.
+    """
+    if not isinstance(error, Retryable) or not token or token in cycle.tried:
+        return None
+    intents = ports.store.journal.intents(step_id) if step_id else ()
+    sent = [
+        intent
+        for intent in intents
+        if intent.kind is not IntentKind.APPROVE and intent.receipt is not None
+    ]
+    if sent or not ports.actors.executor.ready():
+        return None
+    if directly:
+        return cycle.go_directly(token)
+    interrupted = InterruptedExit(token, error.message, error.remedy, error.code)
+    why = f"it could not be sent: {error.message}"
+    blocked = BlockedExit(token, why, error.remedy or evaluation.NOTHING_TO_DO)
+    return replace(cycle.leave_exit(blocked), interrupted=(*cycle.interrupted, interrupted))

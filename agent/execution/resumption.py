@@ -1,0 +1,113 @@
+"""Start of a cycle, or the continuation of one whose process has ended."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+from agent import codec
+from agent.errors import ConfigError, TrimtabError
+from agent.execution.progress import after_approval
+from agent.execution.senders import sender_of
+from agent.execution.sending import failed_outcome
+from agent.execution.shortfall import recovered_shortfall
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_result import StepPorts
+from agent.model import AgentCycle, Cycle, CycleEnd, Intent, IntentKind, PlanRequest, StepInput
+from agent.planning.requests import proposer
+from agent.store.store import Store
+
+MAX_AGE_S = 3_600
+"""Longest time after its start at which a cycle is continued; its skips and its approved amounts
+belong to the market of that time.
+"""
+MAX_RESTARTS = 3
+"""Maximum continuations of a cycle, since something in it may be what ends the process."""
+
+
+def new_cycle(request: PlanRequest, now_s: int) -> Cycle:
+    """Return a cycle that begins now."""
+    return Cycle(uuid.uuid4().hex[:12], request, now_s)
+
+
+def resumed_cycle(ports: StepPorts, request: PlanRequest) -> Cycle | None:
+    """Return the open cycle of an ended process with the result of its last transaction; None if
+    there is none. A cycle that is too old, was continued too often, or has another request is
+    closed, with the reason. What was confirmed covers only the same plan again.
+    """
+    store = ports.store
+    if (cycle := store.cycles.open()) is None:
+        return None
+    if why := _why_not(cycle, request, ports.readers.clock.now_s()):
+        store.cycles.close(why)
+        return None
+    try:
+        cycle = _with_last_transaction(ports, cycle)
+    except TrimtabError as error:
+        store.cycles.close(f"its last step is unreadable: {error.message}")
+        return None
+    if not cycle.is_open:
+        store.cycles.close(cycle.ended.value)
+        return None
+    if (confirmed := cycle.confirmed) is not None:
+        confirmed = replace(confirmed, is_of_ended_process=True)
+    cycle = replace(cycle, request=request, restarts=cycle.restarts + 1, confirmed=confirmed)
+    store.cycles.write(cycle)
+    return cycle
+
+
+def _why_not(cycle: Cycle, request: PlanRequest, now_s: int) -> str:
+    """Return why an open cycle is not continued; empty if it is."""
+    same = isinstance(request, AgentCycle) and isinstance(cycle.request, AgentCycle)
+    if not same and request != cycle.request:
+        return "another request began"
+    if not 0 <= now_s - cycle.began_s <= MAX_AGE_S:
+        return f"not continued within {MAX_AGE_S} s of its start"
+    if cycle.restarts >= MAX_RESTARTS:
+        return f"continued {MAX_RESTARTS} times"
+    return ""
+
+
+def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> Cycle:
+    """Return the cycle after the transaction that was under way when the process ended. One that
+    never reached a block is planned again.
+    """
+    step_id = cycle.sending
+    cycle = replace(cycle, sending="")
+    intents = ports.store.journal.intents(step_id) if step_id else ()
+    mined = [intent for intent in intents if intent.receipt is not None]
+    if not mined:
+        return cycle
+    own = [intent for intent in intents if intent.kind is not IntentKind.CANCEL]
+    intent = next((one for one in own if one in mined), own[0])  # a mined cancel ends its own
+    outcome = _with_result(ports.store, recorded_outcome(ports.store, cycle, step_id), intent)
+    cycle = cycle.with_transaction(intent)
+    if intent.kind is IntentKind.APPROVE:
+        return after_approval(ports, cycle, outcome, intent).cycle
+    if outcome.plan is None:
+        return cycle.end(CycleEnd.DONE)
+    return sender_of(outcome.plan).after_sent(cycle, outcome, outcome.plan, intent)
+
+
+def _with_result(store: Store, outcome: StepOutcome, intent: Intent) -> StepOutcome:
+    """Return the outcome of a step after its transaction; an approval leaves it as planned."""
+    if intent.kind is IntentKind.APPROVE:
+        return outcome
+    if not intent.succeeded:
+        return failed_outcome(outcome, intent, f'"{intent.note}"', "nothing was exchanged")
+    short = tuple(recovered_shortfall(store, intent))
+    kind = OutcomeKind.FAILED if short else OutcomeKind.DONE
+    return replace(outcome, kind=kind, short=short)
+
+
+def recorded_outcome(store: Store, cycle: Cycle, step_id: str) -> StepOutcome:
+    """Return the outcome of a step of an ended process, from its input in the journal, whose decision
+    and plan follow from it. Raises ConfigError if it is unreadable, and Refused if it has no plan.
+    """
+    if (record := store.steps.get(step_id)) is None:
+        raise ConfigError(f"step {step_id} is not in the journal", "start the cycle again")
+    step = codec.loads(StepInput, record.input_json)
+    proposal = proposer(cycle.request)(step)
+    kind = OutcomeKind(record.line.outcome or OutcomeKind.PLANNED.value)
+    reason = record.line.reason or proposal.decided.decision.reason
+    return StepOutcome(step_id, kind, reason, step, proposal.decided, proposal.plan)

@@ -1,0 +1,44 @@
+"""Senders of plans: those of the layers, and that of swaps, which also sells exits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.execution import evaluation
+from agent.execution.sending import Draft, PlanSender
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_result import note_of
+from agent.layers import execution as layers
+from agent.model import BlockedExit, Cycle, CycleEnd, Intent, Plan
+from agent.ports import Composer
+
+
+def sender_of(plan: Plan) -> PlanSender:
+    """Return the sender of this plan."""
+    return next(sender for sender in (*layers.SENDERS, SWAP) if sender.sends(plan))
+
+
+def _draft_swap(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
+    return Draft(composer.swap(outcome.step_input, plan), "the swap", "nothing was exchanged")
+
+
+def _after_swap(cycle: Cycle, outcome: StepOutcome, _: Plan, __: Intent) -> Cycle:
+    """Return the cycle after an exit, which the next one follows, or after the rebalance, which
+    only actions of a layer follow.
+    """
+    failed = outcome.kind is OutcomeKind.FAILED
+    if token := outcome.decided.exit_token:
+        blocked = None
+        if failed and not outcome.short:
+            blocked = BlockedExit(token, evaluation.REVERTED, evaluation.NOTHING_TO_DO)
+        exits = (*cycle.exits, note_of(outcome, failed=failed))
+        return replace(cycle.leave_exit(blocked), exits=exits)
+    cycle = replace(cycle, swapped=outcome.step_id)
+    if failed:
+        return cycle.end(CycleEnd.FAILED)
+    if any(part.follows_swaps for part in cycle.layers):
+        return cycle.begin_plan()
+    return cycle.end(CycleEnd.DONE)
+
+
+SWAP = PlanSender(lambda _: True, _draft_swap, _after_swap)

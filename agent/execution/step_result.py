@@ -1,0 +1,53 @@
+"""Ports of a step that may act, and its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from agent import codec
+from agent.execution.step_context import StepActors, StepOutcome, StepReaders
+from agent.model import Cycle, Plan, StepNote
+from agent.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class StepPorts:
+    """Sources, store and actors of a step."""
+
+    readers: StepReaders
+    store: Store
+    actors: StepActors
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step leaves: the cycle after it, and its outcome; None if no snapshot could be
+    evaluated. `plan` is due in this step and not sent yet.
+    """
+
+    cycle: Cycle
+    outcome: StepOutcome | None
+    plan: Plan | None = None
+
+
+def close_step(store: Store, outcome: StepOutcome) -> StepOutcome:
+    """Record the outcome of a step in the journal, and return it."""
+    end_step(store, outcome, outcome.reason, outcome.kind.value)
+    return outcome
+
+
+def end_step(store: Store, outcome: StepOutcome, reason: str, kind: str) -> None:
+    """Record a step whose reason or kind differs from those of its outcome."""
+    plan = None if outcome.plan is None else codec.dumps(outcome.plan)
+    decision = type(outcome.decision).__name__.lower()
+    store.steps.end(outcome.step_id, decision, reason, plan, kind)
+
+
+def note_of(outcome: StepOutcome, *, failed: bool = False) -> StepNote:
+    """Return the note on a step's end that its cycle keeps."""
+    return StepNote(outcome.step_id, outcome.reason, outcome.decided.exit_token, failed)
+
+
+def without_plan(outcome: StepOutcome, reason: str) -> StepOutcome:
+    """Return the outcome without its plan, for another reason."""
+    return replace(outcome, plan=None, reason=reason)

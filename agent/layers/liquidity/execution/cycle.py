@@ -1,0 +1,47 @@
+"""What a cycle leaves out of liquidity after a refusal: a pool whose withdrawal was refused or failed,
+while other pools are still withdrawn from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.errors import Refused
+from agent.execution import evaluation
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_result import StepResult, note_of
+from agent.layers.liquidity.state import LiquidityCycle
+from agent.model import Cycle, Plan, StepNote
+from agent.policy import failures
+
+
+def pool_to_leave(cycle: Cycle, plan: Plan | None) -> str:
+    """Return the pool of a plan that only withdraws liquidity; empty for other plans and after a
+    swap.
+    """
+    if plan is None or not plan.actions or cycle.swapped:
+        return ""
+    pool = failures.exit_name(plan)
+    return "" if pool in cycle.layer(LiquidityCycle).left_pools else pool
+
+
+def leave_pool(cycle: Cycle, pool: str, note: StepNote) -> Cycle:
+    """Return the cycle after a failed withdrawal. The rest of it skips the pool."""
+    own = cycle.layer(LiquidityCycle)
+    own = replace(own, left_pools=(*own.left_pools, pool), unwithdrawn=(*own.unwithdrawn, note))
+    return cycle.leave_exit().with_layer(own)
+
+
+def skip_refused_withdrawal(
+    cycle: Cycle, outcome: StepOutcome, refusal: Refused
+) -> StepResult | None:
+    """For the rest of the cycle, skip a pool whose withdrawal was refused by simulation or signer,
+    or for its gas. Return None for any other refusal.
+    """
+    own = evaluation.concerns_trade(refusal) or evaluation.gas_refusal(refusal)
+    if not own or not (pool := pool_to_leave(cycle, outcome.plan)):
+        return None
+    stopped = replace(
+        outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), verdicts=refusal.verdicts
+    )
+    return StepResult(leave_pool(cycle, pool, note_of(stopped)), stopped)

@@ -1,0 +1,1 @@
+"""Runs of the agent: the cycle under way, and the report."""

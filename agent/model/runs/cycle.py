@@ -1,0 +1,223 @@
+"""A cycle of the agent: what its steps have confirmed, sent and left out so far. The store keeps the
+open one, so that a restarted process goes on where the ended one was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TypeVar
+
+from agent.model.parts import LayerPart, part_of, with_part
+from agent.model.plan import Plan
+from agent.model.portfolio import BlockedExit, SubmissionRefusal
+from agent.model.step import PlanRequest, StepInput
+from agent.model.transactions import Intent, IntentKind
+
+
+class CycleEnd(Enum):
+    """Why a cycle takes no further step; OPEN while it goes on."""
+
+    OPEN = "open"
+    NOTHING_DUE = "nothing due"
+    REFUSED = "refused"
+    DECLINED = "declined"
+    FAILED = "failed"
+    DONE = "done"
+    BOUND = "bound"
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What was confirmed, as far as later plans are compared with it."""
+
+    plan_hash: str
+    exit_token: str = ""
+    exit_raw: int = 0
+    """Base units of that token in the wallet."""
+    is_in_layer: bool = False
+    has_actions: bool = False
+    """True if the plan has actions on positions."""
+    order: str = ""
+    """Id of the limit order that the plan fills."""
+    quarantined: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+    """Tokens without trades, and tokens of blocked exits, that the plan named."""
+    is_of_ended_process: bool = False
+    """True after a restart: only a plan with the same hash is confirmed then."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepNote:
+    """End of one step of the cycle, by its id in the journal."""
+
+    step_id: str
+    reason: str
+    exit_token: str = ""
+    failed: bool = False
+    """True if a transaction was sent without success."""
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptedExit:
+    """An exit that could not be sent because an endpoint failed, with the parts of the error."""
+
+    token: str
+    message: str
+    remedy: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCycle(LayerPart):
+    """Base of what a cycle has done in a layer, and has found impossible there."""
+
+    @property
+    def refused_exits(self) -> Mapping[str, int]:
+        """Names of refused exits of the layer, with the chain time of the refusal."""
+        return {}
+
+    def with_progress(self, step: StepInput) -> StepInput:
+        """Return the step with the layer's progress."""
+        return step
+
+    def leaves(self, plan: Plan) -> bool:
+        """True if the layer leaves this plan to the next cycle."""
+        return False
+
+    def is_done_before(self, plan: Plan | None) -> bool:
+        """True if the cycle counts as done although this plan of the layer follows."""
+        return False
+
+    def notes(self) -> list[str]:
+        """Return notes on the actions done."""
+        return []
+
+    @property
+    def failed_exits(self) -> tuple[StepNote, ...]:
+        """Exits that were refused or failed; purchases then wait for the next cycle."""
+        return ()
+
+    @property
+    def follows_swaps(self) -> bool:
+        """True if the layer may act after the swap of the cycle."""
+        return False
+
+
+C = TypeVar("C", bound=LayerCycle)
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What the steps of a cycle have confirmed, sent and left out.
+
+    `spend_caps` (base units by token), `spent_gas_wei` and `attempts` (approvals sent by token)
+    concern the current plan. `sent` are the kinds of all transactions, `approved` the number of
+    successful approvals by token.
+
+    `exits` are the sent exits, `skipped` those that the rest of the cycle ignores. `doubtful` has,
+    per exit that simulation or signer refused, the refusal stored before. `interrupted` are exits
+    that an endpoint's failure kept from being sent. `held` are exits that the owner declined or
+    whose gas was refused. After an interrupted, held or failed exit only plans that reduce risk are
+    sent. `direct` are tokens whose exits failed on a route through another token and are planned
+    again without it. `swapped` is the step of the rebalance's swap. `sending` is the step whose
+    transaction may be under way.
+    """
+
+    id: str
+    request: PlanRequest
+    began_s: int
+    ended: CycleEnd = CycleEnd.OPEN
+    restarts: int = 0
+    sending: str = ""
+    sent: tuple[IntentKind, ...] = ()
+    spend_caps: tuple[tuple[str, int], ...] = ()
+    spent_gas_wei: int = 0
+    attempts: tuple[tuple[str, int], ...] = ()
+    approved: tuple[tuple[str, int], ...] = ()
+    layers: tuple[LayerCycle, ...] = ()
+    confirmed: Confirmation | None = None
+    swapped: str = ""
+    exits: tuple[StepNote, ...] = ()
+    skipped: tuple[BlockedExit, ...] = ()
+    doubtful: tuple[tuple[str, SubmissionRefusal | None], ...] = ()
+    interrupted: tuple[InterruptedExit, ...] = ()
+    held: tuple[StepNote, ...] = ()
+    direct: tuple[str, ...] = ()
+
+    def layer(self, kind: type[C]) -> C:
+        """Return what the cycle has done in a layer."""
+        return part_of(self.layers, kind)
+
+    def with_layer(self, part: LayerCycle) -> Cycle:
+        """Return the cycle with this part of a layer."""
+        return replace(self, layers=with_part(self.layers, part))
+
+    @property
+    def is_open(self) -> bool:
+        """True if a further step may follow."""
+        return self.ended is CycleEnd.OPEN
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """Tokens of the exits that were sent or skipped."""
+        sent = [note.exit_token for note in self.exits]
+        return tuple(dict.fromkeys([*sent, *(blocked.token for blocked in self.skipped)]))
+
+    @property
+    def failed_exits(self) -> tuple[StepNote, ...]:
+        """Sent exits without success."""
+        return tuple(note for note in self.exits if note.failed)
+
+    @property
+    def failed_in_layers(self) -> tuple[StepNote, ...]:
+        """Exits of layers that were refused or failed."""
+        return tuple(note for part in self.layers for note in part.failed_exits)
+
+    @property
+    def is_risk_reducing_only(self) -> bool:
+        """True after an unsold exit: purchases wait for the next cycle."""
+        failed = self.failed_exits or self.failed_in_layers
+        return bool(failed or self.interrupted or self.held)
+
+    def end(self, why: CycleEnd) -> Cycle:
+        """Return the cycle without further steps."""
+        return replace(self, ended=why)
+
+    def begin_plan(self) -> Cycle:
+        """Return the cycle before its next plan, which has approvals of its own."""
+        return replace(self, attempts=(), spend_caps=(), spent_gas_wei=0)
+
+    def with_transaction(self, intent: Intent) -> Cycle:
+        """Return the cycle after a transaction, with its gas and its approval."""
+        gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
+        approved = self.approved
+        if intent.kind is IntentKind.APPROVE and intent.succeeded:
+            approved = with_count(approved, intent.tx.to)
+        return replace(
+            self,
+            sending="",
+            sent=(*self.sent, intent.kind),
+            spent_gas_wei=self.spent_gas_wei + gas_wei,
+            approved=approved,
+        )
+
+    def leave_exit(self, blocked: BlockedExit | None = None) -> Cycle:
+        """Return the cycle before the plan after an exit. The rest of it ignores a `blocked`
+        exit.
+        """
+        skipped = self.skipped if blocked is None else (*self.skipped, blocked)
+        return replace(self.begin_plan(), confirmed=None, skipped=skipped)
+
+    def go_directly(self, token: str) -> Cycle:
+        """Return the cycle in which this exit is planned again, without a route through another
+        token.
+        """
+        return replace(self.leave_exit(), direct=(*self.direct, token))
+
+
+def with_count(counts: tuple[tuple[str, int], ...], name: str) -> tuple[tuple[str, int], ...]:
+    """Return the counts with one more of this name."""
+    numbers = dict(counts)
+    return tuple((numbers | {name: numbers.get(name, 0) + 1}).items())

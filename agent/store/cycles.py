@@ -1,0 +1,58 @@
+"""Cycles that have acted or left something out: one row each, of which at most one is open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from agent import codec
+from agent.errors import ConfigError
+from agent.model import Cycle
+from agent.store.database import Database, first_row, insert_rows
+from agent.store.tables import CycleRow
+
+OPEN, CLOSED = "open", "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class CycleStore:
+    """The cycles of a wallet; each method is one transaction."""
+
+    db: Database
+
+    def open(self) -> Cycle | None:
+        """Return the open cycle, of an ended process if no other runs; None without one. A row that
+        this version cannot read is closed.
+        """
+        with self.db.read("read the open cycle") as db:
+            row = first_row(db, _open(), CycleRow)
+        if row is None:
+            return None
+        try:
+            return codec.loads(Cycle, row.cycle_json)
+        except ConfigError as error:
+            self.close(f"unreadable: {error.message}")
+            return None
+
+    def write(self, cycle: Cycle) -> None:
+        """Record the open cycle; replace its row if it has one."""
+        with self.db.write("write the cycle", keeps_answers=True) as db:
+            fields = {"id": cycle.id, "cycle_json": codec.dumps(cycle)}
+            if not _replaced(db, cycle.id, fields["cycle_json"]):
+                insert_rows(db, CycleRow, [fields | {"state": OPEN}])
+
+    def close(self, reason: str) -> None:
+        """Close the open cycle, if there is one, and record why."""
+        with self.db.write("close the cycle", keeps_answers=True) as db:
+            db.execute(_close(), {"reason": reason})
+
+
+def _replaced(db: Connection, cycle_id: str, text: str) -> bool:
+    return db.execute(_replace(), {"of": cycle_id, "cycle_json": text}).rowcount > 0
+
+
+_open = cache(lambda: select(CycleRow).where(CycleRow.state == OPEN))
+_replace = cache(lambda: update(CycleRow).where(CycleRow.id == bindparam("of")))
+_close = cache(lambda: update(CycleRow).where(CycleRow.state == OPEN).values(state=CLOSED))
