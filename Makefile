@@ -13,9 +13,8 @@ unexport PYTHONPYCACHEPREFIX
 DEMO := .venv/.demo
 SERVICE := .venv/.service
 READY := .venv/.ready
-OLD := .venv-web3-6
 
-.PHONY: demo test check setup service cover slow web plans faults faults-futures kills fuzz mutants golden fmt web3-6 installs wheel lock clean
+.PHONY: demo test check setup service cover slow web plans faults faults-futures kills fuzz mutants golden fmt installs wheel lock clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
@@ -153,20 +152,6 @@ $(READY): requirements.lock $(BUILD) contracts/package-lock.json contracts/perps
 	$(BIN)/python scripts/install.py requirements.lock --npm developers
 	touch $@ $(DEMO) $(SERVICE)
 
-# Whatever touches web3 or eth-account, once more under the oldest versions that pyproject.toml allows.
-WEB3_TESTS := tests/differential tests/fuzz tests/unit/test_contract_quotes.py tests/unit/test_second_quote_library.py \
-  $(wildcard tests/unit/test_signer*.py tests/unit/test_wallet*.py tests/unit/test_execution*.py tests/unit/test_endpoint_pool*.py) \
-  tests/unit/test_rpc.py tests/unit/test_remote_key.py tests/unit/test_safe_answers.py tests/unit/test_sender_answers.py \
-  tests/cases/test_proposals.py tests/cases/test_key_services.py tests/cases/test_refusals.py tests/cases/test_rebalance.py
-web3-6: $(READY) $(OLD)/.ready
-	$(OLD)/bin/python -c 'import web3, eth_account; print("web3", web3.__version__)'
-	$(OLD)/bin/pytest -n $(JOBS) $(WEB3_TESTS)
-
-$(OLD)/.ready: requirements-web3-6.lock pyproject.toml
-	$(call environment,$(OLD))
-	$(OLD)/bin/python scripts/install.py requirements-web3-6.lock
-	touch $@
-
 # Installs without a compiler, for Python 3.11 to 3.14: for real where the interpreter is here, else by the wheels that there are.
 installs: $(READY)
 	$(BIN)/python scripts/check_install.py
@@ -180,4 +165,4 @@ lock:
 	$(BIN)/python scripts/lock.py
 
 clean:
-	rm -rf .venv $(OLD) contracts/node_modules .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv contracts/node_modules .mypy_cache .ruff_cache .hypothesis

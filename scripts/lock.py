@@ -2,8 +2,8 @@
 """Write the locks: exact versions with hashes, for all systems and Python versions, without index
 addresses. Pins that still satisfy the requirements stay.
 
-`--upgrade NAME` (or `all`) takes the newest allowed version. All locks except those of web3 6 and of
-fuzzing take the versions of requirements.lock.
+`--upgrade NAME` (or `all`) takes the newest allowed version. All locks except that of fuzzing take the
+versions of requirements.lock.
 """
 
 from __future__ import annotations
@@ -20,18 +20,13 @@ PLAIN = ("--generate-hashes", "--no-emit-index-url", "--no-header", "--python-ve
 # uniswap-python 0.7.1 asks for web3 below 7 and runs on it (agent/chain/second_quote.py);
 # hyperliquid-python-sdk 0.24.0 asks for eth-utils below 6 and runs on it
 # (agent/venues/hyperliquid/client.py). A lock can say so, a package cannot.
-OVERRIDES = ("web3>=7,<8", "eth-utils>=6,<7")
-WEB3_6 = (
-    "web3==6.20.4",
-    "eth-account==0.11.3",
-    "eth-tester==0.11.0b2",
-    "py-evm==0.10.1b1",
-    "hexbytes==0.3.1",
-)
+OVERRIDES = ("web3>=7.16,<8", "eth-utils>=6,<7")
+THIRD_QUOTE = ("uniswap-python==0.7.1", "lru-dict>=1.2,<2")
+"""The third quote of swaps, and what its metadata lacks. No extra can name it: pip has no overrides."""
 
 
-def compiled(out: str, source: str, *options: str, given: str = "") -> None:
-    """Write one lock; `given` is the input if the source is "-"."""
+def compiled(out: str, *options: str, given: str = "") -> None:
+    """Write one lock; `given` is the input if a source is "-"."""
     command = [
         sys.executable,
         "-m",
@@ -39,7 +34,6 @@ def compiled(out: str, source: str, *options: str, given: str = "") -> None:
         "pip",
         "compile",
         "--quiet",
-        source,
         *PLAIN,
         *options,
         "--output-file",
@@ -61,7 +55,6 @@ def write_all(upgrade: list[str]) -> None:
     ]
     same = ("--universal", "--no-annotate", "--constraint", "requirements.lock")
     every = extras(
-        "uniswap-python",
         "hyperliquid",
         "local",
         "analysis",
@@ -77,22 +70,16 @@ def write_all(upgrade: list[str]) -> None:
         override = Path(scratch) / "override.txt"
         override.write_text("\n".join(OVERRIDES) + "\n")
         overridden = ("--override", str(override))
-        compiled("requirements.lock", "pyproject.toml", *every, *overridden, "--universal", *newer)
+        third = Path(scratch) / "third-quote.txt"
+        third.write_text("\n".join(THIRD_QUOTE) + "\n")
+        both = ("pyproject.toml", str(third))
+        compiled("requirements.lock", *both, *every, *overridden, "--universal", *newer)
         lock = REPO / "requirements.lock"
         lock.write_text(
             lock.read_text().replace(f"{scratch}/", "")
         )  # path of the override on this machine
         compiled("requirements-run.lock", "pyproject.toml", *same)
-        compiled("requirements-demo.lock", "pyproject.toml", *extras("local"), *same)
-        older = Path(scratch) / "web3-6.txt"
-        older.write_text("\n".join(WEB3_6) + "\n")
-        old = ("--constraint", str(older), "--universal", "--no-annotate", *newer)
-        compiled(
-            "requirements-web3-6.lock",
-            "pyproject.toml",
-            *extras("uniswap-python", "local", "hyperliquid", "build", "test"),
-            *old,
-        )
+        compiled("requirements-demo.lock", *both, *extras("local"), *overridden, *same)
     tools = [*known["build"], *(item for item in known["dev"] if item.startswith("uv"))]
     compiled("requirements-build.lock", "-", *same, given="\n".join(tools))
     compiled("requirements-fuzz.lock", "-", "--no-annotate", given="\n".join(known["fuzz"]))

@@ -35,25 +35,18 @@ def web3_6_names() -> Iterator[None]:
     """Give web3 7 the two names of web3 6 that uniswap-python imports, inside the context.
 
     The names are `web3.middleware.cache.construct_simple_cache_middleware`, which is called only
-    with caching on (off here), and `web3.types.Middleware`, an annotation. Does nothing under web3
-    6.
+    with caching on (off here), and `web3.types.Middleware`, an annotation.
     """
     import web3.types
 
-    if importlib.util.find_spec(_CACHE) is not None:
-        yield
-        return
     cache: Any = ModuleType(_CACHE)
     cache.construct_simple_cache_middleware = _no_caching
     types: Any = web3.types
-    original = vars(types).get("Middleware")
-    sys.modules[_CACHE], types.Middleware = cache, original or Any
+    sys.modules[_CACHE], types.Middleware = cache, Any
     try:
         yield
     finally:
-        del sys.modules[_CACHE]
-        if original is None:
-            del types.Middleware
+        del sys.modules[_CACHE], types.Middleware
 
 
 def _no_caching(*_: object, **__: object) -> NoReturn:
@@ -158,7 +151,7 @@ class UniswapPythonQuoter:
 
     @staticmethod
     def installed() -> bool:
-        """True if the library is installed: the extra trimtab[uniswap-python]."""
+        """True if the library is installed, as by the locks for the demo and for developers."""
         return importlib.util.find_spec("uniswap") is not None
 
     def __init__(self, transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> None:

@@ -174,10 +174,8 @@ def _plain_web3(provider: Any) -> Web3:
     """
     provider.global_ccip_read_enabled = False
     w3 = Web3(provider)
-    # web3 6 calls name resolution name_to_address, web3 7 ens_name_to_address.
-    for name in ("validation", "name_to_address", "ens_name_to_address", "gas_price_strategy"):
-        if name in w3.middleware_onion:
-            w3.middleware_onion.remove(name)
+    for name in ("validation", "ens_name_to_address", "gas_price_strategy"):
+        w3.middleware_onion.remove(name)
     return w3
 
 

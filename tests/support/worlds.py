@@ -361,10 +361,7 @@ def multiplied_by_tables() -> Iterator[None]:
 @contextmanager
 def checked_once() -> Iterator[None]:
     """During the block, let web3 check each ABI for colliding selectors once, not at every call."""
-    check: Callable[[Any], None] | None = getattr(abis, "validate_abi", None)
-    if check is None:  # web3 6 has no such check
-        yield
-        return
+    check: Callable[[Any], None] = abis.validate_abi
     good: dict[int, Any] = {}
 
     def checked(abi: Any) -> None:

@@ -126,12 +126,11 @@ with web3_6_names():
     import uniswap
 assert uniswap.Uniswap
 assert hasattr(web3.types, "Middleware") == before[1]
-if web3.__version__.startswith("7."):
-    assert "web3.middleware.cache" not in sys.modules
-    try:
-        uniswap.util._get_eth_simple_cache_middleware()
-    except RuntimeError as error:
-        print(error)
+assert "web3.middleware.cache" not in sys.modules
+try:
+    uniswap.util._get_eth_simple_cache_middleware()
+except RuntimeError as error:
+    print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -39,7 +39,7 @@ def test_a_live_agent_has_no_tools_and_few_packages() -> None:
     assert not core & {"hyperliquid-python-sdk", "websocket-client", "msgpack"}
 
 
-def test_locks_are_of_the_newest_and_the_oldest_web3() -> None:
-    assert {version.split(".")[0] for package, version in pins("requirements.lock") if package == "web3"} == {"7"}
-    assert ("web3", "6.20.4") in pins("requirements-web3-6.lock")
-    assert ("eth-account", "0.11.3") in pins("requirements-web3-6.lock")
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-demo.lock"])
+def test_the_third_quote_is_locked_with_web3_7_for_developers_and_the_demo(name: str) -> None:
+    assert {version.split(".")[0] for package, version in pins(name) if package == "web3"} == {"7"}
+    assert {"uniswap-python", "lru-dict"} <= {package for package, _ in pins(name)}
