@@ -21,7 +21,7 @@ from web3 import HTTPProvider, Web3
 
 from agent.amm.v3.pool import V3Pool
 from agent.artifacts import npm_artifact, own_artifact
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import LEAST_WINDOW_BPS, PoolKind, PoolRef, SnapshotScope, window_ticks
@@ -46,7 +46,7 @@ class CountingProvider(HTTPProvider):
         return super().make_request(method, params)
 
 
-def whole_watch(chain: LocalChain, line: HttpTransport) -> SnapshotScope:
+def whole_watch(chain: LocalChain, line: EndpointProvider) -> SnapshotScope:
     at = chain.addresses
     tokens = read_tokens(line, [token.address for token in chain.tokens.values()])
     venues = (
@@ -147,7 +147,7 @@ def median_ms(work: Callable[[], object], rounds: int) -> float:
 
 def measure(rounds: int) -> dict[str, Any]:
     with open_anvil() as chain:
-        line = HttpTransport(chain.url or "", "local")
+        line = EndpointProvider(chain.url or "", "local")
         watch = whole_watch(chain, line)
         reader = ChainReader([line], chain.chain_id, watch, chain.clock, 1)
         snapshot = reader.snapshot()

@@ -27,7 +27,7 @@ from agent import app as api
 from agent.app.documents import plans
 from agent.app.documents.status import status
 from agent.app.start.setup import pin_all
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.cli.display.terminal import format_stage, note
 from agent.config.fields import parse_address
 from agent.config.load import load_config
@@ -118,7 +118,7 @@ def relay(upstream: str) -> Iterator[str]:
 def run(config: Path, upstream: str, native: str) -> dict:
     """Run everything; return the status before, the rebalance, and the weights after."""
     chain_id = load_config(config).config.chain.chain_id
-    found = int(HttpTransport(upstream, "upstream").call("eth_chainId", []), 16)
+    found = int(EndpointProvider(upstream, "upstream").call("eth_chainId", []), 16)
     if found != chain_id:
         raise ConfigError(
             f"RPC_URL is on chain {found}, the config on {chain_id}",

@@ -41,8 +41,8 @@ ADAPTERS = {
     "agent.signing.rules.LocalSigner",
     "agent.chain.sender.NodeSender",
     "agent.chain.sender.QuorumSender",
-    "agent.chain.rpc.HttpTransport",
-    "agent.chain.eth_tester.EthTesterTransport",
+    "agent.chain.providers.endpoint.EndpointProvider",
+    "agent.chain.providers.eth_tester.EthTesterTransport",
     "agent.store.opening.open_store",
     "agent.venues.composer.RouterComposer",
 }

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from agent.artifacts import own_artifact
-from agent.chain.rpc import CallFailed, RpcCall, RpcFault, Transport, parse_bytes
+from agent.chain.rpc import CallFailed, RpcCall, RpcFault, Transport, hex_data, parse_bytes
 from agent.errors import Retryable
 
 PAGE_BYTES = 24_576
@@ -226,13 +226,25 @@ def decode_page(items: Sequence[LensItem], page: bytes) -> list[LensAnswer]:
     """Return the answers in the order of `items`. Raises Retryable if the bytes are not an answer
     to exactly these items.
     """
+    return [answer for answer, _ in _read_page(items, page)]
+
+
+def encoded_answers(items: Sequence[LensItem], page: bytes) -> list[bytes]:
+    """Return the bytes of each item's answer, equal if the answers are. Raises as `decode_page`."""
+    return [encoded for _, encoded in _read_page(items, page)]
+
+
+def _read_page(items: Sequence[LensItem], page: bytes) -> list[tuple[LensAnswer, bytes]]:
     read = _PageReader(page)
     if read.uint(1) != FORMAT:
         raise Retryable(
             "the endpoint's answer to the lens is malformed",
             "the endpoint may not support calls without a recipient",
         )
-    answers = [_decode(item, read) for item in items]
+    answers = []
+    for item in items:
+        start = read.position
+        answers.append((_decode(item, read), page[start : read.position]))
     read.end()
     return answers
 
@@ -282,13 +294,13 @@ class _PageReader:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._at = 0
+        self.position = 0
 
     def take(self, size: int) -> bytes:
-        part = self._data[self._at : self._at + size]
+        part = self._data[self.position : self.position + size]
         if len(part) != size:
             raise Retryable("the endpoint's answer to the lens is truncated")
-        self._at += size
+        self.position += size
         return part
 
     def uint(self, size: int) -> int:
@@ -298,7 +310,7 @@ class _PageReader:
         return int.from_bytes(self.take(size), "big", signed=True)
 
     def end(self) -> None:
-        if self._at != len(self._data):
+        if self.position != len(self._data):
             raise Retryable("the endpoint's answer to the lens has excess bytes")
 
 
@@ -326,11 +338,86 @@ def answer_uint(data: LensAnswer, bits: int = 256) -> int | CallStatus:
     return read[0] if read[0] >> bits == 0 else CallStatus.MALFORMED
 
 
-# --- Lens queries to one endpoint: pages in one batch, and a second batch for items that did not
-# fit.
+# --- Lens queries: pages in one batch, and a second batch for items that did not fit.
 
 
 _SMALLER = 8
+_UNREAD = bytes([CallStatus.UNREAD.value])
+
+
+class LensPages:
+    """Items packed into pages, each answered by one call."""
+
+    def __init__(self, items: Sequence[LensItem]) -> None:
+        self.pages = [[items[i] for i in page] for page in split_into_pages(items)]
+        self._codes = [creation_code(page) for page in self.pages]
+        self._items = dict(zip(self._codes, self.pages, strict=True))
+
+    def calls(self, at: object) -> list[RpcCall]:
+        """Return the JSON-RPC calls of all pages at one block."""
+        return [("eth_call", [{"data": code}, at]) for code in self._codes]
+
+    def items_of(self, call: RpcCall) -> Sequence[LensItem]:
+        """Return the items of the page that a call asks for; none for other calls."""
+        method, params = call
+        return self._items.get(params[0].get("data"), ()) if method == "eth_call" else ()
+
+    def ask(self, line: Transport, at: object) -> list[LensAnswer]:
+        """Return the answers of all items at one block, in one request, or two if the node allowed
+        too little gas. Raises as `complete`.
+        """
+        calls = self.calls(at)
+        return self.decode(self.complete(line, calls, line.batch(calls)))
+
+    def complete(
+        self, line: Transport, calls: Sequence[RpcCall], answers: Sequence[Any]
+    ) -> list[Any]:
+        """Return one endpoint's answers to `calls` with whole pages: items that ran out of gas, or
+        are on a refused page, are requested once more, at the same block. Raises CallFailed if the
+        node refuses smaller pages too. An item that still lacks gas is CallStatus.UNREAD.
+        """
+        encoded = {
+            number: _encoded(line, items, answer)
+            for number, (call, answer) in enumerate(zip(calls, answers, strict=True))
+            if (items := self.items_of(call))
+        }
+        smaller = [
+            (number, [unread[i] for i in page])
+            for number, page_answers in encoded.items()
+            if (unread := [i for i, answer in enumerate(page_answers) if answer == _UNREAD])
+            for page in split_into_pages(
+                [self.items_of(calls[number])[i] for i in unread], PAGE_GAS // _SMALLER
+            )
+        ]
+        if not smaller:
+            return list(answers)
+        asked = [[self.items_of(calls[number])[i] for i in page] for number, page in smaller]
+        again = line.batch(
+            [
+                ("eth_call", [{"data": creation_code(items)}, calls[number][1][1]])
+                for (number, _), items in zip(smaller, asked, strict=True)
+            ]
+        )
+        whole = list(answers)
+        for (number, page), items, answer in zip(smaller, asked, again, strict=True):
+            if isinstance(answer, RpcFault):
+                raise CallFailed(
+                    f"{line.name} refused the lens: {answer.message}",
+                    answer,
+                    "it must allow eth_call of creation code",
+                )
+            for i, part in zip(page, _encoded(line, items, answer), strict=True):
+                encoded[number][i] = part
+            whole[number] = hex_data(bytes([FORMAT]) + b"".join(encoded[number]))
+        return whole
+
+    def decode(self, answers: Sequence[bytes | str]) -> list[LensAnswer]:
+        """Return the answers of all items, in order, from those of the pages."""
+        read = []
+        for items, answer in zip(self.pages, answers, strict=True):
+            page = parse_bytes(answer, "the lens") if isinstance(answer, str) else answer
+            read += decode_page(items, page)
+        return read
 
 
 def query_lens(
@@ -341,10 +428,7 @@ def query_lens(
     """
     if not items:
         return []
-    sized = split_into_pages(items)
-    answers = complete_answers(
-        transport, items, sized, transport.batch(page_calls(items, sized, at)), at
-    )
+    answers = LensPages(items).ask(transport, at)
     if CallStatus.UNREAD in answers:
         raise Retryable(
             f"{transport.name} allows too little gas to read one item",
@@ -353,59 +437,11 @@ def query_lens(
     return answers
 
 
-def page_calls(
-    items: Sequence[LensItem], sized: Sequence[Sequence[int]], at: object
-) -> list[RpcCall]:
-    """Return the JSON-RPC calls of all pages."""
-    return [("eth_call", [{"data": creation_code([items[i] for i in page])}, at]) for page in sized]
-
-
-def complete_answers(
-    transport: Transport,
-    items: Sequence[LensItem],
-    sized: Sequence[Sequence[int]],
-    answered: Sequence[object],
-    at: object,
-) -> list[LensAnswer]:
-    """Return all answers in the order of `items`; an item that ran out of gas, or is on a refused
-    page, is requested once more. Raises CallFailed if the node refuses smaller pages too. An item
-    that still lacks gas is CallStatus.UNREAD.
-    """
-    answers = _decoded(transport, items, sized, answered)
-    unread = [
-        i for i in range(len(items)) if answers.get(i, CallStatus.UNREAD) is CallStatus.UNREAD
-    ]
-    if unread:
-        rest = [items[i] for i in unread]
-        smaller = split_into_pages(rest, PAGE_GAS // _SMALLER)
-        answered = transport.batch(page_calls(rest, smaller, at))
-        refused = next((answer for answer in answered if isinstance(answer, RpcFault)), None)
-        if refused is not None:
-            raise CallFailed(
-                f"{transport.name} refused the lens: {refused.message}",
-                refused,
-                "it must allow eth_call of creation code",
-            )
-        again = _decoded(transport, rest, smaller, answered)
-        answers |= {unread[i]: answer for i, answer in again.items()}
-    return [answers[i] for i in range(len(items))]
-
-
-def _decoded(
-    transport: Transport,
-    items: Sequence[LensItem],
-    sized: Sequence[Sequence[int]],
-    answered: Sequence[object],
-) -> dict[int, LensAnswer]:
-    """Return the answers by index of item, without the pages that the node refused."""
-    answers: dict[int, LensAnswer] = {}
-    for page, answer in zip(sized, answered, strict=True):
-        if not isinstance(answer, RpcFault):
-            read = decode_page(
-                [items[i] for i in page], parse_bytes(answer, f"the lens from {transport.name}")
-            )
-            answers |= dict(zip(page, read, strict=True))
-    return answers
+def _encoded(line: Transport, items: Sequence[LensItem], answer: object) -> list[bytes]:
+    """Return the bytes of each item's answer; all unread if the node refused the page."""
+    if isinstance(answer, RpcFault):
+        return [_UNREAD] * len(items)
+    return encoded_answers(items, parse_bytes(answer, f"the lens from {line.name}"))
 
 
 # --- Calldata of the view functions used for reading, encoded by hand: no ABI library on the hot

@@ -1,24 +1,13 @@
-"""Quorum of operators for snapshots, single values and blocks, and a transport that returns answers
-with a quorum.
-"""
+"""Quorum of operators for snapshots, single values and blocks."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
-from agent.chain.lens import LensAnswer
-from agent.chain.rpc import (
-    RpcCall,
-    RpcFault,
-    header_verifies,
-    parse_head,
-    parse_quantity,
-    require_result,
-)
+from agent.chain.rpc import Transport, header_verifies, parse_head, parse_quantity, require_result
 from agent.errors import ErrorCode, Refused, Retryable, TrimtabError
 from agent.model import Head, Verdict
 
@@ -32,20 +21,18 @@ NO_MAJORITY_REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
-    """One endpoint's answers at one block. `items` are the lens answers, including code hashes."""
+    """One endpoint's answers at one block: `values` are the wallet's nonce and native balance, and
+    each answer of the lens, including code hashes, as its bytes, since the lens encodes canonically.
+    """
 
     operator: str
     head: Head
-    nonce: int
-    native_wei: int
-    items: tuple[LensAnswer, ...]
+    values: tuple[object, ...]
 
     @property
     def says(self) -> tuple[object, ...]:
-        """Values that must be equal. Equal values have equal bytes, because the lens encodes
-        canonically.
-        """
-        return (self.head, self.nonce, self.native_wei, self.items)
+        """Values that must be equal."""
+        return (self.head, self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +51,7 @@ def find_quorum(
     answer has as many.
 
     Endpoints of one operator count once; an operator whose endpoints differ counts for none.
-    `names` are the items' names, for the message. Raises Refused with a verdict that names
+    `names` are those of the values, for the message. Raises Refused with a verdict that names
     dissenters and differences.
     """
     groups: dict[tuple[object, ...], list[EndpointAnswer]] = {}
@@ -100,12 +87,8 @@ def difference(agreed: EndpointAnswer, other: EndpointAnswer, names: Sequence[st
     """Return the name of the first difference between two answers."""
     if agreed.head != other.head:
         return f"the header of block {agreed.head.number}"
-    if agreed.nonce != other.nonce:
-        return "the wallet's nonce"
-    if agreed.native_wei != other.native_wei:
-        return "the wallet's native balance"
-    for name, item, other_item in zip(names, agreed.items, other.items, strict=True):
-        if item != other_item:
+    for name, value, other_value in zip(names, agreed.values, other.values, strict=True):
+        if value != other_value:
             return f"the {name}"
     return "nothing"
 
@@ -139,6 +122,7 @@ def _verdict(
 
 
 H = TypeVar("H", bound=Hashable)
+T = TypeVar("T")
 
 
 class NoQuorum(Retryable):
@@ -170,6 +154,17 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: st
             code=ErrorCode.QUORUM,
         )
     return ranked[0]
+
+
+def is_decided(
+    vote: Callable[[Mapping[Endpoint, T]], object], answers: Mapping[Endpoint, T]
+) -> bool:
+    """Return whether the answers decide a vote, which raises NoQuorum or Refused if they do not."""
+    try:
+        vote(answers)
+    except (NoQuorum, Refused):
+        return False
+    return True
 
 
 def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
@@ -313,9 +308,6 @@ def _heights(newest: Mapping[Endpoint, int], *, lowest: bool = False) -> dict[st
 # on.
 
 
-T = TypeVar("T")
-
-
 @dataclass(frozen=True, slots=True)
 class BlockAnswers(Generic[T]):
     """Answers at one block, by endpoint. `height_disagreement` is the reason why that block may be
@@ -385,112 +377,11 @@ def ask_at_one_block(
     return BlockAnswers(agreed, message)
 
 
-_FAULT = "an error"
-
-
-class QuorumTransport:
-    """Transport over an endpoint pool. "latest" is the newest block that enough operators agree on.
-    All errors count as the same answer, since error texts differ between nodes.
+def read_head(line: Transport, height: int | None = None) -> Head:
+    """Return one endpoint's newest header, or that at `height`, with its chain id. Raises CallFailed
+    if it refuses, else as Transport.
     """
-
-    def __init__(self, endpoint_pool: EndpointPool) -> None:
-        self._endpoint_pool = endpoint_pool
-        self.operator = ", ".join(
-            sorted({endpoint.operator for endpoint in endpoint_pool.endpoints})
-        )
-        self.name = endpoint_pool.endpoints[0].name
-        if len(endpoint_pool.endpoints) > 1:
-            self.name = f"endpoints of {self.operator}"
-
-    @property
-    def requests(self) -> int:
-        """See Transport."""
-        return self._endpoint_pool.requests
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return require_result(self.name, method, self.batch([(method, params)])[0])
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport. Raises NoQuorum if a call has no answer that enough operators give."""
-        if not calls or len(self._endpoint_pool.endpoints) == 1:
-            return self._endpoint_pool.endpoints[0].batch(calls)
-        if any("latest" in params for _, params in calls):
-            calls = _pinned(calls, self._head())
-        poll = self._endpoint_pool.ask(lambda endpoint: endpoint.batch(calls))
-        self._endpoint_pool.require(poll)
-        answers = []
-        for number, (method, _) in enumerate(calls):
-            votes = [
-                (endpoint.operator, _key(replies[number]))
-                for endpoint, replies in poll.answers.items()
-            ]
-            chosen = confirmed_value(
-                votes, self._endpoint_pool.min_operators, f"the answer to {method}"
-            )
-            for endpoint, replies in poll.answers.items():
-                if _key(replies[number]) != chosen:
-                    self._endpoint_pool.blame(endpoint, f"differs in the answer to {method}")
-            equal = [
-                replies[number]
-                for replies in poll.answers.values()
-                if _key(replies[number]) == chosen
-            ]
-            answers.append(_representative(equal))
-        return answers
-
-    def _head(self) -> Head:
-        """Return the newest agreed block. Raises NoQuorum if too few newest blocks are near it,
-        since an old block may lack contracts.
-        """
-
-        def newest(endpoint: Any, height: int | None) -> Head:
-            tag = "latest" if height is None else hex(height)
-            chain_id, block = endpoint.batch(
-                [("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])]
-            )
-            number = parse_quantity(
-                require_result(endpoint.name, "eth_chainId", chain_id), "chain id"
-            )
-            return parse_head(require_result(endpoint.name, "eth_getBlockByNumber", block), number)
-
-        poll = ask_at_one_block(self._endpoint_pool, newest, lambda head: head)
-        if poll.height_disagreement:
-            raise NoQuorum(poll.height_disagreement, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
-        return poll.answers[0][1]
-
-
-def _pinned(calls: Sequence[RpcCall], head: Head) -> list[RpcCall]:
-    at = {"blockHash": head.hash, "requireCanonical": True}
-    return [
-        (method, [at if param == "latest" else param for param in params])
-        for method, params in calls
-    ]
-
-
-def _representative(equal: Sequence[Any]) -> Any:
-    """Return one of the equal answers. Of errors, return one with the most frequent code, so that
-    no single operator decides the reason.
-    """
-    codes = [answer.code for answer in equal if isinstance(answer, RpcFault)]
-    return max(equal, key=lambda answer: codes.count(answer.code)) if codes else equal[0]
-
-
-def _key(answer: object) -> str:
-    if isinstance(answer, RpcFault):
-        return _FAULT
-    return json.dumps(_without_extra_fields(answer), sort_keys=True).lower()
-
-
-def _without_extra_fields(answer: object) -> object:
-    """Reduce a list of events to address, block, data and topics, since nodes differ in the other
-    fields; return any other answer unchanged.
-    """
-    if isinstance(answer, list) and all(
-        isinstance(event, dict) and "topics" in event for event in answer
-    ):
-        return [
-            {field: event.get(field) for field in ("address", "blockNumber", "data", "topics")}
-            for event in answer
-        ]
-    return answer
+    tag = "latest" if height is None else hex(height)
+    chain_id, block = line.batch([("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])])
+    number = parse_quantity(require_result(line.name, "eth_chainId", chain_id), "chain id")
+    return parse_head(require_result(line.name, "eth_getBlockByNumber", block), number)

@@ -1,32 +1,17 @@
-"""JSON-RPC over HTTP: one request per batch, answers matched by id and parsed strictly."""
+"""JSON-RPC: calls, faults, strict parsing of answers; what an endpoint is."""
 
 from __future__ import annotations
 
-import json
-import logging
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn, Protocol
-from urllib.parse import urlsplit
+from typing import Any, Protocol
 
-import requests
 import rlp
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
-from agent.codec import json_field
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
-from agent.hosts import LOOPBACK
+from agent.errors import ErrorCode, Retryable
 from agent.model import Head
 
 # --- Strict parsing of a node's answers. Malformed answers are errors and are never guessed.
@@ -100,6 +85,11 @@ def parse_recipient(value: object) -> str:
     if value is None or value == "":
         return ""
     return str(to_checksum_address(parse_bytes(value, "a recipient", 20)))
+
+
+def at_hash(block_hash: str) -> Any:
+    """Return the parameter of a call at a block by its hash, while that is canonical (EIP-1898)."""
+    return {"blockHash": block_hash, "requireCanonical": True}
 
 
 def hex_data(raw: bytes) -> str:
@@ -186,87 +176,6 @@ def parse_fault(error: object) -> RpcFault:
     )
 
 
-# --- HTTP connections, with the proxy and certificate settings of the environment.
-
-
-class Connection:
-    """Connection to one URL. URL, headers, proxies and credentials are prepared once, not per
-    request.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._session = _open_session(url)
-        self._prepared: requests.PreparedRequest | None = None
-
-    def __repr__(self) -> str:
-        return "Connection(hidden)"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a connection cannot be pickled or copied: its URL is a secret")
-
-    def post(self, body: bytes, timeout_s: float) -> requests.Response:
-        """Return the response with its body unread. Redirects are not followed. Raises the errors
-        of requests, including for an invalid URL.
-        """
-        if self._prepared is None:
-            self._prepared = self._session.prepare_request(requests.Request("POST", self._url))
-        request = self._prepared.copy()
-        request.prepare_body(body, None)
-        if self._session.cookies:
-            request.prepare_cookies(self._session.cookies)
-        return self._session.send(
-            request,
-            timeout=timeout_s,
-            stream=True,
-            allow_redirects=False,
-            proxies=self._session.proxies,
-        )
-
-
-def _open_session(url: str) -> requests.Session:
-    """Return a session with proxies, certificates and credentials of the environment, which are
-    read once instead of for each request.
-    """
-    session = requests.Session()
-    settings = session.merge_environment_settings(url, {}, None, None, None)
-    session.proxies, session.verify = settings["proxies"], settings["verify"]
-    session.auth = requests.utils.get_netrc_auth(url)
-    session.trust_env = False
-    session.headers.update({"Content-Type": "application/json", "Accept": "application/json"})
-    return session
-
-
-# --- The transport: batches, retries of reads, limits of an answer.
-
-
-logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # urllib3 logs whole URLs (T18)
-MAX_RESPONSE_BYTES = 32 * 1024 * 1024
-_CHUNK_BYTES = 64 * 1024
-_LONGEST_HEADER = 64
-_DAY_S = 86_400.0
-_MAX_DEPTH = 64
-_NESTING = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_LONGEST_WAIT_S = 2.0
-"""Longest Retry-After that is waited for. A longer one suspends the endpoint."""
-_BACKOFF = wait_random_exponential(multiplier=0.2, max=_LONGEST_WAIT_S)
-_RETRY_AFTER_STATUS = frozenset({429, 503})
-_RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-_READS = frozenset(
-    {
-        "eth_blockNumber",
-        "eth_call",
-        "eth_chainId",
-        "eth_estimateGas",
-        "eth_feeHistory",
-        "eth_gasPrice",
-        "eth_maxPriorityFeePerGas",
-        "net_version",
-        "web3_clientVersion",
-    }
-)
-
-
 class EndpointOverloaded(Retryable):
     """The endpoint is rate limiting or temporarily failing; `retry_after_s` is the requested pause,
     None if unspecified.
@@ -310,291 +219,6 @@ class Transport(Protocol):
         `batch`.
         """
         ...
-
-
-class HttpTransport:
-    """JSON-RPC over HTTP. The URL is a secret: messages name only operator and host (T18)."""
-
-    def __init__(
-        self,
-        url: str,
-        operator: str,
-        timeout_s: float = 10.0,
-        *,
-        attempts: int = 3,
-        max_response_bytes: int = MAX_RESPONSE_BYTES,
-        sleep: Callable[[float], None] = time.sleep,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        """Set the URL. `timeout_s` limits one request from connecting to the last byte; `attempts`
-        includes the first.
-        """
-        host = _host(url)
-        self._url = url
-        del url  # keep it out of tracebacks
-        self.name = f"endpoint {operator!r} at {host}"
-        if host is None:
-            raise ConfigError(
-                f"chain.rpc url of operator {operator!r} is not an http or https address",
-                "write https://host/…",
-            )
-        self._timeout_s = timeout_s
-        self._max_response_bytes = max_response_bytes
-        stop, retry = stop_after_attempt(attempts), retry_if_exception(_may_retry)
-        self._retrying = Retrying(stop=stop, wait=_pause, retry=retry, sleep=sleep, reraise=True)
-        self._wall = wall
-        self._connection = Connection(self._url)
-        self._next_id = 1
-        self.operator = operator
-        self.requests = 0
-
-    def __repr__(self) -> str:
-        return f"HttpTransport({self.name})"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("an endpoint cannot be pickled or copied: its URL is a secret")
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return require_result(self.name, method, self.batch([(method, params)])[0])
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport."""
-        if not calls:
-            return []
-        if not all(is_read(method) for method, _ in calls):
-            return self._once(calls)
-        return self._retrying(self._once, calls)
-
-    def _once(self, calls: Sequence[RpcCall]) -> list[Any]:
-        ids = list(range(self._next_id, self._next_id + len(calls)))
-        self._next_id += len(calls)
-        batch = [
-            {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-            for number, (method, params) in zip(ids, calls, strict=True)
-        ]
-        body = json.dumps(batch if len(batch) > 1 else batch[0]).encode()
-        self.requests += 1
-        text = self._post(body)
-        return self._match(self._parse(text), ids)
-
-    def _post(self, body: bytes) -> bytes:
-        """Return the body of the answer. Errors are raised outside the exception handlers, since
-        tracebacks of the libraries would show the URL.
-        """
-        deadline, defect, failure = time.monotonic() + self._timeout_s, "", None
-        try:
-            with self._connection.post(body, self._timeout_s) as response:
-                status, retry_after = response.status_code, response.headers.get("Retry-After")
-                text = self._body(response, deadline)
-        except requests.Timeout:
-            failure = f"{self.name} did not answer within {self._timeout_s:g} s"
-        except requests.ConnectionError:
-            failure = f"{self.name} cannot be reached"
-        except (requests.RequestException, OSError) as error:
-            failure = (
-                f"{self.name} closed the connection during its answer ({type(error).__name__})"
-            )
-        except Exception as error:
-            failure = (
-                f"{self.name} closed the connection during its answer ({type(error).__name__})"
-            )
-            if not type(error).__module__.startswith("urllib3"):
-                defect = f"a request to {self.name} failed: {type(error).__name__}"
-        if defect:
-            raise RuntimeError(defect)
-        if failure is not None:
-            raise Retryable(
-                failure,
-                "check the connection and the endpoint, or configure a second one",
-                code=ErrorCode.UNREACHABLE,
-            )
-        if text is None:
-            raise Retryable(
-                f"{self.name} took longer than {self._timeout_s:g} s or sent more than"
-                f" {self._max_response_bytes} bytes",
-                code=ErrorCode.TIMEOUT,
-            )
-        self._check_status(status, text, retry_after)
-        return text
-
-    def _body(self, response: requests.Response, deadline: float) -> bytes | None:
-        """Read the body; None once it exceeds the deadline or the allowed number of bytes."""
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            part = response.raw.read1(_CHUNK_BYTES, decode_content=True)
-            if not part:
-                return b"".join(parts)
-            size += len(part)
-            if size > self._max_response_bytes or time.monotonic() > deadline:
-                return None
-            parts.append(part)
-
-    def _check_status(self, status: int, text: bytes, retry_after: str | None) -> None:
-        if status == requests.codes.ok:
-            return
-        after_s = None
-        if status in _RETRY_AFTER_STATUS:
-            after_s = retry_after_s(retry_after, self._wall())
-        if status == requests.codes.too_many_requests:
-            raise EndpointOverloaded(
-                f"{self.name} is rate limiting (HTTP 429)",
-                "send fewer requests, or use a plan that permits more",
-                after_s,
-                code=ErrorCode.RATE_LIMIT,
-            )
-        if status in _RETRY_STATUS:
-            raise EndpointOverloaded(
-                f"{self.name} failed (HTTP {status})",
-                "it may be overloaded; try again, or configure a second endpoint",
-                after_s,
-                code=ErrorCode.ENDPOINT,
-            )
-        if text.lstrip()[:1] in (b"{", b"["):
-            return  # some nodes answer a JSON-RPC error with status 400
-        raise OperatorNeeded(
-            f"{self.name} refused the request (HTTP {status})",
-            "check its url and access key in [[chain.rpc]]",
-            code=ErrorCode.ACCESS,
-        )
-
-    def _parse(self, text: bytes) -> object:
-        try:
-            if not _too_deep(text):
-                parsed: object = json.loads(text)
-                return parsed
-        except ValueError:
-            pass
-        if text.lstrip()[:1] == b"<":
-            raise OperatorNeeded(
-                f"{self.name} answers with a web page, not JSON-RPC",
-                "check its url in [[chain.rpc]]",
-                code=ErrorCode.NOT_JSON,
-            )
-        raise Retryable(
-            f"{self.name} sent {len(text)} bytes that are not JSON",
-            "the answer was cut off, or the endpoint is not a node; check its url",
-            code=ErrorCode.NOT_JSON,
-        )
-
-    def _match(self, parsed: object, ids: list[int]) -> list[object]:
-        answers = parsed if isinstance(parsed, list) else [parsed]
-        if len(ids) > 1 and isinstance(parsed, dict) and "error" in parsed:
-            fault = self._fault(parsed["error"])
-            raise Retryable(
-                f"{self.name} refused the whole batch: {fault.message}",
-                "the endpoint must support JSON-RPC batches",
-                code=ErrorCode.BATCH,
-            )
-        by_id: dict[int, object] = {}
-        for answer in answers:
-            number = json_field(answer, "id")
-            if (
-                not isinstance(answer, dict)
-                or isinstance(number, bool)
-                or not isinstance(number, int)
-                or number in by_id
-            ):
-                raise Retryable(
-                    f"{self.name} sent an answer without a valid id", code=ErrorCode.ANSWER
-                )
-            if "error" in answer and answer["error"] is not None:
-                by_id[number] = self._fault(answer["error"])
-            elif "result" in answer:
-                by_id[number] = answer["result"]
-            else:
-                raise Retryable(
-                    f"{self.name} sent an answer with neither result nor error",
-                    code=ErrorCode.ANSWER,
-                )
-        if set(by_id) != set(ids):
-            raise Retryable(
-                f"{self.name} returned answers to other requests (ids do not match)",
-                code=ErrorCode.ANSWER,
-            )
-        return [by_id[i] for i in ids]
-
-    def _fault(self, error: object) -> RpcFault:
-        fault = parse_fault(error)
-        parts = urlsplit(self._url)
-        secrets = [
-            self._url,
-            parts.query,
-            parts.path.strip("/"),
-            parts.username or "",
-            parts.password or "",
-            *parts.path.split("/"),
-        ]
-        return RpcFault(fault.code, scrub(fault.message, secrets), fault.data)
-
-
-def retry_after_s(header: str | None, now_s: float) -> float | None:
-    """Return the seconds of a Retry-After header, at most a day: a number, or an HTTP date against
-    `now_s` (RFC 9110, 10.2.3). None for a missing or invalid header.
-    """
-    if header is None or len(header) > _LONGEST_HEADER:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), _DAY_S)
-    try:
-        return min(max(parsedate_to_datetime(text).timestamp() - now_s, 0.0), _DAY_S)
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _may_retry(error: BaseException) -> bool:
-    requested_s = _requested_pause_s(error)
-    return isinstance(error, Retryable) and (requested_s is None or requested_s <= _LONGEST_WAIT_S)
-
-
-def _pause(state: RetryCallState) -> float:
-    """Return a random, growing pause that is at least as long as the endpoint requested."""
-    error = None if state.outcome is None else state.outcome.exception()
-    return max(_BACKOFF(state), _requested_pause_s(error) or 0.0)
-
-
-def _requested_pause_s(error: BaseException | None) -> float | None:
-    return error.retry_after_s if isinstance(error, EndpointOverloaded) else None
-
-
-def is_read(method: str) -> bool:
-    """Return whether the method is known to be a read, so that it may be repeated."""
-    return method in _READS or method.startswith("eth_get")
-
-
-def _too_deep(text: bytes) -> bool:
-    """Return whether JSON nests deeper than any valid answer. The parser recurses, and enough
-    brackets would crash the process.
-    """
-    if text.count(b"[") + text.count(b"{") <= _MAX_DEPTH:
-        return False
-    depth = 0
-    for token in _NESTING.finditer(text):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token.group(), 0)
-        if depth > _MAX_DEPTH:
-            return True
-    return False
-
-
-def _host(url: str) -> str | None:
-    """Return the host of the URL, without user, path or query, and with its port only on this
-    machine, where no other part tells endpoints apart; None if it is not an http(s) URL.
-    """
-    try:
-        parts = urlsplit(url)
-        usable = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and (parts.port is None or parts.port > 0)
-        )
-        if not usable or parts.hostname not in LOOPBACK or parts.port is None:
-            return parts.hostname if usable else None
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        return f"{host}:{parts.port}"
-    except ValueError:
-        return None
 
 
 def topics_of(log: Log, event: str, count: int) -> list[object] | None:

@@ -18,13 +18,11 @@ from agent.chain.lens import (
     CallItem,
     CallStatus,
     LensAnswer,
+    LensPages,
     address_call,
     address_word,
     answer_uint,
-    complete_answers,
     decode_page,
-    page_calls,
-    split_into_pages,
     uint_word,
 )
 from agent.chain.rpc import RpcCall, RpcFault, Transport, hex_data, parse_bytes
@@ -249,18 +247,17 @@ def explain_failure(
         for address in labels
         for view in _LISTS
     ]
-    sized = split_into_pages(items)
+    pages = LensPages(items)
     held = next((holding.raw for holding in snapshot.holdings if holding.token == move.token), 0)
     calls = [
         transfer(move.token, move.pool.address, NOBODY, move.raw, at),
         transfer(move.token, wallet, NOBODY, min(held, move.raw), at),
         transfer_from(move.token, NOBODY, wallet, move.pool.address, 0, at),
     ]
-    replies = line.batch([*calls, *page_calls(items, sized, at)])
+    calls += pages.calls(at)
+    replies = pages.complete(line, calls, line.batch(calls))
     by_pool, by_wallet, by_nobody = (transfer_outcome(answer) for answer in replies[:3])
-    flags = [
-        answer_uint(answer) for answer in complete_answers(line, items, sized, replies[3:], at)
-    ]
+    flags = [answer_uint(answer) for answer in pages.decode(replies[3:])]
     if flags[0] == 1:
         return TokenFinding.PAUSED, "paused() returns true"
     for number, label in enumerate(labels.values()):
@@ -349,16 +346,15 @@ class TokenScreen:
         at: dict[str, object] = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
         trials = [_trial_call(move, at) for move in largest]
         single = [call for move in moves for call in _single_calls(step.snapshot, move, at)]
-        traits = [item for move in largest for item in _trait_calls(step.snapshot, move.token)]
-        sized = split_into_pages(traits)
-        balances = [
-            CallItem(move.token, address_call(BALANCE_OF, step.snapshot.owner)) for move in largest
-        ]
-        past = page_calls(balances, split_into_pages(balances), hex(_since(step.snapshot)))
+        traits = LensPages(
+            [item for move in largest for item in _trait_calls(step.snapshot, move.token)]
+        )
+        owned = address_call(BALANCE_OF, step.snapshot.owner)
+        balances = LensPages([CallItem(move.token, owned) for move in largest])
+        past = balances.calls(hex(_since(step.snapshot)))
+        trait_calls = traits.calls(at)
         answers = iter(
-            self.line.batch(
-                [*trials, *past, *(call for _, _, call in single), *page_calls(traits, sized, at)]
-            )
+            self.line.batch([*trials, *past, *(call for _, _, call in single), *trait_calls])
         )
         results = self._trial_results(largest, [next(answers) for _ in trials], at)
         earlier = _earlier_balances(balances, [next(answers) for _ in past])
@@ -368,7 +364,7 @@ class TokenScreen:
             for (move, role, _), reply in zip(single, replies, strict=True)
             if (outcome := transfer_outcome(reply)) not in _SUCCESS
         ]
-        trait_answers = complete_answers(self.line, traits, sized, list(answers), at)
+        trait_answers = traits.decode(traits.complete(self.line, trait_calls, list(answers)))
         screened = []
         for number, move in enumerate(largest):
             failed_calls = [call for call in failed if call.move.token == move.token]
@@ -534,15 +530,14 @@ def _since(snapshot: Snapshot) -> int:
     return max(0, snapshot.head.number - BLOCKS_BACK)
 
 
-def _earlier_balances(items: Sequence[CallItem], answers: Sequence[object]) -> list[int | None]:
+def _earlier_balances(pages: LensPages, answers: Sequence[object]) -> list[int | None]:
     """Return balances at an earlier block; None without an answer."""
     balances: list[int | None] = []
-    for page, answer in zip(split_into_pages(items), answers, strict=True):
-        paged = [items[index] for index in page]
+    for items, answer in zip(pages.pages, answers, strict=True):
         if isinstance(answer, RpcFault):
-            balances += [None] * len(paged)
+            balances += [None] * len(items)
             continue
-        values = map(answer_uint, decode_page(paged, parse_bytes(answer, "earlier balances")))
+        values = map(answer_uint, decode_page(items, parse_bytes(answer, "earlier balances")))
         balances += [None if isinstance(value, CallStatus) else value for value in values]
     return balances
 

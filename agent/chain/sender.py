@@ -9,10 +9,10 @@ from typing import TypeVar
 from agent.chain.data_fees import fee_calls, node_quote
 from agent.chain.endpoints import Endpoint, EndpointPool, EndpointResting, operators_of
 from agent.chain.quorum import (
-    NoQuorum,
     ask_at_one_block,
     confirmed_value,
     highest_confirmed,
+    is_decided,
     lowest_sufficient,
     operators_by_value,
     quorum_size,
@@ -298,7 +298,6 @@ def _not_true(returned: bytes) -> bool:
 
 
 T = TypeVar("T")
-R = TypeVar("R")
 Refusal = NonceUsed | SendRefused
 
 
@@ -471,7 +470,7 @@ class QuorumSender:
             return confirmed_value(votes, self._endpoint_pool.min_operators, f"block {number}")
 
         answers = self._poll(
-            lambda node: node.block_hash(number), lambda answers: _is_decided(vote, answers)
+            lambda node: node.block_hash(number), lambda answers: is_decided(vote, answers)
         )
         agreed = vote(answers)
         self._blame(
@@ -566,11 +565,3 @@ def _offer(endpoint: Endpoint, signed: SignedTx) -> Refusal | None:
     except (NonceUsed, SendRefused) as refusal:
         return refusal
     return None
-
-
-def _is_decided(vote: Callable[[Mapping[Endpoint, T]], R], answers: Mapping[Endpoint, T]) -> bool:
-    try:
-        vote(answers)
-    except NoQuorum:
-        return False
-    return True

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+from eth_utils.address import to_checksum_address
+from web3 import Web3
 
 from agent.chain import tokens
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
-from agent.chain.lens import LensAnswer, LensItem, complete_answers, page_calls, split_into_pages
+from agent.chain.lens import LensAnswer, LensItem, LensPages
 from agent.chain.perpetuals import perp_questions, unnamed_markets, unread_bases
+from agent.chain.providers.checked import HEADER, add_calls, head_of, open_web3
+from agent.chain.providers.quorum import QuorumProvider, SnapshotProvider
 from agent.chain.quorum import (
     NO_MAJORITY_REMEDY,
-    EndpointAnswer,
     NoQuorum,
     QuorumAgreement,
-    QuorumTransport,
     common_height,
     confirmed_value,
-    difference,
-    find_quorum,
     height_disagreement,
     highest_confirmed,
     lowest_sufficient,
     operators_by_value,
     quorum_size,
+    read_head,
 )
-from agent.chain.rpc import RpcCall, RpcFault, Transport, parse_head, parse_quantity, require_result
+from agent.chain.rpc import (
+    RpcCall,
+    RpcFault,
+    Transport,
+    at_hash,
+    hex_data,
+    parse_head,
+    parse_quantity,
+    require_result,
+)
 from agent.chain.watch import (
     PoolKind,
     SnapshotScope,
@@ -35,19 +47,22 @@ from agent.chain.watch import (
     with_deeper_ticks,
 )
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.model import DataFee, Head, PastPrices, QuarantinedItem, Snapshot
+from agent.model import (
+    DataFee,
+    Head,
+    PastPrices,
+    ProxyImplementation,
+    QuarantinedItem,
+    Snapshot,
+)
 from agent.ports import Clock
 
 # --- Prices of the blocks before a head: feeds and pools of each block, identified by hash, by
 # quorum.
 
 
-PastAnswers = tuple[tuple[Head, tuple[LensAnswer, ...]], ...]
-"""Answers of one endpoint: the header of each block, and the lens's answers at it."""
-
-
 def read_past_prices(
-    endpoint_pool: EndpointPool, min_operators: int, watch: SnapshotScope, head: Head, blocks: int
+    endpoint_pool: EndpointPool, watch: SnapshotScope, head: Head, blocks: int
 ) -> tuple[PastPrices, ...]:
     """Return the prices of the preceding blocks, newest first; fewer on a younger chain.
 
@@ -69,61 +84,37 @@ def read_past_prices(
         perps=None,
         data_fee=DataFee.PLAIN,
     )
-    items = [question.item for question in snapshot_questions(narrow)]
-    sized = split_into_pages(items)
     what = f"the prices of the {len(heights)} blocks before block {head.number}"
-
-    def read_from(line: Endpoint) -> PastAnswers:
-        newest, *before = _headers(line, head, heights)
-        if newest.hash != head.hash:
-            raise Retryable(
-                f"{line.name} returned a different block {head.number} than before",
-                "a reorg happened; try again",
-                code=ErrorCode.REORG,
-            )
-        blocks_at = [{"blockHash": past.hash, "requireCanonical": True} for past in before]
-        answered = line.batch([call for at in blocks_at for call in page_calls(items, sized, at)])
-        answers = []
-        for number, (past, at) in enumerate(zip(before, blocks_at, strict=True)):
-            pages = answered[number * len(sized) : (number + 1) * len(sized)]
-            answers.append((past, tuple(complete_answers(line, items, sized, pages, at))))
-        return tuple(answers)
-
-    def settled(answers: Mapping[Endpoint, PastAnswers]) -> bool:
-        try:
-            _agreed(answers, min_operators, what)
-        except NoQuorum:
-            return False
-        return True
-
-    poll = endpoint_pool.ask(read_from, enough=settled)
-    endpoint_pool.require(poll)
-    chosen = _agreed(poll.answers, min_operators, what)
-    for endpoint, answer in poll.answers.items():
-        if answer != chosen:
-            endpoint_pool.blame(endpoint, f"differs in {what}")
-    read = [(past, snapshot_parts(narrow, answers)) for past, answers in chosen]
-    return tuple(PastPrices(past, parts.feeds, parts.pools) for past, parts in read)
-
-
-def _headers(line: Endpoint, head: Head, heights: range) -> list[Head]:
-    calls: list[RpcCall] = [
-        ("eth_getBlockByNumber", [hex(height), False]) for height in (head.number, *heights)
-    ]
-    answers = line.batch(calls)
-    headers = [
-        parse_head(require_result(line.name, "eth_getBlockByNumber", answer), head.chain_id)
-        for answer in answers
-    ]
-    if [header.number for header in headers] != [head.number, *heights]:
-        raise Retryable(f"{line.name} returned different blocks than requested")
-    return headers
-
-
-def _agreed(answers: Mapping[Endpoint, PastAnswers], min_operators: int, what: str) -> PastAnswers:
-    return confirmed_value(
-        [(endpoint.operator, answer) for endpoint, answer in answers.items()], min_operators, what
+    pages = LensPages([question.item for question in snapshot_questions(narrow)])
+    provider = QuorumProvider(endpoint_pool, pages, what)
+    w3 = open_web3(provider)
+    with w3.batch_requests() as batch:
+        for height in (head.number, *heights):
+            batch.add(w3.eth.get_block(height))
+        newest, *before = [head_of(block, head.chain_id) for block in batch.execute()]
+    if newest.hash != head.hash:
+        raise Retryable(
+            f"{provider.name} returned a different block {head.number} than before",
+            "a reorg happened; try again",
+            code=ErrorCode.REORG,
+        )
+    if [past.number for past in before] != list(heights):
+        raise Retryable(f"{provider.name} returned different blocks than requested")
+    answers = _read_pages(w3, pages, [past.hash for past in before])
+    parts = [snapshot_parts(narrow, read) for read in answers]
+    return tuple(
+        PastPrices(past, read.feeds, read.pools) for past, read in zip(before, parts, strict=True)
     )
+
+
+def _read_pages(w3: Web3, pages: LensPages, hashes: Sequence[str]) -> list[list[LensAnswer]]:
+    """Return the lens's answers at each block, in one request."""
+    with w3.batch_requests() as batch:
+        for block_hash in hashes:
+            add_calls(batch, w3, pages.calls(at_hash(block_hash)))
+        read: list[Any] = batch.execute()
+    size = len(pages.pages)
+    return [pages.decode(read[i * size : (i + 1) * size]) for i in range(len(hashes))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +131,18 @@ class _HeadAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _BlockReading:
-    """Result of the second request: the agreement, the first answers of the endpoints that agree,
-    and the failures of others.
+    """Agreed answers at one block, the first answers of the endpoints that agree, and the failures
+    of others.
     """
 
+    head: Head
+    nonce: int
+    native_wei: int
+    answers: Sequence[LensAnswer]
+    implementations: tuple[ProxyImplementation, ...]
     agreement: QuorumAgreement
     alike: dict[Endpoint, _HeadAnswer]
-    lost: dict[Endpoint, TrimtabError]
+    lost: Mapping[Endpoint, TrimtabError]
 
 
 class ChainReader:
@@ -199,23 +195,18 @@ class ChainReader:
             read = self._read(older, firsts, watch)
         if (wider := self._with_held_markets(watch, read)) is not None:
             self.watch = watch = wider
-            read = self._read(read.agreement.endpoint_answer.head, firsts, watch)
+            read = self._read(read.head, firsts, watch)
         return self._assemble(watch, read, now_s, self._endpoint_pool.requests - before)
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return read_past_prices(self._endpoint_pool, self._min_operators, self.watch, head, blocks)
+        return read_past_prices(self._endpoint_pool, self.watch, head, blocks)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
-        before, at = (
-            self._endpoint_pool.requests,
-            {"blockHash": snapshot.head.hash, "requireCanonical": True},
-        )
+        before = self._endpoint_pool.requests
         refs = [ref for ref in self.watch.pools if ref.kind is PoolKind.V3 and ref.address in pools]
-        items = [deep_pool_item(ref) for ref in refs]
-        line, sized = QuorumTransport(self._endpoint_pool), split_into_pages(items)
-        answers = complete_answers(line, items, sized, line.batch(page_calls(items, sized, at)), at)
+        answers = self._lens([deep_pool_item(ref) for ref in refs], snapshot.head)
         found = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
         read = tuple(
             with_deeper_ticks(pool, found[pool.address]) if pool.address in found else pool
@@ -245,44 +236,48 @@ class ChainReader:
     def _read(
         self, head: Head, firsts: PollResult[_HeadAnswer], watch: SnapshotScope
     ) -> _BlockReading:
-        """Send the second request at one block. Returns the agreement and the failures."""
-        able = [line for line, first in firsts.answers.items() if first.head.number >= head.number]
-        lost = dict(firsts.lost)
-        for line, first in firsts.answers.items():
-            if (lag := head.number - first.head.number) > self._endpoint_pool.max_lag_blocks:
-                lost[line] = Retryable(f"{line.name} is {lag} blocks behind block {head.number}")
+        """Send the second request, at the head's hash, and a third for items that did not fit."""
         questions = snapshot_questions(watch)
-        items = [question.item for question in questions]
-        names = [question.name for question in questions] + tokens.proxy_call_names(watch.proxies)
-
-        def settled(answers: Mapping[Endpoint, EndpointAnswer]) -> bool:
-            try:
-                find_quorum(list(answers.values()), names, self._min_operators)
-            except Refused:
-                return False
-            return True
-
-        poll = self._endpoint_pool.ask(
-            lambda line: self._second(line, head, watch, items), among=able, enough=settled
+        pages = LensPages([question.item for question in questions])
+        names = ["wallet's nonce", "wallet's native balance"]
+        names += [question.name for question in questions] + tokens.proxy_call_names(watch.proxies)
+        able, lost = [], dict(firsts.lost)
+        for line, first in firsts.answers.items():
+            if (lag := head.number - first.head.number) <= 0:
+                able.append(line)
+            elif lag > self._endpoint_pool.max_lag_blocks:
+                lost[line] = Retryable(f"{line.name} is {lag} blocks behind block {head.number}")
+        provider = SnapshotProvider(self._endpoint_pool, pages, head, able, lost, names)
+        w3, owner, at = open_web3(provider), to_checksum_address(watch.owner), at_hash(head.hash)
+        with w3.batch_requests() as batch:
+            batch.add(w3.eth.get_block(head.number))
+            batch.add(w3.eth.get_transaction_count(owner, at))
+            batch.add(w3.eth.get_balance(owner, at))
+            add_calls(batch, w3, [*pages.calls(at), *tokens.proxy_calls(watch.proxies, at)])
+            results: list[Any] = batch.execute()
+        (block, nonce, native_wei), read = results[:3], results[3:]
+        size = len(pages.pages)
+        return _BlockReading(
+            head_of(block, self._chain_id),
+            nonce,
+            native_wei,
+            pages.decode(read[:size]),
+            tokens.proxy_implementations(
+                watch.proxies, tokens.proxy_answers([hex_data(word) for word in read[size:]])
+            ),
+            provider.agreement,
+            {line: firsts.answers[line] for line in provider.alike},
+            provider.lost,
         )
-        lost |= poll.lost
-        self._endpoint_pool.require(PollResult(poll.answers, lost))
-        agreement = find_quorum(list(poll.answers.values()), names, self._min_operators)
-        for line, endpoint_answer in poll.answers.items():
-            if endpoint_answer.says != agreement.endpoint_answer.says:
-                self._endpoint_pool.blame(
-                    line,
-                    f"differs in {difference(agreement.endpoint_answer, endpoint_answer, names)}",
-                )
-        alike = {
-            line: firsts.answers[line]
-            for line, answer in poll.answers.items()
-            if answer.says == agreement.endpoint_answer.says
-        }
-        return _BlockReading(agreement, alike, lost)
+
+    def _lens(self, items: Sequence[LensItem], head: Head) -> list[LensAnswer]:
+        """Return the agreed answers to further items at a head."""
+        pages = LensPages(items)
+        w3 = open_web3(QuorumProvider(self._endpoint_pool, pages))
+        return _read_pages(w3, pages, [head.hash])[0]
 
     def _with_held_markets(
-        self, watch: SnapshotScope, found: _BlockReading
+        self, watch: SnapshotScope, reading: _BlockReading
     ) -> SnapshotScope | None:
         """Return the scope with the futures markets in which someone else, such as a stolen
         delegate, has opened a position for the account; None if there are none, or while they
@@ -290,23 +285,15 @@ class ChainReader:
         """
         if (perps := watch.perps) is None:
             return None
-        items = found.agreement.endpoint_answer.items
-        count = len(items) - len(tokens.proxy_call_names(watch.proxies))
-        answers = items[count - len(perp_questions(perps)) : count]
+        answers = reading.answers[len(reading.answers) - len(perp_questions(perps)) :]
         if not (bases := unread_bases(perps, answers)):
             return None
-        head = found.agreement.endpoint_answer.head
-        at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
-        line = QuorumTransport(self._endpoint_pool)
-
-        def ask(asked: Sequence[LensItem]) -> list[LensAnswer]:
-            sized = split_into_pages(asked)
-            return list(
-                complete_answers(line, asked, sized, line.batch(page_calls(asked, sized, at)), at)
-            )
-
         try:
-            more = unnamed_markets(bases, [market.symbol for market in perps.markets], ask)
+            more = unnamed_markets(
+                bases,
+                [market.symbol for market in perps.markets],
+                lambda items: self._lens(items, reading.head),
+            )
         except (Refused, Retryable):
             return None
         return replace(watch, perps=replace(perps, markets=(*perps.markets, *more)))
@@ -323,7 +310,7 @@ class ChainReader:
         if len(operators_of(near)) <= quorum_size(len(operators_of(firsts)), self._min_operators):
             return None
         height = min(firsts[line].head.number for line in near)
-        poll = self._endpoint_pool.ask(lambda line: self._header(line, height), among=near)
+        poll = self._endpoint_pool.ask(lambda line: read_head(line, height), among=near)
         votes = [(line.operator, answer) for line, answer in poll.answers.items()]
         try:
             older = confirmed_value(votes, self._min_operators, f"block {height}")
@@ -331,115 +318,57 @@ class ChainReader:
             return None
         return None if older == head else older
 
-    def _header(self, line: Transport, height: int) -> Head:
-        return parse_head(line.call("eth_getBlockByNumber", [hex(height), False]), self._chain_id)
-
-    def _first(self, transport: Transport, owner: str) -> _HeadAnswer:
+    def _first(self, line: Transport, owner: str) -> _HeadAnswer:
         """Send the first request. The priority fee may be missing, as on legacy chains."""
-        block, chain, pending, priority, price = transport.batch(
-            [
-                ("eth_getBlockByNumber", ["latest", False]),
-                ("eth_chainId", []),
-                ("eth_getTransactionCount", [owner, "pending"]),
-                ("eth_maxPriorityFeePerGas", []),
-                ("eth_gasPrice", []),
-            ]
-        )
-        quantity = parse_quantity(require_result(transport.name, "eth_chainId", chain), "chain id")
-        if quantity != self._chain_id:
+        calls: list[RpcCall] = [
+            ("eth_chainId", []),
+            (HEADER, ["latest", False]),
+            ("eth_getTransactionCount", [owner, "pending"]),
+            ("eth_gasPrice", []),
+            ("eth_maxPriorityFeePerGas", []),
+        ]
+        *answers, priority = line.batch(calls)
+        named = zip(calls, answers, strict=False)
+        chain, block, *others = [require_result(line.name, call[0], said) for call, said in named]
+        chain_id = parse_quantity(chain, "chain id")
+        if chain_id != self._chain_id:
             raise WrongChain(
-                f"{transport.name} is on chain {quantity}, chain.chain_id is {self._chain_id}",
+                f"{line.name} is on chain {chain_id}, chain.chain_id is {self._chain_id}",
                 "fix chain.chain_id or the endpoint's url",
                 code=ErrorCode.CHAIN,
             )
-        head = parse_head(require_result(transport.name, "eth_getBlockByNumber", block), quantity)
-        suggested = (
-            0 if isinstance(priority, RpcFault) else parse_quantity(priority, "priority fee")
-        )
-        gas_price = parse_quantity(
-            require_result(transport.name, "eth_gasPrice", price), "gas price"
-        )
-        count = parse_quantity(
-            require_result(transport.name, "eth_getTransactionCount", pending), "pending nonce"
-        )
-        return _HeadAnswer(head, count, suggested, gas_price)
-
-    def _second(
-        self, transport: Transport, head: Head, watch: SnapshotScope, items: Sequence[LensItem]
-    ) -> EndpointAnswer:
-        """Send the second request, at the head's hash, and a third for items that did not fit.
-        Token implementations come after the items.
-        """
-        at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
-        sized, further = split_into_pages(items), tokens.proxy_calls(watch.proxies, at)
-        block, nonce, native, *answered = transport.batch(
-            [
-                ("eth_getBlockByNumber", [hex(head.number), False]),
-                ("eth_getTransactionCount", [watch.owner, at]),
-                ("eth_getBalance", [watch.owner, at]),
-                *further,
-                *page_calls(items, sized, at),
-            ]
-        )
-        extra, answered = answered[: len(further)], answered[len(further) :]
-        canonical = parse_head(
-            require_result(transport.name, "eth_getBlockByNumber", block), self._chain_id
-        )
-        if canonical.hash != head.hash:
-            raise Retryable(
-                f"{transport.name} returned a different block {head.number} than before",
-                "a reorg happened; try again",
-                code=ErrorCode.REORG,
-            )
-        return EndpointAnswer(
-            transport.operator,
-            canonical,
-            parse_quantity(
-                require_result(transport.name, "eth_getTransactionCount by block hash", nonce),
-                "nonce",
-            ),
-            parse_quantity(
-                require_result(transport.name, "eth_getBalance by block hash", native),
-                "native balance",
-            ),
-            (
-                *complete_answers(transport, items, sized, answered, at),
-                *tokens.proxy_answers(extra),
-            ),
+        return _HeadAnswer(
+            parse_head(block, chain_id),
+            parse_quantity(others[0], "pending nonce"),
+            0 if isinstance(priority, RpcFault) else parse_quantity(priority, "priority fee"),
+            parse_quantity(others[1], "gas price"),
         )
 
     def _assemble(
-        self, watch: SnapshotScope, found: _BlockReading, now_s: int, requests: int
+        self, watch: SnapshotScope, reading: _BlockReading, now_s: int, requests: int
     ) -> Snapshot:
-        agreement = found.agreement
-        items = agreement.endpoint_answer.items
-        count = len(items) - len(tokens.proxy_call_names(watch.proxies))
-        read, backing = (
-            snapshot_parts(watch, items[:count]),
-            tokens.proxy_implementations(watch.proxies, items[count:]),
-        )
-        self._also_watch(implementation.address for implementation in backing)
+        agreement, read = reading.agreement, snapshot_parts(watch, reading.answers)
+        self._also_watch(implementation.address for implementation in reading.implementations)
         failed = tuple(
             QuarantinedItem("endpoint", line.operator, failure.message)
-            for line, failure in found.lost.items()
+            for line, failure in reading.lost.items()
         )
         differing = tuple(
             QuarantinedItem("endpoint", operator, f"differs in {what}")
             for operator, what in agreement.dissent
         )
-        nonce = agreement.endpoint_answer.nonce
         # Mempools and suggested fees differ, so the majority decides. With two operators, the
         # cautious value is used: more pending transactions and lower fees.
-        alike = found.alike
+        alike = reading.alike
         enough = quorum_size(len(operators_of(alike)), self._min_operators)
         pending = _by_operator(alike, lambda first: first.nonce_pending, max)
         return Snapshot(
-            head=agreement.endpoint_answer.head,
+            head=reading.head,
             now_s=now_s,
             owner=watch.owner,
-            native_wei=agreement.endpoint_answer.native_wei,
-            nonce_latest=nonce,
-            nonce_pending=max(nonce, lowest_sufficient(pending, enough)),
+            native_wei=reading.native_wei,
+            nonce_latest=reading.nonce,
+            nonce_pending=max(reading.nonce, lowest_sufficient(pending, enough)),
             priority_fee_wei=highest_confirmed(
                 _by_operator(alike, lambda first: first.priority_fee_wei, min), enough
             ),
@@ -455,7 +384,7 @@ class ChainReader:
             operators=agreement.operators,
             requests=requests,
             positions=read.positions,
-            implementations=backing,
+            implementations=reading.implementations,
             supplies=read.supplies,
             data_fee=read.data_fee,
             layers=read.layers,
@@ -486,11 +415,11 @@ def _by_operator(
     field: Callable[[_HeadAnswer], int],
     choose: Callable[[int, int], int],
 ) -> dict[str, int]:
-    found: dict[str, int] = {}
+    values: dict[str, int] = {}
     for line, first in firsts.items():
         value = field(first)
-        found[line.operator] = choose(found.get(line.operator, value), value)
-    return found
+        values[line.operator] = choose(values.get(line.operator, value), value)
+    return values
 
 
 class WrongChain(OperatorNeeded):

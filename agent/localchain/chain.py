@@ -156,12 +156,12 @@ class LocalChain:
     def transport(self) -> Transport:
         """Transport of chain.rpc to this node, with the operator "local"."""
         if isinstance(self.node, TesterNode):
-            from agent.chain.eth_tester import EthTesterTransport
+            from agent.chain.providers.eth_tester import EthTesterTransport
 
             return EthTesterTransport(self.node.provider, "local")
-        from agent.chain.rpc import HttpTransport
+        from agent.chain.providers.endpoint import EndpointProvider
 
-        return HttpTransport(self.url or "", "local", 30)
+        return EndpointProvider(self.url or "", "local", 30)
 
     @property
     def tokens(self) -> Mapping[str, Token]:

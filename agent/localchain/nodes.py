@@ -401,7 +401,7 @@ class TesterNode:
 
     def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
         """See LocalNode."""
-        from agent.chain.eth_tester import EthTesterTransport
+        from agent.chain.providers.eth_tester import EthTesterTransport
         from agent.chain.rpc import RpcFault
 
         answers = EthTesterTransport(self.provider).batch(calls)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from agent.backtest.router import NullSigner
 from agent.chain.endpoints import Endpoint
-from agent.chain.rpc import HttpTransport
 from agent.chain.safe import foreign_signer
 from agent.chain.sender import QuorumSender
 from agent.chain.watch import PoolKind, PoolRef
@@ -299,13 +298,15 @@ def open_wallet_session(
 
     No key is loaded without `signs`, with an external signer, or for paper trading.
     """
+    from agent.chain.providers.endpoint import EndpointProvider  # web3 is loaded to connect only
+
     config = context.config
     if config.portfolio.use_cash is None:
         context.store.cash.forget()
     if context.paper is not None:
         return WalletSession(context, confirm, progress, None, None)
     submit_url = config.execution.submit_url.get_secret_value()
-    submit = Endpoint(HttpTransport(submit_url, "submit")) if submit_url else None
+    submit = Endpoint(EndpointProvider(submit_url, "submit")) if submit_url else None
     key = None
     if signs and config.wallet.mode != "propose":
         ask = getpass.getpass if sys.stdin.isatty() else None

@@ -15,8 +15,7 @@ from secrets import SystemRandom
 from agent.chain.endpoints import EndpointPool
 from agent.chain.own_positions import PositionReader
 from agent.chain.positions import resolve_positions
-from agent.chain.quorum import QuorumTransport
-from agent.chain.rpc import HttpTransport, Transport
+from agent.chain.rpc import Transport
 from agent.chain.safe import SafeContract, SafeReader
 from agent.chain.screening import TokenScreen
 from agent.chain.second_quote import (
@@ -26,7 +25,6 @@ from agent.chain.second_quote import (
     V3Contracts,
     build_quoter,
 )
-from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import find_proxies, read_tokens
 from agent.chain.watch import PoolRef, SnapshotScope
 from agent.config import (
@@ -371,7 +369,9 @@ def open_transports(config: Config) -> tuple[Transport, ...]:
 
 def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
     """Open the transport of one endpoint. Raises ConfigError if its variable is not set."""
-    return HttpTransport(
+    from agent.chain.providers.endpoint import EndpointProvider  # web3 is loaded to connect only
+
+    return EndpointProvider(
         endpoint.resolve(), endpoint.operator, float(endpoint.timeout), attempts=attempts
     )
 
@@ -459,9 +459,11 @@ def _target_portfolio(
     """Build the target portfolio and the strategies of the config, with token metadata from the
     chain.
     """
+    from agent.chain.providers.quorum import QuorumProvider  # web3 is loaded to connect only
+
     config = loaded.config
     addresses = [token.address for token in config.portfolio.listed]
-    listed = read_tokens(QuorumTransport(endpoint_pool), addresses)
+    listed = read_tokens(QuorumProvider(endpoint_pool), addresses)
     tokens = {token.address: token for token in listed}
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(
@@ -489,7 +491,10 @@ def _build_context(  # noqa: PLR0913
     untrusted_pools: bool,
 ) -> AgentContext:
     """Discover the pools of the portfolio's tokens and build the context."""
-    config, line = loaded.config, QuorumTransport(endpoint_pool)
+    from agent.chain.providers.quorum import QuorumProvider  # web3 is loaded to connect only
+    from agent.chain.snapshot import ChainReader
+
+    config, line = loaded.config, QuorumProvider(endpoint_pool)
     require_venue_decimals(config, portfolio)
     limits = build_limits(config, portfolio.numeraire)
     tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)

@@ -12,7 +12,8 @@ import pytest
 
 from agent.app.start.checks import doctor
 from agent.app.start.setup import pin_all
-from agent.chain.rpc import HttpTransport, Transport
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.rpc import Transport
 from agent.config.load import LoadedConfig
 from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind
@@ -146,15 +147,15 @@ SICK: dict[str, tuple[Sick, str]] = {
 """The sickness, and words by which the record tells of it. Having lost a transaction, or an estimate, is no lie that could be told."""
 
 
-def line(url: str, operator: str, timeout_s: float = 10.0) -> HttpTransport:
-    return HttpTransport(url, operator, timeout_s, attempts=1)
+def line(url: str, operator: str, timeout_s: float = 10.0) -> EndpointProvider:
+    return EndpointProvider(url, operator, timeout_s, attempts=1)
 
 
-def healthy(chain: LocalChain) -> tuple[HttpTransport, HttpTransport]:
+def healthy(chain: LocalChain) -> tuple[EndpointProvider, EndpointProvider]:
     return line(chain.url or "", "alpha"), line(chain.url or "", "beta")
 
 
-def dead() -> HttpTransport:
+def dead() -> EndpointProvider:
     return line(f"http://127.0.0.1:{free_port()}", "sick")
 
 

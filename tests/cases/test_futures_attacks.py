@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.chain.perpetuals import perp_questions
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.execution.step_context import StepOutcome
 from agent.layers.futures.state import FuturesState, planned_futures
 from agent.localchain.perpetuals import LocalPerps
@@ -157,8 +157,8 @@ def test_one_endpoint_fed_a_rich_account_stops_no_reduction_of_two_others(
 ) -> None:
     """Two operators must agree; with two in all a lie holds everything back, and is named."""
     before, chain = crashed(perps), perps.chain
-    lines = [HttpTransport(chain.url or "", f"honest {number}", 10, attempts=1) for number in range(honest)]
-    liar = Through(HttpTransport(chain.url or "", "liar", 10, attempts=1), "liar", change=frozen(perps))
+    lines = [EndpointProvider(chain.url or "", f"honest {number}", 10, attempts=1) for number in range(honest)]
+    liar = Through(EndpointProvider(chain.url or "", "liar", 10, attempts=1), "liar", change=frozen(perps))
     loaded = agents.trusted(chain, tmp_path, futures_changes(perps, LONG), EVEN)
     with agents.again(chain, loaded, [*lines, liar]) as agent:
         if not acts:

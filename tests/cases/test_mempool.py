@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
@@ -35,7 +35,7 @@ class Enough(Exception):
 class Predictor:
     """Reads the mempool through the public endpoint at every moment of a step; `seen` are calldata of the wallet's waiting transactions."""
 
-    line: HttpTransport
+    line: EndpointProvider
     wallet: str
     seen: list[str] = field(default_factory=list)
     patience: int = 40
@@ -107,8 +107,8 @@ def watched(chain: LocalChain, folder: Path, sold: str, private: Answerer | None
     fund(chain, HEAVY[sold])
     with serve(passing_on(chain.url)) as public, serve(private or broken) as hidden:
         changes = {**ROOMY, "execution.submit_public_fallback": fallback, "execution.submit_url": hidden.url if private else ""}
-        found = Watched(Predictor(HttpTransport(public.url, "predictor"), chain.wallet.address), public, hidden)
-        opened = agent_on(chain, folder, changes, TARGETS, [HttpTransport(public.url, "public")])
+        found = Watched(Predictor(EndpointProvider(public.url, "predictor"), chain.wallet.address), public, hidden)
+        opened = agent_on(chain, folder, changes, TARGETS, [EndpointProvider(public.url, "public")])
         with opened as agent, waiting_mempool(chain), contextlib.suppress(Enough):
             found.outcome = agent.rebalance(send=True, confirm=yes, progress=found.predictor.look)
         return found

@@ -14,7 +14,8 @@ from agent.amm.pools import KnownTicksExceeded
 from agent.amm.v3.pool import V3Pool
 from agent.app.paper import open_paper
 from agent.artifacts import npm_artifact
-from agent.chain.rpc import HttpTransport, RpcFault
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.rpc import RpcFault
 from agent.errors import Refused
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
@@ -118,7 +119,7 @@ def test_a_plan_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalCh
 def test_a_swap_by_hand_goes_on_there_too_and_two_operators_agree_on_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"LINK": 300_000})
-    lines = [HttpTransport(chain.url or "", operator, 30) for operator in ("alpha", "beta")]
+    lines = [EndpointProvider(chain.url or "", operator, 30) for operator in ("alpha", "beta")]
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS, transports=lines) as agent:
         before = purse(chain)
         outcome = agent.swap("LINK", "USDC", "12000", send=True, confirm=yes)

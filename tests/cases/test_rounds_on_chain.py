@@ -13,7 +13,7 @@ import pytest
 from agent.app import history
 from agent.app.agent import Agent
 from agent.app.documents.status import status
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.config.load import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.gradual.policy import slice_wait_s
@@ -199,10 +199,10 @@ def test_every_round_and_every_approval_goes_to_the_private_endpoint_alone(anvil
     assert chain.url is not None
     fund(chain, HEAVY["WETH"])
     with serve(passing_on(chain.url)) as public, serve(builder(chain.node)) as hidden:  # type: ignore[arg-type]  # anvil's node
-        watcher = Predictor(HttpTransport(public.url, "predictor"), chain.wallet.address, patience=10_000)
+        watcher = Predictor(EndpointProvider(public.url, "predictor"), chain.wallet.address, patience=10_000)
         changes = TWAP | {"execution.over": "48s", "execution.submit_url": hidden.url}
         loaded = trusted(chain, tmp_path, changes, TARGETS)
-        with again(chain, loaded, [HttpTransport(public.url, "public")]) as agent, waiting_mempool(chain):
+        with again(chain, loaded, [EndpointProvider(public.url, "public")]) as agent, waiting_mempool(chain):
             outcome = agent.rebalance(send=True, confirm=yes, progress=lambda moment: watcher.look(moment) if "send" in moment else None)
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     kinds = [intent.kind for intent in outcome.transactions]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.chain.endpoints import EndpointPool
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.sender import QuorumSender
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution import JournaledExecutor, SubmissionSettings, settlement
@@ -35,13 +35,13 @@ def trade(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Trade]:
 
 
 def call(trade: Trade, method: str, *params: object) -> object:
-    return HttpTransport(trade.context.chain.url or "", "local", 30).call(method, list(params))
+    return EndpointProvider(trade.context.chain.url or "", "local", 30).call(method, list(params))
 
 
 def executor(
     trade: Trade, store: Store, on_sleep: Callable[[], None] = lambda: None, settings: SubmissionSettings = PATIENT
 ) -> JournaledExecutor:
-    panel = EndpointPool([HttpTransport(trade.context.chain.url or "", "local", 30)], 1)
+    panel = EndpointPool([EndpointProvider(trade.context.chain.url or "", "local", 30)], 1)
     sender = QuorumSender(panel, trade.context.chain.chain_id)
     return JournaledExecutor(
         Submitter(

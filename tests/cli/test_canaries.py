@@ -131,7 +131,7 @@ def test_nothing_that_lives_says_a_secret_of_itself(planted: Desk) -> None:
     def look(outcome: StepOutcome) -> bool:
         outcomes.append(outcome)
         mine = [thing for thing in objects_of("agent") if not isinstance(thing, DevAccount)]  # the published keys of local chains
-        assert {"LocalSigner", "PrivateKey", "HttpTransport", "Config"} <= {type(thing).__name__ for thing in mine}
+        assert {"LocalSigner", "PrivateKey", "EndpointProvider", "Config"} <= {type(thing).__name__ for thing in mine}
         assert not [type(thing).__name__ for thing in mine if found_in(told_by(thing), SECRETS)]
         return True
 

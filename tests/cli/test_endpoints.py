@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tenacity import wait_none
 
-from agent.chain import rpc
+from agent.chain.providers import endpoint as endpoint_provider
 from agent.localchain.nodes import free_port
 from tests.cli.tools import Desk
 from tests.support.endpoints import Reply, good, passing_on, serve
@@ -26,7 +26,7 @@ COMMANDS = (
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many tries as ever, without the pauses between them, which tests/unit/test_rpc.py measures."""
-    monkeypatch.setattr(rpc, "_BACKOFF", wait_none())
+    monkeypatch.setattr(endpoint_provider, "_BACKOFF", wait_none())
 
 
 def move_to(desk: Desk, url: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.config.load import load_config
 from agent.signing import keys
 from agent.store.files.locks import wallet_lock
@@ -42,13 +42,13 @@ def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live
     keyless: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: set[str] = set()
-    batch = HttpTransport.batch
+    batch = EndpointProvider.batch
 
-    def listened(self: HttpTransport, calls: list[tuple[str, list[object]]]) -> object:
+    def listened(self: EndpointProvider, calls: list[tuple[str, list[object]]]) -> object:
         asked.update(method for method, _ in calls)
         return batch(self, calls)  # type: ignore[arg-type]  # handed on as it came
 
-    monkeypatch.setattr(HttpTransport, "batch", listened)
+    monkeypatch.setattr(EndpointProvider, "batch", listened)
     keyless.ask("history")
     before, held, live = nonce(keyless), keyless.holdings(), store_bytes(keyless)
     with blocks(keyless.about["url"]):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.artifacts import anvil_binary
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.config import parse_config
 from agent.errors import ConfigError
 from agent.files import replace_file
@@ -99,7 +99,7 @@ def test_a_wrong_flag_is_refused_in_anvils_words() -> None:
 def test_a_second_anvil_forks_the_first(anvil_chain: LocalChain) -> None:
     assert anvil_chain.url is not None
     with run_anvil(flags=["--fork-url", anvil_chain.url]) as url:
-        fork, parent = HttpTransport(url, "fork", 30), anvil_chain.transport
+        fork, parent = EndpointProvider(url, "fork", 30), anvil_chain.transport
         weth = anvil_chain.addresses.weth
         assert fork.call("eth_chainId", []) == parent.call("eth_chainId", [])
         assert fork.call("eth_getCode", [weth, "latest"]) == parent.call("eth_getCode", [weth, "latest"]) != "0x"
@@ -115,7 +115,7 @@ def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
     process.communicate(timeout=10)
 
 
-def require_fresh(transport: HttpTransport) -> None:
+def require_fresh(transport: EndpointProvider) -> None:
     """One block and another, a heartbeat apart, with nobody's help."""
 
     def block() -> dict[str, str]:
@@ -136,7 +136,7 @@ def test_serve_writes_a_working_config_keeps_its_head_fresh_and_stops_when_told(
     assert within(60, path.exists)
     config = parse_config(path.read_text())
     assert path.stat().st_mode & 0o077 == 0
-    transport = HttpTransport(config.chain.rpc[0].resolve(), "local", 30)
+    transport = EndpointProvider(config.chain.rpc[0].resolve(), "local", 30)
     assert int(transport.call("eth_chainId", []), 16) == config.chain.chain_id
     assert transport.call("eth_getCode", [config.portfolio.assets[0].address, "latest"]) != "0x"
     assert (config.limits.head_age or 0) > HEARTBEAT_S

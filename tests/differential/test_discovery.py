@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.artifacts import npm_artifact, own_artifact
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolKind
 from agent.errors import ConfigError
@@ -32,7 +32,7 @@ def test_every_pool_of_the_chain_is_found_with_its_tokens_fee_and_spacing(local_
 
 
 def test_discovery_takes_two_requests(anvil_chain: LocalChain) -> None:
-    line = HttpTransport(anvil_chain.url or "", "local")
+    line = EndpointProvider(anvil_chain.url or "", "local")
     discover_pools(line, venues(anvil_chain), tokens(anvil_chain), ())
     assert line.requests == 2
 

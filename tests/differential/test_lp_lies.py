@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.chain import positions
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.snapshot import ChainReader
 from agent.chain.watch import SnapshotScope
 from agent.errors import ConfigError, Refused, Retryable
@@ -21,8 +21,8 @@ V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
 FORMAT_BYTES, STATUS_BYTES, LENGTH_BYTES, WORD = 1, 1, 2, 32
 
 
-def honest(chain: LocalChain, operator: str) -> HttpTransport:
-    return HttpTransport(chain.url or "", operator, 10, attempts=1)
+def honest(chain: LocalChain, operator: str) -> EndpointProvider:
+    return EndpointProvider(chain.url or "", operator, 10, attempts=1)
 
 
 def lying(chain: LocalChain, change: Callable[[bytearray], None]) -> Through:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.quorum import NoQuorum
-from agent.chain.rpc import HttpTransport
 from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.model import Snapshot
@@ -54,8 +54,8 @@ def test_a_block_that_is_no_longer_there_is_looked_for_again(local_chain: LocalC
         reader(local_chain).past(head, 2)
 
 
-def honest(chain: LocalChain, operator: str) -> HttpTransport:
-    return HttpTransport(chain.url or "", operator, 10, attempts=1)
+def honest(chain: LocalChain, operator: str) -> EndpointProvider:
+    return EndpointProvider(chain.url or "", operator, 10, attempts=1)
 
 
 def about_the_past(method: str, _params: list[Any], answer: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.chain.perpetuals import perp_questions
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.state import margin_account
@@ -54,7 +54,7 @@ def test_a_whole_step_reads_two_pools_and_two_markets_in_two_round_trips(
     agents.fund(chain, {"WETH": weth_usd, "USDC": 17_500})  # with 12,345 of margin on its targets, or off them
     changes = futures_changes(perps, {"WETH": "60%", "WBTC": "-40%"}) | {"venues.uniswap_v2": None}
     loaded = agents.trusted(chain, tmp_path, changes, EVEN)
-    with serve(passing_on(chain.url or "")) as server, agents.again(chain, loaded, [HttpTransport(server.url, "counted", 10)]) as agent:
+    with serve(passing_on(chain.url or "")) as server, agents.again(chain, loaded, [EndpointProvider(server.url, "counted", 10)]) as agent:
         before = len(server.seen)
         outcome = agent.rebalance(send=False)
         seen = outcome.step_input.snapshot
@@ -109,8 +109,8 @@ def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: Lo
     assert (margin_account(seen), seen.layer(FuturesReading).unknown) == (None, why)
 
 
-def honest(chain: LocalChain, operator: str) -> HttpTransport:
-    return HttpTransport(chain.url or "", operator, 10, attempts=1)
+def honest(chain: LocalChain, operator: str) -> EndpointProvider:
+    return EndpointProvider(chain.url or "", operator, 10, attempts=1)
 
 
 def lies(perps: LocalPerps) -> list[tuple[str, bytes]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.chain.rpc import HttpTransport, RpcFault
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.rpc import RpcFault
 from agent.chain.snapshot import ChainReader
 from agent.chain.watch import SnapshotScope
 from agent.errors import ConfigError, OperatorNeeded, Retryable
@@ -31,15 +32,15 @@ class StoppedClock:
         raise AssertionError("a reader never sleeps by the agent's clock")
 
 
-def local(chain: LocalChain, operator: str) -> HttpTransport:
-    return HttpTransport(chain.url or "", operator, 10, attempts=1)
+def local(chain: LocalChain, operator: str) -> EndpointProvider:
+    return EndpointProvider(chain.url or "", operator, 10, attempts=1)
 
 
 def test_a_snapshot_takes_two_http_requests_whatever_the_number_of_tokens_and_pools(anvil_chain: LocalChain) -> None:
     few, many = pools(anvil_chain)[:1], pools(anvil_chain) * 3
     with serve(passing_on(anvil_chain.url or "")) as server:
         for number, used in enumerate((few, many), start=1):
-            line = HttpTransport(server.url, "counted", 10)
+            line = EndpointProvider(server.url, "counted", 10)
             owned = tokens(anvil_chain) * (1 if used is few else 3)
             seen = ChainReader([line], anvil_chain.chain_id, watch(anvil_chain, pools=used, tokens=owned), anvil_chain.clock, 1).snapshot()
             assert len(seen.pools) == len(used)
@@ -159,7 +160,7 @@ def test_a_node_that_never_runs_the_lens_is_worth_another_try_and_named(anvil_ch
 
 def test_an_endpoint_that_is_down_is_named_and_the_others_go_on_if_they_are_enough(anvil_chain: LocalChain) -> None:
     alpha, beta = local(anvil_chain, "alpha"), local(anvil_chain, "beta")
-    down = HttpTransport(f"http://127.0.0.1:{free_port()}", "gamma", 1, attempts=1)
+    down = EndpointProvider(f"http://127.0.0.1:{free_port()}", "gamma", 1, attempts=1)
     seen = reader(anvil_chain, alpha, down, beta, min_operators=2).snapshot()
     assert seen.operators == ("alpha", "beta")
     assert [(q.item, q.address) for q in seen.quarantined] == [("endpoint", "gamma")]
@@ -169,12 +170,12 @@ def test_an_endpoint_that_is_down_is_named_and_the_others_go_on_if_they_are_enou
 
 def test_an_endpoint_that_locks_us_out_needs_the_operator(anvil_chain: LocalChain) -> None:
     with serve(lambda asked: Reply(b"no", status=403)) as server, raises_code(OperatorNeeded, "access", "403"):
-        reader(anvil_chain, HttpTransport(server.url, "alpha", 1, attempts=1)).snapshot()
+        reader(anvil_chain, EndpointProvider(server.url, "alpha", 1, attempts=1)).snapshot()
 
 
 def test_a_chain_without_base_fee_is_a_legacy_chain() -> None:
     with run_anvil(flags=["--hardfork", "berlin"]) as url:
-        line = HttpTransport(url, "local", 10)
+        line = EndpointProvider(url, "local", 10)
 
         seen = ChainReader([line], 31337, NOTHING, StoppedClock(), 1).snapshot()
     assert seen.head.base_fee_wei is None
@@ -190,7 +191,7 @@ def test_an_endpoint_without_priority_fee_suggests_none(anvil_chain: LocalChain)
 
 
 def test_too_few_operators_are_a_config_error() -> None:
-    alpha, again = (HttpTransport("http://127.0.0.1:1", "alpha") for _ in range(2))
+    alpha, again = (EndpointProvider("http://127.0.0.1:1", "alpha") for _ in range(2))
     with pytest.raises(ConfigError, match="1 operator"):
         ChainReader([alpha, again], 31337, NOTHING, StoppedClock(), 2)
     with pytest.raises(ConfigError):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from agent.localchain import LocalChain
 from tests.support.endpoints import Through, reader
@@ -16,8 +16,8 @@ from tests.support.text import raises_code
 Lie = Callable[[str, list[Any], Any], Any]
 
 
-def honest(chain: LocalChain, operator: str) -> HttpTransport:
-    return HttpTransport(chain.url or "", operator, 10, attempts=1)
+def honest(chain: LocalChain, operator: str) -> EndpointProvider:
+    return EndpointProvider(chain.url or "", operator, 10, attempts=1)
 
 
 def header(**changes: str) -> Lie:

@@ -9,7 +9,8 @@ import pytest
 
 from agent.app.start.setup import pin_all
 from agent.chain.endpoints import EndpointPool
-from agent.chain.quorum import NoQuorum, QuorumTransport
+from agent.chain.providers.quorum import QuorumProvider
+from agent.chain.quorum import NoQuorum
 from agent.chain.screening import TokenScreen
 from agent.chain.tokens import initial_token_moves
 from agent.localchain import LocalChain
@@ -82,9 +83,9 @@ def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(an
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         step = agent.step_input()
         moves = initial_token_moves(step)
-        by_three = TokenScreen(QuorumTransport(EndpointPool([line, liar, other], 2)), agent.context.config.chain.wrapped_native)
+        by_three = TokenScreen(QuorumProvider(EndpointPool([line, liar, other], 2)), agent.context.config.chain.wrapped_native)
         found = {one.token: one.finding for one in by_three.screen(step, moves)}
         assert found.pop(address) is TokenFinding.PAUSED
         assert all(finding.accepted for finding in found.values())
         with pytest.raises(NoQuorum):
-            TokenScreen(QuorumTransport(EndpointPool([line, liar], 2)), agent.context.config.chain.wrapped_native).screen(step, moves)
+            TokenScreen(QuorumProvider(EndpointPool([line, liar], 2)), agent.context.config.chain.wrapped_native).screen(step, moves)

@@ -23,7 +23,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from agent.chain.rpc import HttpTransport, RpcCall, Transport
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.rpc import RpcCall, Transport
 from agent.errors import TrimtabError
 from agent.localchain.chain import ChainClock
 from agent.localchain.nodes import AnvilNode, LocalNode
@@ -45,7 +46,7 @@ def never(_moment: str) -> None:
 @contextmanager
 def heard(hear: Hear) -> Iterator[None]:
     """Every durable write and every send of this process is told to `hear` as it happens."""
-    write, once = Database.write, HttpTransport._once
+    write, once = Database.write, EndpointProvider._once
     counts: Counter[str] = Counter()
 
     @contextmanager
@@ -58,7 +59,7 @@ def heard(hear: Hear) -> Iterator[None]:
             hear(f"inside:{name}")
         hear(f"after:{name}")
 
-    def sent(transport: HttpTransport, calls: Sequence[RpcCall]) -> list[Any]:
+    def sent(transport: EndpointProvider, calls: Sequence[RpcCall]) -> list[Any]:
         if not any(method == SEND for method, _ in calls):
             return once(transport, calls)
         counts[SEND] += 1
@@ -68,11 +69,11 @@ def heard(hear: Hear) -> Iterator[None]:
         hear(f"after:{name}")
         return answers
 
-    Database.write, HttpTransport._once = told, sent  # type: ignore[method-assign, assignment]
+    Database.write, EndpointProvider._once = told, sent  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        Database.write, HttpTransport._once = write, once  # type: ignore[method-assign]
+        Database.write, EndpointProvider._once = write, once  # type: ignore[method-assign]
 
 
 @dataclass

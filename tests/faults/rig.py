@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy import event as database_event
 
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.sender import NodeSender
 from agent.execution import JournaledExecutor, SubmissionEvent, SubmissionSettings
 from agent.execution.submitter import Submitter
@@ -60,7 +60,7 @@ class Trade:
         self, store: Store, hook: Hook, paused: bool | None = False, on_sleep: Callable[[], None] = lambda: None
     ) -> JournaledExecutor:
         """The real executor with connections of its own; `hook` hears every event."""
-        sender = NodeSender(HttpTransport(self.context.chain.url or "", "local", 30))
+        sender = NodeSender(EndpointProvider(self.context.chain.url or "", "local", 30))
         settings = SubmissionSettings(confirmations=1, poll_s=1, mined_timeout_s=40, final_timeout_s=40, max_fee_wei=None)
 
         def tell(event: SubmissionEvent) -> None:
@@ -106,7 +106,7 @@ class Trade:
 def prepared(desk: Desk, store_file: Path, plan: Plan) -> Trade:
     """Transaction and grant of a plan at the chain's next nonce; approvals must be there."""
     tx = desk.swap_tx(plan)
-    gas = NodeSender(HttpTransport(desk.chain.url or "", "local", 30)).simulate(tx, desk.wallet).gas
+    gas = NodeSender(EndpointProvider(desk.chain.url or "", "local", 30)).simulate(tx, desk.wallet).gas
     floors = tuple(leg.min_out_raw for leg in plan.legs)
     return Trade(desk, store_file, plan, with_gas(tx, gas), desk.grant(IntentKind.SWAP, plan=plan, floors_raw=floors))
 

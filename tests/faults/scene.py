@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from agent import wiring
 from agent.app.start.setup import pin_all
-from agent.chain.rpc import HttpTransport, Transport
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.rpc import Transport
 from agent.config.load import LoadedConfig
 from agent.errors import TrimtabError
 from agent.execution.step_context import OutcomeKind
@@ -130,7 +131,7 @@ class Scene:
         """A word with the node behind the agent's back."""
         return self.chain.node.rpc(method, *params)  # type: ignore[attr-defined]  # always anvil here
 
-    def direct(self, operator: str = "local") -> HttpTransport:
+    def direct(self, operator: str = "local") -> EndpointProvider:
         """A line of its own straight to the node."""
         return line(self.chain.url or "", operator)
 
@@ -188,9 +189,9 @@ class Scene:
         return [f"healthy steps ended: {' | '.join(ends)}"]
 
 
-def line(url: str, operator: str, timeout_s: float = 10.0, attempts: int = 2) -> HttpTransport:
+def line(url: str, operator: str, timeout_s: float = 10.0, attempts: int = 2) -> EndpointProvider:
     """An HTTP endpoint that does not rest between its tries."""
-    return HttpTransport(url, operator, timeout_s, attempts=attempts, sleep=lambda _seconds: None)
+    return EndpointProvider(url, operator, timeout_s, attempts=attempts, sleep=lambda _seconds: None)
 
 
 class Staged(Protocol):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.errors import OperatorNeeded
 from agent.execution import settlement
 from agent.localchain import LocalChain
@@ -36,7 +36,7 @@ def trade(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Trade]:
 
 
 def call(trade: Trade, method: str, *params: object) -> object:
-    return HttpTransport(trade.context.chain.url or "", "local", 30).call(method, list(params))
+    return EndpointProvider(trade.context.chain.url or "", "local", 30).call(method, list(params))
 
 
 class Before:

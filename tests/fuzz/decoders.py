@@ -19,7 +19,8 @@ from agent.chain import tokens as proxies
 from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import decode_page, split_into_pages
 from agent.chain.positions import resolve_positions
-from agent.chain.rpc import HttpTransport, Transport
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.rpc import Transport
 from agent.chain.safe import SafeContract
 from agent.chain.screening import TokenScreen
 from agent.chain.second_quote import V2Contracts, V3Contracts, build_quoter
@@ -77,7 +78,7 @@ class Still:
         del seconds
 
 
-class Canned(HttpTransport):
+class Canned(EndpointProvider):
     """A node that answers with given bodies, one after the other, whatever it is asked."""
 
     def __init__(self, bodies: list[bytes]) -> None:
@@ -123,7 +124,7 @@ QUESTIONS: dict[str, Question] = {
     "strays": lambda line, at: own_positions.find_unsolicited_positions(line, at.owner, at.manager, at.watch.pools, (), "latest"),
     "our_code": lambda line, at: require_own_rebalancer(line, at.rebalancer, at.wrapped_native, _factories(at)),
     "proxies": lambda line, at: proxies.find_proxies(line, [token.address for token in at.tokens]),
-    "past": lambda line, at: snapshot.read_past_prices(_endpoint_pool(line), 1, at.watch, at.head, 2),
+    "past": lambda line, at: snapshot.read_past_prices(_endpoint_pool(line), at.watch, at.head, 2),
     "last_day": lambda line, at: history.recent_transactions(_endpoint_pool(line), at.owner, at.head, at.nonce),
     "used_by": lambda line, at: receipts.find_tx_by_nonce(_endpoint_pool(line), at.owner, at.nonce - 1, 0, at.head.number),
     "executed_in": lambda line, at: receipts.find_safe_execution(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent import codec
 from agent.chain.lens import creation_code
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.chain.sender import NodeSender
 from agent.chain.watch import snapshot_questions
@@ -33,7 +33,7 @@ WRONG = (
 """What nodes answer when they do not answer."""
 
 
-class Recording(HttpTransport):
+class Recording(EndpointProvider):
     """A node whose answers are kept."""
 
     def __init__(self, url: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.app.agent import Agent
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from agent.errors import OperatorNeeded, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
@@ -61,7 +61,7 @@ class WholeAgent(RuleBasedStateMachine):
         self.targets = {"WETH": "50%", "USDC": "50%"}
         self.sent: list[str] = []
         self.clock = Clock(chain)
-        self.bad = Faulty(HttpTransport(chain.url or "", "beta", 30), "beta")
+        self.bad = Faulty(EndpointProvider(chain.url or "", "beta", 30), "beta")
         self.changes = CHANGES | {
             f"venues.uniswap_{kind}.pools": [chain.pools[name]] for kind, name in (("v3", POOLS[0]), ("v2", POOLS[1]))
         }
@@ -83,7 +83,7 @@ class WholeAgent(RuleBasedStateMachine):
     def running(self) -> Agent:
         """Return the agent's process, started if necessary."""
         if self.agent is None:
-            good = Remembering(HttpTransport(self.chain.url or "", "alpha", 30), "alpha", self.sent)
+            good = Remembering(EndpointProvider(self.chain.url or "", "alpha", 30), "alpha", self.sent)
             self.agent = self.process.enter_context(again(self.chain, self.loaded, [good, self.bad], self.clock))
         return self.agent
 

@@ -28,7 +28,8 @@ from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.artifacts import npm_artifact
 from agent.chain import second_quote
-from agent.chain.rpc import HttpTransport, RpcCall, Transport
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.rpc import RpcCall, Transport
 from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.localchain import DEFAULT_WORLD, LocalChain, LocalPool, open_eth_tester, run_anvil
 from agent.localchain.chain import V2_PAIR, V3_POOL
@@ -210,14 +211,14 @@ def forks_asked_by_turns() -> Iterator[None]:
     A call there that needs a slot of its origin holds the lock of its state. A second request that waits for that lock may hold the
     thread whose queue has the origin's answer, which no other thread processes: both then wait for ever.
     """
-    once = HttpTransport._once
+    once = EndpointProvider._once
 
-    def by_turns(self: HttpTransport, calls: Sequence[RpcCall]) -> list[Any]:
+    def by_turns(self: EndpointProvider, calls: Sequence[RpcCall]) -> list[Any]:
         with _FORKS.get(self._url, nullcontext()):
             return once(self, calls)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HttpTransport, "_once", by_turns)
+        patch.setattr(EndpointProvider, "_once", by_turns)
         yield
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agent.chain.endpoints import FAILURES, FIRST_REST_S, Circuit, Endpoint, EndpointPool, EndpointResting, operators_of
-from agent.chain.quorum import NoQuorum, QuorumTransport
+from agent.chain.providers.quorum import QuorumProvider
+from agent.chain.quorum import NoQuorum
 from agent.chain.rpc import EndpointOverloaded, RpcFault
 from agent.errors import OperatorNeeded, Retryable
 from tests.support.endpoints import HEAD_JSON, Script
@@ -140,9 +141,9 @@ def test_the_healthiest_come_first() -> None:
 
 
 # what is read outside of a snapshot
-def agreed(*answers: object, minimum: int = 2) -> QuorumTransport:
+def agreed(*answers: object, minimum: int = 2) -> QuorumProvider:
     lines = [Script(f"n{n}", eth_call=answer) for n, answer in enumerate(answers)]
-    return QuorumTransport(EndpointPool(lines, minimum, grace_s=0.02))
+    return QuorumProvider(EndpointPool(lines, minimum, grace_s=0.02))
 
 
 CALL: list[object] = [{"data": "0x00"}, "latest"]
@@ -189,6 +190,6 @@ def test_a_block_far_behind_what_another_has_is_no_block_to_read_at() -> None:
 
     lines = [Script("low", eth_call="0xaa"), Script("high", eth_call="0xaa", eth_getBlockByNumber=ahead)]
     with raises_code(NoQuorum, "lag", "16 blocks", "low is at block 16", "high is at block 32"):
-        QuorumTransport(EndpointPool(lines, 2, grace_s=0.02)).call("eth_call", CALL)
-    far = QuorumTransport(EndpointPool(lines, 2, grace_s=0.02, max_lag_blocks=16))
+        QuorumProvider(EndpointPool(lines, 2, grace_s=0.02)).call("eth_call", CALL)
+    far = QuorumProvider(EndpointPool(lines, 2, grace_s=0.02, max_lag_blocks=16))
     assert far.call("eth_call", CALL) == "0xaa"

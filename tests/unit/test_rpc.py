@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from agent.chain.rpc import CallFailed, EndpointOverloaded, HttpTransport, RpcFault, retry_after_s
+from agent.chain.providers.endpoint import EndpointProvider, retry_after_s
+from agent.chain.rpc import CallFailed, EndpointOverloaded, RpcFault
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 from agent.localchain.nodes import free_port
 from tests.support.endpoints import Answerer, Reply, answered, good, serve
@@ -20,9 +21,9 @@ SECRET = "s3cr3t-api-key-0123456789"
 BLOCK_NUMBER: list[tuple[str, list[Any]]] = [("eth_blockNumber", [])]
 
 
-def transport(url: str, **options: Any) -> HttpTransport:
+def transport(url: str, **options: Any) -> EndpointProvider:
     options = {"timeout_s": 1.0, "attempts": 1, "sleep": lambda _s: None, **options}
-    return HttpTransport(f"{url}/v3/{SECRET}?token={SECRET}", "alpha", **options)
+    return EndpointProvider(f"{url}/v3/{SECRET}?token={SECRET}", "alpha", **options)
 
 
 def body(value: Any) -> Answerer:
@@ -59,7 +60,7 @@ def test_ids_are_never_used_twice() -> None:
 
 
 def test_an_empty_batch_asks_nothing() -> None:
-    line = HttpTransport("http://127.0.0.1:1", "alpha")
+    line = EndpointProvider("http://127.0.0.1:1", "alpha")
     assert line.batch([]) == []
     assert line.requests == 0
 
@@ -284,7 +285,7 @@ def test_odd_errors_are_faults_too(error: Any) -> None:
 @pytest.mark.parametrize("url", [f"ftp://h/{SECRET}", SECRET, f"http:///{SECRET}", f"http://h:99999/{SECRET}", f"http://[{SECRET}", ""])
 def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        HttpTransport(url, "alpha")
+        EndpointProvider(url, "alpha")
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
@@ -293,9 +294,9 @@ def test_the_name_of_an_endpoint_on_this_machine_has_its_port_and_no_secret() ->
         ("http://user:word@127.0.0.1:8545/secret?key=1", "127.0.0.1:8545"), ("http://localhost:1", "localhost:1"),
         ("http://[::1]:8545", "[::1]:8545"), ("http://127.0.0.1", "127.0.0.1"), ("https://node.example:8545/secret", "node.example"),
     ):  # fmt: skip
-        assert HttpTransport(url, "local").name == f"endpoint 'local' at {named}"
+        assert EndpointProvider(url, "local").name == f"endpoint 'local' at {named}"
 
 
 def test_a_transport_shows_operator_and_host_only() -> None:
-    line = HttpTransport(f"https://user:{SECRET}@node.example:8545/v3/{SECRET}?k={SECRET}", "alpha")
-    assert repr(line) == "HttpTransport(endpoint 'alpha' at node.example)"
+    line = EndpointProvider(f"https://user:{SECRET}@node.example:8545/v3/{SECRET}?k={SECRET}", "alpha")
+    assert repr(line) == "EndpointProvider(endpoint 'alpha' at node.example)"

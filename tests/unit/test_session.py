@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain.rpc import HttpTransport
+from agent.chain.providers.endpoint import EndpointProvider
 from tests.support.endpoints import Reply, answered, good, serve
 
 
@@ -15,7 +15,7 @@ def test_the_environments_proxy_is_used_as_it_was_when_opened(monkeypatch: pytes
     with serve(good()) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.delenv("no_proxy", raising=False)
-        line = HttpTransport("http://node.invalid/", "alpha", 1.0, attempts=1)
+        line = EndpointProvider("http://node.invalid/", "alpha", 1.0, attempts=1)
         monkeypatch.delenv("http_proxy")
         line.call("eth_blockNumber", [])
         assert len(proxy.seen) == 1  # node.invalid has no address
@@ -30,7 +30,7 @@ def test_each_request_has_its_own_length_and_the_newest_cookies() -> None:
         return Reply(json.dumps(answered(asked, lambda method, params: "0x1")).encode(), headers={"Set-Cookie": cookie} if cookie else {})
 
     with serve(answer) as server:
-        line = HttpTransport(server.url.replace("http://", "http://user:word@"), "alpha", 5.0, attempts=1)
+        line = EndpointProvider(server.url.replace("http://", "http://user:word@"), "alpha", 5.0, attempts=1)
         for size in (0, 3_000, 0, 10):
             line.call("eth_call", ["0" * size])
         assert [one["Cookie"] for one in server.headers] == [None, "node=a", "node=a", "node=b"]

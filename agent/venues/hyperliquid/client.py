@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from eth_utils.address import is_address, to_checksum_address
 
-from agent.chain.rpc import Connection
+from agent.chain.providers.sessions import open_session, read_body
 from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.model import MarginAccount, VenuePayment
@@ -62,7 +62,6 @@ ROWS_PER_PAGE = 500
 """Maximum rows of a time-range answer; an answer with this many rows may have further pages."""
 DAY_MS = 86_400_000
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-_CHUNK_BYTES = 64 * 1024
 _SIGNED_BY_AGENTS = frozenset({"order", "cancelByCloid"})
 
 
@@ -102,8 +101,7 @@ class VenueConnection:
                 f"hyperliquid: {parts.hostname} is not the {_network(is_mainnet)}",
                 "change the url or the network",
             )
-        base = url.rstrip("/")
-        self._info, self._exchange = Connection(f"{base}/info"), Connection(f"{base}/exchange")
+        self._url, self._session = url.rstrip("/"), open_session(url)
         self._timeout_s = timeout_s
         self.is_mainnet = is_mainnet
 
@@ -113,7 +111,7 @@ class VenueConnection:
     def info(self, **fields: object) -> object:
         """Return the answer to a read. Raises Retryable."""
         try:
-            return self._answer(self._info, fields)
+            return self._answer("info", fields)
         except _NoAnswer as failed:
             problem = str(failed)
         raise Retryable(
@@ -127,7 +125,7 @@ class VenueConnection:
         `unknown_if_sent`, whatever the HTTP status, because a gateway may set its own.
         """
         try:
-            return self._answer(self._exchange, body)
+            return self._answer("exchange", body)
         except _NoAnswer as failed:
             problem = str(failed)
         raise Retryable(
@@ -136,28 +134,24 @@ class VenueConnection:
             code=ErrorCode.UNKNOWN_IF_SENT,
         )
 
-    def _answer(self, connection: Connection, body: Mapping[str, object]) -> object:
+    def _answer(self, path: str, body: Mapping[str, object]) -> object:
         """Return the JSON of an answer with status 200."""
-        status, text = self._post(connection, body)
+        status, text = self._post(f"{self._url}/{path}", body)
         if status != requests.codes.ok:
             raise _NoAnswer(f"HTTP {status}")
         return _parse_json(text)
 
-    def _post(self, connection: Connection, body: Mapping[str, object]) -> tuple[int, bytes]:
+    def _post(self, url: str, body: Mapping[str, object]) -> tuple[int, bytes]:
         """Return status and body. Library errors are replaced outside their handlers, because their
         tracebacks would show the URL.
         """
         data, deadline = json.dumps(body).encode(), time.monotonic() + self._timeout_s
         try:
-            with connection.post(data, self._timeout_s) as response:
-                parts, size = [], 0
-                while part := response.raw.read1(_CHUNK_BYTES, decode_content=True):
-                    parts.append(part)
-                    size += len(part)
-                    if size > MAX_ANSWER_BYTES or time.monotonic() > deadline:
-                        break
-                else:
-                    return response.status_code, b"".join(parts)
+            with self._session.post(
+                url, data=data, timeout=self._timeout_s, stream=True, allow_redirects=False
+            ) as response:
+                if (text := read_body(response, MAX_ANSWER_BYTES, deadline)) is not None:
+                    return response.status_code, text
                 problem = "the answer is too long or too slow"
         except Exception as error:
             problem = type(error).__name__

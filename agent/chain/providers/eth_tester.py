@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from agent.chain.rpc import RpcCall, RpcFault, parse_fault, require_result, scrub
+from web3 import EthereumTesterProvider, Web3
+from web3.datastructures import NamedElementOnion
+from web3.types import RPCEndpoint
+
+from agent.chain.providers.checked import CheckedProvider
+from agent.chain.rpc import RpcCall, RpcFault, parse_fault, scrub
 from agent.errors import Retryable
-
-if TYPE_CHECKING:
-    from web3 import EthereumTesterProvider
-    from web3.types import RPCEndpoint
-
 
 # --- Node functions that eth-tester lacks or runs slowly: calls from any address, storage, events.
 
@@ -103,13 +103,13 @@ _NEGATIVE_GAS = "gas cannot be negative"
 _UNKNOWN_TO_TESTER = ("type", "chainId")
 
 
-class EthTesterTransport:
-    """JSON-RPC transport over eth-tester. A batch counts as one request; CCIP-read is disabled."""
+class EthTesterTransport(CheckedProvider):
+    """Provider over eth-tester, whose own answers are Python values. A batch counts as one request;
+    CCIP-read is disabled.
+    """
 
     def __init__(self, provider: EthereumTesterProvider, operator: str = "eth-tester") -> None:
-        from web3 import Web3
-        from web3.datastructures import NamedElementOnion
-
+        super().__init__()
         # The provider's middleware maps RPC names to eth-tester's; web3's validation and CCIP
         # layers are skipped.
         view = Web3(provider)
@@ -123,10 +123,6 @@ class EthTesterTransport:
 
     def __repr__(self) -> str:
         return f"EthTesterTransport({self.name})"
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return require_result(self.name, method, self.batch([(method, params)])[0])
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport."""
@@ -151,9 +147,7 @@ class EthTesterTransport:
                     for key in ("fromBlock", "toBlock")
                 )
                 return _wire(logs(self._tester, params[0], first, last))
-            response = self._request(
-                cast("RPCEndpoint", method), [self._param(method, p) for p in params]
-            )
+            response = self._request(RPCEndpoint(method), [self._param(method, p) for p in params])
         except (TransactionFailed, OffchainLookup, ContractPanicError) as error:
             return _reverted(error)
         except _BlockUnknown as error:

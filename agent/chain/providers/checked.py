@@ -1,0 +1,110 @@
+"""web3 over the agent's endpoints: raw answers are checked by method before web3 formats them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from web3 import Web3
+from web3._utils.batching import RequestBatcher
+from web3.providers.base import JSONBaseProvider
+from web3.types import RPCEndpoint, RPCResponse
+
+from agent.chain.rpc import (
+    RpcCall,
+    hex_data,
+    parse_bytes,
+    parse_head,
+    parse_quantity,
+    require_result,
+)
+from agent.model import Head
+
+QUANTITIES = {
+    "eth_blockNumber": "block number",
+    "eth_chainId": "chain id",
+    "eth_gasPrice": "gas price",
+    "eth_getBalance": "native balance",
+    "eth_getTransactionCount": "nonce",
+    "eth_maxPriorityFeePerGas": "priority fee",
+}
+DATA = "eth_call"
+SLOT = "eth_getStorageAt"
+HEADER = "eth_getBlockByNumber"
+HEADER_PARTS = ("number", "hash", "timestamp", "baseFeePerGas")
+"""Fields of a block that are read."""
+
+
+def checked_answer(method: str, answer: object) -> object:
+    """Return a raw answer in its canonical form: of a block the header, without fields that nobody
+    checked. web3 would take `-0x1`, `0x_1`, odd hex, null and a block without hash. Raises
+    Retryable.
+    """
+    if method == HEADER:
+        head = parse_head(answer, 0)
+        fee = None if head.base_fee_wei is None else hex(head.base_fee_wei)
+        parts = (hex(head.number), head.hash, hex(head.timestamp_s), fee)
+        return {name: part for name, part in zip(HEADER_PARTS, parts, strict=True) if part}
+    if method == DATA:
+        return hex_data(parse_bytes(answer, "a contract call"))
+    if method == SLOT:
+        return hex_data(parse_quantity(answer, "a storage slot").to_bytes(32, "big"))
+    return hex(parse_quantity(answer, QUANTITIES[method]))
+
+
+class CheckedProvider(JSONBaseProvider):
+    """Base of our providers, each also a Transport: `batch` returns raw answers, web3 gets checked
+    ones. web3 can neither send nor use a method whose answers have no check.
+    """
+
+    global_ccip_read_enabled = False
+    name: str
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        """See Transport."""
+        raise NotImplementedError
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return require_result(self.name, method, self.batch([(method, params)])[0])
+
+    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        """See web3's BaseProvider. Raises CallFailed and the errors of Transport, not web3's."""
+        return self.make_batch_request([(method, params)])[0]
+
+    def make_batch_request(self, calls: Sequence[tuple[RPCEndpoint, Any]]) -> list[RPCResponse]:
+        """See web3's JSONBaseProvider: all calls in one HTTP request. Raises as `make_request`."""
+        for method, _ in calls:
+            if method not in (HEADER, DATA, SLOT, *QUANTITIES):
+                raise NotImplementedError(f"{method} is not for web3: its answers have no check")
+        answers = self.batch([(str(method), list(params)) for method, params in calls])
+        return [
+            {
+                "jsonrpc": "2.0",
+                "id": number,
+                "result": checked_answer(method, require_result(self.name, method, answer)),
+            }
+            for number, ((method, _), answer) in enumerate(zip(calls, answers, strict=True))
+        ]
+
+
+def open_web3(provider: CheckedProvider) -> Web3:
+    """Return web3 over a provider, without middleware, which would send requests of its own."""
+    return Web3(provider, middleware=[])
+
+
+def add_calls(batch: RequestBatcher[Any], w3: Web3, calls: Sequence[RpcCall]) -> None:
+    """Add contract calls and reads of storage to a batch of web3."""
+    for method, params in calls:
+        batch.add(w3.eth.call(*params) if method == DATA else w3.eth.get_storage_at(*params))
+
+
+def head_of(block: Mapping[str, Any], chain_id: int) -> Head:
+    """Return web3's form of a checked header as a Head."""
+    return Head(
+        chain_id,
+        block["number"],
+        hex_data(block["hash"]),
+        block["timestamp"],
+        block.get("baseFeePerGas"),
+    )

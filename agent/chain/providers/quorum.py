@@ -1,0 +1,253 @@
+"""web3 over several endpoints: every operator is asked, answers are compared, dissenters are named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
+from agent.chain.lens import LensPages, encoded_answers
+from agent.chain.providers.checked import (
+    DATA,
+    HEADER,
+    HEADER_PARTS,
+    SLOT,
+    CheckedProvider,
+    checked_answer,
+)
+from agent.chain.quorum import (
+    NO_MAJORITY_REMEDY,
+    EndpointAnswer,
+    NoQuorum,
+    QuorumAgreement,
+    ask_at_one_block,
+    confirmed_value,
+    difference,
+    find_quorum,
+    is_decided,
+    quorum_size,
+    read_head,
+)
+from agent.chain.rpc import (
+    CallFailed,
+    RpcCall,
+    RpcFault,
+    at_hash,
+    hex_data,
+    parse_head,
+    require_result,
+)
+from agent.errors import ErrorCode, Retryable, TrimtabError
+from agent.model import Head
+
+_FAULT = "an error"
+
+
+class QuorumProvider(CheckedProvider):
+    """Provider over an endpoint pool: each answer is one that enough operators give. "latest" is
+    the newest block that enough operators agree on. All errors count as the same answer, since
+    error texts differ between nodes. Pages of `pages` are completed at each endpoint; `what` names
+    the answers in messages.
+    """
+
+    def __init__(
+        self, endpoint_pool: EndpointPool, pages: LensPages | None = None, what: str = ""
+    ) -> None:
+        super().__init__()
+        self._endpoint_pool = endpoint_pool
+        self._pages = pages
+        self._what = what
+        self.operator = ", ".join(sorted(operators_of(endpoint_pool.endpoints)))
+        self.name = endpoint_pool.endpoints[0].name
+        if len(endpoint_pool.endpoints) > 1:
+            self.name = f"endpoints of {self.operator}"
+
+    @property
+    def requests(self) -> int:
+        """See Transport."""
+        return self._endpoint_pool.requests
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        """See Transport. Raises NoQuorum if a call has no answer that enough operators give."""
+        endpoints, minimum = self._endpoint_pool.endpoints, self._endpoint_pool.min_operators
+        if not calls or len(endpoints) == 1:
+            return self._ask(endpoints[0], calls)
+        if any("latest" in params for _, params in calls):
+            calls = _pinned(calls, self._head())
+
+        what = [self._what or f"the answer to {method}" for method, _ in calls]
+
+        def vote(answers: Mapping[Endpoint, list[Any]]) -> list[str]:
+            return [
+                confirmed_value(
+                    [
+                        (endpoint.operator, _key(call, replies[i]))
+                        for endpoint, replies in answers.items()
+                    ],
+                    minimum,
+                    what[i],
+                )
+                for i, call in enumerate(calls)
+            ]
+
+        quorum = quorum_size(len(operators_of(endpoints)), minimum)
+        poll = self._endpoint_pool.ask(
+            lambda endpoint: self._ask(endpoint, calls),
+            enough=lambda answers: (
+                len(operators_of(answers)) >= quorum and is_decided(vote, answers)
+            ),
+        )
+        self._endpoint_pool.require(poll)
+        chosen = vote(poll.answers)
+        equal: list[list[Any]] = [[] for _ in calls]
+        for endpoint, replies in poll.answers.items():
+            for i, call in enumerate(calls):
+                if _key(call, replies[i]) == chosen[i]:
+                    equal[i].append(replies[i])
+                else:
+                    self._endpoint_pool.blame(endpoint, f"differs in {what[i]}")
+        return [_representative(answers) for answers in equal]
+
+    def _ask(self, endpoint: Endpoint, calls: Sequence[RpcCall]) -> list[Any]:
+        """Return one endpoint's raw answers, pages whole. Among several, a refusal is a vote."""
+        answers = endpoint.batch(calls)
+        if self._pages is None:
+            return answers
+        try:
+            return self._pages.complete(endpoint, calls, answers)
+        except CallFailed:
+            if len(self._endpoint_pool.endpoints) == 1:
+                raise
+            return answers
+
+    def _head(self) -> Head:
+        """Return the newest agreed block. Raises NoQuorum if too few newest blocks are near it,
+        since an old block may lack contracts.
+        """
+        poll = ask_at_one_block(self._endpoint_pool, read_head, lambda head: head)
+        if poll.height_disagreement:
+            raise NoQuorum(poll.height_disagreement, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
+        return poll.answers[0][1]
+
+
+class SnapshotProvider(QuorumProvider):
+    """Provider of one batch at the block `head`, whose header comes first, asked of the endpoints
+    `able`: all answers of an endpoint are one vote (T2). `names` are those of the answers after the
+    header, items of a page one by one. After the batch, `agreement` has the operators that agree,
+    `alike` their endpoints, and `lost` the failures of others.
+    """
+
+    agreement: QuorumAgreement
+    alike: Sequence[Endpoint]
+
+    def __init__(
+        self,
+        endpoint_pool: EndpointPool,
+        pages: LensPages,
+        head: Head,
+        able: Sequence[Endpoint],
+        lost: Mapping[Endpoint, TrimtabError],
+        names: Sequence[str],
+    ) -> None:
+        super().__init__(endpoint_pool)
+        self._snapshot_pages, self._block, self._able, self._names = pages, head, able, names
+        self.lost = dict(lost)
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        """See Transport. Raises Refused if there is no quorum, naming dissenters and differences."""
+        endpoint_pool, answers = self._endpoint_pool, dict[Endpoint, list[Any]]()
+
+        def cast_vote(endpoint: Endpoint) -> EndpointAnswer:
+            header, *others = answers[endpoint] = self._ask(endpoint, calls)
+            values = [
+                value
+                for call, answer in zip(calls[1:], others, strict=True)
+                for value in self._values(call, answer)
+            ]
+            return EndpointAnswer(endpoint.operator, parse_head(header, 0), tuple(values))
+
+        def agreement(votes: Mapping[Endpoint, EndpointAnswer]) -> QuorumAgreement:
+            return find_quorum(list(votes.values()), self._names, endpoint_pool.min_operators)
+
+        poll = endpoint_pool.ask(cast_vote, self._able, lambda votes: is_decided(agreement, votes))
+        self.lost |= poll.lost
+        endpoint_pool.require(PollResult(poll.answers, self.lost))
+        self.agreement = agreement(poll.answers)
+        agreed = self.agreement.endpoint_answer
+        self.alike = [line for line, vote in poll.answers.items() if vote.says == agreed.says]
+        for endpoint, vote in poll.answers.items():
+            if vote.says != agreed.says:
+                what = difference(agreed, vote, self._names)
+                endpoint_pool.blame(endpoint, f"differs in {what}")
+        return answers[self.alike[0]]
+
+    def _ask(self, endpoint: Endpoint, calls: Sequence[RpcCall]) -> list[Any]:
+        """Return one endpoint's answers in canonical form; of a contract or a slot that it refuses
+        to read, nothing.
+        """
+        raw = endpoint.batch(calls)
+        header = require_result(endpoint.name, HEADER, raw[0])
+        if parse_head(header, 0).hash != self._block.hash:
+            raise Retryable(
+                f"{endpoint.name} returned a different block {self._block.number} than before",
+                "a reorg happened; try again",
+                code=ErrorCode.REORG,
+            )
+        answers: list[Any] = []
+        whole = self._snapshot_pages.complete(endpoint, calls, raw)
+        for (method, params), answer in zip(calls, whole, strict=True):
+            if isinstance(answer, RpcFault) and method in _NOTHING:
+                answers.append(_NOTHING[method])
+                continue
+            named = f"{method} by block hash" if isinstance(params[-1], Mapping) else method
+            answers.append(checked_answer(method, require_result(endpoint.name, named, answer)))
+        return answers
+
+    def _values(self, call: RpcCall, answer: Any) -> Sequence[Any]:
+        """Return what must be equal: of a page, each item's answer."""
+        items = self._snapshot_pages.items_of(call)
+        return encoded_answers(items, bytes.fromhex(answer[2:])) if items else [answer]
+
+
+_NOTHING = {DATA: "0x", SLOT: hex_data(bytes(32))}
+
+
+def _pinned(calls: Sequence[RpcCall], head: Head) -> list[RpcCall]:
+    at = at_hash(head.hash)
+    return [
+        (method, [at if param == "latest" else param for param in params])
+        for method, params in calls
+    ]
+
+
+def _representative(equal: Sequence[Any]) -> Any:
+    """Return one of the equal answers. Of errors, return one with the most frequent code, so that
+    no single operator decides the reason.
+    """
+    codes = [answer.code for answer in equal if isinstance(answer, RpcFault)]
+    return max(equal, key=lambda answer: codes.count(answer.code)) if codes else equal[0]
+
+
+def _key(call: RpcCall, answer: object) -> str:
+    if isinstance(answer, RpcFault):
+        return _FAULT
+    return json.dumps(_without_extra_fields(call, answer), sort_keys=True).lower()
+
+
+def _without_extra_fields(call: RpcCall, answer: object) -> object:
+    """Reduce a block without transactions to the header fields that are read, and a list of events
+    to address, block, data and topics, since nodes differ in the other fields; return any other
+    answer unchanged.
+    """
+    method, params = call
+    if method == HEADER and params[-1] is False and isinstance(answer, Mapping):
+        return {field: answer.get(field) for field in HEADER_PARTS}
+    if isinstance(answer, list) and all(
+        isinstance(event, dict) and "topics" in event for event in answer
+    ):
+        return [
+            {field: event.get(field) for field in ("address", "blockNumber", "data", "topics")}
+            for event in answer
+        ]
+    return answer
