@@ -14,6 +14,7 @@ from agent.chain.lens import (
     CallItem,
     CallStatus,
     LensAnswer,
+    LensItem,
     address_call,
     address_word,
     answer_words,
@@ -21,8 +22,10 @@ from agent.chain.lens import (
     uint_word,
 )
 from agent.chain.rpc import Log, address_of, emitter, hex_data, parse_bytes, topics_of
+from agent.chain.watch import LensQuestion
 from agent.margin import account as margin
 from agent.model import (
+    MARGIN_ACCOUNT,
     FuturesReading,
     MarginAccount,
     MarginTier,
@@ -30,6 +33,7 @@ from agent.model import (
     PerpFunding,
     PerpMarket,
     Position,
+    QuarantinedItem,
     Receipt,
 )
 from agent.signing.calldata import selector
@@ -101,6 +105,39 @@ class PerpScope:
     market_registry: str
     config: str
     markets: tuple[PerpMarketRef, ...]
+
+    @property
+    def allowances(self) -> list[tuple[str, str, str]]:
+        """See LayerScope."""
+        return [(self.collateral.label, self.collateral.address, self.vault)]
+
+    def questions(self) -> list[LensQuestion]:
+        """See LayerScope."""
+        return [
+            LensQuestion(f"futures: {perp.name}", perp.address, perp.item)
+            for perp in perp_questions(self)
+        ]
+
+    def read(self, answers: Sequence[LensAnswer]) -> tuple[FuturesReading, list[QuarantinedItem]]:
+        """See LayerScope."""
+        account = read_account(self, answers)
+        if isinstance(account, str):
+            item = QuarantinedItem(MARGIN_ACCOUNT, self.trader, account)
+            return FuturesReading(unknown=account), [item]
+        return FuturesReading(account), []
+
+    def widened(
+        self,
+        answers: Sequence[LensAnswer],
+        ask: Callable[[Sequence[LensItem]], list[LensAnswer]],
+    ) -> PerpScope:
+        """See LayerScope: markets in which someone else, such as a stolen delegate, has opened a
+        position for the account.
+        """
+        if not (bases := unread_bases(self, answers)):
+            return self
+        more = unnamed_markets(bases, [market.symbol for market in self.markets], ask)
+        return replace(self, markets=(*self.markets, *more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +238,6 @@ def read_account(scope: PerpScope, answers: Sequence[LensAnswer]) -> MarginAccou
         return _account(scope, iter(zip(questions, answers, strict=True)))
     except _Unreadable as why:
         return str(why)
-
-
-def read_margin(scope: PerpScope, answers: Sequence[LensAnswer]) -> FuturesReading:
-    """Return the margin account, or the reason why it is unknown, as a snapshot has it."""
-    account = read_account(scope, answers)
-    return FuturesReading(unknown=account) if isinstance(account, str) else FuturesReading(account)
 
 
 Asked = Iterator[tuple[PerpQuestion, LensAnswer]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from eth_utils.address import to_checksum_address
@@ -12,7 +13,6 @@ from web3 import Web3
 from agent.chain import tokens
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
 from agent.chain.lens import LensAnswer, LensItem, LensPages
-from agent.chain.perpetuals import perp_questions, unnamed_markets, unread_bases
 from agent.chain.providers.checked import HEADER, add_calls, head_of, open_web3
 from agent.chain.providers.quorum import QuorumProvider, SnapshotProvider
 from agent.chain.quorum import (
@@ -42,6 +42,7 @@ from agent.chain.watch import (
     PoolKind,
     SnapshotScope,
     deep_pool_item,
+    layer_questions,
     snapshot_parts,
     snapshot_questions,
     with_deeper_ticks,
@@ -81,7 +82,7 @@ def read_past_prices(
         positions=(),
         lp_spender=None,
         supplies=(),
-        perps=None,
+        layers=(),
         data_fee=DataFee.PLAIN,
     )
     what = f"the prices of the {len(heights)} blocks before block {head.number}"
@@ -193,7 +194,7 @@ class ChainReader:
             if older is None:
                 raise
             read = self._read(older, firsts, watch)
-        if (wider := self._with_held_markets(watch, read)) is not None:
+        if (wider := self._with_wider_layers(watch, read)) is not None:
             self.watch = watch = wider
             read = self._read(read.head, firsts, watch)
         return self._assemble(watch, read, now_s, self._endpoint_pool.requests - before)
@@ -276,27 +277,25 @@ class ChainReader:
         w3 = open_web3(QuorumProvider(self._endpoint_pool, pages))
         return _read_pages(w3, pages, [head.hash])[0]
 
-    def _with_held_markets(
+    def _with_wider_layers(
         self, watch: SnapshotScope, reading: _BlockReading
     ) -> SnapshotScope | None:
-        """Return the scope with the futures markets in which someone else, such as a stolen
-        delegate, has opened a position for the account; None if there are none, or while they
-        cannot be read, which leaves the account unknown. Later snapshots read them with the others.
+        """Return the scope with what the answers show besides, such as markets in which someone
+        else has opened a position for the account; None if they show nothing, or while that cannot
+        be read. Later snapshots read it with the rest.
         """
-        if (perps := watch.perps) is None:
-            return None
-        answers = reading.answers[len(reading.answers) - len(perp_questions(perps)) :]
-        if not (bases := unread_bases(perps, answers)):
-            return None
+        answers = iter(reading.answers[len(reading.answers) - len(layer_questions(watch)) :])
         try:
-            more = unnamed_markets(
-                bases,
-                [market.symbol for market in perps.markets],
-                lambda items: self._lens(items, reading.head),
+            layers = tuple(
+                layer.widened(
+                    [*islice(answers, len(layer.questions()))],
+                    lambda items: self._lens(items, reading.head),
+                )
+                for layer in watch.layers
             )
         except (Refused, Retryable):
             return None
-        return replace(watch, perps=replace(perps, markets=(*perps.markets, *more)))
+        return None if layers == watch.layers else replace(watch, layers=layers)
 
     def _older(self, head: Head, firsts: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
         """Return the newest block that all endpoints without a large lag have, by quorum on its

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import isqrt
+from typing import Protocol
 
 from agent.amm.v2 import V2Pool
 from agent.amm.v3.math import Q96, get_tick_at_sqrt_ratio
@@ -39,12 +40,10 @@ from agent.chain.lens import (
     answer_words,
     to_signed,
 )
-from agent.chain.perpetuals import PerpScope, perp_questions, read_margin
 from agent.chain.positions import PositionRef
 from agent.chain.tokens import ProxyRef
 from agent.errors import ConfigError, ErrorCode, Retryable
 from agent.model import (
-    MARGIN_ACCOUNT,
     Allowance,
     CodeHash,
     DataFee,
@@ -176,6 +175,29 @@ class PoolRef:
     tick_spacing: int = 0
 
 
+class LayerScope(Protocol):
+    """What the lens reads for a layer."""
+
+    @property
+    def allowances(self) -> list[tuple[str, str, str]]:
+        """Description, token and spender of the allowances that the layer needs."""
+
+    def questions(self) -> list[LensQuestion]:
+        """Return its items in the order that `read` expects."""
+
+    def read(self, answers: Sequence[LensAnswer]) -> tuple[LayerReading, list[QuarantinedItem]]:
+        """Return the reading, with an entry for what is unknown."""
+
+    def widened(
+        self,
+        answers: Sequence[LensAnswer],
+        ask: Callable[[Sequence[LensItem]], list[LensAnswer]],
+    ) -> LayerScope:
+        """Return the scope with what the answers show besides; itself if they show nothing. Raises
+        Refused or Retryable while that cannot be read.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotScope:
     """Scope of a snapshot.
@@ -184,8 +206,8 @@ class SnapshotScope:
     the allowances of the V2 positions' LP tokens are read (None: no spender). `proxies` are proxy
     tokens, whose implementation is read too. `supplies` are tokens whose total supply is read.
     Ticks are read for a move of a pool's marginal price by `impact_bps` in either direction, and at
-    least for the pool's depth. `perps` is the margin account and its markets (None: no futures),
-    `data_fee` the kind of fee that the chain charges beyond gas.
+    least for the pool's depth. `layers` is what is read for the layers, `data_fee` the kind of fee
+    that the chain charges beyond gas.
     """
 
     owner: str
@@ -200,7 +222,7 @@ class SnapshotScope:
     lp_spender: str | None = None
     proxies: tuple[ProxyRef, ...] = ()
     supplies: tuple[str, ...] = ()
-    perps: PerpScope | None = None
+    layers: tuple[LayerScope, ...] = ()
     data_fee: DataFee = DataFee.PLAIN
 
 
@@ -293,26 +315,25 @@ def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
     questions += [
         LensQuestion(DATA_FEE_ITEM, item.target, item) for item in fee_items(watch.data_fee)
     ]
-    if watch.perps is not None:
-        questions += [
-            LensQuestion(f"futures: {perp.name}", perp.address, perp.item)
-            for perp in perp_questions(watch.perps)
-        ]
-    return questions
+    return [*questions, *layer_questions(watch)]
+
+
+def layer_questions(watch: SnapshotScope) -> list[LensQuestion]:
+    """Return the items of the layers, which are the last."""
+    return [question for layer in watch.layers for question in layer.questions()]
 
 
 def _single_allowances(watch: SnapshotScope) -> list[tuple[str, str, str]]:
-    """Return (description, token, spender) of every V2 position's LP tokens, and of the collateral
-    of futures.
+    """Return (description, token, spender) of every V2 position's LP tokens, and of what the layers
+    need.
     """
     found = [
         ("LP tokens", ref.confirmed.contract, watch.lp_spender)
         for ref in watch.positions
         if ref.confirmed.token_id is None and watch.lp_spender is not None
     ]
-    if watch.perps is not None:
-        collateral = watch.perps.collateral
-        found.append((collateral.label, collateral.address, watch.perps.vault))
+    for layer in watch.layers:
+        found += layer.allowances
     return found
 
 
@@ -464,11 +485,9 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     )
     data_fee = _data_fee(watch, [next(left)[1] for _ in fee_items(watch.data_fee)], bad)
     layers: tuple[LayerReading, ...] = ()
-    if watch.perps is not None:
-        reading = read_margin(watch.perps, [answer for _, answer in left])
-        layers = (reading,)
-        if reading.unknown:
-            bad.append(QuarantinedItem(MARGIN_ACCOUNT, watch.perps.trader, reading.unknown))
+    for layer in watch.layers:
+        reading, unknown = layer.read([next(left)[1] for _ in layer.questions()])
+        layers, bad = (*layers, reading), [*bad, *unknown]
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),

@@ -536,7 +536,7 @@ def _build_context(  # noqa: PLR0913
             UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps
         ),
         lp_spender=dict(execution.liquidity).get("uniswap_v2"),
-        perps=perp_scope(config, portfolio),
+        layers=() if (perps := perp_scope(config, portfolio)) is None else (perps,),
         data_fee=endpoint_pool.data_fee,
     )
     chain = ChainReader(
