@@ -19,6 +19,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
 from agent.layers.states import (
+    ACTIONS,
     LAYER_UNIONS,
     MOVED,
     MOVED_CONFIGS,
@@ -36,6 +37,7 @@ from agent.model import (
     Failures,
     FuturesAction,
     History,
+    LayerAction,
     Pool,
     RestingAction,
     Reviews,
@@ -271,9 +273,16 @@ def _build() -> Converter:
     converter.register_unstructure_hook_factory(
         lambda cls: cls in PARTS, lambda _: converter.unstructure
     )
+    converter.register_unstructure_hook_factory(
+        lambda cls: cls is LayerAction, lambda _: converter.unstructure
+    )
     converter.register_structure_hook_factory(_is_tuple, lambda cls: _list_reader(cls, converter))
     converter.register_structure_hook_factory(
         _is_plain_dataclass, lambda cls: _object_reader(cls, converter)
+    )
+    converter.register_structure_hook_factory(
+        lambda cls: cls is LayerAction,
+        lambda _: lambda data, _: converter.structure(data, ACTIONS),
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is Pool, lambda _: _one_of(tuple(POOL_KINDS.values()), converter)

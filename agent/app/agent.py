@@ -48,6 +48,7 @@ from agent.model import (
     StepInput,
     Swap,
     Verdict,
+    lp_action,
 )
 from agent.planning import planner, proposals
 from agent.planning.planner import Quote
@@ -406,7 +407,7 @@ class Agent:
             return dict(
                 zip(
                     (grant.action.token0, grant.action.token1),
-                    positions.expected_amounts(grant.action),
+                    positions.expected_amounts(lp_action(grant.action)),
                     strict=True,
                 )
             )

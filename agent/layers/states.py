@@ -33,6 +33,7 @@ from agent.model import (
     LayerReading,
     LayerRequest,
     LayerState,
+    LpAction,
     LpPosition,
     Plan,
     Snapshot,
@@ -66,6 +67,8 @@ PARTS: Mapping[type[Any], tuple[type[Any], ...]] = {
     LayerRequest: REQUESTS,
 }
 """Types of the parts of a step's input, of decisions, plans, cycles and requests, by their base."""
+ACTIONS: Any = LpAction
+"""Actions of plans; they are stored without their type, and told apart by their fields."""
 LAYER_UNIONS: tuple[Any, ...] = (LpPosition,)
 """Unions of the layers, whose members are stored with their type."""
 MOVED: Mapping[str, Mapping[str, str]] = {

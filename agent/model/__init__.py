@@ -110,7 +110,7 @@ from agent.model.liquidity import LpV2Position as LpV2Position
 from agent.model.liquidity import LpV3Position as LpV3Position
 from agent.model.liquidity import Provide as Provide
 from agent.model.liquidity import Withdraw as Withdraw
-from agent.model.liquidity import position_name as position_name
+from agent.model.liquidity import lp_action as lp_action
 from agent.model.market import Allowance as Allowance
 from agent.model.market import CodeHash as CodeHash
 from agent.model.market import FeedRound as FeedRound
@@ -128,12 +128,14 @@ from agent.model.market import SwapGas as SwapGas
 from agent.model.market import SwapResult as SwapResult
 from agent.model.market import TickState as TickState
 from agent.model.market import TokenFinding as TokenFinding
+from agent.model.parts import LayerAction as LayerAction
 from agent.model.parts import LayerDecision as LayerDecision
 from agent.model.parts import LayerGrant as LayerGrant
 from agent.model.parts import LayerPart as LayerPart
 from agent.model.parts import LayerPlan as LayerPlan
 from agent.model.parts import LayerReading as LayerReading
 from agent.model.parts import part_of as part_of
+from agent.model.parts import position_name as position_name
 from agent.model.parts import with_part as with_part
 from agent.model.parts import without_defaults as without_defaults
 from agent.model.plan import AssetDrift as AssetDrift

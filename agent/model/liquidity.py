@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model.parts import LayerDecision
+from agent.model.parts import LayerAction, LayerDecision, position_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +144,6 @@ class LpPositionChange:
         return position_name(self.venue, self.contract, self.token_id)
 
 
-def position_name(venue: str, contract: str, token_id: int | None) -> str:
-    """Return the venue with the token id, such as "uniswap_v3 #42", or with the pair's address."""
-    return f"{venue} {contract}" if token_id is None else f"{venue} #{token_id}"
-
-
 # --- Liquidity targets, and actions on positions.
 
 
@@ -178,7 +173,7 @@ class LpTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(LayerAction):
     """Withdrawal of liquidity from a position to the wallet, for V3 with all fees.
 
     `contract` is the V2 pair, or the V3 position manager with `token_id`. `amounts_raw` is the
@@ -186,12 +181,6 @@ class Withdraw:
     `fees_raw` are zero for V2. `held` is the position's whole liquidity.
     """
 
-    venue: str
-    contract: str
-    token_id: int | None
-    pool: str
-    token0: str
-    token1: str
     liquidity: int
     amounts_raw: tuple[int, int]
     min_raw: tuple[int, int]
@@ -199,11 +188,6 @@ class Withdraw:
     gas_units: int
     reason: str
     held: int = 0
-
-    @property
-    def name(self) -> str:
-        """Display name of the position."""
-        return position_name(self.venue, self.contract, self.token_id)
 
     @property
     def spends_raw(self) -> dict[str, int]:
@@ -217,37 +201,17 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
-class Collect:
+class Collect(LayerAction):
     """Collection of the fees of a V3 position, to the wallet."""
 
-    venue: str
-    contract: str
     token_id: int
-    pool: str
-    token0: str
-    token1: str
     fees_raw: tuple[int, int]
     gas_units: int
     reason: str
 
-    @property
-    def name(self) -> str:
-        """Display name of the position."""
-        return position_name(self.venue, self.contract, self.token_id)
-
-    @property
-    def spends_raw(self) -> dict[str, int]:
-        """Most base units taken from the wallet: none."""
-        return {}
-
-    @property
-    def least_raw(self) -> dict[str, int]:
-        """Least base units paid to the wallet: fees have no minimum."""
-        return {}
-
 
 @dataclass(frozen=True, slots=True)
-class Provide:
+class Provide(LayerAction):
     """Provision of both tokens to a V2 pair, to a new V3 position of `ticks`, or to the wallet's V3
     position `token_id`.
 
@@ -255,12 +219,6 @@ class Provide:
     `amounts_raw`, for `liquidity`. token0 is tokenA of the V2 router.
     """
 
-    venue: str
-    contract: str
-    token_id: int | None
-    pool: str
-    token0: str
-    token1: str
     fee_pips: int
     ticks: tuple[int, int] | None
     liquidity: int
@@ -283,13 +241,15 @@ class Provide:
         amounts = zip((self.token0, self.token1), self.desired_raw, strict=True)
         return {token: raw for token, raw in amounts if raw > 0}
 
-    @property
-    def least_raw(self) -> dict[str, int]:
-        """Least base units paid to the wallet: none."""
-        return {}
-
 
 LpAction = Withdraw | Collect | Provide
+
+
+def lp_action(action: LayerAction) -> LpAction:
+    """Return an action on liquidity as such. Raises TypeError for any other action."""
+    if not isinstance(action, LpAction):
+        raise TypeError(f"{type(action).__name__} moves no liquidity")
+    return action
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,42 @@ class LayerGrant:
         return False
 
 
+def position_name(venue: str, contract: str, token_id: int | None) -> str:
+    """Return the venue with the token id, such as "uniswap_v3 #42", or with the pair's address."""
+    return f"{venue} {contract}" if token_id is None else f"{venue} #{token_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAction:
+    """Base of a layer's action on a position at a venue, one transaction of a plan.
+
+    `contract` is the pair of fungible positions, or the contract of positions with a `token_id`
+    (None: fungible, or not yet minted). `pool` is the pool with both tokens.
+    """
+
+    venue: str
+    contract: str
+    token_id: int | None
+    pool: str
+    token0: str
+    token1: str
+
+    @property
+    def name(self) -> str:
+        """Display name of the position."""
+        return position_name(self.venue, self.contract, self.token_id)
+
+    @property
+    def spends_raw(self) -> dict[str, int]:
+        """Most base units taken from the wallet, by token."""
+        return {}
+
+    @property
+    def least_raw(self) -> dict[str, int]:
+        """Least base units paid to the wallet, by token."""
+        return {}
+
+
 T = TypeVar("T", bound=LayerPart)
 U = TypeVar("U", bound=LayerPart)
 

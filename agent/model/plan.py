@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from fractions import Fraction
 
-from agent.model.liquidity import LpAction
 from agent.model.market import ScreenedToken
-from agent.model.parts import LayerDecision, LayerPlan, T, part_of, with_part
+from agent.model.parts import LayerAction, LayerDecision, LayerPlan, T, part_of, with_part
 from agent.model.portfolio import SlicingComparison
 from agent.model.triggers import RiskCostTradeoff, Threshold, TrackingRisk
 from agent.units import BPS, format_percent
@@ -285,7 +284,7 @@ class Plan:
     verdicts: tuple[Verdict, ...]
     skipped: tuple[SkippedItem, ...]
     expires_block: int
-    actions: tuple[LpAction, ...] = ()
+    actions: tuple[LayerAction, ...] = ()
     native_after_wei: int | None = None
     saving: RiskCostTradeoff | None = None
     pacing: SlicingComparison | None = None

@@ -11,8 +11,8 @@ from agent.model import (
     Head,
     Intent,
     IntentKind,
+    LayerAction,
     LayerGrant,
-    LpAction,
     Payout,
     Plan,
     Receipt,
@@ -48,7 +48,7 @@ class Grant:
     approve: tuple[str, str, int] | None = None
     prices: tuple[tuple[str, Fraction], ...] = ()
     value_floor_raw: int | None = None
-    action: LpAction | None = None
+    action: LayerAction | None = None
     oracle: tuple[str, int] | None = None
     payout: Payout | None = None
     layer: LayerGrant | None = None
@@ -86,7 +86,7 @@ class Approval:
     raw: int
     label: str
     holder: str
-    action: LpAction | None = None
+    action: LayerAction | None = None
     layer: LayerGrant | None = None
 
 
@@ -101,8 +101,8 @@ class Composer(Protocol):
     def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         """Return the approval as a transaction."""
 
-    def liquidity(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """Return the plan's first liquidity action as a transaction."""
+    def action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+        """Return the plan's first action as a transaction."""
 
     def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the plan's first action in a layer as a transaction."""

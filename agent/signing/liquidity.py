@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent.model import Collect, LpAction, Provide, UnsignedTx, Withdraw
+from agent.model import Collect, LayerAction, Provide, UnsignedTx, Withdraw
 from agent.ports import Grant
 from agent.signing.base import SigningRules, refuse, require_deadline
 from agent.signing.calldata import WORD, CalldataReader, UndecodableCalldata, selector
@@ -256,7 +256,7 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
 
 
 def require_approval(
-    token: str, spender: str, raw: int, action: LpAction, rules: SigningRules
+    token: str, spender: str, raw: int, action: LayerAction, rules: SigningRules
 ) -> None:
     """Require that an approval is for exactly the action's input: tokens that it provides, or LP
     tokens of the pair from which it withdraws.
@@ -287,18 +287,18 @@ def require_approval(
         refuse("approval_amount", raw, f"0, or the {amounts[token]} that the action spends")
 
 
-def _counterparts(action: LpAction, rules: SigningRules) -> tuple[str, ...]:
+def _counterparts(action: LayerAction, rules: SigningRules) -> tuple[str, ...]:
     """Return contracts that may be called, or may spend, for this action."""
     if action.venue == V2_VENUE:
         return rules.v2_routers
     return tuple(manager for manager in rules.managers if manager == action.contract)
 
 
-def _role(action: LpAction) -> str:
+def _role(action: LayerAction) -> str:
     return "V2 router" if action.venue == V2_VENUE else f"position manager {action.contract}"
 
 
-def _contract(to: str, action: LpAction, rules: SigningRules) -> None:
+def _contract(to: str, action: LayerAction, rules: SigningRules) -> None:
     if action.venue not in (V2_VENUE, V3_VENUE):
         refuse("venue", action.venue, f"{V2_VENUE} or {V3_VENUE}")
     if to not in _counterparts(action, rules):
@@ -374,7 +374,7 @@ def _shape(call: MintPosition, action: Provide) -> None:
         refuse("ticks", call.ticks, f"exactly {action.ticks}, in order")
 
 
-def _tokens(call: MintPosition | AddLiquidity | RemoveLiquidity, action: LpAction) -> None:
+def _tokens(call: MintPosition | AddLiquidity | RemoveLiquidity, action: LayerAction) -> None:
     if (call.token0, call.token1) != (action.token0, action.token1):
         refuse("tokens", f"{call.token0} and {call.token1}", f"{action.token0} and {action.token1}")
 

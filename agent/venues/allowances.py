@@ -8,7 +8,7 @@ from agent.chain import tokens
 from agent.layers.questions import SPENDERS
 from agent.model import (
     ExecutionConfig,
-    LpAction,
+    LayerAction,
     Portfolio,
     StepInput,
 )
@@ -30,7 +30,7 @@ def _spenders(step: StepInput) -> dict[str, str]:
 
 
 def build_approval(
-    step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None
+    step: StepInput, token: str, spender: str, raw: int, action: LayerAction | None = None
 ) -> Approval:
     """Return an approval with its labels; a token outside the portfolio is an LP token of a
     pair.

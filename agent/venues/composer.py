@@ -10,7 +10,6 @@ from fractions import Fraction
 
 from agent.chain import tokens
 from agent.errors import ErrorCode, OperatorNeeded, Refused, UnsendableTransaction
-from agent.layers.liquidity.policy.minimums import least_amounts
 from agent.model import (
     Head,
     IntentKind,
@@ -44,7 +43,7 @@ from agent.venues.allowances import (
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
 from agent.venues.drafts import LayerComposer, TxDraft
 from agent.venues.gas_fees import gas_fees
-from agent.venues.liquidity import action_note, encode_liquidity, liquidity_contract
+from agent.venues.liquidity import action_contract, draft_action
 
 # --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and a floor for the
 # change in its value.
@@ -136,7 +135,7 @@ class RouterComposer:
                 build_approval(step, token, step.execution.router, raw) for token, raw in lacking
             ]
         action = plan.actions[0]
-        spender = liquidity_contract(step.execution, action)
+        spender = action_contract(step.execution, action)
         lacking = tokens.lacking_approvals(action.spends_raw, step.snapshot, spender)
         return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
 
@@ -189,18 +188,13 @@ class RouterComposer:
             draft = TxDraft(payout.token, data, IntentKind.PAYOUT, note)
         return self._prepare(step, replace(draft, payout=payout))
 
-    def liquidity(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+    def action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Compose the plan's first action. Raises Refused if the plan has expired, or the
         simulation fails.
         """
-        head = self._require_fresh(step, plan)
-        action = plan.actions[0]
+        head, action = self._require_fresh(step, plan), plan.actions[0]
         deadline_s = head.timestamp_s + step.execution.deadline_s
-        data = encode_liquidity(action, self._wallet, deadline_s)
-        to, note = liquidity_contract(step.execution, action), action_note(step.portfolio, action)
-        draft = TxDraft(to, data, IntentKind.LIQUIDITY, note, deadline_s=deadline_s, action=action)
-        draft = replace(draft, floors_raw=least_amounts(step, action), gas_units=action.gas_units)
-        return self._prepare(step, draft)
+        return self._prepare(step, draft_action(step, action, self._wallet, deadline_s))
 
     def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Compose the plan's first action in a layer. Raises Refused if the plan has expired, or

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from agent.model import Head, IntentKind, LayerGrant, LpAction, Payout, Plan, StepInput
+from agent.model import Head, IntentKind, LayerAction, LayerGrant, Payout, Plan, StepInput
 from agent.ports import Approval, PreparedTransaction
 from agent.venues.calldata import RebalancerTerms
 
@@ -40,7 +40,7 @@ class TxDraft:
     deadline_s: int | None = None
     terms: RebalancerTerms | None = None
     value_wei: int = 0
-    action: LpAction | None = None
+    action: LayerAction | None = None
     floors_raw: tuple[int, ...] = ()
     oracle: tuple[str, int] | None = None
     payout: Payout | None = None

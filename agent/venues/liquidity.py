@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from agent.chain.lens import abi_encode
 from agent.errors import ErrorCode, Refused
+from agent.layers.liquidity.policy.minimums import least_amounts
 from agent.layers.liquidity.policy.pools import ROLES
-from agent.model import Collect, ExecutionConfig, LpAction, Portfolio, Provide, Withdraw
+from agent.model import (
+    Collect,
+    ExecutionConfig,
+    IntentKind,
+    LayerAction,
+    LpAction,
+    Portfolio,
+    Provide,
+    StepInput,
+    Withdraw,
+    lp_action,
+)
 from agent.planning.gas import V3_VENUE
 from agent.signing.liquidity import (
     ADD,
@@ -20,9 +32,29 @@ from agent.signing.liquidity import (
 from agent.units import decimal_text
 from agent.venues.allowances import label_and_decimals
 from agent.venues.calldata import V2_VENUE, to_hex
+from agent.venues.drafts import TxDraft
 
 
-def liquidity_contract(execution: ExecutionConfig, action: LpAction) -> str:
+def draft_action(step: StepInput, planned: LayerAction, wallet: str, deadline_s: int) -> TxDraft:
+    """Return the transaction of an action. Raises Refused if the config names no contract for it, or
+    a price or position is unknown.
+    """
+    action = lp_action(planned)
+    data = encode_liquidity(action, wallet, deadline_s)
+    to, note = action_contract(step.execution, action), action_note(step.portfolio, action)
+    return TxDraft(
+        to,
+        data,
+        IntentKind.LIQUIDITY,
+        note,
+        deadline_s=deadline_s,
+        action=action,
+        floors_raw=least_amounts(step, action),
+        gas_units=action.gas_units,
+    )
+
+
+def action_contract(execution: ExecutionConfig, action: LayerAction) -> str:
     """Return the contract that an action calls. Raises Refused if the config names none, or another
     position manager.
     """
@@ -35,18 +67,18 @@ def liquidity_contract(execution: ExecutionConfig, action: LpAction) -> str:
     return contract
 
 
-def action_note(portfolio: Portfolio, action: LpAction) -> str:
+def action_note(portfolio: Portfolio, action: LayerAction) -> str:
     """Describe an action, with its expected amounts."""
-    match action:
-        case Withdraw():
+    match lp_action(action):
+        case Withdraw() as action:
             return f"withdraw {_pair(portfolio, action, action.amounts_raw)} from {action.name}"
-        case Collect():
+        case Collect() as action:
             return f"collect {_pair(portfolio, action, action.fees_raw)} from {action.name}"
-        case Provide():
+        case Provide() as action:
             return f"provide {_pair(portfolio, action, action.amounts_raw)} to {action.name}"
 
 
-def _pair(portfolio: Portfolio, action: LpAction, raw: tuple[int, int]) -> str:
+def _pair(portfolio: Portfolio, action: LayerAction, raw: tuple[int, int]) -> str:
     parts = []
     for token, amount in zip((action.token0, action.token1), raw, strict=True):
         label, decimals = label_and_decimals(portfolio, token)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.amm import POOL_KINDS
 from agent.errors import ConfigError
-from agent.layers.states import PARTS
+from agent.layers.states import ACTIONS, PARTS
 from agent.model import (
     Cron,
     Decision,
@@ -27,6 +27,7 @@ from agent.model import (
     Hold,
     HybridTrigger,
     Intent,
+    LayerAction,
     Plan,
     Pool,
     Rebalance,
@@ -54,6 +55,7 @@ def _written_and_read(cls: Any, value: object) -> None:
 
 for base, kinds in PARTS.items():
     st.register_type_strategy(base, st.one_of([st.from_type(kind) for kind in kinds]))
+st.register_type_strategy(LayerAction, st.from_type(ACTIONS))
 st.register_type_strategy(Pool, st.one_of([st.from_type(kind) for kind in POOL_KINDS.values()]))
 
 

@@ -50,6 +50,7 @@ from agent.model import (
     ShownPlan,
     StepInput,
     Verdict,
+    lp_action,
 )
 from agent.reference import reference_prices
 from agent.store.files.secret import installation_secret
@@ -399,7 +400,7 @@ def _swapped(step: StepInput, plan: Plan, share_bps: int) -> list[tuple[str, int
 
 def _provided(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
     found = []
-    for action in plan.actions:
+    for action in map(lp_action, plan.actions):
         amounts = action.fees_raw if isinstance(action, Collect) else action.amounts_raw
         for token, raw in zip((action.token0, action.token1), amounts, strict=True):
             name = f"{type(action).__name__} {action.name} {token}"

@@ -55,6 +55,7 @@ from agent.model import (
     Rebalance,
     RequestState,
     StepInput,
+    lp_action,
 )
 from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
@@ -548,7 +549,7 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
         ]
         words += [
             f"  {n}. {action_note(step_input.portfolio, action)}: {action.reason}."
-            for n, action in enumerate(plan.actions, 1)
+            for n, action in enumerate(map(lp_action, plan.actions), 1)
         ]
         return words + _skipped_lines(plan, names)
     if (futures := planned_futures(plan)) is not None:

@@ -21,6 +21,7 @@ from agent.model import (
     IntentState,
     LpPositionChange,
     Receipt,
+    lp_action,
 )
 from agent.ports import Grant
 from agent.store import database
@@ -76,7 +77,7 @@ def record_change(db: Connection, row: IntentRow, wallet: str, receipt: Receipt 
     action = database.decode_json(Grant, database.decompress_text(row.grant_z)).action
     change = None
     if receipt is not None and action is not None:
-        change = position_change(action, receipt, wallet)
+        change = position_change(lp_action(action), receipt, wallet)
     if change is None:
         db.execute(_without_position(), {"of": row.id})
     else:

@@ -19,6 +19,7 @@ from agent.model import (
     Snapshot,
     StepInput,
     Withdraw,
+    lp_action,
 )
 from agent.reference import reference_prices
 from agent.store.store import Store
@@ -49,9 +50,10 @@ def book_liquidity_action(
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
     gas_value = receipt.gas_cost_wei * native_price
-    action = store.journal.grant(intent.id).action
+    granted = store.journal.grant(intent.id).action
     lost = gas_value
-    if own is not None and action is not None and receipt.status == 1:
+    if own is not None and granted is not None and receipt.status == 1:
+        action = lp_action(granted)
         prices = reference_prices(basis).by_token
         done = positions.position_change(action, receipt, own.snapshot.owner)
         bookings = [_by_receipt(action, done, own.snapshot, receipt, prices)]
