@@ -231,6 +231,13 @@ except SystemExit as end:
     assert not loaded & {"web3", "scipy", "numpy", "sqlalchemy", "eth_account", "uniswap", "agent.model"}
 
 
+def test_commands_load_web3_only_to_connect() -> None:
+    """Reading the store, a file or a config connects to nothing."""
+    loaded = loaded_by("import agent.app.agent, agent.wiring.actors, agent.wiring.context, agent.chain.second_quote, agent.chain.sender")
+    assert {"agent.chain.endpoints", "sqlalchemy"} <= loaded
+    assert not loaded & {"web3", "uniswap"}
+
+
 def test_a_pure_module_loads_no_web3() -> None:
     assert not loaded_by("import agent.planning.planner") & {"web3", "sqlalchemy", "requests"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from agent.amm.lp import positions
 from agent.chain.lens import (
@@ -20,7 +21,6 @@ from agent.chain.lens import (
 )
 from agent.chain.positions import PositionRange, PositionRef
 from agent.chain.rpc import Transport
-from agent.chain.snapshot import ChainReader
 from agent.chain.watch import PoolKind, PoolRef
 from agent.model import (
     ConfirmedPosition,
@@ -31,6 +31,9 @@ from agent.model import (
     position_name,
 )
 from agent.signing.calldata import address_from_word
+
+if TYPE_CHECKING:
+    from agent.chain.snapshot import ChainReader
 
 # --- Reader that adds the agent's positions to the snapshot.
 

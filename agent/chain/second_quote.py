@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
-from agent.chain.lens import GET_PAIR, GET_POOL, abi_encode, address_call, uint_word
-from agent.chain.rpc import CallFailed, Transport, hex_data, parse_bytes, require_result
+from agent.chain.rpc import CallFailed, Transport
 from agent.errors import ErrorCode, TrimtabError
 from agent.model import Evidence, Leg, Plan, ScreenedToken, SecondQuote, StepInput
 from agent.planning.gas import NATIVE_VENUE
@@ -22,6 +21,8 @@ from agent.units import NATIVE
 
 if TYPE_CHECKING:
     from web3 import Web3
+
+    from agent.chain.providers.one_block import BlockProvider
 
 
 # --- Import of uniswap-python 0.7.1, written for web3 6, under web3 7.
@@ -173,7 +174,7 @@ class UniswapPythonQuoter:
             )
         library = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
         self._libraries[leg.venue] = library
-        library.view.transport, library.view.block_hash = self._transport, block_hash
+        library.view.line, library.view.block_hash = self._transport, block_hash
         pool = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
         if pool not in self._confirmed:
             if without_foreign_errors(lambda: library.find_pool(leg)).lower() != leg.pool.lower():
@@ -184,43 +185,17 @@ class UniswapPythonQuoter:
 
 @dataclass(frozen=True, slots=True)
 class _LibraryQuoter:
-    view: _View
+    view: BlockProvider
     find_pool: Callable[[Leg], str]
     ask: Callable[[Leg, int], int]
 
 
-@dataclass(slots=True)
-class _View:
-    """The chain that the library sees: contract calls at one block, and a network id that it
-    accepts.
-    """
-
-    transport: Transport
-    block_hash: str = ""
-
-    def answer(self, method: str, params: Sequence[Any]) -> dict[str, Any]:
-        """Return a JSON-RPC answer. The network id is always "1", because the library rejects
-        unknown ids and does not use it otherwise.
-        """
-        match method:
-            case "net_version":
-                return {"jsonrpc": "2.0", "id": 1, "result": "1"}
-            case "eth_getTransactionCount":
-                return {"jsonrpc": "2.0", "id": 1, "result": "0x0"}
-            case "eth_call":
-                at_block = {"blockHash": self.block_hash, "requireCanonical": True}
-                call = {key: params[0][key] for key in ("to", "data")}
-                result = self.transport.call("eth_call", [call, at_block])
-                return {"jsonrpc": "2.0", "id": 1, "result": result}
-            case _:
-                raise NoSecondQuote(
-                    f"the library called {method}, which is not allowed", code=ErrorCode.METHOD
-                )
-
-
 def _open_library(transport: Transport, venue: V2Contracts | V3Contracts) -> _LibraryQuoter:
-    view = _View(transport)
-    w3 = _web3_over(view)
+    from agent.chain.providers.checked import open_web3  # web3 is loaded to quote only
+    from agent.chain.providers.one_block import BlockProvider
+
+    view = BlockProvider(transport)
+    w3 = open_web3(view)
     match venue:
         case V2Contracts():
             return _open_v2_library(w3, view, venue)
@@ -228,24 +203,7 @@ def _open_library(transport: Transport, venue: V2Contracts | V3Contracts) -> _Li
             return _open_v3_library(w3, view, venue)
 
 
-def _web3_over(view: _View) -> Web3:
-    """Return a web3 without CCIP-read, and without middleware, which would read the chain id before
-    each call.
-    """
-    from web3 import Web3
-    from web3.providers import BaseProvider
-    from web3.types import RPCEndpoint, RPCResponse
-
-    class Provider(BaseProvider):
-        global_ccip_read_enabled = False
-
-        def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-            return cast("RPCResponse", view.answer(method, params))
-
-    return Web3(Provider(), [])
-
-
-def _open_v2_library(w3: Web3, view: _View, venue: V2Contracts) -> _LibraryQuoter:
+def _open_v2_library(w3: Web3, view: BlockProvider, venue: V2Contracts) -> _LibraryQuoter:
     library = _library(w3, 2, venue.factory, venue.router)
 
     def find_pool(leg: Leg) -> str:
@@ -259,7 +217,7 @@ def _open_v2_library(w3: Web3, view: _View, venue: V2Contracts) -> _LibraryQuote
     return _LibraryQuoter(view, find_pool, ask)
 
 
-def _open_v3_library(w3: Web3, view: _View, venue: V3Contracts) -> _LibraryQuoter:
+def _open_v3_library(w3: Web3, view: BlockProvider, venue: V3Contracts) -> _LibraryQuoter:
     """Open the library for V3, and replace its mainnet contracts by the same interfaces at the
     config's addresses.
     """
@@ -307,7 +265,8 @@ def without_foreign_errors(ask: Callable[[], T]) -> T:
             f"the venue's quoter refused: {error.fault.message}", code=ErrorCode.QUOTER
         ) from None
     except TrimtabError as error:
-        raise NoSecondQuote(f"no answer: {error.message}", code=ErrorCode.NO_ANSWER) from None
+        code = ErrorCode.METHOD if error.code == ErrorCode.METHOD else ErrorCode.NO_ANSWER
+        raise NoSecondQuote(f"no answer: {error.message}", code=code) from None
     except Exception as error:  # uniswap-python raises Exception, ValueError and web3's errors
         raise NoSecondQuote(
             f"the library failed with {type(error).__name__}", code=ErrorCode.LIBRARY
@@ -317,11 +276,29 @@ def without_foreign_errors(ask: Callable[[], T]) -> T:
 # --- Quotes by the venues' contracts: Router02.getAmountsOut and QuoterV2.
 
 
-GET_AMOUNTS_OUT = bytes.fromhex("d06ca61f")
-QUOTE_EXACT_INPUT_SINGLE = bytes.fromhex("c6a5026a")
+def _view(name: str, inputs: Sequence[Mapping[str, object]], words: int) -> dict[str, object]:
+    """Return the ABI of a view function that returns exactly `words` words."""
+    outputs = [{"name": "", "type": "uint256"}] * words
+    fields = {"type": "function", "name": name, "stateMutability": "view"}
+    return {**fields, "inputs": inputs, "outputs": outputs}
+
+
+def _inputs(*types: str) -> list[Mapping[str, object]]:
+    return [{"name": "", "type": kind} for kind in types]
+
+
+_PAIR = _view("getPair", _inputs("address", "address"), 1)
+_POOL = _view("getPool", _inputs("address", "address", "uint24"), 1)
+_AMOUNTS = _view("getAmountsOut", _inputs("uint256", "address[]"), 4)
+_TERMS = _inputs("address", "address", "uint256", "uint24", "uint160")
+_QUOTE = _view("quoteExactInputSingle", [{"name": "", "type": "tuple", "components": _TERMS}], 4)
 _AMOUNTS_OF_TWO = (32, 2)
 """Offset and length of getAmountsOut's list for a path of two tokens."""
 _OTHER_POOL = "the venue's factory has a different pool for this pair and fee"
+
+
+_Call = tuple[str, Mapping[str, Any], tuple[object, ...]]
+"""Address, ABI and arguments of a contract's function."""
 
 
 class ContractQuoter:
@@ -346,44 +323,43 @@ class ContractQuoter:
                     raise NoSecondQuote(
                         "Router02 quotes only V2 pools with a fee of 0.3 %", code=ErrorCode.FEE
                     )
-                find = address_call(GET_PAIR, leg.token_in, leg.token_out)
-                ask = GET_AMOUNTS_OUT + abi_encode(
-                    ["uint256", "address[]"], [amount_in_raw, [leg.token_in, leg.token_out]]
+                pair = (leg.token_in, leg.token_out)
+                found, (start, count, _, out_raw) = self._ask(
+                    (venue.factory, _PAIR, pair),
+                    (venue.router, _AMOUNTS, (amount_in_raw, pair)),
+                    block_hash,
                 )
-                pool, paid = self._ask(venue.factory, find, venue.router, ask, block_hash)
-                self._require_pool(leg, pool)
-                start, count, _, out_raw = _words(paid, 4)
+                self._require_pool(leg, found)
                 if (start, count) != _AMOUNTS_OF_TWO:
                     raise NoSecondQuote(
                         "Router02 did not return two amounts", code=ErrorCode.ANSWER
                     )
                 return out_raw
             case V3Contracts() as venue:
-                find = address_call(GET_POOL, leg.token_in, leg.token_out) + uint_word(leg.fee_pips)
                 terms = (leg.token_in, leg.token_out, amount_in_raw, leg.fee_pips, 0)
-                ask = QUOTE_EXACT_INPUT_SINGLE + abi_encode(
-                    ["(address,address,uint256,uint24,uint160)"], [terms]
+                found, paid = self._ask(
+                    (venue.factory, _POOL, (leg.token_in, leg.token_out, leg.fee_pips)),
+                    (venue.quoter_v2, _QUOTE, (terms,)),
+                    block_hash,
                 )
-                pool, paid = self._ask(venue.factory, find, venue.quoter_v2, ask, block_hash)
-                self._require_pool(leg, pool)
-                return _words(paid, 4)[0]
+                self._require_pool(leg, found)
+                return paid[0]
 
-    def _ask(
-        self, factory: str, find: bytes, quoter: str, ask: bytes, block_hash: str
-    ) -> tuple[object, object]:
-        at_block = {"blockHash": block_hash, "requireCanonical": True}
-        calls = [
-            ("eth_call", [{"to": to, "data": hex_data(data)}, at_block])
-            for to, data in ((factory, find), (quoter, ask))
-        ]
-        pool, paid = (
-            require_result(self._transport.name, "eth_call", answer)
-            for answer in self._transport.batch(calls)
-        )
-        return pool, paid
+    def _ask(self, find: _Call, quote: _Call, block_hash: str) -> tuple[int, Sequence[int]]:
+        """Return the factory's pool and the words of the quote, by one request."""
+        from agent.chain.providers.checked import open_web3  # web3 is loaded to quote only
+        from agent.chain.providers.one_block import BlockProvider
 
-    def _require_pool(self, leg: Leg, pool: object) -> None:
-        if _words(pool, 1)[0] != int(leg.pool, 16):
+        w3 = open_web3(BlockProvider(self._transport, block_hash, (32, 128)))
+        with w3.batch_requests() as batch:
+            for address, abi, arguments in (find, quote):
+                contract: Any = w3.eth.contract(w3.to_checksum_address(address), abi=[abi])
+                batch.add(contract.functions[abi["name"]](*arguments))
+            answers: list[Any] = batch.execute()
+        return answers[0], answers[1]
+
+    def _require_pool(self, leg: Leg, pool: int) -> None:
+        if pool != int(leg.pool, 16):
             raise NoSecondQuote(_OTHER_POOL, code=ErrorCode.POOL)
 
 
@@ -419,12 +395,6 @@ def build_quoter(
     if UniswapPythonQuoter.installed():
         quoters.append(("uniswap-python", UniswapPythonQuoter(transport, venues)))
     return UnanimousQuoter(tuple(quoters))
-
-
-def _words(answer: object, count: int) -> list[int]:
-    """Parse exactly `count` ABI words as unsigned integers."""
-    raw = parse_bytes(answer, "a quote", 32 * count)
-    return [int.from_bytes(raw[at : at + 32], "big") for at in range(0, len(raw), 32)]
 
 
 # --- Evidence: second quotes, token screens, pins, quorum, kill switch and time.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from agent.chain.rpc import CallFailed, RpcFault, parse_head
+from agent.chain.endpoints import EndpointPool
+from agent.chain.providers.checked import open_web3
+from agent.chain.providers.eth_tester import EthTesterTransport
+from agent.chain.providers.quorum import QuorumProvider
+from agent.chain.rpc import CallFailed, RpcFault, at_hash, parse_head
 from agent.chain.tokens import encode_approve
 from agent.localchain import LocalChain
 from tests.support.wallets import Desk, three_way_plan
@@ -118,3 +122,22 @@ def test_a_gas_estimate_suffices_and_is_hardly_more_than_what_does(tester_chain:
         assert desk.simulate(replace(tx, gas=gas)).ok
         assert not desk.simulate(replace(tx, gas=gas * 985 // 1_000 - 1)).ok
     assert gas == 21_000
+
+
+def test_web3_reads_eth_tester_through_the_same_providers(tester_chain: LocalChain) -> None:
+    """By the transport itself and by a quorum over it; header, balance and a contract call at a hash are one batch."""
+    truth, wallet = tester_chain.w3.eth.get_block("latest"), tester_chain.wallet.address
+    at: Any = at_hash("0x" + bytes(truth["hash"]).hex())
+    token = tester_chain.tokens["WETH"].address
+    line = EthTesterTransport(cast("Any", tester_chain.node).provider)
+    for one in (line, QuorumProvider(EndpointPool([line], 1))):
+        before, w3 = line.requests, open_web3(one)
+        with w3.batch_requests() as batch:
+            batch.add(w3.eth.get_block(truth["number"]))
+            batch.add(w3.eth.get_balance(wallet, at))
+            batch.add(w3.eth.call({"to": token, "data": "0x313ce567"}, at))
+            block, wei, decimals = batch.execute()
+        assert (block["hash"], block["timestamp"]) == (truth["hash"], truth["timestamp"])
+        assert wei == tester_chain.w3.eth.get_balance(wallet)
+        assert int.from_bytes(decimals, "big") == 18
+        assert line.requests == before + 1

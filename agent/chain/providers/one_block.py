@@ -1,0 +1,52 @@
+"""web3 at one block: contract calls that stay at its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from web3.types import RPCEndpoint, RPCResponse
+
+from agent.chain.providers.checked import DATA, CheckedProvider
+from agent.chain.rpc import RpcCall, Transport, at_hash, parse_bytes
+from agent.errors import ErrorCode, TrimtabError
+
+
+class BlockProvider(CheckedProvider):
+    """Provider of contract calls at the block `block_hash`. web3 would ask for the number of a hash
+    and call at that. With `sizes`, the calls of a batch return exactly these numbers of bytes.
+    """
+
+    def __init__(self, line: Transport, block_hash: str = "", sizes: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.line, self.block_hash, self._sizes = line, block_hash, sizes
+        self.name = line.name
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        """See Transport. Only recipient and data of a call are passed on."""
+        at = at_hash(self.block_hash)
+        answers = self.line.batch(
+            [
+                (method, [{key: params[0][key] for key in ("to", "data")}, at])
+                for method, params in calls
+            ]
+        )
+        for answer, size in zip(answers, self._sizes, strict=False):
+            if isinstance(answer, str):
+                parse_bytes(answer, "a quote", size)
+        return answers
+
+    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        """See web3's BaseProvider. The network id is always "1", because uniswap-python rejects
+        unknown ids and does not use it otherwise.
+        """
+        if method in _FIXED:
+            return {"jsonrpc": "2.0", "id": 1, "result": _FIXED[method]}
+        if method != DATA:
+            raise TrimtabError(
+                f"the library called {method}, which is not allowed", code=ErrorCode.METHOD
+            )
+        return super().make_request(method, params)
+
+
+_FIXED = {"net_version": "1", "eth_getTransactionCount": "0x0"}

@@ -1,0 +1,272 @@
+"""web3 over our providers does nothing of what plain web3 does with odd answers, redirects, retries, keys and hashes."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from web3 import Web3
+
+from agent.chain.endpoints import EndpointPool
+from agent.chain.providers.checked import head_of, open_web3
+from agent.chain.providers.endpoint import EndpointProvider
+from agent.chain.providers.one_block import BlockProvider
+from agent.chain.providers.quorum import QuorumProvider
+from agent.chain.quorum import NoQuorum
+from agent.chain.rpc import CallFailed, RpcFault, at_hash
+from agent.chain.sender import NodeSender
+from agent.errors import OperatorNeeded, Retryable, TrimtabError
+from agent.model import SignedTx
+from tests.support.endpoints import BLOCK, HEAD_JSON, Answerer, Reply, Script, answered, good, methods, serve
+from tests.support.text import raises_code
+
+SECRET = "s3cr3t-api-key-0123456789"
+OWNER = Web3.to_checksum_address("0x" + "11" * 20)
+SIGNED = SignedTx(b"\x02" * 40, "0x" + "ab" * 32)
+
+
+def provider(url: str, attempts: int = 3) -> EndpointProvider:
+    return EndpointProvider(f"{url}/v3/{SECRET}?token={SECRET}", "alpha", 1.0, attempts=attempts, sleep=lambda _s: None)
+
+
+def changed(change: Callable[[list[Any]], Any]) -> Answerer:
+    """Answers 0x1, 0x2, 0x3 to a batch, changed as a whole."""
+
+    def answer(asked: Any) -> Reply:
+        answers = [{"jsonrpc": "2.0", "id": call["id"], "result": hex(i + 1)} for i, call in enumerate(asked)]
+        return Reply(json.dumps(change(answers)).encode())
+
+    return answer
+
+
+def balances(w3: Web3) -> list[Any]:
+    with w3.batch_requests() as batch:
+        for _ in range(3):
+            batch.add(w3.eth.get_balance(OWNER))
+        return list(batch.execute())
+
+
+WRONG_BATCHES: dict[str, Callable[[list[Any]], Any]] = {
+    "the first is missing": lambda answers: answers[1:],
+    "the last is missing": lambda answers: answers[:2],
+    "one too many": lambda answers: [*answers, {**answers[0], "id": 99}],
+    "ids of other requests": lambda answers: [{**answer, "id": answer["id"] + 1_000} for answer in answers],
+    "one id thrice": lambda answers: [{**answer, "id": answers[0]["id"]} for answer in answers],
+    "no ids": lambda answers: [{"jsonrpc": "2.0", "result": answer["result"]} for answer in answers],
+    "null ids": lambda answers: [{**answer, "id": None} for answer in answers],
+    "text ids": lambda answers: [{**answer, "id": str(answer["id"])} for answer in answers],
+    "nothing": lambda answers: [],
+    "no objects": lambda answers: ["0x1"] * 3,
+}
+
+
+@pytest.mark.parametrize("change", WRONG_BATCHES.values(), ids=WRONG_BATCHES)
+def test_a_batch_whose_ids_are_not_ours_has_no_values(change: Callable[[list[Any]], Any]) -> None:
+    with serve(changed(change)) as server, pytest.raises(Retryable):
+        balances(open_web3(provider(server.url, attempts=1)))
+
+
+def test_values_of_a_batch_are_matched_by_id_in_any_order() -> None:
+    with serve(changed(lambda answers: answers[::-1])) as server:
+        assert balances(open_web3(provider(server.url))) == [1, 2, 3]
+        assert len(server.seen) == 1
+
+
+QUANTITIES: list[Any] = [
+    "0x",
+    "-0x1",
+    "0x-1",
+    "0x_1",
+    "0x1_0",
+    " 0x1 ",
+    "0x1\n",
+    "1",
+    7,
+    7.5,
+    True,
+    None,
+    "",
+    "0x" + "f" * 65,
+    [1],
+    {"a": 1},
+]
+DATA: list[Any] = ["0xabc", "abcd", "0xzz", "0x_ab", "0x ab", None, 7, True, "", [1, 2], {}]
+BLOCKS: list[Any] = [
+    {name: value for name, value in HEAD_JSON.items() if name != "hash"},
+    {**HEAD_JSON, "hash": None},
+    {**HEAD_JSON, "hash": "0x" + "cd" * 31},
+    {**HEAD_JSON, "number": "-0x1"},
+    {**HEAD_JSON, "number": "0x_1"},
+    {**HEAD_JSON, "timestamp": "100"},
+    {**HEAD_JSON, "baseFeePerGas": "0x"},
+    None,
+    [1],
+    "0x1",
+]
+READS: dict[str, tuple[Callable[[Web3], Any], list[Any]]] = {
+    "balance": (lambda w3: w3.eth.get_balance(OWNER), QUANTITIES),
+    "gas price": (lambda w3: w3.eth.gas_price, QUANTITIES),
+    "nonce": (lambda w3: w3.eth.get_transaction_count(OWNER), QUANTITIES),
+    "priority fee": (lambda w3: w3.eth.max_priority_fee, QUANTITIES),
+    "slot": (lambda w3: w3.eth.get_storage_at(OWNER, 0), QUANTITIES),
+    "call": (lambda w3: w3.eth.call({"to": OWNER, "data": "0x"}), DATA),
+    "block": (lambda w3: w3.eth.get_block("latest"), BLOCKS),
+}
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["alone", "in a batch"])
+@pytest.mark.parametrize("read", READS)
+def test_a_malformed_answer_is_an_error_before_web3_formats_it(read: str, many: bool) -> None:
+    ask, raw = READS[read]
+    for answer in raw:
+        node = Script("alpha", **dict.fromkeys(METHODS, answer))
+        w3 = open_web3(QuorumProvider(EndpointPool([node], 1)))
+        with pytest.raises(Retryable):
+            if many:
+                with w3.batch_requests() as batch:
+                    batch.add(ask(w3))
+                    batch.execute()
+            else:
+                ask(w3)
+
+
+METHODS = (
+    "eth_getBalance",
+    "eth_gasPrice",
+    "eth_getTransactionCount",
+    "eth_maxPriorityFeePerGas",
+    "eth_getStorageAt",
+    "eth_call",
+    "eth_getBlockByNumber",
+)
+
+
+@pytest.mark.parametrize("answer", ["-0x1", "0x_1", None])
+def test_one_endpoint_alone_is_as_strict(answer: object) -> None:
+    with serve(good(lambda method, params: answer)) as server, pytest.raises(Retryable):
+        open_web3(provider(server.url)).eth.get_balance(OWNER)
+
+
+def test_of_a_block_web3_gets_the_fields_that_were_checked() -> None:
+    node = Script("alpha", eth_getBlockByNumber={**HEAD_JSON, "difficulty": "nonsense", "extraData": 7, "baseFeePerGas": None})
+    block = open_web3(QuorumProvider(EndpointPool([node], 1))).eth.get_block("latest")
+    head = head_of(block, 5)
+    assert (head.chain_id, head.number, head.hash, head.timestamp_s, head.base_fee_wei) == (5, 16, BLOCK, 100, None)
+
+
+def test_two_calls_are_two_requests() -> None:
+    with serve(good()) as server:
+        w3 = open_web3(provider(server.url))
+        assert (w3.eth.get_balance(OWNER), w3.eth.gas_price) == (1, 1)
+        assert [methods(asked) for asked in server.seen] == [["eth_getBalance"], ["eth_gasPrice"]]
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(b"", status=503), Reply(b"", cut="reset"), Reply(b"", cut="close")], ids=["503", "reset", "closed"]
+)
+def test_a_signed_transaction_is_sent_once_whatever_the_endpoint_does(reply: Reply) -> None:
+    with serve(lambda asked: reply) as server:
+        with raises_code(Retryable, "unknown_if_sent") as caught:
+            NodeSender(provider(server.url)).send(SIGNED)
+        assert [methods(asked) for asked in server.seen] == [["eth_sendRawTransaction"]]
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_web3_itself_can_send_nothing() -> None:
+    with serve(good()) as server:
+        w3 = open_web3(provider(server.url))
+        with pytest.raises(NotImplementedError, match="eth_sendRawTransaction"):
+            w3.eth.send_raw_transaction(SIGNED.raw)
+        assert server.seen == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_no_redirect_is_followed_with_a_signed_transaction_or_a_read(status: int) -> None:
+    with serve(good()) as elsewhere, serve(lambda asked: Reply(b"", status=status, headers={"Location": elsewhere.url})) as server:
+        with pytest.raises(TrimtabError):
+            NodeSender(provider(server.url)).send(SIGNED)
+        with pytest.raises(OperatorNeeded):
+            open_web3(provider(server.url)).eth.get_balance(OWNER)
+        assert elsewhere.seen == []
+
+
+ECHO = Reply(json.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -1, "message": f"bad /v3/{SECRET} http://a/{SECRET}"}}).encode())
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(b"", status=503), Reply(b"", cut="reset"), Reply(b"<html>", status=200), Reply(b"no", status=401), ECHO]
+)
+def test_no_error_of_a_read_by_web3_shows_the_key_of_an_endpoint(reply: Reply) -> None:
+    with serve(lambda asked: reply) as server:
+        line = provider(server.url)
+        with pytest.raises(TrimtabError) as caught:
+            open_web3(line).eth.get_balance(OWNER)
+        shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + str(line) + repr(line)
+        assert SECRET not in shown
+        assert "alpha" in shown
+
+
+def test_a_contract_call_at_a_hash_stays_at_the_hash() -> None:
+    abi = [{"type": "function", "name": "f", "stateMutability": "view", "inputs": [], "outputs": [{"name": "", "type": "uint256"}]}]
+    with serve(good(lambda method, params: "0x" + "00" * 31 + "07")) as server:
+        w3 = open_web3(BlockProvider(provider(server.url), BLOCK))
+        assert w3.eth.contract(OWNER, abi=abi).functions.f().call() == 7
+        (asked,) = server.seen
+        assert (asked["method"], asked["params"][1]) == ("eth_call", at_hash(BLOCK))
+        assert set(asked["params"][0]) == {"to", "data"}
+
+
+LOOKUP = "0x556f1830" + "".join(word.rjust(64, "0") for word in (OWNER[2:], "a0", "e0", "00", "e0")) + "00" * 96
+
+
+def test_an_offchain_lookup_fetches_nothing() -> None:
+    """CCIP-read would ask any address that a contract names."""
+
+    def refused(asked: Any) -> Reply:
+        error = {"code": 3, "message": "execution reverted", "data": LOOKUP}
+        return Reply(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}).encode())
+
+    with serve(refused) as server:
+        line = provider(server.url)
+        for one in (line, QuorumProvider(EndpointPool([line], 1)), BlockProvider(line, BLOCK)):
+            w3 = open_web3(one)
+            assert one.global_ccip_read_enabled is False
+            with pytest.raises(CallFailed):
+                w3.eth.call({"to": OWNER, "data": "0x"})
+        assert len(server.seen) == 3
+
+
+def test_a_quorum_asks_every_operator_and_names_the_liar() -> None:
+    pool = EndpointPool(
+        [Script("alpha", eth_getBalance="0x7"), Script("beta", eth_getBalance="0x7"), Script("liar", eth_getBalance="0x8")], 2
+    )
+    told: list[str] = []
+    pool.tell = told.append
+    w3 = open_web3(QuorumProvider(pool))
+    at: Any = at_hash(BLOCK)
+    assert w3.eth.get_balance(OWNER, at) == 7
+    assert told == ["endpoint 'liar' differs in the answer to eth_getBalance; the others outvoted it"]
+    alone = QuorumProvider(EndpointPool([Script("alpha", eth_getBalance="0x7"), Script("liar", eth_getBalance="0x8")], 2))
+    with raises_code(NoQuorum, "quorum", "alpha against liar"):
+        open_web3(alone).eth.get_balance(OWNER, at)
+
+
+def test_a_refused_call_is_our_error_and_not_web3s() -> None:
+    node = Script("alpha", eth_call=RpcFault(3, "execution reverted: no", "0x1234"))
+    with pytest.raises(CallFailed) as caught:
+        open_web3(QuorumProvider(EndpointPool([node], 1))).eth.call({"to": OWNER, "data": "0x"})
+    assert caught.value.fault.data == "0x1234"
+
+
+def test_a_read_is_repeated_and_its_values_are_those_of_the_answer() -> None:
+    replies = iter([Reply(b"", status=503)])
+
+    def answer(asked: Any) -> Reply:
+        return next(replies, None) or Reply(json.dumps(answered(asked, lambda method, params: "0x5")).encode())
+
+    with serve(answer) as server:
+        assert open_web3(provider(server.url)).eth.get_balance(OWNER) == 5
+        assert len(server.seen) == 2
