@@ -356,7 +356,7 @@ def test_the_stop_of_an_asset_in_a_pool_follows_an_exit_that_reverts(worlds: Wor
     def withdraws(step: StepInput, plan: Plan) -> PreparedTransaction:
         raise Withdrawn
 
-    world.liquidity = withdraws  # type: ignore[attr-defined]
+    world.action = withdraws  # type: ignore[attr-defined]
     for _ in range(earlier):
         plan = judged(in_pool_and_wallet()).plan
         world.store.steps.begin(f"e{len(world.store.steps.newest(100))}", NOW_S, "{}")
