@@ -402,7 +402,7 @@ def test_a_withdrawal_that_fails_does_not_hold_up_that_of_another_pool(worlds: W
             raise NO
         return world.mined(step_id, kind, made, replace(granted, plan=sold), note)
 
-    world.liquidity, world.run, world.fails = withdraws, sends, {LINK.address}  # type: ignore[attr-defined, method-assign]
+    world.action, world.run, world.fails = withdraws, sends, {LINK.address}  # type: ignore[attr-defined, method-assign]
     done = world.rounds()
     assert tried == [first.address, second.address]
     assert done.kind is OutcomeKind.REFUSED and mentions(done.reason, "no price", "ended reverted" if reverts else "simulated: no")
