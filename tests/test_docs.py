@@ -22,6 +22,7 @@ from agent.store.transitions import TRANSITIONS
 ROOT = Path(__file__).parent.parent
 REQUIREMENTS = ROOT / "docs" / "requirements.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+EXECUTION = ROOT / "docs" / "execution.md"
 THREATS_PAGE = ROOT / "docs" / "threats.md"
 DOCUMENTS = [
     ROOT / "README.md",
@@ -322,5 +323,5 @@ def test_the_rooms_are_those_of_the_package_in_their_order() -> None:
 
 def test_the_states_are_those_of_the_journal() -> None:
     states = {state.value: state for state in IntentState}
-    listed = {cells[0]: cells[1] for cells in rows(ARCHITECTURE.read_text(encoding="utf-8")) if cells[0] in states}
+    listed = {cells[0]: cells[1] for cells in rows(EXECUTION.read_text(encoding="utf-8")) if cells[0] in states}
     assert {states[name]: {states[after] for after in text.split(", ") if after} for name, text in listed.items()} == TRANSITIONS
