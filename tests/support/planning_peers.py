@@ -63,6 +63,7 @@ class Ranges:
     liquidity: int
     net: dict[int, int]
     known: tuple[int, int]
+    spacing: int
 
     def swap(self, token_in: str, amount_in: int) -> int:
         down, left, paid = token_in == self.token0, amount_in, 0
@@ -76,7 +77,7 @@ class Ranges:
             paid += self._out(down, self.root, reached)
             if reached == goal:
                 left -= taken + _up(taken * self.fee_pips, PIPS - self.fee_pips)
-                assert not left or edge in self.net, "a plan stays within the ticks read"
+                assert not left or self.known[0] < edge < self.known[1], "a plan stays within the ticks read"
                 self.liquidity += (-1 if down else 1) * self.net.get(edge, 0)
                 self.tick = edge - 1 if down else edge
             else:
@@ -85,10 +86,14 @@ class Ranges:
         return paid
 
     def _next(self, down: bool) -> int:
-        """Return the next initialised tick, or the end of the known ticks."""
+        """Return the next initialised tick, or the end of its word of the bitmap, where the contract rounds too
+        (TickBitmap.nextInitializedTickWithinOneWord).
+        """
+        word = 256 * self.spacing
         if down:
-            return max((tick for tick in self.net if tick <= self.tick), default=self.known[0])
-        return min((tick for tick in self.net if tick > self.tick), default=self.known[1])
+            return max([*(tick for tick in self.net if tick <= self.tick), self.tick // word * word, self.known[0]])
+        end = (self.tick // self.spacing + 1) * self.spacing // word * word + word - self.spacing
+        return min([*(tick for tick in self.net if tick > self.tick), end, self.known[1]])
 
     def _in(self, down: bool, start: int, end: int) -> int:
         high, low = max(start, end), min(start, end)
@@ -122,7 +127,9 @@ def pools_of(step: StepInput) -> dict[str, Pair | Ranges]:
             case V3Pool():
                 net = {tick.index: tick.liquidity_net for tick in pool.ticks}
                 ends = pool.known_from_tick, pool.known_to_tick
-                found[pool.address] = Ranges(pool.token0, pool.fee_pips, pool.sqrt_price_x96, pool.tick, pool.liquidity, net, ends)
+                found[pool.address] = Ranges(
+                    pool.token0, pool.fee_pips, pool.sqrt_price_x96, pool.tick, pool.liquidity, net, ends, pool.tick_spacing
+                )
     return found
 
 
