@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from agent.model import Alert, AlertKind, Delivery
+from agent.model import Alert, AlertKind, AlertState, Delivery
 from agent.observe.notify import MAX_QUEUED, UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send, sanitize_text
+from agent.store.alerts import RETENTION_S
 from agent.store.store import Store
 from tests.support.alert_receivers import Box, mailbox, silent, sms_gateway, webhook
 from tests.support.foreign_text import CORPUS, all_logs, found_in
@@ -211,6 +212,19 @@ def test_beyond_a_hundred_the_oldest_are_given_up_and_counted(store: Store) -> N
     assert [letter.text for letter in store.alerts.pending()][:: MAX_QUEUED - 1] == ["event 20", f"event {MAX_QUEUED + 19}"]
     over.set()
     settled(store, telling)
+
+
+def test_ended_alerts_are_deleted_90_days_after_their_message(store: Store) -> None:
+    now_s = NOON + RETENTION_S + 1
+
+    def state(key: str, since_s: int | None = None, untold: int = 0, told_s: int | None = NOON) -> AlertState:
+        return AlertState(key, AlertKind.REBALANCE, key, NOON, since_s, untold, told_s)
+
+    others = state("lasts", since_s=NOON), state("not sent", untold=1), state("a second less", told_s=NOON + 1), state("held", told_s=None)
+    store.alerts.record([state("ended"), *others], (), now_s - 1)
+    assert len(store.alerts.states()) == 5, "it is no older than that"
+    store.alerts.record((), (), now_s)
+    assert {state.key for state in store.alerts.states()} == {state.key for state in others}
 
 
 def test_a_target_hears_only_what_it_asked_for(store: Store) -> None:

@@ -204,10 +204,14 @@ def test_the_limit_of_one_token_is_not_that_of_another_and_wrong_tokens_slow_dow
 
 def test_a_rate_limit_refills_in_time() -> None:
     now = [0.0]
-    limit = gate.RateLimit(60, 2, lambda: now[0])
-    assert [limit.wait_s() for _ in range(3)] == [0, 0, 2]
+    limit = gate.RateLimit(30, 2, lambda: now[0])
+    assert [limit.wait_s() for _ in range(3)] == [0, 0, 3], "a call every two seconds"
     now[0] = 1.5
-    assert [limit.wait_s() for _ in range(2)] == [0, 1]
+    assert limit.wait_s() == 1, "three quarters of a call"
+    now[0] = 3.0
+    assert [limit.wait_s() for _ in range(2)] == [0, 2]
+    now[0] = 60.0
+    assert [limit.wait_s() for _ in range(3)] == [0, 0, 3], "no more than the burst"
 
 
 def test_a_rebound_name_reaches_no_call(server: Client) -> None:

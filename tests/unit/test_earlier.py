@@ -64,6 +64,23 @@ def test_what_nothing_came_back_for_was_paid_out(back: int, to: str, dollars: in
     assert round(found.outflow / DOLLAR) == dollars
 
 
+@pytest.mark.parametrize(
+    ("back", "status", "dollars", "turned", "paid"),
+    [
+        ([], 1, 0, 0, 2_000),
+        ([event(USDC.address, OTHER, WALLET, 1_990 * DOLLAR)], 1, 10, 1_995, 10),
+        ([event(WETH.address, NATIVE, WALLET, COIN)], 1, 0, 0, 0),
+        ([], 0, 0, 0, 0),
+    ],
+    ids=["payment", "exchange", "wrapping", "revert"],
+)
+def test_native_coin_that_was_sent_counts_as_its_wrapped_token(back: list[Any], status: int, dollars: int, turned: int, paid: int) -> None:
+    sent = {"logs": back, "to": OTHER, "value": hex(COIN), "status": status}
+    (found,) = prior_day_usage(at(), told(Node(sent={19_000: sent})))
+    assert (found.loss / DOLLAR, found.turnover / DOLLAR) == (dollars + GAS_USD, turned)
+    assert round(found.outflow / DOLLAR) == paid
+
+
 def test_an_exchange_is_valued_at_what_feeds_said_just_before_it() -> None:
     """WETH stood at 1,990 then and at 2,000 now: nothing was lost. A node that has forgotten leaves the prices of now."""
     feeds = {builders.feed_address("WETH"): {18_999: 1_990 * 10**8}, builders.feed_address("USDC"): 10**8}

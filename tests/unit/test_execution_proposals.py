@@ -127,3 +127,21 @@ def test_what_is_mined_in_its_last_second_is_not_given_up(tmp_path: Path) -> Non
     made.chain.head, made.chain.nonces = asking_head, asking_nonces
     (ended,) = executor.reconcile()
     assert ended.state is IntentState.FINAL
+
+
+@pytest.mark.parametrize(("same", "code"), [(True, "proposal_sent"), (False, "foreign_nonce")])
+def test_an_expired_proposal_that_is_mined_later_is_named_among_what_was_dropped(tmp_path: Path, same: bool, code: str) -> None:
+    made = bench(tmp_path)
+    owner = Owner(made)
+    executor = proposing(made, owner, tmp_path)
+    made.store.steps.begin("s", START_S, "{}")
+    local = made.store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "never signed", START_S, None)
+    made.store.journal.advance(local.id, IntentState.CANCELLED, START_S)
+    with pytest.raises(AwaitingExternalSignature):
+        executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
+    made.chain.timestamp_s = START_S + 90
+    (dropped,) = executor.reconcile()
+    assert dropped.state is IntentState.CANCELLED and executor.reconcile() == []
+    owner.mines(same=same)
+    with raises_code(OperatorNeeded, code):
+        executor.reconcile()

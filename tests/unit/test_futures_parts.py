@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.state import with_policy
 from agent.model import AdjustFutures, Evidence, Plan, Rebalance, StepInput
 from agent.model.futures import MarginAccount
-from agent.planning.proposals import rebalance
+from agent.planning.proposals import Proposal, rebalance
 from tests.support.builders import step_input, with_history, with_snapshot
 from tests.support.plans import evidence
 from tests.unit.test_futures_step import EMPTY, EVEN, OVER, POLICY, book
@@ -81,7 +81,9 @@ def narrow(step: StepInput) -> StepInput:
 
 
 def test_a_refused_rebalance_holds_back_no_futures() -> None:
-    step = narrow(step_of(EMPTY, SKEWED))
+    wide = step_of(EMPTY, SKEWED)
+    assert isinstance(outcome_of(wide).decision, Rebalance), "nothing is refused, and spot comes first"
+    step = narrow(wide)
     assert outcome_of(with_policy(step, None)).kind is OutcomeKind.REFUSED
     found = outcome_of(step)
     assert found.kind is OutcomeKind.PLANNED and isinstance(found.decision, AdjustFutures)
@@ -99,6 +101,11 @@ def test_a_limit_of_the_whole_wallet_holds_back_both(held: MarginAccount, values
 
 
 def test_without_futures_a_refusal_is_evaluated_once() -> None:
-    step = narrow(with_policy(step_of(EMPTY, SKEWED), None))
-    found = outcome_of(step)
-    assert found.kind is OutcomeKind.REFUSED and found.step_input.progress.spot_held == ""
+    step, evaluated = narrow(with_policy(step_of(EMPTY, SKEWED), None)), list[StepInput]()
+
+    def propose(step: StepInput) -> Proposal:
+        evaluated.append(step)
+        return rebalance(step)
+
+    found = evaluate_input(step, propose, Answers())
+    assert found.kind is OutcomeKind.REFUSED and found.step_input.progress.spot_held == "" and evaluated == [step]

@@ -82,11 +82,19 @@ def test_prices_of_now_prove_no_gain(store: Store) -> None:
 
 def test_without_any_price_the_transaction_waits_and_nothing_else_does(store: Store) -> None:
     made = step()
-    swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), text="{}")
+    swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, DOLLAR), text="{}")
     blind = replace(made, snapshot=replace(made.snapshot, feeds=(), pools=()))
     assert booked(store, made.snapshot, lambda: blind).budgets.loss_24h == 0
     assert len(store.journal.unbooked()) == 1
     assert booked(store, made.snapshot, lambda: made).budgets.loss_24h > 0
+
+
+@pytest.mark.parametrize("moved", [Transfer(WETH.address, OTHER, WALLET, COIN), Transfer(STRANGER, WALLET, OTHER, COIN)])
+def test_only_an_asset_that_was_spent_needs_a_price(store: Store, moved: Transfer) -> None:
+    made = step()
+    swapped(store, made, moved, text="{}")
+    booked(store, made.snapshot, lambda: replace(made, snapshot=replace(made.snapshot, feeds=(), pools=())))
+    assert store.journal.unbooked() == ()
 
 
 def test_a_balance_that_could_not_be_read_afterwards_is_not_a_loss_of_everything(store: Store) -> None:
