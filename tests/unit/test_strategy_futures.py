@@ -14,8 +14,7 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.layers.futures.state import futures_policy
 from agent.layers.strategies.policy import capital
-from agent.layers.strategies.policy.capital import FuturesGrowth
-from agent.layers.strategies.policy.futures import apply_futures_shares, margin_growth, strategy_futures
+from agent.layers.strategies.policy.futures import FuturesGrowth, apply_futures_shares, margin_growth, strategy_futures, with_futures_growth
 from agent.layers.strategies.state import NavPoint, StrategiesState, Strategy, StrategyBook, StrategyBooks, StrategyHealth, StrategyState
 from agent.model.futures import FuturesTarget
 from tests.support.builders import DAY_S, NOW_S, RULE, split, strategy, token
@@ -63,6 +62,11 @@ def test_strategies_without_futures_leave_the_targets_of_the_config() -> None:
     assert apply_futures_shares(step) == step
 
 
+def updated(state: StrategyState, one: Strategy, prices: dict[str, Fraction], now_s: int, growth: FuturesGrowth) -> StrategyState:
+    """The state at one unit's value, with its futures weights in the index."""
+    return with_futures_growth(capital.update_unit_index(state, one, ONE, prices, now_s), state, one, growth)
+
+
 def state_after(days: list[Fraction], one: Strategy, part: Fraction) -> tuple[StrategyState, list[NavPoint]]:
     """The state and unit values after these daily moves of ETH, at 2x and no funding."""
     state, price, points = StrategyState(one.name, StrategyHealth.ACTIVE, START_S), Fraction(2_000), []
@@ -70,7 +74,7 @@ def state_after(days: list[Fraction], one: Strategy, part: Fraction) -> tuple[St
         price *= 1 + move
         growth = FuturesGrowth({"ETH": price}, {}, Fraction(2), part)
         now_s = START_S + day * DAY_S + DAY_S - 60
-        state = capital.update_unit_index(state, one, ONE, {USDC: Fraction(1)}, now_s, growth)
+        state = updated(state, one, {USDC: Fraction(1)}, now_s, growth)
         points.append(NavPoint(now_s, state.unit, state.index))
         sharpe = capital.sharpe_milli(points, RULE.window_s, now_s)
         state = capital.update_health(state, RULE, sharpe, now_s)
@@ -85,16 +89,10 @@ def test_health_follows_futures_with_the_margin_accounts_part() -> None:
 
 
 def test_funding_lowers_the_health_of_what_pays_it() -> None:
-    first = capital.update_unit_index(
-        StrategyState("long", StrategyHealth.ACTIVE, START_S),
-        LONG,
-        ONE,
-        {},
-        START_S,
-        FuturesGrowth({"ETH": Fraction(1)}, {}, Fraction(2), Fraction(1)),
-    )
+    begun = StrategyState("long", StrategyHealth.ACTIVE, START_S)
+    first = updated(begun, LONG, {}, START_S, FuturesGrowth({"ETH": Fraction(1)}, {}, Fraction(2), Fraction(1)))
     growth = FuturesGrowth({"ETH": Fraction(1)}, {"ETH": Fraction(1, 1_000)}, Fraction(2), Fraction(1))
-    assert capital.update_unit_index(first, LONG, ONE, {}, START_S + DAY_S, growth).index == ONE * 998 // 1_000
+    assert updated(first, LONG, {}, START_S + DAY_S, growth).index == ONE * 998 // 1_000
 
 
 def test_a_losing_futures_strategy_is_paused_and_comes_back() -> None:

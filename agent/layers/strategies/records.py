@@ -11,7 +11,7 @@ from agent.execution.settlement import review_time_s
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.strategies.policy import accounting, capital, netting
 from agent.layers.strategies.policy.decide import StrategiesResult
-from agent.layers.strategies.policy.futures import margin_growth
+from agent.layers.strategies.policy.futures import margin_growth, with_futures_growth
 from agent.layers.strategies.state import (
     CapitalSplit,
     NavPoint,
@@ -73,16 +73,16 @@ def _record_strategy_states(journal: StrategyStore, step: StepInput, books: Stra
     strategies = {strategy.name: strategy for strategy in step.config(CapitalSplit).strategies}
     states, points = [], {}
     values = [capital.holdings_value(dict(book.holdings), prices) for book in books.sleeves]
-    futures = margin_growth(step, sum(values, Fraction(0)))
+    growth = margin_growth(step, sum(values, Fraction(0)))
     for book in books.sleeves:
         if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
             continue
         unit = accounting.unit_value(
             capital.holdings_value(dict(book.holdings), prices), book.units
         )
-        noted = capital.update_unit_index(
-            book.state, strategies[book.name], unit, prices, now_s, futures
-        )
+        strategy = strategies[book.name]
+        noted = capital.update_unit_index(book.state, strategy, unit, prices, now_s)
+        noted = with_futures_growth(noted, book.state, strategy, growth)
         point = NavPoint(now_s, noted.unit, noted.index)
         states.append(_with_health(noted, strategies[book.name], point, journal.nav_points))
         points[book.name] = point

@@ -462,31 +462,17 @@ def update_health(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FuturesGrowth:
-    """Futures markets at a block: index prices and daily funding by market, the leverage of the
-    target notional, and the margin account's part of all capital.
-    """
-
-    prices: Mapping[str, Price]
-    funding_daily: Mapping[str, Fraction]
-    leverage: Fraction
-    part: Fraction
-
-
 def update_unit_index(
     state: StrategyState,
     strategy: Strategy,
     unit: int | None,
     prices: Mapping[str, Price],
     now_s: int,
-    futures: FuturesGrowth | None = None,
 ) -> StrategyState:
     """Return the state with its index updated, and its unit value if the strategy has units.
 
     The index follows the unit value; while the strategy is paused it follows its weights at
-    reference prices, without costs. Futures weights count whether the strategy is active or paused,
-    with the margin account's part of the capital, at index prices less funding, without costs.
+    reference prices, without costs.
     """
     if unit is None:
         unit = state.unit
@@ -506,33 +492,4 @@ def update_unit_index(
             Fraction(0),
         )
         index = floor_int(state.index * grown)
-    if futures is not None and strategy.futures_bps:
-        grown = _futures_growth(before, state.noted_s, strategy, futures, now_s)
-        spot = Fraction(index, state.index) if state.index else Fraction(1)
-        index = floor_int(state.index * ((1 - futures.part) * spot + futures.part * grown))
-        marks += tuple(
-            (market, futures.prices[market])
-            for market, _ in strategy.futures_bps
-            if market in futures.prices
-        )
     return replace(state, noted_s=now_s, unit=unit, index=max(0, index), marks=marks)
-
-
-def _futures_growth(
-    before: Mapping[str, Price],
-    noted_s: int | None,
-    strategy: Strategy,
-    futures: FuturesGrowth,
-    now_s: int,
-) -> Fraction:
-    """Return the growth factor of capital at the target notional since the last prices; 1 without
-    futures weights.
-    """
-    days = Fraction(now_s - (now_s if noted_s is None else noted_s), DAY_S)
-    growth = Fraction(1)
-    for market, bps in strategy.futures_bps:
-        if before.get(market, 0) > 0 and market in futures.prices:
-            moved = futures.prices[market] / before[market] - 1
-            paid = futures.funding_daily.get(market, Fraction(0)) * days
-            growth += futures.leverage * Fraction(bps, BPS) * (moved - paid)
-    return growth

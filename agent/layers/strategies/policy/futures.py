@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.layers.futures.policy.chosen_weights import with_futures_weights
 from agent.layers.futures.policy.needs import quote_per_numeraire
 from agent.layers.futures.state import futures_policy, margin_account
-from agent.layers.strategies.policy.capital import FuturesGrowth, target_capital_shares
+from agent.layers.strategies.policy.capital import DAY_S, target_capital_shares
 from agent.layers.strategies.state import (
     CapitalSplit,
     StrategiesState,
+    Strategy,
     StrategyBooks,
     StrategyHealth,
+    StrategyState,
 )
 from agent.margin import account as margin
 from agent.model import StepInput
-from agent.units import BPS, Value
+from agent.units import BPS, Price, Value, floor_int
 
 
 def apply_futures_shares(step: StepInput) -> StepInput:
@@ -54,6 +58,18 @@ def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[s
     return combined
 
 
+@dataclass(frozen=True, slots=True)
+class FuturesGrowth:
+    """Futures markets at a block: index prices and daily funding by market, the leverage of the
+    target notional, and the margin account's part of all capital.
+    """
+
+    prices: Mapping[str, Price]
+    funding_daily: Mapping[str, Fraction]
+    leverage: Fraction
+    part: Fraction
+
+
 def margin_growth(step: StepInput, spot_value: Value) -> FuturesGrowth | None:
     """Return the futures data that strategies' health needs at this block: prices and funding of
     the markets, and the margin account's part of the capital; None without a known account.
@@ -69,3 +85,46 @@ def margin_growth(step: StepInput, spot_value: Value) -> FuturesGrowth | None:
         Fraction(policy.full_leverage_bps or policy.leverage_bps, BPS),
         held / whole if whole else Fraction(0),
     )
+
+
+def with_futures_growth(
+    noted: StrategyState,
+    before: StrategyState,
+    strategy: Strategy,
+    futures: FuturesGrowth | None,
+) -> StrategyState:
+    """Return the updated state of a strategy, with its futures weights in its index. They count
+    whether it is active or paused, with the margin account's part of the capital, at index prices
+    less funding, without costs.
+    """
+    if futures is None or not strategy.futures_bps:
+        return noted
+    grown = _futures_growth(dict(before.marks), before.noted_s, strategy, futures, noted.noted_s)
+    spot = Fraction(noted.index, before.index) if before.index else Fraction(1)
+    index = floor_int(before.index * ((1 - futures.part) * spot + futures.part * grown))
+    marks = tuple(
+        (market, futures.prices[market])
+        for market, _ in strategy.futures_bps
+        if market in futures.prices
+    )
+    return replace(noted, index=max(0, index), marks=(*noted.marks, *marks))
+
+
+def _futures_growth(
+    before: Mapping[str, Price],
+    noted_s: int | None,
+    strategy: Strategy,
+    futures: FuturesGrowth,
+    now_s: int | None,
+) -> Fraction:
+    """Return the growth factor of capital at the target notional since the last prices; 1 without
+    futures weights.
+    """
+    days = Fraction(0 if now_s is None or noted_s is None else now_s - noted_s, DAY_S)
+    growth = Fraction(1)
+    for market, bps in strategy.futures_bps:
+        if before.get(market, 0) > 0 and market in futures.prices:
+            moved = futures.prices[market] / before[market] - 1
+            paid = futures.funding_daily.get(market, Fraction(0)) * days
+            growth += futures.leverage * Fraction(bps, BPS) * (moved - paid)
+    return growth
