@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from agent import codec, engine
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
+from agent.execution import approvals
 from agent.execution.confirmation import confirmation_of, covering, plan_hash
 from agent.execution.resumption import MAX_AGE_S, MAX_RESTARTS, new_cycle, resumed_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -129,7 +130,9 @@ def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_wou
     living = refused_and_reverting(worlds)
     whole = living.begin()
     assert whole.kind is OutcomeKind.FAILED and living.rows() == [("closed", "nothing due")]
-    sent = [intent.note for intent in living.store.journal.intents()]
+    intents = living.store.journal.intents()
+    assert len({intent.step_id for intent in intents}) == len(intents) == 7, "at most one transaction a step"
+    sent = [intent.note for intent in intents]
     for moment in range(living.fate.moments):
         world = refused_and_reverting(worlds)
         world.fate = Fate(moment)
@@ -269,6 +272,19 @@ def test_an_owner_who_interrupts_a_command_takes_back_the_confirmation(worlds: C
     assert len(world.asked) == 2
 
 
+def test_a_hard_pause_closes_the_open_cycle(worlds: Callable[..., MortalWorld]) -> None:
+    world = worlds(fired("LINK", pools=ALL), lambda _: False)
+    world.store.cycles.write(new_cycle(AgentCycle(), NOW_S))
+
+    def unanswered(why: str) -> None:
+        raise Retryable("no answer")
+
+    world.cancel_pending = unanswered  # type: ignore[attr-defined]
+    with pytest.raises(Retryable):
+        approvals.cancel_and_revoke(world.readers(), world.store, world.actors(), "an attack")
+    assert world.rows() == [("closed", "hard pause: an attack")]
+
+
 def test_a_cycle_that_only_looks_leaves_no_row(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
     world.begin()
@@ -280,8 +296,8 @@ def test_all_approvals_of_a_cycle_count_once_in_the_row_of_such(worlds: Callable
     lacks = (token("T0").address, token("T1").address)
     world = worlds(stops(["T0", "T1"]), lambda _: True, lacks=lacks)
     world.begin()
-    approvals = [intent for intent in world.store.journal.intents() if intent.kind is IntentKind.APPROVE]
-    assert len({intent.step_id for intent in approvals}) == 2, "each is a step of its own"
+    approving = [intent for intent in world.store.journal.intents() if intent.kind is IntentKind.APPROVE]
+    assert len({intent.step_id for intent in approving}) == 2, "each is a step of its own"
     with world.store.db.write("forget the refusals") as db:
         db.exec_driver_sql("DELETE FROM meta WHERE key LIKE '%late%' OR key LIKE '%refus%'")
     assert world.store.budgets.history(NOW_S).failures.approvals_in_row <= 1
