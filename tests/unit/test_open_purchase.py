@@ -196,7 +196,9 @@ def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
 
 @pytest.mark.parametrize("paused", [True, None])
 def test_a_command_waits_for_no_slice_while_sending_is_paused(paused: bool | None) -> None:
-    context: Any = SimpleNamespace(switch=SimpleNamespace(read=lambda: SimpleNamespace(paused=paused)))
+    execution = SimpleNamespace(done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
+    store = SimpleNamespace(budgets=SimpleNamespace(execution=lambda _: execution))
+    context: Any = SimpleNamespace(store=store, switch=SimpleNamespace(read=lambda: SimpleNamespace(paused=paused)))
     assert continue_execution(cast(Any, SimpleNamespace(context=context)), held(1_000)).kind is OutcomeKind.HOLD
 
 
