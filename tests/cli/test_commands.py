@@ -37,12 +37,15 @@ COMMANDS = (
     "adopt",
 )
 NOT_FOR_STATUS = {
-    *("web3", "ens", "uniswap", "eth_account", "eth_keyfile", "eth_tester", "eth", "keyring", "scipy", "alembic", "mako", "apprise"),
-    *("eth_abi", "prometheus_client", "pyxirr", "polars", "pandas", "numba", "skfolio", "plotly", "empyrical", "aiohttp", "websockets"),
+    *("uniswap", "eth_tester", "eth", "keyring", "scipy", "alembic", "mako", "apprise"),
+    *("prometheus_client", "pyxirr", "polars", "pandas", "numba", "skfolio", "plotly", "empyrical"),
     *("filelock", "sqlalchemy.dialects.postgresql", "tomlkit"),
 }
+WEB3 = {"web3", "ens", "eth_abi", "eth_account", "eth_keyfile", "aiohttp", "websockets"}
+"""web3 and what it loads: `status` reads the chain through it."""
 NOT_FOR_HELP = {
     *NOT_FOR_STATUS,
+    *WEB3,
     "sqlalchemy",
     "numpy",
     "pydantic",
@@ -221,7 +224,7 @@ def test_status_imports_nothing_that_it_does_not_need(desk: Desk) -> None:
     said, loaded = timed("status", "--config", str(desk.config))
     here = desk.run("status")
     assert (said.code, said.err, figures(said)) == (here.code, here.err, figures(here)) == (0, "", figures(said))
-    assert {"agent.wiring.context", "sqlalchemy", "rich.table"} <= loaded
+    assert {"agent.wiring.context", "sqlalchemy", "rich.table", "web3"} <= loaded
     assert not loaded & NOT_FOR_STATUS
 
 

@@ -96,7 +96,7 @@ def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk:
     assert said.code == 13, said
     (hung,) = [line for line in logged(child) if line["event"] == "hung"]
     assert mentions(hung["what"], "6 s", '"Reading the chain"')
-    assert "chain/rpc.py" in hung["what"]
+    assert "chain/providers/" in hung["what"]
     assert SECRET not in said.err
     left = desk.ask("health", want=15)
     assert left["state"] == "gone" and any(reason.startswith("cycle hangs: ") for reason in left["reasons"])

@@ -26,10 +26,11 @@ from tests.support.worlds import one_case
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
 SENDS = ["before:send 1", "after:send 1", "before:send 2", "after:send 2"]
-WRITES = [f"write {number}" for number in range(1, 29)]
+WRITES = [f"write {number}" for number in range(1, 33)]
 """Commits that change the store: nonce adopted; openings; books of the ledger and a valuation; prices of the hour; step, five states of
-the approval, its end, its gas booked, openings, entries, a valuation; again for the swap."""
-OFTEN = {"after:send 1", "before:send 2", "after:send 2", *(f"write {number}" for number in (4, 7, 11, 14, 20, 23, 24, 26, 28))}
+the approval, its end, its gas booked, openings, entries, a valuation; again for the swap. The cycle before each transaction and after
+each step, and its end."""
+OFTEN = {"after:send 1", "before:send 2", "after:send 2", *(f"write {number}" for number in (4, 7, 12, 16, 22, 25, 26, 28, 32))}
 """One moment of each kind: books, step, approval mined, its gas booked, swap signed, final, booked, its entries, end of the step. The
 others are slow."""
 ENDS = {IntentState.FINAL, IntentState.CANCELLED}
