@@ -51,7 +51,9 @@ def resumed_cycle(ports: StepPorts, request: PlanRequest) -> Cycle | None:
         return None
     if (confirmed := cycle.confirmed) is not None:
         confirmed = replace(confirmed, is_of_ended_process=True)
-    cycle = replace(cycle, request=request, restarts=cycle.restarts + 1, confirmed=confirmed)
+    # The caps belong to the plan of that process: a larger one is confirmed, and approved, again.
+    restarts = cycle.restarts + 1
+    cycle = replace(cycle, request=request, restarts=restarts, confirmed=confirmed, spend_caps=())
     store.cycles.write(cycle)
     return cycle
 

@@ -245,6 +245,16 @@ def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds:
     assert world.sold == [{LINK.address}], "the next cycle tries it"
 
 
+def test_what_an_ended_process_approved_bounds_no_later_plan(worlds: Callable[..., MortalWorld]) -> None:
+    step = fired("LINK", pools=ALL)
+    (held,) = [one.raw for one in step.snapshot.holdings if one.token == LINK.address]
+    world = worlds(step, lambda _: False)
+    world.store.cycles.write(Cycle("1", AgentCycle(), NOW_S, spend_caps=((LINK.address, held // 2),)))
+    world.begin()
+    (plan,) = [outcome.plan for outcome in world.asked]
+    assert plan is not None and sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LINK.address) == held
+
+
 def test_an_error_that_a_process_survives_closes_its_cycle(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
 
