@@ -154,7 +154,8 @@ def step(ports: StepPorts, cycle: Cycle) -> StepResult:
     try:
         outcome = record_evaluation(ports.readers, ports.store, cycle)
     except ExitInterrupted as error:
-        return _skip_interruption(ports, cycle, error.token, error, error.may_go_directly)
+        directly = error.may_go_directly
+        return skip_interrupted_exit(ports, cycle, error.token, error, directly=directly)
     for end in layers.BEFORE_PLAN:
         if (ended := end(ports, cycle, outcome)) is not None:
             return ended
@@ -179,7 +180,9 @@ def _guarded(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, act: Act) -> 
         end_step(ports.store, outcome, str(error), "error")
         token = outcome.decided.exit_token
         directly = may_go_directly(outcome.step_input, outcome.plan, token)
-        return _skip_interruption(ports, cycle, token, error, directly, outcome.step_id)
+        return skip_interrupted_exit(
+            ports, cycle, token, error, directly=directly, step_id=outcome.step_id
+        )
 
 
 def skip_refusal(
@@ -194,21 +197,6 @@ def skip_refusal(
                 close_step(ports.store, result.outcome)
             return result
     return skip_refused_exit(ports, cycle, outcome, refusal)
-
-
-def _skip_interruption(
-    ports: StepPorts,
-    cycle: Cycle,
-    token: str,
-    error: TrimtabError,
-    directly: bool,
-    step_id: str = "",
-) -> StepResult:
-    """Leave out the exit that an endpoint's failure interrupted; raise any other error."""
-    left = skip_interrupted_exit(ports, cycle, token, error, directly=directly, step_id=step_id)
-    if left is None:
-        raise error
-    return StepResult(left, None)
 
 
 def record_evaluation(readers: StepReaders, store: Store, cycle: Cycle) -> StepOutcome:

@@ -142,13 +142,13 @@ def skip_interrupted_exit(
     *,
     directly: bool,
     step_id: str = "",
-) -> Cycle | None:
+) -> StepResult:
     """Skip an exit that was not sent because an endpoint failed, or plan it again without a route
-    through another token. Return None for other errors, and if the next nonce is unknown: the swap
+    through another token. Raise any other error, and this one if the next nonce is unknown: the swap
     of the step was sent or a transaction is open.
     """
     if not isinstance(error, Retryable) or not token or token in cycle.tried:
-        return None
+        raise error
     intents = ports.store.journal.intents(step_id) if step_id else ()
     sent = [
         intent
@@ -156,10 +156,11 @@ def skip_interrupted_exit(
         if intent.kind is not IntentKind.APPROVE and intent.receipt is not None
     ]
     if sent or not ports.actors.executor.ready():
-        return None
+        raise error
     if directly:
-        return cycle.go_directly(token)
+        return StepResult(cycle.go_directly(token), None)
     interrupted = InterruptedExit(token, error.message, error.remedy, error.code)
     why = f"it could not be sent: {error.message}"
     blocked = BlockedExit(token, why, error.remedy or evaluation.NOTHING_TO_DO)
-    return replace(cycle.leave_exit(blocked), interrupted=(*cycle.interrupted, interrupted))
+    cycle = replace(cycle.leave_exit(blocked), interrupted=(*cycle.interrupted, interrupted))
+    return StepResult(cycle, None)

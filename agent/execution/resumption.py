@@ -81,7 +81,7 @@ def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> Cycle:
     if not mined:
         return cycle
     own = [intent for intent in intents if intent.kind is not IntentKind.CANCEL]
-    intent = next((one for one in own if one in mined), own[0])  # a mined cancel ends its own
+    intent = next((sent for sent in own if sent in mined), own[0])  # a mined cancel ends its own
     outcome = _with_result(ports.store, recorded_outcome(ports.store, cycle, step_id), intent)
     cycle = cycle.with_transaction(intent)
     if intent.kind is IntentKind.APPROVE:

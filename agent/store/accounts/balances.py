@@ -5,7 +5,7 @@ transactions.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -199,10 +199,7 @@ def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int
 
 def unexplained_rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int], ...]:
     """Return the unexplained deposits up to that transfer, base units by token."""
-    sums: dict[str, int] = {}
-    for token, raw in db.execute(_rises(), {"until": until}):
-        sums[token] = sums.get(token, 0) + int(raw)
-    return tuple(sorted(sums.items()))
+    return _sums((token, int(raw)) for token, raw in db.execute(_rises(), {"until": until}))
 
 
 def total_rises(
@@ -213,10 +210,13 @@ def total_rises(
     """
     if len(unexplained) >= SHOWN:
         return unexplained_rises(db)
+    return _sums((flow.token, flow.delta_raw) for flow in unexplained if flow.delta_raw > 0)
+
+
+def _sums(changes: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
     sums: dict[str, int] = {}
-    for transfer in unexplained:
-        if transfer.delta_raw > 0:
-            sums[transfer.token] = sums.get(transfer.token, 0) + transfer.delta_raw
+    for token, raw in changes:
+        sums[token] = sums.get(token, 0) + raw
     return tuple(sorted(sums.items()))
 
 

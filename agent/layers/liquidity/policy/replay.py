@@ -156,7 +156,7 @@ def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedActi
         or target.fee_pips != action.fee_pips
     ):
         raise Refused(f"no liquidity target of this kind has pool {action.pool}")
-    pool = next((found for found in book.step.snapshot.pools if found.address == action.pool), None)
+    pool = next((known for known in book.step.snapshot.pools if known.address == action.pool), None)
     if pool is None:
         raise Refused(f"pool {action.pool} is not in the snapshot")
     price = pools.marginal_price(pool, pool.token0) if pool.has_price else None

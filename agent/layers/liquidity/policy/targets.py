@@ -44,7 +44,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     if target.pool in liquidity_progress(book.step).left_pools:
         builder.skip(target, WITHDRAWAL_FAILED)
         return
-    pool = next((found for found in book.step.snapshot.pools if found.address == target.pool), None)
+    pool = next((known for known in book.step.snapshot.pools if known.address == target.pool), None)
     if pool is None:
         why = next(
             (item.why for item in book.step.snapshot.quarantined if item.address == target.pool),
