@@ -411,13 +411,13 @@ class LensPages:
             whole[number] = hex_data(bytes([FORMAT]) + b"".join(encoded[number]))
         return whole
 
-    def decode(self, answers: Sequence[bytes | str]) -> list[LensAnswer]:
+    def decode(self, answers: Sequence[object]) -> list[LensAnswer]:
         """Return the answers of all items, in order, from those of the pages."""
-        read = []
-        for items, answer in zip(self.pages, answers, strict=True):
-            page = parse_bytes(answer, "the lens") if isinstance(answer, str) else answer
-            read += decode_page(items, page)
-        return read
+        return [
+            read
+            for items, answer in zip(self.pages, answers, strict=True)
+            for read in decode_page(items, parse_bytes(answer, "the lens"))
+        ]
 
 
 def query_lens(

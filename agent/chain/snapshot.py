@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
-
-from eth_utils.address import to_checksum_address
-from web3 import Web3
 
 from agent.chain import tokens
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
 from agent.chain.lens import LensAnswer, LensItem, LensPages
-from agent.chain.providers.checked import HEADER, add_calls, head_of, open_web3
+from agent.chain.providers.checked import HEADER, read_batch
 from agent.chain.providers.quorum import QuorumProvider, SnapshotProvider
 from agent.chain.quorum import (
     NO_MAJORITY_REMEDY,
@@ -33,7 +29,6 @@ from agent.chain.rpc import (
     RpcFault,
     Transport,
     at_hash,
-    hex_data,
     parse_head,
     parse_quantity,
     require_result,
@@ -88,11 +83,8 @@ def read_past_prices(
     what = f"the prices of the {len(heights)} blocks before block {head.number}"
     pages = LensPages([question.item for question in snapshot_questions(narrow)])
     provider = QuorumProvider(endpoint_pool, pages, what)
-    w3 = open_web3(provider)
-    with w3.batch_requests() as batch:
-        for height in (head.number, *heights):
-            batch.add(w3.eth.get_block(height))
-        newest, *before = [head_of(block, head.chain_id) for block in batch.execute()]
+    headers: list[RpcCall] = [(HEADER, [hex(height), False]) for height in (head.number, *heights)]
+    newest, *before = [parse_head(block, head.chain_id) for block in read_batch(provider, headers)]
     if newest.hash != head.hash:
         raise Retryable(
             f"{provider.name} returned a different block {head.number} than before",
@@ -101,19 +93,19 @@ def read_past_prices(
         )
     if [past.number for past in before] != list(heights):
         raise Retryable(f"{provider.name} returned different blocks than requested")
-    answers = _read_pages(w3, pages, [past.hash for past in before])
+    answers = _read_pages(provider, pages, [past.hash for past in before])
     parts = [snapshot_parts(narrow, read) for read in answers]
     return tuple(
         PastPrices(past, read.feeds, read.pools) for past, read in zip(before, parts, strict=True)
     )
 
 
-def _read_pages(w3: Web3, pages: LensPages, hashes: Sequence[str]) -> list[list[LensAnswer]]:
+def _read_pages(
+    provider: QuorumProvider, pages: LensPages, hashes: Sequence[str]
+) -> list[list[LensAnswer]]:
     """Return the lens's answers at each block, in one request."""
-    with w3.batch_requests() as batch:
-        for block_hash in hashes:
-            add_calls(batch, w3, pages.calls(at_hash(block_hash)))
-        read: list[Any] = batch.execute()
+    calls = [call for block_hash in hashes for call in pages.calls(at_hash(block_hash))]
+    read = read_batch(provider, calls)
     size = len(pages.pages)
     return [pages.decode(read[i * size : (i + 1) * size]) for i in range(len(hashes))]
 
@@ -249,23 +241,24 @@ class ChainReader:
             elif lag > self._endpoint_pool.max_lag_blocks:
                 lost[line] = Retryable(f"{line.name} is {lag} blocks behind block {head.number}")
         provider = SnapshotProvider(self._endpoint_pool, pages, head, able, lost, names)
-        w3, owner, at = open_web3(provider), to_checksum_address(watch.owner), at_hash(head.hash)
-        with w3.batch_requests() as batch:
-            batch.add(w3.eth.get_block(head.number))
-            batch.add(w3.eth.get_transaction_count(owner, at))
-            batch.add(w3.eth.get_balance(owner, at))
-            add_calls(batch, w3, [*pages.calls(at), *tokens.proxy_calls(watch.proxies, at)])
-            results: list[Any] = batch.execute()
-        (block, nonce, native_wei), read = results[:3], results[3:]
+        at = at_hash(head.hash)
+        block, nonce, native, *read = read_batch(
+            provider,
+            [
+                (HEADER, [hex(head.number), False]),
+                ("eth_getTransactionCount", [watch.owner, at]),
+                ("eth_getBalance", [watch.owner, at]),
+                *pages.calls(at),
+                *tokens.proxy_calls(watch.proxies, at),
+            ],
+        )
         size = len(pages.pages)
         return _BlockReading(
-            head_of(block, self._chain_id),
-            nonce,
-            native_wei,
+            parse_head(block, self._chain_id),
+            parse_quantity(nonce, names[0]),
+            parse_quantity(native, names[1]),
             pages.decode(read[:size]),
-            tokens.proxy_implementations(
-                watch.proxies, tokens.proxy_answers([hex_data(word) for word in read[size:]])
-            ),
+            tokens.proxy_implementations(watch.proxies, tokens.proxy_answers(read[size:])),
             provider.agreement,
             {line: firsts.answers[line] for line in provider.alike},
             provider.lost,
@@ -274,8 +267,7 @@ class ChainReader:
     def _lens(self, items: Sequence[LensItem], head: Head) -> list[LensAnswer]:
         """Return the agreed answers to further items at a head."""
         pages = LensPages(items)
-        w3 = open_web3(QuorumProvider(self._endpoint_pool, pages))
-        return _read_pages(w3, pages, [head.hash])[0]
+        return _read_pages(QuorumProvider(self._endpoint_pool, pages), pages, [head.hash])[0]
 
     def _with_wider_layers(
         self, watch: SnapshotScope, reading: _BlockReading

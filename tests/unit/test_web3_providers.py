@@ -11,12 +11,12 @@ import pytest
 from web3 import Web3
 
 from agent.chain.endpoints import EndpointPool
-from agent.chain.providers.checked import head_of, open_web3
+from agent.chain.providers.checked import CheckedProvider, open_web3, read_batch
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.providers.one_block import BlockProvider
 from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.quorum import NoQuorum
-from agent.chain.rpc import CallFailed, RpcFault, at_hash
+from agent.chain.rpc import CallFailed, RpcCall, RpcFault, at_hash
 from agent.chain.sender import NodeSender
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
 from agent.model import SignedTx
@@ -42,11 +42,19 @@ def changed(change: Callable[[list[Any]], Any]) -> Answerer:
     return answer
 
 
-def balances(w3: Web3) -> list[Any]:
+def formatted_balances(line: CheckedProvider) -> list[Any]:
+    w3 = open_web3(line)
     with w3.batch_requests() as batch:
         for _ in range(3):
             batch.add(w3.eth.get_balance(OWNER))
         return list(batch.execute())
+
+
+def checked_balances(line: CheckedProvider) -> list[Any]:
+    return [int(raw, 16) for raw in read_batch(line, [("eth_getBalance", [OWNER, "latest"])] * 3)]
+
+
+both_batches = pytest.mark.parametrize("balances", [formatted_balances, checked_balances])
 
 
 WRONG_BATCHES: dict[str, Callable[[list[Any]], Any]] = {
@@ -63,15 +71,19 @@ WRONG_BATCHES: dict[str, Callable[[list[Any]], Any]] = {
 }
 
 
+@both_batches
 @pytest.mark.parametrize("change", WRONG_BATCHES.values(), ids=WRONG_BATCHES)
-def test_a_batch_whose_ids_are_not_ours_has_no_values(change: Callable[[list[Any]], Any]) -> None:
+def test_a_batch_whose_ids_are_not_ours_has_no_values(
+    change: Callable[[list[Any]], Any], balances: Callable[[CheckedProvider], list[Any]]
+) -> None:
     with serve(changed(change)) as server, pytest.raises(Retryable):
-        balances(open_web3(provider(server.url, attempts=1)))
+        balances(provider(server.url, attempts=1))
 
 
-def test_values_of_a_batch_are_matched_by_id_in_any_order() -> None:
+@both_batches
+def test_values_of_a_batch_are_matched_by_id_in_any_order(balances: Callable[[CheckedProvider], list[Any]]) -> None:
     with serve(changed(lambda answers: answers[::-1])) as server:
-        assert balances(open_web3(provider(server.url))) == [1, 2, 3]
+        assert balances(provider(server.url)) == [1, 2, 3]
         assert len(server.seen) == 1
 
 
@@ -106,31 +118,34 @@ BLOCKS: list[Any] = [
     [1],
     "0x1",
 ]
-READS: dict[str, tuple[Callable[[Web3], Any], list[Any]]] = {
-    "balance": (lambda w3: w3.eth.get_balance(OWNER), QUANTITIES),
-    "gas price": (lambda w3: w3.eth.gas_price, QUANTITIES),
-    "nonce": (lambda w3: w3.eth.get_transaction_count(OWNER), QUANTITIES),
-    "priority fee": (lambda w3: w3.eth.max_priority_fee, QUANTITIES),
-    "slot": (lambda w3: w3.eth.get_storage_at(OWNER, 0), QUANTITIES),
-    "call": (lambda w3: w3.eth.call({"to": OWNER, "data": "0x"}), DATA),
-    "block": (lambda w3: w3.eth.get_block("latest"), BLOCKS),
+READS: dict[str, tuple[Callable[[Web3], Any], RpcCall, list[Any]]] = {
+    "balance": (lambda w3: w3.eth.get_balance(OWNER), ("eth_getBalance", [OWNER, "latest"]), QUANTITIES),
+    "gas price": (lambda w3: w3.eth.gas_price, ("eth_gasPrice", []), QUANTITIES),
+    "nonce": (lambda w3: w3.eth.get_transaction_count(OWNER), ("eth_getTransactionCount", [OWNER, "latest"]), QUANTITIES),
+    "priority fee": (lambda w3: w3.eth.max_priority_fee, ("eth_maxPriorityFeePerGas", []), QUANTITIES),
+    "slot": (lambda w3: w3.eth.get_storage_at(OWNER, 0), ("eth_getStorageAt", [OWNER, "0x0", "latest"]), QUANTITIES),
+    "call": (lambda w3: w3.eth.call({"to": OWNER, "data": "0x"}), ("eth_call", [{"to": OWNER, "data": "0x"}, "latest"]), DATA),
+    "block": (lambda w3: w3.eth.get_block("latest"), ("eth_getBlockByNumber", ["latest", False]), BLOCKS),
 }
 
 
-@pytest.mark.parametrize("many", [False, True], ids=["alone", "in a batch"])
+@pytest.mark.parametrize("way", ["alone", "in a batch", "unformatted"])
 @pytest.mark.parametrize("read", READS)
-def test_a_malformed_answer_is_an_error_before_web3_formats_it(read: str, many: bool) -> None:
-    ask, raw = READS[read]
+def test_a_malformed_answer_is_an_error_before_web3_formats_it(read: str, way: str) -> None:
+    ask, call, raw = READS[read]
     for answer in raw:
         node = Script("alpha", **dict.fromkeys(METHODS, answer))
-        w3 = open_web3(QuorumProvider(EndpointPool([node], 1)))
+        line = QuorumProvider(EndpointPool([node], 1))
+        w3 = open_web3(line)
         with pytest.raises(Retryable):
-            if many:
+            if way == "alone":
+                ask(w3)
+            elif way == "unformatted":
+                read_batch(line, [call])
+            else:
                 with w3.batch_requests() as batch:
                     batch.add(ask(w3))
                     batch.execute()
-            else:
-                ask(w3)
 
 
 METHODS = (
@@ -152,9 +167,10 @@ def test_one_endpoint_alone_is_as_strict(answer: object) -> None:
 
 def test_of_a_block_web3_gets_the_fields_that_were_checked() -> None:
     node = Script("alpha", eth_getBlockByNumber={**HEAD_JSON, "difficulty": "nonsense", "extraData": 7, "baseFeePerGas": None})
-    block = open_web3(QuorumProvider(EndpointPool([node], 1))).eth.get_block("latest")
-    head = head_of(block, 5)
-    assert (head.chain_id, head.number, head.hash, head.timestamp_s, head.base_fee_wei) == (5, 16, BLOCK, 100, None)
+    line = QuorumProvider(EndpointPool([node], 1))
+    block = open_web3(line).eth.get_block("latest")
+    assert {**block, "hash": block["hash"].to_0x_hex()} == {"number": 16, "hash": BLOCK, "timestamp": 100}
+    assert read_batch(line, [("eth_getBlockByNumber", ["latest", False])]) == [{"number": "0x10", "hash": BLOCK, "timestamp": "0x64"}]
 
 
 def test_two_calls_are_two_requests() -> None:
@@ -180,6 +196,8 @@ def test_web3_itself_can_send_nothing() -> None:
         w3 = open_web3(provider(server.url))
         with pytest.raises(NotImplementedError, match="eth_sendRawTransaction"):
             w3.eth.send_raw_transaction(SIGNED.raw)
+        with pytest.raises(KeyError, match="eth_sendRawTransaction"):
+            read_batch(provider(server.url), [("eth_sendRawTransaction", ["0x02"])])
         assert server.seen == []
 
 

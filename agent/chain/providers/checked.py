@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from web3 import Web3
-from web3._utils.batching import RequestBatcher
+from web3.eth import Eth
+from web3.method import Method
+from web3.module import Module
+from web3.net import Net
 from web3.providers.base import JSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
@@ -18,7 +21,6 @@ from agent.chain.rpc import (
     parse_quantity,
     require_result,
 )
-from agent.model import Head
 
 QUANTITIES = {
     "eth_blockNumber": "block number",
@@ -90,21 +92,24 @@ class CheckedProvider(JSONBaseProvider):
 
 def open_web3(provider: CheckedProvider) -> Web3:
     """Return web3 over a provider, without middleware, which would send requests of its own."""
-    return Web3(provider, middleware=[])
+    return Web3(provider, middleware=[], modules={"eth": Eth, "net": Net})
 
 
-def add_calls(batch: RequestBatcher[Any], w3: Web3, calls: Sequence[RpcCall]) -> None:
-    """Add contract calls and reads of storage to a batch of web3."""
-    for method, params in calls:
-        batch.add(w3.eth.call(*params) if method == DATA else w3.eth.get_storage_at(*params))
-
-
-def head_of(block: Mapping[str, Any], chain_id: int) -> Head:
-    """Return web3's form of a checked header as a Head."""
-    return Head(
-        chain_id,
-        block["number"],
-        hex_data(block["hash"]),
-        block["timestamp"],
-        block.get("baseFeePerGas"),
+_UNFORMATTED: dict[str, Method[Any]] = {
+    method: Method(
+        RPCEndpoint(method),
+        request_formatters=lambda method: None,
+        result_formatters=lambda method, module: None,
     )
+    for method in (HEADER, DATA, SLOT, *QUANTITIES)
+}
+"""Methods whose parameters and answers web3 leaves as they are."""
+
+
+def read_batch(provider: CheckedProvider, calls: Sequence[RpcCall]) -> list[Any]:
+    """Return the checked answers to `calls`, read by web3 in one batch. Raises as `make_request`."""
+    module = Module(Web3(provider, middleware=[], modules={}))
+    with module.w3.batch_requests() as batch:
+        for method, params in calls:
+            batch.add(_UNFORMATTED[method].__get__(module)(*params))
+        return list(batch.execute())
