@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the single list of public names, used by type checkers and by __getattr__
     from agent.app.agent import Agent as Agent
-    from agent.app.agent import PortfolioStatus as PortfolioStatus
     from agent.app.agent import open_agent as open_agent
     from agent.app.agent import plan as plan
     from agent.app.agent import quote as quote
@@ -26,8 +25,9 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.controls.runner import ControlRunner as ControlRunner
     from agent.app.controls.shown import preview_control as preview_control
     from agent.app.controls.telegram import serve_telegram as serve_telegram
-    from agent.app.describe import limit_prices as limit_prices
+    from agent.app.documents.plans import limit_prices as limit_prices
     from agent.app.documents.research import FuturesWhatIfDocument as FuturesWhatIfDocument
+    from agent.app.documents.status import PortfolioStatus as PortfolioStatus
     from agent.app.local import DEMO_BANNER as DEMO_BANNER
     from agent.app.local import DEMO_CRASHES as DEMO_CRASHES
     from agent.app.local import MarketMove as MarketMove

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
 
 from agent import engine, wiring
 from agent.amm.lp import positions
 from agent.amm.pools import KnownTicksExceeded
-from agent.app import describe
 from agent.app.cycles import (
     AgentRun,
     Confirm,
@@ -24,7 +24,8 @@ from agent.app.cycles import (
     run_periodically,
 )
 from agent.app.describe import Sandwich, parameters, sandwich
-from agent.app.documents.status import least_total_now
+from agent.app.documents import fill, plans
+from agent.app.documents.status import PortfolioStatus
 from agent.app.start.endpoint_checks import endpoint_records
 from agent.chain.rpc import Transport
 from agent.config.fields import parse_address, parse_duration_s
@@ -52,58 +53,19 @@ from agent.model import (
 )
 from agent.planning import planner, proposals
 from agent.planning.planner import Quote
-from agent.policy import minimum, native_coin
+from agent.policy import minimum
 from agent.policy.cash_flows.cash_limit import above_ceiling_warnings
 from agent.policy.decide import current_drifts
-from agent.policy.decision import DecisionResult
-from agent.policy.drift import investable_total, overweight_messages
+from agent.policy.drift import overweight_messages
 from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
 from agent.units import NATIVE, Token, parse_raw
 
 if TYPE_CHECKING:
-    from agent.app.documents.plans import EndpointDocument, RealisedDocument
-    from agent.app.documents.status import LeastTotalDocument
-
-
-# --- Status, plans, single actions and runs of a connected agent.
+    from agent.app.documents.plans import EndpointDocument, LivePlanDocument, RealisedDocument
 
 
 MIN_INTERVAL_S = 1
-
-
-@dataclass(frozen=True, slots=True)
-class PortfolioStatus:
-    """Status of a portfolio. `paused` is the state of the kill switch, `hard` that of its hard level,
-    which also cancels and revokes. `warnings` concern the number of assets, overweight, liquidity
-    positions, paused strategies, portfolio.max_live_value and accepted limits.
-    """
-
-    step_input: StepInput
-    decided: DecisionResult
-    paused: bool
-    pause_reason: str
-    warnings: tuple[str, ...]
-    endpoints: tuple[EndpointDocument, ...] = ()
-    hard: bool = False
-
-    @property
-    def native(self) -> native_coin.NativeView:
-        """Native coin held in addition to its wrapped token."""
-        return native_coin.native_view(self.step_input)
-
-    @property
-    def least(self) -> LeastTotalDocument | None:
-        """Minimum total at which these settings work, its yearly cost, and the settings to change
-        if the total is below it. None if it is unknown.
-        """
-        drifts = self.decided.drifts
-        return least_total_now(self.step_input, investable_total(drifts)) if drifts else None
-
-    @property
-    def trigger(self) -> describe.TriggerView:
-        """The trigger as text."""
-        return describe.trigger_view(self.step_input, self.decided)
 
 
 class Agent:
@@ -421,12 +383,38 @@ class Agent:
         """Return the visibility of the plan's transaction, and its largest possible sandwich loss."""
         return sandwich(self.context.config, outcome)
 
+    def plan_document(
+        self,
+        outcome: StepOutcome,
+        extra: Mapping[str, object] = MappingProxyType({}),
+        *,
+        sent: bool,
+    ) -> LivePlanDocument:
+        """Return the document of an outcome, with its transactions if sending was allowed, and with
+        the `extra` keys.
+        """
+        document = cast(
+            LivePlanDocument,
+            {
+                **(
+                    plans.rebalance(outcome, self.realised(outcome))
+                    if sent
+                    else plans.plan(outcome)
+                ),
+                **extra,
+            },
+        )
+        if self.on_paper:
+            document["books"] = "paper"
+        if sent and outcome.after is not None:
+            document["weights_after_bps"] = self.weights(outcome.after)
+        document["endpoints"] = list(self.endpoints())
+        document["sandwich"] = fill(plans.SandwichDocument, self.sandwich(outcome), self.portfolio)
+        return document
+
     def parameters(self) -> dict[str, str]:
         """Return all parameters that bind the transaction, for the owner to confirm."""
         return parameters(self.context.config, self.context.counted, self.context.execution.router)
-
-
-# --- Opening an agent, and functions that open one for a single operation.
 
 
 @contextmanager

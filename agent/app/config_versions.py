@@ -20,7 +20,6 @@ from agent.model import Verdict
 from agent.store.store import ConfigChanged, ConfigVersionStore
 
 if TYPE_CHECKING:
-    from agent.app.agent import Agent
     from agent.config.schema import Config
 
 
@@ -80,11 +79,11 @@ def owners_config(present: LoadedConfig, configs: ConfigVersionStore) -> Config 
     return None
 
 
-def require_trusted_config(agent: Agent) -> bool:
+def require_trusted_config(context: wiring.AgentContext) -> bool:
     """Confirm the config without asking (`--yes`) and return True. Raises Refused with the changes
     if it was edited manually on a live chain.
     """
-    loaded, configs = agent.context.loaded, agent.context.store.configs
+    loaded, configs = context.loaded, context.store.configs
     lines = require_unchanged(loaded, configs)
     how = CONFIRMED if lines is None else BY_YES
     record_version(loaded, configs, FIRST if configs.confirmed() is None else how)
@@ -112,13 +111,13 @@ def unconfirmed_error(lines: tuple[str, ...]) -> Refused:
     )
 
 
-def confirm_changes(agent: Agent, ask: Ask) -> bool:
+def confirm_changes(context: wiring.AgentContext, ask: Ask) -> bool:
     """Ask the user to confirm an action; the question shows unconfirmed config changes, and
     confirming accepts them too.
 
     Raises ConfigChanged if another version was confirmed in the meantime.
     """
-    loaded, configs = agent.context.loaded, agent.context.store.configs
+    loaded, configs = context.loaded, context.store.configs
     known, lines = configs.confirmed(), unconfirmed_changes(loaded, configs) or ()
     if lines:
         record_version(loaded, configs, NOTICED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from agent import engine, wiring
 from agent.app import config_versions, withdrawal_run
@@ -17,9 +17,6 @@ from agent.ports import Clock
 from agent.store.files.locks import LockHeld
 from agent.store.store import ConfigChanged
 from agent.units import format_duration
-
-if TYPE_CHECKING:
-    from agent.app.agent import Agent
 
 Progress = Callable[[str], None]
 Confirm = Callable[[StepOutcome], bool]
@@ -178,12 +175,18 @@ class ControlQueue(Protocol):
         ...
 
 
+class ConnectedAgent(Protocol):
+    """The agent of a run, which replaces its context by that of a newly confirmed config."""
+
+    context: wiring.AgentContext
+
+
 class AgentRun:
     """A run of an agent. Without a wallet session it sends nothing and takes no controls."""
 
     def __init__(
         self,
-        agent: Agent,
+        agent: ConnectedAgent,
         wallet: wiring.WalletSession | None,
         every: str,
         once: bool,

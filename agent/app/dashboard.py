@@ -10,11 +10,9 @@ from agent import wiring
 from agent.app.agent import Agent, open_agent
 from agent.app.alert_channels import alerts
 from agent.app.documents import futures as futures_documents
-from agent.app.documents import plans
-from agent.app.documents.records import liquidity_document
 from agent.app.documents.status import status
 from agent.app.positions.futures import futures_funding
-from agent.app.positions.holdings import liquidity
+from agent.app.positions.holdings import liquidity, liquidity_document
 from agent.app.positions.orders import standing_orders
 from agent.app.records.ledger import lots_document, newest_pnl, open_ledger_data
 from agent.app.records.step_history import explain, history
@@ -105,7 +103,7 @@ def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documen
 def plan_document(config: ConfigSource) -> Documents:
     """Return `plan`, a dry run now."""
     with open_agent(load_config(config)) as agent:
-        return {"plan": plans.live_plan(agent.plan(), agent, sent=False, extra={})}
+        return {"plan": agent.plan_document(agent.plan(), sent=False)}
 
 
 def step_document(config: ConfigSource, step_id: str) -> Documents:

@@ -22,7 +22,6 @@ from agent.guards.market import (
     SandwichExposure,
     max_extractable_profit,
     plan_sandwich_loss,
-    plan_worst_case,
     sandwich_exposure,
 )
 from agent.layers.strategies.policy.capital import target_capital_shares
@@ -30,7 +29,6 @@ from agent.layers.strategies.state import CapitalSplit, StrategiesState, Strateg
 from agent.model import (
     LIMITS,
     Destination,
-    LimitOrder,
     LimitUnit,
     LpTarget,
     Portfolio,
@@ -40,11 +38,9 @@ from agent.model import (
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import bands, rules
-from agent.reference import reference_prices
-from agent.units import BPS, Value, decimal_text, format_duration, format_time, price_text
+from agent.units import BPS, Value, decimal_text, format_duration, format_time
 
 if TYPE_CHECKING:
-    from agent.app.documents.plans import LimitPricesDocument
     from agent.execution.step_context import StepOutcome
 
 
@@ -120,17 +116,6 @@ APPROVAL_LEAK = (
     "a public approval reveals which token is sold, and how much, before the swap is sent"
 )
 """Part of the warning before public submission (T15)."""
-
-
-__all__ = [
-    "Sandwich",
-    "exposure",
-    "plan_sandwich_loss",
-    "plan_worst_case",
-    "sandwich",
-    "submission",
-    "submission_text",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,28 +412,3 @@ def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
         next_s=decided.next_s,
         next=None if decided.next_s is None else format_time(decided.next_s),
     )
-
-
-# --- Limit and market price of a limit order.
-
-
-def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
-    """Return limit and market price, in both directions, in whole coins.
-
-    `off_bps` is the distance of the limit from the market, positive if the limit is better than the
-    market. Market prices are None if a reference price is missing.
-    """
-    sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
-    known = reference_prices(step).prices
-
-    def both(price: Fraction) -> list[str]:
-        return [
-            f"{price_text(price, sold.decimals, bought.decimals)} {bought.label}/{sold.label}",
-            f"{price_text(1 / price, bought.decimals, sold.decimals)} {sold.label}/{bought.label}",
-        ]
-
-    market, off_bps = None, None
-    if sold.address in known and bought.address in known:
-        price = known[sold.address].price / known[bought.address].price
-        market, off_bps = both(price), round((order.price / price - 1) * BPS)
-    return {"limit": both(order.price), "market": market, "off_bps": off_bps}

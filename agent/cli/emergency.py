@@ -71,6 +71,7 @@ def pause(
     """
     from agent import app as api
     from agent.app.documents import fill, owner
+    from agent.app.money import shutdown
 
     if not hard:
         if send or yes:
@@ -101,7 +102,7 @@ def pause(
         halted = api.pause_hard(
             config, reason, send=send, sure=yes, confirm=confirm, progress=wait.update
         )
-    document = owner.hard_pause_document(halted, send)
+    document = shutdown.hard_pause_document(halted, send)
     emit(document, as_json, lambda: _show(document))
     raise typer.Exit(
         {"declined": EXIT_REFUSED, "failed": EXIT_RETRYABLE, "handed over": EXIT_RETRYABLE}.get(
@@ -264,7 +265,6 @@ def rehearse(
     """Swaps the smallest allowed amount out and back, and compares both swaps with the
     prediction.
     """
-    from agent.app.documents import owner
     from agent.app.money import rehearsal
 
     with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
@@ -276,7 +276,7 @@ def rehearse(
             return money.ask_owner(
                 agent,
                 wait,
-                owner.rehearsal_document(found, agent),
+                rehearsal.rehearsal_document(found, agent),
                 show,
                 "Trade this round trip?",
                 yes=yes,
@@ -284,7 +284,7 @@ def rehearse(
 
         if send:
             agent.require_not_stopped()
-        document = owner.rehearsal_document(
+        document = rehearsal.rehearsal_document(
             rehearsal.rehearse_trade(
                 agent, token, send=send, confirm=confirm, progress=wait.update
             ),

@@ -260,11 +260,11 @@ def _approval_confirmer(
         from agent.cli.display import futures_tables
 
         if yes:
-            return config_versions.require_trusted_config(agent)
+            return config_versions.require_trusted_config(agent.context)
         with wait.aside():
             futures_tables.show_approval(err, document)
             return config_versions.confirm_changes(
-                agent, lambda lines: ask_with_changes(lines, "Sign and send this?")
+                agent.context, lambda lines: ask_with_changes(lines, "Sign and send this?")
             )
 
     return confirm

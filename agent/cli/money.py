@@ -73,11 +73,11 @@ def ask_owner(
     from agent.app import config_versions
 
     if yes:
-        return config_versions.require_trusted_config(agent)
+        return config_versions.require_trusted_config(agent.context)
     with wait.aside():
         show(err, document)
         return config_versions.confirm_changes(
-            agent, lambda lines: ask_with_changes(lines, question)
+            agent.context, lambda lines: ask_with_changes(lines, question)
         )
 
 
@@ -102,7 +102,6 @@ def invest(
 
     Send tokens of the portfolio to the agent's wallet, then run this.
     """
-    from agent.app.documents import owner
     from agent.app.money import transfers
 
     with open_for_command(config, send=send, yes=yes) as (agent, wait):
@@ -115,7 +114,7 @@ def invest(
             return ask_owner(
                 agent,
                 wait,
-                owner.investment_document(found, agent, sent=send),
+                transfers.investment_document(found, agent, sent=send),
                 show,
                 question,
                 yes=yes,
@@ -126,7 +125,7 @@ def invest(
         found = transfers.invest(
             agent, only=flow or (), send=send, confirm=confirm, progress=wait.update
         )
-        report = owner.investment_document(found, agent, sent=send)
+        report = transfers.investment_document(found, agent, sent=send)
         show_result(wait, report, show, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(report["outcome"], 0))
 

@@ -245,7 +245,7 @@ def confirmer(
         from agent.app import config_versions
 
         if yes:
-            return config_versions.require_trusted_config(agent)
+            return config_versions.require_trusted_config(agent.context)
         from agent.app.documents import plans
         from agent.cli.display import plan_tables
 
@@ -259,7 +259,7 @@ def confirmer(
             else:
                 note(plan_tables.signing(binding))
             return config_versions.confirm_changes(
-                agent, lambda lines: ask_with_changes(lines, "Sign and send this?")
+                agent.context, lambda lines: ask_with_changes(lines, "Sign and send this?")
             )
 
     return confirm
@@ -280,7 +280,11 @@ def show_outcome(
     from agent.app.documents import plans
     from agent.cli.display import plan_tables
 
-    document = _plan_document(outcome, agent, sent, extra or {})
+    document: Document = (
+        plans.plan(outcome)
+        if agent is None
+        else agent.plan_document(outcome, extra or {}, sent=sent)
+    )
     decimals = plans.decimals(outcome.step_input.portfolio)
 
     def show() -> None:
@@ -329,16 +333,6 @@ def format_reason(outcome: StepOutcome) -> str:
 
     reason = replace_pool_addresses(outcome.reason, pool_names(outcome.step_input))
     return reason.removeprefix(f"{outcome.kind.value}: ")
-
-
-def _plan_document(
-    outcome: StepOutcome, agent: Agent | None, sent: bool, extra: dict[str, object]
-) -> Document:
-    from agent.app.documents import plans
-
-    if agent is None:
-        return plans.plan(outcome)
-    return plans.live_plan(outcome, agent, sent=sent, extra=extra)
 
 
 def _show_target_reasons(document: Document) -> None:

@@ -205,7 +205,7 @@ def lp(
     if context.invoked_subcommand is not None:
         return
     from agent import app as api
-    from agent.app.documents.records import liquidity_document
+    from agent.app.positions.holdings import liquidity_document
 
     with spinner(READING), api.open_agent(config) as agent:
         report = api.liquidity(agent)

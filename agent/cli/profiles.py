@@ -146,7 +146,7 @@ def import_profile(
     sends nothing.
     """
     from agent import app as api
-    from agent.app.documents import owner, plans
+    from agent.app.documents import plans
     from agent.app.settings import editing
 
     answerable = yes or interactive()  # before the spinner takes over the terminal
@@ -158,7 +158,7 @@ def import_profile(
             with wait.aside():
                 _show(err, found)
                 decimals = None if agent is None else plans.decimals(agent.portfolio)
-                show_editing(err, owner.edit_document(edited), decimals)
+                show_editing(err, editing.edit_document(edited), decimals)
                 return ask("Write this?")
 
         document = api.import_profile(
@@ -172,7 +172,7 @@ def import_profile(
             in_rounds=in_slices,
             past=interactive() and not yes if past is None else past,
         )
-        document.update(owner.edit_document(document.pop("editing")))
+        document.update(editing.edit_document(document.pop("editing")))
 
     def show() -> None:
         _show(out, document)
@@ -269,7 +269,7 @@ def edit(
     Nothing is sent without --send. A run uses the new config at its next cycle, or ends if a table
     changed that it reads only at start. Without a terminal it only shows the change, unless --yes.
     """
-    from agent.app.documents import owner, plans
+    from agent.app.documents import plans
     from agent.app.settings import editing
     from agent.cli.portfolio import confirmer
     from agent.config.edits import apply_changes, parse_changes
@@ -304,7 +304,7 @@ def edit(
             with wait.aside():
                 show_editing(
                     err,
-                    owner.edit_document(found),
+                    editing.edit_document(found),
                     plans.decimals(agent.portfolio),
                     verbose=verbose,
                 )
@@ -327,7 +327,7 @@ def edit(
                 confirm_sale=sale,
                 progress=wait.update,
             )
-            found, document = removed.edited, owner.removal_document(removed)
+            found, document = removed.edited, editing.removal_document(removed)
         else:
             found = editing.edit(
                 config,
@@ -339,7 +339,7 @@ def edit(
                 by_hand_only=confirm,
                 confirm=asked,
             )
-            document = owner.edit_document(found)
+            document = editing.edit_document(found)
         with wait.aside():
             decimals = None
             if verbose and found.transition is not None and document["state"] == "planned":

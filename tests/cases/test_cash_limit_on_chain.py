@@ -10,7 +10,6 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.documents.owner import investment_document
 from agent.app.documents.status import status
 from agent.app.money import shutdown, transfers
 from agent.execution.step_context import OutcomeKind
@@ -67,7 +66,7 @@ def test_a_deposit_above_the_limit_is_not_invested_from_other_cash_and_names_the
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.HOLD and done.told, done.outcome
         assert mentions(done.outcome.reason, "50 USDC left alone", "trimtab edit --set portfolio.use_cash=1050")
         later = transfers.invest(agent, send=False, confirm=lambda _: True)
-        assert not later.came and "portfolio.use_cash=1050" in investment_document(later, agent, sent=False)["reason"]
+        assert not later.came and "portfolio.use_cash=1050" in transfers.investment_document(later, agent, sent=False)["reason"]
 
 
 def test_falling_prices_take_no_more_from_the_wallet_and_gains_stay_managed(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -58,16 +58,14 @@ def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(de
 
 
 def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk: Any) -> None:
-    agent: Any = SimpleNamespace(context=desk)
-
     def edited_meanwhile(_: tuple[str, ...]) -> bool:
         desk.store.configs.confirm(OTHER, 2)
         return True
 
     with pytest.raises(ConfigChanged):
-        config_versions.confirm_changes(agent, edited_meanwhile)
+        config_versions.confirm_changes(desk, edited_meanwhile)
     assert desk.store.configs.confirmed() == OTHER
-    assert config_versions.confirm_changes(agent, lambda _: True), "asked again, with what is different shown, it is an answer"
+    assert config_versions.confirm_changes(desk, lambda _: True), "asked again, with what is different shown, it is an answer"
 
 
 def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(desk: Any) -> None:

@@ -15,7 +15,6 @@ from agent.app.agent import Agent
 from agent.app.controls import shown
 from agent.app.controls.queue import MAX_LIFETIME_S, shown_plan, waiting_plan
 from agent.app.cycles import run_cycle
-from agent.app.documents import plans
 from agent.app.documents.owner import with_document
 from agent.app.money import transfers
 from agent.app.records.step_history import end_pause
@@ -134,7 +133,7 @@ class ControlRunner:
         secret = self._read_secret()
         waiting = None if secret is None else waiting_plan(context.store, secret)
         if secret is not None and (waiting is None or waiting.difference(plan)):
-            document = plans.live_plan(outcome, self._agent, sent=False, extra={})
+            document = self._agent.plan_document(outcome, sent=False)
             moves = shown.format_moves(plan, self._agent.portfolio)
             offered = with_document(plan, document, moves, context.clock.now_s(), secret)
             context.store.controls.offer(offered)
@@ -388,7 +387,9 @@ class ControlCommand:
         raise ValueError(f"{self.control.kind} has no command")
 
     def _accepts(self, found: ShownPlan) -> bool:
-        return self.check.accepts(found, lambda: config_versions.require_trusted_config(self.agent))
+        return self.check.accepts(
+            found, lambda: config_versions.require_trusted_config(self.agent.context)
+        )
 
     def _rebalance(self) -> ControlResult:
         """Rebalance as requested by hand, or repeat the cycle whose plan waits. The run executes

@@ -14,7 +14,7 @@ from agent import wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
 from agent.app.controls.queue import check_arguments, parse_kind, waiting_plan
-from agent.app.documents import fill, owner, plans
+from agent.app.documents import fill, owner
 from agent.app.documents.owner import (
     ShownPlanDocument,
     shown_document,
@@ -156,7 +156,7 @@ def preview_on(
         case ControlKind.REBALANCE:
             outcome = agent.plan()
             refusal = _refusal(outcome.kind.value, outcome.reason or "no plan")
-            planned = plans.live_plan(outcome, agent, sent=False, extra={})
+            planned = agent.plan_document(outcome, sent=False)
             return ControlPreview(shown_step(kind, outcome), planned, refusal)
         case ControlKind.INVEST:
             return _preview_investment(agent, arguments)
@@ -169,7 +169,7 @@ def preview_on(
             edited = edit(agent, arguments, transports, confirm=None)
             refusal = _refusal(edited.state, f"the config is {edited.state}")
             plan = shown_edit(arguments, edited)
-            return ControlPreview(plan, owner.edit_document(edited), refusal)
+            return ControlPreview(plan, editing.edit_document(edited), refusal)
         case ControlKind.STOP:
             ended = stop(agent, arguments, send=False, confirm=lambda _: False)
             stopped = fill(owner.ShutdownDocument, ended, agent.portfolio)
@@ -180,7 +180,7 @@ def preview_on(
 
 def _preview_investment(agent: Agent, arguments: Arguments) -> ControlPreview:
     report = money.invest(agent, only=flows(arguments), confirm=lambda _: False)
-    document = owner.investment_document(report, agent, sent=False)
+    document = money.investment_document(report, agent, sent=False)
     refusal = ""
     if report.outcome is None:
         refusal = "no new deposit was found"

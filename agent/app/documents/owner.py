@@ -41,23 +41,17 @@ from agent.app.documents.plans import (
     PlanDocument,
     RebalanceDocument,
     SentDocument,
-    TransactionDocument,
     TransferDocument,
     VerdictDocument,
     plan,
-    rebalance,
-    transaction,
 )
 from agent.app.documents.status import LeastTotalDocument, StatusDocument
 from agent.app.withdrawal_run import format_parts
 from agent.model import ControlKind, ControlOrigin, ControlRecord, ControlState, ShownPlan
-from agent.policy.cash_flows.cash_limit import limit_remedy, unused_text
+from agent.policy.cash_flows.cash_limit import unused_text
 
 if TYPE_CHECKING:
-    from agent.app import Agent, HardPauseReport
-    from agent.app.money.rehearsal import Rehearsal
-    from agent.app.money.transfers import InvestmentReport
-    from agent.app.settings.editing import EditReport, RemovalReport
+    pass
 
 
 HANDED_OVER = (
@@ -100,31 +94,6 @@ InvestmentDocument = TypedDict("InvestmentDocument", {
 })  # fmt: skip
 
 
-def investment_document(found: InvestmentReport, agent: Agent, *, sent: bool) -> InvestmentDocument:
-    """Return the document of deposits and their investment."""
-    outcome = found.outcome
-    ended, document, reason = "nothing came", None, ""
-    transactions: list[TransactionDocument] = []
-    if outcome is None:
-        reason = limit_remedy(found.step_input)
-    else:
-        reason, transactions = (
-            outcome.reason,
-            [transaction(intent) for intent in outcome.transactions],
-        )
-        ended = "part" if sent and found.rest is not None else outcome.kind.value
-        document = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)
-    return fill(
-        InvestmentDocument,
-        found,
-        agent.portfolio,
-        outcome=ended,
-        reason=reason,
-        plan=document,
-        transactions=transactions,
-    )
-
-
 AllowanceDocument = TypedDict("AllowanceDocument", {
     "token": Address, "symbol": Annotated[str, Of("label")], "spender": Address, "holder": str,
 })  # fmt: skip
@@ -162,33 +131,6 @@ HardPauseDocument = TypedDict("HardPauseDocument", {
 a running agent."""
 
 
-def hard_pause_document(halted: HardPauseReport, send: bool) -> HardPauseDocument:
-    """Return the document of a hard pause."""
-    found = fill(ExposedDocument, halted.found)
-    clear = not found["cancel"] and not found["revoke"]
-    if halted.outcome is not None:
-        outcome, message = halted.outcome.kind.value.replace("halt", "clear"), halted.outcome.reason
-    elif halted.held and not clear:
-        outcome, message = "handed over", f"{halted.held}; {HANDED_OVER}"
-    elif clear:
-        outcome, message = "clear", "no pending transactions, no open allowances"
-    elif send:
-        outcome, message = "declined", "not confirmed, but paused"
-    else:
-        outcome, message = "planned", "paused; to cancel and revoke: trimtab pause --hard --send"
-    sent = () if halted.outcome is None else halted.outcome.transactions
-    transactions = [transaction(intent) for intent in sent]
-    return fill(
-        HardPauseDocument,
-        halted,
-        paused=True,
-        outcome=outcome,
-        told=message,
-        transactions=transactions,
-        **found,
-    )
-
-
 FIRST_PLAN = ConvertedBy(lambda outcomes, _: plan(outcomes[0]) if outcomes else None)
 ShutdownDocument = TypedDict("ShutdownDocument", {
     "state": str, "reason": str, "to_stable": bool, "to": Address | None,
@@ -222,15 +164,6 @@ RehearsalDocument = TypedDict("RehearsalDocument", {
 })  # fmt: skip
 
 
-def rehearsal_document(found: Rehearsal, agent: Agent) -> RehearsalDocument:
-    """Return the document of a test trade."""
-    sent = [transaction(intent) for outcome in found.outcomes for intent in outcome.transactions]
-    first, unit = plan(found.outcomes[0]), agent.portfolio.numeraire.label
-    return fill(
-        RehearsalDocument, found, agent.portfolio, numeraire=unit, plan=first, transactions=sent
-    )
-
-
 ContractDocument = TypedDict("ContractDocument", {
     "what": str, "address": Address, "code_hash": Hash,
     "state": Annotated[str, one_of("new", "unchanged", "CHANGED")], "liquidity": NotRequired[str],
@@ -258,22 +191,6 @@ class EditDocument(TypedDict):
     backup: str | None
     reason: str
     transactions: list[SentDocument]
-
-
-def edit_document(found: EditReport) -> EditDocument:
-    """Return the document of an edit."""
-    return fill(EditDocument, found, reason="", transactions=[])
-
-
-def removal_document(found: RemovalReport) -> EditDocument:
-    """Return the document of a removal, with its transactions."""
-    sent = [transaction(intent) for intent in found.transactions]
-    return {
-        **edit_document(found.edited),
-        "state": found.state,
-        "reason": found.reason,
-        "transactions": sent,
-    }
 
 
 WithdrawalsDocument = TypedDict("WithdrawalsDocument", {"withdrawals": list[RequestDocument]})

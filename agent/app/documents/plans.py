@@ -4,7 +4,6 @@ plans and of their transactions: quote, plan, rebalance, swap, run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, cast
 
@@ -38,6 +37,7 @@ from agent.app.documents.futures import (
     optional_comparisons,
     optional_summary,
 )
+from agent.guards.market import plan_worst_case
 from agent.layers import documents as layers
 from agent.layers.futures.state import planned_futures
 from agent.layers.strategies.policy.decide import StrategiesResult
@@ -45,13 +45,21 @@ from agent.layers.tax.state import TaxState
 from agent.model import Halt, Hold, Portfolio
 from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.reference import reference_prices
-from agent.units import BPS, decimal_text
+from agent.units import BPS, decimal_text, price_text
 
 if TYPE_CHECKING:
-    from agent.app import Agent
     from agent.execution.step_context import StepOutcome
     from agent.layers.strategies.policy.netting import NettingResult
-    from agent.model import ExternalTransfer, Intent, LpAction, Plan, PlanCost, Portfolio, StepInput
+    from agent.model import (
+        ExternalTransfer,
+        Intent,
+        LimitOrder,
+        LpAction,
+        Plan,
+        PlanCost,
+        Portfolio,
+        StepInput,
+    )
     from agent.planning.planner import Quote
     from agent.policy.decision import DecisionResult
 
@@ -411,6 +419,28 @@ market.
 """
 
 
+def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
+    """Return limit and market price, in both directions, in whole coins.
+
+    `off_bps` is the distance of the limit from the market, positive if the limit is better than the
+    market. Market prices are None if a reference price is missing.
+    """
+    sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
+    known = reference_prices(step).prices
+
+    def both(price: Fraction) -> list[str]:
+        return [
+            f"{price_text(price, sold.decimals, bought.decimals)} {bought.label}/{sold.label}",
+            f"{price_text(1 / price, bought.decimals, sold.decimals)} {sold.label}/{bought.label}",
+        ]
+
+    market, off_bps = None, None
+    if sold.address in known and bought.address in known:
+        price = known[sold.address].price / known[bought.address].price
+        market, off_bps = both(price), round((order.price / price - 1) * BPS)
+    return {"limit": both(order.price), "market": market, "off_bps": off_bps}
+
+
 class LimitOrderDocument(TypedDict):
     id: str
     what: Annotated[str, Of("note")]
@@ -511,8 +541,6 @@ def decimals(portfolio: Portfolio) -> dict[str, int]:
 
 def plan(outcome: StepOutcome) -> PlanDocument:
     """Return the document of a step's plan."""
-    from agent.app import describe
-
     step, found = outcome.step_input, outcome.plan
     portfolio = step.portfolio
     decided: DecisionDocument = {**decision(outcome.decided), "outcome": outcome.kind.value}
@@ -540,7 +568,7 @@ def plan(outcome: StepOutcome) -> PlanDocument:
             "expires_block": step.snapshot.head.number,
         }
         return cast(PlanDocument, {**head, **held})
-    worst = describe.plan_worst_case(step, found)
+    worst = plan_worst_case(step, found)
     # a later refusal can follow passed guards; report both
     later = [item for item in outcome.verdicts if item not in found.verdicts]
     return fill(
@@ -579,21 +607,6 @@ def rebalance(outcome: StepOutcome, realised: list[RealisedDocument]) -> Rebalan
     if filled := fills(outcome):
         document["fills"] = filled
     return cast(RebalanceDocument, document)
-
-
-def live_plan(
-    outcome: StepOutcome, agent: Agent, *, sent: bool, extra: Mapping[str, object]
-) -> LivePlanDocument:
-    """Return the document of an outcome, with its transactions if sending was allowed."""
-    found = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)
-    document = cast(LivePlanDocument, {**found, **extra})
-    if agent.on_paper:
-        document["books"] = "paper"
-    if sent and outcome.after is not None:
-        document["weights_after_bps"] = agent.weights(outcome.after)
-    document["endpoints"] = list(agent.endpoints())
-    document["sandwich"] = fill(SandwichDocument, agent.sandwich(outcome), agent.portfolio)
-    return document
 
 
 def quote(found: Quote, step: StepInput) -> QuoteDocument:

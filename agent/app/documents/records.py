@@ -35,7 +35,6 @@ from agent.app.documents.plans import (
     Numeraire,
     TransactionDocument,
     TransferDocument,
-    bps_text,
 )
 from agent.layers.futures.state import margin_account
 from agent.layers.strategies.policy.accounting import unit_value
@@ -44,7 +43,6 @@ from agent.model import IntentState
 from agent.units import BPS, decimal_text, value_text
 
 if TYPE_CHECKING:
-    from agent.app.positions.holdings import LiquidityReport
     from agent.layers.strategies.policy.netting import StrategyAdjustment
     from agent.layers.strategies.state import CapitalSplit, StrategyBook
     from agent.model import StepInput
@@ -150,30 +148,6 @@ AdoptedPositionDocument = TypedDict(
     "AdoptedPositionDocument",
     {"position": str, "taken": bool, "amounts_raw": NotRequired[list[Raw]]},
 )
-
-
-def liquidity_document(found: LiquidityReport) -> LiquidityDocument:
-    """Return the document of liquidity positions and targets."""
-    portfolio = found.step_input.portfolio
-    positions = []
-    for report in found.reports:
-        confirmed = report.confirmed
-        symbols = [
-            portfolio.token(address).label for address in (confirmed.token0, confirmed.token1)
-        ]
-        amounts = {
-            "entry_raw": confirmed.entry_raw,
-            "redeemable_raw": report.redeemable_raw,
-            "fees_raw": report.fees_raw,
-            "counted_raw": report.counted_raw,
-        }
-        pairs = {
-            name: {symbol: str(raw) for symbol, raw in zip(symbols, pair, strict=True)}
-            for name, pair in amounts.items()
-        }
-        loss_bps = None if report.hold == 0 else bps_text(report.loss / report.hold)
-        positions.append(fill(PositionDocument, report, portfolio, **pairs, loss_bps=loss_bps))
-    return fill(LiquidityDocument, found, portfolio, positions=positions)
 
 
 class ConditionalOrderDocument(NamedOrderDocument):

@@ -5,12 +5,13 @@ work.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
+from agent.app.describe import TriggerView, trigger_view
 from agent.app.documents import (
     Address,
     ConvertedBy,
@@ -44,7 +45,9 @@ from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.layers.futures.policy.exposure import portfolio_total
 from agent.model import StepInput, review_interval_s
-from agent.policy.drift import band
+from agent.policy import native_coin
+from agent.policy.decision import DecisionResult
+from agent.policy.drift import band, investable_total
 from agent.policy.minimum import (
     GWEI,
     USUAL_PIPS,
@@ -62,7 +65,6 @@ from agent.reference import reference_prices
 from agent.units import PIPS, Value, price_text, value_text
 
 if TYPE_CHECKING:
-    from agent.app import PortfolioStatus
     from agent.model import AssetDrift
 
 UnreadDocument = TypedDict("UnreadDocument", {"item": str, "address": str, "why": str})
@@ -132,6 +134,40 @@ class StatusDocument(TypedDict):
     endpoints: list[EndpointDocument]
     books: NotRequired[str]
     futures: NotRequired[FuturesSummaryDocument]
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioStatus:
+    """Status of a portfolio. `paused` is the state of the kill switch, `hard` that of its hard level,
+    which also cancels and revokes. `warnings` concern the number of assets, overweight, liquidity
+    positions, paused strategies, portfolio.max_live_value and accepted limits.
+    """
+
+    step_input: StepInput
+    decided: DecisionResult
+    paused: bool
+    pause_reason: str
+    warnings: tuple[str, ...]
+    endpoints: tuple[EndpointDocument, ...] = ()
+    hard: bool = False
+
+    @property
+    def native(self) -> native_coin.NativeView:
+        """Native coin held in addition to its wrapped token."""
+        return native_coin.native_view(self.step_input)
+
+    @property
+    def least(self) -> LeastTotalDocument | None:
+        """Minimum total at which these settings work, its yearly cost, and the settings to change
+        if the total is below it. None if it is unknown.
+        """
+        drifts = self.decided.drifts
+        return least_total_now(self.step_input, investable_total(drifts)) if drifts else None
+
+    @property
+    def trigger(self) -> TriggerView:
+        """The trigger as text."""
+        return trigger_view(self.step_input, self.decided)
 
 
 def status(found: PortfolioStatus) -> StatusDocument:

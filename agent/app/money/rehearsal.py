@@ -9,6 +9,9 @@ from fractions import Fraction
 from agent import engine, wiring
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress
+from agent.app.documents import fill
+from agent.app.documents.owner import RehearsalDocument
+from agent.app.documents.plans import plan, transaction
 from agent.errors import ConfigError, Refused
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input
@@ -261,4 +264,13 @@ def _price(step: StepInput, token: Token) -> Fraction:
 def _free_value(step: StepInput, token: str) -> Value:
     return transfers.free_raw(step).get(token, 0) * (
         transfers.token_price(step, token) or Fraction(0)
+    )
+
+
+def rehearsal_document(found: Rehearsal, agent: Agent) -> RehearsalDocument:
+    """Return the document of a test trade."""
+    sent = [transaction(intent) for outcome in found.outcomes for intent in outcome.transactions]
+    first, unit = plan(found.outcomes[0]), agent.portfolio.numeraire.label
+    return fill(
+        RehearsalDocument, found, agent.portfolio, numeraire=unit, plan=first, transactions=sent
     )

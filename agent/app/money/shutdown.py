@@ -15,6 +15,9 @@ from pathlib import Path
 from agent import codec, engine, wiring
 from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
+from agent.app.documents import fill
+from agent.app.documents.owner import HANDED_OVER, ExposedDocument, HardPauseDocument
+from agent.app.documents.plans import transaction
 from agent.app.money.payable import free_payments, payable_today
 from agent.app.money.sales_of_stop import (
     kept_reason,
@@ -609,4 +612,31 @@ def _payouts(payments: tuple[Payment, ...], to: str, request: int) -> tuple[Payo
     return tuple(
         Payout(NATIVE if payment.native else payment.token, to, payment.raw, 0, request)
         for payment in payments
+    )
+
+
+def hard_pause_document(halted: HardPauseReport, send: bool) -> HardPauseDocument:
+    """Return the document of a hard pause."""
+    found = fill(ExposedDocument, halted.found)
+    clear = not found["cancel"] and not found["revoke"]
+    if halted.outcome is not None:
+        outcome, message = halted.outcome.kind.value.replace("halt", "clear"), halted.outcome.reason
+    elif halted.held and not clear:
+        outcome, message = "handed over", f"{halted.held}; {HANDED_OVER}"
+    elif clear:
+        outcome, message = "clear", "no pending transactions, no open allowances"
+    elif send:
+        outcome, message = "declined", "not confirmed, but paused"
+    else:
+        outcome, message = "planned", "paused; to cancel and revoke: trimtab pause --hard --send"
+    sent = () if halted.outcome is None else halted.outcome.transactions
+    transactions = [transaction(intent) for intent in sent]
+    return fill(
+        HardPauseDocument,
+        halted,
+        paused=True,
+        outcome=outcome,
+        told=message,
+        transactions=transactions,
+        **found,
     )

@@ -18,7 +18,15 @@ from agent import engine, wiring
 from agent.app import withdrawal_run
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
-from agent.app.documents.plans import transfer_document
+from agent.app.documents import fill
+from agent.app.documents.owner import InvestmentDocument
+from agent.app.documents.plans import (
+    TransactionDocument,
+    plan,
+    rebalance,
+    transaction,
+    transfer_document,
+)
 from agent.app.withdrawal_run import Confirm, WithdrawalReport, WithdrawalRun, withdrawable_step
 from agent.config.fields import parse_address
 from agent.config.load import load_config
@@ -463,4 +471,29 @@ def _open_request(agent: Agent, number: int) -> OwnerRequest:
         f"withdrawal {number} is not open",
         "trimtab withdraw lists open withdrawals",
         code=ErrorCode.NOT_OPEN,
+    )
+
+
+def investment_document(found: InvestmentReport, agent: Agent, *, sent: bool) -> InvestmentDocument:
+    """Return the document of deposits and their investment."""
+    outcome = found.outcome
+    ended, document, reason = "nothing came", None, ""
+    transactions: list[TransactionDocument] = []
+    if outcome is None:
+        reason = cash_limit.limit_remedy(found.step_input)
+    else:
+        reason, transactions = (
+            outcome.reason,
+            [transaction(intent) for intent in outcome.transactions],
+        )
+        ended = "part" if sent and found.rest is not None else outcome.kind.value
+        document = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)
+    return fill(
+        InvestmentDocument,
+        found,
+        agent.portfolio,
+        outcome=ended,
+        reason=reason,
+        plan=document,
+        transactions=transactions,
     )

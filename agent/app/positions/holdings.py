@@ -16,8 +16,9 @@ from agent import wiring
 from agent.amm.lp import positions
 from agent.app import describe
 from agent.app.agent import Agent
-from agent.app.documents.plans import netting_document
-from agent.app.documents.records import strategy_document
+from agent.app.documents import fill
+from agent.app.documents.plans import bps_text, netting_document
+from agent.app.documents.records import LiquidityDocument, PositionDocument, strategy_document
 from agent.chain.own_positions import UnsolicitedPositions, find_unsolicited_positions
 from agent.chain.positions import resolve_positions
 from agent.config.build import factories
@@ -350,3 +351,27 @@ def _view(step: StepInput, books: StrategyBooks) -> netting.NettingResult | None
         return netting.net_strategies(step.with_layer(StrategiesState(books)), prices)
     except (Refused, KeyError):
         return None
+
+
+def liquidity_document(found: LiquidityReport) -> LiquidityDocument:
+    """Return the document of liquidity positions and targets."""
+    portfolio = found.step_input.portfolio
+    positions = []
+    for report in found.reports:
+        confirmed = report.confirmed
+        symbols = [
+            portfolio.token(address).label for address in (confirmed.token0, confirmed.token1)
+        ]
+        amounts = {
+            "entry_raw": confirmed.entry_raw,
+            "redeemable_raw": report.redeemable_raw,
+            "fees_raw": report.fees_raw,
+            "counted_raw": report.counted_raw,
+        }
+        pairs = {
+            name: {symbol: str(raw) for symbol, raw in zip(symbols, pair, strict=True)}
+            for name, pair in amounts.items()
+        }
+        loss_bps = None if report.hold == 0 else bps_text(report.loss / report.hold)
+        positions.append(fill(PositionDocument, report, portfolio, **pairs, loss_bps=loss_bps))
+    return fill(LiquidityDocument, found, portfolio, positions=positions)

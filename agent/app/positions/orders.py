@@ -13,7 +13,7 @@ from agent import engine, wiring
 from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Confirm, Progress, close_orders
-from agent.app.describe import limit_prices
+from agent.app.documents.plans import limit_prices
 from agent.app.records.step_history import order_document
 from agent.config.edits import edit_order_levels, write_config
 from agent.config.fields import parse_duration_s
@@ -441,7 +441,7 @@ def swap_at_limit(
     """Place a limit order and try it once; with `wait` until it ends.
 
     Without `send` it is only evaluated. With `send` it is recorded, and `trimtab run --send`
-    continues it. `sure` receives the limit and the market price (describe.limit_prices). Raises
+    continues it. `sure` receives the limit and the market price (documents.plans.limit_prices). Raises
     ConfigError for an invalid price or time.
     """
     context = agent.context

@@ -14,6 +14,9 @@ from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Progress, ignore_progress
 from agent.app.describe import pool_names, replace_pool_addresses
+from agent.app.documents import fill
+from agent.app.documents.owner import EditDocument
+from agent.app.documents.plans import transaction
 from agent.app.settings.changed_assets import (
     NO_NEW_TOKENS,
     NewTokens,
@@ -526,3 +529,19 @@ def _sell_out(
                     if done.kind is not OutcomeKind.DONE:
                         return False, message
     return True, message
+
+
+def edit_document(found: EditReport) -> EditDocument:
+    """Return the document of an edit."""
+    return fill(EditDocument, found, reason="", transactions=[])
+
+
+def removal_document(found: RemovalReport) -> EditDocument:
+    """Return the document of a removal, with its transactions."""
+    sent = [transaction(intent) for intent in found.transactions]
+    return {
+        **edit_document(found.edited),
+        "state": found.state,
+        "reason": found.reason,
+        "transactions": sent,
+    }
