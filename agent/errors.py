@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from agent.model import Verdict
-
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -189,6 +185,18 @@ class ConfigError(TrimtabError):
         """
         found = _KEY.search(self.message) or _WORD.search(self.message)
         return found[1] if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Judgement of one guard: measured value and limit. `guard` is its name, which is the key of
+    its limit if it has one in the config.
+    """
+
+    guard: str
+    measured: str
+    limit: str
+    passed: bool
 
 
 class Refused(TrimtabError):

@@ -2,6 +2,7 @@
 ledger.
 """
 
+from agent.errors import Verdict as Verdict
 from agent.model.alerts import Alert as Alert
 from agent.model.alerts import AlertKind as AlertKind
 from agent.model.alerts import AlertMessage as AlertMessage
@@ -155,7 +156,6 @@ from agent.model.plan import Rebalance as Rebalance
 from agent.model.plan import SecondQuote as SecondQuote
 from agent.model.plan import SkippedItem as SkippedItem
 from agent.model.plan import TopUp as TopUp
-from agent.model.plan import Verdict as Verdict
 from agent.model.portfolio import PORTFOLIO as PORTFOLIO
 from agent.model.portfolio import Asset as Asset
 from agent.model.portfolio import BlockedExit as BlockedExit

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from fractions import Fraction
 
+from agent.errors import Verdict
 from agent.model.market import ScreenedToken
 from agent.model.parts import LayerAction, LayerDecision, LayerPlan, T, part_of, with_part
 from agent.model.portfolio import SlicingComparison
@@ -173,18 +174,6 @@ class TopUp:
 
 
 Decision = Hold | Halt | Rebalance | TopUp | LayerDecision
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Judgement of one guard: measured value and limit. `guard` is its name, which is the key of
-    its limit if it has one in the config.
-    """
-
-    guard: str
-    measured: str
-    limit: str
-    passed: bool
 
 
 class LegFunding(Enum):
