@@ -28,9 +28,10 @@ from agent.errors import ConfigError, TrimtabError
 from agent.files import replace_file
 from agent.layers.futures.state import margin_account
 from agent.localchain import DEFAULT_WORLD, LocalChain, market, open_anvil, open_eth_tester
+from agent.localchain.config import CONFIG_MARKER
 from agent.localchain.market import serve
 from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_config
-from agent.localchain.world import CONFIG_MARKER, LiquidityRange, V2Spec, V3Spec
+from agent.localchain.world import LiquidityRange, V2Spec, V3Spec
 from agent.margin import account as margin
 from agent.units import floor_int, value_text
 

@@ -1,31 +1,35 @@
-"""Running embedded chain: contracts, accounts, and methods that change them."""
+"""Embedded chain with its market: tokens, pools, positions and feeds, moved to new prices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eth_typing import HexStr
-from eth_utils.address import to_checksum_address
 from web3.contract.contract import Contract
 
 from agent.amm.v2 import get_amount_out
-from agent.artifacts import Artifact, npm_artifact, own_artifact
-from agent.localchain.nodes import BLOCK_GAS, LocalNode, TesterNode, call_data, read_views
+from agent.artifacts import npm_artifact, own_artifact
+from agent.localchain.config import ASSET, CONFIG_MARKER, IN_PROCESS_URL, LIMITS_TEXT, TEMPLATE
+from agent.localchain.contracts import (
+    FAR_FUTURE_S,
+    TX_GAS,
+    ChainSnapshot,
+    LocalContracts,
+    LocalPool,
+    ProtocolAddresses,
+)
+from agent.localchain.nodes import BLOCK_GAS, LocalNode, call_data, read_views
+from agent.localchain.perpetuals import LocalPerps
 from agent.localchain.world import (
     TICK_SPACINGS,
     WALLET_INDEX,
-    WHALE_INDEX,
-    DevAccount,
     LiquidityRange,
     LocalWorld,
     TokenKind,
     V2Spec,
     V3Spec,
-    dev_accounts,
     position_amounts,
     range_ticks,
     sqrt_price_x96,
@@ -33,25 +37,14 @@ from agent.localchain.world import (
 )
 from agent.units import BPS, UINT256_MAX, Token
 
-if TYPE_CHECKING:
-    from web3 import Web3
-
-    from agent.chain.rpc import Transport
-    from agent.localchain.perpetuals import LocalPerps
-
-
-TX_GAS = 30_000_000
 FEED_DECIMALS = 8
 TWAP_WINDOW_S = 1_800
-FAR_FUTURE_S = 2**63
 WHALE_USD = 10**9
 """USD value of each token that the whale receives when it is deployed."""
 OBSERVATIONS = 64
 """Price observations per V3 pool: enough for a TWAP of 30 minutes across many trades."""
 MINTS_PER_TX = 40
 TWAP_MARGIN_S = 60
-BALANCE_OF = "0x70a08231"
-"""Selector of balanceOf(address)."""
 POSITION_MANAGER = "@uniswap/v3-periphery/artifacts/contracts/NonfungiblePositionManager.sol/NonfungiblePositionManager.json"
 SWAP_ROUTER_02 = (
     "@uniswap/swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02.json"
@@ -61,112 +54,19 @@ V2_PAIR = "@uniswap/v2-core/build/UniswapV2Pair.json"
 V2_ROUTER = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
 V3_FACTORY = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
 V3_POOL = "@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json"
-_WETH_ARTIFACT = "@uniswap/v2-periphery/build/WETH9.json"
 
 
-@dataclass(frozen=True, slots=True)
-class ProtocolAddresses:
-    """Addresses of the protocol contracts."""
-
-    weth: str
-    v2_factory: str
-    v2_router: str
-    v3_factory: str
-    swap_router_02: str
-    quoter_v2: str
-    quoter_v1: str
-    position_manager: str
-    pool_minter: str
-    rebalancer: str
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPool:
-    """A local pool. `fee_pips` is 3000 for V2; token0 and token1 are in contract order."""
-
-    name: str
-    address: str
-    version: int
-    token0: Token
-    token1: Token
-    fee_pips: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChainContents:
-    """Contents of the chain, by symbol or pool name; `ticks` are the ends of all positions."""
-
-    tokens: Mapping[str, Token]
-    kinds: Mapping[str, TokenKind]
-    prices_usd: Mapping[str, Fraction]
-    feeds: Mapping[str, str]
-    pool_info: Mapping[str, LocalPool]
-    ticks: Mapping[str, frozenset[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class ChainSnapshot:
-    """A saved state of the node with the contents of the chain."""
-
-    node: str
-    books: ChainContents = field(repr=False)
-
-
-class ChainClock:
-    """The agent's clock on an embedded chain: the time of the newest block. Sleeping mines one."""
-
-    def __init__(self, node: LocalNode) -> None:
-        self._node = node
-
-    def now_s(self) -> int:
-        """Return the time of the newest block in Unix seconds."""
-        return self._node.now_s()
-
-    def sleep(self, seconds: float) -> None:
-        """Mine a block `seconds` later."""
-        self._node.mine_at(self._node.now_s() + max(1, round(seconds)))
-
-
-class LocalChain:
-    """An embedded chain with all contracts deployed. The whale sends all changes, never the
-    wallet.
+class LocalChain(LocalContracts):
+    """An embedded chain with all contracts deployed, and its market: pools, positions and feeds at
+    the current prices, and swaps to new ones.
     """
 
     def __init__(self, node: LocalNode, world: LocalWorld) -> None:
-        self.node, self.world = node, world
-        self.w3: Web3 = node.w3
-        self.chain_id: int = self.w3.eth.chain_id
-        self.accounts: tuple[DevAccount, ...] = dev_accounts()
-        self.wallet, self.whale = self.accounts[WALLET_INDEX], self.accounts[WHALE_INDEX]
-        self.clock = ChainClock(node)
-        self.books = ChainContents({}, {}, {}, {}, {}, {})
-        self._contracts: dict[tuple[str, int], tuple[Artifact, Contract]] = {}
+        super().__init__(node)
+        self.world = world
         self.addresses: ProtocolAddresses  # set by deploy before the chain is returned
         self.perps: LocalPerps | None = None
         """Perpetual futures beside the tokens, if they are deployed."""
-
-    # contents
-
-    @property
-    def url(self) -> str | None:
-        """HTTP address of the node; None in process."""
-        return self.node.url
-
-    @cached_property
-    def transport(self) -> Transport:
-        """Transport of chain.rpc to this node, with the operator "local"."""
-        if isinstance(self.node, TesterNode):
-            from agent.chain.providers.eth_tester import EthTesterTransport
-
-            return EthTesterTransport(self.node.provider, "local")
-        from agent.chain.providers.endpoint import EndpointProvider
-
-        return EndpointProvider(self.url or "", "local", 30)
-
-    @property
-    def tokens(self) -> Mapping[str, Token]:
-        """Tokens by symbol."""
-        return self.books.tokens
 
     @property
     def pools(self) -> dict[str, str]:
@@ -185,116 +85,12 @@ class LocalChain:
         a, b, usd = self.tokens[token0], self.tokens[token1], self.books.prices_usd
         return usd[token0] / usd[token1] * Fraction(10) ** (b.decimals - a.decimals)
 
-    def contract(self, address: str, artifact: Artifact) -> Contract:
-        """Return a web3 contract at an address; cached, because building one takes milliseconds."""
-        key = (to_checksum_address(address), id(artifact))
-        if key not in self._contracts:
-            self._contracts[key] = artifact, self.w3.eth.contract(address=key[0], abi=artifact.abi)
-        return self._contracts[key][1]
-
-    def token_contract(self, symbol: str) -> Contract:
-        """Return the ERC-20 contract of a symbol."""
-        kind = self.books.kinds[symbol]
-        if kind is TokenKind.WRAPPED_NATIVE:
-            artifact = npm_artifact(_WETH_ARTIFACT)
-        else:
-            artifact = own_artifact(kind.value)
-        return self.contract(self.tokens[symbol].address, artifact)
-
-    def balance(self, symbol: str, owner: str | None = None) -> int:
-        """Return the balance of `owner` (default: the wallet) in base units."""
-        return self.balances([symbol], owner)[symbol]
-
-    def balances(
-        self, symbols: Iterable[str] | None = None, owner: str | None = None
-    ) -> dict[str, int]:
-        """Return the balances of several tokens (default: all), read at once."""
-        selected = list(self.tokens if symbols is None else symbols)
-        owner = owner or self.wallet.address
-        data = BALANCE_OF + owner.removeprefix("0x").lower().rjust(64, "0")
-        calls = [
-            (
-                "eth_call",
-                [{"from": owner, "to": self.tokens[symbol].address, "data": data}, "latest"],
-            )
-            for symbol in selected
-        ]
-        return {
-            symbol: int(str(answer), 16)
-            for symbol, answer in zip(selected, self.node.ask(calls), strict=True)
-        }
-
-    # transactions
-
-    def send(
-        self, call: Any, sender: str | None = None, value_wei: int = 0, gas: int = TX_GAS
-    ) -> HexStr:
-        """Send a bound contract function and return the hash of its mined transaction. Raises
-        RuntimeError if it reverts.
-        """
-        sender = sender or self.whale.address
-        fees = {"gas": gas, "maxFeePerGas": 100 * 10**9, "maxPriorityFeePerGas": 10**9}
-        tx_hash, succeeded = self.node.transact(call, {"from": sender, "value": value_wei, **fees})
-        if not succeeded:
-            raise RuntimeError(
-                f"{getattr(call, 'fn_name', 'deployment')} reverted on the local chain:"
-                f" {self._revert_reason(call, sender, value_wei)}"
-            )
-        return tx_hash
-
-    def _revert_reason(self, call: Any, sender: str, value_wei: int) -> str:
-        try:
-            call.call({"from": sender, "value": value_wei, "gas": TX_GAS})
-        except Exception as error:  # each node raises errors of its own
-            return str(error)
-        return "the repeated call succeeds"
-
-    def deploy(self, artifact: Artifact, *arguments: object, sender: str | None = None) -> str:
-        """Deploy a contract and return its checksummed address."""
-        factory = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
-        tx_hash = self.send(factory.constructor(*arguments), sender)
-        receipt = self.w3.eth.get_transaction_receipt(tx_hash)
-        return str(to_checksum_address(str(receipt["contractAddress"])))
-
     def allow_whale(self, symbols: Iterable[str]) -> None:
         """Approve the protocol contracts for the whale's tokens."""
         at = self.addresses
         for symbol in symbols:
             for spender in (at.v2_router, at.swap_router_02, at.position_manager, at.pool_minter):
                 self.send(self.token_contract(symbol).functions.approve(spender, UINT256_MAX))
-
-    def set_balance(self, symbol: str, raw: int, owner: str | None = None) -> None:
-        """Set the balance of the wallet (or `owner`) in base units, without changing its nonce. Only
-        the wallet's wrapped native coin can be reduced.
-        """
-        self.set_balances({symbol: raw}, owner)
-
-    def set_balances(self, wanted: Mapping[str, int], owner: str | None = None) -> None:
-        """Set the balances of several tokens, by symbol."""
-        held, owner = self.balances(wanted, owner), owner or self.wallet.address
-        for symbol, raw in wanted.items():
-            missing, token = raw - held[symbol], self.token_contract(symbol).functions
-            wrapped = self.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE
-            if missing > 0:
-                self.send(token.transfer(owner, missing) if wrapped else token.mint(owner, missing))
-            elif missing < 0 and wrapped:
-                self.send(token.transferFrom(owner, self.whale.address, -missing))
-            elif missing < 0:
-                self.send(token.burn(owner, -missing))
-
-    def set_native(self, wei: int, owner: str | None = None) -> None:
-        """Set the native balance of the wallet (or `owner`)."""
-        self.node.set_native(owner or self.wallet.address, wei)
-
-    # time
-
-    def now_s(self) -> int:
-        """Return the timestamp of the newest block."""
-        return self.node.now_s()
-
-    def mine(self, blocks: int = 1) -> None:
-        """Mine empty blocks."""
-        self.node.mine(blocks)
 
     def warp(self, seconds: int, refresh_feeds: bool = True) -> None:
         """Mine a block `seconds` later; feeds then get a new round at their current price."""
@@ -328,8 +124,6 @@ class LocalChain:
         """Revert to a snapshot; each snapshot can be used once."""
         self.node.revert(mark.node)
         self.books = mark.books
-
-    # the market: pools and positions at the current prices, and swaps to new ones
 
     def add_token(
         self,
@@ -488,13 +282,27 @@ class LocalChain:
         `targets` by symbol replace those of the world; `router` is "swap_router_02" or
         "rebalancer".
         """
-        from agent.localchain.world import config_text
-
-        return config_text(
-            self,
-            store_url,
-            targets or {spec.symbol: spec.target for spec in self.world.tokens},
-            router,
+        shares = targets or {spec.symbol: spec.target for spec in self.world.tokens}
+        assets = "".join(
+            ASSET.format(
+                symbol=symbol,
+                address=self.tokens[symbol].address,
+                target=target,
+                feed=self.feeds[symbol],
+            )
+            for symbol, target in shares.items()
+        )
+        return CONFIG_MARKER + TEMPLATE.format(
+            chain_id=self.chain_id,
+            at=self.addresses,
+            url=self.url or IN_PROCESS_URL,
+            wallet=self.wallet.address,
+            account=WALLET_INDEX,
+            numeraire=self.world.numeraire,
+            assets=assets,
+            limits=LIMITS_TEXT,
+            store_url=store_url,
+            router=router,
         )
 
     def provide_liquidity(

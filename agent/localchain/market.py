@@ -21,6 +21,7 @@ from agent.artifacts import npm_artifact
 from agent.errors import ConfigError, Retryable
 from agent.files import replace_file
 from agent.localchain.chain import FEED_DECIMALS, V3_POOL, LocalChain
+from agent.localchain.deployment import open_anvil
 
 ANSWER_TIMEOUT_S = 120.0
 LEAST, MOST = Fraction(1, 20), Fraction(10)
@@ -208,8 +209,6 @@ def serve(
     The file is written atomically once the chain is ready. Raises ConfigError if the port is taken.
     Call from the main thread.
     """
-    from agent.localchain import open_anvil
-
     stopped = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -20,7 +20,7 @@ from agent.config.futures_template import (
     VenueMarketTable,
     futures_text,
 )
-from agent.localchain.chain import FAR_FUTURE_S, LocalChain
+from agent.localchain.contracts import FAR_FUTURE_S, LocalContracts
 from agent.localchain.world import LiquidityRange, range_ticks, sqrt_price_x96
 from agent.units import NATIVE, UINT256_MAX, Token
 
@@ -99,7 +99,7 @@ class LocalPerps:
     chain; sizes and quote amounts have 18 decimals.
     """
 
-    def __init__(self, chain: LocalChain, collateral: str, markets: Sequence[PerpSpec]) -> None:
+    def __init__(self, chain: LocalContracts, collateral: str, markets: Sequence[PerpSpec]) -> None:
         self.chain, self.collateral = chain, chain.tokens[collateral]
         self.markets: dict[str, LocalPerpMarket] = {}
         self.addresses = self._deploy_protocol()

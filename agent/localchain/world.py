@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
 from math import floor, isqrt, log, sqrt
-from typing import TYPE_CHECKING
 
-from agent.model import LIMITS_AS_WRITTEN
 from agent.units import BPS, PIPS
-
-if TYPE_CHECKING:
-    from agent.localchain.chain import LocalChain
 
 
 class TokenKind(Enum):
@@ -272,115 +266,3 @@ def dev_accounts() -> tuple[DevAccount, ...]:
         KeyAPI().PrivateKey(key_from_seed(seed, f"{HD_PATH}/{i}")) for i in range(ACCOUNT_COUNT)
     ]
     return tuple(DevAccount(key.public_key.to_checksum_address(), key.to_hex()) for key in keys)
-
-
-# --- The trimtab.toml of an embedded chain, complete for every command.
-
-
-IN_PROCESS_URL = "eth-tester://in-process"
-"""URL in the config of an in-process chain; the program that loads the config provides the
-transport.
-"""
-
-_ASSET = """[[portfolio.assets]]
-symbol = "{symbol}"
-address = "{address}"
-target = "{target}"
-reserve = "0"
-feed = "{feed}"
-"""
-
-CONFIG_MARKER = "# An embedded chain of trimtab: public test keys, worthless coins.\n"
-"""First line of the config, which distinguishes it from the config of a real wallet."""
-
-_TEMPLATE = """[chain]
-chain_id = {chain_id}
-confirmations = 1
-wrapped_native = "{at.weth}"
-[[chain.rpc]]
-url = "{url}"
-operator = "local"
-
-[wallet]
-address = "{wallet}"
-test_account = {account}
-payout_addresses = []
-
-[portfolio]
-numeraire = "{numeraire}"
-max_live_value = "100000"
-{assets}
-[reference]
-kind = ["feed", "twap"]
-twap_window = "30m"
-feed_max_age = "25h"
-
-[venues.uniswap_v2]
-factory = "{at.v2_factory}"
-router = "{at.v2_router}"
-[venues.uniswap_v3]
-factory = "{at.v3_factory}"
-router = "{at.swap_router_02}"
-quoter = "{at.quoter_v2}"
-quoter_v1 = "{at.quoter_v1}"
-position_manager = "{at.position_manager}"
-fee_tiers = [100, 500, 3000, 10000]
-
-[policy]
-trigger = {{ kind = "threshold", relative = "10%" }}
-destination = "target"
-cooldown = "1h"
-confirm_blocks = 0
-jitter = "off"
-
-[limits]
-{limits}
-
-[execution]
-router = "{router}"
-rebalancer = "{at.rebalancer}"
-deadline = "90s"
-submit_url = ""
-style = "market"
-
-[lp]
-volatility = "60%"
-horizon = "30d"
-
-[store]
-url = "{store_url}"
-"""
-
-
-_OMITTED = ("total_loss", "native_top_up", "balance_jump_wait")
-_OWN_LIMITS = {"first_purchase": "1m", "payout_per_day": "100000"}
-"""Values that differ from those of a new config."""
-
-
-def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str], router: str) -> str:
-    """See LocalChain.config_text."""
-    assets = "".join(
-        _ASSET.format(
-            symbol=symbol,
-            address=chain.tokens[symbol].address,
-            target=target,
-            feed=chain.feeds[symbol],
-        )
-        for symbol, target in targets.items()
-    )
-    return CONFIG_MARKER + _TEMPLATE.format(
-        chain_id=chain.chain_id,
-        at=chain.addresses,
-        url=chain.url or IN_PROCESS_URL,
-        wallet=chain.wallet.address,
-        account=WALLET_INDEX,
-        numeraire=chain.world.numeraire,
-        assets=assets,
-        limits="\n".join(
-            f'{limit.key} = "{_OWN_LIMITS.get(limit.key, limit.start)}"'
-            for limit in LIMITS_AS_WRITTEN
-            if limit.key not in _OMITTED
-        ),
-        store_url=store_url,
-        router=router,
-    )

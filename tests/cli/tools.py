@@ -29,7 +29,7 @@ import typer.main
 from agent.cli.display.tables import FigureTable
 from agent.cli.main import main
 from agent.localchain import DEFAULT_WORLD, LocalChain
-from agent.localchain.chain import ChainContents, ProtocolAddresses
+from agent.localchain.contracts import ChainContents, ProtocolAddresses
 from agent.localchain.nodes import AnvilNode
 from agent.units import Token
 from tests.cli.documents import require_declared

@@ -11,7 +11,7 @@ from agent.amm.pools import ContractRevert
 from agent.amm.v2 import UINT112_MAX, V2Pool, get_amount_in, get_amount_out
 from agent.chain.rpc import RpcFault
 from agent.localchain import LocalChain
-from agent.localchain.chain import FAR_FUTURE_S
+from agent.localchain.contracts import FAR_FUTURE_S
 from tests.differential import pools_on_chain as on_chain
 
 AMOUNTS_OUT = "getAmountsOut(uint256,address[])"

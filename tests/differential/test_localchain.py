@@ -13,8 +13,8 @@ from agent.amm.v3.pool import V3Pool
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain import DEFAULT_WORLD, LocalChain, TokenKind
 from agent.localchain.chain import POSITION_MANAGER
+from agent.localchain.config import IN_PROCESS_URL
 from agent.localchain.nodes import AnvilNode
-from agent.localchain.world import IN_PROCESS_URL
 from agent.units import PIPS
 from tests.support.worlds import ANVIL_OFTEN, mint_mainnet_pool, pool_contract, price_now, read_pool, recorded_pool
 

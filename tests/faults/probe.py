@@ -26,7 +26,7 @@ from sqlalchemy import Connection
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import RpcCall, Transport
 from agent.errors import TrimtabError
-from agent.localchain.chain import ChainClock
+from agent.localchain.contracts import ChainClock
 from agent.localchain.nodes import AnvilNode, LocalNode
 from agent.ports import Clock
 from agent.store.database import Database

@@ -9,7 +9,7 @@ from typing import Any
 from eth_account import Account
 
 from agent.localchain import LocalChain
-from agent.localchain.chain import ChainClock
+from agent.localchain.contracts import ChainClock
 from agent.localchain.nodes import LocalNode
 from tests.faults.invariants import violations
 from tests.faults.probe import Hear, process

@@ -18,7 +18,8 @@ from agent.chain.snapshot import ChainReader
 from agent.chain.watch import SnapshotScope
 from agent.execution.step_context import StepOutcome
 from agent.localchain import LocalChain, LocalPool
-from agent.localchain.chain import FAR_FUTURE_S, POSITION_MANAGER, V2_FACTORY, V2_PAIR, V2_ROUTER
+from agent.localchain.chain import POSITION_MANAGER, V2_FACTORY, V2_PAIR, V2_ROUTER
+from agent.localchain.contracts import FAR_FUTURE_S
 from agent.model import Collect, ConfirmedPosition, IntentKind, IntentState, LpAction, LpPosition, Provide, Snapshot, Withdraw
 from agent.policy.drift import investable_total
 from tests.support import agents

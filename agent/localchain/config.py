@@ -1,0 +1,89 @@
+"""Text of the trimtab.toml of an embedded chain, complete for every command."""
+
+from __future__ import annotations
+
+from agent.model import LIMITS_AS_WRITTEN
+
+IN_PROCESS_URL = "eth-tester://in-process"
+"""URL in the config of an in-process chain; the program that loads the config provides the
+transport.
+"""
+
+ASSET = """[[portfolio.assets]]
+symbol = "{symbol}"
+address = "{address}"
+target = "{target}"
+reserve = "0"
+feed = "{feed}"
+"""
+
+CONFIG_MARKER = "# An embedded chain of trimtab: public test keys, worthless coins.\n"
+"""First line of the config, which distinguishes it from the config of a real wallet."""
+
+TEMPLATE = """[chain]
+chain_id = {chain_id}
+confirmations = 1
+wrapped_native = "{at.weth}"
+[[chain.rpc]]
+url = "{url}"
+operator = "local"
+
+[wallet]
+address = "{wallet}"
+test_account = {account}
+payout_addresses = []
+
+[portfolio]
+numeraire = "{numeraire}"
+max_live_value = "100000"
+{assets}
+[reference]
+kind = ["feed", "twap"]
+twap_window = "30m"
+feed_max_age = "25h"
+
+[venues.uniswap_v2]
+factory = "{at.v2_factory}"
+router = "{at.v2_router}"
+[venues.uniswap_v3]
+factory = "{at.v3_factory}"
+router = "{at.swap_router_02}"
+quoter = "{at.quoter_v2}"
+quoter_v1 = "{at.quoter_v1}"
+position_manager = "{at.position_manager}"
+fee_tiers = [100, 500, 3000, 10000]
+
+[policy]
+trigger = {{ kind = "threshold", relative = "10%" }}
+destination = "target"
+cooldown = "1h"
+confirm_blocks = 0
+jitter = "off"
+
+[limits]
+{limits}
+
+[execution]
+router = "{router}"
+rebalancer = "{at.rebalancer}"
+deadline = "90s"
+submit_url = ""
+style = "market"
+
+[lp]
+volatility = "60%"
+horizon = "30d"
+
+[store]
+url = "{store_url}"
+"""
+
+
+_OMITTED = ("total_loss", "native_top_up", "balance_jump_wait")
+_OWN_LIMITS = {"first_purchase": "1m", "payout_per_day": "100000"}
+"""Values that differ from those of a new config."""
+LIMITS_TEXT = "\n".join(
+    f'{limit.key} = "{_OWN_LIMITS.get(limit.key, limit.start)}"'
+    for limit in LIMITS_AS_WRITTEN
+    if limit.key not in _OMITTED
+)

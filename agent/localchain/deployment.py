@@ -1,0 +1,152 @@
+"""Deployment of a world on an empty node: protocol, tokens, feeds, pools, the wallet's balances."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from eth_utils.crypto import keccak
+
+from agent.artifacts import npm_artifact, own_artifact
+from agent.localchain.chain import (
+    POSITION_MANAGER,
+    SWAP_ROUTER_02,
+    V2_FACTORY,
+    V2_PAIR,
+    V2_ROUTER,
+    V3_FACTORY,
+    V3_POOL,
+    LocalChain,
+)
+from agent.localchain.contracts import ProtocolAddresses
+from agent.localchain.nodes import WHALE_WEI, AnvilNode, LocalNode, TesterNode, run_anvil
+from agent.localchain.world import (
+    DEFAULT_WORLD,
+    WHALE_INDEX,
+    LocalWorld,
+    TokenKind,
+    V2Spec,
+    dev_accounts,
+)
+from agent.units import UINT256_MAX
+
+_V3_PERIPHERY = "@uniswap/v3-periphery/artifacts/contracts"
+FEEDS_BEFORE_S = 30
+"""Age of the last feed rounds at the first visible block."""
+_NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
+"""Address of the contract that renders position NFTs; unused here."""
+
+
+def deploy_world(
+    node: LocalNode,
+    world: LocalWorld,
+    history: Callable[[LocalChain], None] | None = None,
+    now_s: int | None = None,
+) -> LocalChain:
+    """Deploy the world on a node whose genesis is `history_s` ago, so that pools have a history.
+    Afterwards feeds are fresh, and the newest block has the current time, or `now_s`. `history` runs
+    in the past, before the wallet is funded.
+    """
+    chain = LocalChain(node, world)
+    with node.past():
+        _protocol(chain)
+        for spec in world.tokens:
+            chain.add_token(spec.symbol, spec.decimals, spec.price_usd, spec.kind)
+        for pool in world.pools:
+            if isinstance(pool, V2Spec):
+                chain.add_v2_pool(pool.token_a, pool.token_b, pool.value_usd)
+            else:
+                chain.provide_liquidity(
+                    chain.add_v3_pool(pool.token_a, pool.token_b, pool.fee_pips),
+                    pool.value_usd,
+                    pool.ranges,
+                )
+        if history is not None:
+            history(chain)
+        weth = next(spec.symbol for spec in world.tokens if spec.kind is TokenKind.WRAPPED_NATIVE)
+        # set_balance can then reduce the balance without using the wallet's nonce.
+        chain.send(
+            chain.token_contract(weth).functions.approve(chain.whale.address, UINT256_MAX),
+            chain.wallet.address,
+            gas=100_000,
+        )
+        for spec in world.tokens:
+            chain.set_balance(spec.symbol, spec.wallet_raw)
+        node.set_native(chain.wallet.address, world.wallet_native_wei)
+        node.mine_at(max((now_s or int(time.time())) - FEEDS_BEFORE_S, chain.now_s() + 1))
+        chain.refresh_feeds()
+    node.mine_at(max(now_s or int(time.time()), chain.now_s() + 1))
+    return chain
+
+
+def _protocol(chain: LocalChain) -> None:
+    """Deploy Uniswap V2 and V3 as on mainnet, including the 0.01 % tier."""
+    weth = chain.deploy(npm_artifact("@uniswap/v2-periphery/build/WETH9.json"))
+    v2_factory = chain.deploy(npm_artifact(V2_FACTORY), chain.whale.address)
+    v2_router = chain.deploy(npm_artifact(V2_ROUTER), v2_factory, weth)
+    factory_artifact = npm_artifact(V3_FACTORY)
+    v3_factory = chain.deploy(factory_artifact)
+    chain.send(chain.contract(v3_factory, factory_artifact).functions.enableFeeAmount(100, 1))
+    pair_hash, pool_hash = (
+        keccak(hexstr=npm_artifact(path).bytecode) for path in (V2_PAIR, V3_POOL)
+    )
+    position_manager = chain.deploy(
+        npm_artifact(POSITION_MANAGER), v3_factory, weth, _NO_DESCRIPTOR
+    )
+    chain.addresses = ProtocolAddresses(
+        weth=weth,
+        v2_factory=v2_factory,
+        v2_router=v2_router,
+        v3_factory=v3_factory,
+        swap_router_02=chain.deploy(
+            npm_artifact(SWAP_ROUTER_02), v2_factory, v3_factory, position_manager, weth
+        ),
+        quoter_v2=chain.deploy(
+            npm_artifact(f"{_V3_PERIPHERY}/lens/QuoterV2.sol/QuoterV2.json"), v3_factory, weth
+        ),
+        quoter_v1=chain.deploy(
+            npm_artifact(f"{_V3_PERIPHERY}/lens/Quoter.sol/Quoter.json"), v3_factory, weth
+        ),
+        position_manager=position_manager,
+        pool_minter=chain.deploy(own_artifact("PoolMinter")),
+        rebalancer=chain.deploy(
+            own_artifact("Rebalancer"), weth, v2_factory, pair_hash, v3_factory, pool_hash
+        ),
+    )
+
+
+@contextmanager
+def open_eth_tester(world: LocalWorld = DEFAULT_WORLD) -> Iterator[LocalChain]:
+    """Open the world in this process, chain id 131277322940537, one block per transaction; takes
+    some seconds.
+    """
+    now_s = int(time.time())
+    yield deploy_world(TesterNode(now_s - world.history_s, world.wallet_native_wei), world)
+
+
+@contextmanager
+def open_anvil(
+    port: int | None = None,
+    world: LocalWorld = DEFAULT_WORLD,
+    history: Callable[[LocalChain], None] | None = None,
+    now_s: int | None = None,
+    **options: str | int | bool,
+) -> Iterator[LocalChain]:
+    """Open the world on an anvil process, chain id 31337, which ends with the context. `history`
+    makes further deployments in the chain's past; the chain begins at `now_s`, by default the
+    present. `options` are anvil's flags with underscores: block_time=2, hardfork="cancun",
+    no_cors=True. Raises ConfigError.
+    """
+    began_s = int(time.time()) if now_s is None else now_s
+    flags: list[str] = []
+    for name, value in options.items():
+        if value is False:
+            continue
+        flags.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            flags.append(str(value))
+    with run_anvil(port, flags, genesis_s=began_s - world.history_s) as url:
+        node = AnvilNode(url)
+        node.set_native(dev_accounts()[WHALE_INDEX].address, WHALE_WEI)
+        yield deploy_world(node, world, history, now_s)
