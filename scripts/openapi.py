@@ -18,14 +18,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from agent.app.documents import futures, owner, plans, records, status
 from agent.observe.health import RunState
 from agent.web.access import Access
-from agent.web.api import build_api
+from agent.web.api.gate import ApiProblem
+from agent.web.api.routes import build_api
+from agent.web.api.tokens import TokenFile
 from agent.web.board import Board
-from agent.web.gate import ApiProblem
 from agent.web.probes import Probes
 from agent.web.reach import Reach
-from agent.web.tokens import TokenFile
 
-FILE = Path(__file__).parent.parent / "agent" / "web" / "openapi.json"
+FILE = Path(__file__).parent.parent / "agent" / "web" / "api" / "openapi.json"
 
 
 class EndpointsDocument(TypedDict):

@@ -38,7 +38,7 @@ from agent.key_variables import drop_key_variables
 from agent.units import format_duration
 
 if TYPE_CHECKING:
-    from agent.web.tokens import TokenFile
+    from agent.web.api.tokens import TokenFile
 
 
 # --- The dashboard.
@@ -350,7 +350,7 @@ def revoke(name: TokenName, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson
 def _token_file(config: Path) -> TokenFile:
     """Return the tokens of the config's store."""
     from agent.app.dashboard import require_store
-    from agent.web.tokens import TokenFile
+    from agent.web.api.tokens import TokenFile
 
     return TokenFile(Path(require_store(config)))
 
@@ -373,7 +373,7 @@ def mcp(
     """Answers assistants over stdin and stdout (Model Context Protocol): status, plan, explain,
     history, pnl, controls. It sends nothing, and never loads a key.
     """
-    from agent.web.assistant import serve_assistant
+    from agent.web.api.assistant import serve_assistant
 
     drop_key_variables([config])
     serve_assistant(str(config), allow_controls)

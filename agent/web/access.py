@@ -12,7 +12,6 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -22,10 +21,11 @@ from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
 from agent.hosts import host_name
-from agent.web.gate import PREFIX, PROBES, refusal_response
+from agent.web.api.gate import PREFIX, PROBES, refusal_response
 from agent.web.pages import CONTROL_PAGE, PAGES
 from agent.web.reach import PROXY_HEADER, Reach, forwarded_address, plain_address
 from agent.web.reading import ReadingProcess
+from agent.web.sessions import Session
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -38,9 +38,6 @@ UNSENT = f"to={CONTROL_PAGE.path}&unsent=1"
 """Query of the login page to which a form without a session leads."""
 TARGETS = frozenset(page.path for page in (*PAGES, CONTROL_PAGE)) - {"/"}
 """Pages to which a login leads back. No other address is ever a target."""
-IDLE_S = 1_800
-"""A session ends if its user opens no page for this time."""
-LONGEST_S = 43_200
 MAX_SESSIONS = 10
 """Sessions of a user; a further login ends the oldest."""
 MAX_CHECKS = 8
@@ -73,25 +70,6 @@ def content_policy(*, forms: bool) -> str:
         f" img-src 'self'; base-uri 'none'; form-action {chr(39)}{'self' if forms else 'none'}"
         f"{chr(39)}; frame-ancestors 'none'"
     )
-
-
-@dataclass(slots=True)
-class Session:
-    """A login. Times are those of a monotonic clock."""
-
-    user: int
-    name: str
-    read_only: bool
-    began_s: float
-    used_s: float
-    csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-    reviews: dict[str, Any] = field(default_factory=dict)
-    """Requests whose plans are shown, by id."""
-    ended: bool = False
-
-    def alive(self, now_s: float) -> bool:
-        """Return whether the session has neither ended nor expired."""
-        return not self.ended and now_s < min(self.used_s + IDLE_S, self.began_s + LONGEST_S)
 
 
 class Access:

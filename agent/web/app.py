@@ -37,15 +37,15 @@ from agent.web.access import (
     Receive,
     Scope,
     Send,
-    Session,
     cookie,
     form,
     is_token,
 )
-from agent.web.api import build_api, load_controls
+from agent.web.api.gate import PREFIX
+from agent.web.api.routes import build_api, load_controls
+from agent.web.api.tokens import TokenFile
 from agent.web.board import MAX_STREAMS, MAX_USER_STREAMS, Board
 from agent.web.controls import ControlPages
-from agent.web.gate import PREFIX
 from agent.web.pages import (
     ASSETS,
     CONTROL_PAGE,
@@ -61,7 +61,7 @@ from agent.web.pages import (
 )
 from agent.web.probes import Probes, run_document
 from agent.web.reach import Reach
-from agent.web.tokens import TokenFile
+from agent.web.sessions import Session
 
 SEEN = re.compile(rb"[0-9]{1,15}")
 STEP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

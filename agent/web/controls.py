@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
-from agent.web.access import Access, Session, form, is_token
+from agent.web.access import Access, form, is_token
 from agent.web.board import Board
 from agent.web.pages import CONTROL_PAGE, CONTROLS, REVIEW, Renderer
 from agent.web.reading import Documents, ReadingProcess
+from agent.web.sessions import Review, Session
 
-REVIEW_S = 600.0
-"""Time after which a shown plan can no longer be confirmed."""
 BACKTEST_S = 300.0
 """Maximum duration of a backtest, which is then aborted."""
 MAX_BACKTESTS = 4
@@ -44,33 +41,6 @@ FIELDS: Mapping[str, Sequence[str]] = {
 """Fields of the form of each kind, named like the arguments of the control."""
 TARGET = "target:"
 WAS = "was:"
-
-
-@dataclass(slots=True)
-class Review:
-    """A request and its plan. `document` is None until the plan is made, `backtest` until an edit
-    is backtested.
-    """
-
-    kind: str
-    arguments: tuple[tuple[str, str], ...]
-    began_s: float = field(default_factory=time.monotonic)
-    document: Mapping[str, Any] | None = None
-    error: str = ""
-    sent: bool = False
-    backtest: Mapping[str, Any] | None = None
-    no_backtest: str = ""
-    dropped: bool = False
-
-    @property
-    def open(self) -> bool:
-        """Return whether the plan can be confirmed."""
-        return (
-            self.document is not None
-            and bool(self.document["plan_hash"])
-            and not self.sent
-            and time.monotonic() < self.began_s + REVIEW_S
-        )
 
 
 class ControlPages:

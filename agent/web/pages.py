@@ -20,8 +20,7 @@ from agent.units import decimal_text, gain_text, spell_durations
 from agent.web.reading import Documents
 
 if TYPE_CHECKING:
-    from agent.web.access import Session
-    from agent.web.controls import Review
+    from agent.web.sessions import Review, Session
 
 
 MINUS = "−"

@@ -22,14 +22,15 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
 from agent.observe.health import RunHealth
-from agent.web.access import Access, Checks, Receive, Scope, Send, Session, cookie
+from agent.web.access import Access, Checks, Receive, Scope, Send, cookie
+from agent.web.api.gate import ApiError, problem_response
 from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_pages
 from agent.web.board import Board
-from agent.web.gate import ApiError, problem_response
 from agent.web.pages import CONTROLS, LIVE, STORED, Renderer
 from agent.web.probes import health_response, is_healthy
 from agent.web.reach import Reach
 from agent.web.reading import Documents, ReadingProcess
+from agent.web.sessions import Session
 
 PREFIX = "/p/"
 AGAIN_S = 10.0

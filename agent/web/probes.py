@@ -22,9 +22,9 @@ from agent.errors import ErrorCode, TrimtabError
 from agent.model import PPM, RunReport
 from agent.observe.health import RunHealth, health_document, unread
 from agent.web.access import Access
+from agent.web.api.gate import PROBLEM_JSON, ApiError, Gate, problem_response
+from agent.web.api.tokens import TokenScope
 from agent.web.board import Board
-from agent.web.gate import PROBLEM_JSON, ApiError, Gate, problem_response
-from agent.web.tokens import TokenScope
 
 OUTCOMES = (
     "hold",

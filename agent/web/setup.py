@@ -19,11 +19,12 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 
 from agent import artifacts
 from agent.errors import TrimtabError
-from agent.web.access import LOGIN, Access, Checks, Session, form, is_token
+from agent.web.access import LOGIN, Access, Checks, form, is_token
 from agent.web.app import StaticFiles
 from agent.web.pages import EXTRA, format_figure
 from agent.web.reach import Reach
 from agent.web.reading import ReadingProcess
+from agent.web.sessions import Session
 
 OWNER = {1: ("set-up", False)}
 """The one session's user."""

@@ -17,8 +17,8 @@ import pytest
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the API needs the extra dashboard", allow_module_level=True)
 
-from agent.web import gate
-from agent.web.gate import PREFIX, PROBES
+from agent.web.api import gate
+from agent.web.api.gate import PREFIX, PROBES
 from tests.cli.tools import Desk, Said, forked
 from tests.support.api import Client
 from tests.support.dashboards import HereBoard, Served

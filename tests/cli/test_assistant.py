@@ -21,8 +21,8 @@ from mcp.types import CallToolResult, TextResourceContents
 
 from agent.errors import ConfigError, OperatorNeeded, Refused, TrimtabError
 from agent.store.files.secret import secret_path
-from agent.web import assistant
-from agent.web.assistant import INSTRUCTIONS, NOTICE, Assistant, as_data
+from agent.web.api import assistant
+from agent.web.api.assistant import INSTRUCTIONS, NOTICE, Assistant, as_data
 from agent.web.reading import _call
 from tests.cli.test_api import without_latency
 from tests.cli.tools import SECRET, Desk

@@ -17,7 +17,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 
 from agent.localchain.nodes import free_port
 from agent.web.access import Access
-from agent.web.gate import PREFIX
+from agent.web.api.gate import PREFIX
 from agent.web.pages import PAGES, at
 from agent.web.reach import Reach
 from tests.cli.tools import SECRET, Desk

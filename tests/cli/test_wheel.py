@@ -144,7 +144,7 @@ def test_the_dashboard_serves_its_pages_and_files_from_the_wheel(dashboard: Inst
             assert names == set(ASSETS) and not re.findall(r"(?:https?:)?//[a-z]", text), page
         for name in ASSETS:
             assert urlopen(f"{address}static/{name}").read() == (ROOT / "agent" / "web" / "static" / name).read_bytes()
-        assert urlopen(f"{address}api/v1/openapi.json").read() == (ROOT / "agent" / "web" / "openapi.json").read_bytes()
+        assert urlopen(f"{address}api/v1/openapi.json").read() == (ROOT / "agent" / "web" / "api" / "openapi.json").read_bytes()
     finally:
         process.terminate()
         _, said = process.communicate()

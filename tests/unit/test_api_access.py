@@ -20,12 +20,12 @@ from agent.errors import ConfigError, OperatorNeeded
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the API needs the extra dashboard", allow_module_level=True)
 
-from agent.web import gate
 from agent.web.access import Access
-from agent.web.api import specification
-from agent.web.gate import PREFIX
+from agent.web.api import gate
+from agent.web.api.gate import PREFIX
+from agent.web.api.routes import specification
+from agent.web.api.tokens import SUFFIX, TokenFile
 from agent.web.reach import Reach
-from agent.web.tokens import SUFFIX, TokenFile
 from tests.support.api import Client
 from tests.support.dashboards import Served, StillBoard
 
@@ -104,7 +104,7 @@ def test_a_token_out_of_range_is_not_added(tmp_path: Path, name: str, scopes: li
 
 
 def test_a_full_file_drops_the_oldest_ended_tokens_and_never_an_active_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.web.tokens.MAX_TOKENS", 4)
+    monkeypatch.setattr("agent.web.api.tokens.MAX_TOKENS", 4)
     tokens = TokenFile(tmp_path / "a.db")
     lifetimes = {"oldest": 90 * DAY_S, "expired": 1, "revoked": 90 * DAY_S, "late": 1}
     texts = {name: tokens.add(name, ["read"], lifetime_s, NOW_S)[1] for name, lifetime_s in lifetimes.items()}

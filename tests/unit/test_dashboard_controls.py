@@ -29,9 +29,10 @@ from agent.store import Store, open_store
 from agent.store.files.secret import installation_secret
 from agent.store.files.users import UserStore
 from agent.web import controls as web_controls
-from agent.web.controls import BACKTEST_NICENESS, FIELDS, MAX_BACKTESTS, MAX_REVIEWS, REVIEW_S, ControlPages, Review, arguments_of
+from agent.web.controls import BACKTEST_NICENESS, FIELDS, MAX_BACKTESTS, MAX_REVIEWS, ControlPages, arguments_of
 from agent.web.pages import Renderer
 from agent.web.reading import ReadingProcess
+from agent.web.sessions import REVIEW_S, Review
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.dashboards import HOSTILE, MARKUP, PATIENCE_S, Served, StillBoard, figures, golden, until

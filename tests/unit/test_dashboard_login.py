@@ -29,10 +29,11 @@ import pyotp
 from agent.app.settings.users import _network
 from agent.errors import ConfigError, TrimtabError
 from agent.store.files.users import FIRST_LOCK_S, FREE_FAILURES, UserStore
-from agent.web.access import IDLE_S, LOGIN_NICENESS, LONGEST_S, MAX_CHECKS, MAX_SESSIONS, Access, Checks
+from agent.web.access import LOGIN_NICENESS, MAX_CHECKS, MAX_SESSIONS, Access, Checks
 from agent.web.pages import PAGES
 from agent.web.reach import PublicOptions, Reach, reach_of, require_protected
 from agent.web.server import serve_dashboard
+from agent.web.sessions import IDLE_S, LONGEST_S
 from tests.support.dashboards import HOSTILE, MARKUP, Served
 from tests.support.sites import FULL, HASH, PASSWORD, PROXY_SECRET, Site, behind_proxy
 

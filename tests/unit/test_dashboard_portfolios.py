@@ -29,13 +29,13 @@ from agent.store import open_store
 from agent.store.files.users import UserStore
 from agent.web import portfolios
 from agent.web.access import Access
+from agent.web.api.tokens import TokenFile, TokenScope
 from agent.web.board import SeenReport
-from agent.web.controls import Review
 from agent.web.pages import PAGES, at, format_figure
 from agent.web.portfolios import Opening, Portfolios, portfolio_names, with_prefixes
 from agent.web.reach import Reach
 from agent.web.server import find_configs, serve_portfolios
-from agent.web.tokens import TokenFile, TokenScope
+from agent.web.sessions import Review
 from tests.cli.tools import first_document, start
 from tests.support import agents
 from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, Served, StillBoard, documents, figures, until

@@ -26,14 +26,14 @@ from agent.model import RunFigures, RunReport
 from agent.observe.health import MAX_MISSED_CYCLES, judge, this_process
 from agent.store.files.users import UserStore
 from agent.web import board as boards
-from agent.web import gate
 from agent.web.access import Access
+from agent.web.api import gate
+from agent.web.api.gate import PROBES
+from agent.web.api.tokens import TokenFile
 from agent.web.board import Board, SeenReport
-from agent.web.gate import PROBES
 from agent.web.portfolios import Opening, Portfolios, portfolio_names, with_prefixes
 from agent.web.probes import OUTCOMES, metrics_text
 from agent.web.reach import Reach
-from agent.web.tokens import TokenFile
 from tests.support.api import Client
 from tests.support.dashboards import MARKUP, Served, StillBoard, documents, figures, until
 from tests.support.sites import HASH

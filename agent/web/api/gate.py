@@ -24,7 +24,7 @@ from agent.errors import (
     TrimtabError,
     printable_text,
 )
-from agent.web.tokens import IN_URL, TokenFile, TokenScope
+from agent.web.api.tokens import IN_URL, TokenFile, TokenScope
 
 PREFIX = "/api/v1"
 PROBES = ("/health", "/ready", "/metrics")

@@ -23,8 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent import artifacts
 from agent.errors import TrimtabError
-from agent.web.board import Board
-from agent.web.gate import (
+from agent.web.api.gate import (
     HANDLERS,
     PREFIX,
     PROBES,
@@ -34,8 +33,9 @@ from agent.web.gate import (
     Gate,
     Needs,
 )
+from agent.web.api.tokens import TokenFile, TokenScope
+from agent.web.board import Board
 from agent.web.pages import LIVE, PLAN
-from agent.web.tokens import TokenFile, TokenScope
 
 MOST_STEPS = 1_000
 STEP = r"^[A-Za-z0-9_-]{1,64}$"
@@ -89,7 +89,7 @@ def answer(
 @cache
 def specification(prefix: str = "") -> bytes:
     """Return the OpenAPI document of the API below a prefix."""
-    found = (artifacts.WEB / "openapi.json").read_bytes()
+    found = (artifacts.WEB / "api" / "openapi.json").read_bytes()
     if not prefix:
         return found
     document = json.loads(found)

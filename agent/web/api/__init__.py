@@ -1,0 +1,1 @@
+"""The HTTP API: routes, tokens and rates, and the server of an AI assistant."""

@@ -1,0 +1,63 @@
+"""Logins, and the requests whose plans they show."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+IDLE_S = 1_800
+"""A session ends if its user opens no page for this time."""
+LONGEST_S = 43_200
+
+
+@dataclass(slots=True)
+class Session:
+    """A login. Times are those of a monotonic clock."""
+
+    user: int
+    name: str
+    read_only: bool
+    began_s: float
+    used_s: float
+    csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    reviews: dict[str, Review] = field(default_factory=dict)
+    """Requests whose plans are shown, by id."""
+    ended: bool = False
+
+    def alive(self, now_s: float) -> bool:
+        """Return whether the session has neither ended nor expired."""
+        return not self.ended and now_s < min(self.used_s + IDLE_S, self.began_s + LONGEST_S)
+
+
+REVIEW_S = 600.0
+"""Time after which a shown plan can no longer be confirmed."""
+
+
+@dataclass(slots=True)
+class Review:
+    """A request and its plan. `document` is None until the plan is made, `backtest` until an edit
+    is backtested.
+    """
+
+    kind: str
+    arguments: tuple[tuple[str, str], ...]
+    began_s: float = field(default_factory=time.monotonic)
+    document: Mapping[str, Any] | None = None
+    error: str = ""
+    sent: bool = False
+    backtest: Mapping[str, Any] | None = None
+    no_backtest: str = ""
+    dropped: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Return whether the plan can be confirmed."""
+        return (
+            self.document is not None
+            and bool(self.document["plan_hash"])
+            and not self.sent
+            and time.monotonic() < self.began_s + REVIEW_S
+        )
