@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.config import load_config
 from agent.config.build import factories
+from agent.config.load import load_config
 from agent.venues.calldata import creation_code
 
 

@@ -24,6 +24,7 @@ from agent.guards.market import (
     plan_sandwich_loss,
     sandwich_exposure,
 )
+from agent.layers.settings import PARAMETERS
 from agent.layers.strategies.policy.capital import target_capital_shares
 from agent.layers.strategies.state import CapitalSplit, StrategiesState, Strategy
 from agent.model import (
@@ -304,10 +305,8 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         ),
         "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
     }
-    if (portfolio.positions or portfolio.lp_targets) and config.lp is not None:
-        found["lp"] = (
-            f"volatility {config.lp.volatility / 100:g}% a year, horizon {format_duration(config.lp.horizon)}"
-        )
+    for describe in PARAMETERS:
+        found |= describe(config, portfolio)
     chosen = {
         strategy.name: weights_text(strategy_as_portfolio(config.portfolio, strategy))
         for strategy in config.strategies

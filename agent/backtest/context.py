@@ -41,7 +41,6 @@ from agent.layers.futures.composer import FuturesComposer
 from agent.layers.futures.state import FuturesConfig, planned_futures
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
-from agent.layers.strategies.state import CapitalSplit
 from agent.layers.tax.state import TaxState
 from agent.model import (
     AgentCycle,
@@ -490,7 +489,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
             layers=without_defaults(
                 (
                     FuturesConfig(None if world.venue is None else world.venue.setup.policy),
-                    spec.split or CapitalSplit(),
+                    *spec.layers,
                 )
             ),
         )

@@ -22,6 +22,7 @@ from agent.model import (
     Asset,
     Destination,
     ExecutionConfig,
+    LayerConfig,
     Limits,
     LotMethod,
     Policy,
@@ -29,6 +30,7 @@ from agent.model import (
     PriceSource,
     ReferenceConfig,
     Trigger,
+    part_of,
 )
 from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
 
@@ -213,9 +215,16 @@ class BacktestSpec:
     limits: Limits
     execution: ExecutionConfig
     symbols: tuple[tuple[str, str], ...]
-    split: CapitalSplit | None = None
+    layers: tuple[LayerConfig, ...] = ()
+    """Settings of the layers, other than futures."""
     tax: TaxRule = TaxRule()
     gas_priced: bool = True
+
+    @property
+    def split(self) -> CapitalSplit | None:
+        """Strategies that divide the capital; None without strategies."""
+        split = part_of(self.layers, CapitalSplit)
+        return split if split.divides_wallet else None
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -405,7 +414,7 @@ def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
             swept=True,
         ),
         symbols=tuple((token.address, token.symbol) for token in tokens),
-        split=wanted.split,
+        layers=wanted.layers,
         tax=wanted.tax,
         gas_priced=wanted.gas_priced,
     )

@@ -520,9 +520,9 @@ def spec_digest(
         wanted.reference,
         wanted.limits,
         wanted.execution,
-        wanted.split,
+        *wanted.layers,
     )
-    texts = [codec.dumps(part) for part in parts if part is not None]
+    texts = [codec.dumps(part) for part in parts]
     texts += [
         repr(wanted.tax),
         *(f"{name}={text}" for name, text in parameter_texts(settings) if name != "looks_at_all"),

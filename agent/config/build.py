@@ -28,6 +28,7 @@ from agent.model import (
     ConfirmedPosition,
     Destination,
     ExecutionConfig,
+    LayerConfig,
     Limits,
     LpPositionChange,
     Policy,
@@ -329,13 +330,14 @@ def with_allocators(
     return replace(split, strategies=tuple(strategies))
 
 
-def allocator_supply_tokens(portfolio: Portfolio, split: CapitalSplit | None) -> tuple[str, ...]:
+def allocator_supply_tokens(portfolio: Portfolio, layers: Iterable[LayerConfig]) -> tuple[str, ...]:
     """Return tokens whose total supply is read from the chain, for the portfolio's allocator or a
-    strategy's.
+    layer's.
     """
-    allocators = [portfolio.weights]
-    if split is not None:
-        allocators += [strategy.allocator for strategy in split.strategies]
+    allocators = [
+        portfolio.weights,
+        *(part.allocator for settings in layers for part in settings.allocators),
+    ]
     return tuple(
         dict.fromkeys(
             token

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import os
 from decimal import Decimal
-from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from agent.accounting.export import RateTable, parse_rates
 from agent.amm import POOL_KINDS
 from agent.codec import json_field
 from agent.config.fields import (
@@ -57,11 +55,8 @@ from agent.config.weights import (
     require_weights,
 )
 from agent.errors import ConfigError
+from agent.layers.config import CHECKS, LayerTables
 from agent.units import BPS
-
-if TYPE_CHECKING:
-    from agent.config.load import LoadedConfig
-
 
 # --- [chain] and [[chain.rpc]]: the chain, its endpoints, and the operators that must agree.
 
@@ -242,52 +237,6 @@ class WalletTable(ConfigTable):
         if self.safe and self.mode != "propose":
             raise ValueError('safe: a Safe has no key to sign with here; write mode = "propose"')
         return self
-
-
-# --- [tax]: lot rule, reporting currency, and yearly limit of realised gains.
-
-
-class TaxTable(ConfigTable):
-    """Tax settings. `rates` is a CSV file of time,rate: units of `currency` per coin of the
-    numeraire. `year_limit` is in that currency, else in the numeraire.
-    """
-
-    method: Literal["fifo", "lifo", "hifo", "average"]
-    year_limit: DecimalOrOff
-    currency: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,16}$")
-    rates: str | None = None
-
-    @model_validator(mode="after")
-    def _together(self) -> TaxTable:
-        if (self.currency is None) != (self.rates is None):
-            raise ValueError(
-                'currency and rates must be given together: write currency = "EUR" and rates = "eur.csv", or'
-                " neither"
-            )
-        return self
-
-
-def read_rates(loaded: LoadedConfig) -> RateTable | None:
-    """Return the rate table beside the config file; None if taxes are reported in the numeraire.
-    Raises ConfigError.
-    """
-    tax = loaded.config.tax
-    if tax is None or tax.rates is None:
-        return None
-    path = loaded.path.parent / tax.rates
-    try:
-        with path.open(encoding="utf-8") as file:
-            return parse_rates(f"tax.rates {path.name}", file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"tax.rates: {path} cannot be read ({type(error).__name__})",
-            "name a CSV file with lines time,rate",
-        ) from None
-
-
-def year_limit(text: str | None, decimals: int) -> Fraction | None:
-    """Return the yearly gain limit in base units of the reporting currency; None if it is off."""
-    return None if text is None else Fraction(Decimal(text)) * 10**decimals
 
 
 # --- The native coin: an asset with address = "native", and its refill for gas.
@@ -508,8 +457,8 @@ class StoreTable(ConfigTable):
 SignalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
 
 
-class Config(ConfigTable):
-    """The whole file."""
+class Config(LayerTables):
+    """The whole file; the tables of layers are in its base."""
 
     chain: ChainTable
     wallet: WalletTable
@@ -529,7 +478,6 @@ class Config(ConfigTable):
     service: ServiceTable = Field(default_factory=ServiceTable)
     alerts: AlertsTable = Field(default_factory=AlertsTable)
     telegram: TelegramTable | None = None
-    tax: TaxTable | None = None
     record: RecordTable | None = None
 
     _native = model_validator(mode="before")(resolve_native_asset)
@@ -549,6 +497,7 @@ class Config(ConfigTable):
             require_signals,
             require_futures_allocators,
             require_accepted,
+            *CHECKS,
         ):
             check(self)
         if self.wallet.test_account is not None and not self.chain.local:

@@ -20,6 +20,7 @@ from agent.config.presets import (
     starting_deviation_bps,
 )
 from agent.errors import ConfigError
+from agent.layers.config import TEMPLATES
 from agent.model import LIMITS_AS_WRITTEN, AllocationMethod, LimitUnit, TighterDirection
 from agent.policy.triggers.rules import NOTATIONS
 from agent.units import BPS, largest_remainder, parse_share_bps
@@ -186,12 +187,7 @@ horizon = "30d"                    # horizon of the expected loss
 # width = "20%"                    # from reference price / 1.2 to reference price * 1.2
 # compound_above = "25"            # fees above this in the numeraire are reinvested; "off" leaves them
 
-[tax]                              # tax lots of a sale, and the gain allowed per year (docs/ledger.md)
-method = "fifo"                    # or "lifo", "hifo", "average"
-year_limit = "off"                 # realised gain of a year in the numeraire: sales beyond it are reduced or deferred, except exits
-# currency = "EUR"                 # to report in another currency: rates is a CSV file of time,rate, units per numeraire coin
-# rates = "eur.csv"
-
+{chr(10).join(TEMPLATES)}
 # Several strategies over this wallet, each with its own accounts (docs/strategies.md):
 # [[strategies]]
 # name = "trend"

@@ -61,6 +61,10 @@ WITHOUT_TARGETS: tuple[Callable[[Portfolio, Collection[str]], Portfolio], ...] =
     pools.without_targets,
 )
 """The portfolio in which a layer has no targets with these tokens, which an exit sells."""
+LOCKED: tuple[Callable[[StepInput], Mapping[str, int]], ...] = ()
+"""Base units of the wallet by token that count but that no swap may spend; of an amount above the
+balance, the balance.
+"""
 SPENDERS: tuple[Callable[[StepInput], dict[str, str]], ...] = (pools.spenders, futures.spenders)
 """Contracts that may hold an allowance of the wallet for a layer, with their roles."""
 
@@ -70,6 +74,15 @@ def outside_raw(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
     total: dict[str, int] = {}
     for holdings in OUTSIDE:
         for token, raw in holdings(step, prices).items():
+            total[token] = total.get(token, 0) + raw
+    return total
+
+
+def locked_raw(step: StepInput) -> dict[str, int]:
+    """Return the base units of the wallet by token that no swap may spend."""
+    total: dict[str, int] = {}
+    for locked in LOCKED:
+        for token, raw in locked(step).items():
             total[token] = total.get(token, 0) + raw
     return total
 

@@ -47,7 +47,10 @@ STATES: tuple[type[LayerState], ...] = (
     FuturesState,
     LiquidityState,
 )
-CONFIGS: tuple[type[LayerConfig], ...] = (CapitalSplit, FuturesConfig)
+CONFIGS: tuple[type[LayerConfig], ...] = (
+    CapitalSplit,
+    FuturesConfig,
+)
 PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress, LiquidityProgress)
 READINGS: tuple[type[LayerReading], ...] = (FuturesReading,)
 PLANS: tuple[type[LayerPlan], ...] = (FuturesPlan, HedgeChoices)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.layers.futures.policy.exposure import weighed_margin
-from agent.layers.questions import outside_raw
+from agent.layers.questions import locked_raw, outside_raw
 from agent.model import DataFeeQuote, Limits, Pool, SkippedItem, StepInput, Verdict
 from agent.planning.gas import (
     ROUTER_GAS,
@@ -100,8 +100,8 @@ class TokenNode:
     """A token of the problem.
 
     A hub that is not an asset must start and end empty. `cap_raw` bounds the amount that legs take
-    from the wallet: this step's approval, or native coin above the gas floor. `locked_raw` is in
-    liquidity positions and in the margin account; it counts, but cannot be spent.
+    from the wallet: this step's approval, or native coin above the gas floor. `locked_raw` counts
+    but cannot be spent: it is outside the wallet, or a layer keeps it there.
     """
 
     address: str
@@ -303,7 +303,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
     faults = {item.address: item.why for item in step.snapshot.quarantined}
     caps = dict(step.progress.spend_caps)
     in_positions = outside_raw(step, references.by_token)
-    in_margin = weighed_margin(step)
+    in_margin, kept = weighed_margin(step), locked_raw(step)
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token
@@ -336,16 +336,17 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
         if coin is not None and token.address == coin.token:
             investable_raw -= 0 if coin.counts else coin.refill_raw
             cap_raw = coin.cap_raw
-        locked_raw = in_positions.get(token.address, 0) + in_margin.get(token.address, 0)
+        kept_raw = max(0, min(investable_raw, kept.get(token.address, 0)))
+        outside = in_positions.get(token.address, 0) + in_margin.get(token.address, 0)
         nodes.append(
             TokenNode(
                 token.address,
                 token.label,
                 price.price,
-                investable_raw,
+                investable_raw - kept_raw,
                 True,
                 cap_raw,
-                locked_raw,
+                outside + kept_raw,
             )
         )
     return nodes

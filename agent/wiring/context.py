@@ -27,21 +27,17 @@ from agent.chain.second_quote import (
 )
 from agent.chain.tokens import find_proxies, read_tokens
 from agent.chain.watch import PoolRef, SnapshotScope
-from agent.config import (
+from agent.config.build import (
+    allocator_supply_tokens,
     build_execution,
     build_limits,
     build_policy,
     build_portfolio,
     build_reference,
-)
-from agent.config.build import (
-    allocator_supply_tokens,
-    build_split,
     factories,
     fixed_contracts,
     known_positions,
     liquidity_contracts,
-    with_allocators,
 )
 from agent.config.liquidity import build_targets
 from agent.config.load import LoadedConfig
@@ -55,13 +51,14 @@ from agent.execution.step_memory import LayerReader, read_memory
 from agent.layers.futures.policy.venue import distrust_changed_venue
 from agent.layers.futures.state import FuturesConfig
 from agent.layers.liquidity.memory import with_unknown_positions
+from agent.layers.settings import build_layer_settings
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
-from agent.layers.strategies.state import CapitalSplit
 from agent.model import (
     ExecutionConfig,
     FuturesPolicy,
     History,
+    LayerConfig,
     Limits,
     Policy,
     Portfolio,
@@ -163,7 +160,8 @@ class AgentContext:
     """Key that replaces the config's, if the calling program has one."""
     agent_key: keys.KeySource | None = None
     """Agent key of the futures venue that replaces the config's, if the calling program has one."""
-    split: CapitalSplit | None = None
+    layers: tuple[LayerConfig, ...] = ()
+    """Settings of the layers from the config alone."""
     futures: FuturesPolicy | None = None
     tax: TaxRunCache | None = None
     signals: SignalHost = field(default_factory=SignalHost)
@@ -207,7 +205,7 @@ class AgentContext:
             self.limits,
             self.execution,
             history,
-            layers=without_defaults((FuturesConfig(self.futures), self.split or CapitalSplit())),
+            layers=without_defaults((FuturesConfig(self.futures), *self.layers)),
         )
 
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
@@ -409,7 +407,7 @@ def open_context(
     """
     clock = clock or SystemClock()
     endpoint_pool = open_endpoint_pool(loaded.config, transports, clock)
-    portfolio, split = _target_portfolio(loaded, endpoint_pool)
+    portfolio, layers = _target_portfolio(loaded, endpoint_pool)
     with open_store_offline(loaded) as (store, switch):
         confirmed = store.configs.confirmed()
         if loaded.paper:
@@ -419,7 +417,7 @@ def open_context(
         context = _build_context(
             loaded,
             portfolio,
-            split,
+            layers,
             endpoint_pool,
             store,
             switch,
@@ -455,10 +453,8 @@ def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
 
 def _target_portfolio(
     loaded: LoadedConfig, endpoint_pool: EndpointPool
-) -> tuple[Portfolio, CapitalSplit | None]:
-    """Build the target portfolio and the strategies of the config, with token metadata from the
-    chain.
-    """
+) -> tuple[Portfolio, tuple[LayerConfig, ...]]:
+    """Build the target portfolio and the settings of layers, with token metadata from the chain."""
     from agent.chain.providers.quorum import QuorumProvider  # web3 is loaded to connect only
 
     config = loaded.config
@@ -476,13 +472,13 @@ def _target_portfolio(
             config.futures,
         ),
     )
-    return portfolio, with_allocators(config, build_split(config), portfolio, loaded.path.parent)
+    return portfolio, build_layer_settings(loaded, portfolio)
 
 
 def _build_context(  # noqa: PLR0913
     loaded: LoadedConfig,
     portfolio: Portfolio,
-    split: CapitalSplit | None,
+    layers: tuple[LayerConfig, ...],
     endpoint_pool: EndpointPool,
     store: Store,
     switch: KillSwitch,
@@ -524,7 +520,7 @@ def _build_context(  # noqa: PLR0913
         spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
         pools=pools,
         proxies=proxies,
-        supplies=allocator_supply_tokens(portfolio, split),
+        supplies=allocator_supply_tokens(portfolio, layers),
         feeds=(*portfolio.feeds(), *reference.uptime),
         code=tuple(
             dict.fromkeys(
@@ -560,7 +556,7 @@ def _build_context(  # noqa: PLR0913
         clock,
         reader,
         build_quoter(line, second_quote_venues(config)),
-        split=split,
+        layers=layers,
         futures=futures_policy(config, portfolio, on_paper=loaded.paper),
         tax=TaxRunCache(loaded, portfolio),
         paper=(

@@ -9,10 +9,10 @@ from agent.accounting.export import rate_of
 from agent.accounting.performance import year_start_s
 from agent.accounting.tax_lots import Lots, TaxLotRun, run_tax_lots
 from agent.config.load import LoadedConfig
-from agent.config.schema import read_rates, year_limit
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import pending_entries
 from agent.execution.step_memory import LayerReader
+from agent.layers.tax.config import read_rates, year_limit
 from agent.layers.tax.state import TaxState
 from agent.model import LotMethod, Portfolio, StepInput, TaxInputs
 from agent.store.store import Store

@@ -10,7 +10,7 @@ from pathlib import Path
 from eth_utils.crypto import keccak
 
 from agent.artifacts import npm_artifact, own_artifact
-from agent.config import parse_config
+from agent.config.load import parse_config
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.chain import V2_PAIR, V3_POOL

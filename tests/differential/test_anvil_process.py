@@ -15,7 +15,7 @@ import pytest
 
 from agent.artifacts import anvil_binary
 from agent.chain.providers.endpoint import EndpointProvider
-from agent.config import parse_config
+from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.files import replace_file
 from agent.localchain import LocalChain, run_anvil

@@ -284,7 +284,7 @@ def test_a_call_through_web3_is_one_request(anvil_chain: LocalChain, monkeypatch
 
 
 def test_the_config_it_writes_is_complete(local_chain: LocalChain) -> None:
-    from agent.config import parse_config
+    from agent.config.load import parse_config
 
     config = parse_config(local_chain.config_text())
     assert config.chain.chain_id == local_chain.chain_id

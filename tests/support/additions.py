@@ -80,7 +80,7 @@ ALLOCATORS[AllocationMethod.INVERSE_VARIANCE] = inverse_variance
 SECTION: Addition = MappingProxyType(
     {
         "config/schema.py": (
-            '''# after:     from agent.config.load import LoadedConfig
+            '''# after: from agent.units import BPS
 
 
 class LabelTable(ConfigTable):
@@ -101,6 +101,193 @@ name = "main"                      # what you call this portfolio
         ),
     }
 )
+
+LAYER: Addition = MappingProxyType(
+    {
+        "layers/lockup/__init__.py": ('"""Lock-up: assets that are not sold before a date ([lockup])."""\n',),
+        "layers/lockup/state.py": (
+            '''"""Settings of the layer in a step's input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.model import LayerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class LockupConfig(LayerConfig):
+    """`tokens` are not sold before the chain time `until_s`."""
+
+    tokens: tuple[str, ...] = ()
+    until_s: int = 0
+
+    def locked_at(self, now_s: int) -> tuple[str, ...]:
+        """Return the tokens that may not be sold at this time."""
+        return self.tokens if now_s < self.until_s else ()
+''',
+        ),
+        "layers/lockup/config.py": (
+            '''"""Table [lockup]: assets, and the day from which they may be sold."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from agent.config.fields import ConfigTable
+
+if TYPE_CHECKING:
+    from agent.config.schema import Config
+
+TEMPLATE = """\\
+# [lockup]
+# assets = ["WETH"]                # not sold, also not by an exit,
+# until = "2027-01-01"             # before this day (UTC)
+"""
+
+
+class LockupTable(ConfigTable):
+    """Symbols of `assets`, and a day."""
+
+    assets: list[str] = Field(min_length=1)
+    until: str = Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")
+
+    @property
+    def until_s(self) -> int:
+        """Start of the day, Unix time."""
+        return int(datetime.fromisoformat(self.until).replace(tzinfo=UTC).timestamp())
+
+
+def require_assets(config: Config) -> None:
+    """Raise ValueError for an asset that the portfolio does not have."""
+    known = {asset.symbol for asset in config.portfolio.assets}
+    for symbol in () if config.lockup is None else config.lockup.assets:
+        if symbol not in known:
+            raise ValueError(f"lockup.assets: {symbol} is no asset of the portfolio; name one of {', '.join(sorted(known))}")
+''',
+        ),
+        "layers/lockup/settings.py": (
+            '''"""Settings of the layer from [lockup]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.config.load import LoadedConfig
+from agent.config.schema import Config
+from agent.layers.lockup.state import LockupConfig
+from agent.model import Portfolio
+
+
+def build_settings(loaded: LoadedConfig, portfolio: Portfolio) -> LockupConfig:
+    """Return the settings by token address."""
+    table = loaded.config.lockup
+    if table is None:
+        return LockupConfig()
+    tokens = (asset.token for asset in portfolio.assets if asset.token.symbol in table.assets)
+    return LockupConfig(tuple(token.address for token in tokens), table.until_s)
+
+
+def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
+    """Return the lock-up as the owner confirms it."""
+    del portfolio
+    table = config.lockup
+    return {} if table is None else {"lockup": f"{', '.join(table.assets)} until {table.until}"}
+''',
+        ),
+        "layers/lockup/policy.py": (
+            '''"""Balances that the lock-up keeps, and where they are."""
+
+from __future__ import annotations
+
+from agent.layers.lockup.state import LockupConfig
+from agent.model import StepInput
+
+ALL_RAW = 2**256 - 1
+
+
+def locked(step: StepInput) -> dict[str, int]:
+    """Return the base units by token that no swap may spend."""
+    return dict.fromkeys(step.config(LockupConfig).locked_at(step.snapshot.head.timestamp_s), ALL_RAW)
+
+
+def place(step: StepInput) -> str:
+    """Return where the balances are; empty without any."""
+    return "a lock-up" if locked(step) else ""
+''',
+        ),
+        "layers/lockup/guards.py": (
+            '''"""Guard of the lock-up, which does not trust the planner."""
+
+from __future__ import annotations
+
+from agent.guards.case import GuardCase, GuardMeasurement
+from agent.guards.guard import Guard
+from agent.layers.lockup.state import LockupConfig
+
+
+def _sold(case: GuardCase, tokens: tuple[str, ...]) -> GuardMeasurement:
+    sold = sorted({case.step.portfolio.token(leg.token_in).label for leg in case.plan.legs if leg.token_in in tokens})
+    return GuardMeasurement(f"sells {', '.join(sold) or 'none'}", not sold)
+
+
+LOCKUP = Guard(
+    "lockup",
+    lambda step: step.config(LockupConfig).locked_at(step.snapshot.head.timestamp_s) or None,
+    lambda tokens, step: f"no {', '.join(step.portfolio.token(token).label for token in tokens)}",
+    _sold,
+    "wait for the day, or change lockup.until",
+)
+''',
+        ),
+        "layers/lockup/documents.py": (
+            '''"""Sentence of the lock-up in the account of a past step."""
+
+from __future__ import annotations
+
+from agent.layers.lockup.state import LockupConfig
+from agent.model import Plan, StepInput
+
+
+def sentences(step: StepInput, plan: Plan | None) -> list[str]:
+    """Return what was locked."""
+    del plan
+    tokens = step.config(LockupConfig).locked_at(step.snapshot.head.timestamp_s)
+    return [f"Locked: {', '.join(step.portfolio.token(token).label for token in tokens)}."] if tokens else []
+''',
+        ),
+        "layers/states.py": (
+            "# after: from agent.layers.liquidity.state import LiquidityCycle, LiquidityProgress, LiquidityState\n"
+            "from agent.layers.lockup.state import LockupConfig\n",
+            "# after: CONFIGS: tuple[type[LayerConfig], ...] = (\n    LockupConfig,\n",
+        ),
+        "layers/config.py": (
+            "# after: from agent.config.fields import ConfigTable\nfrom agent.layers.lockup import config as lockup_config\n",
+            "# after:     tax: TaxTable | None = None\n    lockup: lockup_config.LockupTable | None = None\n",
+            "\n\nCHECKS += (lockup_config.require_assets,)\nTEMPLATES += (lockup_config.TEMPLATE,)\n",
+        ),
+        "layers/settings.py": (
+            "# after: from agent.layers.liquidity import settings as liquidity\nfrom agent.layers.lockup import settings as lockup\n",
+            "\n\nSETTINGS += (lockup.build_settings,)\nPARAMETERS += (lockup.parameters,)\n",
+        ),
+        "layers/questions.py": (
+            "# after: from agent.layers.liquidity.policy import valuation as liquidity\nfrom agent.layers.lockup import policy as lockup\n",
+            "\n\nLOCKED += (lockup.locked,)\nPLACES += (lockup.place,)\n",
+        ),
+        "layers/guards.py": (
+            "# after: from agent.layers.liquidity import guards as liquidity\nfrom agent.layers.lockup import guards as lockup\n",
+            "\n\nPLAN_GUARDS += (lockup.LOCKUP,)\n",
+        ),
+        "layers/documents.py": (
+            "# after: from agent.layers.gradual import documents as gradual\nfrom agent.layers.lockup import documents as lockup\n",
+            "\n\nSENTENCES += (lockup.sentences,)\n",
+        ),
+    }
+)
+"""CONTRIBUTING.md, "A layer", describes it."""
 
 COMMAND: Addition = MappingProxyType(
     {
@@ -172,7 +359,8 @@ def check_trigger() -> None:
     """Check the trigger from its config keys to a decision on a stored step, with its text, template line and errors."""
     from agent import codec
     from agent.app.describe import parameters
-    from agent.config import build_policy, build_portfolio, parse_config
+    from agent.config.build import build_policy, build_portfolio
+    from agent.config.load import parse_config
     from agent.config.presets import ETHEREUM
     from agent.errors import ConfigError
     from agent.model import AnyOf, Hold, PricePoint, PriceSource, Rebalance, StepInput
@@ -224,7 +412,7 @@ def check_allocator() -> None:
     """Check the allocator from its config keys to targets on a stored step, with its text, template line, errors and search."""
     from agent import codec
     from agent.app.describe import parameters
-    from agent.config import parse_config
+    from agent.config.load import parse_config
     from agent.model import PRICED_METHODS, AllocationMethod, StepInput
     from agent.policy.targets import apply_allocation
     from tests.support.planning_worlds import allocator, moves, recorded, weighed
@@ -250,7 +438,7 @@ def check_allocator() -> None:
 
 def check_section() -> None:
     """Check the section from the template config to its table, with errors by field."""
-    from agent.config import parse_config
+    from agent.config.load import parse_config
     from agent.errors import ConfigError
     from tests.unit.test_config import text
 
@@ -303,3 +491,73 @@ def check_alert_kind() -> None:
     (alert,) = [one for one in cycle_alerts(outcome, RunFacts(paused=False, silent="", low_gas_wei=None)) if one.kind is kind]
     assert (alert.text, kind.title) == ("1 reads failed, what they are about is not traded.", "reads failed")
     assert alert.lasting and kind in LASTING_KINDS
+
+
+def check_layer() -> None:
+    """Check the layer from its config keys to plans, guards and texts; after the day it changes nothing."""
+    from datetime import UTC, datetime
+    from pathlib import Path
+
+    from agent import codec
+    from agent.app.describe import parameters
+    from agent.config.build import build_portfolio
+    from agent.config.load import LoadedConfig, parse_config
+    from agent.errors import ConfigError, Refused
+    from agent.guards.table import judge
+    from agent.layers import documents
+    from agent.layers.settings import build_layer_settings
+    from agent.model import Hold, Rebalance, StepInput
+    from agent.planning import planner, swaps
+    from agent.planning.proposals import rebalance
+    from agent.policy.decide import decide
+    from agent.reference import reference_prices
+    from tests.support.builders import NOW_S, step_input, token
+    from tests.support.plans import evidence
+    from tests.unit.test_config import text, tokens
+
+    def day(at_s: int) -> str:
+        return datetime.fromtimestamp(at_s, UTC).date().isoformat()
+
+    def config_text(symbol: str, until_s: int) -> str:
+        return f'{text()}\n[lockup]\nassets = ["{symbol}"]\nuntil = "{day(until_s)}"\n'
+
+    def step_until(until_s: int) -> StepInput:
+        config = parse_config(config_text("WETH", until_s))
+        portfolio = build_portfolio(config, tokens())
+        (settings,) = build_layer_settings(LoadedConfig(config, Path("trimtab.toml"), ""), portfolio)
+        assert parameters(config, portfolio, "0x")["lockup"] == f"WETH until {day(until_s)}"
+        step = step_input(values={"WETH": 6_000, "USDC": 4_000})
+        return step.with_config(replace(settings, tokens=(token("WETH").address,)))
+
+    assert "# [lockup]\n" in text()
+    try:
+        parse_config(config_text("WBTC", NOW_S))
+    except ConfigError as error:
+        assert "WBTC is no asset of the portfolio" in str(error)
+    else:
+        raise AssertionError("it is valid")
+
+    locked, free = step_until(NOW_S + 5 * 86_400), step_until(NOW_S - 5 * 86_400)
+    assert codec.loads(StepInput, codec.dumps(locked)) == locked
+    decision = decide(locked).decision
+    assert isinstance(decision, Rebalance)
+    assert rebalance(locked).plan is None
+    hold = rebalance(locked).decided.decision
+    assert isinstance(hold, Hold)
+    assert "a lock-up, which swaps cannot spend" in hold.reason
+    weth, usdc = token("WETH").address, token("USDC").address
+    try:
+        swaps.plan_swap(locked, weth, usdc, 10**17)
+    except Refused as refused:
+        assert "exceeds the spendable balance" in refused.message
+    else:
+        raise AssertionError("the owner could sell")
+    assert documents.SENTENCES[-1](locked, None) == ["Locked: WETH."]
+
+    plan = rebalance(free).plan
+    assert plan is not None
+    assert plan.legs[0].token_in == weth
+    assert plan == planner.plan(free, decision, reference_prices(free))
+    verdicts = {verdict.guard: verdict for verdict in judge(locked, plan, evidence(locked, plan))}
+    assert (verdicts["lockup"].passed, verdicts["lockup"].measured) == (False, "sells WETH")
+    assert next(verdict for verdict in judge(free, plan, evidence(free, plan)) if verdict.guard == "lockup").limit == "off"

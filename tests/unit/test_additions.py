@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 
@@ -27,19 +27,33 @@ EXAMPLES: dict[str, tuple[additions.Addition, Callable[[], None]]] = {
 }
 
 
+def test_an_example_layer_changes_its_folder_and_the_registries(tmp_path: Path) -> None:
+    """CONTRIBUTING.md, "A layer"."""
+    others = {name for name in additions.LAYER if not name.startswith("layers/lockup/")}
+    assert {Path(name).parent.as_posix() for name in others} == {"layers"}
+    check_copy([additions.LAYER], [additions.check_layer], tmp_path)
+
+
 @pytest.mark.parametrize("names", [tuple(EXAMPLES), *slow(((name,),) for name in EXAMPLES)], ids=" and ".join)
 def test_an_example_addition_of_two_files_works(names: tuple[str, ...], tmp_path: Path) -> None:
     """Each beside the others, and alone."""
+    examples = [EXAMPLES[name] for name in names]
+    assert all(len(addition) <= 2 for addition, _ in examples)
+    check_copy([addition for addition, _ in examples], [check for _, check in examples], tmp_path)
+
+
+def check_copy(added: Sequence[additions.Addition], checks: Sequence[Callable[[], None]], tmp_path: Path) -> None:
+    """Run the checks in a copy of the package with the additions."""
     # With its bytecode, which fits since sources keep their times; other processes may be writing some of it.
     shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=shutil.ignore_patterns("*.pyc.*"))
-    for addition, _ in map(EXAMPLES.__getitem__, names):
-        assert len(addition) <= 2
+    for addition in added:
         for name, texts in addition.items():
             path = tmp_path / "agent" / name
+            path.parent.mkdir(exist_ok=True)
             before = path.read_text(encoding="utf-8") if path.exists() else ""
             path.write_text(reduce(additions.add, texts, before), encoding="utf-8")
-    checks = "".join(f"additions.{EXAMPLES[name][1].__name__}(); " for name in names)
-    command = f"from tests.support import additions; {checks}"
+    calls = "".join(f"additions.{check.__name__}(); " for check in checks)
+    command = f"from tests.support import additions; {calls}"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

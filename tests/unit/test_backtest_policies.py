@@ -52,7 +52,7 @@ def strategies() -> BacktestSpec:
         return Strategy(name, share_bps, weights, BAND, Destination.TARGET, 0)
 
     both = (one("trend", 6_000, BTC=5_000, USD=5_000), one("calm", 4_000, ETH=7_500, USD=2_500))
-    return replace(wanted, split=CapitalSplit(both, Threshold(None, 2_000)))
+    return replace(wanted, layers=(CapitalSplit(both, Threshold(None, 2_000)),))
 
 
 def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> None:

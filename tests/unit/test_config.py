@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference, load_config, parse_config
+from agent.config.build import build_execution, build_limits, build_policy, build_portfolio, build_reference
 from agent.config.fields import parse_address, parse_duration_s, parse_gas_price_wei
+from agent.config.load import load_config, parse_config
 from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.template import render
 from agent.errors import ConfigError

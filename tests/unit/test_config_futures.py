@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.config import build_portfolio
-from agent.config.build import fixed_contracts
+from agent.config.build import build_portfolio, fixed_contracts
 from agent.config.futures import build_futures, require_hedge_market
 from agent.config.load import parse_config
 from agent.errors import ConfigError

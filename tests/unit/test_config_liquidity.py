@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.config import build_limits, build_portfolio, parse_config
+from agent.config.build import build_limits, build_portfolio
+from agent.config.load import parse_config
 from agent.config.presets import ETHEREUM
 from agent.errors import ConfigError
 from agent.model import ConfirmedPosition

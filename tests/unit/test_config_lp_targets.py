@@ -8,9 +8,9 @@ from fractions import Fraction
 import pytest
 
 from agent.chain.watch import PoolKind, PoolRef
-from agent.config import build_portfolio, parse_config
-from agent.config.build import known_positions
+from agent.config.build import build_portfolio, known_positions
 from agent.config.liquidity import build_targets
+from agent.config.load import parse_config
 from agent.config.presets import ETHEREUM
 from agent.errors import ConfigError
 from agent.model import LpPositionChange, LpTarget

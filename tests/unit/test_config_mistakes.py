@@ -11,7 +11,7 @@ import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import parse_config
+from agent.config.load import parse_config
 from agent.errors import ConfigError
 from tests.support.text import mentions
 from tests.unit.test_config import text

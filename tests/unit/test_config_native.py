@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tomlkit
 
-from agent.config import build_limits, build_portfolio
+from agent.config.build import build_limits, build_portfolio
 from agent.config.load import load_config_text, parse_config
 from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config

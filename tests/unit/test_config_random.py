@@ -14,8 +14,9 @@ import tomlkit
 from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
-from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference, load_config, parse_config
+from agent.config.build import build_execution, build_limits, build_policy, build_portfolio, build_reference
 from agent.config.liquidity import build_targets
+from agent.config.load import load_config, parse_config
 from agent.config.schema import Config
 from agent.config.weights import build_weights
 from agent.errors import ConfigError

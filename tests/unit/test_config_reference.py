@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.config import build_policy, build_reference, parse_config
+from agent.config.build import build_policy, build_reference
+from agent.config.load import parse_config
 from agent.config.presets import ETHEREUM, SEQUENCER_FEEDS, TemplateAsset
 from agent.config.template import render
 from agent.errors import ConfigError

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.app.describe import parameters
-from agent.config import build_portfolio, parse_config
+from agent.config.build import build_portfolio
+from agent.config.load import parse_config
 from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
 from agent.config.template import render

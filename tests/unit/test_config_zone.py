@@ -7,7 +7,8 @@ from fractions import Fraction
 import pytest
 
 from agent.app.describe import parameters
-from agent.config import build_policy, build_portfolio, parse_config
+from agent.config.build import build_policy, build_portfolio
+from agent.config.load import parse_config
 from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.template import render
 from agent.errors import ConfigError

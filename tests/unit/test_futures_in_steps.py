@@ -180,7 +180,7 @@ def test_the_health_of_a_strategy_with_futures_pauses_it() -> None:
     market = setup.policy.targets[0].market
     falling = Strategy("falling", 5_000, calm, BAND, spec.policy.destination, 0, health=rule, futures_bps=((market, 10_000),))
     idle = Strategy("idle", 5_000, calm, BAND, spec.policy.destination, 0)
-    spec = replace(spec, split=CapitalSplit((falling, idle), BAND))
+    spec = replace(spec, layers=(CapitalSplit((falling, idle), BAND),))
     chance = np.random.default_rng(4)
     prices = (100 * np.exp(np.cumsum(chance.normal(-0.004, 0.01, 70)))).tolist()
     found = run(prices, LONG, spec=spec, hours=24)

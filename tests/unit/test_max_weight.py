@@ -9,7 +9,8 @@ from fractions import Fraction
 import pytest
 
 from agent.app.describe import limit_text
-from agent.config import build_portfolio, parse_config
+from agent.config.build import build_portfolio
+from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.guards.case import build_guard_case
 from agent.layers.strategies.policy.netting import strategy_drifts

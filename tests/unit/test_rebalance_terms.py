@@ -6,7 +6,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent import codec
-from agent.config import build_execution, parse_config
+from agent.config.build import build_execution
+from agent.config.load import parse_config
 from agent.errors import Refused
 from agent.model import StepInput
 from agent.ports import Grant

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.config import parse_config
+from agent.config.load import parse_config
 from tests.support.text import raises_field
 from tests.unit.test_config import error, text
 

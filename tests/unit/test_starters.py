@@ -11,7 +11,7 @@ import pytest
 
 from agent import app as api
 from agent.app.start.setup import initialise
-from agent.config import build_policy, build_portfolio
+from agent.config.build import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.presets import PRESETS
 from agent.config.schema import Config

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from agent import codec
-from agent.config import build_policy, parse_config
+from agent.config.build import build_policy
+from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.execution.step_memory import read_memory
 from agent.model import Destination, Hold, NoTradeZone, PricePoint, Rebalance, RiskEstimationWindow, StepInput, TrackingRisk

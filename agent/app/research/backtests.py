@@ -33,14 +33,19 @@ from agent.backtest.settings import (
 )
 from agent.backtest.simulate import Progress, simulate
 from agent.backtest.world import read_pool
-from agent.config import build_limits, build_policy, build_portfolio, build_reference
-from agent.config.build import build_split, with_allocators
+from agent.config.build import (
+    build_limits,
+    build_policy,
+    build_portfolio,
+    build_reference,
+)
 from agent.config.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.load import LoadedConfig, load_config
 from agent.config.orders import build_pace
-from agent.config.schema import year_limit
 from agent.config.weights import build_signals, build_weights
 from agent.errors import ConfigError
+from agent.layers.settings import build_layer_settings
+from agent.layers.tax.config import year_limit
 from agent.model import (
     Destination,
     Every,
@@ -293,7 +298,6 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
             config.futures,
         ),
     )
-    split = with_allocators(config, build_split(config), portfolio, loaded.path.parent)
     execution = ExecutionConfig(
         ROUTER_KIND,
         ROUTER,
@@ -321,7 +325,7 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
             limits,
             execution,
             (),
-            split,
+            build_layer_settings(loaded, portfolio),
             rule,
         )
     )

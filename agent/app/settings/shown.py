@@ -13,7 +13,7 @@ from agent.app.documents.status import (
     SettingsSectionDocument,
     TargetSettingDocument,
 )
-from agent.config import build_policy, build_portfolio
+from agent.config.build import build_policy, build_portfolio
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.orders import OrderKeys
 from agent.config.presets import PRESETS

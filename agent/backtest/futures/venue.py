@@ -52,6 +52,7 @@ from agent.model import (
     Snapshot,
     Transfer,
     UnsignedTx,
+    with_part,
 )
 from agent.ports.perpetuals import PerpOrderDraft
 from agent.signing import calldata
@@ -134,9 +135,9 @@ def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> Back
         )
         return replace(allocator, signal=replace(allocator.signal, markets=markets))
 
-    portfolio, split = spec.portfolio, spec.split
-    portfolio = replace(portfolio, weights=renamed(portfolio.weights))
-    if split is not None:
+    portfolio = replace(spec.portfolio, weights=renamed(spec.portfolio.weights))
+    layers = spec.layers
+    if (split := spec.split) is not None:
         strategies = tuple(
             replace(
                 strategy,
@@ -147,8 +148,8 @@ def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> Back
             )
             for strategy in split.strategies
         )
-        split = replace(split, strategies=strategies)
-    return replace(spec, portfolio=portfolio, split=split)
+        layers = with_part(layers, replace(split, strategies=strategies))
+    return replace(spec, portfolio=portfolio, layers=layers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,23 @@
+"""Settings of the layers in a step's input, from the config, and their text for the owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from agent.config.load import LoadedConfig
+from agent.config.schema import Config
+from agent.layers.liquidity import settings as liquidity
+from agent.layers.strategies import settings as strategies
+from agent.model import LayerConfig, Portfolio, without_defaults
+
+SETTINGS: tuple[Callable[[LoadedConfig, Portfolio], LayerConfig], ...] = (
+    strategies.build_settings,
+)
+"""Settings of a layer, by token address. Raise ConfigError."""
+PARAMETERS: tuple[Callable[[Config, Portfolio], Mapping[str, str]], ...] = (liquidity.parameters,)
+"""Names and values of the settings that the owner confirms."""
+
+
+def build_layer_settings(loaded: LoadedConfig, portfolio: Portfolio) -> tuple[LayerConfig, ...]:
+    """Return the settings of the layers that are on. Raises ConfigError."""
+    return without_defaults(build(loaded, portfolio) for build in SETTINGS)
