@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
-SMALL = 20
+SMALL = 14
 """Number of unknowns up to which systems are solved in lists."""
 DECIMAL = Context(prec=40)
 """libmpdec calculates in integers: exp and ln are equal to 40 digits on every machine, then rounded

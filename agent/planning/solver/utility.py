@@ -25,7 +25,8 @@ from agent.floats import FloatArray, dot, fsum_array, inverse, matvec
 from agent.model import Goal, StepInput, TrackingRisk, Verdict
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import Problem, TokenNode
-from agent.planning.solver.dual import Program, Solution, box_minimum, evaluate_dual, solve_dual
+from agent.planning.solver.box import box_minimum
+from agent.planning.solver.dual import Program, Solution, evaluate_dual, solve_dual
 from agent.policy.risk import aversion, correlations, volatilities
 from agent.units import BPS, Value
 

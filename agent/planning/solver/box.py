@@ -1,0 +1,191 @@
+"""Minimum of a convex quadratic within a box: exact for a few dozen unknowns, and identical to the
+bit on every machine.
+
+LAPACK's last digits differ between processors and would decide directions with almost no curvature.
+Therefore unknowns are scaled to curvature one, flat directions get a little curvature, and
+agent/floats.py eliminates in the order of the unknowns, which breaks ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.floats import FloatArray, matvec, solve_positive_definite
+
+ROUNDS = 6
+"""Maximum number of bounds activated or released one by one, per unknown."""
+RIDGE = 2e-9
+"""Curvature added to each scaled unknown, times the number of unknowns, so that flat directions
+have a minimum.
+
+A positive semidefinite matrix of n rows with ones on its diagonal has no eigenvalue above n, so
+that its condition with n·RIDGE on top is at most 1 + 1/RIDGE, or 5e8.
+"""
+FLAT = 1e-12
+"""Least curvature, relative to the largest, by which an unknown is scaled; anything smaller is
+rounding error.
+"""
+LEAST = 1e-9
+"""Least absolute curvature by which an unknown is scaled."""
+IndexArray = NDArray[np.intp]
+
+
+def box_minimum(
+    matrix: FloatArray,
+    slope: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+    near: Sequence[int] = (),
+) -> tuple[FloatArray, list[int]]:
+    """Return the minimum of slope·p + ½ p·matrix·p over low ≤ p ≤ high, and the sides at which
+    unknowns are held.
+
+    Needs low ≤ 0 ≤ high and a positive semidefinite matrix. A side is −1 at the low end, 1 at the
+    high end, else 0. `near` are the sides of a similar problem. They shorten the search and do not
+    change the minimum, which is unique.
+    """
+    curvature = matrix.diagonal()
+    unit = 1 / np.sqrt(np.maximum(curvature, max(FLAT * float(curvature.max(initial=0.0)), LEAST)))
+    scaled = matrix * unit[:, None] * unit
+    every = np.arange(len(unit))
+    scaled[every, every] += RIDGE * len(unit)
+    box = _BoxQp(scaled, slope * unit, low / unit, high / unit)
+    step, sides = box.minimum(near)
+    return (
+        np.where(sides < 0, low, np.where(sides > 0, high, np.clip(step * unit, low, high))),
+        sides.tolist(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _BoxQp:
+    """The problem with unknowns scaled to curvature one.
+
+    First, all unknowns on a wrong side change it at once (block principal pivoting: Júdice, Pires,
+    "A block principal pivoting algorithm for large-scale strictly monotone linear complementarity
+    problems", 1994). Where that does not lead to fewer wrong sides, a primal active-set method:
+    each step stays within the bounds and descends. Both search the sides in a tableau, where a
+    change of one side is a rank-one update; the minimum at these sides is then solved anew.
+    """
+
+    matrix: FloatArray
+    slope: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    def minimum(self, near: Sequence[int]) -> tuple[FloatArray, IndexArray]:
+        """Return the minimum and the sides at which unknowns are held there."""
+        sides = np.array(near, dtype=np.intp) if near else self._first()
+        step = self._with_held(sides)
+        pull = self.slope + _product(self.matrix, step)
+        turned = self._turned(sides, step, pull)
+        if (turned == sides).all():
+            return step, sides
+        sides = self._searched(sides, turned)
+        return self._with_held(sides), sides
+
+    def _first(self) -> IndexArray:
+        """Return the sides of unknowns that start at an end and are pushed beyond it by the
+        slope.
+        """
+        below = (self.low >= 0) & (self.slope > 0)
+        above = (self.high <= 0) & (self.slope < 0)
+        return np.where(below, -1, np.where(above, 1, 0))
+
+    def _ends(self, sides: IndexArray) -> FloatArray:
+        return np.where(sides < 0, self.low, np.where(sides > 0, self.high, 0.0))
+
+    def _with_held(self, sides: IndexArray) -> FloatArray:
+        """Return the minimum with every unknown that has a side held at its end."""
+        step, free = self._ends(sides), np.flatnonzero(sides == 0)
+        pull = self.slope + _product(self.matrix, step)
+        step[free] = solve_positive_definite(self.matrix[free[:, None], free], -pull[free])
+        return step
+
+    def _turned(self, sides: IndexArray, step: FloatArray, pull: FloatArray) -> IndexArray:
+        """Return the sides after unknowns beyond an end are held there, and those pulled away from
+        their end are freed.
+        """
+        beyond = np.where(step > self.high, 1, np.where(step < self.low, -1, 0))
+        return np.where(sides == 0, beyond, np.where(pull * sides > 0, 0, sides))
+
+    def _searched(self, sides: IndexArray, turned: IndexArray) -> IndexArray:
+        """Return the sides at the minimum, from sides of which some are wrong."""
+        tableau = _Tableau(self.matrix, self.slope, np.flatnonzero(turned == 0))
+        fewest = np.count_nonzero(turned != sides)
+        while True:
+            sides = turned
+            step = self._ends(sides)
+            answer = tableau.answer(step)
+            turned = self._turned(sides, np.where(sides == 0, answer, step), answer)
+            wrong = np.count_nonzero(turned != sides)
+            if wrong >= fewest:
+                return self._descended(sides, tableau)
+            if not wrong:
+                return sides
+            for k in np.flatnonzero((sides == 0) != (turned == 0)).tolist():
+                tableau.turn(k)
+            fewest = wrong
+
+    def _descended(self, sides: IndexArray, tableau: _Tableau) -> IndexArray:
+        sides, step = sides.copy(), self._ends(sides)
+        for _ in range(ROUNDS * len(step)):
+            free = sides == 0
+            answer = tableau.answer(np.where(free, 0.0, step))
+            there = np.where(free, answer, step)
+            beyond = np.flatnonzero((there > self.high) | (there < self.low))
+            if len(beyond):
+                place, start = there[beyond], step[beyond]
+                ends = np.where(place > self.high[beyond], self.high[beyond], self.low[beyond])
+                rooms = (ends - start) / (place - start)  # fractions of the way to the ends
+                part = rooms.min()
+                step = np.minimum(np.maximum(step + part * (there - step), self.low), self.high)
+                for k in beyond[rooms <= part].tolist():
+                    sides[k] = 1 if there[k] > self.high[k] else -1
+                    step[k] = self.high[k] if sides[k] > 0 else self.low[k]
+                    tableau.turn(k)
+            else:
+                step = there
+                wrong = np.where(free, 0.0, answer * sides)
+                worst = int(wrong.argmax())
+                if wrong[worst] <= 0:
+                    break
+                sides[worst] = 0
+                tableau.turn(worst)
+        return sides
+
+
+class _Tableau:
+    """The equations pull = matrix·x + slope, each solved for x where the unknown is free, for the
+    pull where it is held (principal pivot transform: Tucker, "Principal pivotal transforms of
+    square matrices", 1963).
+    """
+
+    def __init__(self, matrix: FloatArray, slope: FloatArray, free: IndexArray) -> None:
+        self.rows = np.concatenate((matrix, slope[:, None]), axis=1)
+        for k in free.tolist():
+            self.turn(k)
+
+    def turn(self, k: int) -> None:
+        """Free an unknown that is held, or hold one that is free."""
+        pivot, column = self.rows[k, k], self.rows[:, k].copy()
+        row = self.rows[k] / pivot
+        self.rows -= column[:, None] * row
+        self.rows[k], self.rows[:, k] = -row, column / pivot
+        self.rows[k, k] = 1 / pivot
+
+    def answer(self, held: FloatArray) -> FloatArray:
+        """Return x of free unknowns and the pull of held ones; `held` are the places of the latter,
+        zero elsewhere.
+        """
+        return self.rows[:, -1] + _product(self.rows, held)
+
+
+def _product(matrix: FloatArray, vector: FloatArray) -> FloatArray:
+    """Return matrix times vector, of which most entries are zero."""
+    filled = np.flatnonzero(vector)
+    return matvec(matrix[:, filled], vector[filled]) if len(filled) else np.zeros(len(vector))
