@@ -173,7 +173,7 @@ class Agent:
 
     def adjust_futures(
         self,
-        asked: MoveMargin | Deleverage | OpenHedge | CloseHedge,
+        request: MoveMargin | Deleverage | OpenHedge | CloseHedge,
         *,
         send: bool = False,
         confirm: Confirm = never_confirm,
@@ -183,7 +183,7 @@ class Agent:
         guards as a step. Raises ConfigError without [futures].
         """
         self.futures_policy()
-        return self._step(asked, send, confirm, progress)
+        return self._step(request, send, confirm, progress)
 
     def futures_policy(self) -> FuturesPolicy:
         """Return the config's futures policy. Raises ConfigError without [futures]."""
@@ -286,10 +286,10 @@ class Agent:
             return nonce
 
     def _step(
-        self, asked: PlanRequest, send: bool, confirm: Confirm, progress: Progress
+        self, request: PlanRequest, send: bool, confirm: Confirm, progress: Progress
     ) -> StepOutcome:
         with self._actors(send, confirm, progress) as actors:
-            return engine.run_cycle(self.context.readers, asked, self.context.store, actors)
+            return engine.run_cycle(self.context.readers, request, self.context.store, actors)
 
     def _actors(
         self, send: bool, confirm: Confirm, progress: Progress

@@ -62,17 +62,17 @@ def stored_documents(config: ConfigSource) -> Documents:
     config.
     """
     loaded = load_config(config)
-    found: Documents = {
+    documents: Documents = {
         "history": _read(lambda: history(loaded, NEWEST)),
         "settings": _read(lambda: settings_document(loaded)),
     }
     try:
         with open_ledger_data(loaded) as ledger:
             pnl = _read(lambda: newest_pnl(ledger, PERIODS))
-            return found | {"pnl": pnl, "lots": _read(lambda: lots_document(ledger))}
+            return documents | {"pnl": pnl, "lots": _read(lambda: lots_document(ledger))}
     except ConfigError as error:  # an empty ledger
         failed = {"error": str(error), "raised": error}
-        return found | {"pnl": failed, "lots": failed}
+        return documents | {"pnl": failed, "lots": failed}
 
 
 def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documents:
@@ -82,12 +82,12 @@ def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documen
     """
     with open_agent(load_config(config)) as agent:
         readers: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
-            "status": lambda found: status(found.status()),
+            "status": lambda connected: status(connected.status()),
             "orders": standing_orders,
             "alerts": alerts,
         }
         if agent.context.config.lp is not None or agent.portfolio.positions:
-            readers["lp"] = lambda found: liquidity_document(liquidity(found))
+            readers["lp"] = lambda connected: liquidity_document(liquidity(connected))
         if agent.context.futures is not None:
             read_futures = cache(lambda: futures_funding(agent, FUNDING_DAYS))
             readers["positions"] = lambda _: futures_documents.positions(read_futures()[0])

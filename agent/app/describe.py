@@ -192,7 +192,7 @@ def target_shares(step: StepInput) -> dict[str, Fraction]:
     if books is None:
         return {}
     if {strategy.name for strategy in split.strategies} != set(books.named):
-        return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
+        return {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
     return target_capital_shares(split, books.named)
 
 
@@ -206,22 +206,22 @@ def strategy_parameters(
     """
     if split is None:
         return {}
-    found = {
+    texts = {
         f"strategy {strategy.name}": _bound(strategy, portfolio, chosen.get(strategy.name, ""))
         for strategy in split.strategies
     }
     band = split.band
     widths = [] if band.absolute_bps is None else [f"{band.absolute_bps / 100:g} points"]
     widths += [] if band.relative_bps is None else [f"{band.relative_bps / 100:g}% of a share"]
-    return found | {"split": f"restored beyond {' or '.join(widths)}"}
+    return texts | {"split": f"restored beyond {' or '.join(widths)}"}
 
 
-def _bound(one: Strategy, portfolio: Portfolio, chosen: str) -> str:
+def _bound(strategy: Strategy, portfolio: Portfolio, chosen: str) -> str:
     labels = {asset.token.address: asset.token.label for asset in portfolio.assets}
     weights = ", ".join(
-        f"{labels.get(token, token)} {bps / 100:g}%" for token, bps in one.weights_bps
+        f"{labels.get(token, token)} {bps / 100:g}%" for token, bps in strategy.weights_bps
     )
-    rule, health = one.health, "off"
+    rule, health = strategy.health, "off"
     if rule is not None:
         low, high = decimal_text(rule.limit_milli, 3), decimal_text(rule.recover_milli, 3)
         health = (
@@ -230,14 +230,14 @@ def _bound(one: Strategy, portfolio: Portfolio, chosen: str) -> str:
             f" {format_duration(rule.recover_s)}"
         )
     parts = [
-        f"{one.share_bps / 100:g}% of the capital, floor {one.floor_bps / 100:g}%",
+        f"{strategy.share_bps / 100:g}% of the capital, floor {strategy.floor_bps / 100:g}%",
         weights,
         *([chosen] if chosen else []),
     ]
     parts += [
-        rules.format_trigger(one.trigger, portfolio),
-        one.destination.value,
-        f"cooldown {format_duration(one.cooldown_s)}",
+        rules.format_trigger(strategy.trigger, portfolio),
+        strategy.destination.value,
+        f"cooldown {format_duration(strategy.cooldown_s)}",
         f"health {health}",
     ]
     return "; ".join(parts)
@@ -251,7 +251,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
     chain, execution, reference = config.chain, config.execution, config.reference
     operators = sorted({endpoint.operator for endpoint in chain.rpc})
     numeraire, policy = portfolio.numeraire.label, build_policy(config)
-    found = {
+    texts = {
         "chain": f"{chain.chain_id}{' (a local fork)' if chain.fork else ''}",
         "endpoints": f"{', '.join(operators)}; {chain.min_operators} must agree",
         "wallet": config.wallet.address,
@@ -306,18 +306,18 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
     }
     for describe in PARAMETERS:
-        found |= describe(config, portfolio)
+        texts |= describe(config, portfolio)
     chosen = {
         strategy.name: weights_text(strategy_as_portfolio(config.portfolio, strategy))
         for strategy in config.strategies
         if isinstance(strategy.allocator, WeightsTable)
     }
-    found |= strategy_parameters(build_split(config), portfolio, chosen)
+    texts |= strategy_parameters(build_split(config), portfolio, chosen)
     if config.policy.risk is not None:
-        found["risk"] = risk_text(config.policy.risk)
+        texts["risk"] = risk_text(config.policy.risk)
     for name in LimitsTable.model_fields:
-        found[name] = limit_text(name, getattr(config.limits, name), numeraire)
-    return found
+        texts[name] = limit_text(name, getattr(config.limits, name), numeraire)
+    return texts
 
 
 def _format_target(target: LpTarget) -> str:

@@ -343,19 +343,19 @@ class LiveDemo:
         """
         days, moved = pairwise(self._days), -float(MOVE_EVERY_S)
         with ExitStack() as running:
-            told = running.enter_context(
+            run_service = running.enter_context(
                 service.serve(self._agent, self._clock, DEMO_EVERY, sends=True)
             )
             cycles = self._agent.run(
                 send=True,
                 confirm=always_confirm,
                 every=DEMO_EVERY,
-                progress=told.on_stage,
+                progress=run_service.on_stage,
                 controls=ControlRunner(self._agent),
             )
             running.enter_context(closing(cycles))
             for cycle in cycles:
-                told.on_cycle(cycle)
+                run_service.on_cycle(cycle)
                 yield cycle
                 self._clock.sleep(LOOK_S)
                 if time.monotonic() - moved < MOVE_EVERY_S:
@@ -458,8 +458,8 @@ class FuturesDemoWorld:
     def pass_a_day_at_a_premium(self) -> None:
         """Let the perpetuals trade above their index for a day."""
         usd = self._chain.books.prices_usd
-        wanted = {symbol: usd[symbol] * PREMIUM for symbol in self._perps.markets}
-        self._perps.move_pools(wanted, self._pass)
+        prices = {symbol: usd[symbol] * PREMIUM for symbol in self._perps.markets}
+        self._perps.move_pools(prices, self._pass)
         self._chain.warp(DAY_S)
 
     def untouched(self) -> UntouchedDocument:

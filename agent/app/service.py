@@ -46,34 +46,34 @@ Fields = dict[str, object]
 _BAD = (OutcomeKind.HALT, OutcomeKind.FAILED)
 
 
-def cycle_trouble(found: StepOutcome | TrimtabError, paused: bool) -> str:
+def cycle_trouble(result: StepOutcome | TrimtabError, paused: bool) -> str:
     """Return the problem of a cycle, or an empty text. Halts, failures and errors are problems;
     refusals by guards are normal.
     """
-    if isinstance(found, TrimtabError):
-        return found.message
-    if found.kind in _BAD and not (paused and found.kind is OutcomeKind.HALT):
-        return f"{found.kind.value}: {found.reason}"
+    if isinstance(result, TrimtabError):
+        return result.message
+    if result.kind in _BAD and not (paused and result.kind is OutcomeKind.HALT):
+        return f"{result.kind.value}: {result.reason}"
     return ""
 
 
-def cycle_outcome(found: StepOutcome | TrimtabError) -> str:
+def cycle_outcome(result: StepOutcome | TrimtabError) -> str:
     """Return the outcome of a cycle: that of its step, or the kind of error that ended it."""
-    if isinstance(found, TrimtabError):
-        return "retryable" if isinstance(found, Retryable) else "error"
-    return found.kind.value
+    if isinstance(result, TrimtabError):
+        return "retryable" if isinstance(result, Retryable) else "error"
+    return result.kind.value
 
 
-def cycle_transactions(found: StepOutcome | TrimtabError) -> Counts:
+def cycle_transactions(result: StepOutcome | TrimtabError) -> Counts:
     """Return the number of transactions of a cycle by kind and state."""
-    if isinstance(found, TrimtabError):
+    if isinstance(result, TrimtabError):
         return ()
-    names = (f"{intent.kind.value} {intent.state.value}" for intent in found.transactions)
+    names = (f"{intent.kind.value} {intent.state.value}" for intent in result.transactions)
     return tuple(Counter(names).items())
 
 
 def cycle_figures(
-    agent: Agent, found: StepOutcome | TrimtabError, took_s: float, before: RunFigures
+    agent: Agent, result: StepOutcome | TrimtabError, took_s: float, before: RunFigures
 ) -> RunFigures:
     """Return the figures after a cycle; what a failed one does not know stays as `before`."""
     worst: dict[str, int] = {}
@@ -86,11 +86,11 @@ def cycle_figures(
         open_intents=len(agent.context.store.journal.open_intents()),
         endpoints=tuple(worst.items()),
     )
-    if isinstance(found, TrimtabError):
+    if isinstance(result, TrimtabError):
         return now
-    step = found.after or found.step_input
+    step = result.after or result.step_input
     decimals = step.portfolio.numeraire.decimals
-    total, limit_bps = _total(found.decided), step.limits.daily_loss_bps
+    total, limit_bps = _total(result.decided), step.limits.daily_loss_bps
     limit = None if limit_bps is None else total * limit_bps / BPS
     return replace(
         now,
@@ -104,24 +104,24 @@ def cycle_figures(
 
 
 def log_lines(
-    agent: Agent, found: StepOutcome | TrimtabError, took_s: float
+    agent: Agent, result: StepOutcome | TrimtabError, took_s: float
 ) -> list[tuple[str, Fields]]:
     """Return the log events of a cycle with their fields: the cycle, then each transaction."""
-    if isinstance(found, TrimtabError):
-        return [("look failed", {**failure(found), "took_s": round(took_s, 3)})]
-    numeraire = found.step_input.portfolio.numeraire
-    drifts = agent.drifts(found.after or found.step_input)
-    head = found.step_input.snapshot.head
+    if isinstance(result, TrimtabError):
+        return [("look failed", {**failure(result), "took_s": round(took_s, 3)})]
+    numeraire = result.step_input.portfolio.numeraire
+    drifts = agent.drifts(result.after or result.step_input)
+    head = result.step_input.snapshot.head
     fields = nonempty_fields(
-        outcome=found.kind.value,
-        reason=found.reason,
-        step=found.step_id,
+        outcome=result.kind.value,
+        reason=result.reason,
+        step=result.step_id,
         block=head.number,
-        value=f"{value_text(_total(found.decided), numeraire.decimals, 2)} {numeraire.label}",
-        orders=unconfirmed_notes(found.step_input),
+        value=f"{value_text(_total(result.decided), numeraire.decimals, 2)} {numeraire.label}",
+        orders=unconfirmed_notes(result.step_input),
         worst_drift_bps=max((abs(bps) for bps in drifts.values()), default=0),
-        refused_by=[verdict.guard for verdict in found.verdicts if not verdict.passed],
-        off_target=describe.off_target(found) if found.kind is OutcomeKind.DONE else [],
+        refused_by=[verdict.guard for verdict in result.verdicts if not verdict.passed],
+        off_target=describe.off_target(result) if result.kind is OutcomeKind.DONE else [],
         took_s=round(took_s, 3),
     )
     return [("look", fields)] + [
@@ -137,15 +137,15 @@ def log_lines(
                 gas_wei=str(intent.receipt.gas_cost_wei) if intent.receipt else None,
             ),
         )
-        for intent in found.transactions
+        for intent in result.transactions
     ]
 
 
-def summary(found: StepOutcome | TrimtabError) -> str:
+def summary(result: StepOutcome | TrimtabError) -> str:
     """Return the status line for the service manager."""
-    if isinstance(found, TrimtabError):
-        return found.message
-    return f"{found.kind.value}: {found.reason}"
+    if isinstance(result, TrimtabError):
+        return result.message
+    return f"{result.kind.value}: {result.reason}"
 
 
 def failure(error: TrimtabError) -> Fields:
@@ -315,19 +315,19 @@ class Service:
             self.began = time.monotonic()
         self.watch.beat(stage)
 
-    def on_cycle(self, found: StepOutcome | TrimtabError) -> None:
+    def on_cycle(self, result: StepOutcome | TrimtabError) -> None:
         """Handle the end of a cycle. Only a failing store ends the run; other reporting errors are
         logged.
         """
         for report in (self._report, self.report_controls, self._alert):
             try:
-                report(found)
+                report(result)
             except TrimtabError:
                 raise
             except Exception as error:
                 self.log.error("reporting failed", kind=type(error).__name__)
 
-    def _report(self, found: StepOutcome | TrimtabError) -> None:
+    def _report(self, result: StepOutcome | TrimtabError) -> None:
         took_s = time.monotonic() - self.began
         self.watch.beat("reporting of the last cycle")
         if (loaded := self.agent.context.loaded) != self._loaded:
@@ -337,13 +337,13 @@ class Service:
             self._loaded = loaded
         stopped = self.agent.context.switch.read()
         paused = stopped.paused is not False
-        trouble = cycle_trouble(found, paused)
+        trouble = cycle_trouble(result, paused)
         recorder = self.recorder
         recorder.on_cycle(
-            cycle_outcome(found), trouble, pause_reason(stopped), cycle_transactions(found)
+            cycle_outcome(result), trouble, pause_reason(stopped), cycle_transactions(result)
         )
         try:
-            recorder.on_figures(cycle_figures(self.agent, found, took_s, recorder.report.figures))
+            recorder.on_figures(cycle_figures(self.agent, result, took_s, recorder.report.figures))
         finally:  # without figures the run is still alive
             self.write_report()
         if paused is not self.paused:
@@ -353,11 +353,11 @@ class Service:
             )
             self.paused = paused
         write = self.log.warning if trouble else self.log.info
-        for event, fields in log_lines(self.agent, found, took_s):
+        for event, fields in log_lines(self.agent, result, took_s):
             write(event, **fields)
         if self.recorder.report.cycles == 1:
             self.notifier.ready()
-        self.notifier.status(trouble or summary(found))
+        self.notifier.status(trouble or summary(result))
         counts = self.recorder.health().healthy and not self.recorder.gives_way
         if self.heartbeat is not None and counts:
             self.heartbeat.beat()
@@ -392,7 +392,7 @@ class Service:
         if self.alert_notifier is not None and alerts:
             self.alert_notifier.on_cycle(alerts, frozenset(), now_s)
 
-    def _alert(self, found: StepOutcome | TrimtabError) -> None:
+    def _alert(self, result: StepOutcome | TrimtabError) -> None:
         """Queue the cycle's alerts for delivery, without waiting."""
         if self.alert_notifier is None:
             return
@@ -413,7 +413,7 @@ class Service:
             alert_channels.unreported_shortfalls(context.store, context.store.alerts, now_s),
         )
         for state in self.alert_notifier.on_cycle(
-            alerting.cycle_alerts(found, facts), alerting.covered_kinds(found), now_s
+            alerting.cycle_alerts(result, facts), alerting.covered_kinds(result), now_s
         ):
             self.log.info("alert", about=state.kind.value, text=state.text)
 

@@ -410,10 +410,10 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
     """Raise Refused while an earlier withdrawal in parts lacks one of these tokens, because a new
     withdrawal would sell for the remaining parts at once.
     """
-    wanted = {*tokens}
+    wanted_tokens = {*tokens}
     for claim in step.history.cash_flows.claims:
         token = claim.payment.token
-        if claim.parts is None or token not in wanted:
+        if claim.parts is None or token not in wanted_tokens:
             continue
         if transfers.shortfall_raw(step, token) > 0:
             progress = format_parts(transfers.counted(step, claim.parts, token))

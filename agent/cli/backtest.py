@@ -352,12 +352,14 @@ def _show_spot(document: Document) -> None:
 
 def _show_health(document: Document) -> None:
     """Print the health of strategies at the end, and each pause and return."""
-    for one in document.get("health", ()):
-        day = datetime.fromtimestamp(one["time"], UTC)
-        say(f"{day:%Y-%m-%d} strategy {one['name']} is {one['health']}: {one['reason']}")
-    for one in document.get("strategies", ()):
-        sharpe = "not known yet" if one["sharpe"] is None else f"{float(one['sharpe']):.2f}"
-        say(f"strategy {one['name']}: {one['health']} at the end, Sharpe ratio {sharpe}")
+    for event in document.get("health", ()):
+        day = datetime.fromtimestamp(event["time"], UTC)
+        say(f"{day:%Y-%m-%d} strategy {event['name']} is {event['health']}: {event['reason']}")
+    for strategy in document.get("strategies", ()):
+        sharpe = (
+            "not known yet" if strategy["sharpe"] is None else f"{float(strategy['sharpe']):.2f}"
+        )
+        say(f"strategy {strategy['name']}: {strategy['health']} at the end, Sharpe ratio {sharpe}")
 
 
 def show_report(document: Document) -> None:
@@ -376,24 +378,30 @@ def show_provenance(document: Document) -> None:
     )
 
 
-def _show_figures(made: Document) -> None:
+def _show_figures(document: Document) -> None:
     """Print the table of values, figures, costs and the owner's transfers."""
     from agent.cli.display.tables import money, table
 
-    figures = made["figures"]
+    figures = document["figures"]
     figure_table = table(
-        f"{made['bars']} bars, values in {made['numeraire']}", ("what",), ("rebalanced", "held")
+        f"{document['bars']} bars, values in {document['numeraire']}",
+        ("what",),
+        ("rebalanced", "held"),
     )
-    figure_table.add_row("start value", money(made["start_value"]), money(made["start_value"]))
-    figure_table.add_row("final value", money(made["final_value"]), money(made["hold_value"]))
+    figure_table.add_row(
+        "start value", money(document["start_value"]), money(document["start_value"])
+    )
+    figure_table.add_row(
+        "final value", money(document["final_value"]), money(document["hold_value"])
+    )
     for name, key in FIGURES:
         figure_table.add_row(name, *(_figure(key, of[key]) for of in figures.values()))
     for kind in ("fees", "impact", "gas"):
-        cost = money(made["costs"][kind])
-        if kind == "gas" and not made["gas_counted"]:
+        cost = money(document["costs"][kind])
+        if kind == "gas" and not document["gas_counted"]:
             cost = "not counted"
         figure_table.add_row(f"cost: {kind}", cost)
-    for flow in made["flows"]:
+    for flow in document["flows"]:
         day = datetime.fromtimestamp(flow["time"], UTC).date()
         kind = "withdrawal" if flow["value"].startswith("-") else "deposit"
         figure_table.add_row(f"{day}: {kind}", money(flow["value"].lstrip("-")))
@@ -406,34 +414,37 @@ def _figure(key: str, value: str | None) -> str:
     return f"{float(value):.2f}" if key == "sharpe" else f"{float(value):.2%}"
 
 
-def _show_returns(made: Document) -> None:
+def _show_returns(document: Document) -> None:
     """Print the lines on gas, returns, turnover, rebalancing premium and funding."""
-    if not made["gas_counted"]:
+    if not document["gas_counted"]:
         say(
             "Gas is not counted: set the asset that pays it (--native) and its price (--gas or"
             " --gas-prices; --sample has gas prices)."
         )
-    if made["flows"]:
+    if document["flows"]:
         say(
-            f"time-weighted return {100 * float(made['twr']):+.2f}%, held"
-            f" {100 * float(made['hold_twr']):+.2f}%"
+            f"time-weighted return {100 * float(document['twr']):+.2f}%, held"
+            f" {100 * float(document['hold_twr']):+.2f}%"
         )
-    say(f"{made['rebalances']} rebalances, turnover {made['turnover']} times the portfolio")
-    if (premium := made["harvest"]) is not None:
-        say(format_premium(premium, float(made["twr"]), float(made["hold_twr"])))
-    if (funding := made["funding"]) is not None:
-        _show_funding(funding, made["numeraire"])
+    say(f"{document['rebalances']} rebalances, turnover {document['turnover']} times the portfolio")
+    if (premium := document["harvest"]) is not None:
+        say(format_premium(premium, float(document["twr"]), float(document["hold_twr"])))
+    if (funding := document["funding"]) is not None:
+        _show_funding(funding, document["numeraire"])
 
 
-def _show_funding(made: Document, unit: str) -> None:
+def _show_funding(document: Document, unit: str) -> None:
     from agent.cli.display.tables import money, table
 
     figure_table = table(f"funding, in {unit}", ("asset",), ("received", "a year"))
-    for name, one in (*made["assets"].items(), ("all", {**made, "carry": made["total"]})):
-        a_year = "" if one["yearly"] is None else f"{100 * float(one['yearly']):+.2f}%"
-        figure_table.add_row(name, money(one["carry"]), a_year)
+    for name, row in (
+        *document["assets"].items(),
+        ("all", {**document, "carry": document["total"]}),
+    ):
+        a_year = "" if row["yearly"] is None else f"{100 * float(row['yearly']):+.2f}%"
+        figure_table.add_row(name, money(row["carry"]), a_year)
     out.print(figure_table)
     say(
-        f"{made['intervals']:,} funding payments to shorts as large as the holdings (negative:"
+        f"{document['intervals']:,} funding payments to shorts as large as the holdings (negative:"
         " paid by the shorts); not simulated, and not included in the values above"
     )

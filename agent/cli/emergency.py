@@ -92,11 +92,11 @@ def pause(
         require_answerable(yes)
     with spinner("Paused. Reading the chain") as wait:
 
-        def confirm(found: OpenExposure) -> bool:
-            if not found.waiting and not found.allowed:
+        def confirm(exposure: OpenExposure) -> bool:
+            if not exposure.waiting and not exposure.allowed:
                 return True
             with wait.aside():
-                err.print(_table(fill(owner.ExposedDocument, found)))
+                err.print(_table(fill(owner.ExposedDocument, exposure)))
                 return ask("Paused. Cancel and revoke all of this?")
 
         halted = api.pause_hard(
@@ -193,19 +193,19 @@ def stop(
         def show(console: Console, document: Document) -> None:
             _show_shutdown(console, document, agent, verbose=verbose)
 
-        def confirm(found: ShutdownReport) -> bool:
-            if yes and not found.to_stable and found.to is None:
+        def confirm(report: ShutdownReport) -> bool:
+            if yes and not report.to_stable and report.to is None:
                 return True  # no question delays a shutdown that neither sells nor pays out
             return money.ask_owner(
                 agent,
                 wait,
-                fill(owner.ShutdownDocument, found, agent.portfolio),
+                fill(owner.ShutdownDocument, report, agent.portfolio),
                 show,
                 "Stop the bot like this?",
                 yes=yes,
             )
 
-        found = shutdown.stop(
+        report = shutdown.stop(
             agent,
             to_stable=to_stable,
             send_to=send_to,
@@ -213,7 +213,7 @@ def stop(
             confirm=confirm,
             progress=wait.update,
         )
-        document = fill(owner.ShutdownDocument, found, agent.portfolio)
+        document = fill(owner.ShutdownDocument, report, agent.portfolio)
         money.show_result(wait, document, show, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
 
@@ -237,17 +237,17 @@ def revoke(
 
     with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
 
-        def confirm(found: RevocationReport) -> bool:
+        def confirm(report: RevocationReport) -> bool:
             if yes:
                 return True
             with wait.aside():
-                _show_revoking(err, fill(owner.RevocationDocument, found))
+                _show_revoking(err, fill(owner.RevocationDocument, report))
                 return ask("Set all of this to zero?")
 
-        found = emergency.revoke(
+        report = emergency.revoke(
             agent, tokens or (), send=send, confirm=confirm, progress=wait.update
         )
-        document = fill(owner.RevocationDocument, found)
+        document = fill(owner.RevocationDocument, report)
         money.show_result(wait, document, _show_revoking, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
 
@@ -272,11 +272,11 @@ def rehearse(
         def show(console: Console, document: Document) -> None:
             _show_rehearsal(console, document, agent)
 
-        def confirm(found: Rehearsal) -> bool:
+        def confirm(trade: Rehearsal) -> bool:
             return money.ask_owner(
                 agent,
                 wait,
-                rehearsal.rehearsal_document(found, agent),
+                rehearsal.rehearsal_document(trade, agent),
                 show,
                 "Trade this round trip?",
                 yes=yes,
@@ -299,19 +299,23 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
 
     if document["state"] == "planned":
         table = tables.table("To stop", ("", "what"))
-        for one in document["cancel"]:
-            table.add_row(cell("cancel"), cell(one["note"]))
-        for one in document["revoke"]:
+        for transaction in document["cancel"]:
+            table.add_row(cell("cancel"), cell(transaction["note"]))
+        for allowance in document["revoke"]:
             table.add_row(
                 cell("to zero"),
-                cell(f"allowance of {one['symbol']}, {one['holder']} {one['spender']}"),
+                cell(
+                    f"allowance of {allowance['symbol']}, {allowance['holder']} {allowance['spender']}"
+                ),
             )
         table.add_row(
             cell("sell"),
             cell("everything for the numeraire" if document["to_stable"] else "nothing"),
         )
-        for one in document["payments"]:
-            table.add_row(cell("pay"), cell(f"{one['amount']} {one['symbol']} to {document['to']}"))
+        for payment in document["payments"]:
+            table.add_row(
+                cell("pay"), cell(f"{payment['amount']} {payment['symbol']} to {document['to']}")
+            )
         console.print(table)
         for number, sale in enumerate(document["sales"]):
             repeated = {"futures"} if number else set()  # the account is the same in each sale
@@ -344,12 +348,12 @@ def _show_revoking(console: Console, document: Document) -> None:
             ("base units",),
             order=("token", "base units", "by", "spender"),
         )
-        for one in document["allowances"]:
+        for allowance in document["allowances"]:
             table.add_row(
-                cell(one["symbol"]),
-                one["raw"] or "cannot be read",
-                cell(one["holder"]),
-                cell(one["spender"]),
+                cell(allowance["symbol"]),
+                allowance["raw"] or "cannot be read",
+                cell(allowance["holder"]),
+                cell(allowance["spender"]),
             )
         console.print(table)
     show_sent(console, document)
@@ -373,18 +377,18 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
         decimals = known_decimals(agent.portfolio)
         heads = ("sold", "predicted", "realised", "slippage bps", "gas predicted", "gas used")
         table = tables.table("Round trip", ("",), heads)
-        for one in document["ways"]:
-            out_of = decimals[one["token_out"]]
+        for leg in document["ways"]:
+            out_of = decimals[leg["token_out"]]
             table.add_row(
-                cell(f"{one['token_in']} for {one['token_out']}"),
-                decimal_text(int(one["amount_in_raw"]), decimals[one["token_in"]]),
+                cell(f"{leg['token_in']} for {leg['token_out']}"),
+                decimal_text(int(leg["amount_in_raw"]), decimals[leg["token_in"]]),
                 *(
-                    decimal_text(int(one[name]), out_of)
+                    decimal_text(int(leg[name]), out_of)
                     for name in ("predicted_raw", "realised_raw")
                 ),
-                f"{one['slippage_bps']:.2f}",
-                str(one["gas_predicted"]),
-                str(one["gas_used"]),
+                f"{leg['slippage_bps']:.2f}",
+                str(leg["gas_predicted"]),
+                str(leg["gas_used"]),
             )
         console.print(table)
         unit = document["numeraire"]
@@ -451,19 +455,19 @@ def request(
         return
     if not plan:
         with spinner(READING) as wait:
-            shown = api.preview_control(config, kind, pairs)
+            preview = api.preview_control(config, kind, pairs)
             with wait.aside():
-                if shown["state"] == "refused":
-                    emit(shown, as_json, lambda: say(f"Refused: {shown['reason']}"))
+                if preview["state"] == "refused":
+                    emit(preview, as_json, lambda: say(f"Refused: {preview['reason']}"))
                     raise typer.Exit(EXIT_REFUSED)
                 if not yes and not interactive():
-                    emit(shown, as_json, lambda: _show_plan(out, shown))
+                    emit(preview, as_json, lambda: _show_plan(out, preview))
                     return
                 if not yes:
-                    _show_plan(err, shown)
+                    _show_plan(err, preview)
                     if not ask("Queue the confirmation of this plan?"):
                         raise typer.Exit(EXIT_REFUSED)
-        plan = shown["plan_hash"]
+        plan = preview["plan_hash"]
     _queue(config, kind, pairs, plan, as_json=as_json)
 
 
@@ -509,16 +513,23 @@ def _show_controls(document: Document) -> None:
         say("No controls yet.")
     else:
         table = tables.table("Controls", ("asked", "control", "by", "state", "reason"))
-        for one in document["controls"]:
+        for control in document["controls"]:
             what = " ".join(
-                [one["kind"], *(f"{pair['name']}={pair['value']}" for pair in one["arguments"])]
+                [
+                    control["kind"],
+                    *(f"{pair['name']}={pair['value']}" for pair in control["arguments"]),
+                ]
             )
             table.add_row(
-                one["asked"],
+                control["asked"],
                 cell(what),
-                cell(f"{one['asked_by']} ({one['origin']})"),
-                one["state"],
-                cell(f"{one['code']}: {one['reason']}" if one["code"] else one["reason"]),
+                cell(f"{control['asked_by']} ({control['origin']})"),
+                control["state"],
+                cell(
+                    f"{control['code']}: {control['reason']}"
+                    if control["code"]
+                    else control["reason"]
+                ),
             )
         out.print(table)
     if not document["served"]:

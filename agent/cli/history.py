@@ -76,8 +76,8 @@ def history(
         from agent.cli import profiles
 
         if version is not None:
-            one = config_versions.show_version(paper_or_live(config, paper), version)
-            emit(one, as_json, lambda: profiles.show_one(one))
+            config_version = config_versions.show_version(paper_or_live(config, paper), version)
+            emit(config_version, as_json, lambda: profiles.show_one(config_version))
         else:
             versions = config_versions.list_versions(paper_or_live(config, paper), limit)
             emit(versions, as_json, lambda: profiles.show_all(versions))
@@ -166,15 +166,15 @@ def cancel(
     """
     from agent import app as api
 
-    found = api.pending_transactions(config)
-    if not found["transactions"] or not send:
-        emit(found, as_json, lambda: _shown(found, "To cancel them: trimtab cancel --send"))
+    pending = api.pending_transactions(config)
+    if not pending["transactions"] or not send:
+        emit(pending, as_json, lambda: _shown(pending, "To cancel them: trimtab cancel --send"))
         raise typer.Exit
     if not yes:
         require_answerable(yes)
-        err.print(_table(found))
+        err.print(_table(pending))
         if not ask("Cancel this?"):
-            emit(found, as_json, lambda: say("Nothing was sent."))
+            emit(pending, as_json, lambda: say("Nothing was sent."))
             raise typer.Exit(EXIT_REFUSED)
     with api.open_agent(config) as agent, spinner("Cancelling") as wait:
         document = api.cancel(agent, progress=wait.update)
@@ -204,11 +204,11 @@ def reconcile(
 
     if send and not yes:
         require_answerable(yes)
-        found = api.pending_transactions(config)
-        if found["transactions"]:
-            err.print(_table(found))
+        pending = api.pending_transactions(config)
+        if pending["transactions"]:
+            err.print(_table(pending))
         if not ask("Resend lost transactions and cancel late ones?"):
-            emit(found, as_json, lambda: say("Nothing was sent."))
+            emit(pending, as_json, lambda: say("Nothing was sent."))
             raise typer.Exit(EXIT_REFUSED)
     with api.open_agent(config) as agent, spinner("Reading the chain") as wait:
         document = api.reconcile(agent, send=send, progress=wait.update)

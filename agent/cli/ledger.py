@@ -198,14 +198,14 @@ def show_pnl(console: Console, document: Document) -> None:
     since, until = spaced_time(document["since"]), spaced_time(document["until"])
     title = f"Profit and loss in {unit}, {since} to {until} UTC"
     rows = []
-    for one in document["periods"]:
-        costs = one["costs"]
+    for period in document["periods"]:
+        costs = period["costs"]
         rows.append((
-            one["from"][:10], money(one["end_value"]), money(one["deposits"]), money(one["withdrawals"]), gain_or_loss(one["profit"]),
-            format_share(one["twr_bps"]), format_share(one["mwr_bps"]),
-            format_share(one["hold_return_bps"]), format_share(one["benchmark_return_bps"]),
-            gain_or_loss(one["rebalancing_effect"]), str(one["rebalances"]),
-            money(costs["fees"]), money(costs["impact"]), money(costs["gas"]), gain_or_loss(one["realised"]),
+            period["from"][:10], money(period["end_value"]), money(period["deposits"]),
+            money(period["withdrawals"]), gain_or_loss(period["profit"]), format_share(period["twr_bps"]), format_share(period["mwr_bps"]),
+            format_share(period["hold_return_bps"]), format_share(period["benchmark_return_bps"]),
+            gain_or_loss(period["rebalancing_effect"]), str(period["rebalances"]),
+            money(costs["fees"]), money(costs["impact"]), money(costs["gas"]), gain_or_loss(period["realised"]),
         ))  # fmt: skip
     if rows:
         console.print(figures(title, ("from", *before, "rebalances", *after), rows))
@@ -230,8 +230,8 @@ def show_pnl(console: Console, document: Document) -> None:
         f"Unrealised by {document['method']}, reserves included, without gas money:"
         f" {gain_or_loss(document['unrealised'])} {unit}."
     )
-    for one in document["periods"]:
-        _show_period_notes(console, one, unit)
+    for period in document["periods"]:
+        _show_period_notes(console, period, unit)
     _show_taxes(console, document)
     if uncertain := document.get("uncertain"):
         console.print(cell(f"Uncertain: {uncertain}.", "yellow"))
@@ -252,7 +252,9 @@ def _show_taxes(console: Console, document: Document) -> None:
         if tax["year_limit"] is not None:
             limit = f"; at most {tax['year_limit']} a year"
         say(f"Realised by {tax['method']} in {tax['currency']}: {years}{limit}.")
-    if document["gas_money"] != "0" and any(float(one["realised"]) for one in document["periods"]):
+    if document["gas_money"] != "0" and any(
+        float(period["realised"]) for period in document["periods"]
+    ):
         say(GAS_LOTS)
     if tax is not None and (futures := tax.get("futures")):
         years = ", ".join(f"{year} {gain_or_loss(result)}" for year, result in futures.items())
@@ -261,38 +263,36 @@ def _show_taxes(console: Console, document: Document) -> None:
         console.print(cell(tax["old_rate"], "yellow"))
 
 
-def _show_period_notes(console: Console, one: Document, unit: str) -> None:
+def _show_period_notes(console: Console, document: Document, unit: str) -> None:
     """Print manual swaps, futures, hint and statistics of a period."""
-    if one["by_hand"]["swaps"]:
-        by_hand = one["by_hand"]
+    if document["by_hand"]["swaps"]:
+        by_hand = document["by_hand"]
         say(
-            f"{one['from'][:10]}: {by_hand['swaps']} manual"
+            f"{document['from'][:10]}: {by_hand['swaps']} manual"
             f" {'swap' if by_hand['swaps'] == 1 else 'swaps'} changed"
             f" {gain_or_loss(by_hand['effect'])}, not included above."
         )
-    if (futures := one.get("futures")) is not None:
-        say(format_futures(one["from"][:10], futures, unit))
-    if one["hint"]:
-        console.print(cell(f"{one['from'][:10]}: {one['hint']}", "yellow"))
-    if (statistics := one["statistics"]) is not None:
+    if (futures := document.get("futures")) is not None:
+        say(format_futures(document["from"][:10], futures, unit))
+    if document["hint"]:
+        console.print(cell(f"{document['from'][:10]}: {document['hint']}", "yellow"))
+    if (statistics := document["statistics"]) is not None:
         message = statistics.get("missing") or ", ".join(
             f"{name.replace('_', ' ')} {statistics[name]}"
             for name in ("volatility", "sharpe", "max_drawdown")
         )
-        say(f"{one['from'][:10]}: over {statistics['days']} days {message}.")
+        say(f"{document['from'][:10]}: over {statistics['days']} days {message}.")
 
 
-def format_futures(day: str, found: Document, unit: str) -> str:
+def format_futures(day: str, document: Document, unit: str) -> str:
     """Return the components of a period's futures profit as text."""
-    parts = f"price {gain_or_loss(found['price'])}, trading fees {_received(found['fees'])}"
+    parts = f"price {gain_or_loss(document['price'])}, trading fees {_received(document['fees'])}"
     text = (
-        f"{day}: futures made {gain_or_loss(found['profit'])} {unit} of the profit: {parts}, funding"
-        f" {_received(found['funding'])}; realised {gain_or_loss(found['realised'])}."
+        f"{day}: futures made {gain_or_loss(document['profit'])} {unit} of the profit: {parts}, funding"
+        f" {_received(document['funding'])}; realised {gain_or_loss(document['realised'])}."
     )
-    if found["transferred"] != "0":
-        text += (
-            f" {money(found['transferred'])} was transferred into the margin account from outside."
-        )
+    if document["transferred"] != "0":
+        text += f" {money(document['transferred'])} was transferred into the margin account from outside."
     return text
 
 
@@ -355,19 +355,19 @@ def show_journal(console: Console, document: Document) -> None:
     for entry in document["entries"]:
         kind = f"{entry['kind']}, manual" if entry["by_hand"] else entry["kind"]
         heads = [spaced_time(entry["time"][:16]), kind]
-        for number, one in enumerate(entry["postings"]):
+        for number, posting in enumerate(entry["postings"]):
             figure_table.add_row(
                 cell(heads[number] if number < len(heads) else ""),
-                cell(f"{one['account']}:{one['token']}"),
-                amount(decimal_text(int(one["raw"]), one["decimals"]), 8),
-                "" if one["value"] is None else money(one["value"]),
+                cell(f"{posting['account']}:{posting['token']}"),
+                amount(decimal_text(int(posting["raw"]), posting["decimals"]), 8),
+                "" if posting["value"] is None else money(posting["value"]),
             )
-        for one in entry.get("futures", ()):
-            value = money(one["value"]) if one["value"] else ""
+        for event in entry.get("futures", ()):
+            value = money(event["value"]) if event["value"] else ""
             figure_table.add_row(
                 "",
-                cell(f"futures:{one['symbol']}, {one['event']}"),
-                amount(one["amount"], 8),
+                cell(f"futures:{event['symbol']}, {event['event']}"),
+                amount(event["amount"], 8),
                 value,
             )
     console.print(figure_table)
@@ -414,13 +414,13 @@ def show_lots(console: Console, document: Document) -> None:
         say(f"Without a price, counted at zero: {', '.join(document['unpriced'])}.")
 
 
-def _lot_cells(found: Document) -> list[str]:
+def _lot_cells(document: Document) -> list[str]:
     """Return amount, entry price, cost, value and unrealised gain of a lot or of an asset's lots."""
-    price, value, gain = found["entry_price"], found["value"], found["unrealised"]
+    price, value, gain = document["entry_price"], document["value"], document["unrealised"]
     return [
-        amount(found["amount"], 8),
+        amount(document["amount"], 8),
         "" if price is None else brief(price),
-        money(found["cost"]),
+        money(document["cost"]),
         "unknown" if value is None else money(value),
         "unknown" if gain is None else gain_or_loss(gain),
     ]

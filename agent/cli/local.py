@@ -68,15 +68,15 @@ def localchain(
                 "--write-config and --move cannot be combined: --move changes a running chain",
                 "use one of them",
             )
-        found = api.move_market(port, move)
+        moved = api.move_market(port, move)
 
         def report() -> None:
             from agent.cli.display.tables import amount
 
-            for symbol, by in found["moved"].items():
-                say(f"{symbol} {by}: {amount(found['prices_usd'][symbol])} USD")
+            for symbol, by in moved["moved"].items():
+                say(f"{symbol} {by}: {amount(moved['prices_usd'][symbol])} USD")
 
-        emit(found, as_json, report)
+        emit(moved, as_json, report)
         return
 
     def ready(document: LocalChainDocument) -> None:
@@ -210,8 +210,8 @@ def run_demo(console: Console) -> DemoDocument:
 
         _chapter(console, 5, "Balanced again; the next cycle holds and says why")
         after = status(agent.status())
-        held = plans.plan(agent.plan())
-        console.print(tables.holdings(after), tables.decision(held), sep="\n")
+        plan_after = plans.plan(agent.plan())
+        console.print(tables.holdings(after), tables.decision(plan_after), sep="\n")
     console.print(
         Text(
             "All of this ran on real Uniswap contracts, on a chain inside this process.",
@@ -225,7 +225,7 @@ def run_demo(console: Console) -> DemoDocument:
         "plan": planned,
         "rebalance": done,
         "after": after,
-        "next": held,
+        "next": plan_after,
     }
 
 
@@ -256,8 +256,8 @@ def run_live_demo(port: int, as_json: bool) -> None:
             dashboard = DashboardProcess(demo.config, port, api.DEMO_BANNER)
             ended.callback(dashboard.stop)
         address = dashboard.address
-        found: LiveDemoDocument = {"url": address, "config": str(demo.config)}
-        emit(found, as_json, lambda: _show_place(address, demo.config))
+        address_document: LiveDemoDocument = {"url": address, "config": str(demo.config)}
+        emit(address_document, as_json, lambda: _show_place(address, demo.config))
         for event in demo.play():
             dashboard.require_alive()
             _show_event(event)

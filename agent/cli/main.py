@@ -39,7 +39,7 @@ def declared_commands() -> list[DeclaredCommand]:
     """Load every module of agent/cli, and return the commands in their order."""
     for module in iter_modules(cli.__path__):
         import_module(f"agent.cli.{module.name}")
-    return sorted(DECLARED, key=lambda one: one.place)
+    return sorted(DECLARED, key=lambda declared: declared.place)
 
 
 def build_app(commands: Iterable[DeclaredCommand]) -> typer.Typer:
@@ -78,8 +78,8 @@ def help_text(body: Callable[..., Any]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted_version: bool) -> None:
+    if wanted_version:
         from importlib.metadata import version
 
         typer.echo(f"trimtab {version('trimtab')}")
@@ -165,8 +165,8 @@ def _is_cut_help(error_number: int | None) -> bool:
     """Return whether a pipe was closed while help or version was printed, as by head: the reader
     has all that it wants.
     """
-    asked = {"--help", "-h", "--version", "-V"} & {*sys.argv}
-    return error_number == errno.EPIPE and bool(asked)
+    prints_help = {"--help", "-h", "--version", "-V"} & {*sys.argv}
+    return error_number == errno.EPIPE and bool(prints_help)
 
 
 def _run(as_json: bool, ending: terminal.ProcessExit) -> int:

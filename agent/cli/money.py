@@ -109,12 +109,12 @@ def invest(
         def show(console: Console, document: Document) -> None:
             _show_investing(console, document, agent, hint=not send, verbose=verbose)
 
-        def confirm(found: InvestmentReport) -> bool:
+        def confirm(report: InvestmentReport) -> bool:
             question = "Confirm this as a deposit and invest it?"
             return ask_owner(
                 agent,
                 wait,
-                transfers.investment_document(found, agent, sent=send),
+                transfers.investment_document(report, agent, sent=send),
                 show,
                 question,
                 yes=yes,
@@ -122,10 +122,10 @@ def invest(
 
         if send:
             agent.require_not_stopped()
-        found = transfers.invest(
+        investment = transfers.invest(
             agent, only=flow or (), send=send, confirm=confirm, progress=wait.update
         )
-        report = transfers.investment_document(found, agent, sent=send)
+        report = transfers.investment_document(investment, agent, sent=send)
         show_result(wait, report, show, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(report["outcome"], 0))
 
@@ -168,7 +168,7 @@ def withdraw(
     from agent.app.documents import fill, owner
     from agent.app.money import transfers
 
-    if sum(given is not None for given in (amount, resume, release)) > 1:
+    if sum(choice is not None for choice in (amount, resume, release)) > 1:
         raise ConfigError("AMOUNT, --resume and --release cannot be combined", "use one of them")
     if amount is None and (token is not None or pro_rata):
         raise ConfigError("--in and --pro-rata need an AMOUNT", "give the amount in whole coins")
@@ -195,22 +195,22 @@ def withdraw(
         def show(console: Console, document: Document) -> None:
             _show_withdrawing(console, document, agent, verbose=verbose)
 
-        def confirm(found: WithdrawalReport) -> bool:
+        def confirm(report: WithdrawalReport) -> bool:
             return ask_owner(
                 agent,
                 wait,
-                fill(owner.WithdrawalDocument, found, agent.portfolio),
+                fill(owner.WithdrawalDocument, report, agent.portfolio),
                 show,
                 "Withdraw this?",
                 yes=yes,
             )
 
         if resume is not None:
-            found = transfers.resume(
+            withdrawal = transfers.resume(
                 agent, resume, to=to, send=send, confirm=confirm, progress=wait.update
             )
         else:
-            found = transfers.withdraw(
+            withdrawal = transfers.withdraw(
                 agent,
                 amount or "",
                 token,
@@ -220,7 +220,7 @@ def withdraw(
                 confirm=confirm,
                 progress=wait.update,
             )
-        report = fill(owner.WithdrawalDocument, found, agent.portfolio)
+        report = fill(owner.WithdrawalDocument, withdrawal, agent.portfolio)
         show_result(wait, report, show, as_json=as_json)
     raise typer.Exit(EXPLAINED_EXITS.get(report["state"], 0))
 
@@ -296,9 +296,11 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
         ("amount",),
         order=("asset", "amount", "to"),
     )
-    for one in document["payments"]:
+    for payment in document["payments"]:
         table.add_row(
-            cell(one["symbol"]), one["amount"], cell(document["to"] or "stays in the wallet")
+            cell(payment["symbol"]),
+            payment["amount"],
+            cell(document["to"] or "stays in the wallet"),
         )
     if document["payments"]:
         console.print(table)

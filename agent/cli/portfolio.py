@@ -396,7 +396,7 @@ def limit(
 
 
 def place_limit_order(
-    config: Path, asked: LimitOrderRequest, *, send: bool, yes: bool, verbose: bool, as_json: bool
+    config: Path, request: LimitOrderRequest, *, send: bool, yes: bool, verbose: bool, as_json: bool
 ) -> int:
     """Place an order, or show its effect; return the exit code."""
     from agent import app as api
@@ -404,7 +404,7 @@ def place_limit_order(
     with api.open_agent(config) as agent, spinner(READING) as wait:
         order, outcome = api.swap_at_limit(
             agent,
-            asked,
+            request,
             send=send,
             confirm=confirmer(agent, yes, wait, verbose=verbose),
             progress=wait.update,

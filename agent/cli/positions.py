@@ -81,13 +81,13 @@ def set_(
     """
     from agent import app as api
 
-    given = {
+    levels_by_kind = {
         "entry": entry,
         "stop_loss": stop_loss,
         "take_profit": take_profit,
         "trailing_stop": trailing_stop,
     }
-    levels = {kind: level for kind, level in given.items() if level is not None}
+    levels = {kind: level for kind, level in levels_by_kind.items() if level is not None}
     if not levels:
         raise ConfigError(
             "orders set: no level given",
@@ -355,17 +355,17 @@ def _forecasts(document: Document) -> FigureTable:
     return table
 
 
-def _sum(found: Document, numeraire: str) -> str:
+def _sum(document: Document, numeraire: str) -> str:
     from agent.cli.display import tables
 
-    if found["value"] is None or found["share_bps"] is None:
+    if document["value"] is None or document["share_bps"] is None:
         return "unknown"
     limit = "no limit"
-    if found["limit_bps"] is not None:
-        limit = f"limit {found['limit_bps'] / 100:g} %"
-    over = "" if found["within"] else ", exceeded"
+    if document["limit_bps"] is not None:
+        limit = f"limit {document['limit_bps'] / 100:g} %"
+    over = "" if document["within"] else ", exceeded"
     return (
-        f"{tables.amount(found['value'], 2)} {numeraire}, {float(found['share_bps']) / 100:.2f} %"
+        f"{tables.amount(document['value'], 2)} {numeraire}, {float(document['share_bps']) / 100:.2f} %"
         f" of the portfolio, {limit}{over}"
     )
 
@@ -462,46 +462,50 @@ def show_strategies(console: Console, document: Document) -> None:
     performance = tables.table(
         "Performance", ("strategy",), ("unit value", "return", "Sharpe", "costs")
     )
-    for one in document["strategies"]:
+    for strategy in document["strategies"]:
         capital.add_row(
-            cell(one["name"]),
-            tables.money(one["capital"]),
-            _share(one["share_bps"]),
-            _share(one["target_share_bps"]),
-            cell(one["state"], "yellow" if one["state"] == "paused" else "green"),
-            datetime.fromtimestamp(one["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
+            cell(strategy["name"]),
+            tables.money(strategy["capital"]),
+            _share(strategy["share_bps"]),
+            _share(strategy["target_share_bps"]),
+            cell(strategy["state"], "yellow" if strategy["state"] == "paused" else "green"),
+            datetime.fromtimestamp(strategy["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
         )
         performance.add_row(
-            cell(one["name"]),
-            "" if one["unit_value"] is None else tables.amount(one["unit_value"], 6),
-            _share(one["return_bps"]),
-            one["sharpe"] or "unknown",
-            tables.money(one["costs"]),
+            cell(strategy["name"]),
+            "" if strategy["unit_value"] is None else tables.amount(strategy["unit_value"], 6),
+            _share(strategy["return_bps"]),
+            strategy["sharpe"] or "unknown",
+            tables.money(strategy["costs"]),
         )
     console.print(capital)
     console.print(performance)
-    for one in document["strategies"]:
-        console.print(holdings(one, unit))
-        if weights := one.get("futures"):
+    for strategy in document["strategies"]:
+        console.print(holdings(strategy, unit))
+        if weights := strategy.get("futures"):
             named = ", ".join(f"{symbol} {_share(bps)}" for symbol, bps in weights.items())
-            state = "no futures while paused" if one["state"] == "paused" else "futures"
-            console.print(cell(f"{one['name']}: {state}, targets {named} of its target notional"))
-        if one["why"]:
-            console.print(cell(f"{one['name']} is {one['state']}: {one['why']}", "yellow"))
+            state = "no futures while paused" if strategy["state"] == "paused" else "futures"
+            console.print(
+                cell(f"{strategy['name']}: {state}, targets {named} of its target notional")
+            )
+        if strategy["why"]:
+            console.print(
+                cell(f"{strategy['name']} is {strategy['state']}: {strategy['why']}", "yellow")
+            )
     if document["fault"]:
         console.print(cell(document["fault"], "bold red"))
     for line in netting_lines(document["together"], unit):
         console.print(cell(line))
 
 
-def holdings(one: Document, unit: str) -> Any:
+def holdings(document: Document, unit: str) -> Any:
     """Return a table of one strategy's holdings and weights."""
     from agent.cli.display import tables
 
     table = tables.table(
-        one["name"], ("token",), ("amount", f"value in {unit}", "weight", "target")
+        document["name"], ("token",), ("amount", f"value in {unit}", "weight", "target")
     )
-    for item in one["holdings"]:
+    for item in document["holdings"]:
         table.add_row(
             cell(item["symbol"]),
             tables.amount(item["amount"]),
@@ -512,23 +516,23 @@ def holdings(one: Document, unit: str) -> Any:
     return table
 
 
-def netting_lines(found: Document | None, unit: str) -> list[str]:
+def netting_lines(document: Document | None, unit: str) -> list[str]:
     """Return sentences on internal netting between strategies; empty if there is none."""
-    if found is None:
+    if document is None:
         return []
-    lines = [f"{name}: {reason}" for name, reason in found["reasons"].items()]
+    lines = [f"{name}: {reason}" for name, reason in document["reasons"].items()]
     lines += [
         f"Internal: {move['from']} transfers {move['value']} {unit} of capital to {move['to']}"
-        for move in found["capital_moved"]
+        for move in document["capital_moved"]
     ]
     lines += [
-        f"{one['symbol']}: {one['bought']} {unit} to buy, {one['sold']} to sell; {one['crossed']}"
-        f" netted internally, {one['net']} left for the market"
-        for one in found["netted"]
+        f"{token['symbol']}: {token['bought']} {unit} to buy, {token['sold']} to sell; {token['crossed']}"
+        f" netted internally, {token['net']} left for the market"
+        for token in document["netted"]
     ]
-    if (saved := found["saved_fees"]) != "0":
+    if (saved := document["saved_fees"]) != "0":
         lines.append(
-            f"Netted internally: {found['crossed']} {unit}; pool fees saved: at least {saved} {unit}"
+            f"Netted internally: {document['crossed']} {unit}; pool fees saved: at least {saved} {unit}"
         )
     return lines
 

@@ -50,28 +50,34 @@ def templates(
 
     def show() -> None:
         table = tables.table(f"Templates on {network}", ("name", "holdings", "trigger", "limits"))
-        for one in document["templates"]:
-            held = ", ".join(f"{token['symbol']} {token['target']}" for token in one["tokens"])
-            classes = ", ".join(f"{name} {bps / 100:g}%" for name, bps in one["shares_bps"].items())
+        for template in document["templates"]:
+            contents = ", ".join(
+                f"{token['symbol']} {token['target']}" for token in template["tokens"]
+            )
+            classes = ", ".join(
+                f"{name} {bps / 100:g}%" for name, bps in template["shares_bps"].items()
+            )
             trigger = ", ".join(
                 f"{name} {value}"
-                for name, value in one["policy"]["trigger"].items()
+                for name, value in template["policy"]["trigger"].items()
                 if name != "kind"
             )
             when = (
-                f"{trigger}; to {one['policy']['destination']}; cooldown"
-                f" {one['policy']['cooldown']}"
+                f"{trigger}; to {template['policy']['destination']}; cooldown"
+                f" {template['policy']['cooldown']}"
             )
-            limits = ", ".join(f"{name} {value}" for name, value in one["limits"].items())
-            if one["futures_notional"]:
-                limits += f"\nfutures at most {one['futures_notional']} of spot"
-            if one["weights"]:
-                held += f"\nthen by {one['weights']['kind']} every {one['weights']['every']}"
-            if one["past"] is not None:
-                held += f"\n{tables.past_text(one['past'])}"
+            limits = ", ".join(f"{name} {value}" for name, value in template["limits"].items())
+            if template["futures_notional"]:
+                limits += f"\nfutures at most {template['futures_notional']} of spot"
+            if template["weights"]:
+                contents += (
+                    f"\nthen by {template['weights']['kind']} every {template['weights']['every']}"
+                )
+            if template["past"] is not None:
+                contents += f"\n{tables.past_text(template['past'])}"
             table.add_row(
-                cell(one["name"], "bold"),
-                cell(f"{one['about']}\n{classes}\n{held}"),
+                cell(template["name"], "bold"),
+                cell(f"{template['about']}\n{classes}\n{contents}"),
                 cell(when),
                 cell(limits),
             )
@@ -152,11 +158,11 @@ def import_profile(
     answerable = yes or interactive()  # before the spinner takes over the terminal
     with spinner("Reading the chain") as wait:
 
-        def answer(found: Document, edited: EditReport, agent: Agent | None) -> bool:
+        def answer(changes: Document, edited: EditReport, agent: Agent | None) -> bool:
             if yes:
                 return agent is None or editing.accept_edit(edited, agent)
             with wait.aside():
-                _show(err, found)
+                _show(err, changes)
                 decimals = None if agent is None else plans.decimals(agent.portfolio)
                 show_editing(err, editing.edit_document(edited), decimals)
                 return ask("Write this?")
@@ -298,19 +304,19 @@ def edit(
     asking = yes or interactive()
     with spinner("Reading the chain") as wait:
 
-        def answer(found: EditReport, agent: Agent) -> bool:
+        def answer(report: EditReport, agent: Agent) -> bool:
             if yes:
-                return editing.accept_edit(found, agent)
+                return editing.accept_edit(report, agent)
             with wait.aside():
                 show_editing(
                     err,
-                    editing.edit_document(found),
+                    editing.edit_document(report),
                     plans.decimals(agent.portfolio),
                     verbose=verbose,
                 )
                 return ask("Confirm this?" if confirm else "Write this?")
 
-        asked = answer if asking else None
+        confirm_edit = answer if asking else None
         if changes.removes:
 
             def sale(agent: Agent, outcome: StepOutcome) -> bool:
@@ -322,14 +328,14 @@ def edit(
                 in_rounds=in_slices,
                 keep_holdings=keep_holdings,
                 unseen=yes,
-                confirm=asked,
+                confirm=confirm_edit,
                 send=send,
                 confirm_sale=sale,
                 progress=wait.update,
             )
-            found, document = removed.edited, editing.removal_document(removed)
+            report, document = removed.edited, editing.removal_document(removed)
         else:
-            found = editing.edit(
+            report = editing.edit(
                 config,
                 make,
                 in_rounds=in_slices,
@@ -337,13 +343,13 @@ def edit(
                 pins=True,
                 unseen=yes,
                 by_hand_only=confirm,
-                confirm=asked,
+                confirm=confirm_edit,
             )
-            document = editing.edit_document(found)
+            document = editing.edit_document(report)
         with wait.aside():
             decimals = None
-            if verbose and found.transition is not None and document["state"] == "planned":
-                decimals = plans.decimals(found.transition.step_input.portfolio)
+            if verbose and report.transition is not None and document["state"] == "planned":
+                decimals = plans.decimals(report.transition.step_input.portfolio)
             emit(document, as_json, lambda: show_editing(out, document, decimals, verbose=verbose))
     raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
 
@@ -456,10 +462,13 @@ def show_all(document: Document) -> None:
     from agent.cli.display import tables
 
     table = tables.table("Versions of the config", ("no.", "time", "how", "digest"))
-    for one in document["configs"]:
-        mark = " (current)" if one["digest"] == document["present"] else ""
+    for version in document["configs"]:
+        mark = " (current)" if version["digest"] == document["present"] else ""
         table.add_row(
-            str(one["number"]), cell(one["time"]), cell(one["how"]), cell(one["digest"][:16] + mark)
+            str(version["number"]),
+            cell(version["time"]),
+            cell(version["how"]),
+            cell(version["digest"][:16] + mark),
         )
     out.print(table)
     if document["confirmed"] not in (None, document["present"]):

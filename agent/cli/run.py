@@ -231,58 +231,58 @@ class CyclePrinter:
         self._agent, self._style, self._clock, self._sent = agent, style, clock, sent
         self._last: tuple[object, ...] = ()
 
-    def show(self, found: StepOutcome | TrimtabError, *, logged: bool) -> int:
+    def show(self, result: StepOutcome | TrimtabError, *, logged: bool) -> int:
         """Print a cycle, unless it was logged and no documents were requested. Returns its exit
         code.
         """
-        if isinstance(found, TrimtabError):
-            code = found.exit_code
+        if isinstance(result, TrimtabError):
+            code = result.exit_code
         else:
-            code = EXPLAINED_EXITS.get(found.kind.value, 0)
+            code = EXPLAINED_EXITS.get(result.kind.value, 0)
         if logged and not self._style.as_json:
             return code
-        if self._style.lines and not self._style.as_json and self._show_time(found):
+        if self._style.lines and not self._style.as_json and self._show_time(result):
             return code
-        if isinstance(found, TrimtabError):
-            return fail(found, self._style.as_json, lines=self._style.lines)
-        return show_outcome(found, self._agent, self._style, sent=self._sent)
+        if isinstance(result, TrimtabError):
+            return fail(result, self._style.as_json, lines=self._style.lines)
+        return show_outcome(result, self._agent, self._style, sent=self._sent)
 
-    def _show_time(self, found: StepOutcome | TrimtabError) -> bool:
+    def _show_time(self, result: StepOutcome | TrimtabError) -> bool:
         """Print the cycle's time, and the result if it is that of the last cycle. Returns whether
         nothing else is to be printed.
         """
         from agent.app.documents import utc
 
         at = f"{utc(self._clock.now_s())} UTC"
-        before, self._last = self._last, _result(found)
+        before, self._last = self._last, _result(result)
         again = bool(self._last) and self._last == before
-        if isinstance(found, TrimtabError):
-            note(f"{at}, as before: {found.message}" if again else at)
+        if isinstance(result, TrimtabError):
+            note(f"{at}, as before: {result.message}" if again else at)
         elif again:
-            say(f"{at}, as before: {found.kind.value}: {format_reason(found)}")
+            say(f"{at}, as before: {result.kind.value}: {format_reason(result)}")
         else:
             say(at)
         return again
 
 
-def _result(found: StepOutcome | TrimtabError) -> tuple[object, ...]:
+def _result(result: StepOutcome | TrimtabError) -> tuple[object, ...]:
     """Return the result of a cycle, to compare it with the next; empty if the cycle is always printed
     in full, as one with transactions is.
     """
-    if isinstance(found, TrimtabError):
-        return (found.exit_code, found.message, found.remedy)
-    if found.transactions:
+    if isinstance(result, TrimtabError):
+        return (result.exit_code, result.message, result.remedy)
+    if result.transactions:
         return ()
     trades = (
         None
-        if found.plan is None
+        if result.plan is None
         else (
-            found.plan.legs,
-            found.plan.actions,
-            [part for part in found.plan.layers if part.acts],
+            result.plan.legs,
+            result.plan.actions,
+            [part for part in result.plan.layers if part.acts],
         )
     )
-    return (found.kind, found.reason, trades if found.kind.value == "planned" else None)
+    return (result.kind, result.reason, trades if result.kind.value == "planned" else None)
 
 
 # --- `trimtab health`: the state of a run, for service managers and probes.
@@ -454,10 +454,10 @@ def _show(document: Document) -> None:
     for step in document["steps"]:
         if step["result"] == "unreadable":
             say(f"{step['file']}: {step['why']}")
-        for one in step.get("differs", ()):
+        for difference in step.get("differs", ()):
             say(
-                f"{step['file']}: {one['what']} was {_short(one['recorded'])}, is now"
-                f" {_short(one['now'])}"
+                f"{step['file']}: {difference['what']} was {_short(difference['recorded'])}, is now"
+                f" {_short(difference['now'])}"
             )
         if step.get("more"):
             say(f"{step['file']}: and {step['more']} more")

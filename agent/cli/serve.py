@@ -171,7 +171,7 @@ def add_user(
     """Adds a user, with a password typed hidden, and shows the secret of its one-time codes once."""
     from agent import app as api
 
-    made = api.add_user(
+    new_user = api.add_user(
         config,
         name,
         api.Password(password_env, password_fd),
@@ -183,11 +183,11 @@ def add_user(
         say(f"Added {name}{' (read-only)' if read_only else ''}.")
         say("Scan this with an authenticator app (TOTP), or enter it. It is not shown again:")
         if out.is_terminal:
-            for line in _qr_code(made["otpauth"]):
+            for line in _qr_code(new_user["otpauth"]):
                 say_whole(line)
-        say_whole(made["otpauth"])
+        say_whole(new_user["otpauth"])
 
-    emit(made, as_json, show)
+    emit(new_user, as_json, show)
 
 
 def _qr_code(text: str) -> list[str]:
@@ -211,12 +211,12 @@ def list_users(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> 
 
     def show() -> None:
         table = tables.table("Users", ("name", "role", "added (UTC)", "locked out"), ())
-        for one in document["users"]:
+        for user in document["users"]:
             table.add_row(
-                cell(one["user"]),
-                "read-only" if one["read_only"] else "full",
-                one["created"],
-                format_duration(one["locked_s"]) if one["locked_s"] else "no",
+                cell(user["user"]),
+                "read-only" if user["read_only"] else "full",
+                user["created"],
+                format_duration(user["locked_s"]) if user["locked_s"] else "no",
             )
         if document["users"]:
             out.print(table)
@@ -262,9 +262,9 @@ def user_log(
 
     def show() -> None:
         table = tables.table("Log", ("time (UTC)", "event", "user", "address", "detail"), ())
-        for one in document["events"]:
-            at = spaced_time(one["time"])
-            rest = (one[key] for key in ("event", "user", "address", "detail"))
+        for event in document["events"]:
+            at = spaced_time(event["time"])
+            rest = (event[key] for key in ("event", "user", "address", "detail"))
             table.add_row(cell(at), *map(cell, rest))
         if document["events"]:
             out.print(table)
@@ -323,13 +323,13 @@ def list_tokens(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) ->
         table = tables.table(
             "Tokens", ("name", "scopes", "created (UTC)", "expires (UTC)", "state")
         )
-        for one in document["tokens"]:
+        for token in document["tokens"]:
             table.add_row(
-                one["name"],
-                ", ".join(one["scopes"]),
-                one["created"],
-                one["expires"],
-                one["state"],
+                token["name"],
+                ", ".join(token["scopes"]),
+                token["created"],
+                token["expires"],
+                token["state"],
             )
         out.print(table)
 

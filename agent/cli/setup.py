@@ -134,15 +134,15 @@ def init(
         [_pair(text, "--target") for text in target or ()],
         [_pair(text, "--rpc") for text in rpc or ()],
     )
-    told = None if alert is None else _pair(alert, "--alert")
+    alert_pair = None if alert is None else _pair(alert, "--alert")
     lacking = [
         option
-        for option, given in (
+        for option, value in (
             ("--wallet", wallet),
             ("--rpc", endpoints),
             ("--target or --template", targets or template),
         )
-        if not given
+        if not value
     ]
     options = {
         "--stable": stable,
@@ -160,20 +160,20 @@ def init(
             template or "",
             tuple(targets),
             use_cash or "",
-            told,
+            alert_pair,
             ceiling or "",
         )
         source = click.get_current_context().get_parameter_source("network")
-        given = {
+        answered = {
             "Network": source is ParameterSource.COMMANDLINE,
             "Wallet": wallet,
             "Endpoints": endpoints,
             "Basket": targets or template,
             "Cash": use_cash,
             "Ceiling": ceiling,
-            "Alerts": told,
+            "Alerts": alert_pair,
         }
-        _init_guided(config, answers, {name for name, one in given.items() if one})
+        _init_guided(config, answers, {name for name, value in answered.items() if value})
         return
     if wallet is None or not endpoints:
         raise ConfigError(
@@ -197,13 +197,13 @@ def init(
         price,
         _futures_start(futures, futures_venue, futures_target or ()),
         use_cash,
-        told,
+        alert_pair,
         ceiling,
     )
     emit(document, as_json, lambda: _show_init(document))
 
 
-def _init_guided(config: Path, answers: InitAnswers, given: set[str]) -> None:
+def _init_guided(config: Path, answers: InitAnswers, answered: set[str]) -> None:
     from agent.cli.display.dialogue import guided_init
 
     if config.exists():
@@ -211,7 +211,7 @@ def _init_guided(config: Path, answers: InitAnswers, given: set[str]) -> None:
             f"{config}: exists already; nothing was changed", "name another file with --config"
         )
     try:
-        document = guided_init(config, answers, given)
+        document = guided_init(config, answers, answered)
     except KeyboardInterrupt:
         raise Interrupted("interrupted: nothing was written") from None
     if document is None:
@@ -290,22 +290,22 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     """
     from agent import app as api
 
-    asked = False
+    was_asked = False
     with spinner("Reading code hashes") as wait:
 
-        def confirm(found: Document) -> bool:
-            nonlocal asked
+        def confirm(contracts: Document) -> bool:
+            nonlocal was_asked
             if yes:
                 return True
             with wait.aside():
                 if not interactive():
                     return False
-                asked = True
-                err.print(_contracts(found))
+                was_asked = True
+                err.print(_contracts(contracts))
                 return ask("Pin these?")
 
         document = api.trust(config, confirm, unseen=yes)
-    emit(document, as_json, lambda: None if asked else out.print(_contracts(document)))
+    emit(document, as_json, lambda: None if was_asked else out.print(_contracts(document)))
     if not document["pinned"]:
         note("Nothing pinned. To pin these: trimtab trust --yes")
         raise typer.Exit(EXIT_REFUSED)
@@ -453,14 +453,14 @@ def take_over(
     """Imports a private key or a recovery phrase, typed hidden or from standard input."""
     from agent import app as api
 
-    made = api.import_wallet(
+    imported = api.import_wallet(
         _file(keystore, keyring),
         keyring,
         api.Password(password_env, password_fd),
         hidden_prompt(),
         index,
     )
-    _made(made, as_json)
+    _made(imported, as_json)
 
 
 @wallet_group.command("change-password")

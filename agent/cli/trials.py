@@ -263,24 +263,24 @@ def _confirm_duration(seconds: float, yes: bool) -> None:
         )
 
 
-def _show_stress_test(made: Document) -> None:
-    if "cases" in made:
-        _show_stress(made)
-    if "futures" in made:
-        show_futures_stress(made["futures"])
+def _show_stress_test(document: Document) -> None:
+    if "cases" in document:
+        _show_stress(document)
+    if "futures" in document:
+        show_futures_stress(document["futures"])
 
 
-def _show_stress(made: Document) -> None:
+def _show_stress(document: Document) -> None:
     from agent.cli.display.tables import table
 
     returns = tuple(f"return {name}" for name in STRESS_SHOWN)
     names = (*returns, "shortfall", "end value 50%", "turnover", "outside")
     figure_table = table(
-        f"{made['bars']} bars each; shortfall is the mean return of the worst 5 %",
+        f"{document['bars']} bars each; shortfall is the mean return of the worst 5 %",
         ("case",),
         ("paths", *names),
     )
-    for case in made["cases"]:
+    for case in document["cases"]:
         gained, turnover, outside = case["return"], case["turnover"], case["outside_bands"]
         figure_table.add_row(
             case["name"],
@@ -293,20 +293,20 @@ def _show_stress(made: Document) -> None:
         )
     out.print(figure_table)
     say(
-        f"End values of {made['parameters']['start_value']} at the start. Turnover, in portfolios,"
+        f"End values of {document['parameters']['start_value']} at the start. Turnover, in portfolios,"
         " and the share of bars outside a band are medians."
     )
-    for case in made["cases"]:
+    for case in document["cases"]:
         notes = [f"{times} times refused by {why}" for why, times in case["refused"].items()]
         if case["halted"]:
             notes.insert(0, f"{case['halted']} bars halted")
         if notes:
             say(f"{case['name']}: {', '.join(notes)}")
-    for name, why in made["left_out"].items():
+    for name, why in document["left_out"].items():
         say(f"skipped: {name}: {why}")
-    for note in made["notes"]:
+    for note in document["notes"]:
         say(note)
-    show_provenance(made)
+    show_provenance(document)
 
 
 def _percent(share: str, sign: str = "") -> str:
@@ -467,55 +467,55 @@ def tune(
     emit(document, as_json, lambda: _show_search(document))
 
 
-def _show_search(made: Document) -> None:
+def _show_search(document: Document) -> None:
     from agent.cli.display.tables import amount, table
 
-    growth = made["objective"] == "growth"
+    growth = document["objective"] == "growth"
     head = (
-        f"{made['settings']:,} settings, ranked by {made['objective']} per year in the first three"
+        f"{document['settings']:,} settings, ranked by {document['objective']} per year in the first three"
         " quarters"
     )
-    ranked = table(head, ("setting",), (made["objective"], "over hold", "costs", "trades"))
-    for one in made["ranked"][:ROWS]:
+    ranked = table(head, ("setting",), (document["objective"], "over hold", "costs", "trades"))
+    for row in document["ranked"][:ROWS]:
         ranked.add_row(
-            cell(one["label"]),
-            _signed_percent(one["objective"]) if growth else one["objective"][:-3],
-            _signed_percent(one["over_hold"]),
-            amount(one["costs"], 2),
-            str(one["rebalances"]),
+            cell(row["label"]),
+            _signed_percent(row["objective"]) if growth else row["objective"][:-3],
+            _signed_percent(row["over_hold"]),
+            amount(row["costs"], 2),
+            str(row["rebalances"]),
         )
     out.print(ranked)
-    _show_map(made["stability"], growth)
+    _show_map(document["stability"], growth)
     folds = table(
-        f"Walk-forward, {made['walk_forward']['walk']}",
+        f"Walk-forward, {document['walk_forward']['walk']}",
         ("chosen setting",),
         ("over hold", "over calendar"),
     )
-    for one in made["walk_forward"]["folds"]:
+    for fold in document["walk_forward"]["folds"]:
         folds.add_row(
-            cell(one["chosen"]),
-            _signed_percent(one["over_hold"]),
-            _signed_percent(one["over_calendar"]),
+            cell(fold["chosen"]),
+            _signed_percent(fold["over_hold"]),
+            _signed_percent(fold["over_calendar"]),
         )
-    if made["walk_forward"]["folds"]:
+    if document["walk_forward"]["folds"]:
         out.print(folds)
-    if (risk := made["overfitting"]) is not None:
+    if (risk := document["overfitting"]) is not None:
         say(
             f"Probability of overfitting: {float(risk['probability']):.0%} ({risk['ways']:,} ways"
             " to halve the data)"
         )
-    if (deflated := made["deflated_sharpe"]) is not None:
+    if (deflated := document["deflated_sharpe"]) is not None:
         say(
             f"Deflated Sharpe ratio of the excess over hold, {deflated['trials']} trials:"
             f" {float(deflated['probability']):.1%}"
         )
-    if made["resumed"]:
-        say(f"{made['resumed']:,} runs were loaded from an earlier search")
-    for note in (*made["notes"], *made["verdict"]):
+    if document["resumed"]:
+        say(f"{document['resumed']:,} runs were loaded from an earlier search")
+    for note in (*document["notes"], *document["verdict"]):
         say(note)
     say(
-        f"grid {made['grid_hash'][:16]}, config {made['config_hash'][:16]}, data"
-        f" {made['data_hash'][:16]}, seed {made['seed']}"
+        f"grid {document['grid_hash'][:16]}, config {document['config_hash'][:16]}, data"
+        f" {document['data_hash'][:16]}, seed {document['seed']}"
     )
 
 

@@ -322,11 +322,11 @@ def oracle(
                 emit(listed, as_json, lambda: _list(listed))
             return
 
-        def confirm(found: Document) -> bool:
+        def confirm(document: Document) -> bool:
             with wait.aside():
                 if not as_json:
-                    _cost(found)
-                return yes or ask(f"Extend {found['pool']} to {found['to']} observations?")
+                    _cost(document)
+                return yes or ask(f"Extend {document['pool']} to {document['to']} observations?")
 
         document = api.raise_observations(
             agent, pool, to, send=send, confirm=confirm, progress=wait.update

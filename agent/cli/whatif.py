@@ -217,7 +217,7 @@ def whatif(
         numeraire=numeraire,
         native=native,
     )
-    made = document(what_if)
+    result = document(what_if)
     if futures:
         options = api.FuturesOptions(
             notional=futures,
@@ -239,21 +239,21 @@ def whatif(
             horizon=horizon,
         )
         layer = api.what_if_futures(options, what_if.values, what_if.trades)
-        made = {**made, "trades": layer["trades"], "futures": layer}
-    emit(made, as_json, lambda: _show(made))
+        result = {**result, "trades": layer["trades"], "futures": layer}
+    emit(result, as_json, lambda: _show(result))
 
 
-def document(found: WhatIf) -> Document:
+def document(what_if: WhatIf) -> Document:
     """Return the document of a what-if. Values are decimal strings in the given unit, rounded
     half-even to 18 places.
     """
     return {
-        "total": _text(found.total),
-        "triggered": list(found.triggered),
-        "decision": {"kind": "rebalance" if found.acts else "hold", "reason": found.reason},
-        "trades": {symbol: _text(amount) for symbol, amount in found.trades.items()},
-        "to_target": {symbol: _text(amount) for symbol, amount in found.to_target.items()},
-        "weights_bps": {drift.symbol: drift.weight_bps for drift in found.drifts},
+        "total": _text(what_if.total),
+        "triggered": list(what_if.triggered),
+        "decision": {"kind": "rebalance" if what_if.acts else "hold", "reason": what_if.reason},
+        "trades": {symbol: _text(amount) for symbol, amount in what_if.trades.items()},
+        "to_target": {symbol: _text(amount) for symbol, amount in what_if.to_target.items()},
+        "weights_bps": {drift.symbol: drift.weight_bps for drift in what_if.drifts},
         "assets": [
             {
                 "symbol": drift.symbol,
@@ -263,17 +263,17 @@ def document(found: WhatIf) -> Document:
                 "drift_bps": drift.drift_bps,
                 "band_bps": (
                     [round(drift.band_low_bps), round(drift.band_high_bps)]
-                    if found.banded
+                    if what_if.banded
                     else None
                 ),
-                "outside": drift.symbol in found.triggered,
+                "outside": drift.symbol in what_if.triggered,
             }
-            for drift in found.drifts
+            for drift in what_if.drifts
         ],
-        "alert_prices": {symbol: _alert(alert) for symbol, alert in found.alerts.items()},
+        "alert_prices": {symbol: _alert(alert) for symbol, alert in what_if.alerts.items()},
         "alert_note": ALONE,
-        "least_total": list(found.least),
-        "warnings": list(found.warnings),
+        "least_total": list(what_if.least),
+        "warnings": list(what_if.warnings),
     }
 
 
@@ -302,57 +302,59 @@ def _change(price: Fraction, now: Fraction) -> str:
     return value_text((price / now - 1) * 100, 0, 2)
 
 
-def _show(made: Document) -> None:
+def _show(document: Document) -> None:
     from agent.cli.display.tables import bps, money, table
 
     figure_table = table(
-        f"Total {money(made['total'])}", ("asset",), ("value", "weight", "target", "band", "trade")
+        f"Total {money(document['total'])}",
+        ("asset",),
+        ("value", "weight", "target", "band", "trade"),
     )
     prices = table("Alert prices", ("asset",), ("now", "low", "", "high", " "))
-    for one in made["assets"]:
-        symbol, alert = one["symbol"], made["alert_prices"][one["symbol"]]
+    for asset in document["assets"]:
+        symbol, alert = asset["symbol"], document["alert_prices"][asset["symbol"]]
         band = (
             "none"
-            if one["band_bps"] is None
-            else "-".join(f"{edge / 100:g}" for edge in one["band_bps"])
+            if asset["band_bps"] is None
+            else "-".join(f"{edge / 100:g}" for edge in asset["band_bps"])
         )
         figure_table.add_row(
-            cell(symbol, "bold red" if one["outside"] else ""),
-            money(one["value"]),
-            bps(one["weight_bps"]),
-            bps(one["target_bps"]),
+            cell(symbol, "bold red" if asset["outside"] else ""),
+            money(asset["value"]),
+            bps(asset["weight_bps"]),
+            bps(asset["target_bps"]),
             band,
-            _signed(made["trades"][symbol], money),
+            _signed(document["trades"][symbol], money),
         )
         prices.add_row(
             cell(symbol), _price(alert["price"]), *_at(alert, "low"), *_at(alert, "high")
         )
     out.print(figure_table)
-    say(f"{made['decision']['kind']}: {made['decision']['reason']}")
+    say(f"{document['decision']['kind']}: {document['decision']['reason']}")
     out.print(prices)
-    for symbol, alert in made["alert_prices"].items():
+    for symbol, alert in document["alert_prices"].items():
         for why in dict.fromkeys(filter(None, (alert["why_low"], alert["why_high"]))):
             say(f"No alert price of {symbol}: {why}")
-    say(made["alert_note"])
-    for one in made["least_total"]:
-        say(one["text"])
-    for warning in made["warnings"]:
+    say(document["alert_note"])
+    for total in document["least_total"]:
+        say(total["text"])
+    for warning in document["warnings"]:
         note(warning)
-    if "futures" in made:
-        _show_futures(made["futures"])
+    if "futures" in document:
+        _show_futures(document["futures"])
 
 
-def _show_futures(made: Document) -> None:
+def _show_futures(document: Document) -> None:
     from agent.cli.display.futures_tables import leverage
     from agent.cli.display.tables import bps, money, table
 
-    multiple = leverage(made["leverage"])
+    multiple = leverage(document["leverage"])
     figure_table = table(
-        f"Futures: {money(made['gross'])} notional, {multiple} of {money(made['margin'])} margin",
+        f"Futures: {money(document['gross'])} notional, {multiple} of {money(document['margin'])} margin",
         ("market",),
         ("notional", "weight", "target", "order", "contracts", "liquidated at"),
     )
-    for market in made["markets"]:
+    for market in document["markets"]:
         figure_table.add_row(
             cell(market["symbol"]),
             money(market["notional"]),
@@ -363,27 +365,31 @@ def _show_futures(made: Document) -> None:
             "never" if market["liquidation_price"] is None else _price(market["liquidation_price"]),
         )
     out.print(figure_table)
-    say(f"long {money(made['long'])}, short {money(made['short'])}, net {money(made['net'])}")
-    for breach in made["breaches"]:
+    say(
+        f"long {money(document['long'])}, short {money(document['short'])}, net {money(document['net'])}"
+    )
+    for breach in document["breaches"]:
         say(f"{breach['limit']}: {breach['measured']}, limit {breach['allowed']}")
-    if made["triggers"]:
-        after = money(made["allowed_gross"])
-        say(f"Triggered: {', '.join(made['triggers'])}; notional after the orders {after}")
+    if document["triggers"]:
+        after = money(document["allowed_gross"])
+        say(f"Triggered: {', '.join(document['triggers'])}; notional after the orders {after}")
     else:
         say("Nothing triggers.")
-    for hedge in made["hedges"]:
+    for hedge in document["hedges"]:
         say(
             f"{hedge['symbol']}: sell {money(hedge['sell'])}, short {money(hedge['short'])};"
             f" net exposure {money(hedge['net_exposure'])}"
         )
         if "reason" in hedge:
             say(hedge["reason"])
-    exposure = ", ".join(f"{symbol} {money(text)}" for symbol, text in made["net_exposure"].items())
+    exposure = ", ".join(
+        f"{symbol} {money(text)}" for symbol, text in document["net_exposure"].items()
+    )
     say(f"Net exposure after trades and orders, spot and futures: {exposure}")
 
 
-def _signed(text: str, shown: Callable[[str], str]) -> str:
-    return shown(text) if text.startswith("-") or text == "0" else f"+{shown(text)}"
+def _signed(text: str, format_value: Callable[[str], str]) -> str:
+    return format_value(text) if text.startswith("-") or text == "0" else f"+{format_value(text)}"
 
 
 def _price(text: str) -> str:

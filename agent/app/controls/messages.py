@@ -42,46 +42,50 @@ HELP = (
 )
 
 
-def status_text(found: Document) -> str:
+def status_text(document: Document) -> str:
     """Return a status in a few lines."""
-    lines = [f"{found['total_value']} {found['numeraire']} at block {found['block']}"]
-    if found["paused"]:
-        lines.append(f"Paused: {_safe(found['pause_reason'])}")
-    for one in found["holdings"][:SHOWN]:
+    lines = [f"{document['total_value']} {document['numeraire']} at block {document['block']}"]
+    if document["paused"]:
+        lines.append(f"Paused: {_safe(document['pause_reason'])}")
+    for holding in document["holdings"][:SHOWN]:
         lines.append(
-            f"{_safe(one['symbol'])} {one['weight_bps'] / 100:.2f} %, target"
-            f" {one['target_bps'] / 100:.2f} %"
+            f"{_safe(holding['symbol'])} {holding['weight_bps'] / 100:.2f} %, target"
+            f" {holding['target_bps'] / 100:.2f} %"
         )
-    lines.append(_safe(f"{found['decision']['kind']}: {found['decision']['reason']}"))
+    lines.append(_safe(f"{document['decision']['kind']}: {document['decision']['reason']}"))
     return "\n".join(lines)
 
 
-def plan_text(shown: Document) -> str:
+def plan_text(document: Document) -> str:
     """Return a shown plan: moves, cost, tax, worst case, and the guards that refuse."""
-    found = shown["document"]
-    unit = _safe(found.get("numeraire", ""))
+    plan = document["document"]
+    unit = _safe(plan.get("numeraire", ""))
     lines = [
-        f"Plan {shown['plan_hash'][:HASH_DIGITS]}" if shown["plan_hash"] else "No plan to confirm"
+        f"Plan {document['plan_hash'][:HASH_DIGITS]}"
+        if document["plan_hash"]
+        else "No plan to confirm"
     ]
-    if shown["reason"]:
-        lines.append(_safe(shown["reason"]))
-    moves = [_safe(move) for move in shown.get("moves", ())]
+    if document["reason"]:
+        lines.append(_safe(document["reason"]))
+    moves = [_safe(move) for move in document.get("moves", ())]
     lines += moves[:SHOWN]
     if len(moves) > SHOWN:
         lines.append(f"and {len(moves) - SHOWN} more")
-    if cost := found.get("cost"):
+    if cost := plan.get("cost"):
         parts = ", ".join(f"{name} {cost[name]}" for name in COSTS if Decimal(cost[name]))
         made_of = f" ({parts})" if parts else ""
         lines.append(
             f"Cost {cost['total']} {unit}{made_of}; worst case"
-            f" {found.get('worst_case') or 'unknown'} {unit}"
+            f" {plan.get('worst_case') or 'unknown'} {unit}"
         )
-    lines.append(tax_text(found.get("tax")))
-    refused = [_safe(one["guard"]) for one in found.get("verdicts", ()) if not one["passed"]]
+    lines.append(tax_text(plan.get("tax")))
+    refused = [
+        _safe(verdict["guard"]) for verdict in plan.get("verdicts", ()) if not verdict["passed"]
+    ]
     if refused:
         lines.append(f"Refused by {', '.join(refused)}")
-    if not shown["plan_hash"] and found.get("reason"):
-        lines.append(_safe(found["reason"]))
+    if not document["plan_hash"] and plan.get("reason"):
+        lines.append(_safe(plan["reason"]))
     return "\n".join(lines)
 
 

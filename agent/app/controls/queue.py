@@ -137,11 +137,11 @@ def _pause(loaded: LoadedConfig, control: Control) -> Control:
     return control
 
 
-def submit_request(config: ConfigSource, asked: Mapping[str, Any]) -> ControlDocument:
+def submit_request(config: ConfigSource, request: Mapping[str, Any]) -> ControlDocument:
     """Submit a request of another process, which has the arguments of `submit_control`, and return
     the control.
     """
-    control = submit_control(config, **asked)
+    control = submit_control(config, **request)
     try:
         return find_control(config, control.id)
     except TrimtabError:
@@ -158,12 +158,12 @@ def _id_of_key(origin: ControlOrigin, asked_by: str, key: str) -> str:
     return hashlib.sha256(named).hexdigest()[:32]
 
 
-def _same_request(known: Control, asked: Control) -> Control:
+def _same_request(known: Control, repeated: Control) -> Control:
     """Return the known control with the same key. Raises Refused if its request differs."""
     if (known.kind, known.arguments, known.plan_hash) != (
-        asked.kind,
-        asked.arguments,
-        asked.plan_hash,
+        repeated.kind,
+        repeated.arguments,
+        repeated.plan_hash,
     ):
         raise Refused(
             "the key is that of another request",
@@ -309,19 +309,19 @@ def _check_invest(_: LoadedConfig, arguments: Arguments) -> None:
 
 
 def _check_withdraw(loaded: LoadedConfig, arguments: Arguments) -> None:
-    given = dict(arguments)
-    amount, resumed, to = given.get("amount"), given.get("resume"), given.get("to")
+    values = dict(arguments)
+    amount, resumed, to = values.get("amount"), values.get("resume"), values.get("to")
     if (amount is None) == (resumed is None):
         raise ConfigError("amount: needed, unless resume is given", "give one of the two")
     if resumed is not None:
         _positive("resume", resumed, "trimtab withdraw lists the numbers")
-        if "in" in given or "pro-rata" in given:
+        if "in" in values or "pro-rata" in values:
             raise ConfigError("resume: cannot be combined with in or pro-rata", "omit them")
     if amount is not None and parse_raw(amount, 36, "amount") == 0:
         raise ConfigError("amount: '0' must be above 0", "for example 500")
-    if "in" in given and "pro-rata" in given:
+    if "in" in values and "pro-rata" in values:
         raise ConfigError("in: cannot be combined with pro-rata", "use one of them")
-    if (name := given.get("in")) is not None:
+    if (name := values.get("in")) is not None:
         symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
         if name not in symbols:
             raise ConfigError(

@@ -76,7 +76,7 @@ class PlanCheck:
         self.accepted = self.expired = self.followed = False
         self.difference = ""
 
-    def accepts(self, found: ShownPlan, trust: Callable[[], bool]) -> bool:
+    def accepts(self, plan: ShownPlan, trust: Callable[[], bool]) -> bool:
         """Return whether this is the shown plan, its control is still valid, and `trust`, the check
         of --yes, passes.
         """
@@ -84,7 +84,7 @@ class PlanCheck:
             self.followed = True  # for example what remains after an exit
             return False
         self.expired = self._is_expired()
-        self.difference = self._plan.difference(found)
+        self.difference = self._plan.difference(plan)
         if not self.expired and not self.difference:
             self.accepted = trust()
         return self.accepted
@@ -211,7 +211,7 @@ class ControlRunner:
             ]
             notes = tuple(("request", str(owner_request.id)) for owner_request in begun)
             if begun:
-                named = ", ".join(f"{one.id} ({one.state.value})" for one in begun)
+                named = ", ".join(f"{intent.id} ({intent.state.value})" for intent in begun)
                 reason += f"; before another request, see withdrawal {named}"
         return ControlEnd(number, ControlState.FAILED, code, reason, notes)
 
@@ -386,9 +386,9 @@ class ControlCommand:
                 return self._stop()
         raise ValueError(f"{self.control.kind} has no command")
 
-    def _accepts(self, found: ShownPlan) -> bool:
+    def _accepts(self, plan: ShownPlan) -> bool:
         return self.check.accepts(
-            found, lambda: config_versions.require_trusted_config(self.agent.context)
+            plan, lambda: config_versions.require_trusted_config(self.agent.context)
         )
 
     def _rebalance(self) -> ControlResult:
@@ -413,7 +413,7 @@ class ControlCommand:
             self.agent,
             only=shown.flows(arguments),
             send=True,
-            confirm=lambda one: self._accepts(shown.shown_investment(arguments, one)),
+            confirm=lambda report: self._accepts(shown.shown_investment(arguments, report)),
             progress=self.session.progress,
         )
         if report.outcome is None:
@@ -428,7 +428,7 @@ class ControlCommand:
             self.agent,
             arguments,
             send=True,
-            confirm=lambda one: self._accepts(shown.shown_withdrawal(arguments, one)),
+            confirm=lambda report: self._accepts(shown.shown_withdrawal(arguments, report)),
             progress=self.session.progress,
         )
         notes = () if report.request is None else (("request", str(report.request)),)
@@ -437,27 +437,27 @@ class ControlCommand:
     def _edit(self) -> ControlResult:
         arguments = self.control.arguments
 
-        def confirm(found: EditReport, edited: Agent) -> bool:
+        def confirm(report: EditReport, edited: Agent) -> bool:
             return self.check.accepts(
-                shown.shown_edit(arguments, found), lambda: editing.accept_edit(found, edited)
+                shown.shown_edit(arguments, report), lambda: editing.accept_edit(report, edited)
             )
 
-        found = shown.edit(self.agent, arguments, self.transports, confirm=confirm)
-        return ControlResult(found.state, "; ".join(found.changes))
+        report = shown.edit(self.agent, arguments, self.transports, confirm=confirm)
+        return ControlResult(report.state, "; ".join(report.changes))
 
     def _stop(self) -> ControlResult:
         arguments = self.control.arguments
 
-        def confirm(found: ShutdownReport) -> bool:
-            plan = shown.shown_stop(arguments, found)
+        def confirm(report: ShutdownReport) -> bool:
+            plan = shown.shown_stop(arguments, report)
             if not arguments:  # never delay a stop that sells and pays nothing
                 return self.check.accepts(plan, lambda: True)
             return self._accepts(plan)
 
-        found = shown.stop(
+        report = shown.stop(
             self.agent, arguments, send=True, confirm=confirm, progress=self.session.progress
         )
-        return ControlResult(found.state, found.reason, found.transactions)
+        return ControlResult(report.state, report.reason, report.transactions)
 
 
 def _of_step(outcome: StepOutcome) -> ControlResult:

@@ -127,15 +127,15 @@ def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
         token.address: token
         for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     }
-    found = []
+    moves = []
     for name, raw, _ in plan.amounts:
         verb, _, address = name.rpartition(" ")
         if (token := known.get(address)) is None:
-            found.append(f"{name} {raw}")
+            moves.append(f"{name} {raw}")
             continue
         amount = decimal_text(raw, token.decimals)
-        found.append(f"{verb} {amount} {token.label}" if verb else f"{amount} {token.label}")
-    return tuple(found)
+        moves.append(f"{verb} {amount} {token.label}" if verb else f"{amount} {token.label}")
+    return tuple(moves)
 
 
 def _refusal(state: str, reason: str) -> str:
@@ -301,18 +301,18 @@ def shown_step(
     return ShownPlan(kind, arguments, (*_exact_parts(outcome), *exact), _amounts([outcome]))
 
 
-def shown_investment(arguments: Arguments, found: InvestmentReport) -> ShownPlan:
+def shown_investment(arguments: Arguments, report: InvestmentReport) -> ShownPlan:
     """Return the binding parts of an investment: the deposits and their plan."""
-    came = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in found.came)
+    came = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in report.came)
     deposited = ("deposits", "; ".join(sorted(text for _, text in came)))
-    active = found.step_input.history.cash_flows.purchase
+    active = report.step_input.history.cash_flows.purchase
     exact = (deposited, ("purchase", "" if active is None else active.id))
-    if found.outcome is None:
+    if report.outcome is None:
         return ShownPlan(ControlKind.INVEST, arguments, exact, ())
-    return shown_step(ControlKind.INVEST, found.outcome, arguments, exact)
+    return shown_step(ControlKind.INVEST, report.outcome, arguments, exact)
 
 
-def shown_withdrawal(arguments: Arguments, found: WithdrawalReport) -> ShownPlan:
+def shown_withdrawal(arguments: Arguments, report: WithdrawalReport) -> ShownPlan:
     """Return the binding parts of a withdrawal: payments, their address, and the sale before them."""
     share = TOLERANCE_BPS if _given(arguments).flag("pro-rata") else 0
     paid = tuple(
@@ -321,32 +321,32 @@ def shown_withdrawal(arguments: Arguments, found: WithdrawalReport) -> ShownPlan
             payment.raw,
             payment.raw * share // BPS,
         )
-        for payment in found.payments
+        for payment in report.payments
     )
-    sale = () if found.sale is None else _amounts([found.sale])
-    exact = (("to", found.to or ""), ("sale", "no" if found.sale is None else "yes"))
+    sale = () if report.sale is None else _amounts([report.sale])
+    exact = (("to", report.to or ""), ("sale", "no" if report.sale is None else "yes"))
     return ShownPlan(ControlKind.WITHDRAW, arguments, exact, (*sale, *paid))
 
 
-def shown_stop(arguments: Arguments, found: ShutdownReport) -> ShownPlan:
+def shown_stop(arguments: Arguments, report: ShutdownReport) -> ShownPlan:
     """Return the binding parts of a stop: whether it sells, the tokens sold, and the address paid.
     It sells and pays everything, so the amounts are not fixed in advance.
     """
-    exact = (("to_stable", str(found.to_stable)), ("to", found.to or ""))
-    amounts = _amounts(found.sales, ANY_AMOUNT_BPS)
+    exact = (("to_stable", str(report.to_stable)), ("to", report.to or ""))
+    amounts = _amounts(report.sales, ANY_AMOUNT_BPS)
     return ShownPlan(ControlKind.STOP, arguments, exact, amounts)
 
 
-def shown_edit(arguments: Arguments, found: EditReport) -> ShownPlan:
+def shown_edit(arguments: Arguments, report: EditReport) -> ShownPlan:
     """Return the binding parts of an edit: changed lines, earlier changes by hand, and the tokens of
     its transition. An edit sends nothing.
     """
     exact = (
-        ("changes", "\n".join(found.changes)),
-        ("by_hand", "\n".join(found.by_hand)),
-        ("next", "\n".join(found.following)),
+        ("changes", "\n".join(report.changes)),
+        ("by_hand", "\n".join(report.by_hand)),
+        ("next", "\n".join(report.following)),
     )
-    transition = () if found.transition is None else _amounts([found.transition], ANY_AMOUNT_BPS)
+    transition = () if report.transition is None else _amounts([report.transition], ANY_AMOUNT_BPS)
     return ShownPlan(ControlKind.EDIT, arguments, exact, transition)
 
 
@@ -373,7 +373,7 @@ def _amounts(
     outcomes: Sequence[StepOutcome], share_bps: int = TOLERANCE_BPS
 ) -> tuple[tuple[str, int, int], ...]:
     """Return (name, amount, tolerance) of everything that the plans move, summed by name."""
-    found: dict[str, tuple[int, int]] = {}
+    amounts: dict[str, tuple[int, int]] = {}
     for outcome in outcomes:
         if outcome.plan is None:
             continue
@@ -382,42 +382,42 @@ def _amounts(
             *_provided(outcome.plan, share_bps),
             *_futures(outcome.plan, share_bps),
         ):
-            before, slack = found.get(name, (0, 0))
-            found[name] = (before + amount, slack + tolerance)
-    return tuple((name, *found[name]) for name in sorted(found))
+            before, slack = amounts.get(name, (0, 0))
+            amounts[name] = (before + amount, slack + tolerance)
+    return tuple((name, *amounts[name]) for name in sorted(amounts))
 
 
 def _swapped(step: StepInput, plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
     """Return the changes of the wallet by token, each with the tolerance in that token."""
     prices = reference_prices(step).by_token
     moved = plan.turnover * share_bps / BPS
-    found = []
+    amounts = []
     for token, raw in plan.wallet_changes().items():
         price = prices.get(token)
-        found.append((token, raw, floor_int(moved / price) if price else 0))
-    return found
+        amounts.append((token, raw, floor_int(moved / price) if price else 0))
+    return amounts
 
 
 def _provided(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
-    found = []
+    provided = []
     for action in map(lp_action, plan.actions):
         amounts = action.fees_raw if isinstance(action, Collect) else action.amounts_raw
         for token, raw in zip((action.token0, action.token1), amounts, strict=True):
             name = f"{type(action).__name__} {action.name} {token}"
-            found.append((name, raw, raw * share_bps // BPS))
-    return found
+            provided.append((name, raw, raw * share_bps // BPS))
+    return provided
 
 
 def _futures(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
-    found = []
+    amounts = []
     for action in plan.layer(FuturesPlan).actions:
         if isinstance(action, PerpOrder):
             name = f"futures {action.market}{' reduce' if action.is_reduce_only else ''}"
-            found.append((name, action.size_raw, abs(action.size_raw) * share_bps // BPS))
+            amounts.append((name, action.size_raw, abs(action.size_raw) * share_bps // BPS))
         elif isinstance(action, MarginDeposit | MarginWithdrawal):
             name = type(action).__name__
-            found.append((name, action.raw, action.raw * share_bps // BPS))
-    return found
+            amounts.append((name, action.raw, action.raw * share_bps // BPS))
+    return amounts
 
 
 # --- Queued edits may change targets, bands and triggers, add orders, and tighten limits that bind no

@@ -214,16 +214,16 @@ class TelegramBot:
         async with self._reading:
             return await asyncio.to_thread(action)
 
-    def _with_code(self, chat: int, shown: dict[str, Any]) -> str:
-        text = messages.plan_text(shown)
-        if not shown["plan_hash"]:
+    def _with_code(self, chat: int, document: dict[str, Any]) -> str:
+        text = messages.plan_text(document)
+        if not document["plan_hash"]:
             return text
-        code = self._code(chat, ControlKind(shown["kind"]), shown["plan_hash"])
+        code = self._code(chat, ControlKind(document["kind"]), document["plan_hash"])
         text += f"\nTo carry it out: /confirm {code} within {self._minutes()}"
         if self.table.dashboard is None:
             return text
         until_s = int(self.now()) + self.table.code_ttl
-        link = PlanLink(shown["plan_hash"][:LINK_DIGITS], until_s).query(self.link_key)
+        link = PlanLink(document["plan_hash"][:LINK_DIGITS], until_s).query(self.link_key)
         return f"{text}\nIn the dashboard, after login: {self.table.dashboard}/login?to=/controls&{link}"
 
     def _minutes(self) -> str:
@@ -274,7 +274,7 @@ class TelegramBot:
         """Report the number of an unknown chat to the allowed chats; its sender gets no answer."""
         now = self.now()
         self._strangers = {
-            one: at for one, at in self._strangers.items() if now - at < STRANGER_DAY_S
+            chat: at for chat, at in self._strangers.items() if now - at < STRANGER_DAY_S
         }
         if chat in self._strangers or len(self._strangers) >= STRANGERS_TOLD:
             return
@@ -324,14 +324,14 @@ class _UnsentError(Exception):
     """A message that is not sent again: it was refused, or may have arrived."""
 
 
-def _is_final(found: NetworkError) -> bool:
+def _is_final(error: NetworkError) -> bool:
     """Return whether a message must not be sent again: it is invalid, or may have arrived."""
     from httpx import ConnectError, ConnectTimeout
     from telegram.error import BadRequest, TimedOut
 
-    if isinstance(found.__cause__, ConnectError | ConnectTimeout):
+    if isinstance(error.__cause__, ConnectError | ConnectTimeout):
         return False
-    return isinstance(found, BadRequest | TimedOut) or found.__cause__ is not None
+    return isinstance(error, BadRequest | TimedOut) or error.__cause__ is not None
 
 
 def asked_by(chat: int) -> str:

@@ -48,14 +48,14 @@ def fill(kind: type[T], source: object, portfolio: Any = None, /, **given: objec
     `portfolio` provides token names and the numeraire of values. Optional keys come from `given`
     only. Nothing is validated: a report of a completed action must not fail.
     """
-    found: dict[str, object] = {}
+    document: dict[str, object] = {}
     for name, read, convert in _fields(kind):  # type: ignore[arg-type]
         if name in given:
-            found[name] = given[name]
+            document[name] = given[name]
         elif read is not None:
             value = read(source)
-            found[name] = None if value is None else convert(value, portfolio)
-    return found  # type: ignore[return-value]
+            document[name] = None if value is None else convert(value, portfolio)
+    return document  # type: ignore[return-value]
 
 
 @cache
@@ -63,25 +63,30 @@ def _fields(kind: Hashable, /) -> list[tuple[str, Callable[[object], Any] | None
     """Return (name, getter of the attribute, conversion) of each field; the getter of an optional
     field is None.
     """
-    found: list[tuple[str, Callable[[object], Any] | None, Convert]] = []
+    fields: list[tuple[str, Callable[[object], Any] | None, Convert]] = []
     for name, hint in get_type_hints(kind, include_extras=True).items():
         paths = next(
-            (one.paths for one in getattr(hint, "__metadata__", ()) if isinstance(one, Of)), (name,)
+            (
+                annotation.paths
+                for annotation in getattr(hint, "__metadata__", ())
+                if isinstance(annotation, Of)
+            ),
+            (name,),
         )
-        found.append(
+        fields.append(
             (
                 name,
                 None if get_origin(hint) is NotRequired else attrgetter(*paths),
                 _conversion(hint),
             )
         )
-    return found
+    return fields
 
 
 def _conversion(hint: Any) -> Convert:
-    for one in getattr(hint, "__metadata__", ()):
-        if isinstance(one, ConvertedBy):
-            return one.convert
+    for annotation in getattr(hint, "__metadata__", ()):
+        if isinstance(annotation, ConvertedBy):
+            return annotation.convert
     if is_typeddict(hint):
         return lambda value, portfolio: (
             value if isinstance(value, dict) else fill(hint, value, portfolio)
@@ -128,7 +133,7 @@ TokenAddress = Annotated[str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$"), Of
 Amount = Annotated[
     Decimal,
     ConvertedBy(
-        lambda found, portfolio: decimal_text(found[0], portfolio.token(found[1]).decimals)
+        lambda holding, portfolio: decimal_text(holding[0], portfolio.token(holding[1]).decimals)
     ),
     Of("raw", "token"),
 ]

@@ -158,45 +158,45 @@ cannot be sent (empty if they can), `unnamed` the positions in markets that the 
 """
 
 
-def positions(found: FuturesReport) -> FuturesPositionsDocument:
+def positions(report: FuturesReport) -> FuturesPositionsDocument:
     """Return the document of the open positions."""
-    account, now_s = found.account, found.step.snapshot.head.timestamp_s
-    shown = []
+    account, now_s = report.account, report.step.snapshot.head.timestamp_s
+    rows = []
     if account is not None:
-        shown = [_position(account, position, now_s) for position in account.positions]
+        rows = [_position(account, position, now_s) for position in account.positions]
     return {
-        "block": found.step.snapshot.head.number,
-        "account": found.policy.account,
-        "unknown": found.step.snapshot.layer(FuturesReading).unknown,
-        "unit": _unit(found),
-        "positions": shown,
+        "block": report.step.snapshot.head.number,
+        "account": report.policy.account,
+        "unknown": report.step.snapshot.layer(FuturesReading).unknown,
+        "unit": _unit(report),
+        "positions": rows,
     }
 
 
-def margin_document(found: FuturesReport) -> MarginDocument:
+def margin_document(report: FuturesReport) -> MarginDocument:
     """Return the document of the margin account, its limits and the plan."""
-    account = found.account
+    account = report.account
     return {
-        "block": found.step.snapshot.head.number,
-        "account": found.policy.account,
-        "unknown": found.step.snapshot.layer(FuturesReading).unknown,
-        "unit": _unit(found),
-        "margin": None if account is None else _figures(account, found),
-        "limits": _limits(found),
+        "block": report.step.snapshot.head.number,
+        "account": report.policy.account,
+        "unknown": report.step.snapshot.layer(FuturesReading).unknown,
+        "unit": _unit(report),
+        "margin": None if account is None else _figures(account, report),
+        "limits": _limits(report),
         "plan": None
-        if account is None or found.plan is None
-        else _plan(account, found.plan, found.held),
-        "no_plan": found.step.snapshot.layer(FuturesReading).unknown,
-        "blocked": found.step.snapshot.layer(FuturesReading).blocked,
+        if account is None or report.plan is None
+        else _plan(account, report.plan, report.held),
+        "no_plan": report.step.snapshot.layer(FuturesReading).unknown,
+        "blocked": report.step.snapshot.layer(FuturesReading).blocked,
     }
 
 
-def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> FundingDocument:
+def funding(report: FuturesReport, recorded: Sequence[FundingDay] = ()) -> FundingDocument:
     """Return the document of funding: current rates, paid amounts by day, pending and expected
     amounts.
     """
-    account, portfolio = found.account, found.step.portfolio
-    today_s = found.step.snapshot.head.timestamp_s // DAY_S * DAY_S
+    account, portfolio = report.account, report.step.portfolio
+    today_s = report.step.snapshot.head.timestamp_s // DAY_S * DAY_S
     today = {day.market: day.paid for day in recorded if day.day_s == today_s}
     markets: list[MarketFundingDocument] = [
         {
@@ -211,10 +211,10 @@ def funding(found: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundin
         pending = Fraction(margin.funding_pending_raw(account))
         daily = sum((_daily(account, perp_market) for perp_market in account.markets), Fraction(0))
     return {
-        "block": found.step.snapshot.head.number,
-        "account": found.policy.account,
-        "unknown": found.step.snapshot.layer(FuturesReading).unknown,
-        "unit": _unit(found),
+        "block": report.step.snapshot.head.number,
+        "account": report.policy.account,
+        "unknown": report.step.snapshot.layer(FuturesReading).unknown,
+        "unit": _unit(report),
         "numeraire": portfolio.numeraire.label,
         "days": DAYS,
         "markets": markets,
@@ -280,9 +280,9 @@ def _paused(account: MarginAccount, policy: FuturesPolicy) -> list[str]:
     ]
 
 
-def summary(found: FuturesReport) -> FuturesSummaryDocument:
+def summary(report: FuturesReport) -> FuturesSummaryDocument:
     """Return the summary of the futures together with the spot portfolio."""
-    account, portfolio = found.account, found.step.portfolio
+    account, portfolio = report.account, report.step.portfolio
     leverage = utilisation = liquidation = None
     value_raw = gross_raw = 0
     unnamed: list[str] = []
@@ -291,25 +291,25 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
         value_raw, gross_raw = margin.account_value_raw(account), margin.gross_notional_raw(account)
         liquidation, unnamed = _nearest(account), _unnamed(account)
     return {
-        "account": found.policy.account,
-        "unknown": found.step.snapshot.layer(FuturesReading).unknown,
-        "unit": _unit(found),
+        "account": report.policy.account,
+        "unknown": report.step.snapshot.layer(FuturesReading).unknown,
+        "unit": _unit(report),
         "leverage": ratio_text(leverage),
-        "max_leverage": decimal_text(found.policy.limits.max_leverage_bps, 4),
-        "target_leverage": decimal_text(found.policy.leverage_bps, 4),
-        "target_note": target_note(found.policy),
+        "max_leverage": decimal_text(report.policy.limits.max_leverage_bps, 4),
+        "target_leverage": decimal_text(report.policy.leverage_bps, 4),
+        "target_note": target_note(report.policy),
         "value": _quote(account, Fraction(value_raw)),
         "gross": _quote(account, Fraction(gross_raw)),
         "utilisation": ratio_text(utilisation),
-        "max_utilisation": decimal_text(found.policy.limits.max_utilisation_bps, 4),
+        "max_utilisation": decimal_text(report.policy.limits.max_utilisation_bps, 4),
         "liquidation": liquidation,
-        "broken": [check.limit for check in found.checks if check.is_broken],
-        "actions": _reducing_actions(found),
-        "blocked": found.step.snapshot.layer(FuturesReading).blocked,
+        "broken": [check.limit for check in report.checks if check.is_broken],
+        "actions": _reducing_actions(report),
+        "blocked": report.step.snapshot.layer(FuturesReading).blocked,
         "unnamed": unnamed,
-        "paused": [] if account is None else _paused(account, found.policy),
-        "open_orders": open_orders(account, found.policy),
-        "margin_in_weights": found.policy.margin_in_weights,
+        "paused": [] if account is None else _paused(account, report.policy),
+        "open_orders": open_orders(account, report.policy),
+        "margin_in_weights": report.policy.margin_in_weights,
         "exposures": [
             {
                 "symbol": portfolio.token(exposure.token).label
@@ -319,7 +319,7 @@ def summary(found: FuturesReport) -> FuturesSummaryDocument:
                 "futures": money(exposure.futures, portfolio),
                 "net": money(exposure.net, portfolio),
             }
-            for exposure in found.exposures
+            for exposure in report.exposures
         ],
     }
 
@@ -329,22 +329,24 @@ def target_note(policy: FuturesPolicy) -> str:
     return "" if policy.leverage_band_bps else "not restored: leverage_band is off"
 
 
-def _reducing_actions(found: FuturesReport) -> list[str]:
+def _reducing_actions(report: FuturesReport) -> list[str]:
     """Return the actions of the plan as text if they only reduce risk."""
-    account, plan, portfolio = found.account, found.plan, found.step.portfolio
+    account, plan, portfolio = report.account, report.plan, report.step.portfolio
     if account is None or plan is None or not plan.is_reducing:
         return []
     assets = (asset.token for asset in portfolio.assets)
-    collateral = next((token for token in assets if token.address == found.policy.collateral), None)
+    collateral = next(
+        (token for token in assets if token.address == report.policy.collateral), None
+    )
     return [action_text(account, action, collateral) for action in plan.actions]
 
 
 def _nearest(account: MarginAccount) -> NearestLiquidationDocument | None:
     """Return the position nearest to its liquidation; None if none can be liquidated."""
-    found = nearest_liquidation(account)
-    if found is None:
+    nearest = nearest_liquidation(account)
+    if nearest is None:
         return None
-    market, distance = found
+    market, distance = nearest
     price = market.mark * (1 + distance)
     return {
         "symbol": market.symbol,
@@ -377,13 +379,13 @@ def action_text(
     match action:
         case PerpOrder():
             market = account.market(action.market)
-            size, held = (
+            size, size_before = (
                 _size_text(raw, market.size_decimals)
                 for raw in (abs(action.size_raw), abs(account.size_raw(action.market)))
             )
             if action.is_reduce_only:
                 side = "short" if action.size_raw > 0 else "long"
-                return f"{verbs['close']} {size} of {held} {market.symbol} ({side})"
+                return f"{verbs['close']} {size} of {size_before} {market.symbol} ({side})"
             verb = "buy" if action.size_raw > 0 else "sell"
             return f"{verbs[verb]} {size} {market.symbol}"
         case MarginDeposit(raw) | MarginWithdrawal(raw):
@@ -433,26 +435,26 @@ def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparison
     return {"comparisons": compared} if compared else {}
 
 
-def _compared(found: HedgeComparison, portfolio: Portfolio) -> HedgeComparisonDocument:
+def _compared(comparison: HedgeComparison, portfolio: Portfolio) -> HedgeComparisonDocument:
     def amount(value: Fraction) -> str:
         return money(value, portfolio)
 
     return {
-        "symbol": portfolio.token(found.token).label,
-        "excess": amount(found.excess),
-        "hedged": amount(found.hedged),
-        "sale_fees": amount(found.sale_fees),
-        "sale_impact": amount(found.sale_impact),
-        "sale_tax": amount(found.sale_tax),
-        "sale_cost": amount(found.sale_cost),
-        "hedge_fees": amount(found.hedge_fees),
-        "hedge_funding": amount(found.hedge_funding),
-        "hedge_capital": amount(found.hedge_capital),
-        "hedge_cost": amount(found.hedge_cost),
-        "margin": amount(found.margin),
-        "days": value_text(Fraction(found.horizon_s, DAY_S), 0, RATIO_PLACES),
-        "choice": "hedge" if found.is_hedged else "sell",
-        "reason": found.reason,
+        "symbol": portfolio.token(comparison.token).label,
+        "excess": amount(comparison.excess),
+        "hedged": amount(comparison.hedged),
+        "sale_fees": amount(comparison.sale_fees),
+        "sale_impact": amount(comparison.sale_impact),
+        "sale_tax": amount(comparison.sale_tax),
+        "sale_cost": amount(comparison.sale_cost),
+        "hedge_fees": amount(comparison.hedge_fees),
+        "hedge_funding": amount(comparison.hedge_funding),
+        "hedge_capital": amount(comparison.hedge_capital),
+        "hedge_cost": amount(comparison.hedge_cost),
+        "margin": amount(comparison.margin),
+        "days": value_text(Fraction(comparison.horizon_s, DAY_S), 0, RATIO_PLACES),
+        "choice": "hedge" if comparison.is_hedged else "sell",
+        "reason": comparison.reason,
     }
 
 
@@ -479,7 +481,7 @@ def _position(account: MarginAccount, position: Position, now_s: int) -> Futures
     }
 
 
-def _figures(account: MarginAccount, found: FuturesReport) -> MarginFiguresDocument:
+def _figures(account: MarginAccount, report: FuturesReport) -> MarginFiguresDocument:
     def amount(raw: int) -> str:
         return _quote(account, Fraction(raw))
 
@@ -496,13 +498,13 @@ def _figures(account: MarginAccount, found: FuturesReport) -> MarginFiguresDocum
         "maintenance": amount(margin.maintenance_raw(account)),
         "gross": amount(margin.gross_notional_raw(account)),
         "net": amount(margin.net_notional_raw(account)),
-        "spot_value": None if found.spot_value is None else _quote(account, found.spot_value),
-        "target_leverage": decimal_text(found.policy.leverage_bps, 4),
-        "target_note": target_note(found.policy),
+        "spot_value": None if report.spot_value is None else _quote(account, report.spot_value),
+        "target_leverage": decimal_text(report.policy.leverage_bps, 4),
+        "target_note": target_note(report.policy),
     }
 
 
-def _limits(found: FuturesReport) -> list[LimitDocument]:
+def _limits(report: FuturesReport) -> list[LimitDocument]:
     return [
         {
             "limit": check.limit,
@@ -510,11 +512,11 @@ def _limits(found: FuturesReport) -> list[LimitDocument]:
             "allowed": check.allowed,
             "broken": check.is_broken,
         }
-        for check in found.checks
+        for check in report.checks
     ]
 
 
-def _plan(account: MarginAccount, plan: FuturesPlan, held: str) -> FuturesPlanDocument:
+def _plan(account: MarginAccount, plan: FuturesPlan, hold_reason: str) -> FuturesPlanDocument:
     return {
         "trigger": plan.trigger,
         "reason": plan.reason,
@@ -524,7 +526,7 @@ def _plan(account: MarginAccount, plan: FuturesPlan, held: str) -> FuturesPlanDo
         "emergency": plan.is_emergency,
         "orders": [_order(account, order) for order in plan.orders],
         "refused": list(plan.refused),
-        "held": held,
+        "held": hold_reason,
     }
 
 
@@ -571,8 +573,8 @@ def _daily(account: MarginAccount, market: PerpMarket) -> Fraction:
     return _notional_raw(account, market) * market.funding_daily
 
 
-def _unit(found: FuturesReport) -> str:
-    return "USD" if found.account is None else found.account.quote.symbol
+def _unit(report: FuturesReport) -> str:
+    return "USD" if report.account is None else report.account.quote.symbol
 
 
 def _quote(account: MarginAccount | None, raw: Fraction) -> str:

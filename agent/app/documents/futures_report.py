@@ -56,7 +56,7 @@ def report_of(
         return FuturesReport(step, policy, None, None, (), (), None)
     spot = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)
     state = margin_state(account, policy.limits, policy.leverage_bps)
-    plan, held = plan_and_hold(step, policy, drifts, spot)
+    plan, hold_reason = plan_and_hold(step, policy, drifts, spot)
     return FuturesReport(
         step,
         policy,
@@ -65,5 +65,5 @@ def report_of(
         tuple(limit_checks(state, policy.limits, spot)),
         () if trades_for_another(step) else exposures(account, policy, drifts),
         plan,
-        held,
+        hold_reason,
     )

@@ -119,10 +119,10 @@ ExcludedDocument = TypedDict("ExcludedDocument", {
 
 def excluded_holdings(step: StepInput) -> list[ExcludedDocument]:
     """Return the documents of the holdings excluded from the portfolio now."""
-    found: list[ExcludedDocument] = []
+    documents: list[ExcludedDocument] = []
     for address, raw, why in cash_limit.excluded_amounts(step):
         token = step.portfolio.token(address)
-        found.append(
+        documents.append(
             {
                 "symbol": token.label,
                 "address": address,
@@ -131,7 +131,7 @@ def excluded_holdings(step: StepInput) -> list[ExcludedDocument]:
                 "why": why,
             }
         )
-    return found
+    return documents
 
 
 TransferDocument = TypedDict("TransferDocument", {
@@ -195,18 +195,18 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
         tax,
         portfolio,
         currency=tax.currency or portfolio.numeraire.label,
-        gain=None if unknown else money(sum((one.gain for one in gains), Fraction(0)), portfolio),
+        gain=None if unknown else money(sum((gain.gain for gain in gains), Fraction(0)), portfolio),
         unknown=unknown,
         disposals=[
             fill(
                 DisposalDocument,
-                one,
+                gain,
                 portfolio,
                 oldest_days=oldest,
                 newest_days=newest,
-                **({"cost": None, "gain": None} if one.unknown_raw else {}),
+                **({"cost": None, "gain": None} if gain.unknown_raw else {}),
             )
-            for one, (oldest, newest) in zip(gains, ages, strict=True)
+            for gain, (oldest, newest) in zip(gains, ages, strict=True)
         ],
         left_this_year=None if left is None else money(left, portfolio),
     )
@@ -222,26 +222,26 @@ NettingDocument = TypedDict("NettingDocument", {
 })  # fmt: skip
 
 
-def netting_document(found: NettingResult | None, portfolio: Portfolio) -> NettingDocument | None:
+def netting_document(netting: NettingResult | None, portfolio: Portfolio) -> NettingDocument | None:
     """Return the document of acting strategies and their netting; None without strategies."""
-    if found is None:
+    if netting is None:
         return None
     return fill(
         NettingDocument,
-        found,
+        netting,
         portfolio,
-        acting=[adjustment.name for adjustment in found.wishes if adjustment.acts],
+        acting=[adjustment.name for adjustment in netting.wishes if adjustment.acts],
         reasons={
             strategy_adjustment.name: strategy_adjustment.reason
-            for strategy_adjustment in found.wishes
+            for strategy_adjustment in netting.wishes
         },
         capital_moved=[
             {"from": giver, "to": receiver, "value": money(value, portfolio)}
-            for giver, receiver, value in found.moved
+            for giver, receiver, value in netting.moved
         ],
         netted=[
             fill(NettedDocument, token, portfolio)
-            for token in found.netted
+            for token in netting.netted
             if token.bought or token.sold
         ],
     )
@@ -260,14 +260,14 @@ def decision(decided: DecisionResult) -> DecisionDocument:
     """Return the document of a decision: `codes` has the causes of a halt, or the setting that held
     back a trigger that fired.
     """
-    found = decided.decision
-    shown: DecisionDocument = {"kind": type(found).__name__.lower(), "reason": found.reason}
-    match found:
+    choice = decided.decision
+    document: DecisionDocument = {"kind": type(choice).__name__.lower(), "reason": choice.reason}
+    match choice:
         case Halt(codes=codes) if codes:
-            shown["codes"] = list(codes)
+            document["codes"] = list(codes)
         case Hold(kept_by=kept_by) if kept_by:
-            shown["codes"] = [kept_by]
-    return shown
+            document["codes"] = [kept_by]
+    return document
 
 
 # Fields of every document about a step, filled from an object with `step_input` and `decided`.
@@ -290,7 +290,7 @@ Excluded = Annotated[
     list[ExcludedDocument], ConvertedBy(lambda step, _: excluded_holdings(step)), Of("step_input")
 ]
 TRANSFERS = ConvertedBy(
-    lambda found, _: [transfer_document(found[0].portfolio, flow) for flow in found[1]]
+    lambda pair, _: [transfer_document(pair[0].portfolio, flow) for flow in pair[1]]
 )
 Transfers = Annotated[
     list[TransferDocument], TRANSFERS, Of("step_input", "step_input.history.cash_flows.unexplained")
@@ -329,16 +329,18 @@ not apply."""
 def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
     """Return the document of one liquidity action."""
     symbols = [portfolio.token(address).label for address in (action.token0, action.token1)]
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name in ("amounts_raw", "desired_raw", "min_raw", "fees_raw"):
-        given[name] = None
+        values[name] = None
         if (raw := getattr(action, name, None)) is not None:
-            given[name] = {symbol: str(amount) for symbol, amount in zip(symbols, raw, strict=True)}
+            values[name] = {
+                symbol: str(amount) for symbol, amount in zip(symbols, raw, strict=True)
+            }
     liquidity, ticks = getattr(action, "liquidity", None), getattr(action, "ticks", None)
-    given["liquidity"] = None if liquidity is None else str(liquidity)
-    given["ticks"] = None if ticks is None else list(ticks)
+    values["liquidity"] = None if liquidity is None else str(liquidity)
+    values["ticks"] = None if ticks is None else list(ticks)
     kind = type(action).__name__.lower()
-    return fill(ActionDocument, action, kind=kind, position=action.name, tokens=symbols, **given)
+    return fill(ActionDocument, action, kind=kind, position=action.name, tokens=symbols, **values)
 
 
 CostDocument = TypedDict("CostDocument", {
@@ -541,18 +543,18 @@ def decimals(portfolio: Portfolio) -> dict[str, int]:
 
 def plan(outcome: StepOutcome) -> PlanDocument:
     """Return the document of a step's plan."""
-    step, found = outcome.step_input, outcome.plan
+    step, proposal = outcome.step_input, outcome.plan
     portfolio = step.portfolio
     decided: DecisionDocument = {**decision(outcome.decided), "outcome": outcome.kind.value}
     futures = optional_summary(step, outcome.decided.drifts)
     parts = optional_comparisons(outcome)
     head = {**fill(StepDocument, outcome, portfolio, decision=decided), **futures, **parts}
-    if (planned := planned_futures(found)) is not None:
+    if (planned := planned_futures(proposal)) is not None:
         from agent.layers.futures.notes import futures_note
 
         head["futures_actions"] = [futures_note(step, action) for action in planned.actions]
-    if found is None:
-        held = {
+    if proposal is None:
+        unchanged = {
             "legs": [],
             "actions": [],
             "weights_after_bps": {
@@ -567,24 +569,26 @@ def plan(outcome: StepOutcome) -> PlanDocument:
             "reason": outcome.reason,
             "expires_block": step.snapshot.head.number,
         }
-        return cast(PlanDocument, {**head, **held})
-    worst = plan_worst_case(step, found)
+        return cast(PlanDocument, {**head, **unchanged})
+    worst = plan_worst_case(step, proposal)
     # a later refusal can follow passed guards; report both
-    later = [item for item in outcome.verdicts if item not in found.verdicts]
+    later = [item for item in outcome.verdicts if item not in proposal.verdicts]
     return fill(
         PlanDocument,
-        found,
+        proposal,
         portfolio,
         **head,
-        cost=_cost(found.cost, portfolio),
+        cost=_cost(proposal.cost, portfolio),
         weights_after_bps={
-            portfolio.token(token).label: bps for token, bps in found.weights_after_bps
+            portfolio.token(token).label: bps for token, bps in proposal.weights_after_bps
         },
-        gross_volume=money(found.gross_volume, portfolio),
-        gas_units=found.gas_units,
-        verdicts=[fill(VerdictDocument, item) for item in (*found.verdicts, *later)],
-        **layers.plan_keys(found, portfolio),
-        native_after_wei=None if found.native_after_wei is None else str(found.native_after_wei),
+        gross_volume=money(proposal.gross_volume, portfolio),
+        gas_units=proposal.gas_units,
+        verdicts=[fill(VerdictDocument, item) for item in (*proposal.verdicts, *later)],
+        **layers.plan_keys(proposal, portfolio),
+        native_after_wei=None
+        if proposal.native_after_wei is None
+        else str(proposal.native_after_wei),
         worst_case=None if worst is None else money(worst, portfolio),
         reason=outcome.reason,
     )
@@ -609,17 +613,17 @@ def rebalance(outcome: StepOutcome, realised: list[RealisedDocument]) -> Rebalan
     return cast(RebalanceDocument, document)
 
 
-def quote(found: Quote, step: StepInput) -> QuoteDocument:
+def quote(best: Quote, step: StepInput) -> QuoteDocument:
     """Return the document of a quote."""
     portfolio = step.portfolio
     return fill(
         QuoteDocument,
-        found,
+        best,
         portfolio,
         block=step.snapshot.head.number,
         numeraire=portfolio.numeraire.label,
-        token_in=portfolio.token(found.legs[0].token_in).label,
-        token_out=portfolio.token(found.legs[-1].token_out).label,
-        legs=[fill(LegDocument, item, portfolio) for item in found.legs],
+        token_in=portfolio.token(best.legs[0].token_in).label,
+        token_out=portfolio.token(best.legs[-1].token_out).label,
+        legs=[fill(LegDocument, item, portfolio) for item in best.legs],
         pools=pool_names(step),
     )

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 
 Venue = Annotated[str, one_of("uniswap_v2", "uniswap_v3")]
 PairSymbols = Annotated[
-    list[str], ConvertedBy(lambda pair, portfolio: [portfolio.token(one).label for one in pair])
+    list[str],
+    ConvertedBy(lambda pair, portfolio: [portfolio.token(address).label for address in pair]),
 ]
 
 Kind = Annotated[str, one_of("entry", "stop_loss", "take_profit", "trailing_stop")]
@@ -203,7 +204,7 @@ StrategyDocument = TypedDict("StrategyDocument", {
 
 
 def strategy_document(
-    one: StrategyBook,
+    book: StrategyBook,
     split: CapitalSplit,
     adjustment: StrategyAdjustment | None,
     due: Fraction,
@@ -212,9 +213,9 @@ def strategy_document(
 ) -> StrategyDocument:
     """Return the document of one strategy."""
     portfolio = step.portfolio
-    value = sum((raw * prices[token] for token, raw in one.holdings if raw), Fraction(0))
-    unit = unit_value(value, one.units)
-    strategy = next(item for item in split.strategies if item.name == one.name)
+    value = sum((raw * prices[token] for token, raw in book.holdings if raw), Fraction(0))
+    unit = unit_value(value, book.units)
+    strategy = next(item for item in split.strategies if item.name == book.name)
     whole, weights = max(value, Fraction(1)), dict(strategy.weights_bps)
     holdings: list[StrategyHoldingDocument] = [
         {
@@ -225,7 +226,7 @@ def strategy_document(
             "weight_bps": round(raw * prices[token] / whole * BPS),
             "target_bps": weights.get(token, 0),
         }
-        for token, raw in one.holdings
+        for token, raw in book.holdings
     ]
     share_bps, acts, reason = None, False, ""
     if adjustment is not None:
@@ -237,7 +238,7 @@ def strategy_document(
         return_bps = round(Fraction(unit - ONE, ONE) * BPS)
     document = fill(
         StrategyDocument,
-        one,
+        book,
         portfolio,
         capital=money(value, portfolio),
         share_bps=share_bps,
@@ -245,7 +246,9 @@ def strategy_document(
         floor_bps=strategy.floor_bps,
         unit_value=per_share,
         return_bps=return_bps,
-        sharpe=None if one.state.sharpe_milli is None else decimal_text(one.state.sharpe_milli, 3),
+        sharpe=None
+        if book.state.sharpe_milli is None
+        else decimal_text(book.state.sharpe_milli, 3),
         sharpe_window_s=None if strategy.health is None else strategy.health.window_s,
         acts=acts,
         reason=reason,
@@ -506,10 +509,10 @@ LedgerCheckDocument = TypedDict("LedgerCheckDocument", {
 
 class PostingDocument(TypedDict):
     account: str
-    token: Annotated[str, ConvertedBy(lambda token, found: found.names.label(token))]
+    token: Annotated[str, ConvertedBy(lambda token, ledger: ledger.names.label(token))]
     raw: Raw
     decimals: Annotated[
-        int, ConvertedBy(lambda token, found: found.names.decimals(token)), Of("token")
+        int, ConvertedBy(lambda token, ledger: ledger.names.decimals(token)), Of("token")
     ]
     value: Money | None
 

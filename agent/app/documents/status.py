@@ -170,24 +170,24 @@ class PortfolioStatus:
         return trigger_view(self.step_input, self.decided)
 
 
-def status(found: PortfolioStatus) -> StatusDocument:
+def status(current: PortfolioStatus) -> StatusDocument:
     """Return the document of a portfolio's status."""
-    portfolio, drifts = found.step_input.portfolio, found.decided.drifts
-    total = money(portfolio_total(found.step_input, drifts), portfolio)
+    portfolio, drifts = current.step_input.portfolio, current.decided.drifts
+    total = money(portfolio_total(current.step_input, drifts), portfolio)
     return fill(
         StatusDocument,
-        found,
+        current,
         portfolio,
         total_value=total,
-        holdings=[_holding(drift, found) for drift in drifts],
-        **optional_summary(found.step_input, drifts),
+        holdings=[_holding(drift, current) for drift in drifts],
+        **optional_summary(current.step_input, drifts),
     )
 
 
-def _holding(drift: AssetDrift, found: PortfolioStatus) -> HoldingDocument:
+def _holding(drift: AssetDrift, current: PortfolioStatus) -> HoldingDocument:
     portfolio, reference = (
-        found.step_input.portfolio,
-        found.decided.references.prices.get(drift.token),
+        current.step_input.portfolio,
+        current.decided.references.prices.get(drift.token),
     )
     token = portfolio.token(drift.token)
     return fill(
@@ -397,10 +397,10 @@ def _inputs(
 
 
 def _documents(
-    made: Sequence[MinimumTotalInputs], home: str, total: Value | None = None
+    inputs: Sequence[MinimumTotalInputs], home: str, total: Value | None = None
 ) -> list[LeastTotalDocument]:
     base = None if total is None else total * 10**PLACES
-    return [least_total_document(terms, base, PLACES, home or "units") for terms in made]
+    return [least_total_document(terms, base, PLACES, home or "units") for terms in inputs]
 
 
 # --- Settings.

@@ -26,11 +26,11 @@ def free_payments(step: StepInput) -> tuple[Payment, ...]:
     wrapped coin listed separately. Payments worth less than their gas are omitted.
     """
     step = cash_limit.restore_excluded(step)
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     kept_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(step)
     payments: list[Payment] = []
     for asset in step.portfolio.assets:
-        token, raw = asset.token.address, held.get(asset.token.address, 0)
+        token, raw = asset.token.address, balances.get(asset.token.address, 0)
         payments.append(Payment(token, raw - asset.reserve_raw))
         if asset.native:
             reserve_wei = max(0, asset.reserve_raw - raw)

@@ -267,10 +267,12 @@ def _free_value(step: StepInput, token: str) -> Value:
     )
 
 
-def rehearsal_document(found: Rehearsal, agent: Agent) -> RehearsalDocument:
+def rehearsal_document(rehearsal: Rehearsal, agent: Agent) -> RehearsalDocument:
     """Return the document of a test trade."""
-    sent = [transaction(intent) for outcome in found.outcomes for intent in outcome.transactions]
-    first, unit = plan(found.outcomes[0]), agent.portfolio.numeraire.label
+    sent = [
+        transaction(intent) for outcome in rehearsal.outcomes for intent in outcome.transactions
+    ]
+    first, unit = plan(rehearsal.outcomes[0]), agent.portfolio.numeraire.label
     return fill(
-        RehearsalDocument, found, agent.portfolio, numeraire=unit, plan=first, transactions=sent
+        RehearsalDocument, rehearsal, agent.portfolio, numeraire=unit, plan=first, transactions=sent
     )

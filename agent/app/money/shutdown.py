@@ -166,15 +166,15 @@ def revoke(
     """
     addresses = [agent.token(name, "TOKEN").address for name in tokens]
     addresses = addresses or list(agent.context.tokens)
-    found = _open_allowances(agent, addresses)
+    open_before = _open_allowances(agent, addresses)
     unread = ", ".join(
         f"{open_allowance.label} for the {open_allowance.holder}"
-        for open_allowance in found
+        for open_allowance in open_before
         if open_allowance.raw is None
     )
     report = RevocationReport(
-        found,
-        "planned" if any(allowance.raw for allowance in found) else "clear",
+        open_before,
+        "planned" if any(allowance.raw for allowance in open_before) else "clear",
         f"cannot be read: {unread}" if unread else "",
     )
     if not send or report.state == "clear":
@@ -188,17 +188,21 @@ def revoke(
         context.store.steps.begin(
             step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
         )
-        confirmed = {(one.token, one.spender) for one in found if one.raw}
+        confirmed = {
+            (allowance.token, allowance.spender) for allowance in open_before if allowance.raw
+        }
         zero = [
-            Approval(one.token, one.spender, 0, one.label, one.holder)
+            Approval(allowance.token, allowance.spender, 0, allowance.label, allowance.holder)
             # a running agent may have revoked some in the meantime
-            for one in _open_allowances(agent, addresses)
-            if one.raw and (one.token, one.spender) in confirmed
+            for allowance in _open_allowances(agent, addresses)
+            if allowance.raw and (allowance.token, allowance.spender) in confirmed
         ]
         sent, troubles = revoke_allowances(actors, step_id, step, zero)
         current_step_input(context.readers, context.store)
-        left = [one for one in _open_allowances(agent, addresses) if one.raw]
-        troubles += [f"the {one.holder} may still spend {one.label}" for one in left]
+        left = [allowance for allowance in _open_allowances(agent, addresses) if allowance.raw]
+        troubles += [
+            f"the {allowance.holder} may still spend {allowance.label}" for allowance in left
+        ]
         reason = "; ".join(troubles) or f"{len(sent)} allowances set to zero"
         context.store.steps.end(step_id, "halt", reason, None, "failed" if troubles else "done")
     return replace(
@@ -397,10 +401,10 @@ class _Shutdown:
     """
 
     def __init__(
-        self, agent: Agent, actors: StepActors, request: OwnerRequest, shown: ShutdownReport
+        self, agent: Agent, actors: StepActors, request: OwnerRequest, planned: ShutdownReport
     ) -> None:
         self._context, self._actors = agent.context, actors
-        self._request, self._shown = request, shown
+        self._request, self._shown = request, planned
         self._sent: list[Intent] = []
         self._sale_waits = request.to_stable
         self._kept = ""
@@ -463,7 +467,9 @@ class _Shutdown:
                 now for nonce in nonces for now in journal.intents_at(nonce) if now.id in ids
             ]
             waiting = [
-                one for one in self._sent if one.succeeded and one.state is not IntentState.FINAL
+                intent
+                for intent in self._sent
+                if intent.succeeded and intent.state is not IntentState.FINAL
             ]
             if not waiting:
                 return True
@@ -595,10 +601,10 @@ class _Shutdown:
 def _sold(step: StepInput, sales: Sequence[StepOutcome]) -> StepInput:
     """Return the step input after these sales, as predicted by their plans."""
     plans = [dict(sale.plan.holdings_after) for sale in sales if sale.plan is not None]
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     after = {
         token: raw + sum(plan.get(token, raw) - raw for plan in plans)
-        for token, raw in held.items()
+        for token, raw in balances.items()
     }
     return replace(
         step,
@@ -617,8 +623,8 @@ def _payouts(payments: tuple[Payment, ...], to: str, request: int) -> tuple[Payo
 
 def hard_pause_document(halted: HardPauseReport, send: bool) -> HardPauseDocument:
     """Return the document of a hard pause."""
-    found = fill(ExposedDocument, halted.found)
-    clear = not found["cancel"] and not found["revoke"]
+    exposure = fill(ExposedDocument, halted.found)
+    clear = not exposure["cancel"] and not exposure["revoke"]
     if halted.outcome is not None:
         outcome, message = halted.outcome.kind.value.replace("halt", "clear"), halted.outcome.reason
     elif halted.held and not clear:
@@ -638,5 +644,5 @@ def hard_pause_document(halted: HardPauseReport, send: bool) -> HardPauseDocumen
         outcome=outcome,
         told=message,
         transactions=transactions,
-        **found,
+        **exposure,
     )

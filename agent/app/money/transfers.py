@@ -138,13 +138,13 @@ def invest(
         return replace(report, outcome=outcome, told=recorded, rest=_open_top_up(agent, outcome))
 
 
-def _without_deposits(found: InvestmentReport) -> InvestmentReport:
-    return replace(found, rest=found.step_input.history.cash_flows.purchase)
+def _without_deposits(report: InvestmentReport) -> InvestmentReport:
+    return replace(report, rest=report.step_input.history.cash_flows.purchase)
 
 
-def _invest_request(found: InvestmentReport) -> Invest:
-    active = found.step_input.history.cash_flows.purchase
-    amounts = tuple(_raw(found.step_input.portfolio, found.came).items())
+def _invest_request(report: InvestmentReport) -> Invest:
+    active = report.step_input.history.cash_flows.purchase
+    amounts = tuple(_raw(report.step_input.portfolio, report.came).items())
     return Invest(amounts, "" if active is None else active.id)
 
 
@@ -202,16 +202,16 @@ def _confirm_deposits(agent: Agent, came: tuple[ExternalTransfer, ...]) -> None:
             )
 
 
-def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReaders:
+def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepReaders:
     """Return readers that treat these transfers as deposits before the owner has classified them.
 
     Other deposits are ignored, whatever their value: they are not invested and do not block the
     investment. Losses are unaffected.
     """
-    known, came = {flow.id for flow in (*found.came, *found.left)}, Counter[str]()
-    for flow in found.came:
+    known, came = {flow.id for flow in (*report.came, *report.left)}, Counter[str]()
+    for flow in report.came:
         came[flow.token] += flow.delta_raw
-    left = _raw(found.step_input.portfolio, found.left)
+    left = _raw(report.step_input.portfolio, report.left)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         step = cash_limit.restore_excluded(readers.assemble(snapshot, history))
@@ -304,7 +304,9 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
     amount exceeds the value of all free holdings.
     """
     token = agent.portfolio.numeraire if name is None else agent.token(name, "--in")
-    asset = next((one for one in step.portfolio.assets if one.token.address == token.address), None)
+    asset = next(
+        (asset for asset in step.portfolio.assets if asset.token.address == token.address), None
+    )
     if asset is None:
         raise ConfigError(
             f"--in: {token.label} is not an asset of the portfolio",
@@ -314,9 +316,10 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
     free, price = transfers.free_raw(step), transfers.token_price(step, token.address)
     if price is None:
         raise Refused(f"{token.label} has no reference price", remedy="give the asset a feed")
-    prices = {one: transfers.token_price(step, one) or Fraction(0) for one in free}
+    prices = {address: transfers.token_price(step, address) or Fraction(0) for address in free}
     there = sum(
-        (count * prices[one] for one, count in free.items() if one != token.address), Fraction(0)
+        (count * prices[address] for address, count in free.items() if address != token.address),
+        Fraction(0),
     )
     if (lacking := (raw - free[token.address]) * price) > there:
         own = free[token.address] * price
@@ -474,23 +477,25 @@ def _open_request(agent: Agent, number: int) -> OwnerRequest:
     )
 
 
-def investment_document(found: InvestmentReport, agent: Agent, *, sent: bool) -> InvestmentDocument:
+def investment_document(
+    report: InvestmentReport, agent: Agent, *, sent: bool
+) -> InvestmentDocument:
     """Return the document of deposits and their investment."""
-    outcome = found.outcome
+    outcome = report.outcome
     ended, document, reason = "nothing came", None, ""
     transactions: list[TransactionDocument] = []
     if outcome is None:
-        reason = cash_limit.limit_remedy(found.step_input)
+        reason = cash_limit.limit_remedy(report.step_input)
     else:
         reason, transactions = (
             outcome.reason,
             [transaction(intent) for intent in outcome.transactions],
         )
-        ended = "part" if sent and found.rest is not None else outcome.kind.value
+        ended = "part" if sent and report.rest is not None else outcome.kind.value
         document = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)
     return fill(
         InvestmentDocument,
-        found,
+        report,
         agent.portfolio,
         outcome=ended,
         reason=reason,

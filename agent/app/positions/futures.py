@@ -122,8 +122,8 @@ def what_if_futures(
     signed = [margin.value_at_mark_raw(account, position) for position in account.positions]
     return {
         "gross": _coins(state.gross_raw),
-        "long": _coins(sum(one for one in signed if one > 0)),
-        "short": _coins(-sum(one for one in signed if one < 0)),
+        "long": _coins(sum(notional for notional in signed if notional > 0)),
+        "short": _coins(-sum(notional for notional in signed if notional < 0)),
         "net": _coins(state.net_raw),
         "margin": _coins(state.value_raw),
         "leverage": _ratio(state.leverage),
@@ -172,7 +172,7 @@ def _trades_beside(
     """
     sales = {symbol: value for symbol, value in trades.items() if value < 0}
     left = {**sales, **{hedge["symbol"]: -Fraction(hedge["sell"]) for hedge in hedges}}
-    before, after = (sum(one.values(), Fraction(0)) for one in (sales, left))
+    before, after = (sum(trades.values(), Fraction(0)) for trades in (sales, left))
     part = after / before if before else Fraction(1)
     return {symbol: left.get(symbol, value * part) for symbol, value in trades.items()}
 
@@ -187,8 +187,8 @@ def _account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
     }
     prices = _positive(options.price, "--price")
     lots = _positive(options.lot, "--lot")
-    for option, given in (("--lot", lots), ("--futures-target", _targets(options))):
-        for symbol in given:
+    for option, values in (("--lot", lots), ("--futures-target", _targets(options))):
+        for symbol in values:
             if symbol not in notionals:
                 raise ConfigError(
                     f"{option}: {symbol!r} is not in --futures", f"add {symbol}=0 to --futures"
@@ -275,12 +275,12 @@ def _signed(text: str, field: str) -> Fraction:
 
 
 def _positive(text: str, option: str) -> dict[str, Fraction]:
-    found = {}
+    amounts = {}
     for symbol, written in parse_pairs(text, option).items() if text else ():
-        found[symbol] = Fraction(parse_raw(written, PLACES, f"{option} {symbol}"), UNIT)
-        if found[symbol] == 0:
+        amounts[symbol] = Fraction(parse_raw(written, PLACES, f"{option} {symbol}"), UNIT)
+        if amounts[symbol] == 0:
             raise ConfigError(f"{option} {symbol}: must be above 0", "omit it, or correct it")
-    return found
+    return amounts
 
 
 def _share(text: str, option: str, default: int) -> int:
@@ -290,12 +290,12 @@ def _share(text: str, option: str, default: int) -> int:
 def _markets(
     account: MarginAccount, policy: FuturesPolicy, orders: Mapping[str, int]
 ) -> list[FuturesMarketDocument]:
-    found: list[FuturesMarketDocument] = []
+    documents: list[FuturesMarketDocument] = []
     for drift in notional_drifts(account, policy):
         market = account.market(drift.market)
         order = orders.get(drift.market, 0)
         price = margin.liquidation_price(account, drift.market)
-        found.append(
+        documents.append(
             {
                 "symbol": drift.symbol,
                 "notional": _coins(int(drift.notional)),
@@ -308,7 +308,7 @@ def _markets(
                 "liquidation_price": None if price is None else value_text(price, 0, PLACES),
             }
         )
-    return found
+    return documents
 
 
 def _gross_after(account: MarginAccount, orders: Mapping[str, int]) -> int:
@@ -343,9 +343,9 @@ def _hedges(
     for symbol, excess in sold.items() if share else ():
         short = Fraction(0)
         if symbol in known:
-            wanted = size_for_notional_raw(account.market(symbol), -excess * share * UNIT / BPS)
+            short_raw = size_for_notional_raw(account.market(symbol), -excess * share * UNIT / BPS)
             size = largest_allowed_raw(
-                account, symbol, wanted, policy.limits, value, policy.leverage_bps
+                account, symbol, short_raw, policy.limits, value, policy.leverage_bps
             )
             short = abs(size) * account.market(symbol).mark / UNIT
         if compare is not None and short:
@@ -378,8 +378,8 @@ def _comparison(
     horizon_s = parse_duration_s(options.horizon, "--horizon")
     taxes = parse_pairs(options.tax, "--tax") if options.tax else {}
     rates = parse_pairs(options.funding, "--funding") if options.funding else {}
-    for option, given in (("--tax", taxes), ("--funding", rates)):
-        if unknown := [symbol for symbol in given if symbol not in spot]:
+    for option, values in (("--tax", taxes), ("--funding", rates)):
+        if unknown := [symbol for symbol in values if symbol not in spot]:
             raise ConfigError(
                 f"{option}: {unknown[0]!r} has no value", f"add {unknown[0]} to --value"
             )
@@ -490,13 +490,13 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
     if present is not None and (not valuations or present.block > valuations[-1].block):
         valuations.append(present)
     first_s = report.step.snapshot.head.timestamp_s // DAY_S * DAY_S - (days - 1) * DAY_S
-    number = bisect_left([one.chain_s for one in valuations], first_s)
+    number = bisect_left([valuation.chain_s for valuation in valuations], first_s)
     valuations = valuations[max(0, number - 1) :]
     entries = store.ledger.entries()
     known = {entry.id for entry in entries}
     fresh = [entry for entry in funding_entries(report.step, prices) if entry.id not in known]
-    made = funding_days(valuations, futures_changes((*entries, *fresh), valuations))
-    return report, tuple(day for day in made if day.day_s >= first_s)
+    recorded = funding_days(valuations, futures_changes((*entries, *fresh), valuations))
+    return report, tuple(day for day in recorded if day.day_s >= first_s)
 
 
 def hedge(
@@ -518,7 +518,7 @@ def hedge(
         )
     token, terms = agent.token(asset, "hedge"), agent.futures_policy().hedge
     require_hedge_market(agent.context.config, token.symbol)
-    asked: OpenHedge | CloseHedge = CloseHedge(token.address)
+    request: OpenHedge | CloseHedge = CloseHedge(token.address)
     if not close:
         if terms is None:
             raise ConfigError(
@@ -528,8 +528,8 @@ def hedge(
         ratio_bps = parse_share_bps(ratio, "--ratio") if ratio else terms.ratio_bps
         if not 0 < ratio_bps <= BPS:
             raise ConfigError(f"--ratio: {ratio}", "write more than 0% and at most 100%")
-        asked = OpenHedge(token.address, ratio_bps)
-    return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
+        request = OpenHedge(token.address, ratio_bps)
+    return agent.adjust_futures(request, send=send, confirm=confirm, progress=progress)
 
 
 def deleverage(
@@ -557,8 +557,8 @@ def deleverage(
             f"--market: {symbol!r} is not a futures market", f"choose from {', '.join(known)}"
         )
     bps = None if leverage is None else _leverage_bps(leverage)
-    asked = Deleverage(bps, symbol or "")
-    return agent.adjust_futures(asked, send=send, confirm=confirm, progress=progress)
+    request = Deleverage(bps, symbol or "")
+    return agent.adjust_futures(request, send=send, confirm=confirm, progress=progress)
 
 
 def reopening_note(agent: Agent, leverage: str | None) -> str:

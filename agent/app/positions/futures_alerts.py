@@ -108,15 +108,15 @@ def funding_alerts(step: StepInput) -> Iterator[Alert]:
 def unnamed_alerts(step: StepInput) -> Iterator[Alert]:
     """Yield an alert while the account has positions in markets that the config does not name."""
     account = margin_account(step.snapshot)
-    if account is None or not (found := unnamed_reasons(account)):
+    if account is None or not (reasons := unnamed_reasons(account)):
         return
-    held = ", ".join(
+    sizes = ", ".join(
         f"{decimal_text(account.size_raw(name), market.size_decimals)} {market.symbol}"
-        for name in found
+        for name in reasons
         for market in [account.market(name)]
     )
     text = (
-        f"The futures account has positions that the config does not name: {held}. If you did not"
+        f"The futures account has positions that the config does not name: {sizes}. If you did not"
         " open them, end the delegate (trimtab delegate --end --send), then close them (trimtab"
         " deleverage --market SYMBOL --send). Nothing is opened or deposited until then"
     )

@@ -171,7 +171,7 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
             "see trimtab lp",
             code=ErrorCode.UNKNOWN,
         )
-    one = ConfirmedPosition(
+    unresolved = ConfirmedPosition(
         "uniswap_v3",
         venue.position_manager,
         int(number),
@@ -187,7 +187,7 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
             f"position {name} holds tokens outside the portfolio",
             "add them to portfolio.assets, or leave the position uncounted",
         )
-    (ref,) = resolve_positions(context.line, (one,), factories(context.config))
+    (ref,) = resolve_positions(context.line, (unresolved,), factories(context.config))
     if ref.place is None:
         raise ConfigError(
             f"position {name} does not exist", "see trimtab lp", code=ErrorCode.UNKNOWN
@@ -206,7 +206,8 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
 def _holds(agent: Agent, name: str) -> tuple[int, int]:
     """Return the position's principal, which is booked as its cost."""
     position = next(
-        (one for one in agent.step_input().snapshot.positions if one.name == name), None
+        (position for position in agent.step_input().snapshot.positions if position.name == name),
+        None,
     )
     return (0, 0) if position is None else positions.principal(position)
 
@@ -320,14 +321,14 @@ def _document(step: StepInput) -> StrategiesDocument:
         {} if view is None else {adjustment.name: adjustment for adjustment in view.wishes}
     )
     due = describe.target_shares(step)
-    found = [
+    documents = [
         strategy_document(book, split, adjustments.get(book.name), due[book.name], step, prices)
         for book in books.sleeves
     ]
-    whole = sum((Fraction(one["capital"]) for one in found), Fraction(0))
-    for one in found:
-        if one["share_bps"] is None and whole:
-            one["share_bps"] = round(Fraction(one["capital"]) / whole * BPS)
+    whole = sum((Fraction(document["capital"]) for document in documents), Fraction(0))
+    for document in documents:
+        if document["share_bps"] is None and whole:
+            document["share_bps"] = round(Fraction(document["capital"]) / whole * BPS)
     return {
         "block": step.snapshot.head.number,
         "numeraire": numeraire.label,
@@ -337,7 +338,7 @@ def _document(step: StepInput) -> StrategiesDocument:
             "absolute_bps": split.band.absolute_bps,
             "relative_bps": split.band.relative_bps,
         },
-        "strategies": found,
+        "strategies": documents,
         "together": netting_document(view, step.portfolio),
         "sharpe_basis": "daily returns, annualised by √365, risk-free rate zero",
     }
@@ -353,11 +354,11 @@ def _view(step: StepInput, books: StrategyBooks) -> netting.NettingResult | None
         return None
 
 
-def liquidity_document(found: LiquidityReport) -> LiquidityDocument:
+def liquidity_document(liquidity_report: LiquidityReport) -> LiquidityDocument:
     """Return the document of liquidity positions and targets."""
-    portfolio = found.step_input.portfolio
+    portfolio = liquidity_report.step_input.portfolio
     positions = []
-    for report in found.reports:
+    for report in liquidity_report.reports:
         confirmed = report.confirmed
         symbols = [
             portfolio.token(address).label for address in (confirmed.token0, confirmed.token1)
@@ -374,4 +375,4 @@ def liquidity_document(found: LiquidityReport) -> LiquidityDocument:
         }
         loss_bps = None if report.hold == 0 else bps_text(report.loss / report.hold)
         positions.append(fill(PositionDocument, report, portfolio, **pairs, loss_bps=loss_bps))
-    return fill(LiquidityDocument, found, portfolio, positions=positions)
+    return fill(LiquidityDocument, liquidity_report, portfolio, positions=positions)

@@ -98,7 +98,7 @@ def orders_document(
         "told": list(step.targets.reasons),
         "stuck": [
             *(blocked_exits.format_blocked_exit(step, blocked_exit) for blocked_exit in blocked),
-            *blocked_exits.format_retries(step, {one.token for one in blocked}),
+            *blocked_exits.format_retries(step, {blocked_exit.token for blocked_exit in blocked}),
         ],
     }
 
@@ -136,11 +136,11 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     Raises ConfigError if there are no such orders.
     """
     step = agent.step_input()
-    tokens, wanted = _tokens(step, subject), set(kinds or OrderKind)
+    tokens, chosen_kinds = _tokens(step, subject), set(kinds or OrderKind)
     known = [
         order
         for order in step.history.orders.states
-        if order.token in tokens and order.kind in wanted
+        if order.token in tokens and order.kind in chosen_kinds
     ]
     if not known:
         raise ConfigError(
@@ -200,14 +200,14 @@ def _level_notes(
     new = {kind: parse_level(after) for kind, (_, after) in changes.items() if after is not None}
     meant = price_level_notes(parse_config(text).portfolio)
     amounts = any(level.price is not None for level in new.values())
-    price, shown = _present_price(path, subject) if amounts else (None, "")
+    price, price_text = _present_price(path, subject) if amounts else (None, "")
     notes, implausible = [], []
     for kind, level in new.items():
         if (note := meant.get(f"{subject} {kind}")) is not None:
             notes.append(f"{subject} {kind}: {note}")
         at = Fraction(1) if level.price is None else price
         if at is None:
-            notes.append(f"{subject} {kind}: its distance is unknown, {shown}")
+            notes.append(f"{subject} {kind}: its distance is unknown, {price_text}")
             continue
         terms = OrderTerms(subject, OrderKind(kind), level.price, level.share_bps)
         order = replace(_waiting_order(terms), basis=at, mark=at)
@@ -215,7 +215,7 @@ def _level_notes(
         if away is None:
             continue
         side = "above" if away > 0 else "below"
-        where = f"{subject} {kind}: {format_percent(abs(away))} {side} {shown or 'the price'}"
+        where = f"{subject} {kind}: {format_percent(abs(away))} {side} {price_text or 'the price'}"
         if level.price is not None:
             notes.append(where)
         if not FURTHEST_BELOW <= away <= FURTHEST_ABOVE:
@@ -228,7 +228,9 @@ def _present_price(path: Path, subject: str) -> tuple[Fraction | None, str]:
     try:
         with open_agent(path) as agent:
             step = agent.step_input()
-        asset = next(one.token for one in step.portfolio.assets if one.token.symbol == subject)
+        asset = next(
+            asset.token for asset in step.portfolio.assets if asset.token.symbol == subject
+        )
     except TrimtabError as error:
         return None, f"because the price could not be read: {error.message}"
     except StopIteration:
@@ -294,17 +296,17 @@ def _tokens(step: StepInput, subject: str) -> set[str]:
         }
     if subject == PORTFOLIO:
         return {PORTFOLIO}
-    found = {
+    addresses = {
         asset.token.address
         for asset in step.portfolio.assets
         if subject in (asset.token.symbol, asset.token.address)
     }
-    if not found:
+    if not addresses:
         known = ", ".join(asset.token.label for asset in step.portfolio.assets)
         raise ConfigError(
             f"orders: {subject!r} is not an asset", f"choose from {known}, portfolio, all"
         )
-    return found
+    return addresses
 
 
 def _called(subject: str) -> str:
@@ -431,7 +433,7 @@ class LimitOrderRequest:
 
 def swap_at_limit(
     agent: Agent,
-    asked: LimitOrderRequest,
+    request: LimitOrderRequest,
     *,
     send: bool,
     confirm: Confirm,
@@ -445,19 +447,19 @@ def swap_at_limit(
     ConfigError for an invalid price or time.
     """
     context = agent.context
-    made = _order(agent, asked)
-    step_outcome = evaluation.evaluate(context.readers, proposals.single_order(made))
+    placed = _order(agent, request)
+    step_outcome = evaluation.evaluate(context.readers, proposals.single_order(placed))
     if not send:
-        return made, step_outcome
-    if not sure(limit_prices(made, step_outcome.step_input)) or not confirm(step_outcome):
-        return made, replace(
+        return placed, step_outcome
+    if not sure(limit_prices(placed, step_outcome.step_input)) or not confirm(step_outcome):
+        return placed, replace(
             step_outcome,
             kind=OutcomeKind.DECLINED,
             reason="not confirmed; nothing was recorded or sent",
         )
     wallet = wiring.open_wallet_session(context, lambda _: True, progress)
     with wallet.held() as actors:
-        order = context.store.executions.add_limit_order(made)
+        order = context.store.executions.add_limit_order(placed)
         outcome = _try_order(context, order, actors)
     while (
         order := next(
@@ -465,7 +467,7 @@ def swap_at_limit(
             for limit_order in context.store.executions.limit_orders()
             if limit_order.id == order.id
         )
-    ).state == "open" and asked.wait:
+    ).state == "open" and request.wait:
         progress(f"{order.note}: {outcome.reason}")
         context.clock.sleep(POLL_S)
         with wallet.held() as actors:
@@ -480,14 +482,14 @@ def _try_order(context: wiring.AgentContext, order: LimitOrder, actors: StepActo
     return outcome
 
 
-def _order(agent: Agent, asked: LimitOrderRequest) -> LimitOrder:
-    sold, bought = agent.token(asked.token_in, "--in"), agent.token(asked.token_out, "--out")
+def _order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
+    sold, bought = agent.token(request.token_in, "--in"), agent.token(request.token_out, "--out")
     if sold == bought:
         raise ConfigError("--out: the same token as --in", "name two tokens")
-    raw = parse_raw(asked.amount, sold.decimals, "--amount")
+    raw = parse_raw(request.amount, sold.decimals, "--amount")
     if raw == 0:
         raise ConfigError("--amount must be above 0", "for example --amount 0.1")
-    exact = Fraction(parse_raw(asked.price, 36, "--limit"), 10**36) * Fraction(10) ** (
+    exact = Fraction(parse_raw(request.price, 36, "--limit"), 10**36) * Fraction(10) ** (
         bought.decimals - sold.decimals
     )
     if exact == 0:
@@ -495,7 +497,7 @@ def _order(agent: Agent, asked: LimitOrderRequest) -> LimitOrder:
             "--limit must be above 0", "give the minimum --out per --in, or omit --limit"
         )
     head_s = agent.context.readers.reader.snapshot().head.timestamp_s
-    until_s = _until(asked.until, head_s)
+    until_s = _until(request.until, head_s)
     least = f"{price_text(exact, sold.decimals, bought.decimals)} {bought.label}"
     note = f"sell {decimal_text(raw, sold.decimals)} {sold.label} at {least} or better"
     return LimitOrder("", sold.address, bought.address, raw, exact, until_s, head_s, note=note)

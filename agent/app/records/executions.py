@@ -52,12 +52,12 @@ def carried_out(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, Int
     newest.
     """
     swaps = [
-        one
-        for one in intents
-        if one.kind is IntentKind.SWAP and one.state is not IntentState.REPLACED
+        intent
+        for intent in intents
+        if intent.kind is IntentKind.SWAP and intent.state is not IntentState.REPLACED
     ]
-    found = [swap for swap in swaps if swap.receipt is not None] or swaps[-1:]
-    grants = ((store.journal.grant(one.id).plan, one) for one in found)
+    executed = [swap for swap in swaps if swap.receipt is not None] or swaps[-1:]
+    grants = ((store.journal.grant(swap.id).plan, swap) for swap in executed)
     return [(plan, intent) for plan, intent in grants if plan is not None]
 
 
@@ -72,22 +72,22 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
     if receipt is None:
         return [LegExecution(leg) for leg in swaps]
     came = Counter((transfer.token, transfer.recipient) for transfer in receipt.transfers)
-    went = Counter((one.token, one.sender) for one in receipt.transfers)
+    went = Counter((transfer.token, transfer.sender) for transfer in receipt.transfers)
     sold = Counter((leg.token_in, leg.pool) for leg in swaps)
     bought = Counter((leg.token_out, leg.pool) for leg in swaps)
-    found = []
+    documents = []
     for leg, done in zip(plan.legs, realised_legs(plan, receipt), strict=True):
         if leg.venue == NATIVE_VENUE:
             continue
         into, out_of = (leg.token_in, leg.pool), (leg.token_out, leg.pool)
-        found.append(
+        documents.append(
             LegExecution(
                 leg,
                 done.amount_in_raw if came[into] == sold[into] else None,
                 done.amount_out_raw if went[out_of] == bought[out_of] else None,
             )
         )
-    return found
+    return documents
 
 
 def leg_documents(
@@ -127,12 +127,12 @@ def leg_words(legs: Sequence[LegExecutionDocument]) -> Iterator[str]:
 
 
 def execution_document(
-    found: Sequence[tuple[Plan, Intent]], entries: Iterable[Entry], decimals: int
+    swaps: Sequence[tuple[Plan, Intent]], entries: Iterable[Entry], decimals: int
 ) -> ExecutionDocument | None:
     """Return the swaps of a step that were mined, summed, in numeraire coins with `decimals`; None
     without any. The difference is at the reference prices of the `entries`.
     """
-    mined = [(plan, intent) for plan, intent in found if intent.succeeded]
+    mined = [(plan, intent) for plan, intent in swaps if intent.succeeded]
     if not mined:
         return None
     legs = [execution for plan, intent in mined for execution in leg_executions(plan, intent)]

@@ -80,13 +80,13 @@ def export_archive(config: ConfigSource, kind: str) -> bytes:
         )
     with open_ledger_data(config) as ledger_data:
         tables = _rotki(ledger_data, None) if kind == "rotki" else _plain(ledger_data)
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for sheet in tables:
             entry = zipfile.ZipInfo(f"{sheet.name}.csv")  # dated 1980, so archives are equal
             entry.external_attr = 0o600 << 16
             archive.writestr(entry, _csv(sheet), zipfile.ZIP_DEFLATED)
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -100,32 +100,32 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return out.getvalue()
 
 
-def _plain(found: LedgerData) -> tuple[ExportTable, ...]:
-    tax = found.loaded.config.tax
-    currency = found.numeraire.label if tax is None or tax.currency is None else tax.currency
-    names, futures = found.names, futures_table(found.entries, found.names)
-    tables = export_tables(found.entries, found.taxed(), found.valuations, names, currency)
+def _plain(ledger: LedgerData) -> tuple[ExportTable, ...]:
+    tax = ledger.loaded.config.tax
+    currency = ledger.numeraire.label if tax is None or tax.currency is None else tax.currency
+    names, futures = ledger.names, futures_table(ledger.entries, ledger.names)
+    tables = export_tables(ledger.entries, ledger.taxed(), ledger.valuations, names, currency)
     return (*tables, futures) if futures.rows else tables
 
 
-def _rotki(found: LedgerData, native: str | None) -> tuple[ExportTable, ...]:
-    chain = found.loaded.config.chain
+def _rotki(ledger: LedgerData, native: str | None) -> tuple[ExportTable, ...]:
+    chain = ledger.loaded.config.chain
     if native is None and not chain.local and chain.chain_id not in rotki.ETHER_CHAINS:
         raise ConfigError(
             f"--native-asset: rotki's name of the native coin of chain {chain.chain_id} is unknown",
             "give its rotki name, for example XDAI",
         )
-    assets = rotki.RotkiAssets(chain.chain_id, native or "ETH", found.names.decimals)
+    assets = rotki.RotkiAssets(chain.chain_id, native or "ETH", ledger.names.decimals)
     return (
         ExportTable(
             "rotki_generic_trades",
             rotki.TRADE_COLUMNS,
-            tuple(rotki.rotki_trades(found.entries, assets)),
+            tuple(rotki.rotki_trades(ledger.entries, assets)),
         ),
         ExportTable(
             "rotki_generic_events",
             rotki.EVENT_COLUMNS,
-            tuple(rotki.rotki_events(found.entries, assets)),
+            tuple(rotki.rotki_events(ledger.entries, assets)),
         ),
     )
 

@@ -298,8 +298,8 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
 def compare_with_chain(agent: Agent) -> LedgerChainDocument:
     """Compare each balance of the ledger with the chain, at one block."""
     step = agent.step_input()
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    held[NATIVE] = step.snapshot.native_wei
+    by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    by_token[NATIVE] = step.snapshot.native_wei
     balances = agent.context.store.ledger.balances(step.snapshot.head.number)
     names = TokenNames(
         {asset.token.address: asset.token for asset in step.portfolio.assets},
@@ -309,7 +309,7 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
         {
             "symbol": names.label(balance.token),
             "ledger_raw": str(balance.raw),
-            "chain_raw": str(held[balance.token]) if balance.token in held else None,
+            "chain_raw": str(by_token[balance.token]) if balance.token in by_token else None,
         }
         for balance in balances
     ]
@@ -342,12 +342,12 @@ def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
 
 def _futures_events(entry: Entry, names: TokenNames) -> dict[str, list[FuturesEventDocument]]:
     """Return the key `futures` with the events of an entry; empty without futures."""
-    found: list[FuturesEventDocument] = [
+    documents: list[FuturesEventDocument] = [
         {"event": event, "symbol": symbol, "amount": amount, "value": value}
         for event, market, symbol, _, _, amount, value in futures_events(entry, names)
         if market  # moves of collateral are postings
     ]
-    return {"futures": found} if found else {}
+    return {"futures": documents} if documents else {}
 
 
 def _period(
@@ -369,7 +369,7 @@ def _period(
         if span[0] <= disposal.disposed_s < span[1] and blocks[disposal.entry] <= end.block
     ]
     weights = {ledger.names.label(token): bps for token, bps in weights_bps(end).items()}
-    given: dict[str, object] = {
+    values: dict[str, object] = {
         "from": format_utc(start.chain_s),
         "to": format_utc(end.chain_s),
         "mwr_bps": mwr_bps,
@@ -381,8 +381,8 @@ def _period(
         "statistics": statistics(result.parts),
     }
     if result.futures is not None:
-        given["futures"] = fill(FuturesResultDocument, result.futures.in_base_units(), ledger)
-    return fill(PeriodDocument, result, ledger, **given)
+        values["futures"] = fill(FuturesResultDocument, result.futures.in_base_units(), ledger)
+    return fill(PeriodDocument, result, ledger, **values)
 
 
 def _why_empty(valuations: Sequence[Valuation]) -> str:
@@ -395,38 +395,40 @@ def _why_empty(valuations: Sequence[Valuation]) -> str:
     return "no period has two valuations"
 
 
-def _tax(found: LedgerData) -> TaxYearsDocument | None:
+def _tax(ledger: LedgerData) -> TaxYearsDocument | None:
     """Return the realised gains by calendar year, in the currency of [tax]; None without [tax]."""
-    tax = found.loaded.config.tax
+    tax = ledger.loaded.config.tax
     if tax is None:
         return None
-    disposals = found.taxed().disposals
+    disposals = ledger.taxed().disposals
     by_year: dict[str, list[Disposal]] = {}
     for disposal in disposals:
         by_year.setdefault(format_utc(disposal.disposed_s)[:4], []).append(disposal)
     years = {year: net_gain(sold) for year, sold in by_year.items()}
-    rates = read_rates(found.loaded)
-    futures = futures_years(found.entries, rate_of(rates))
-    made: TaxYearsDocument = {
+    rates = read_rates(ledger.loaded)
+    futures = futures_years(ledger.entries, rate_of(rates))
+    document: TaxYearsDocument = {
         "method": tax.method,
-        "currency": tax.currency or found.numeraire.label,
-        "years": {year: _money(found, gain) for year, gain in sorted(years.items())},
+        "currency": tax.currency or ledger.numeraire.label,
+        "years": {year: _money(ledger, gain) for year, gain in sorted(years.items())},
         "year_limit": tax.year_limit,
-        "old_rate": _old_rate(found),
+        "old_rate": _old_rate(ledger),
     }
     if futures:
-        made["futures"] = {year: _money(found, value) for year, value in sorted(futures.items())}
-    return made
+        document["futures"] = {
+            year: _money(ledger, value) for year, value in sorted(futures.items())
+        }
+    return document
 
 
-def _old_rate(found: LedgerData) -> str:
+def _old_rate(ledger: LedgerData) -> str:
     """Return a warning if the oldest exchange rate used is more than a month old: the table has
     gaps or ends early.
     """
-    table = read_rates(found.loaded)
-    if table is None or not found.entries:
+    table = read_rates(ledger.loaded)
+    if table is None or not ledger.entries:
         return ""
-    at_s = max((entry.chain_s for entry in found.entries), key=table.age_s)
+    at_s = max((entry.chain_s for entry in ledger.entries), key=table.age_s)
     days = table.age_s(at_s) // DAY_S
     if days <= OLD_RATE_DAYS:
         return ""
@@ -436,10 +438,12 @@ def _old_rate(found: LedgerData) -> str:
     )
 
 
-def _by_token(found: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str]:
+def _by_token(ledger: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str]:
     tokens = sorted({disposal.token for disposal in disposals})
     return {
-        found.names.label(token): _money(found, net_gain(d for d in disposals if d.token == token))
+        ledger.names.label(token): _money(
+            ledger, net_gain(d for d in disposals if d.token == token)
+        )
         for token in tokens
     }
 
@@ -493,18 +497,18 @@ def _unbooked_receipts(ledger: LedgerData) -> list[Receipt]:
     ]
 
 
-def _token(found: LedgerData, name: str) -> str:
-    for address, token in found.names.tokens.items():
+def _token(ledger: LedgerData, name: str) -> str:
+    for address, token in ledger.names.tokens.items():
         if name in (token.symbol, address) or name.lower() == address.lower():
             return address
-    labels = ", ".join(token.label for token in found.names.tokens.values())
+    labels = ", ".join(token.label for token in ledger.names.tokens.values())
     raise ConfigError(
         f"--benchmark: {name!r} was never held", f"choose from {labels}", code=ErrorCode.UNKNOWN
     )
 
 
-def _money(found: LedgerData, value: Value) -> str:
-    return value_text(value, found.numeraire.decimals)
+def _money(ledger: LedgerData, value: Value) -> str:
+    return value_text(value, ledger.numeraire.decimals)
 
 
 # --- Open tax lots with entry prices, value and gains, from the ledger alone.
@@ -525,11 +529,11 @@ def tax_lots(config: ConfigSource, method: str | None = None) -> LotsDocument:
 def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDocument:
     """Return the document of an open ledger."""
     taxed = ledger.taxed(method=method)
-    times = [found[-1].chain_s for found in (ledger.entries, ledger.valuations) if found]
+    times = [bookings[-1].chain_s for bookings in (ledger.entries, ledger.valuations) if bookings]
     year = format_utc(max(times))[:4] if times else None
     sold = [disposal for disposal in taxed.disposals if format_utc(disposal.disposed_s)[:4] == year]
     rows, tax = _Rows(ledger, taxed, sold), ledger.loaded.config.tax
-    tokens = {lot.token for lot in rows.lots} | {one.token for one in sold}
+    tokens = {lot.token for lot in rows.lots} | {disposal.token for disposal in sold}
     if rows.only_gas:
         tokens.discard(ledger.coin)
     return {

@@ -197,23 +197,23 @@ def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocumen
     }
 
 
-def _address(given: str) -> str:
+def _address(text: str) -> str:
     try:
-        return parse_address(given, "POOL")
+        return parse_address(text, "POOL")
     except ConfigError as error:
         raise ConfigError(error.message, "trimtab oracle lists the pools") from None
 
 
 def _named_pool(snapshot: Snapshot, address: str) -> Pool:
-    found = next(
+    named = next(
         (pool for pool in snapshot.pools if pool.keeps_observations and pool.address == address),
         None,
     )
-    if found is None:
+    if named is None:
         raise ConfigError(
             f"POOL: {address} is not a V3 pool of this portfolio", "trimtab oracle lists them"
         )
-    return found
+    return named
 
 
 def _pool(step: StepInput, pool: Pool) -> ObservationsDocument:

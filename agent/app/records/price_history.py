@@ -272,8 +272,8 @@ def import_prices(
     """
     renamed, sha256, table = {}, "", agent.context.config.data.get(str(path))
     if table is not None and not path.exists():
-        found = published_file(agent.context.loaded, str(path))
-        path, sha256 = found.path, found.sha256
+        published = published_file(agent.context.loaded, str(path))
+        path, sha256 = published.path, published.sha256
         if table.kind == "supplies":
             supplies = read_supplies(path, agent.portfolio)
             labels = {asset.token.address: asset.token.label for asset in agent.portfolio.assets}
@@ -355,8 +355,8 @@ def fetch_prices(
         read = _by_feeds if kind == FEED else _by_pool_twaps
         fetched = read(agent, step, missing, ends_s)
         series += fetched
-        missing = [one.token for one in fetched if not one.points]
-    return {"back_s": back_s, "prices": [_recorded(agent, one) for one in series]}
+        missing = [prices.token for prices in fetched if not prices.points]
+    return {"back_s": back_s, "prices": [_recorded(agent, prices) for prices in series]}
 
 
 def _recorded(agent: Agent, series: _FetchedPrices) -> FetchedSeriesDocument:

@@ -130,15 +130,15 @@ class RunRecorder:
             now_s = int(self._now_s())
             self._report = report = replace(self._report, written_s=now_s)
 
-        def replaces(found: RunReport) -> bool:
-            alive = is_alive(found.process)
-            state = judge(found, now_s, alive=alive).state
+        def replaces(stored: RunReport) -> bool:
+            alive = is_alive(stored.process)
+            state = judge(stored, now_s, alive=alive).state
             if report.sends:
-                return not (found.sends and state == "running" and alive)
-            if state == "running" and not silence(found, now_s):
-                self._gave_way_to = found.run_id if found.sends else self._gave_way_to
+                return not (stored.sends and state == "running" and alive)
+            if state == "running" and not silence(stored, now_s):
+                self._gave_way_to = stored.run_id if stored.sends else self._gave_way_to
                 return False
-            return state == "stopped" or found.run_id != self._gave_way_to
+            return state == "stopped" or stored.run_id != self._gave_way_to
 
         if self._store is not None:
             self._gives_way = not self._store.write(report, replaces)

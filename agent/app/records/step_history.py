@@ -114,18 +114,18 @@ class StepCosts:
         """Return the key `futures` with fees, funding and realised profit of final transactions;
         empty without futures.
         """
-        found = futures_lines(self._store.ledger.entries_of(intent.id for intent in intents))
-        if found is None or self._names is None:
+        lines = futures_lines(self._store.ledger.entries_of(intent.id for intent in intents))
+        if lines is None or self._names is None:
             return {}
-        return {"futures": fill(FuturesLinesDocument, found, self._names)}
+        return {"futures": fill(FuturesLinesDocument, lines, self._names)}
 
     def execution(self, intents: Sequence[Intent]) -> ExecutionDocument | None:
         """Return the mined swaps against their plans, summed; None without any."""
         if self._names is None:
             return None
-        found = carried_out(self._store, intents)
-        entries = self._store.ledger.entries_of(intent.id for _, intent in found)
-        return execution_document(found, entries, self._names.numeraire.decimals)
+        swaps = carried_out(self._store, intents)
+        entries = self._store.ledger.entries_of(intent.id for _, intent in swaps)
+        return execution_document(swaps, entries, self._names.numeraire.decimals)
 
     def values(self, limit: int) -> list[ValuationDocument]:
         """Return the newest valuations, newest first, that of the newest step included: managed
@@ -169,18 +169,18 @@ def waiting_orders(config: Path | str) -> WaitingDocument:
         }
 
 
-def cancel_waiting(config: Path | str, wanted: str) -> CancelledDocument:
+def cancel_waiting(config: Path | str, wanted_id: str) -> CancelledDocument:
     """End a limit order or gradual execution by its id; transactions already sent are unaffected.
     Raises ConfigError for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        if not store.executions.end(wanted, "cancelled", "by its owner", int(time.time())):
+        if not store.executions.end(wanted_id, "cancelled", "by its owner", int(time.time())):
             raise ConfigError(
-                f"--cancel: {wanted!r} is neither an open limit order nor a running gradual"
+                f"--cancel: {wanted_id!r} is neither an open limit order nor a running gradual"
                 " execution",
                 "see trimtab limit",
             )
-    return {"cancelled": wanted}
+    return {"cancelled": wanted_id}
 
 
 def _executions(store: Store, limit: int) -> list[CorrectionDocument]:
@@ -399,7 +399,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     if plan is not None and not sent:
         sent = [(plan, None)]
     pools = pool_names(step_input)
-    legs = [leg for one, swap in sent for leg in leg_documents(one, swap, portfolio, pools)]
+    legs = [leg for plan, swap in sent for leg in leg_documents(plan, swap, portfolio, pools)]
     words += leg_words(legs)
     words.append(f"Outcome: {outcome}. {record.line.reason or ''}".rstrip())
     return {
@@ -502,11 +502,11 @@ def end_pause(store: Store, switch: KillSwitch, reason: str, now_s: int) -> Paus
     return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}
 
 
-def _zone_words(found: ZoneView | None, portfolio: Portfolio) -> list[str]:
+def _zone_words(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
     """Describe the no-trade zone: risk cost of being off target, interval of each asset, and the
     plan's trade-off; empty without a zone.
     """
-    if found is None:
+    if zone is None:
         return []
     numeraire = portfolio.numeraire
 
@@ -514,18 +514,18 @@ def _zone_words(found: ZoneView | None, portfolio: Portfolio) -> list[str]:
         return f"{value_text(value, numeraire.decimals, 4)} {numeraire.label}"
 
     words = [
-        f"Being off target cost {money(found.risk)} of risk within"
-        f" {format_duration(found.horizon_s)}."
+        f"Being off target cost {money(zone.risk)} of risk within"
+        f" {format_duration(zone.horizon_s)}."
     ]
-    words += [f"Measured: {found.measured}."] if found.measured else []
-    for item in found.intervals:
+    words += [f"Measured: {zone.measured}."] if zone.measured else []
+    for item in zone.intervals:
         label = portfolio.token(item.token).label
         edges = f"{format_percent(item.low)} to {format_percent(item.high)}"
         triggers = f"{format_percent(item.trigger_low)} or {format_percent(item.trigger_high)}"
         words.append(
             f"{label} is traded to {edges} if that pays; including gas, it pays beyond {triggers}."
         )
-    saving = found.saving
+    saving = zone.saving
     if saving is not None:
         parts = (
             f"fees {money(saving.fees)}, impact {money(saving.impact)}, skew {money(saving.skew)},"

@@ -70,11 +70,11 @@ def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBack
     downloads nothing. Raises ConfigError if no history has prices of all assets for FEWEST_DAYS, or if the
     settings cannot be simulated; Refused if the extra trimtab[analysis] is not installed.
     """
-    given = {name: [value for key, value in arguments if key == name] for name, _ in arguments}
+    values = {name: [value for key, value in arguments if key == name] for name, _ in arguments}
     present = load_config(config)
     text = present.path.read_text(encoding="utf-8")
     changes = parse_changes(
-        given.get("set", ()), given.get("target", ()), (), given.get("remove", ())
+        values.get("set", ()), values.get("target", ()), (), values.get("remove", ())
     )
     edited = load_config_text(apply_changes(text, changes), present.path, "the edited config")
     with needs_analysis():
@@ -186,7 +186,7 @@ def _recorded(loaded: LoadedConfig) -> PriceTable | None:
     """Return the daily closes that the store has; None without any."""
     if not wiring.store_file(loaded).exists():
         return None
-    labels = {one.address: one.symbol for one in loaded.config.portfolio.listed}
+    labels = {token.address: token.symbol for token in loaded.config.portfolio.listed}
     portfolio = loaded.config.portfolio
     numeraire = next(a.address for a in portfolio.assets if a.symbol == portfolio.numeraire)
     closes: dict[str, dict[int, float]] = {}
@@ -207,7 +207,7 @@ def _packaged(loaded: LoadedConfig) -> PriceTable:
 
 
 def _daily(closes: dict[str, dict[int, float]]) -> PriceTable | None:
-    days = sorted({day for found in closes.values() for day in found})
+    days = sorted({day for by_day in closes.values() for day in by_day})
     if not days:
         return None
     if len(days) < FEWEST_DAYS:
@@ -256,14 +256,14 @@ def _tried(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> Tried
     if key not in _kept:
         result = simulate(spec, table, _market(spec, table))
         growth = growth_series(result)
-        index, held = growth.index[growth.samples], growth.hold_index[growth.samples]
+        index, hold_index = growth.index[growth.samples], growth.hold_index[growth.samples]
         tried: TriedSettingsDocument = {
             "return": f"{result.twr:.6f}",
             "max_drawdown": f"{drawdown_series(index).min():.6f}",
             "rebalances": sum(rebalance.succeeded for rebalance in result.rebalances),
             "costs": value_text(result.fees + result.impact + result.gas, result.decimals, 18),
         }
-        _kept[key] = tried, index, held, growth.per_year
+        _kept[key] = tried, index, hold_index, growth.per_year
         while len(_kept) > KEPT:
             _kept.popitem(last=False)
     return _kept[key]
@@ -274,13 +274,13 @@ def _excess(returns: Floats, per_year: float) -> ExcessDocument | None:
     interval = bootstrap_interval(returns, seed=0)
     if interval is None:
         return None
-    one = interval.times(per_year)
+    yearly = interval.times(per_year)
     return {
-        "mean": f"{one.mean:.6f}",
-        "low": f"{one.low:.6f}",
-        "high": f"{one.high:.6f}",
-        "periods": one.periods,
-        "beyond_chance": bool(one.low > 0 or one.high < 0),
+        "mean": f"{yearly.mean:.6f}",
+        "low": f"{yearly.low:.6f}",
+        "high": f"{yearly.high:.6f}",
+        "periods": yearly.periods,
+        "beyond_chance": bool(yearly.low > 0 or yearly.high < 0),
     }
 
 
@@ -303,7 +303,7 @@ def _around(
         limits=PERMISSIVE_LIMITS,
         portfolio=replace(
             after.portfolio,
-            assets=tuple(replace(one, reserve_raw=0) for one in after.portfolio.assets),
+            assets=tuple(replace(asset, reserve_raw=0) for asset in after.portfolio.assets),
         ),
     )
     market = replace(_market(spec, table), gas_wei=0)
@@ -362,7 +362,7 @@ def _neighbours(before: BacktestSpec, after: BacktestSpec) -> Iterator[_Neighbou
     """Yield the edited settings with wider and narrower triggers, with the present trigger, and with
     the targets of `_targets`.
     """
-    triggers = [found for factor in WIDTHS for found in _scaled(after.policy.trigger, factor)]
+    triggers = [scaled for factor in WIDTHS for scaled in _scaled(after.policy.trigger, factor)]
     triggers += _scaled(before.policy.trigger, Fraction(1))
     for targets, trigger in product(_targets(before, after), triggers):
         yield _Neighbour(targets, trigger)
@@ -403,7 +403,7 @@ def _targets(before: BacktestSpec, after: BacktestSpec) -> Iterator[tuple[int, .
     if old.keys() != new.keys():
         return
     for share in MIXES:
-        mixed = [round(old[one] + share * (new[one] - old[one])) for one in new]
+        mixed = [round(old[address] + share * (new[address] - old[address])) for address in new]
         mixed[mixed.index(max(mixed))] += BPS - sum(mixed)
         if all(0 <= target <= BPS for target in mixed):
             yield tuple(mixed)

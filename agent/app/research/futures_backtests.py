@@ -168,15 +168,15 @@ class FuturesBookOptions:
         pairs = parse_pairs(self.venue, "--venue") if self.venue else {}
         if unknown := [name for name in pairs if name not in VENUE]:
             raise ConfigError(f"--venue: {unknown[0]!r}", f"choose from {', '.join(VENUE)}")
-        found = {
+        shares = {
             name: parse_share_bps(pairs.get(name, usual), f"--venue {name}")
             for name, usual in VENUE.items()
         }
-        if wide := [name for name, bps in found.items() if bps >= BPS // 2]:
+        if wide := [name for name, bps in shares.items() if bps >= BPS // 2]:
             raise ConfigError(
-                f"--venue {wide[0]}: {found[wide[0]] / 100:g}%", "write a share below 50%"
+                f"--venue {wide[0]}: {shares[wide[0]] / 100:g}%", "write a share below 50%"
             )
-        return found
+        return shares
 
 
 def has_futures(config: Path | None) -> bool:
@@ -346,7 +346,7 @@ def _setup(
             index_age_s=wide.index_age_s,
         )
         policy = replace(policy, limits=limits)
-    collateral = next(one for one in spec.tokens if one.address == live.collateral)
+    collateral = next(token for token in spec.tokens if token.address == live.collateral)
     by_symbol = tuple((symbol, tokens[symbol].address) for symbol in assets.values())
     setup = FuturesSetup(settings, policy, collateral, by_symbol, rates)
     return setup, with_simulated_markets(spec, assets)
@@ -366,9 +366,9 @@ def load_futures_market(
     return table, rates
 
 
-def futures_backtest_document(found: FuturesBacktest) -> FuturesBacktestDocument:
+def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocument:
     """Return the document of a simulated book."""
-    result = found.result
+    result = backtest.result
     return {
         "from": result.times_s[0],
         "until": result.times_s[-1],
@@ -389,7 +389,7 @@ def futures_backtest_document(found: FuturesBacktest) -> FuturesBacktestDocument
             }
             for hedge in result.hedges
         ],
-        "notes": list(found.notes),
+        "notes": list(backtest.notes),
         "config_hash": result.config_hash,
         "data_hash": result.data_hash,
         "seed": result.settings.seed,

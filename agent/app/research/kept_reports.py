@@ -50,7 +50,7 @@ def new_report_path(config: Path | None, kind: str) -> Path:
             f"--keep: {path}: no such config, so there is no store to keep a report beside",
             "name it with --config, or write the report to a file with --html",
         )
-    folder, made = reports_folder(path), datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder, stamp = reports_folder(path), datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -58,7 +58,7 @@ def new_report_path(config: Path | None, kind: str) -> Path:
             f"--keep: {folder} cannot be made: {error.strerror}",
             "choose another place for the store",
         ) from None
-    names = (f"{made}{f'-{number}' if number else ''}-{kind}.html" for number in range(999))
+    names = (f"{stamp}{f'-{number}' if number else ''}-{kind}.html" for number in range(999))
     return next(folder / name for name in names if not (folder / name).exists())
 
 
@@ -72,19 +72,19 @@ def list_reports(config: ConfigSource) -> KeptReportsDocument:
     ignored; `unshown` lists links, files of other users, and files that are too large.
     """
     folder = reports_folder(config)
-    found: list[KeptReportDocument] = []
+    reports: list[KeptReportDocument] = []
     unshown: list[str] = []
     with _opened(folder) as place:
         names = [] if place is None else sorted(os.listdir(place), reverse=True)  # noqa: PTH208 an open folder
         for name in filter(NAME.fullmatch, names):
-            if len(found) == MOST_LISTED:
+            if len(reports) == MOST_LISTED:
                 unshown.append(f"reports older than the newest {MOST_LISTED}")
                 break
             try:
-                found.append(_listed(place, name))
+                reports.append(_listed(place, name))
             except ConfigError as error:
                 unshown.append(error.message)
-    return {"folder": folder.name, "reports": found, "unshown": unshown}
+    return {"folder": folder.name, "reports": reports, "unshown": unshown}
 
 
 def read_report(config: ConfigSource, name: str) -> bytes:
@@ -108,21 +108,21 @@ def _listed(place: int | None, name: str) -> KeptReportDocument:
         if len(_known) > 5 * MOST_LISTED:
             _known.clear()
         try:
-            found = json.loads(_content(place, data))
+            content = json.loads(_content(place, data))
             figures: list[ReportFigureDocument] = [
-                {"name": _text(one["name"]), "value": _text(one["value"])}
-                for one in found["facts"][:FIGURES]
+                {"name": _text(fact["name"]), "value": _text(fact["value"])}
+                for fact in content["facts"][:FIGURES]
             ]
-            _known[key] = _text(found["kind"]), _text(found["title"]), figures
+            _known[key] = _text(content["kind"]), _text(content["title"]), figures
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ConfigError(f"{name}: the file of its figures is damaged") from None
     kind, title, figures = _known[key]
-    made = datetime.strptime(match[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    made_at = datetime.strptime(match[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
     return {
         "name": name,
         "kind": kind,
         "title": title,
-        "made": made.strftime("%Y-%m-%d %H:%M:%S"),
+        "made": made_at.strftime("%Y-%m-%d %H:%M:%S"),
         "bytes": size,
         "figures": figures,
     }

@@ -235,12 +235,14 @@ def _compared(step: RecordedStep) -> Document:
     }
 
 
-def _is_wording(one: Document) -> bool:
+def _is_wording(document: Document) -> bool:
     """Return whether a difference is one of words: why a plan skipped something, or the cost that a
     reason compares with limits.plan_cost.
     """
-    costs = "limits.plan_cost" in str(one["recorded"]) and "limits.plan_cost" in str(one["now"])
-    return one["what"].endswith("].why") or (one["what"] == "reason" and costs)
+    costs = "limits.plan_cost" in str(document["recorded"]) and "limits.plan_cost" in str(
+        document["now"]
+    )
+    return document["what"].endswith("].why") or (document["what"] == "reason" and costs)
 
 
 def _proposer(step: RecordedStep) -> Proposer | None:
@@ -287,8 +289,8 @@ def _between(place: str, before: Any, now: Any) -> Iterator[Document]:
         for key in sorted(before.keys() | now.keys()):
             yield from _between(f"{place}.{key}", before.get(key), now.get(key))
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for number, (one, other) in enumerate(zip(before, now, strict=True)):
-            yield from _between(f"{place}[{number}]", one, other)
+        for number, (pair, other) in enumerate(zip(before, now, strict=True)):
+            yield from _between(f"{place}[{number}]", pair, other)
     elif before != now:
         yield _difference(place, before, now)
 

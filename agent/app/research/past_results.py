@@ -70,17 +70,17 @@ def past_result(loaded: LoadedConfig) -> PastResultDocument:
         spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
     spec = replace(spec, limits=replace(spec.limits, max_live_value=None))
     settings = MARKET.for_table(MARKET.settings(every_bar=False), spec, table)
-    found = backtest_document(simulate(spec, table, settings))
-    before, held = found["figures"]["rebalanced"], found["figures"]["held"]
+    document = backtest_document(simulate(spec, table, settings))
+    before, hold = document["figures"]["rebalanced"], document["figures"]["held"]
     return {
-        "from": format_time(found["from"])[:10],
-        "until": format_time(found["until"])[:10],
-        "return": found["twr"][:-2],
-        "return_of_holding": found["hold_twr"][:-2],
+        "from": format_time(document["from"])[:10],
+        "until": format_time(document["until"])[:10],
+        "return": document["twr"][:-2],
+        "return_of_holding": document["hold_twr"][:-2],
         "max_drawdown": before["max_drawdown"][:-2],
-        "max_drawdown_of_holding": held["max_drawdown"][:-2],
-        "rebalances": found["rebalances"],
-        "costs": f"{float(found['costs']['total']):.2f}",
+        "max_drawdown_of_holding": hold["max_drawdown"][:-2],
+        "rebalances": document["rebalances"],
+        "costs": f"{float(document['costs']['total']):.2f}",
         "basis": PAST_BASIS,
     }
 

@@ -170,7 +170,7 @@ def run_stress(
 
 
 def _scenarios(text: str) -> tuple[Scenario, ...]:
-    known = {one.value: one for one in Scenario if one is not Scenario.CALM}
+    known = {scenario.value: scenario for scenario in Scenario if scenario is not Scenario.CALM}
     if text == "all":
         return tuple(known.values())
     names = [part.strip() for part in text.split(",") if part.strip()]
@@ -251,7 +251,9 @@ def prepare_tune(
                 schedule,
                 table.interval_s,
             )
-    objective = parse_choice(grids.objective, "--objective", {one.value: one for one in Objective})
+    objective = parse_choice(
+        grids.objective, "--objective", {objective.value: objective for objective in Objective}
+    )
     walk = parse_choice(grids.walk, "--walk", {mode.value: mode for mode in WalkForwardMode})
     return TuneSpec(
         table, spec, settings, grid, calendar, schedule, objective, walk, grids.folds, grids.full

@@ -243,8 +243,8 @@ def parse_targets(text: str) -> dict[str, int]:
 
 
 def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None:
-    for option, given, other in (("--value", values, targets), ("--target", targets, values)):
-        missing = [symbol for symbol in other if symbol not in given]
+    for option, amounts, other in (("--value", values, targets), ("--target", targets, values)):
+        missing = [symbol for symbol in other if symbol not in amounts]
         if missing:
             raise ConfigError(
                 f"{option}: {missing[0]} is missing", f"add it; {missing[0]}=0 if none is held"

@@ -74,7 +74,11 @@ def inspect_new_tokens(
     backing = [proxy for proxy in backing if proxy[0] in tokens]
     added = {pool.address for pool in pools} | {address for _, address, _ in backing} | set(tokens)
     setup.require_code(
-        [one for one in without_code if any(address in one.measured for address in added)]
+        [
+            verdict
+            for verdict in without_code
+            if any(address in verdict.measured for address in added)
+        ]
     )
     rows = [row for row in contracts if row["address"] in added]
     new = [CodeHash(row["address"], row["code_hash"]) for row in rows if row["state"] == "new"]
@@ -96,11 +100,11 @@ def inspect_new_tokens(
             )
         notes.append(f"{label} was screened: {screened.why}")
     states = {pool.address: pool for pool in step.snapshot.pools}
-    shown = tuple(
+    documents = tuple(
         row | {"liquidity": _liquidity(context, references, states.get(row["address"]))}
         for row in rows
     )
-    return context, NewTokens(tuple(notes), shown, tuple(backing))
+    return context, NewTokens(tuple(notes), documents, tuple(backing))
 
 
 def _require_prices(

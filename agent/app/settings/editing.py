@@ -531,17 +531,17 @@ def _sell_out(
     return True, message
 
 
-def edit_document(found: EditReport) -> EditDocument:
+def edit_document(report: EditReport) -> EditDocument:
     """Return the document of an edit."""
-    return fill(EditDocument, found, reason="", transactions=[])
+    return fill(EditDocument, report, reason="", transactions=[])
 
 
-def removal_document(found: RemovalReport) -> EditDocument:
+def removal_document(report: RemovalReport) -> EditDocument:
     """Return the document of a removal, with its transactions."""
-    sent = [transaction(intent) for intent in found.transactions]
+    sent = [transaction(intent) for intent in report.transactions]
     return {
-        **edit_document(found.edited),
-        "state": found.state,
-        "reason": found.reason,
+        **edit_document(report.edited),
+        "state": report.state,
+        "reason": report.reason,
         "transactions": sent,
     }

@@ -129,8 +129,8 @@ def import_profile(  # noqa: PLR0913
         document["past"], why = past_result_or_reason(new)
         document["notes"] += [why] if why else []
 
-    def shown(found: EditReport, agent: Agent) -> bool:
-        return confirm is not None and confirm(document, found, agent)
+    def shown(report: EditReport, agent: Agent) -> bool:
+        return confirm is not None and confirm(document, report, agent)
 
     try:
         lines = wiring.open_transports(loaded.config) if transports is None else transports
@@ -139,7 +139,7 @@ def import_profile(  # noqa: PLR0913
         lines, unasked = (), error.message
     if not unasked or wiring.store_file(loaded).exists():
         try:
-            found = editing.edit(
+            report = editing.edit(
                 loaded.path,
                 lambda _: text,
                 in_rounds=in_rounds,
@@ -147,18 +147,18 @@ def import_profile(  # noqa: PLR0913
                 confirm=None if confirm is None else shown,
                 transports=lines or None,
             )
-            return {**document, "editing": found}
+            return {**document, "editing": report}
         except Retryable as error:
             if wiring.store_file(loaded).exists():
                 raise
             unasked = error.message
     warning = f"the chain cannot be read, so the transition is unknown: {unasked}"
-    found = EditReport((), None, None, 0, (warning,), (), "planned")
+    report = EditReport((), None, None, 0, (warning,), (), "planned")
     if confirm is not None:
-        found = replace(found, state="written" if confirm(document, found, None) else "declined")
-    if found.state == "written":
+        report = replace(report, state="written" if confirm(document, report, None) else "declined")
+    if report.state == "written":
         write_config(loaded.path, text)
-    return {**document, "editing": found}
+    return {**document, "editing": report}
 
 
 def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> list[Document]:

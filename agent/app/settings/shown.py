@@ -78,16 +78,16 @@ UNSHOWN = ("policy.trigger", "execution.submit_url", "alerts.targets")
 def settings_document(config: ConfigSource) -> SettingsDocument:
     """Return the settings in force, from the config alone. Raises ConfigError."""
     loaded = load_config(config)
-    found = loaded.config
+    settings = loaded.config
     tokens = {
-        one.address: Token(
-            one.address,
-            one.symbol,
-            UNKNOWN_DECIMALS if one.decimals is None else one.decimals,
+        token.address: Token(
+            token.address,
+            token.symbol,
+            UNKNOWN_DECIMALS if token.decimals is None else token.decimals,
         )
-        for one in found.portfolio.listed
+        for token in settings.portfolio.listed
     }
-    portfolio, policy = build_portfolio(found, tokens), build_policy(found)
+    portfolio, policy = build_portfolio(settings, tokens), build_policy(settings)
     values = tomllib.loads(loaded.text)
     orders = {
         row["symbol"]: ", ".join(
@@ -96,7 +96,7 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
         for row in values["portfolio"]["assets"]
     }
     assets: list[TargetSettingDocument] = []
-    for table, asset in zip(found.portfolio.assets, portfolio.assets, strict=True):
+    for table, asset in zip(settings.portfolio.assets, portfolio.assets, strict=True):
         edges = drift.band(policy.trigger, asset.target_bps, asset.band, asset.max_bps)
         zone = isinstance(policy.trigger, NoTradeZone)
         assets.append(
@@ -116,7 +116,7 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
             sections.append({"title": title, "settings": rows})
     return {
         "config_hash": loaded.digest,
-        "numeraire": found.portfolio.numeraire,
+        "numeraire": settings.portfolio.numeraire,
         "trigger": rules.format_trigger(policy.trigger, portfolio),
         "assets": assets,
         "sections": sections,
@@ -184,14 +184,14 @@ def _coins(amount: str | None, numeraire: str) -> str:
 
 def _rows(values: Mapping[str, Any], keys: tuple[str, ...]) -> list[SettingDocument]:
     """Return a row for each value below the keys, in the order of the config."""
-    found = []
+    rows = []
     for key in keys:
         inner: Any = values
         for part in key.split("."):
             inner = inner.get(part) if isinstance(inner, dict) else None
         if inner is not None:
-            found += [_row(path, text) for path, text in _flat(key, inner)]
-    return found
+            rows += [_row(path, text) for path, text in _flat(key, inner)]
+    return rows
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -200,10 +200,10 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _flat(f"{path}.{name}", inner)
-    elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
-        for number, one in enumerate(value, 1):
-            name = next((one[key] for key in ("name", "symbol") if key in one), number)
-            yield from _flat(f"{path}.{name}", one)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for number, item in enumerate(value, 1):
+            name = next((item[key] for key in ("name", "symbol") if key in item), number)
+            yield from _flat(f"{path}.{name}", item)
     else:
         yield path, _text(value)
 

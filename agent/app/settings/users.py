@@ -182,11 +182,11 @@ def _counter(user: DashboardUser, code: str, now_s: int) -> int:
 
     if not CODE.fullmatch(code):
         return 0
-    codes, found = pyotp.TOTP(user.totp_secret), 0
+    codes, matching = pyotp.TOTP(user.totp_secret), 0
     for counter in (now_s // CODE_S + shift for shift in (-1, 0, 1)):
         if hmac.compare_digest(codes.at(counter * CODE_S), code):
-            found = counter
-    return found
+            matching = counter
+    return matching
 
 
 def _network(address: str) -> str:

@@ -47,8 +47,8 @@ def with_amounts(text: str, use_cash: str | None, max_live_value: str | None) ->
     )
     for key in capped:
         line = f"{key} = {json.dumps(max_live_value)} "
-        if found := re.search(f'(?m)^{key} = "[^"]*" +', text):
-            text = text[: found.start()] + line.ljust(len(found[0])) + text[found.end() :]
+        if match := re.search(f'(?m)^{key} = "[^"]*" +', text):
+            text = text[: match.start()] + line.ljust(len(match[0])) + text[match.end() :]
     return text
 
 

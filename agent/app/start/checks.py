@@ -519,12 +519,12 @@ def _contracts(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[Che
 
 
 def _holdings(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:
-    held = native_coin.held_balances(step)
+    balances = native_coin.held_balances(step)
     references = reference_prices(step)
     decimals = context.portfolio.numeraire.decimals
     for asset in context.portfolio.assets:
         token = asset.token
-        if token.address not in held:
+        if token.address not in balances:
             continue
         price = references.prices.get(token.address)
         if price is None:
@@ -540,15 +540,15 @@ def _holdings(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckRe
             )
             continue
         unit_price = price_text(price.price, token.decimals, decimals, 8)
-        found = (
-            f"{decimal_text(held[token.address], token.decimals)} at {unit_price} by"
+        text = (
+            f"{decimal_text(balances[token.address], token.decimals)} at {unit_price} by"
             f" {price.source.value}, {token.decimals} decimals"
         )
-        if held[token.address]:
-            yield CheckResult(f"token {token.label}", OK, found)
+        if balances[token.address]:
+            yield CheckResult(f"token {token.label}", OK, text)
         else:
-            yield CheckResult(f"token {token.label}", NOTE, found, "the wallet holds none")
-    if not any(held.values()):
+            yield CheckResult(f"token {token.label}", NOTE, text, "the wallet holds none")
+    if not any(balances.values()):
         yield CheckResult(
             "portfolio",
             FAIL,

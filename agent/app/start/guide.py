@@ -97,7 +97,7 @@ class InitAnswers:
         """Return the answers with endpoints, VARIABLE=OPERATOR separated by spaces, of at least two
         operators.
         """
-        found = []
+        endpoints = []
         for part in text.replace(",", " ").split():
             variable, equals, operator = part.partition("=")
             if not equals:
@@ -111,14 +111,14 @@ class InitAnswers:
                     "endpoints: the operator is up to 16 letters, digits, . _ -",
                     "for example RPC_URL_1=alchemy",
                 )
-            found.append((variable, operator))
-        if len({operator for _, operator in found}) < (1 if self.is_local else MIN_OPERATORS):
+            endpoints.append((variable, operator))
+        if len({operator for _, operator in endpoints}) < (1 if self.is_local else MIN_OPERATORS):
             raise ConfigError(
                 "endpoints: two different operators are needed, because money moves only when they"
                 " agree",
                 "for example RPC_URL_1=alchemy RPC_URL_2=infura",
             )
-        return replace(self, rpc=tuple(found))
+        return replace(self, rpc=tuple(endpoints))
 
     def with_basket(self, text: str, known: Sequence[Basket]) -> InitAnswers:
         """Return the answers with a basket by number or name, or with own targets such as WETH=50%
@@ -126,7 +126,7 @@ class InitAnswers:
         """
         chosen = {str(number): basket.name for number, basket in enumerate(known, 1)}
         name = chosen.get(text, text)
-        if name in [one.name for one in known]:
+        if name in [basket.name for basket in known]:
             return replace(self, template=name, targets=())
         targets = []
         for part in text.replace(",", " ").split():
@@ -217,25 +217,25 @@ def baskets(network: str) -> list[Basket]:
     """Return the templates that a network has tokens for. Raises ConfigError for an unknown
     network.
     """
-    preset, found = find_preset(network), []
+    preset, rows = find_preset(network), []
     for template in starters.PORTFOLIO_TEMPLATES.values():
         try:
             targets = tuple(starters.template_targets(template, preset))
         except ConfigError:
             continue
         past = template_result(template.name) if network in PRESETS else None
-        found.append(
+        rows.append(
             Basket(template.name, template.about, targets, past, _least(template, preset, targets))
         )
-    return found
+    return rows
 
 
 def _least(
     template: starters.PortfolioTemplate, preset: Preset, targets: Sequence[tuple[str, str]]
 ) -> str:
     rows = least_totals_of_config(_draft(template, preset, targets), Fraction(1))
-    found = (Decimal(row["total"] or 0) for row in rows if row["gas_gwei"] == SHOWN_GWEI)
-    return next((f"{total.to_integral_value(ROUND_CEILING):,}" for total in found), "")
+    totals = (Decimal(row["total"] or 0) for row in rows if row["gas_gwei"] == SHOWN_GWEI)
+    return next((f"{total.to_integral_value(ROUND_CEILING):,}" for total in totals), "")
 
 
 def _draft(
@@ -348,7 +348,7 @@ def _answers(typed: Mapping[str, str]) -> tuple[InitAnswers, dict[str, str], lis
     if not answers.is_local or typed.get("endpoints", "").strip():
         take("endpoints", InitAnswers.with_endpoints, "")
     if known:
-        take("basket", lambda found, text: _with_basket(found, text, typed, known), "")
+        take("basket", lambda current, text: _with_basket(current, text, typed, known), "")
     take("cash", InitAnswers.with_cash, "all")
     take("ceiling", InitAnswers.with_ceiling, "")
     take("alert", InitAnswers.with_alert, "none")
@@ -384,12 +384,12 @@ def _with_basket(
 
 def _sentence(error: ConfigError) -> str:
     """Return an error of a field: what is wrong, and what to do."""
-    told = [OPTION.sub("", error.message), error.remedy]
-    return " ".join(f"{one[0].upper()}{one[1:]}." for one in told if one)
+    sentences = [OPTION.sub("", error.message), error.remedy]
+    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
 
 
 def _shown(answers: InitAnswers, errors: Mapping[str, str]) -> dict[str, str]:
-    told = {
+    texts = {
         "network": answers.network,
         "wallet": answers.wallet,
         "endpoints": ", ".join(
@@ -403,7 +403,7 @@ def _shown(answers: InitAnswers, errors: Mapping[str, str]) -> dict[str, str]:
             f"{answers.alert[1]} ({variable_state(answers.alert[1])})" if answers.alert else "none"
         ),
     }
-    return {field: text for field, text in told.items() if field not in errors}
+    return {field: text for field, text in texts.items() if field not in errors}
 
 
 def _outlook(answers: InitAnswers) -> list[str]:
@@ -413,14 +413,14 @@ def _outlook(answers: InitAnswers) -> list[str]:
         return [_sentence(error)]
 
 
-def _row(one: Basket) -> dict[str, Any]:
-    held = " ".join(f"{symbol} {share}" for symbol, share in one.targets)
+def _row(basket: Basket) -> dict[str, Any]:
+    contents = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
     return {
-        "name": one.name,
-        "about": one.about,
-        "held": held,
-        "least": one.least,
-        "past": one.past,
+        "name": basket.name,
+        "about": basket.about,
+        "held": contents,
+        "least": basket.least,
+        "past": basket.past,
     }
 
 

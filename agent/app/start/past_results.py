@@ -25,5 +25,5 @@ def template_result(name: str) -> PastResultDocument | None:
 
 @cache
 def _stored() -> dict[str, PastResultDocument]:
-    found: dict[str, PastResultDocument] = json.loads(STORED.read_text(encoding="utf-8"))
-    return found
+    results: dict[str, PastResultDocument] = json.loads(STORED.read_text(encoding="utf-8"))
+    return results

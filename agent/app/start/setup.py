@@ -550,20 +550,22 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
             unlisted,
         )
     # The preset's entry takes precedence over the token list's, because it has the feed.
-    found = {token.address: token for token in reversed((*known, *listed)) if token.symbol == name}
-    refuse_look_alike(name, next(iter(found), None), known, listed)
-    if not found:
+    matches = {
+        token.address: token for token in reversed((*known, *listed)) if token.symbol == name
+    }
+    refuse_look_alike(name, next(iter(matches), None), known, listed)
+    if not matches:
         raise ConfigError(
             f"--target: {name!r} is not a known token",
             f"known are {', '.join(token.symbol for token in preset.tokens)}; give any other token"
             " by address, or by --token-list",
         )
-    if len(found) > 1:
+    if len(matches) > 1:
         raise ConfigError(
-            f"--target: {name!r} matches several tokens: {', '.join(sorted(found))}",
+            f"--target: {name!r} matches several tokens: {', '.join(sorted(matches))}",
             "give the address instead",
         )
-    return replace(next(iter(found.values())), target=target)
+    return replace(next(iter(matches.values())), target=target)
 
 
 # --- Templates of `init --template` as documents.
@@ -578,10 +580,10 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
     """
     preset = find_preset(network)
     addresses = {token.symbol: token.address for token in preset.tokens}
-    found: list[TemplateDocument] = []
+    documents: list[TemplateDocument] = []
     for template in starters.PORTFOLIO_TEMPLATES.values():
         tokens = starters.template_targets(template, preset)
-        found.append(
+        documents.append(
             {
                 "name": template.name,
                 "about": template.about,
@@ -604,6 +606,6 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
     return {
         "network": network,
         "chain_id": preset.chain_id,
-        "templates": found,
+        "templates": documents,
         "futures": FUTURES_BOUND,
     }

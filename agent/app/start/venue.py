@@ -174,7 +174,7 @@ def _collateral(
     """Compare the vault's token and decimals with the configured collateral, and show balances."""
     check = "futures collateral"
     token = next(a.token for a in step.portfolio.assets if a.token.symbol == table.collateral)
-    settlement, decimals, held = query_lens(
+    settlement, decimals, vault_raw = query_lens(
         context.line,
         [
             CallItem(table.vault, _SETTLEMENT_TOKEN),
@@ -182,15 +182,15 @@ def _collateral(
             CallItem(token.address, address_call(BALANCE_OF, table.vault)),
         ],
     )
-    if (found := _address(settlement)) != token.address:
-        text = f"the vault's collateral is {found}, but the config has {token.label} at {token.address}"
+    if (address := _address(settlement)) != token.address:
+        text = f"the vault's collateral is {address}, but the config has {token.label} at {token.address}"
         yield check, FAIL, text, "correct futures.collateral, or the venue's addresses"
         return
     if (places := answer_uint(decimals, 8)) != token.decimals:
         text = f"the vault uses {places} decimals, {token.label} has {token.decimals}"
         yield check, FAIL, text, "correct the venue's addresses"
         return
-    account, in_vault = margin_account(step.snapshot), answer_uint(held, 256)
+    account, in_vault = margin_account(step.snapshot), answer_uint(vault_raw, 256)
     if account is None or not isinstance(in_vault, int):
         why = step.snapshot.layer(FuturesReading).unknown or "the vault's balance could not be read"
         yield check, FAIL, why, "no orders are sent until the margin account is known"
@@ -215,8 +215,8 @@ def _addresses(context: wiring.AgentContext, table: FuturesTable) -> Iterator[Ch
     items = [CallItem(getattr(table, name), selector(view)) for name, view, _ in LINKS]
     wrong = []
     for (name, view, key), answer in zip(LINKS, query_lens(context.line, items), strict=True):
-        if (found := _address(answer)) != getattr(table, key):
-            wrong.append(f"{name}.{view} is {found}, futures.{key} is {getattr(table, key)}")
+        if (address := _address(answer)) != getattr(table, key):
+            wrong.append(f"{name}.{view} is {address}, futures.{key} is {getattr(table, key)}")
     if wrong:
         remedy = "correct the addresses of [futures]: the contracts belong to two deployments"
         yield "futures contracts", FAIL, "; ".join(wrong), remedy
@@ -370,9 +370,9 @@ def approve_agent_key(
             key = keys.load_key(agent_key_source(agent.context.loaded), _chain(agent), ask=ask)
             approved = approver.approve(signer, key.address, until_ms)
             return {**document, "outcome": "done", "agent": approved.address}
-        made, where = _create(place, ask)
+        created, where = _create(place, ask)
         try:
-            approver.approve(signer, made, until_ms)
+            approver.approve(signer, created, until_ms)
         except Refused:
             if where is not None:
                 where.unlink()
@@ -381,7 +381,7 @@ def approve_agent_key(
     return {
         **document,
         "outcome": "done",
-        "agent": made,
+        "agent": created,
         "kept": None if kept is None else str(kept),
     }
 
@@ -406,8 +406,8 @@ def _place(agent: Agent, table: HyperliquidTable) -> _Place:
     """Return the key's location and address. Raises ConfigError."""
     if table.agent_keystore is not None:
         file = agent.context.loaded.path.parent / table.agent_keystore
-        held = os.path.lexists(file)
-        address = stated_address(keys.read_private_file(file), file) if held else ""
+        exists = os.path.lexists(file)
+        address = stated_address(keys.read_private_file(file), file) if exists else ""
         return _Place(file, None, address, f"keystore {file}")
     if table.agent_keyring is not None:
         service, name = table.agent_keyring.split("/")
@@ -468,8 +468,8 @@ def _beside(file: Path, address: str) -> Path:
 
 
 def _password() -> Password:
-    found = PASSWORD_VARIABLE if os.environ.get(PASSWORD_VARIABLE) else None
-    return Password(found, env_option=f"export {PASSWORD_VARIABLE}, or --password-env")
+    variable = PASSWORD_VARIABLE if os.environ.get(PASSWORD_VARIABLE) else None
+    return Password(variable, env_option=f"export {PASSWORD_VARIABLE}, or --password-env")
 
 
 def _naming(file: Path, ask: Ask | None) -> Ask | None:

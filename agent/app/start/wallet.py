@@ -110,7 +110,7 @@ def wallet_address(
     keyring, computed from the key itself. Raises ConfigError.
     """
     disable_core_dumps()
-    if sum(given is not None for given in (file, keyring, config)) > 1:
+    if sum(source is not None for source in (file, keyring, config)) > 1:
         raise ConfigError(
             "--keystore, --keyring and --config exclude each other", "give one of them"
         )
@@ -135,17 +135,17 @@ def wallet_address(
 
 def _of_config(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDocument:
     loaded = load_config(config)
-    wanted, chain = loaded.config.wallet.address, loaded.config.chain
+    configured, chain = loaded.config.wallet.address, loaded.config.chain
     if verify:
         address = keys.load_key(
             key_source(loaded), chain.chain_id, ask=ask, fork=chain.fork
         ).address
-        if address != wanted:
+        if address != configured:
             raise ConfigError(
-                f"wallet.address {wanted} is not the address of the key, {address}",
+                f"wallet.address {configured} is not the address of the key, {address}",
                 "correct one of the two",
             )
-    return {"address": wanted, "config": str(config), "verified": verify}
+    return {"address": configured, "config": str(config), "verified": verify}
 
 
 def stated_address(raw: bytes, path: Path) -> str:

@@ -37,7 +37,7 @@ class Question:
 
 
 def guided_init(
-    path: Path, answers: InitAnswers, given: Collection[str] = ()
+    path: Path, answers: InitAnswers, answered: Collection[str] = ()
 ) -> InitDocument | None:
     """Ask every question but those `given`, whose answers are only checked; show all answers, and
     write the config; None if the user does not confirm. Until then no file exists.
@@ -46,7 +46,7 @@ def guided_init(
     _say("New config. Nothing is sent, and nothing is written before you confirm it.")
     _say("Ctrl-C ends without a trace; each answer can be changed at the end.")
     for question in questions:
-        if question.name in given:
+        if question.name in answered:
             answers = _check(question, answers)
         else:
             answers = _ask(question, answers)
@@ -68,7 +68,9 @@ def guided_init(
             if not answers.rpc:  # a change of network clears the endpoints
                 answers = _ask(questions[2], answers)
             if questions[int(text) - 1].name == "Cash":
-                answers = _ask(next(one for one in questions if one.name == "Ceiling"), answers)
+                answers = _ask(
+                    next(question for question in questions if question.name == "Ceiling"), answers
+                )
 
 
 def _check(question: Question, answers: InitAnswers) -> InitAnswers:
@@ -104,12 +106,12 @@ def _questions() -> tuple[Question, ...]:
             "What the portfolio holds: a number of this list, or your own, like WETH=50% USDC=50%"
         ]
         known = api.baskets(answers.network)
-        for number, one in enumerate(known, 1):
-            held = " ".join(f"{symbol} {share}" for symbol, share in one.targets)
-            lines.append(f"{number} {one.name}: {held}; from {one.least} USDC")
-            if one.past is not None:
-                lines.append(f"  {past_text(one.past, short=True)}")
-        past = any(one.past is not None for one in known)
+        for number, basket in enumerate(known, 1):
+            contents = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
+            lines.append(f"{number} {basket.name}: {contents}; from {basket.least} USDC")
+            if basket.past is not None:
+                lines.append(f"  {past_text(basket.past, short=True)}")
+        past = any(basket.past is not None for basket in known)
         basis = f"Past: {api.PAST_BASIS}; not a forecast. " if past else ""
         lines.append(f"{basis}From: minimum capital at 1 gwei.")
         return "\n".join(lines)
@@ -205,8 +207,8 @@ def _outlook(answers: InitAnswers) -> None:
         _say(line)
 
 
-def _pairs(found: tuple[tuple[str, str], ...]) -> str:
-    return " ".join(f"{name}={value}" for name, value in found)
+def _pairs(pairs: tuple[tuple[str, str], ...]) -> str:
+    return " ".join(f"{name}={value}" for name, value in pairs)
 
 
 def _line(prompt: str) -> str:

@@ -63,8 +63,8 @@ def positions(document: Document) -> FigureTable:
 
 def show_margin(console: Console, document: Document) -> None:
     """Print the margin account, its limits and the plan."""
-    unit, found = document["unit"], document["margin"]
-    if found is None:
+    unit, figures = document["unit"], document["margin"]
+    if figures is None:
         return
     figure_table = table(
         f"Margin account {document['account']} at block {document['block']}, in {unit}",
@@ -85,10 +85,10 @@ def show_margin(console: Console, document: Document) -> None:
         ("net", "net notional"),
         ("spot_value", "spot portfolio"),
     ):
-        figure_table.add_row(name, NONE if found[key] is None else money(found[key]))
-    figure_table.add_row("leverage", multiple(found["leverage"]))
-    figure_table.add_row("target leverage", _target(found))
-    figure_table.add_row("utilisation", share(found["utilisation"]))
+        figure_table.add_row(name, NONE if figures[key] is None else money(figures[key]))
+    figure_table.add_row("leverage", multiple(figures["leverage"]))
+    figure_table.add_row("target leverage", _target(figures))
+    figure_table.add_row("utilisation", share(figures["utilisation"]))
     console.print(figure_table)
     limits = table("Limits", ("limit",), ("measured", "allowed"))
     for item in document["limits"]:
@@ -103,10 +103,10 @@ def show_margin(console: Console, document: Document) -> None:
     _show_plan(console, document["plan"], unit)
 
 
-def _target(found: Document) -> str:
+def _target(document: Document) -> str:
     """Return the target leverage, with a note if it is not restored."""
-    note = f" ({found['target_note']})" if found["target_note"] else ""
-    return f"{multiple(found['target_leverage'])}{note}"
+    note = f" ({document['target_note']})" if document["target_note"] else ""
+    return f"{multiple(document['target_leverage'])}{note}"
 
 
 def _show_blocked(console: Console, document: Document) -> None:
@@ -147,14 +147,14 @@ def orders(plan: Document, title: str) -> FigureTable:
     return figure_table
 
 
-def fills(found: list[Document]) -> FigureTable:
+def fills(documents: list[Document]) -> FigureTable:
     """Return a table of filled futures orders."""
     figure_table = table(
-        f"Filled futures orders, in {found[0]['unit']}",
+        f"Filled futures orders, in {documents[0]['unit']}",
         ("market", "side"),
         ("size", "price", "notional", "fee", "realised"),
     )
-    for item in found:
+    for item in documents:
         figure_table.add_row(
             cell(item["symbol"]),
             item["side"],
@@ -251,50 +251,50 @@ def show_funding(console: Console, document: Document) -> None:
 
 def show_summary(console: Console, document: Document) -> None:
     """Print leverage and net exposure of spot and futures."""
-    found = document["futures"]
-    if found["unknown"]:
-        console.print(cell(f"Futures: the margin account is not known: {found['unknown']}", "red"))
+    summary = document["futures"]
+    if summary["unknown"]:
+        console.print(
+            cell(f"Futures: the margin account is not known: {summary['unknown']}", "red")
+        )
         return
     text = (
-        f"Futures: leverage {multiple(found['leverage'])} of at most"
-        f" {multiple(found['max_leverage'])}, target {_target(found)}, gross notional {money(found['gross'])}"
-        f" {found['unit']}, account value {money(found['value'])} {found['unit']}, utilisation"
-        f" {share(found['utilisation'])} of at most {share(found['max_utilisation'])}"
+        f"Futures: leverage {multiple(summary['leverage'])} of at most"
+        f" {multiple(summary['max_leverage'])}, target {_target(summary)}, gross notional {money(summary['gross'])}"
+        f" {summary['unit']}, account value {money(summary['value'])} {summary['unit']}, utilisation"
+        f" {share(summary['utilisation'])} of at most {share(summary['max_utilisation'])}"
     )
-    if (near := found["liquidation"]) is not None:
+    if (near := summary["liquidation"]) is not None:
         text += (
             f"; nearest liquidation: {near['symbol']} at {brief(near['price'])},"
             f" {percent(near['distance'], '+')} away"
         )
-    if found["broken"]:
-        text += f"; breached: {', '.join(found['broken'])} (trimtab margin)"
-    console.print(cell(text, "bold red" if found["broken"] else ""))
-    _show_blocked(console, found)
-    if found["unnamed"]:
-        held = ", ".join(found["unnamed"])
-        text = (
-            f"Positions that the config does not name: {held}. Nothing is opened (docs/futures.md)"
-        )
+    if summary["broken"]:
+        text += f"; breached: {', '.join(summary['broken'])} (trimtab margin)"
+    console.print(cell(text, "bold red" if summary["broken"] else ""))
+    _show_blocked(console, summary)
+    if summary["unnamed"]:
+        unnamed = ", ".join(summary["unnamed"])
+        text = f"Positions that the config does not name: {unnamed}. Nothing is opened (docs/futures.md)"
         console.print(cell(text, "bold red"))
-    if found["paused"]:
-        text = f"Paused by the venue: {', '.join(found['paused'])}. No order there until it opens"
+    if summary["paused"]:
+        text = f"Paused by the venue: {', '.join(summary['paused'])}. No order there until it opens"
         console.print(cell(text, "bold yellow"))
-    for order in found["open_orders"]:
+    for order in summary["open_orders"]:
         text = (
             f"Resting order: {order['side']} {order['size']} {order['symbol']} at"
             f" {brief(order['price'])}, {order['filled']} filled, until {spaced_time(order['expires'])}"
         )
         console.print(cell(text))
-    if found["actions"] and not found["blocked"]:
-        console.print(cell(f"Due: {', '.join(found['actions'])} (trimtab margin)", "yellow"))
-    shown = [
-        f"{one['symbol']} {money(one['net'])} (spot {money(one['spot'])}, futures"
-        f" {money(one['futures'])})"
-        for one in found["exposures"]
-        if one["futures"] != "0"
+    if summary["actions"] and not summary["blocked"]:
+        console.print(cell(f"Due: {', '.join(summary['actions'])} (trimtab margin)", "yellow"))
+    exposures = [
+        f"{exposure['symbol']} {money(exposure['net'])} (spot {money(exposure['spot'])}, futures"
+        f" {money(exposure['futures'])})"
+        for exposure in summary["exposures"]
+        if exposure["futures"] != "0"
     ]
-    if shown:
-        console.print(cell(f"Net exposure in {document['numeraire']}: {'; '.join(shown)}"))
+    if exposures:
+        console.print(cell(f"Net exposure in {document['numeraire']}: {'; '.join(exposures)}"))
 
 
 def show_approval(console: Console, document: Document) -> None:
@@ -353,13 +353,13 @@ NAMES = {"penalties": "liquidation penalties", "insured": "the venue's insurance
 BOOKS = ("agent", "held")
 
 
-def show_book(made: Document) -> None:
+def show_book(document: Document) -> None:
     """Print the books with and without the agent."""
     from agent.cli.display.tables import money, table
 
-    books = [made[name] for name in BOOKS]
-    figure_table = table(f"Futures, {made['bars']} bars", ("what",), BOOKS)
-    figure_table.add_row("start value", *(money(made["start_value"]) for _ in books))
+    books = [document[name] for name in BOOKS]
+    figure_table = table(f"Futures, {document['bars']} bars", ("what",), BOOKS)
+    figure_table.add_row("start value", *(money(document["start_value"]) for _ in books))
     figure_table.add_row("final value", *(money(book["final_value"]) for book in books))
     for name, sign in PROFIT:
         parts = [book["profit"][name] for book in books]
@@ -370,7 +370,7 @@ def show_book(made: Document) -> None:
         figure_table.add_row(name, *(_figure(key, book["figures"][key]) for book in books))
     figure_table.add_row("highest leverage", *(leverage(book["max_leverage"]) for book in books))
     figure_table.add_row(
-        f"bars above {leverage(made['max_leverage'])}",
+        f"bars above {leverage(document['max_leverage'])}",
         *(
             f"{book['bars_above_limit']} ({book['longest_above_limit']} consecutive)"
             for book in books
@@ -381,29 +381,29 @@ def show_book(made: Document) -> None:
     out.print(figure_table)
     for name, book in zip(BOOKS, books, strict=True):
         _show_events(name, book)
-    for hedge in made["hedges"]:
+    for hedge in document["hedges"]:
         _show_hedge(hedge)
-    for note in made["notes"]:
+    for note in document["notes"]:
         say(note)
     say(
-        f"futures config {made['config_hash'][:16]}, data {made['data_hash'][:16]},"
-        f" seed {made['seed']}"
+        f"futures config {document['config_hash'][:16]}, data {document['data_hash'][:16]},"
+        f" seed {document['seed']}"
     )
 
 
-def show_futures_stress(made: Document) -> None:
+def show_futures_stress(document: Document) -> None:
     """Print losses and liquidations of both books by scenario."""
     from agent.cli.display.tables import table
 
     figure_table = table(
-        f"Futures, {made['bars']} bars; losses of {', '.join(BOOKS)} as shares of the start value",
+        f"Futures, {document['bars']} bars; losses of {', '.join(BOOKS)} as shares of the start value",
         ("case",),
         (
             "paths",
             *(f"{kind} {name}" for kind in ("mean", "worst", "liquidated") for name in BOOKS),
         ),
     )
-    for case in made["cases"]:
+    for case in document["cases"]:
         books = [case[name] for name in BOOKS]
         figure_table.add_row(
             case["name"],
@@ -412,22 +412,22 @@ def show_futures_stress(made: Document) -> None:
             *(str(book["liquidated_paths"]) for book in books),
         )
     out.print(figure_table)
-    longest = max(made["cases"], key=lambda case: int(case["agent"]["longest_above_limit"]))
+    longest = max(document["cases"], key=lambda case: int(case["agent"]["longest_above_limit"]))
     say(
-        f"The agent's book was above {leverage(made['max_leverage'])} for"
+        f"The agent's book was above {leverage(document['max_leverage'])} for"
         f" {longest['agent']['longest_above_limit']} consecutive bars at most ({longest['name']})."
     )
     say(
-        f"futures config {made['config_hash'][:16]}, data {made['data_hash'][:16]},"
-        f" seed {made['seed']}"
+        f"futures config {document['config_hash'][:16]}, data {document['data_hash'][:16]},"
+        f" seed {document['seed']}"
     )
 
 
 def _show_events(name: str, book: Document) -> None:
     from agent.cli.display.tables import money
 
-    for one in book["liquidations"][:1]:
-        day = datetime.fromtimestamp(one["time"], UTC)
+    for liquidation in book["liquidations"][:1]:
+        day = datetime.fromtimestamp(liquidation["time"], UTC)
         say(f"{name}: first liquidated on {day:%Y-%m-%d %H:%M} UTC")
     if book["deposited"] != "0":
         say(f"{name}: {money(book['deposited'])} deposited from the wallet")
@@ -435,16 +435,18 @@ def _show_events(name: str, book: Document) -> None:
         say(f"{name}: {times} orders unfilled or reduced: {why}")
 
 
-def _show_hedge(one: Document) -> None:
+def _show_hedge(document: Document) -> None:
     from agent.cli.display.tables import money
 
     until = "still open"
-    if one["closed"] is not None:
-        until = f"closed {datetime.fromtimestamp(one['closed'], UTC):%Y-%m-%d %H:%M}: {one['end']}"
-    earned = "unknown: part was liquidated" if one["profit"] is None else money(one["profit"])
-    opened = datetime.fromtimestamp(one["opened"], UTC)
+    if document["closed"] is not None:
+        until = f"closed {datetime.fromtimestamp(document['closed'], UTC):%Y-%m-%d %H:%M}: {document['end']}"
+    earned = (
+        "unknown: part was liquidated" if document["profit"] is None else money(document["profit"])
+    )
+    opened = datetime.fromtimestamp(document["opened"], UTC)
     say(
-        f"hedge of {one['size'].lstrip('-')} {one['symbol']}, opened {opened:%Y-%m-%d %H:%M} UTC,"
+        f"hedge of {document['size'].lstrip('-')} {document['symbol']}, opened {opened:%Y-%m-%d %H:%M} UTC,"
         f" {until}; earned excluding funding: {earned}"
     )
 

@@ -85,7 +85,7 @@ def show_plan(
 def show_sent(console: Console, document: Document, decimals: dict[str, int]) -> None:
     """Print the transactions of a step, and their changes to wallet and futures."""
     console.print(transactions(document))
-    filled = {one["note"] for one in document.get("fills") or ()}
+    filled = {fill["note"] for fill in document.get("fills") or ()}
     for item in document["transactions"]:  # margin moves and delegates
         if item["kind"] == "futures" and item["note"] not in filled:
             console.print(cell(f"Futures: {item['note']}: {item['status']}"))
@@ -209,13 +209,13 @@ def show_quote(console: Console, document: Document, decimals: dict[str, int]) -
     if len(document["legs"]) > MOST_ROWS:
         console.print(cell(f"and {len(document['legs']) - MOST_ROWS} more swaps (all: --json)"))
     sold, bought = document["token_in"], document["token_out"]
-    given, got = (
+    sold_coins, got = (
         amount(coins(document[key], decimals[token]), 18)
         for key, token in (("amount_in_raw", sold), ("amount_out_raw", bought))
     )
     console.print(
         cell(
-            f"{given} {sold} would buy {got} {bought}; fees {amount(document['fee'])}"
+            f"{sold_coins} {sold} would buy {got} {bought}; fees {amount(document['fee'])}"
             f" {document['numeraire']}"
         )
     )
@@ -248,12 +248,12 @@ def costs(document: Document) -> FigureTable:
     return figure_table
 
 
-def verdicts(found: Sequence[Document], pools: dict[str, str]) -> FigureTable:
+def verdicts(documents: Sequence[Document], pools: dict[str, str]) -> FigureTable:
     """Return a table of guards with their measured values and limits."""
     from agent.app.describe import replace_pool_addresses
 
     figure_table = table("Guards", ("", "guard", "measured", "limit"))
-    for item in found:
+    for item in documents:
         mark = cell("✓", "green") if item["passed"] else cell("refused", "bold red")
         figure_table.add_row(
             mark,
@@ -264,20 +264,20 @@ def verdicts(found: Sequence[Document], pools: dict[str, str]) -> FigureTable:
     return figure_table
 
 
-def parameters(found: dict[str, str]) -> FigureTable:
+def parameters(parameters: dict[str, str]) -> FigureTable:
     """Return a table of every parameter that binds the transaction."""
     figure_table = table("Parameters", ("name", "value"))
     figure_table.show_header = False
-    for name, value in found.items():
+    for name, value in parameters.items():
         figure_table.add_row(name, cell(value))
     return figure_table
 
 
-def signing(found: dict[str, str]) -> str:
+def signing(parameters: dict[str, str]) -> str:
     """Describe the signer and the submission of a plan in one sentence."""
     return (
-        f"Signs: {found['key']}, for {found['wallet']} on chain {found['chain']}; to"
-        f" {found['submission'].partition(':')[0]}"
+        f"Signs: {parameters['key']}, for {parameters['wallet']} on chain {parameters['chain']}; to"
+        f" {parameters['submission'].partition(':')[0]}"
     )
 
 
@@ -288,37 +288,41 @@ def _gain(tax: Document, unit: str = "") -> str:
     return f"{money(tax['gain'])} {unit}".rstrip()
 
 
-def show_tax(console: Console, found: Document | None) -> None:
+def show_tax(console: Console, document: Document | None) -> None:
     """Print the gain that a plan would realise, if [tax] is configured."""
-    if found is None or not found["disposals"]:
+    if document is None or not document["disposals"]:
         return
     figure_table = table(
-        f"Taxable gain of this plan in {found['currency']}, by {found['method']}",
+        f"Taxable gain of this plan in {document['currency']}, by {document['method']}",
         ("sells",),
         ("proceeds", "cost basis", "gain", "days held"),
     )
-    for one in found["disposals"]:
-        days = "" if one["oldest_days"] is None else f"{one['newest_days']} to {one['oldest_days']}"
+    for disposal in document["disposals"]:
+        days = (
+            ""
+            if disposal["oldest_days"] is None
+            else f"{disposal['newest_days']} to {disposal['oldest_days']}"
+        )
         figure_table.add_row(
-            cell(one["symbol"]),
-            money(one["proceeds"]),
-            "unknown" if one["cost"] is None else money(one["cost"]),
-            "unknown" if one["gain"] is None else money(one["gain"]),
+            cell(disposal["symbol"]),
+            money(disposal["proceeds"]),
+            "unknown" if disposal["cost"] is None else money(disposal["cost"]),
+            "unknown" if disposal["gain"] is None else money(disposal["gain"]),
             days,
         )
-    figure_table.add_row(cell("all"), "", "", _gain(found), "")
+    figure_table.add_row(cell("all"), "", "", _gain(document), "")
     console.print(figure_table)
     limit = ""
-    if found["year_limit"] is not None:
-        limit = f" of at most {money(found['year_limit'])}"
-    say(f"Realised this year: {money(found['realised_this_year'])}{limit}.")
+    if document["year_limit"] is not None:
+        limit = f" of at most {money(document['year_limit'])}"
+    say(f"Realised this year: {money(document['realised_this_year'])}{limit}.")
 
 
-def actions_table(found: Sequence[Document], decimals: dict[str, int]) -> FigureTable:
+def actions_table(documents: Sequence[Document], decimals: dict[str, int]) -> FigureTable:
     """Return a table of liquidity actions with their amounts and minimums."""
     figure_table = table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
                         order=("", "position", "token", "amount", "at least", "fees", "why"))  # fmt: skip
-    for item in found:
+    for item in documents:
         kind, position, reason = item["kind"], item["position"], item["reason"]
         for symbol in item["tokens"]:
             figure_table.add_row(
@@ -343,26 +347,26 @@ def show_execution(console: Console, document: Document) -> None:
         console.print(slices_table(document["pacing"], document["numeraire"]))
 
 
-def slices_table(found: Document, numeraire: str) -> FigureTable:
+def slices_table(document: Document, numeraire: str) -> FigureTable:
     """Return a table of the costs by number of slices."""
     figure_table = table(
-        f"Slices compared with one trade, in {numeraire}: {found['why']}",
+        f"Slices compared with one trade, in {numeraire}: {document['why']}",
         (),
         ("slices", *SLICE_PARTS),
     )
-    for option in found["options"]:
-        chosen = option["rounds"] == found["chosen"]
+    for option in document["options"]:
+        chosen = option["rounds"] == document["chosen"]
         figures = [str(option["rounds"]), *(money(option[part]) for part in SLICE_PARTS)]
         figure_table.add_row(*(cell(text, "bold" if chosen else "") for text in figures))
     return figure_table
 
 
-def executions_table(found: Sequence[Document]) -> FigureTable:
+def executions_table(documents: Sequence[Document]) -> FigureTable:
     """Return a table of gradual executions, with progress and state."""
     figure_table = table(
         "Gradual executions", ("id", "style", "began", "next", "state"), ("slices",)
     )
-    for item in found:
+    for item in documents:
         figure_table.add_row(
             cell(item["id"]),
             item["style"],
@@ -374,24 +378,24 @@ def executions_table(found: Sequence[Document]) -> FigureTable:
     return figure_table
 
 
-def _rounds(found: Document) -> int:
+def _rounds(document: Document) -> int:
     """Return the number of parts, at least one more than are done while the execution is open."""
-    done, is_open = int(found["rounds_done"]), bool(found.get("state", "open") == "open")
-    return max(int(found["rounds_about"]), done + is_open)
+    done, is_open = int(document["rounds_done"]), bool(document.get("state", "open") == "open")
+    return max(int(document["rounds_about"]), done + is_open)
 
 
-def format_execution(found: Document, numeraire: str) -> str:
+def format_execution(document: Document, numeraire: str) -> str:
     """Describe the progress of a gradual execution in one sentence."""
-    if found["purchase"] is not None:
-        bought = f"{found['moved']} of {found['wish']} {numeraire} moved"
+    if document["purchase"] is not None:
+        bought = f"{document['moved']} of {document['wish']} {numeraire} moved"
         return (
-            f"{found['purchase'].capitalize()}: {found['rounds_done']} of {_rounds(found)} parts done,"
-            f" {bought}; next at {found['next']} UTC"
+            f"{document['purchase'].capitalize()}: {document['rounds_done']} of {_rounds(document)} parts done,"
+            f" {bought}; next at {document['next']} UTC"
         )
-    budget = "no budget" if found["budget"] is None else f"budget {found['budget']}"
+    budget = "no budget" if document["budget"] is None else f"budget {document['budget']}"
     return (
-        f"Under way since {found['began']}: {found['style']}, {found['rounds_done']} of about"
-        f" {found['rounds_about']} slices done, {found['moved']} of {found['wish']} {numeraire}"
-        f" moved, {found['spent']} lost against arrival prices ({budget}); next {found['next']},"
-        f" expires {found['expires']}"
+        f"Under way since {document['began']}: {document['style']}, {document['rounds_done']} of about"
+        f" {document['rounds_about']} slices done, {document['moved']} of {document['wish']} {numeraire}"
+        f" moved, {document['spent']} lost against arrival prices ({budget}); next {document['next']},"
+        f" expires {document['expires']}"
     )

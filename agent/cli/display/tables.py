@@ -57,19 +57,19 @@ class FigureTable:
 
     def add_row(self, *cells: str | Text | Bar, style: str = "") -> None:
         """Add a row. Missing cells at its end are empty."""
-        made = [cell(one) if isinstance(one, str) else one for one in cells]
-        self.rows.append((tuple(made + [Text()] * (len(self.names) - len(made))), style))
+        texts = [cell(value) if isinstance(value, str) else value for value in cells]
+        self.rows.append((tuple(texts + [Text()] * (len(self.names) - len(texts))), style))
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         if self.heading.plain:
             yield self.heading
         bars = {
-            at for cells, _ in self.rows for at, one in enumerate(cells) if isinstance(one, Bar)
+            at for cells, _ in self.rows for at, cell in enumerate(cells) if isinstance(cell, Bar)
         }
         without = [at for at in range(len(self.names)) if at not in bars]
-        for shown in (list(range(len(self.names))), without):
-            if (widths := self._widths(shown, options.max_width)) is not None:
-                yield self._beside(shown, widths)
+        for columns in (list(range(len(self.names))), without):
+            if (widths := self._widths(columns, options.max_width)) is not None:
+                yield self._beside(columns, widths)
                 break
         else:
             for cells, style in self.rows:
@@ -80,13 +80,13 @@ class FigureTable:
             yield cell(self.note, "italic dim")
         yield Text()
 
-    def _widths(self, shown: Sequence[int], room: int) -> list[int] | None:
+    def _widths(self, columns: Sequence[int], room: int) -> list[int] | None:
         """Return the width of each column: its full width if there is room, else at least its
         minimum. None if even the minimums do not fit.
         """
-        sizes = [self._measure(at) for at in shown]
+        sizes = [self._measure(at) for at in columns]
         least = sum(low for low, _ in sizes)
-        spare = room - GAP * (len(shown) - 1) - least
+        spare = room - GAP * (len(columns) - 1) - least
         missing = sum(high for _, high in sizes) - least
         if spare < 0:
             return None
@@ -100,9 +100,9 @@ class FigureTable:
         """
         head = self.names[at] if self.show_header else ""
         cells = [cells[at] for cells, _ in self.rows]
-        if any(isinstance(one, Bar) for one in cells):
+        if any(isinstance(cell, Bar) for cell in cells):
             return FEWEST_CELLS, BAR_CELLS
-        texts = [one.plain for one in cells if isinstance(one, Text)]
+        texts = [cell.plain for cell in cells if isinstance(cell, Text)]
         most = max(
             (cell_len(line) for text in (head, *texts) for line in text.splitlines()), default=0
         )
@@ -111,25 +111,25 @@ class FigureTable:
             return max(least, *map(cell_len, texts), 0), most
         return max(least, min(most, NARROWEST)), most
 
-    def _beside(self, shown: Sequence[int], widths: Sequence[int]) -> Table:
-        made = Table(
+    def _beside(self, columns: Sequence[int], widths: Sequence[int]) -> Table:
+        grid = Table(
             box=box.SIMPLE_HEAD,
             show_edge=False,
             pad_edge=False,
             padding=(0, 1, 0, 0),
             header_style="dim",
         )
-        made.show_header = self.show_header
-        for at, width in zip(shown, widths, strict=True):
-            made.add_column(
+        grid.show_header = self.show_header
+        for at, width in zip(columns, widths, strict=True):
+            grid.add_column(
                 self.names[at],
                 justify="right" if self.names[at] in self.right else "left",
                 width=width,
                 overflow="fold",
             )
         for cells, style in self.rows:
-            made.add_row(*(cells[at] for at in shown), style=style)
-        return made
+            grid.add_row(*(cells[at] for at in columns), style=style)
+        return grid
 
     def _stacked(
         self, named: Sequence[tuple[str, Text | Bar]], style: str, room: int
@@ -137,9 +137,9 @@ class FigureTable:
         """Return one row as lines: its name, then each figure after its label, or below it if the
         line is too short.
         """
-        texts = [(name.strip(), one) for name, one in named if isinstance(one, Text)]
+        texts = [(name.strip(), value) for name, value in named if isinstance(value, Text)]
         first = next((at for at, (name, _) in enumerate(texts) if name not in ("", "#")), 0)
-        title = Text(" ").join(one for _, one in texts[: first + 1] if one.plain)
+        title = Text(" ").join(text for _, text in texts[: first + 1] if text.plain)
         if texts and texts[first][0] in self.right and self.show_header:
             title = Text.assemble(f"{texts[first][0]} ", title)
         title.stylize(Style.combine([Style(bold=True), Style.parse(style)]))
@@ -217,12 +217,12 @@ def amount(text: str, places: int = 6) -> str:
     has no sign.
     """
     whole, _, part = text.lstrip("-").partition(".")
-    shown = f"{int(whole or 0):,}"
+    grouped = f"{int(whole or 0):,}"
     if decimals := part[:places].rstrip("0"):
-        shown += f".{decimals}"
-    if text.startswith("-") and shown != "0":
-        return f"-{shown}"
-    return shown
+        grouped += f".{decimals}"
+    if text.startswith("-") and grouped != "0":
+        return f"-{grouped}"
+    return grouped
 
 
 def money(text: str) -> str:
@@ -322,9 +322,9 @@ def show_status(console: Console, document: Document) -> None:
         console.print(
             cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow")
         )
-    for one in document["screen"]:
+    for token in document["screen"]:
         console.print(
-            cell(f"In quarantine: {one['symbol']} {one['why']}. {one['remedy']}", "yellow")
+            cell(f"In quarantine: {token['symbol']} {token['why']}. {token['remedy']}", "yellow")
         )
     for warning in document["warnings"]:
         console.print(cell(f"Note: {warning}", "yellow"))
@@ -343,18 +343,18 @@ def show_status(console: Console, document: Document) -> None:
     console.print(decision(document))
 
 
-def native(found: Document) -> str:
+def native(document: Document) -> str:
     """Describe the native coin in one sentence."""
-    text = f"Native coin: {amount(coins(found['native_wei'], 18))}"
-    if found["kept_wei"] != "0":
-        text += f", of which {coins(found['kept_wei'], 18)} are kept for gas"
-    if found["counts"]:
-        wrapped = amount(coins(found["wrapped_raw"] or "0", 18))
-        text += f"; with {wrapped} wrapped it is the {found['symbol']} of the portfolio"
+    text = f"Native coin: {amount(coins(document['native_wei'], 18))}"
+    if document["kept_wei"] != "0":
+        text += f", of which {coins(document['kept_wei'], 18)} are kept for gas"
+    if document["counts"]:
+        wrapped = amount(coins(document["wrapped_raw"] or "0", 18))
+        text += f"; with {wrapped} wrapped it is the {document['symbol']} of the portfolio"
     else:
         text += "; it pays gas and is not part of the portfolio"
-    if found["top_up_wei"] is not None:
-        text += f"; refilled up to {coins(found['top_up_wei'], 18)} by unwrapping"
+    if document["top_up_wei"] is not None:
+        text += f"; refilled up to {coins(document['top_up_wei'], 18)} by unwrapping"
     return text
 
 
@@ -403,24 +403,22 @@ def coins(raw: str, decimals: int) -> str:
     return decimal_text(int(raw), decimals)
 
 
-def zone(found: Document, numeraire: str) -> FigureTable:
+def zone(document: Document, numeraire: str) -> FigureTable:
     """Return a table of the zone: no-trade interval and trigger edges of each asset, cost of risk,
     and the plan's trade-off.
     """
-    risk = (
-        f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
-    )
+    risk = f"{amount(document['risk'], 4)} {numeraire} of risk within {document['horizon_s'] / 86_400:g} d"
     figure_table = table(
         f"Zone: drift from the targets costs {risk}", ("token",), ("no-trade zone", "trigger edges")
     )
-    for item in found["assets"]:
+    for item in document["assets"]:
         edges = (item["no_trade_bps"], item["trigger_bps"])
         figure_table.add_row(
             cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges)
         )
-    plan, notes = found["plan"], list[str]()
-    if found["measured"]:
-        notes.append(found["measured"])
+    plan, notes = document["plan"], list[str]()
+    if document["measured"]:
+        notes.append(document["measured"])
     if plan is not None:
         parts = ", ".join(
             f"{name} {amount(plan[name], 4)}"
@@ -442,24 +440,24 @@ def decision(document: Document) -> Notice:
     return Notice(reason, title, KIND_STYLES.get(kind, "white"))
 
 
-def format_trigger(found: Document) -> str:
+def format_trigger(document: Document) -> str:
     """Describe the trigger in one line."""
-    parts = [f"Trigger: {found['words']}, to {found['destination']}"]
-    if found["bands"]:
-        parts.append(f"bands of single assets: {found['bands']}")
-    if found["only"]:
-        parts.append(f"only = {found['only']}: {found['only_words']}")
-    if found["next"]:
-        parts.append(f"next {found['next']}")
+    parts = [f"Trigger: {document['words']}, to {document['destination']}"]
+    if document["bands"]:
+        parts.append(f"bands of single assets: {document['bands']}")
+    if document["only"]:
+        parts.append(f"only = {document['only']}: {document['only_words']}")
+    if document["next"]:
+        parts.append(f"next {document['next']}")
     return "; ".join(parts)
 
 
-def excluded_table(found: Sequence[Document]) -> FigureTable:
+def excluded_table(documents: Sequence[Document]) -> FigureTable:
     """Return a table of excluded holdings."""
     figure_table = table(
         "Excluded", ("asset", "why"), ("amount",), order=("asset", "amount", "why")
     )
-    for item in found:
+    for item in documents:
         figure_table.add_row(cell(item["symbol"]), item["amount"], cell(item["why"]))
     return figure_table
 
@@ -480,10 +478,10 @@ def past_text(past: Document, *, with_basis: bool = False, short: bool = False) 
     return f"{text}; {past['basis']}; not a forecast" if with_basis else text
 
 
-def transfers_table(found: Sequence[Document]) -> FigureTable:
+def transfers_table(documents: Sequence[Document]) -> FigureTable:
     """Return a table of transfers, newest first."""
     figure_table = table("Unexplained balance changes", ("id", "change", "status"))
-    for item in found:
+    for item in documents:
         status = "counted as a loss until confirmed" if item["counts_as_loss"] else "unconfirmed"
         figure_table.add_row(
             str(item["id"] or ""),

@@ -56,7 +56,7 @@ class Output(Console):
     def print(self, *objects: Any, **how: Any) -> None:
         """Print like Console; plain text is not wrapped when piped."""
         if not self.is_terminal and all(
-            isinstance(one, str | Text) or getattr(one, "is_text", False) for one in objects
+            isinstance(item, str | Text) or getattr(item, "is_text", False) for item in objects
         ):
             how.setdefault("soft_wrap", True)
         super().print(*objects, **how)
@@ -78,7 +78,7 @@ terminal (T17).
 
 def printable(text: str) -> str:
     """Return the text with terminal control characters escaped."""
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def cell(text: object, style: str = "") -> Text:
@@ -397,8 +397,8 @@ class ProcessExit:
         if self._reporting.acquire(blocking=False):
             if "--json" in sys.argv:
                 os.write(1, (json.dumps(error_document(self.error), indent=2) + "\n").encode())
-            shown = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""  # show the cursor after a spinner
-            os.write(2, f"{shown}{HEADS[self.error.exit_code]}: {self.error.message}\n".encode())
+            prefix = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""  # show the cursor after a spinner
+            os.write(2, f"{prefix}{HEADS[self.error.exit_code]}: {self.error.message}\n".encode())
         if self._tidy:
             for output in (1, 2):  # silence threads that report their lost processes
                 os.dup2(os.open(os.devnull, os.O_WRONLY), output)
