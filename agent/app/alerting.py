@@ -53,9 +53,6 @@ from agent.units import (
     price_text,
 )
 
-# --- Drift and reviews: one alert, with trades, cost and the command to run.
-
-
 UNMOVED_TOLERANCE = Fraction(1, 100)
 """An asset counts as unmoved if its ratio of weight to target differs from the median ratio by at
 most this share.
@@ -247,9 +244,6 @@ def _amount(raw: int, decimals: int) -> str:
     """Format an amount, rounded down to six places."""
     cut = max(0, decimals - 6)
     return decimal_text(raw // 10**cut, decimals - cut)
-
-
-# --- All alerts of a cycle.
 
 
 EVENT_KINDS = {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.CONTROL, AlertKind.TEST}

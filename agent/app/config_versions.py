@@ -174,9 +174,6 @@ def show_version(config: ConfigSource, number: int) -> Document:
     }
 
 
-# --- Adoption of a newly confirmed config by a running agent. An edited file alone has no effect.
-
-
 FIXED_WHILE_RUNNING = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
 """Tables that a run reads only at start: endpoints, key, contracts, alert targets."""
 CONFIG_READ_ATTEMPTS = 3

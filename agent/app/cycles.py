@@ -125,9 +125,6 @@ def ignore_progress(_: str) -> None:
     """Discard a progress message."""
 
 
-# --- A long run. Clock and random source are parameters, so tests simulate a year.
-
-
 T = TypeVar("T")
 JITTER = 0.1
 """Share of the interval by which each cycle is delayed at random, so that a schedule does not

@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
 
 
-# --- Display names of pools: pair and fee instead of the address.
-
-
 _POOL = re.compile("(?:pool )?(0x[0-9a-fA-F]{40})")
 
 
@@ -102,9 +99,6 @@ def off_target(outcome: StepOutcome) -> list[str]:
         for item in outcome.plan.skipped
         if item.what in assets
     ]
-
-
-# --- Visibility of a transaction before it is mined, and the largest sandwich loss.
 
 
 PRIVATE, PUBLIC, EITHER = (
@@ -243,9 +237,6 @@ def _bound(strategy: Strategy, portfolio: Portfolio, chosen: str) -> str:
     return "; ".join(parts)
 
 
-# --- Parameters that bind a transaction, as text for the owner to confirm.
-
-
 def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
     """Return the parameters by name, without secrets: URLs show as their operators."""
     chain, execution, reference = config.chain, config.execution, config.reference
@@ -377,9 +368,6 @@ def _key(config: Config) -> str:
     if wallet.test_account is not None:
         return f"published test account {wallet.test_account}"
     return "typed at a prompt" if wallet.prompt else "none"
-
-
-# --- The trigger as text: bands, sides, and the time of the next review.
 
 
 @dataclass(frozen=True, slots=True)

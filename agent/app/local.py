@@ -192,10 +192,6 @@ def publish(chain: LocalChain, path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-# --- The world of `trimtab demo`: an embedded chain in this process, a portfolio on target, and a
-# function that moves the market.
-
-
 SHARES = (
     LiquidityRange(None, None, 4_000),
     LiquidityRange(-1_500, 2_000, 3_500),
@@ -267,10 +263,6 @@ def fund(chain: LocalChain, usd: Mapping[str, int]) -> None:
     for symbol, value in usd.items():
         unit = 10 ** chain.tokens[symbol].decimals
         chain.set_balance(symbol, floor_int(value / chain.books.prices_usd[symbol] * unit))
-
-
-# --- The world of `trimtab demo --serve`: the same portfolio on anvil, which other processes can
-# read, in a market that moves until the demo is stopped.
 
 
 DEMO_EVERY, DEMO_CONFIRM_BLOCKS = "1s", 3
@@ -409,9 +401,6 @@ def _faster(config: str) -> str:
     for key, value in values.items():
         config = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", config)
     return config
-
-
-# --- The world of `trimtab demo --futures`: the same portfolio with a margin account, on anvil.
 
 
 DEMO_WEIGHTS = {"WETH": "60%", "WBTC": "40%"}

@@ -39,9 +39,6 @@ from agent.policy.orders.exits import unconfirmed_notes
 from agent.ports import Clock
 from agent.units import BPS, value_text
 
-# --- One cycle as report and log lines.
-
-
 Fields = dict[str, object]
 _BAD = (OutcomeKind.HALT, OutcomeKind.FAILED)
 
@@ -176,9 +173,6 @@ def _total(decided: DecisionResult) -> Fraction:
     return sum((drift.value for drift in decided.drifts), Fraction(0))
 
 
-# --- Signals: SIGTERM and SIGINT stop a run only when all its state is recorded.
-
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -269,9 +263,6 @@ class OneStopClock(StoppableClock):
 MAX_CONTROL_LINES = 20
 """Maximum number of lines about controls that one cycle logs and shows."""
 CONTROL_SUCCESSES = ("queued", "taken", "done")
-
-
-# --- The service: events of a run, forwarded to log, report, alerts and watchdog.
 
 
 PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name

@@ -319,9 +319,6 @@ class WithdrawalRun:
         return min(max(0, claim.payment.raw - free_wei), native_coin.wrapped_raw(step))
 
 
-# --- Withdrawals in parts, if the market does not allow a single sale.
-
-
 def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token: str) -> None:
     """Record the sale of a part before it is sent, so that an interrupted withdrawal continues with
     the next part. Does nothing if the plan raises the whole shortfall.

@@ -47,9 +47,6 @@ if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
 
 
-# --- Commands of the kill switch: pause (soft or hard) and resume.
-
-
 @command(Heading.TROUBLE, 10)
 def pause(
     reason: Annotated[
@@ -404,9 +401,6 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
             say("Dry run: nothing was sent. Add --send to trade the round trip.")
     else:
         console.print(cell(f"{document['state']}: {document['verdict']}"))
-
-
-# --- Controls: the queue, and a request from another process.
 
 
 @command(Heading.LOOK, 75)

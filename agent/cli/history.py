@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
 
 
-# --- Commands about past steps: history, explain.
-
-
 LONGEST_REASON = 100
 """Characters of a reason in a list of steps. `explain` shows the whole reason."""
 
@@ -274,9 +271,6 @@ def _table(document: Document) -> Any:
             cell(item["hash"]),
         )
     return figure_table
-
-
-# --- Commands about the store's file: db backup, restore, check, upgrade, adopt.
 
 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]

@@ -166,9 +166,6 @@ def _save_picture(path: Path, svg: str) -> None:
         ) from None
 
 
-# --- The scenes of `trimtab demo`: a balanced portfolio, a market move, a signed rebalance.
-
-
 def run_demo(console: Console) -> DemoDocument:
     """Run the demo and print it to `console`; return everything as one document."""
     from agent.app.documents import plans
@@ -237,9 +234,6 @@ def _chapter(console: Console, number: int, text: str) -> None:
         console.print(title)
 
 
-# --- `trimtab demo --serve`: the portfolio in the browser, until stopped.
-
-
 def run_live_demo(port: int, as_json: bool) -> None:
     """Play the demo and serve its dashboard until SIGINT or SIGTERM. Raises ConfigError without
     anvil, the extra, or a free port.
@@ -278,9 +272,6 @@ def _show_event(event: StepOutcome | TrimtabError | MarketMove) -> None:
         note(f"{event.message}; trying again")
     elif event.transactions:
         note(f"{event.kind.value}: {event.reason}")
-
-
-# --- The scenes of `trimtab demo --futures`: positions, two crashes, funding, both layers.
 
 
 def run_futures_demo(console: Console) -> FuturesDemoDocument:

@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from agent.app.withdrawal_run import WithdrawalReport
 
 
-# --- Shared by commands that may send: open, show, ask, report.
-
-
 Show = Callable[["Console", Document], None]
 """Prints a document: to stderr before a question, to stdout at the end."""
 
@@ -378,9 +375,6 @@ def _show_rest(console: Console, rest: Document, agent: Agent) -> None:
             f" --send continues it; trimtab limit --cancel {rest['id']} ends it, and its rest counts as drift."
         )
     )
-
-
-# --- Commands about external transfers: flows, flows confirm.
 
 
 group = command_group(

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from agent.config.load import LoadedConfig
 
 
-# --- Commands: each module of agent/cli declares its own; agent/cli/main.py loads every module and
-# builds the command line.
-
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -73,9 +69,6 @@ def command_group(
     )
     DECLARED.append(DeclaredCommand(heading, rank, name, group))
     return group
-
-
-# --- Options.
 
 
 ConfigPath = Annotated[

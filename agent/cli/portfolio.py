@@ -363,9 +363,6 @@ def _write(path: Path, text: str) -> None:
         ) from None
 
 
-# --- Limit orders: the command limit, and swaps with a limit.
-
-
 FAR_BPS = 2_000
 """Distance of a limit from the market beyond which a confirmation is needed, since the price may be
 inverted.

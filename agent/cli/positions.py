@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
 
 
-# --- Conditional orders: orders, orders set, orders arm, orders disarm.
-
-
 orders_group = command_group(
     Heading.TRADE,
     70,
@@ -187,9 +184,6 @@ def _show_change(document: Document) -> None:
         say(f"{item['kind']} of {item['subject']} {state}")
     for subject in document["back_in"]:
         say(f"The next rebalance buys {subject} back")
-
-
-# --- Liquidity positions: lp, lp take, lp forget.
 
 
 lp_group = command_group(Heading.TRADE, 60, "lp", "Liquidity positions.", has_default=True)
@@ -376,9 +370,6 @@ def _short(item: Document) -> Any:
     if item["token_id"] is not None:
         text += f" #{item['token_id']}"
     return cell(text)
-
-
-# --- Strategies over one wallet: strategies, strategies apply, strategies deposits-to.
 
 
 strategies_group = command_group(

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
 
 
-# --- Templates and profiles: templates, export-profile, import-profile.
-
-
 @command(Heading.SET_UP, 20)
 def templates(
     network: Annotated[str, typer.Option("--network", help="Chain.")] = "ethereum",
@@ -452,9 +449,6 @@ def _show_state(console: Console, document: Document) -> None:
     elif console is out:
         hint = " Add --yes, or run it in a terminal." if document["state"] == "planned" else ""
         say(f"Nothing was written.{hint}")
-
-
-# --- Config versions as tables and lines.
 
 
 def show_all(document: Document) -> None:

@@ -285,9 +285,6 @@ def _result(result: StepOutcome | TrimtabError) -> tuple[object, ...]:
     return (result.kind, result.reason, trades if result.kind.value == "planned" else None)
 
 
-# --- `trimtab health`: the state of a run, for service managers and probes.
-
-
 @command(Heading.LOOK, 18)
 @interruptible
 def health(
@@ -337,9 +334,6 @@ def _health_words(document: Mapping[str, Any], *, ready: bool) -> str:
     sends = " A dry run: it sends nothing." if dry_run else ""
     cycles = f"{document['looks']} cycle{'' if document['looks'] == 1 else 's'}"
     return f"{'Ready' if ready else 'Healthy'}: {cycles}, {since}{paused}.{sends}"
-
-
-# --- `trimtab paper`: the live step on the live chain, without signing or sending.
 
 
 BANNER = (
@@ -397,9 +391,6 @@ def paper(
     raise typer.Exit(
         run_loop(opened, clock, confirming, terms, PrintStyle(as_json, lines=not once))
     )
-
-
-# --- `trimtab replay`: decides recorded steps again.
 
 
 LONGEST = 120
@@ -471,9 +462,6 @@ def _show(document: Document) -> None:
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-
-
-# --- `trimtab alerts`: alert prices, targets and deliveries.
 
 
 alerts_group = command_group(

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from agent.web.api.tokens import TokenFile
 
 
-# --- The dashboard.
-
-
 @command(Heading.LOOK, 15)
 def serve(
     config: Annotated[
@@ -130,9 +127,6 @@ def serve(
         serve_portfolios(configs, host, port, tell_all, public)
 
 
-# --- The Telegram bot.
-
-
 @command(Heading.LOOK, 16)
 @interruptible
 def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
@@ -143,9 +137,6 @@ def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
 
     drop_key_variables([config])
     api.serve_telegram(config, lambda: note("Telegram bot started. Stop with Ctrl-C."))
-
-
-# --- Users of the dashboard.
 
 
 UserName = Annotated[str, typer.Argument(help="The user's name.")]
@@ -274,9 +265,6 @@ def user_log(
     emit(document, as_json, show)
 
 
-# --- Tokens of the API.
-
-
 TokenName = Annotated[str, typer.Argument(help="Name of the token.")]
 token_group = command_group(Heading.SET_UP, 70, "token", "Tokens of the API: add, list, revoke.")
 
@@ -353,9 +341,6 @@ def _token_file(config: Path) -> TokenFile:
     from agent.web.api.tokens import TokenFile
 
     return TokenFile(Path(require_store(config)))
-
-
-# --- Assistants.
 
 
 @command(Heading.LOOK, 16)

@@ -370,10 +370,6 @@ def _pair(text: str, field: str) -> tuple[str, str]:
     return name, value
 
 
-# --- Commands about keys: wallet create, import, change-password, address. Keys and passwords are
-# never arguments.
-
-
 DEFAULT_FILE = Path("wallet.json")
 File = Annotated[
     Path | None,

@@ -285,9 +285,6 @@ def _utc(seconds: int | None) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-# --- oracle: price observations of a V3 pool.
-
-
 @command(Heading.DATA, 60)
 def oracle(
     pool: Annotated[str | None, typer.Argument(help="Address of a V3 pool to extend.")] = None,

@@ -124,8 +124,6 @@ def _safe(text: object) -> str:
     return sanitize_text(str(text))
 
 
-# --- Alerts about controls: carried out, refused or failed.
-
 _CODE = re.compile(r"[a-z_]{1,40}")
 CONTROL_REASONS: Mapping[str, str] = {
     ControlCode.SEAL: "not written by this installation, or changed in the store",

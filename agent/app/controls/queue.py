@@ -367,9 +367,6 @@ _CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, Arguments], None]] = {
 }
 
 
-# --- Controls of the dashboard's users: the role is read again, and the audit log has each request.
-
-
 def submit_for_user(
     config: str,
     users_file: str,

@@ -189,9 +189,6 @@ def _preview_investment(agent: Agent, arguments: Arguments) -> ControlPreview:
     return ControlPreview(shown_investment(arguments, report), document, refusal)
 
 
-# --- The functions of the commands, called with a control's arguments.
-
-
 def flows(arguments: Arguments) -> tuple[int, ...]:
     """Return the numbers of the deposits to invest; all of them without a number."""
     return tuple(int(value) for _, value in arguments)
@@ -289,9 +286,6 @@ def edit(
 def _given(arguments: Arguments) -> Control:
     """Return the arguments as a control, for its accessors."""
     return Control("", ControlKind.EDIT, arguments, "", "", ControlOrigin.CLI, 0, 0)
-
-
-# --- The binding parts of each plan.
 
 
 def shown_step(
@@ -419,10 +413,6 @@ def _futures(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
             amounts.append((name, action.raw, action.raw * share_bps // BPS))
     return amounts
 
-
-# --- Queued edits may change targets, bands and triggers, add orders, and tighten limits that bind no
-# exit. Everything else decides what the agent is permitted to do, or whether exits run (T28), and is
-# edited at the terminal. What a control changed, a control may change back.
 
 POLICY_KEYS = frozenset({"trigger", "destination", "cooldown", "only", "risk", "jitter"})
 ASSET_KEYS = frozenset({"target", "band", "reserve", *OrderKeys.model_fields})

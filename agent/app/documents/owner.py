@@ -423,8 +423,6 @@ FuturesDemoDocument = TypedDict("FuturesDemoDocument", {
 ErrorDocument = TypedDict("ErrorDocument", {"error": FailureDocument})
 
 
-# --- Controls: the queue, one control, and a plan shown for confirmation.
-
 ArgumentDocument = TypedDict("ArgumentDocument", {"name": str, "value": str})
 ControlDocument = TypedDict("ControlDocument", {
     "id": str, "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind))],

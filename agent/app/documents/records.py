@@ -545,8 +545,6 @@ UpgradeDocument = TypedDict("UpgradeDocument", {
 ForgottenPricesDocument = TypedDict("ForgottenPricesDocument", {"source": str, "removed": int})
 
 
-# --- Tax lots.
-
 Method = Annotated[str, one_of("fifo", "lifo", "hifo", "average")]
 LotDocument = TypedDict("LotDocument", {
     "acquired": str, "amount": Decimal, "cost": Decimal, "entry_price": Decimal,

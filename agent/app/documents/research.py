@@ -11,8 +11,6 @@ from typing_extensions import TypedDict
 from agent.app.documents import Address, Decimal, one_of
 from agent.app.documents.status import LeastTotalDocument
 
-# --- The backtest of an edit.
-
 TriedSettingsDocument = TypedDict("TriedSettingsDocument", {
     "return": Decimal, "max_drawdown": Decimal, "rebalances": int, "costs": Decimal,
 })  # fmt: skip
@@ -54,8 +52,6 @@ EditBacktestDocument = TypedDict("EditBacktestDocument", {
 })  # fmt: skip
 """The settings of an edit over past prices, against the present settings and holding."""
 
-# --- Kept reports.
-
 
 class ReportFigureDocument(TypedDict):
     """One of the main figures of a report, as text."""
@@ -82,8 +78,6 @@ class KeptReportsDocument(TypedDict):
     reports: list[KeptReportDocument]
     unshown: list[str]
 
-
-# --- What-if.
 
 ChosenActionDocument = TypedDict(
     "ChosenActionDocument", {"kind": Annotated[str, one_of("hold", "rebalance")], "reason": str}
@@ -172,8 +166,6 @@ class WhatIfDocument(TypedDict):
     warnings: list[str]
     futures: NotRequired[FuturesWhatIfDocument]
 
-
-# --- Backtest.
 
 CostsDocument = TypedDict(
     "CostsDocument", {"fees": Decimal, "impact": Decimal, "gas": Decimal, "total": Decimal}
@@ -340,7 +332,6 @@ OnlyFuturesBacktestDocument = TypedDict(
     {"futures": FuturesBacktestDocument, "report": NotRequired[list[str]]},
 )
 
-# --- Stress.
 
 DistributionDocument = TypedDict("DistributionDocument", {
     "mean": Decimal, "worst": Decimal, "expected_shortfall": Decimal,
@@ -403,7 +394,6 @@ OnlyFuturesStressDocument = TypedDict(
     {"futures": FuturesStressDocument, "report": NotRequired[list[str]]},
 )
 
-# --- Tune.
 
 ChoiceDocument = TypedDict("ChoiceDocument", {
     "label": str, "options": str, "band_relative_bps": int | None, "band_absolute_bps": int | None,
@@ -464,7 +454,6 @@ TuneDocument = TypedDict("TuneDocument", {
     "report": NotRequired[list[str]],
 })  # fmt: skip
 
-# --- Replay.
 
 DifferenceDocument = TypedDict("DifferenceDocument", {"what": str, "recorded": Any, "now": Any})
 """A value of the plan, or the decision or reason, as recorded and as computed now."""
@@ -497,7 +486,6 @@ ReplayDocument = TypedDict("ReplayDocument", {
     "exit": Literal[0, 2, 14],
 })  # fmt: skip
 
-# --- Recorded prices.
 
 PriceSpanDocument = TypedDict("PriceSpanDocument", {
     "symbol": str, "address": Address, "source": str, "hours": int, "from_s": int, "until_s": int,

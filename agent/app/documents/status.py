@@ -205,9 +205,6 @@ def _holding(drift: AssetDrift, current: PortfolioStatus) -> HoldingDocument:
     )
 
 
-# --- Minimum totals: of a running agent, of a new config, and of command-line values.
-
-
 GAS_WEI = (GWEI // 20, GWEI, 30 * GWEI)
 """Gas prices of estimates without a chain: 0.05, 1 and 30 gwei."""
 DAY_S = 86_400
@@ -401,9 +398,6 @@ def _documents(
 ) -> list[LeastTotalDocument]:
     base = None if total is None else total * 10**PLACES
     return [least_total_document(terms, base, PLACES, home or "units") for terms in inputs]
-
-
-# --- Settings.
 
 
 class SettingDocument(TypedDict):

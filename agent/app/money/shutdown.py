@@ -66,9 +66,6 @@ from agent.store.files.locks import LockHeld, require_private
 from agent.units import NATIVE, decimal_text
 from agent.venues import allowances
 
-# --- Hard pause: pause immediately, show pending transactions and allowances, act once confirmed
-# (T14).
-
 
 @dataclass(frozen=True, slots=True)
 class HardPauseReport:
@@ -124,9 +121,6 @@ def pause_hard(
             )
         except LockHeld as held:
             return HardPauseReport(reason, True, exposure, held=held.message)
-
-
-# --- Revocation of every known allowance.
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +230,6 @@ def _holders(agent: Agent) -> dict[str, str]:
     execution = agent.context.execution
     of_layers = position_spenders(execution) | vault_spender(agent.context.futures)
     return roles | allowances.allowed_spenders(execution, of_layers)
-
-
-# --- Shutdown: cancel, revoke, sell and pay out, in this order. Each part can be resumed, and none
-# waits for one before it that is refused.
 
 
 MAX_SALES = 12

@@ -234,9 +234,6 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
     return replace(readers, assemble=assemble)
 
 
-# --- External transfers: list them, and classify them.
-
-
 NAMES = tuple(
     kind.value
     for kind in (
@@ -293,10 +290,6 @@ def confirm_transfers(
             {"id": flow.id, "as": flow.kind.value if flow.kind else None} for flow in classified
         ]
     }
-
-
-# --- Payments of a withdrawal, parsed from input: one amount of one asset, or an equal share of
-# all.
 
 
 def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment:

@@ -469,9 +469,6 @@ def _ratio(value: Fraction | None) -> str | None:
     return None if value is None else value_text(value, 0, 6)
 
 
-# --- Futures state on the chain.
-
-
 def futures_layer(agent: Agent) -> FuturesReport:
     """Read the futures. Raises ConfigError without [futures]."""
     step = agent.step_input()

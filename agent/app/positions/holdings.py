@@ -50,10 +50,6 @@ if TYPE_CHECKING:
     )
 
 
-# --- Report of liquidity positions: holdings, cost, income, exposure, and positions that are not
-# counted.
-
-
 @dataclass(frozen=True, slots=True)
 class LimitedSum:
     """Sum over all positions: value, share of the portfolio and limit. None if unknown or off."""

@@ -408,9 +408,6 @@ def _unit(step: StepInput) -> Fraction:
     )
 
 
-# --- Limit orders: sell at a price or better before a deadline.
-
-
 MAX_ORDER_S = 90 * 86_400
 """Longest lifetime of a limit order."""
 POLL_S = 12.0

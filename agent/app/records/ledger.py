@@ -76,9 +76,6 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-# --- Volatility, Sharpe ratio and drawdown of daily returns, by empyrical-reloaded if installed.
-
-
 DAY_S = 86_400
 DAYS_A_YEAR = 365
 MIN_DAYS = 5
@@ -127,9 +124,6 @@ def statistics(parts: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
 def _finite(value: Any) -> float | None:
     number = float(value)
     return round(number, 6) if math.isfinite(number) else None
-
-
-# --- Reports: profit and loss, entries, checks, tax.
 
 
 MAX_PERIODS = 400
@@ -509,9 +503,6 @@ def _token(ledger: LedgerData, name: str) -> str:
 
 def _money(ledger: LedgerData, value: Value) -> str:
     return value_text(value, ledger.numeraire.decimals)
-
-
-# --- Open tax lots with entry prices, value and gains, from the ledger alone.
 
 
 def tax_lots(config: ConfigSource, method: str | None = None) -> LotsDocument:

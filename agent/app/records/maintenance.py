@@ -186,9 +186,6 @@ def _whole(store: Store, intent: Intent, order_time_s: int) -> TracedDocument:
     return document
 
 
-# --- The store's file: backup, restore, check and upgrade; no chain is read.
-
-
 def backup_store(config: Path | str, target: Path, force: bool = False) -> BackupDocument:
     """Make a consistent copy of the store, which may be in use. Raises ConfigError if the file
     exists, unless `force`.

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
         PricesDocument,
     )
 
-# --- Closing prices from a CSV or Parquet file; an error names its row.
-
 
 COLUMNS = ("time", "symbol", "close")
 _EPOCH_S = 1_230_768_000
@@ -220,9 +218,6 @@ def _close(value: object, path: Path, number: int) -> Fraction:
             "remove the row: prices must be above zero",
         )
     return Fraction(price)
-
-
-# --- Commands: list, import, fetch and delete recorded prices.
 
 
 FILE, FEED, POOLS = "import", "feed", "pools"

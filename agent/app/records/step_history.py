@@ -88,9 +88,6 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-# --- Realised costs of past steps, and weights over time, by the ledger.
-
-
 class StepCosts:
     """Realised costs of transactions, and past valuations, from the ledger."""
 
@@ -149,9 +146,6 @@ class StepCosts:
             }
             for valuation in valued
         ]
-
-
-# --- Limit orders and gradual executions: listed, and ended by id.
 
 
 LIMIT_DIGITS = 36
@@ -273,9 +267,6 @@ def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
             f"write its unit as {bought}/{sold} or {sold}/{bought}",
         )
     return decimal_text(ceil_int(limit * 10**LIMIT_DIGITS), LIMIT_DIGITS)
-
-
-# --- Past steps, and the kill switch.
 
 
 UNFINISHED, APPROVED = "unfinished", "approved"

@@ -109,9 +109,6 @@ def _edit_backtest(present: LoadedConfig, edited: LoadedConfig) -> EditBacktestD
     }
 
 
-# --- The history: published files of [data], else recorded prices, else the packaged sample.
-
-
 def _history(present: LoadedConfig, edited: LoadedConfig) -> tuple[str, PriceTable, list[str]]:
     """Return the first sufficient history: its name, its daily closes of all assets, and notes on
     why earlier sources are not used.
@@ -218,9 +215,6 @@ def _daily(closes: dict[str, dict[int, float]]) -> PriceTable | None:
     return make_price_table([day * DAY_S for day in days], columns)
 
 
-# --- The runs of both settings by the live step, cached by the hashes of config and prices.
-
-
 Tried = tuple[TriedSettingsDocument, Floats, Floats, float]
 """Figures of a run, the growth of one unit invested in it and in holding by day, and the number of
 periods in a year."""
@@ -282,10 +276,6 @@ def _excess(returns: Floats, per_year: float) -> ExcessDocument | None:
         "periods": yearly.periods,
         "beyond_chance": bool(yearly.low > 0 or yearly.high < 0),
     }
-
-
-# --- Settings around the edited ones, run by the kernel. A probability of over-fitting exists only
-# for a choice among several settings.
 
 
 @dataclass(frozen=True, slots=True)

@@ -460,9 +460,6 @@ def _figures(times_s: Sequence[int], book: BookResult) -> BookFiguresDocument:
     }
 
 
-# --- Stress.
-
-
 USUAL_BARS = 240
 SECONDS_PER_BAR = 0.003
 """Measured upper bound for both books together."""

@@ -40,8 +40,6 @@ from agent.planning.proposals import Proposer
 from agent.store.files import recorder
 from agent.store.files.recorder import RecordedStep
 
-# --- Plans from a saved input.
-
 MOST_DECIMALS = 255
 """Largest number of decimals that a contract can return."""
 WIDEST_SPACING = 16_383
@@ -102,9 +100,6 @@ def _require_possible_pools(snapshot: Snapshot) -> None:
                 f"pool {pool.address} is impossible in the input: {pool.fault}",
                 "use a file written by plan --save-input",
             )
-
-
-# --- Replay of recorded steps by the current code; only reads files.
 
 
 Document = dict[str, Any]

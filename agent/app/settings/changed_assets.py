@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import ContractDocument
 
 
-# --- Tokens that an edit adds: their pools with liquidity, price source, and screening.
-
-
 @dataclass(frozen=True, slots=True)
 class NewTokens:
     """Tokens that an edit adds.
@@ -162,9 +159,6 @@ def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: 
         (pool.depth(token) * references.prices[token].price for token in sides), Fraction(0)
     )
     return f"{value_text(value, numeraire.decimals, 0)} {numeraire.label}"
-
-
-# --- Holdings of removed assets: sold first if worth the gas, otherwise reported and kept.
 
 
 @dataclass(frozen=True, slots=True)

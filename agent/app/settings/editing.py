@@ -58,9 +58,6 @@ if TYPE_CHECKING:
     pass
 
 
-# --- The edit: validate, plan the transition, confirm, write.
-
-
 ENFORCED_TRANSITION_GUARDS = ("plan_cost", "daily_loss")
 """Guards that bind the planned transition. All others apply when a transaction is sent."""
 FIXED = ("chain.chain_id", "wallet.address", "store.url")
@@ -413,10 +410,6 @@ def _write(file: Path, before: str, after: str) -> str:
     for place, text in ((backup, before), (file, after)):
         write_config(place, text, 0o600)
     return str(backup)
-
-
-# --- Removal of an asset by one command: target 0 %, sale to the last base unit, removal. Each part
-# starts from the current state, so an interrupted removal can be repeated.
 
 
 MAX_SALES = 12

@@ -220,9 +220,6 @@ def _row(key: str, value: str, about: str = "") -> SettingDocument:
     return {"key": key, "about": about or ABOUT.get(key, ""), "value": value}
 
 
-# --- Network and wallet, for the list of several portfolios.
-
-
 def identity(source: ConfigSource) -> dict[str, str]:
     """Return `network`, its name or chain id, and `wallet`, its address. Raises ConfigError."""
     config = load_config(source).config

@@ -46,9 +46,6 @@ NO_HASH = (
 TITLE = "trimtab"
 
 
-# --- Commands.
-
-
 def add_user(
     config: ConfigSource, name: str, password: Password, ask: Ask | None, *, read_only: bool
 ) -> NewUserDocument:
@@ -122,10 +119,6 @@ def record_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) ->
     """Append to the audit log that a token of the API was added with these scopes, or revoked."""
     kind = UserEventKind.TOKEN_ADDED if scopes else UserEventKind.TOKEN_REVOKED
     _open(config).record(UserEvent(_now_s(), kind, name, "", " ".join(scopes)))
-
-
-# --- Functions for the dashboard, called in a process that loads no config, chain or key. Only
-# `users_file` loads the config; it runs in another process.
 
 
 def users_file(config: ConfigSource) -> str:

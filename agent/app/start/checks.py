@@ -63,9 +63,6 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import DoctorDocument, ProbedEndpointDocument
 
 
-# --- Prices: pair and bounds of each feed, validity of TWAPs, the rollup's sequencer.
-
-
 _DESCRIPTION_BYTES = 160
 _DOLLAR = "USD"
 _UNKNOWN = "?"
@@ -195,9 +192,6 @@ def _data_fee(snapshot: Snapshot) -> Iterator[CheckLine]:
         yield "data_fee", OK, f"at most {decimal_text(fee_wei, 18)} native for a swap", ""
 
 
-# --- Screening of tokens outside a plan.
-
-
 def screen_tokens(
     context: wiring.AgentContext, step: StepInput
 ) -> Iterator[tuple[str, ScreenedToken]]:
@@ -211,9 +205,6 @@ def screen_tokens(
         results += [result for result in screened if result.token not in quarantined]
     for result in results:
         yield step.portfolio.token(result.token).label, result
-
-
-# --- All checks of the doctor, in order.
 
 
 @dataclass(frozen=True, slots=True)

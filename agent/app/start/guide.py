@@ -277,9 +277,6 @@ def variable_state(name: str) -> str:
     return "set" if os.environ.get(name) else "not set yet"
 
 
-# --- The guided set-up in the browser: typed texts are checked like the answers of the dialogue. The
-# process that serves the pages calls these functions by name.
-
 OWN = "own"
 """Name of the basket of typed weights, whose fields are named SHARE plus the symbol."""
 SHARE = "share:"

@@ -62,9 +62,6 @@ if TYPE_CHECKING:
         TrustDocument,
     )
 
-# --- Dollar price of the numeraire, so that a new config's caps are worth the same in any
-# numeraire.
-
 
 LONGEST_AGE_S = 90_000
 """Maximum age of a round: the slowest feed heartbeat, a day, plus an hour of tolerance."""
@@ -117,9 +114,6 @@ def _feed_prices(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Ite
         if latest is None or latest.answer <= 0 or now_s - latest.updated_at_s > LONGEST_AGE_S:
             continue
         yield Fraction(latest.answer, 10**latest.decimals)
-
-
-# --- A new config, and the contracts that `trimtab trust` pins.
 
 
 Backing = tuple[str, str, str]
@@ -566,9 +560,6 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
             "give the address instead",
         )
     return replace(next(iter(matches.values())), target=target)
-
-
-# --- Templates of `init --template` as documents.
 
 
 FUTURES_BOUND = "limits.futures_notional: largest notional of [futures] per spot value"

@@ -491,9 +491,6 @@ def transfers_table(documents: Sequence[Document]) -> FigureTable:
     return figure_table
 
 
-# --- Conditional orders and limit orders.
-
-
 def _distance(bps: int | None) -> str:
     return "" if bps is None else f"{bps / 100:+.2f} %"
 

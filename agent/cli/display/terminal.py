@@ -252,9 +252,6 @@ def spinner(text: str) -> Iterator[Spinner]:
         yield Spinner(status)
 
 
-# --- A weight and its target as a bar of the available width.
-
-
 BAR_CELLS, FEWEST_CELLS = 24, 5
 
 
@@ -286,9 +283,6 @@ class Bar:
             ("┃", "bold"),
             ("━" * more if weight > target else "", off),
         )
-
-
-# --- Limits of stdout and stderr: ASCII terminals, full disks, closed readers.
 
 
 UNWRITABLE = {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG}
