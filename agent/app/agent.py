@@ -35,7 +35,7 @@ from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution import evaluation
 from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_exposure
 from agent.execution.settlement import native_delta
-from agent.execution.step_context import StepActors, StepOutcome, TickExtender, confirm_prices
+from agent.execution.step_context import StepOutcome, TickExtender, confirm_prices
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
 from agent.layers.liquidity.policy import valuation
 from agent.layers.strategies.policy.accounting import paused_strategies
@@ -288,13 +288,10 @@ class Agent:
     def _step(
         self, request: PlanRequest, send: bool, confirm: Confirm, progress: Progress
     ) -> StepOutcome:
-        with self._actors(send, confirm, progress) as actors:
+        with (
+            wiring.open_actors(self.context, confirm, progress) if send else nullcontext()
+        ) as actors:
             return engine.run_cycle(self.context.readers, request, self.context.store, actors)
-
-    def _actors(
-        self, send: bool, confirm: Confirm, progress: Progress
-    ) -> AbstractContextManager[StepActors | None]:
-        return wiring.open_actors(self.context, confirm, progress) if send else nullcontext()
 
     def token(self, name: str, field: str) -> Token:
         """Return the configured token with this symbol or address; the case of a symbol counts only

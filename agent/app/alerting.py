@@ -29,7 +29,6 @@ from agent.model import (
     Alert,
     AlertKind,
     AssetDrift,
-    BlockedExit,
     IntentKind,
     OrderStage,
     Plan,
@@ -125,7 +124,9 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     planned = f" It would {trades}; run: trimtab rebalance --send" if trades else ""
     if causes:
         yield _band_alert(causes, outcome.step_input, outcome.decided.drifts, planned)
-    elif outcome.kind is OutcomeKind.PLANNED and not _reduces_futures(outcome):
+    elif outcome.kind is OutcomeKind.PLANNED and not (
+        (futures := planned_futures(outcome.plan)) is not None and futures.is_reducing
+    ):  # a reduction of futures has an alert of its own
         yield Alert(
             AlertKind.REVIEW, "planned", f"A rebalance is due: {outcome.reason}.{planned}", True
         )
@@ -212,12 +213,6 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
         for comparison in comparisons(outcome)
     ]
     return "; ".join(part for part in (trades, *compared) if part)
-
-
-def _reduces_futures(outcome: StepOutcome) -> bool:
-    """Return whether the plan reduces futures, which has an alert of its own."""
-    futures = planned_futures(outcome.plan)
-    return futures is not None and futures.is_reducing
 
 
 def _ratio(asset: AssetBand) -> Fraction:
@@ -310,8 +305,15 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
         yield from drift_alerts(result)
         yield from _order_alerts(latest)
         for blocked in result.decided.stuck:
-            yield _blocked_exit_alert(result.step_input, blocked)
-        yield from _strategy_alerts(latest)
+            step = result.step_input
+            label = conditional_orders.order_subject(step.portfolio, blocked.token)
+            text = (
+                f"{label} cannot be sold although its order fired; everything else continues. trimtab"
+                f" orders shows why; {disarm_command(step, blocked)}"
+            )
+            yield Alert(AlertKind.ORDER, f"stuck:{blocked.token}", text, True)
+        for name, why in paused_strategies(latest).items():
+            yield Alert(AlertKind.ORDER, f"strategy:{name}", why, True)
         yield from futures_alerts(result)
         yield from funding_alerts(latest)
         yield from agent_alerts(latest)
@@ -353,16 +355,6 @@ def _order_alerts(step: StepInput) -> Iterator[Alert]:
         )
 
 
-def _blocked_exit_alert(step: StepInput, blocked: BlockedExit) -> Alert:
-    """Return the alert for a blocked exit, active until the asset is sold or its order disarmed."""
-    label = conditional_orders.order_subject(step.portfolio, blocked.token)
-    text = (
-        f"{label} cannot be sold although its order fired; everything else continues. trimtab"
-        f" orders shows why; {disarm_command(step, blocked)}"
-    )
-    return Alert(AlertKind.ORDER, f"stuck:{blocked.token}", text, True)
-
-
 def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     """Yield alerts for unexplained balance changes that block purchases, unless the outcome is the
     halt that reports them, and for rises accepted as deposits.
@@ -376,12 +368,6 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
             " never explained. trimtab flows --all"
         )
         yield Alert(AlertKind.HALT, f"accepted:{flow.id}", text, True)
-
-
-def _strategy_alerts(step: StepInput) -> Iterator[Alert]:
-    """Yield an alert for each strategy that the health rule paused, active until it resumes."""
-    for name, text in paused_strategies(step).items():
-        yield Alert(AlertKind.ORDER, f"strategy:{name}", text, True)
 
 
 def short_key(step_id: str) -> str:

@@ -210,9 +210,11 @@ class WithdrawalRun:
         paid = [intent.state for intent, _ in store.requests.paid(number) if intent.succeeded]
         step = withdrawable_step(self._context)
         if number not in {request.id for request in store.requests.newest(1_000, open_only=True)}:
+            # `_payments` are those unpaid when this command began
+            payments = self._payments if self.request is None else self.request.payments
             message = (
                 f"withdrawal {number} was released in the meantime; {len(paid)} of its"
-                f" {len(self._all_payments)} payments were made"
+                f" {len(payments)} payments were made"
             )
             return self.report(step, sale, "failed", message)
         if any(state is not IntentState.FINAL for state in paid):
@@ -229,11 +231,6 @@ class WithdrawalRun:
     @property
     def _number(self) -> int | None:
         return None if self.request is None else self.request.id
-
-    @property
-    def _all_payments(self) -> tuple[Payment, ...]:
-        """All payments of the request; `_payments` are those unpaid when this command began."""
-        return self._payments if self.request is None else self.request.payments
 
     def _write(self, step: StepInput) -> None:
         """Record the request before anything is sent."""

@@ -380,7 +380,7 @@ def show_provenance(document: Document) -> None:
 
 def _show_figures(document: Document) -> None:
     """Print the table of values, figures, costs and the owner's transfers."""
-    from agent.cli.display.tables import money, table
+    from agent.cli.display.tables import figure, money, table
 
     figures = document["figures"]
     figure_table = table(
@@ -395,7 +395,7 @@ def _show_figures(document: Document) -> None:
         "final value", money(document["final_value"]), money(document["hold_value"])
     )
     for name, key in FIGURES:
-        figure_table.add_row(name, *(_figure(key, of[key]) for of in figures.values()))
+        figure_table.add_row(name, *(figure(key, of[key]) for of in figures.values()))
     for kind in ("fees", "impact", "gas"):
         cost = money(document["costs"][kind])
         if kind == "gas" and not document["gas_counted"]:
@@ -406,12 +406,6 @@ def _show_figures(document: Document) -> None:
         kind = "withdrawal" if flow["value"].startswith("-") else "deposit"
         figure_table.add_row(f"{day}: {kind}", money(flow["value"].lstrip("-")))
     out.print(figure_table)
-
-
-def _figure(key: str, value: str | None) -> str:
-    if value is None:
-        return "–"
-    return f"{float(value):.2f}" if key == "sharpe" else f"{float(value):.2%}"
 
 
 def _show_returns(document: Document) -> None:

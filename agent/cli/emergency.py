@@ -138,18 +138,19 @@ def _table(document: Document) -> FigureTable:
     """Return a table of transactions to cancel and allowances to revoke."""
     from agent.cli.display import tables
 
-    table = tables.table("To cancel and revoke", ("", "what", "of"))
-    for item in document["cancel"]:
-        table.add_row(
-            cell("cancel"),
-            cell(item["note"]),
-            cell(f"{item['hash'] or 'never signed'}, nonce {item['nonce']}"),
-        )
+    table = tables.table(
+        "To cancel and revoke",
+        ("", "what", "of"),
+        rows=(
+            ("cancel", item["note"], f"{item['hash'] or 'never signed'}, nonce {item['nonce']}")
+            for item in document["cancel"]
+        ),
+    )
     for item in document["revoke"]:
         table.add_row(
-            cell("to zero"),
-            cell(f"allowance of {item['symbol']}"),
-            cell(f"{item['holder']} {item['spender']}"),
+            "to zero",
+            f"allowance of {item['symbol']}",
+            f"{item['holder']} {item['spender']}",
         )
     return table
 
@@ -295,24 +296,22 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
     from agent.cli.display import tables
 
     if document["state"] == "planned":
-        table = tables.table("To stop", ("", "what"))
-        for transaction in document["cancel"]:
-            table.add_row(cell("cancel"), cell(transaction["note"]))
+        table = tables.table(
+            "To stop",
+            ("", "what"),
+            rows=(("cancel", transaction["note"]) for transaction in document["cancel"]),
+        )
         for allowance in document["revoke"]:
             table.add_row(
-                cell("to zero"),
-                cell(
-                    f"allowance of {allowance['symbol']}, {allowance['holder']} {allowance['spender']}"
-                ),
+                "to zero",
+                f"allowance of {allowance['symbol']}, {allowance['holder']} {allowance['spender']}",
             )
         table.add_row(
-            cell("sell"),
-            cell("everything for the numeraire" if document["to_stable"] else "nothing"),
+            "sell",
+            "everything for the numeraire" if document["to_stable"] else "nothing",
         )
         for payment in document["payments"]:
-            table.add_row(
-                cell("pay"), cell(f"{payment['amount']} {payment['symbol']} to {document['to']}")
-            )
+            table.add_row("pay", f"{payment['amount']} {payment['symbol']} to {document['to']}")
         console.print(table)
         for number, sale in enumerate(document["sales"]):
             repeated = {"futures"} if number else set()  # the account is the same in each sale
@@ -339,20 +338,23 @@ def _show_revoking(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     if document["allowances"]:
-        table = tables.table(
-            "Open allowances",
-            ("token", "by", "spender"),
-            ("base units",),
-            order=("token", "base units", "by", "spender"),
-        )
-        for allowance in document["allowances"]:
-            table.add_row(
-                cell(allowance["symbol"]),
-                allowance["raw"] or "cannot be read",
-                cell(allowance["holder"]),
-                cell(allowance["spender"]),
+        console.print(
+            tables.table(
+                "Open allowances",
+                ("token", "by", "spender"),
+                ("base units",),
+                order=("token", "base units", "by", "spender"),
+                rows=(
+                    (
+                        allowance["symbol"],
+                        allowance["raw"] or "cannot be read",
+                        allowance["holder"],
+                        allowance["spender"],
+                    )
+                    for allowance in document["allowances"]
+                ),
             )
-        console.print(table)
+        )
     show_sent(console, document)
     messages = {
         "clear": "No open allowances of known contracts.",
@@ -377,7 +379,7 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
         for leg in document["ways"]:
             out_of = decimals[leg["token_out"]]
             table.add_row(
-                cell(f"{leg['token_in']} for {leg['token_out']}"),
+                f"{leg['token_in']} for {leg['token_out']}",
                 decimal_text(int(leg["amount_in_raw"]), decimals[leg["token_in"]]),
                 *(
                     decimal_text(int(leg[name]), out_of)
@@ -516,14 +518,10 @@ def _show_controls(document: Document) -> None:
             )
             table.add_row(
                 control["asked"],
-                cell(what),
-                cell(f"{control['asked_by']} ({control['origin']})"),
+                what,
+                f"{control['asked_by']} ({control['origin']})",
                 control["state"],
-                cell(
-                    f"{control['code']}: {control['reason']}"
-                    if control["code"]
-                    else control["reason"]
-                ),
+                f"{control['code']}: {control['reason']}" if control["code"] else control["reason"],
             )
         out.print(table)
     if not document["served"]:

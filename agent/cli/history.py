@@ -128,7 +128,7 @@ def steps(document: Document) -> FigureTable:
         reason = row["reason"]
         if out.is_terminal:
             reason = shorten(reason, LONGEST_REASON, placeholder=" …")
-        figure_table.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(reason))
+        figure_table.add_row(row["step"], row["time"], row["outcome"], sent, reason)
     return figure_table
 
 
@@ -267,8 +267,8 @@ def _table(document: Document) -> Any:
             cell(status, tables.STATE_STYLES.get(status, "yellow")),
             f"{gas_price_wei(item) / 10**9:.3g}",
             "" if item["block"] is None else str(item["block"]),
-            cell(what),
-            cell(item["hash"]),
+            what,
+            item["hash"],
         )
     return figure_table
 

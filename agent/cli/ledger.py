@@ -314,11 +314,15 @@ def show_values(console: Console, document: Document) -> None:
         console.print(figure_table)
     traded = [(row["step"], row["futures"]) for row in document["steps"] if "futures" in row]
     if traded:
-        figure_table = table("Futures, settled", ("step",), ("fees", "funding paid", "realised"))
-        for step, lines in traded:
-            figure_table.add_row(
-                step, *(brief(lines[name]) for name in ("fees", "funding", "realised"))
-            )
+        figure_table = table(
+            "Futures, settled",
+            ("step",),
+            ("fees", "funding paid", "realised"),
+            rows=(
+                (step, *(brief(lines[name]) for name in ("fees", "funding", "realised")))
+                for step, lines in traded
+            ),
+        )
         console.print(figure_table)
     if document["values"]:
         symbols = list(
@@ -341,10 +345,7 @@ def _against_plan(execution: Document | None) -> str:
 
 def figures(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTable:
     """Return a table whose first column names the row; the others are figures."""
-    figure_table = table(title, names[:1], names[1:])
-    for row in rows:
-        figure_table.add_row(*row)
-    return figure_table
+    return table(title, names[:1], names[1:], rows=rows)
 
 
 def show_journal(console: Console, document: Document) -> None:
@@ -357,8 +358,8 @@ def show_journal(console: Console, document: Document) -> None:
         heads = [spaced_time(entry["time"][:16]), kind]
         for number, posting in enumerate(entry["postings"]):
             figure_table.add_row(
-                cell(heads[number] if number < len(heads) else ""),
-                cell(f"{posting['account']}:{posting['token']}"),
+                heads[number] if number < len(heads) else "",
+                f"{posting['account']}:{posting['token']}",
                 amount(decimal_text(int(posting["raw"]), posting["decimals"]), 8),
                 "" if posting["value"] is None else money(posting["value"]),
             )
@@ -366,7 +367,7 @@ def show_journal(console: Console, document: Document) -> None:
             value = money(event["value"]) if event["value"] else ""
             figure_table.add_row(
                 "",
-                cell(f"futures:{event['symbol']}, {event['event']}"),
+                f"futures:{event['symbol']}, {event['event']}",
                 amount(event["amount"], 8),
                 value,
             )

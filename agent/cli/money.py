@@ -265,9 +265,7 @@ def _show_requests(document: Document) -> None:
         state = request["state"]
         if state == "open" and request["parts"] is not None:
             state = request["parts"]["words"]
-        table.add_row(
-            str(request["number"]), cell(state), cell(amounts), cell(request["to"] or "set aside")
-        )
+        table.add_row(str(request["number"]), state, amounts, request["to"] or "set aside")
     out.print(table)
 
 
@@ -292,13 +290,11 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
         ("asset", "to"),
         ("amount",),
         order=("asset", "amount", "to"),
+        rows=(
+            (payment["symbol"], payment["amount"], document["to"] or "stays in the wallet")
+            for payment in document["payments"]
+        ),
     )
-    for payment in document["payments"]:
-        table.add_row(
-            cell(payment["symbol"]),
-            payment["amount"],
-            cell(document["to"] or "stays in the wallet"),
-        )
     if document["payments"]:
         console.print(table)
     show_sent(console, document)
@@ -338,9 +334,9 @@ def _show_investing(
         )
         return
     for title, rows in (("New deposits", document["came"]), ("Excluded", document["left"])):
-        table = tables.table(title, ("no.", "transfer"))
-        for row in rows:
-            table.add_row(str(row["id"] or ""), cell(row["words"]))
+        table = tables.table(
+            title, ("no.", "transfer"), rows=((str(row["id"] or ""), row["words"]) for row in rows)
+        )
         if rows:
             console.print(table)
     if document["left"]:

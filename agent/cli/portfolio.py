@@ -14,7 +14,6 @@ from agent.cli.display.terminal import (
     Spinner,
     ask,
     ask_with_changes,
-    cell,
     emit,
     err,
     note,
@@ -128,7 +127,13 @@ def plan(
         if paper:
             hint = "To trade it on paper: trimtab paper --once"
     if save_input is not None:
-        _write(save_input, api.input_text(outcome.step_input))
+        try:
+            save_input.write_text(api.input_text(outcome.step_input), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"--save-input {save_input}: {error.strerror}",
+                "choose an existing writable folder",
+            ) from None
     raise typer.Exit(
         show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=False, hint=hint)
     )
@@ -354,15 +359,6 @@ def _read(path: Path) -> str:
         ) from None
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"--save-input {path}: {error.strerror}", "choose an existing writable folder"
-        ) from None
-
-
 FAR_BPS = 2_000
 """Distance of a limit from the market beyond which a confirmation is needed, since the price may be
 inverted.
@@ -454,15 +450,16 @@ def _show(document: WaitingDocument) -> None:
             " --price, or --limit"
         )
         return
-    table = tables.table("Open limit orders", ("id", "order", "until", "state"))
-    for item in document["orders"]:
-        table.add_row(
-            cell(item["id"]),
-            cell(item["what"]),
-            item["until"],
-            cell(f"{item['state']} {item['why']}".rstrip()),
+    out.print(
+        tables.table(
+            "Open limit orders",
+            ("id", "order", "until", "state"),
+            rows=(
+                (item["id"], item["what"], item["until"], f"{item['state']} {item['why']}".rstrip())
+                for item in document["orders"]
+            ),
         )
-    out.print(table)
+    )
     if any(item["state"] == "open" for item in document["orders"]):
         say(FILLED_BY)
     out.print(plan_tables.executions_table(document["corrections"]))

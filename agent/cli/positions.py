@@ -281,9 +281,7 @@ def _positions(document: Document) -> FigureTable:
     )
     for item in document["positions"]:
         figures = (tables.amount(item[key], 2) for key in ("value", "hold_value", "loss", "fees"))
-        table.add_row(
-            _short(item), cell(item["state"]), *figures, tables.amount(item["lvr_per_day"], 4)
-        )
+        table.add_row(_short(item), item["state"], *figures, tables.amount(item["lvr_per_day"], 4))
     return table
 
 
@@ -304,7 +302,7 @@ def _targets(document: Document) -> FigureTable:
             f"{item['share_bps'] / 100:g} %",
             has,
             *figures,
-            cell(now or "at its target share"),
+            now or "at its target share",
         )
     return table
 
@@ -320,7 +318,7 @@ def _payable(document: Document) -> FigureTable:
     for item in document["positions"]:
         for symbol in item["tokens"]:
             table.add_row(
-                _short(item), cell(symbol), item["redeemable_raw"][symbol], item["fees_raw"][symbol]
+                _short(item), symbol, item["redeemable_raw"][symbol], item["fees_raw"][symbol]
             )
     return table
 
@@ -342,7 +340,7 @@ def _forecasts(document: Document) -> FigureTable:
             lost = (tables.amount(part["loss"], 2) for part in item["forecasts"])
             table.add_row(
                 _short(item),
-                cell(item["forecasts"][0]["moving"]),
+                item["forecasts"][0]["moving"],
                 *lost,
                 tables.amount(item["expected_loss"], 2),
             )
@@ -455,7 +453,7 @@ def show_strategies(console: Console, document: Document) -> None:
     )
     for strategy in document["strategies"]:
         capital.add_row(
-            cell(strategy["name"]),
+            strategy["name"],
             tables.money(strategy["capital"]),
             _share(strategy["share_bps"]),
             _share(strategy["target_share_bps"]),
@@ -463,7 +461,7 @@ def show_strategies(console: Console, document: Document) -> None:
             datetime.fromtimestamp(strategy["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
         )
         performance.add_row(
-            cell(strategy["name"]),
+            strategy["name"],
             "" if strategy["unit_value"] is None else tables.amount(strategy["unit_value"], 6),
             _share(strategy["return_bps"]),
             strategy["sharpe"] or "unknown",
@@ -493,18 +491,21 @@ def holdings(document: Document, unit: str) -> Any:
     """Return a table of one strategy's holdings and weights."""
     from agent.cli.display import tables
 
-    table = tables.table(
-        document["name"], ("token",), ("amount", f"value in {unit}", "weight", "target")
+    return tables.table(
+        document["name"],
+        ("token",),
+        ("amount", f"value in {unit}", "weight", "target"),
+        rows=(
+            (
+                item["symbol"],
+                tables.amount(item["amount"]),
+                tables.money(item["value"]),
+                _share(item["weight_bps"]),
+                _share(item["target_bps"]),
+            )
+            for item in document["holdings"]
+        ),
     )
-    for item in document["holdings"]:
-        table.add_row(
-            cell(item["symbol"]),
-            tables.amount(item["amount"]),
-            tables.money(item["value"]),
-            _share(item["weight_bps"]),
-            _share(item["target_bps"]),
-        )
-    return table
 
 
 def netting_lines(document: Document | None, unit: str) -> list[str]:

@@ -74,9 +74,9 @@ def templates(
                 contents += f"\n{tables.past_text(template['past'])}"
             table.add_row(
                 cell(template["name"], "bold"),
-                cell(f"{template['about']}\n{classes}\n{contents}"),
-                cell(when),
-                cell(limits),
+                f"{template['about']}\n{classes}\n{contents}",
+                when,
+                limits,
             )
         out.print(table)
         say(f"Futures: {document['futures']}.")
@@ -192,8 +192,8 @@ def _show(console: Console, document: Document) -> None:
     for item in document["assets"]:
         before = "none" if item["before_bps"] is None else f"{item['before_bps'] / 100:g}%"
         table.add_row(
-            cell(item["symbol"]),
-            cell(item["address"]),
+            item["symbol"],
+            item["address"],
             item["source"],
             before,
             f"{item['after_bps'] / 100:g}%",
@@ -218,15 +218,19 @@ def _show(console: Console, document: Document) -> None:
         console.print(cell(f"note: {note}", "yellow"))
     if document["past"] is not None:
         console.print(cell(tables.past_text(document["past"], with_basis=True)))
-    table = tables.table("Trigger and limits", ("key", "yours", "profile", "result"))
-    for item in document["policy"]:
-        table.add_row(cell(item["key"]), cell(item["before"]), cell(item["after"]), "adopted")
+    table = tables.table(
+        "Trigger and limits",
+        ("key", "yours", "profile", "result"),
+        rows=(
+            (item["key"], item["before"], item["after"], "adopted") for item in document["policy"]
+        ),
+    )
     for item in document["limits"]:
         message = f"adopted: {item['why']}" if item["taken"] else f"kept: {item['why']}"
         table.add_row(
-            cell(item["key"]),
-            cell(item["yours"]),
-            cell(item["profile"]),
+            item["key"],
+            item["yours"],
+            item["profile"],
             cell(message, "" if item["taken"] else "dim"),
         )
     console.print(table)
@@ -397,18 +401,22 @@ def _show_changes(console: Console, document: Document) -> None:
     for line in document["taken_in"]:
         console.print(cell(line))
     if document["contracts"]:
-        table = tables.table(
-            "Contracts of new tokens", ("state", "address", "what", "liquidity", "code hash")
-        )
-        for row in document["contracts"]:
-            table.add_row(
-                cell(row["state"], CONTRACT_STYLES.get(row["state"], "bold red")),
-                cell(row["address"]),
-                cell(row["what"]),
-                row["liquidity"],
-                cell(row["code_hash"]),
+        console.print(
+            tables.table(
+                "Contracts of new tokens",
+                ("state", "address", "what", "liquidity", "code hash"),
+                rows=(
+                    (
+                        cell(row["state"], CONTRACT_STYLES.get(row["state"], "bold red")),
+                        row["address"],
+                        row["what"],
+                        row["liquidity"],
+                        row["code_hash"],
+                    )
+                    for row in document["contracts"]
+                ),
             )
-        console.print(table)
+        )
 
 
 def _show_transition(
@@ -460,9 +468,9 @@ def show_all(document: Document) -> None:
         mark = " (current)" if version["digest"] == document["present"] else ""
         table.add_row(
             str(version["number"]),
-            cell(version["time"]),
-            cell(version["how"]),
-            cell(version["digest"][:16] + mark),
+            version["time"],
+            version["how"],
+            version["digest"][:16] + mark,
         )
     out.print(table)
     if document["confirmed"] not in (None, document["present"]):

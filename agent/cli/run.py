@@ -439,7 +439,7 @@ def _show(document: Document) -> None:
         result = step["result"]
         cells = (cell(step.get(key) or "") for key in ("asked", "decision"))
         table.add_row(
-            cell(step["file"]), str(step.get("block", "")), *cells, cell(result, STYLES[result])
+            step["file"], str(step.get("block", "")), *cells, cell(result, STYLES[result])
         )
     out.print(table)
     for step in document["steps"]:
@@ -525,22 +525,23 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 def _assets(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    table = tables.table(
+    return tables.table(
         "Alert prices",
         ("token", "side"),
         ("price", "alert-low", "distance", "alert-high", "distance "),
+        rows=(
+            (
+                item["symbol"],
+                cell(item["side"], "bold red" if item["side"] != "inside" else ""),
+                tables.brief(item["price"]),
+                _price(item["alert_low"]),
+                _percent(item["to_low_bps"]),
+                _price(item["alert_high"]),
+                _percent(item["to_high_bps"]),
+            )
+            for item in document["assets"]
+        ),
     )
-    for item in document["assets"]:
-        table.add_row(
-            cell(item["symbol"]),
-            cell(item["side"], "bold red" if item["side"] != "inside" else ""),
-            tables.brief(item["price"]),
-            _price(item["alert_low"]),
-            _percent(item["to_low_bps"]),
-            _price(item["alert_high"]),
-            _percent(item["to_high_bps"]),
-        )
-    return table
 
 
 def _targets(document: Document) -> FigureTable:
@@ -556,10 +557,10 @@ def _targets(document: Document) -> FigureTable:
         if item["failures_in_row"]:
             failed = f"{item['failed']}: {item['why']}, {item['failures_in_row']} in a row"
         table.add_row(
-            cell(name),
-            cell(", ".join(item["events"])),
+            name,
+            ", ".join(item["events"]),
             item["delivered"] or "never",
-            cell(failed),
+            failed,
             str(item["waiting"]),
         )
     return table

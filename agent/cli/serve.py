@@ -201,14 +201,20 @@ def list_users(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> 
     document = api.list_users(config)
 
     def show() -> None:
-        table = tables.table("Users", ("name", "role", "added (UTC)", "locked out"), ())
-        for user in document["users"]:
-            table.add_row(
-                cell(user["user"]),
-                "read-only" if user["read_only"] else "full",
-                user["created"],
-                format_duration(user["locked_s"]) if user["locked_s"] else "no",
-            )
+        table = tables.table(
+            "Users",
+            ("name", "role", "added (UTC)", "locked out"),
+            (),
+            rows=(
+                (
+                    user["user"],
+                    "read-only" if user["read_only"] else "full",
+                    user["created"],
+                    format_duration(user["locked_s"]) if user["locked_s"] else "no",
+                )
+                for user in document["users"]
+            ),
+        )
         if document["users"]:
             out.print(table)
         else:
@@ -256,7 +262,7 @@ def user_log(
         for event in document["events"]:
             at = spaced_time(event["time"])
             rest = (event[key] for key in ("event", "user", "address", "detail"))
-            table.add_row(cell(at), *map(cell, rest))
+            table.add_row(at, *map(cell, rest))
         if document["events"]:
             out.print(table)
         else:
@@ -308,18 +314,22 @@ def list_tokens(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) ->
     def show() -> None:
         from agent.cli.display import tables
 
-        table = tables.table(
-            "Tokens", ("name", "scopes", "created (UTC)", "expires (UTC)", "state")
-        )
-        for token in document["tokens"]:
-            table.add_row(
-                token["name"],
-                ", ".join(token["scopes"]),
-                token["created"],
-                token["expires"],
-                token["state"],
+        out.print(
+            tables.table(
+                "Tokens",
+                ("name", "scopes", "created (UTC)", "expires (UTC)", "state"),
+                rows=(
+                    (
+                        token["name"],
+                        ", ".join(token["scopes"]),
+                        token["created"],
+                        token["expires"],
+                        token["state"],
+                    )
+                    for token in document["tokens"]
+                ),
             )
-        out.print(table)
+        )
 
     emit(document, as_json, show)
 

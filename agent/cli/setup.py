@@ -227,11 +227,11 @@ def _show_init(document: InitDocument) -> None:
     say(f"Written: {document['config']}")
     figure_table = tables.table("Addresses", ("token", "target", "address"))
     for asset in document["assets"]:
-        figure_table.add_row(asset["symbol"], asset["target"], cell(asset["address"]))
+        figure_table.add_row(asset["symbol"], asset["target"], asset["address"])
         figure_table.add_row(
             "  its price feed",
             "",
-            cell(asset["feed"] or "none: a pool's time-weighted price"),
+            asset["feed"] or "none: a pool's time-weighted price",
             style="dim",
         )
     out.print(figure_table)
@@ -322,12 +322,14 @@ def _checks(document: Document) -> FigureTable:
         "warn": cell("note", "yellow"),
         "fail": cell("fails", "bold red"),
     }
-    figure_table = table("Doctor", ("", "check", "found", "remedy"))
-    for row in document["checks"]:
-        figure_table.add_row(
-            marks[row["state"]], cell(row["check"]), cell(row["found"]), cell(row["remedy"])
-        )
-    return figure_table
+    return table(
+        "Doctor",
+        ("", "check", "found", "remedy"),
+        rows=(
+            (marks[row["state"]], row["check"], row["found"], row["remedy"])
+            for row in document["checks"]
+        ),
+    )
 
 
 def _contracts(document: Document) -> FigureTable:
@@ -338,12 +340,10 @@ def _contracts(document: Document) -> FigureTable:
     figure_table = table(f"Contracts at block {document['block']}", ("state", "address", "what"))
     for row in document["contracts"]:
         state = cell(row["state"], styles.get(row["state"], ""))
-        figure_table.add_row(state, cell(row["address"]), cell(row["what"]))
+        figure_table.add_row(state, row["address"], row["what"])
     for row in document.get("markets", ()):
         state = cell(row["state"], styles.get(row["state"], ""))
-        figure_table.add_row(
-            state, cell(f"number {row['number']}"), cell(f"futures market {row['market']}")
-        )
+        figure_table.add_row(state, f"number {row['number']}", f"futures market {row['market']}")
     return figure_table
 
 

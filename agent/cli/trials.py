@@ -475,28 +475,37 @@ def _show_search(document: Document) -> None:
         f"{document['settings']:,} settings, ranked by {document['objective']} per year in the first three"
         " quarters"
     )
-    ranked = table(head, ("setting",), (document["objective"], "over hold", "costs", "trades"))
-    for row in document["ranked"][:ROWS]:
-        ranked.add_row(
-            cell(row["label"]),
-            _signed_percent(row["objective"]) if growth else row["objective"][:-3],
-            _signed_percent(row["over_hold"]),
-            amount(row["costs"], 2),
-            str(row["rebalances"]),
+    out.print(
+        table(
+            head,
+            ("setting",),
+            (document["objective"], "over hold", "costs", "trades"),
+            rows=(
+                (
+                    row["label"],
+                    _signed_percent(row["objective"]) if growth else row["objective"][:-3],
+                    _signed_percent(row["over_hold"]),
+                    amount(row["costs"], 2),
+                    str(row["rebalances"]),
+                )
+                for row in document["ranked"][:ROWS]
+            ),
         )
-    out.print(ranked)
+    )
     _show_map(document["stability"], growth)
     folds = table(
         f"Walk-forward, {document['walk_forward']['walk']}",
         ("chosen setting",),
         ("over hold", "over calendar"),
+        rows=(
+            (
+                fold["chosen"],
+                _signed_percent(fold["over_hold"]),
+                _signed_percent(fold["over_calendar"]),
+            )
+            for fold in document["walk_forward"]["folds"]
+        ),
     )
-    for fold in document["walk_forward"]["folds"]:
-        folds.add_row(
-            cell(fold["chosen"]),
-            _signed_percent(fold["over_hold"]),
-            _signed_percent(fold["over_calendar"]),
-        )
     if document["walk_forward"]["folds"]:
         out.print(folds)
     if (risk := document["overfitting"]) is not None:
@@ -542,7 +551,7 @@ def _show_map(stable: Document, growth: bool) -> None:
             if len(row) <= NUMBERED:
                 text += f" {_signed_percent(value) if growth else value[:-4]}"
             cells.append(cell(f"[{text}]" if [i, j] == stable["best"] else text))
-        figure_table.add_row(cell(label), *cells)
+        figure_table.add_row(label, *cells)
     out.print(figure_table)
     near = stable["neighbours"]
     if near is not None:

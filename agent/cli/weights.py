@@ -160,7 +160,7 @@ def _show_weights(document: Document) -> None:
         elif item["supply_raw"] is not None:
             data = f"supply by {item['supply_source']}"
         parts = (_percent(item[which]) for which in ("target_bps", "standing_bps", "now_bps"))
-        table.add_row(item["symbol"], *parts, limits, cell(data))
+        table.add_row(item["symbol"], *parts, limits, data)
     out.print(table)
     if document["correlations"]:
         out.print(_correlations(document))
@@ -201,15 +201,17 @@ def _show_prices(document: Document) -> None:
         f"Recorded prices in {document['numeraire']}",
         ("token", "source", "from", "until"),
         ("hours",),
+        rows=(
+            (
+                item["symbol"],
+                item["source"],
+                _utc(item["from_s"]),
+                _utc(item["until_s"]),
+                str(item["hours"]),
+            )
+            for item in document["prices"]
+        ),
     )
-    for item in document["prices"]:
-        table.add_row(
-            item["symbol"],
-            item["source"],
-            _utc(item["from_s"]),
-            _utc(item["until_s"]),
-            str(item["hours"]),
-        )
     if document["prices"]:
         out.print(table)
     if document["missing"]:
@@ -254,19 +256,26 @@ def _show_import(document: Document) -> None:
 def _show_fetched(document: Document) -> None:
     from agent.cli.display import tables
 
-    table = tables.table("Prices from the chain", ("token", "source", "from", "until", "remark"), ("hours", "new"),
-                        order=("token", "source", "hours", "new", "from", "until", "remark"))  # fmt: skip
-    for item in document["prices"]:
-        table.add_row(
-            item["symbol"],
-            item["source"],
-            str(item["hours"]),
-            str(item["new"]),
-            _utc(item["from_s"]),
-            _utc(item["until_s"]),
-            cell(item["why"]),
+    out.print(
+        tables.table(
+            "Prices from the chain",
+            ("token", "source", "from", "until", "remark"),
+            ("hours", "new"),
+            order=("token", "source", "hours", "new", "from", "until", "remark"),
+            rows=(
+                (
+                    item["symbol"],
+                    item["source"],
+                    str(item["hours"]),
+                    str(item["new"]),
+                    _utc(item["from_s"]),
+                    _utc(item["until_s"]),
+                    item["why"],
+                )
+                for item in document["prices"]
+            ),
         )
-    out.print(table)
+    )
 
 
 def _percent(bps: int | None) -> str:
@@ -352,9 +361,7 @@ def _list(document: Document) -> None:
             str(item["observations"]),
             str(item["observations_next"]),
         )
-        table.add_row(
-            item["pool"], cell("/".join(item["tokens"])), *figures, cell(item["why"] or "counts")
-        )
+        table.add_row(item["pool"], "/".join(item["tokens"]), *figures, item["why"] or "counts")
     out.print(table)
 
 

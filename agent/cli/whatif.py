@@ -279,7 +279,9 @@ def document(what_if: WhatIf) -> Document:
 
 def _alert(alert: AlertPrices) -> Document:
     def edge(price: Fraction | None) -> tuple[str, str] | tuple[None, None]:
-        return (None, None) if price is None else (_text(price), _change(price, alert.price))
+        if price is None:
+            return None, None
+        return _text(price), value_text((price / alert.price - 1) * 100, 0, 2)
 
     low, low_change = edge(alert.low)
     high, high_change = edge(alert.high)
@@ -296,10 +298,6 @@ def _alert(alert: AlertPrices) -> Document:
 
 def _text(value: Fraction) -> str:
     return value_text(value, 0, 18)
-
-
-def _change(price: Fraction, now: Fraction) -> str:
-    return value_text((price / now - 1) * 100, 0, 2)
 
 
 def _show(document: Document) -> None:
@@ -326,9 +324,7 @@ def _show(document: Document) -> None:
             band,
             _signed(document["trades"][symbol], money),
         )
-        prices.add_row(
-            cell(symbol), _price(alert["price"]), *_at(alert, "low"), *_at(alert, "high")
-        )
+        prices.add_row(symbol, _price(alert["price"]), *_at(alert, "low"), *_at(alert, "high"))
     out.print(figure_table)
     say(f"{document['decision']['kind']}: {document['decision']['reason']}")
     out.print(prices)
@@ -349,22 +345,27 @@ def _show_futures(document: Document) -> None:
     from agent.cli.display.tables import bps, money, table
 
     multiple = leverage(document["leverage"])
-    figure_table = table(
-        f"Futures: {money(document['gross'])} notional, {multiple} of {money(document['margin'])} margin",
-        ("market",),
-        ("notional", "weight", "target", "order", "contracts", "liquidated at"),
-    )
-    for market in document["markets"]:
-        figure_table.add_row(
-            cell(market["symbol"]),
-            money(market["notional"]),
-            bps(market["weight_bps"]),
-            bps(market["target_bps"]),
-            _signed(market["order_notional"], money),
-            _signed(market["order_size"], _price),
-            "never" if market["liquidation_price"] is None else _price(market["liquidation_price"]),
+    out.print(
+        table(
+            f"Futures: {money(document['gross'])} notional, {multiple} of {money(document['margin'])} margin",
+            ("market",),
+            ("notional", "weight", "target", "order", "contracts", "liquidated at"),
+            rows=(
+                (
+                    market["symbol"],
+                    money(market["notional"]),
+                    bps(market["weight_bps"]),
+                    bps(market["target_bps"]),
+                    _signed(market["order_notional"], money),
+                    _signed(market["order_size"], _price),
+                    "never"
+                    if market["liquidation_price"] is None
+                    else _price(market["liquidation_price"]),
+                )
+                for market in document["markets"]
+            ),
         )
-    out.print(figure_table)
+    )
     say(
         f"long {money(document['long'])}, short {money(document['short'])}, net {money(document['net'])}"
     )

@@ -4,8 +4,8 @@ functions, guards and journal of its command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,8 @@ class ControlRunner:
         for the duration and does nothing if it is held.
         """
         self._offered = False
-        with suppress(LockHeld), nullcontext() if serving else self._alone():
+        places = wiring.lock_locations(self._agent.context.loaded)
+        with suppress(LockHeld), nullcontext() if serving else service_lock(*places):
             self._secret = self._read_secret()
             self._recover()
             for _ in range(MAX_PER_CYCLE):
@@ -155,11 +156,6 @@ class ControlRunner:
         with suppress(TrimtabError):
             return installation_secret(wiring.store_file(self._agent.context.loaded))
         return None
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with service_lock(*wiring.lock_locations(self._agent.context.loaded)):
-            yield
 
     def _recover(self) -> None:
         """End controls that an earlier run took and did not finish. None is repeated: what it sent
@@ -224,7 +220,11 @@ class ControlRunner:
             ends: list[ControlEnd] = []
             if not (batch := controls.queued()):
                 break
-            now_s, newest_s = clock.now_s(), self._newest_s()
+            now_s = clock.now_s()
+            # latest time of a sealed row: the clock must not precede it
+            newest_s = max(
+                controls.log_end()[1], self._agent.context.store.journal.newest_transition_s()
+            )
             for queued in batch:
                 end = self._refusal(queued, now_s, newest_s)
                 if end is None and queued.control is not None:
@@ -233,13 +233,6 @@ class ControlRunner:
                 ends += [] if end is None else [end]
             controls.finish(ends, now_s)
         return None
-
-    def _newest_s(self) -> int:
-        """Return the latest time of a sealed row: a line of the audit log or a transition. The clock
-        must not precede it.
-        """
-        store = self._agent.context.store
-        return max(store.controls.log_end()[1], store.journal.newest_transition_s())
 
     def _refusal(self, queued: QueuedControl, now_s: int, newest_s: int) -> ControlEnd | None:
         """Return the end of a control that may not be carried out; None if it may."""

@@ -10,7 +10,18 @@ from typing_extensions import TypedDict
 
 from agent.accounting.export import format_utc
 from agent.accounting.futures import DAY_S, FundingDay
-from agent.app.documents import Address, Decimal, Money, Raw, money, one_of
+from agent.app.documents import (
+    Address,
+    ConvertedBy,
+    Decimal,
+    Money,
+    Of,
+    Raw,
+    TokenSymbol,
+    fill,
+    money,
+    one_of,
+)
 from agent.app.documents.futures_report import FuturesReport, futures_report
 from agent.app.documents.open_orders import OpenOrderDocument, open_orders
 from agent.layers.futures.execution.cycle import comparisons
@@ -36,10 +47,8 @@ if TYPE_CHECKING:
         FuturesAction,
         FuturesPlan,
         FuturesPolicy,
-        HedgeComparison,
         MarginAccount,
         PerpMarket,
-        Portfolio,
         Position,
         StepInput,
     )
@@ -67,9 +76,9 @@ FuturesPositionsDocument = TypedDict("FuturesPositionsDocument", {
     "positions": list[FuturesPositionDocument], "books": NotRequired[str],
 })  # fmt: skip
 """Open positions. `unknown` is the reason if the account is unknown; `positions` is then empty."""
-LimitDocument = TypedDict(
-    "LimitDocument", {"limit": str, "measured": str, "allowed": str, "broken": bool}
-)
+LimitDocument = TypedDict("LimitDocument", {
+    "limit": str, "measured": str, "allowed": str, "broken": Annotated[bool, Of("is_broken")],
+})  # fmt: skip
 FuturesOrderDocument = TypedDict("FuturesOrderDocument", {
     "market": str, "symbol": str, "side": OrderSide, "size": Decimal, "size_raw": Raw,
     "bound": Decimal, "bound_raw": Raw, "bound_price": Decimal, "reduce_only": bool,
@@ -119,10 +128,20 @@ FundingDocument = TypedDict("FundingDocument", {
 """Funding of all markets; `expected` covers `days` at the current rates. `recorded` is by day and
 market, oldest first."""
 HedgeComparisonDocument = TypedDict("HedgeComparisonDocument", {
-    "symbol": str, "excess": Money, "hedged": Money, "sale_fees": Money, "sale_impact": Money,
+    "symbol": TokenSymbol, "excess": Money, "hedged": Money, "sale_fees": Money, "sale_impact": Money,
     "sale_tax": Money, "sale_cost": Money, "hedge_fees": Money, "hedge_funding": Money,
-    "hedge_capital": Money, "hedge_cost": Money, "margin": Money, "days": Decimal,
-    "choice": Annotated[str, one_of("sell", "hedge")], "reason": str,
+    "hedge_capital": Money, "hedge_cost": Money, "margin": Money, "days": Annotated[
+        Decimal,
+        ConvertedBy(lambda horizon_s, _: value_text(Fraction(horizon_s, DAY_S), 0, RATIO_PLACES)),
+        Of("horizon_s"),
+    ],
+    "choice": Annotated[
+        str,
+        one_of("sell", "hedge"),
+        ConvertedBy(lambda is_hedged, _: "hedge" if is_hedged else "sell"),
+        Of("is_hedged"),
+    ],
+    "reason": str,
 })  # fmt: skip
 """Comparison of selling `hedged`, a part of `excess`, with shorting it, in the numeraire; fees
 include gas. `margin` is the margin required by the short, `hedge_funding` the funding expected over
@@ -158,6 +177,25 @@ cannot be sent (empty if they can), `unnamed` the positions in markets that the 
 """
 
 
+class _Head(TypedDict):
+    """Keys of every document about the margin account."""
+
+    block: int
+    account: Address
+    unknown: str
+    unit: str
+    books: NotRequired[str]
+
+
+def _head(report: FuturesReport) -> _Head:
+    return {
+        "block": report.step.snapshot.head.number,
+        "account": report.policy.account,
+        "unknown": report.step.snapshot.layer(FuturesReading).unknown,
+        "unit": "USD" if report.account is None else report.account.quote.symbol,
+    }
+
+
 def positions(report: FuturesReport) -> FuturesPositionsDocument:
     """Return the document of the open positions."""
     account, now_s = report.account, report.step.snapshot.head.timestamp_s
@@ -165,10 +203,7 @@ def positions(report: FuturesReport) -> FuturesPositionsDocument:
     if account is not None:
         rows = [_position(account, position, now_s) for position in account.positions]
     return {
-        "block": report.step.snapshot.head.number,
-        "account": report.policy.account,
-        "unknown": report.step.snapshot.layer(FuturesReading).unknown,
-        "unit": _unit(report),
+        **_head(report),
         "positions": rows,
     }
 
@@ -177,12 +212,9 @@ def margin_document(report: FuturesReport) -> MarginDocument:
     """Return the document of the margin account, its limits and the plan."""
     account = report.account
     return {
-        "block": report.step.snapshot.head.number,
-        "account": report.policy.account,
-        "unknown": report.step.snapshot.layer(FuturesReading).unknown,
-        "unit": _unit(report),
+        **_head(report),
         "margin": None if account is None else _figures(account, report),
-        "limits": _limits(report),
+        "limits": [fill(LimitDocument, check) for check in report.checks],
         "plan": None
         if account is None or report.plan is None
         else _plan(account, report.plan, report.held),
@@ -211,10 +243,7 @@ def funding(report: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundi
         pending = Fraction(margin.funding_pending_raw(account))
         daily = sum((_daily(account, perp_market) for perp_market in account.markets), Fraction(0))
     return {
-        "block": report.step.snapshot.head.number,
-        "account": report.policy.account,
-        "unknown": report.step.snapshot.layer(FuturesReading).unknown,
-        "unit": _unit(report),
+        **_head(report),
         "numeraire": portfolio.numeraire.label,
         "days": DAYS,
         "markets": markets,
@@ -223,14 +252,13 @@ def funding(report: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundi
         "daily": _quote(account, daily),
         "expected": _quote(account, DAYS * daily),
         "recorded": [
-            {
-                "day": format_utc(funding_day.day_s)[:10],
-                "market": funding_day.market,
-                "symbol": funding_day.symbol,
-                "paid": money(funding_day.paid, portfolio),
-                "daily_rate": value_text(funding_day.daily_rate, 0, RATE_PLACES),
-                "readings": funding_day.readings,
-            }
+            fill(
+                FundingDayDocument,
+                funding_day,
+                portfolio,
+                day=format_utc(funding_day.day_s)[:10],
+                daily_rate=value_text(funding_day.daily_rate, 0, RATE_PLACES),
+            )
             for funding_day in recorded
         ],
     }
@@ -248,27 +276,23 @@ def fills(outcome: StepOutcome) -> list[FuturesFillDocument]:
     return [
         {
             "symbol": market.symbol,
-            "side": "sell" if fill.size_raw < 0 else "buy",
-            "size": decimal_text(abs(fill.size_raw), market.size_decimals),
-            "size_raw": str(fill.size_raw),
-            "price": _price(account, market, Fraction(-fill.quote_raw, fill.size_raw)),
-            "notional": _quote(account, Fraction(abs(fill.quote_raw))),
-            "fee": _quote(account, Fraction(fill.fee_raw)),
-            "realised": _quote(account, Fraction(fill.realised_raw)),
+            "side": "sell" if filled.size_raw < 0 else "buy",
+            "size": decimal_text(abs(filled.size_raw), market.size_decimals),
+            "size_raw": str(filled.size_raw),
+            "price": _price(account, market, Fraction(-filled.quote_raw, filled.size_raw)),
+            "notional": _quote(account, Fraction(abs(filled.quote_raw))),
+            "fee": _quote(account, Fraction(filled.fee_raw)),
+            "realised": _quote(account, Fraction(filled.realised_raw)),
             "unit": account.quote.label,
             "note": intent.note,
         }
         for intent in outcome.transactions
         if intent.receipt is not None
-        for fill in intent.receipt.fills
-        if fill.trader == policy.account
-        and fill.size_raw
-        and (market := known.get(fill.market)) is not None
+        for filled in intent.receipt.fills
+        if filled.trader == policy.account
+        and filled.size_raw
+        and (market := known.get(filled.market)) is not None
     ]
-
-
-def _unnamed(account: MarginAccount) -> list[str]:
-    return [account.market(name).symbol for name in unnamed_reasons(account)]
 
 
 def _paused(account: MarginAccount, policy: FuturesPolicy) -> list[str]:
@@ -283,17 +307,19 @@ def _paused(account: MarginAccount, policy: FuturesPolicy) -> list[str]:
 def summary(report: FuturesReport) -> FuturesSummaryDocument:
     """Return the summary of the futures together with the spot portfolio."""
     account, portfolio = report.account, report.step.portfolio
+    head = _head(report)
     leverage = utilisation = liquidation = None
     value_raw = gross_raw = 0
     unnamed: list[str] = []
     if account is not None:
         leverage, utilisation = margin.leverage(account), margin.utilisation(account)
         value_raw, gross_raw = margin.account_value_raw(account), margin.gross_notional_raw(account)
-        liquidation, unnamed = _nearest(account), _unnamed(account)
+        liquidation = _nearest(account)
+        unnamed = [account.market(name).symbol for name in unnamed_reasons(account)]
     return {
-        "account": report.policy.account,
-        "unknown": report.step.snapshot.layer(FuturesReading).unknown,
-        "unit": _unit(report),
+        "account": head["account"],
+        "unknown": head["unknown"],
+        "unit": head["unit"],
         "leverage": ratio_text(leverage),
         "max_leverage": decimal_text(report.policy.limits.max_leverage_bps, 4),
         "target_leverage": decimal_text(report.policy.leverage_bps, 4),
@@ -311,14 +337,12 @@ def summary(report: FuturesReport) -> FuturesSummaryDocument:
         "open_orders": open_orders(account, report.policy),
         "margin_in_weights": report.policy.margin_in_weights,
         "exposures": [
-            {
-                "symbol": portfolio.token(exposure.token).label
-                if exposure.token
-                else exposure.symbol,
-                "spot": money(exposure.spot, portfolio),
-                "futures": money(exposure.futures, portfolio),
-                "net": money(exposure.net, portfolio),
-            }
+            fill(
+                ExposureDocument,
+                exposure,
+                portfolio,
+                **({"symbol": portfolio.token(exposure.token).label} if exposure.token else {}),
+            )
             for exposure in report.exposures
         ],
     }
@@ -431,31 +455,10 @@ def optional_summary(
 def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparisonDocument]]:
     """Return the key `comparisons` of sales and hedges; empty if there are none."""
     portfolio = outcome.step_input.portfolio
-    compared = [_compared(comparison, portfolio) for comparison in comparisons(outcome)]
+    compared = [
+        fill(HedgeComparisonDocument, comparison, portfolio) for comparison in comparisons(outcome)
+    ]
     return {"comparisons": compared} if compared else {}
-
-
-def _compared(comparison: HedgeComparison, portfolio: Portfolio) -> HedgeComparisonDocument:
-    def amount(value: Fraction) -> str:
-        return money(value, portfolio)
-
-    return {
-        "symbol": portfolio.token(comparison.token).label,
-        "excess": amount(comparison.excess),
-        "hedged": amount(comparison.hedged),
-        "sale_fees": amount(comparison.sale_fees),
-        "sale_impact": amount(comparison.sale_impact),
-        "sale_tax": amount(comparison.sale_tax),
-        "sale_cost": amount(comparison.sale_cost),
-        "hedge_fees": amount(comparison.hedge_fees),
-        "hedge_funding": amount(comparison.hedge_funding),
-        "hedge_capital": amount(comparison.hedge_capital),
-        "hedge_cost": amount(comparison.hedge_cost),
-        "margin": amount(comparison.margin),
-        "days": value_text(Fraction(comparison.horizon_s, DAY_S), 0, RATIO_PLACES),
-        "choice": "hedge" if comparison.is_hedged else "sell",
-        "reason": comparison.reason,
-    }
 
 
 def _position(account: MarginAccount, position: Position, now_s: int) -> FuturesPositionDocument:
@@ -502,18 +505,6 @@ def _figures(account: MarginAccount, report: FuturesReport) -> MarginFiguresDocu
         "target_leverage": decimal_text(report.policy.leverage_bps, 4),
         "target_note": target_note(report.policy),
     }
-
-
-def _limits(report: FuturesReport) -> list[LimitDocument]:
-    return [
-        {
-            "limit": check.limit,
-            "measured": check.measured,
-            "allowed": check.allowed,
-            "broken": check.is_broken,
-        }
-        for check in report.checks
-    ]
 
 
 def _plan(account: MarginAccount, plan: FuturesPlan, hold_reason: str) -> FuturesPlanDocument:
@@ -571,10 +562,6 @@ def _notional_raw(account: MarginAccount, market: PerpMarket) -> int:
 def _daily(account: MarginAccount, market: PerpMarket) -> Fraction:
     """Return the funding per day at the current rate; negative if the account receives it."""
     return _notional_raw(account, market) * market.funding_daily
-
-
-def _unit(report: FuturesReport) -> str:
-    return "USD" if report.account is None else report.account.quote.symbol
 
 
 def _quote(account: MarginAccount | None, raw: Fraction) -> str:

@@ -502,13 +502,10 @@ class _Shutdown:
         try:
             self._actors.executor.cancel_pending("stopped by the owner")
         finally:
-            self._end_orders()
-
-    def _end_orders(self) -> None:
-        step = current_step_input(self._context.readers, self._context.store)
-        executions, now_s = self._context.store.executions, step.snapshot.head.timestamp_s
-        for execution_id in executions.open_ids():
-            executions.end(execution_id, "cancelled", "the bot was stopped", now_s)
+            step = current_step_input(self._context.readers, self._context.store)
+            executions, now_s = self._context.store.executions, step.snapshot.head.timestamp_s
+            for execution_id in executions.open_ids():
+                executions.end(execution_id, "cancelled", "the bot was stopped", now_s)
 
     def _sell(self) -> None:
         """Sell everything. Raises Refused with the reason for any remainder."""

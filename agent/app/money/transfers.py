@@ -115,7 +115,11 @@ def invest(
         nonlocal recorded
         if not confirm(replace(report, outcome=outcome)):
             return False
-        _confirm_deposits(agent, report.came)
+        for flow in report.came:  # recorded before any of them is spent
+            if flow.id:
+                agent.context.store.balances.classify(
+                    flow.id, ExternalTransferKind.DEPOSIT, agent.context.clock.now_s()
+                )
         recorded = True
         return True
 
@@ -191,15 +195,6 @@ def _raw(portfolio: Portfolio, flows: tuple[ExternalTransfer, ...]) -> dict[str,
         token = portfolio.held_as(flow.token)
         came[token] = came.get(token, 0) + flow.delta_raw
     return came
-
-
-def _confirm_deposits(agent: Agent, came: tuple[ExternalTransfer, ...]) -> None:
-    """Record the deposits before any of them is spent."""
-    for flow in came:
-        if flow.id:
-            agent.context.store.balances.classify(
-                flow.id, ExternalTransferKind.DEPOSIT, agent.context.clock.now_s()
-            )
 
 
 def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepReaders:
@@ -404,7 +399,9 @@ def resume(
                     "release it and start a new withdrawal",
                 )
             request = replace(request, to=parse_address(to, "--to"))
-        return WithdrawalRun(agent.context, _unpaid(step.history, number), request.to, request)
+        claims = step.history.cash_flows.claims
+        unpaid = tuple(claim.payment for claim in claims if claim.request == number)
+        return WithdrawalRun(agent.context, unpaid, request.to, request)
 
     step = transfers.reserve_pending_deposits(agent.step_input())
     if (paid := _paid_report(agent, step, number)) is not None:
@@ -443,10 +440,6 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
             )
         store.requests.end(number, RequestState.RELEASED, agent.context.clock.now_s())
     return replace(request, state=RequestState.RELEASED)
-
-
-def _unpaid(history: History, number: int) -> tuple[Payment, ...]:
-    return tuple(claim.payment for claim in history.cash_flows.claims if claim.request == number)
 
 
 def _paid_report(agent: Agent, step: StepInput, number: int) -> WithdrawalReport | None:

@@ -24,7 +24,6 @@ from agent.execution.step_context import StepOutcome
 from agent.layers.futures.accounting import funding_entries
 from agent.layers.futures.policy.hedges import choose, compare_text, short_costs
 from agent.layers.futures.policy.targets import (
-    FuturesTrigger,
     notional_drifts,
     orders_to_target,
     position_trims,
@@ -112,12 +111,14 @@ def what_if_futures(
     state = margin_state(account, policy.limits, policy.leverage_bps)
     fired = triggered(account, policy, value)
     reduction = reduction_orders(account, policy, value)
-    orders = reduction or _orders(account, policy, fired)
+    orders = reduction
+    if fired and not reduction:
+        orders = position_trims(account, policy) or orders_to_target(account, policy)
     hedges = _hedges(options, spot, trades, _after(account, orders), policy)
     trades = _trades_beside(trades, hedges)
     for hedge in hedges:
-        size = _short_raw(account, hedge)
-        if size:
+        if short := Fraction(hedge["short"]) * UNIT:
+            size = size_for_notional_raw(account.market(hedge["symbol"]), -short)
             orders = {**orders, hedge["symbol"]: orders.get(hedge["symbol"], 0) + size}
     signed = [margin.value_at_mark_raw(account, position) for position in account.positions]
     return {
@@ -143,25 +144,10 @@ def what_if_futures(
     }
 
 
-def _orders(
-    account: MarginAccount, policy: FuturesPolicy, fired: Sequence[FuturesTrigger]
-) -> dict[str, int]:
-    """Return the orders of triggers that no reduction of the whole book meets."""
-    if not fired:
-        return {}
-    return position_trims(account, policy) or orders_to_target(account, policy)
-
-
 def _after(account: MarginAccount, orders: Mapping[str, int]) -> MarginAccount:
     for market, size_raw in orders.items():
         account = after_fill_at_mark(account, market, size_raw)
     return account
-
-
-def _short_raw(account: MarginAccount, hedge: HedgeDocument) -> int:
-    """Return the size of a hedge's order, zero without a short."""
-    short = Fraction(hedge["short"]) * UNIT
-    return size_for_notional_raw(account.market(hedge["symbol"]), -short) if short else 0
 
 
 def _trades_beside(

@@ -194,18 +194,11 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
         (place.tick_lower, place.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
     store.positions.decide(name, mint, context.clock.now_s())
-    amounts = _holds(agent, name)
+    held = agent.step_input().snapshot.positions
+    # its principal is booked as its cost
+    amounts = next((positions.principal(place) for place in held if place.name == name), (0, 0))
     store.positions.decide(name, positions.imported_position(mint, amounts), context.clock.now_s())
     return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in amounts]}
-
-
-def _holds(agent: Agent, name: str) -> tuple[int, int]:
-    """Return the position's principal, which is booked as its cost."""
-    position = next(
-        (position for position in agent.step_input().snapshot.positions if position.name == name),
-        None,
-    )
-    return (0, 0) if position is None else positions.principal(position)
 
 
 def forget_position(config: Path | str, which: str) -> AdoptedPositionDocument:

@@ -321,7 +321,11 @@ def _reenabled(portfolio: Portfolio, known: Sequence[ConditionalOrder]) -> list[
 
 def _named(portfolio: Portfolio, order: ConditionalOrder) -> NamedOrderDocument:
     return {
-        "subject": _subject(portfolio, order.token),
+        "subject": (
+            PORTFOLIO
+            if order.token == PORTFOLIO
+            else conditional_orders.order_subject(portfolio, order.token)
+        ),
         "kind": order.kind.value,
         "stage": order.stage.value,
     }
@@ -352,10 +356,15 @@ def _row(
     level_now = None
     if level is None:
         level_now = conditional_orders.trigger_price(unconfirmed or order)
+    terms = conditional_order.terms
     highest = conditional_order.mark if order.kind is OrderKind.TRAILING_STOP else None
     return {
         **_named(step.portfolio, conditional_order),
-        "terms": _terms(step.portfolio, conditional_order.terms),
+        "terms": (
+            _figure(step.portfolio, terms.token, terms.price) or ""
+            if terms.share_bps is None
+            else f"{terms.share_bps / 100:g}%"
+        ),
         "level": _figure(step.portfolio, order.token, level),
         "level_now": _figure(step.portfolio, order.token, level_now),
         "price": _figure(step.portfolio, order.token, price),
@@ -369,17 +378,6 @@ def _row(
         "unconfirmed": None if unconfirmed is None else unconfirmed.stage.value,
         "filled_at_once": conditional_orders.was_filled_when_armed(conditional_order),
     }
-
-
-def _terms(portfolio: Portfolio, terms: OrderTerms) -> str:
-    """Return the terms in config notation."""
-    if terms.share_bps is not None:
-        return f"{terms.share_bps / 100:g}%"
-    return _figure(portfolio, terms.token, terms.price) or ""
-
-
-def _subject(portfolio: Portfolio, token: str) -> str:
-    return PORTFOLIO if token == PORTFOLIO else conditional_orders.order_subject(portfolio, token)
 
 
 def _figure(portfolio: Portfolio, token: str, price: Price | None) -> str | None:

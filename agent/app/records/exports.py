@@ -51,7 +51,12 @@ def export(
         tables = _rotki(ledger_data, native) if kind == "rotki" else _plain(ledger_data)
     ending, encode = ("parquet", _parquet) if kind == "parquet" else ("csv", _csv)
     files = {f"{sheet.name}.{ending}": sheet for sheet in tables}
-    _folder(folder)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--out {folder}: {error.strerror}", "name a folder that can be written"
+        ) from None
     existing = [name for name in files if (folder / name).exists()]
     if existing and not force:
         raise ConfigError(
@@ -148,15 +153,6 @@ def _parquet(sheet: ExportTable) -> bytes:
     out = io.BytesIO()
     polars.DataFrame(columns, schema=dict.fromkeys(sheet.columns, polars.String)).write_parquet(out)
     return out.getvalue()
-
-
-def _folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--out {folder}: {error.strerror}", "name a folder that can be written"
-        ) from None
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -370,7 +370,12 @@ def _period(
         "mwr_year_bps": mwr_year_bps,
         "by_hand": {"swaps": result.by_hand_swaps, "effect": _money(ledger, result.by_hand)},
         "realised": _money(ledger, net_gain(disposals)),
-        "realised_by_token": _by_token(ledger, disposals),
+        "realised_by_token": {
+            ledger.names.label(token): _money(
+                ledger, net_gain(d for d in disposals if d.token == token)
+            )
+            for token in sorted({disposal.token for disposal in disposals})
+        },
         "weights_bps": weights,
         "statistics": statistics(result.parts),
     }
@@ -430,16 +435,6 @@ def _old_rate(ledger: LedgerData) -> str:
         f"{table.name}: the rate used on {format_utc(at_s)[:10]} is {days} days old; add"
         " newer lines"
     )
-
-
-def _by_token(ledger: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str]:
-    tokens = sorted({disposal.token for disposal in disposals})
-    return {
-        ledger.names.label(token): _money(
-            ledger, net_gain(d for d in disposals if d.token == token)
-        )
-        for token in tokens
-    }
 
 
 def _unrealised(ledger: LedgerData, taxed: TaxLotRun, at: Valuation) -> Value:

@@ -31,7 +31,6 @@ from agent.model import (
     ManualAction,
     Plan,
     Rebalance,
-    Snapshot,
     StepInput,
     TopUp,
 )
@@ -74,7 +73,12 @@ def require_possible(step: StepInput) -> None:
     terminate.
     """
     _require_decimals(step)
-    _require_possible_pools(step.snapshot)
+    for pool in step.snapshot.pools:
+        if pool.fault:
+            raise ConfigError(
+                f"pool {pool.address} is impossible in the input: {pool.fault}",
+                "use a file written by plan --save-input",
+            )
 
 
 def _require_decimals(step: StepInput) -> None:
@@ -88,16 +92,6 @@ def _require_decimals(step: StepInput) -> None:
         if not 0 <= decimals <= MOST_DECIMALS:
             raise ConfigError(
                 f"{address} has impossible decimals in the input: {decimals}",
-                "use a file written by plan --save-input",
-            )
-
-
-def _require_possible_pools(snapshot: Snapshot) -> None:
-    """Raise ConfigError for a pool in a state that no contract can have."""
-    for pool in snapshot.pools:
-        if pool.fault:
-            raise ConfigError(
-                f"pool {pool.address} is impossible in the input: {pool.fault}",
                 "use a file written by plan --save-input",
             )
 

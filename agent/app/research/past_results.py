@@ -41,16 +41,13 @@ def computed_template_result(template: PortfolioTemplate) -> PastResultDocument:
         for symbol, share in starters.template_targets(template, ETHEREUM)
     ]
     text = starters.render(ETHEREUM, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),))
-    ready = replace(template, weights=_testable_weights(template))
+    kind = template.weights.get("kind")
+    unknown = kind in [method.value for method in UNKNOWN_METHODS]
+    ready = replace(template, weights={}) if unknown else template
     loaded = load_config_text(
         starters.apply_template(text, ready), Path("trimtab.toml"), "template"
     )
     return past_result(loaded)
-
-
-def _testable_weights(template: PortfolioTemplate) -> dict[str, str | list[str]]:
-    kind = template.weights.get("kind")
-    return {} if kind in [method.value for method in UNKNOWN_METHODS] else dict(template.weights)
 
 
 def past_result(loaded: LoadedConfig) -> PastResultDocument:

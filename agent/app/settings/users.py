@@ -52,7 +52,9 @@ def add_user(
     """Add a user and return the secret of its one-time codes, which is shown only now. Raises
     ConfigError for an invalid or taken name or a weak password.
     """
-    _require_packages()
+    for package in ("argon2", "pyotp"):
+        if find_spec(package) is None:
+            raise ConfigError(f"user: {package} is not installed", MISSING)
     import argon2
     import pyotp
 
@@ -65,7 +67,11 @@ def add_user(
         )
     users = _open(config)
     if any(user.name == name for user in users.users()):
-        raise _taken(name)
+        raise ConfigError(
+            f"{name}: there is already a user with this name",
+            "choose another, or remove it first: trimtab user remove",
+            code=ErrorCode.EXISTS,
+        )
     text = new_password(password, ask).reveal()
     if len(text) > LONGEST_PASSWORD:
         raise ConfigError(f"the password exceeds {LONGEST_PASSWORD} characters", "shorten it")
@@ -196,20 +202,6 @@ def _network(address: str) -> str:
 
 def _open(config: ConfigSource) -> UserStore:
     return UserStore(Path(users_file(config)))
-
-
-def _taken(name: str) -> ConfigError:
-    return ConfigError(
-        f"{name}: there is already a user with this name",
-        "choose another, or remove it first: trimtab user remove",
-        code=ErrorCode.EXISTS,
-    )
-
-
-def _require_packages() -> None:
-    for package in ("argon2", "pyotp"):
-        if find_spec(package) is None:
-            raise ConfigError(f"user: {package} is not installed", MISSING)
 
 
 def _now_s() -> int:

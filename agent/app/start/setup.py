@@ -513,11 +513,6 @@ def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset
     ]
 
 
-def _coin(wrapped: TemplateAsset, target: str) -> TemplateAsset:
-    """Return the native coin, named like its wrapped token without the W."""
-    return replace(wrapped, symbol=wrapped.symbol.removeprefix("W"), address=NATIVE, target=target)
-
-
 def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset]) -> TemplateAsset:
     """Return the asset for a symbol, an address or "native", with its share. Raises ConfigError for
     an unknown or ambiguous symbol.
@@ -529,7 +524,9 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
     ]
     if name == NATIVE:
         return next(
-            _coin(token, target) for token in known if token.address == preset.wrapped_native
+            replace(token, symbol=token.symbol.removeprefix("W"), address=NATIVE, target=target)
+            for token in known
+            if token.address == preset.wrapped_native
         )
     feeds = {token.address: token.feed for token in preset.tokens}
     if name.startswith("0x"):

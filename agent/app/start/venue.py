@@ -444,7 +444,9 @@ def _create(place: _Place, ask: Ask | None) -> tuple[str, Path | None]:
     if place.file is None:
         raise ConfigError("futures: nowhere to store a new agent key", "set futures.agent_keystore")
     file = _beside(place.file, key.address)
-    keys.write_keystore(file, key, new_password(_password(), _naming(place.file, ask)))
+    variable = PASSWORD_VARIABLE if os.environ.get(PASSWORD_VARIABLE) else None
+    password = Password(variable, env_option=f"export {PASSWORD_VARIABLE}, or --password-env")
+    keys.write_keystore(file, key, new_password(password, _naming(place.file, ask)))
     return key.address, file
 
 
@@ -465,11 +467,6 @@ def _put_in_place(new: Path, place: _Place) -> Path | None:
 
 def _beside(file: Path, address: str) -> Path:
     return file.with_name(f"{file.name}.{address}")
-
-
-def _password() -> Password:
-    variable = PASSWORD_VARIABLE if os.environ.get(PASSWORD_VARIABLE) else None
-    return Password(variable, env_option=f"export {PASSWORD_VARIABLE}, or --password-env")
 
 
 def _naming(file: Path, ask: Ask | None) -> Ask | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from agent.cli.display.tables import FigureTable, amount, brief, money, table
+from agent.cli.display.tables import FigureTable, amount, brief, figure, money, table
 from agent.cli.display.terminal import Document, cell, out, say, spaced_time
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def positions(document: Document) -> FigureTable:
     for item in document["positions"]:
         price, distance = item["liquidation_price"], item["liquidation_distance"]
         figure_table.add_row(
-            cell(item["symbol"]),
+            item["symbol"],
             item["side"],
             amount(item["size"]),
             money(item["notional"]),
@@ -129,42 +129,44 @@ def _show_plan(console: Console, plan: Document, unit: str) -> None:
 
 def orders(plan: Document, title: str) -> FigureTable:
     """Return a table of the orders of a plan."""
-    figure_table = table(
+    return table(
         title,
         ("market", "side", "kind"),
         ("size", "bound", "bound price"),
         order=("market", "side", "size", "bound", "bound price", "kind"),
+        rows=(
+            (
+                item["symbol"],
+                item["side"],
+                amount(item["size"]),
+                money(item["bound"]),
+                brief(item["bound_price"]),
+                "reduce only" if item["reduce_only"] else "",
+            )
+            for item in plan["orders"]
+        ),
     )
-    for item in plan["orders"]:
-        figure_table.add_row(
-            cell(item["symbol"]),
-            item["side"],
-            amount(item["size"]),
-            money(item["bound"]),
-            brief(item["bound_price"]),
-            "reduce only" if item["reduce_only"] else "",
-        )
-    return figure_table
 
 
 def fills(documents: list[Document]) -> FigureTable:
     """Return a table of filled futures orders."""
-    figure_table = table(
+    return table(
         f"Filled futures orders, in {documents[0]['unit']}",
         ("market", "side"),
         ("size", "price", "notional", "fee", "realised"),
+        rows=(
+            (
+                item["symbol"],
+                item["side"],
+                amount(item["size"]),
+                brief(item["price"]),
+                money(item["notional"]),
+                money(item["fee"]),
+                money(item["realised"]),
+            )
+            for item in documents
+        ),
     )
-    for item in documents:
-        figure_table.add_row(
-            cell(item["symbol"]),
-            item["side"],
-            amount(item["size"]),
-            brief(item["price"]),
-            money(item["notional"]),
-            money(item["fee"]),
-            money(item["realised"]),
-        )
-    return figure_table
 
 
 SALE_OR_HEDGE = (
@@ -213,17 +215,19 @@ def show_funding(console: Console, document: Document) -> None:
         f"Funding at block {document['block']}, in {unit}; positive: the account pays",
         ("market",),
         ("daily rate", "notional", "pending", "today", "a day", f"{days} days"),
+        rows=(
+            (
+                item["symbol"],
+                percent(item["daily_rate"], "+", 4),
+                money(item["notional"]),
+                money(item["pending"]),
+                money(item["today"]),
+                money(item["daily"]),
+                money(item["expected"]),
+            )
+            for item in document["markets"]
+        ),
     )
-    for item in document["markets"]:
-        figure_table.add_row(
-            cell(item["symbol"]),
-            percent(item["daily_rate"], "+", 4),
-            money(item["notional"]),
-            money(item["pending"]),
-            money(item["today"]),
-            money(item["daily"]),
-            money(item["expected"]),
-        )
     figure_table.add_row(
         "total",
         "",
@@ -232,20 +236,23 @@ def show_funding(console: Console, document: Document) -> None:
     )
     console.print(figure_table)
     if document["recorded"]:
-        past = table(
-            f"Recorded by day (UTC), in {document['numeraire']}; positive: the account paid",
-            ("day", "market"),
-            ("paid", "mean daily rate", "readings"),
-        )
-        for item in document["recorded"]:
-            past.add_row(
-                item["day"],
-                cell(item["symbol"]),
-                money(item["paid"]),
-                percent(item["daily_rate"], "+", 4),
-                str(item["readings"]),
+        console.print(
+            table(
+                f"Recorded by day (UTC), in {document['numeraire']}; positive: the account paid",
+                ("day", "market"),
+                ("paid", "mean daily rate", "readings"),
+                rows=(
+                    (
+                        item["day"],
+                        item["symbol"],
+                        money(item["paid"]),
+                        percent(item["daily_rate"], "+", 4),
+                        str(item["readings"]),
+                    )
+                    for item in document["recorded"]
+                ),
             )
-        console.print(past)
+        )
         console.print(cell(f"Tax: {FUTURES_TAX}", "dim"))
 
 
@@ -367,7 +374,7 @@ def show_book(document: Document) -> None:
             texts = [_negated(part) if sign else part for part in parts]
             figure_table.add_row(f"from {NAMES.get(name, name)}", *map(money, texts))
     for name, key in (("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown")):
-        figure_table.add_row(name, *(_figure(key, book["figures"][key]) for book in books))
+        figure_table.add_row(name, *(figure(key, book["figures"][key]) for book in books))
     figure_table.add_row("highest leverage", *(leverage(book["max_leverage"]) for book in books))
     figure_table.add_row(
         f"bars above {leverage(document['max_leverage'])}",
@@ -460,9 +467,3 @@ def _negated(text: str) -> str:
 def leverage(text: str | None) -> str:
     """2.5 -> 2.50x; unlimited without equity."""
     return "unlimited" if text is None else f"{float(text):.2f}x"
-
-
-def _figure(key: str, value: str | None) -> str:
-    if value is None:
-        return "–"
-    return f"{float(value):.2f}" if key == "sharpe" else f"{float(value):.2%}"

@@ -195,8 +195,8 @@ def legs(document: Document, decimals: dict[str, int], most: int) -> FigureTable
         figure_table.add_row(
             str(number) + (" ↳" if leg["source"] == "router" else ""),
             name,
-            cell(f"{brief(coins(leg['amount_in_raw'], sold))} {leg['token_in']}"),
-            cell(f"{brief(coins(leg['amount_out_raw'], bought))} {leg['token_out']}"),
+            f"{brief(coins(leg['amount_in_raw'], sold))} {leg['token_in']}",
+            f"{brief(coins(leg['amount_out_raw'], bought))} {leg['token_out']}",
             brief(coins(leg["min_out_raw"], bought)),
             f"{leg['impact_bps']} bps",
         )
@@ -257,9 +257,9 @@ def verdicts(documents: Sequence[Document], pools: dict[str, str]) -> FigureTabl
         mark = cell("✓", "green") if item["passed"] else cell("refused", "bold red")
         figure_table.add_row(
             mark,
-            cell(item["guard"]),
-            cell(replace_pool_addresses(item["measured"], pools)),
-            cell(replace_pool_addresses(item["limit"], pools)),
+            item["guard"],
+            replace_pool_addresses(item["measured"], pools),
+            replace_pool_addresses(item["limit"], pools),
         )
     return figure_table
 
@@ -269,7 +269,7 @@ def parameters(parameters: dict[str, str]) -> FigureTable:
     figure_table = table("Parameters", ("name", "value"))
     figure_table.show_header = False
     for name, value in parameters.items():
-        figure_table.add_row(name, cell(value))
+        figure_table.add_row(name, value)
     return figure_table
 
 
@@ -304,13 +304,13 @@ def show_tax(console: Console, document: Document | None) -> None:
             else f"{disposal['newest_days']} to {disposal['oldest_days']}"
         )
         figure_table.add_row(
-            cell(disposal["symbol"]),
+            disposal["symbol"],
             money(disposal["proceeds"]),
             "unknown" if disposal["cost"] is None else money(disposal["cost"]),
             "unknown" if disposal["gain"] is None else money(disposal["gain"]),
             days,
         )
-    figure_table.add_row(cell("all"), "", "", _gain(document), "")
+    figure_table.add_row("all", "", "", _gain(document), "")
     console.print(figure_table)
     limit = ""
     if document["year_limit"] is not None:
@@ -326,14 +326,14 @@ def actions_table(documents: Sequence[Document], decimals: dict[str, int]) -> Fi
         kind, position, reason = item["kind"], item["position"], item["reason"]
         for symbol in item["tokens"]:
             figure_table.add_row(
-                cell(kind),
-                cell(position),
-                cell(symbol),
+                kind,
+                position,
+                symbol,
                 *(
                     "" if item[name] is None else brief(coins(item[name][symbol], decimals[symbol]))
                     for name in ACTION_AMOUNTS
                 ),
-                cell(reason),
+                reason,
             )
             kind = position = reason = ""
     return figure_table
@@ -363,19 +363,22 @@ def slices_table(document: Document, numeraire: str) -> FigureTable:
 
 def executions_table(documents: Sequence[Document]) -> FigureTable:
     """Return a table of gradual executions, with progress and state."""
-    figure_table = table(
-        "Gradual executions", ("id", "style", "began", "next", "state"), ("slices",)
+    return table(
+        "Gradual executions",
+        ("id", "style", "began", "next", "state"),
+        ("slices",),
+        rows=(
+            (
+                item["id"],
+                item["style"],
+                item["began"],
+                item["next"] or "",
+                f"{item['state']}: {item['why']}".rstrip(": "),
+                f"{item['rounds_done']} of ~{_rounds(item)}",
+            )
+            for item in documents
+        ),
     )
-    for item in documents:
-        figure_table.add_row(
-            cell(item["id"]),
-            item["style"],
-            item["began"],
-            item["next"] or "",
-            cell(f"{item['state']}: {item['why']}".rstrip(": ")),
-            f"{item['rounds_done']} of ~{_rounds(item)}",
-        )
-    return figure_table
 
 
 def _rounds(document: Document) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -57,7 +57,7 @@ class FigureTable:
 
     def add_row(self, *cells: str | Text | Bar, style: str = "") -> None:
         """Add a row. Missing cells at its end are empty."""
-        texts = [cell(value) if isinstance(value, str) else value for value in cells]
+        texts = [value if isinstance(value, Text | Bar) else cell(value) for value in cells]
         self.rows.append((tuple(texts + [Text()] * (len(self.names) - len(texts))), style))
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
@@ -174,14 +174,24 @@ def _longest_word(*texts: str) -> int:
 
 
 def table(
-    title: str, left: Sequence[str], right: Sequence[str] = (), *, order: Sequence[str] = ()
+    title: str,
+    left: Sequence[str],
+    right: Sequence[str] = (),
+    *,
+    order: Sequence[str] = (),
+    rows: Iterable[Sequence[str | Text | Bar]] = (),
 ) -> FigureTable:
-    """Create an empty table; `left` and `right` name the columns by alignment, `order` their order
-    (left first by default).
+    """Create a table; `left` and `right` name the columns by alignment, `order` their order (left
+    first by default).
 
     Figures belong in `right` and are not wrapped, free text and names in `left`.
     """
-    return FigureTable(cell(title, "bold"), tuple(order or (*left, *right)), frozenset(right))
+    figure_table = FigureTable(
+        cell(title, "bold"), tuple(order or (*left, *right)), frozenset(right)
+    )
+    for row in rows:
+        figure_table.add_row(*row)
+    return figure_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +276,7 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
         low, high = item["band_bps"]
         outside = not low <= item["weight_bps"] <= high
         figure_table.add_row(
-            cell(item["symbol"]),
+            item["symbol"],
             amount(item["amount"]),
             amount(item["price"], 4),
             money(item["value"]),
@@ -376,7 +386,7 @@ def transactions(document: Document) -> FigureTable:
             cell(item["status"], STATE_STYLES.get(item["status"], "yellow")),
             block,
             gas,
-            cell(item["hash"]),
+            item["hash"],
         )
     return figure_table
 
@@ -390,7 +400,7 @@ def realised(document: Document, decimals: dict[str, int]) -> FigureTable:
         places = decimals[item["symbol"]]
         planned, got = item["planned_raw"], item["realised_raw"]
         figure_table.add_row(
-            cell(item["symbol"]),
+            item["symbol"],
             amount(coins(planned, places)),
             amount(coins(got, places)),
             str(int(got) - int(planned)),
@@ -414,7 +424,7 @@ def zone(document: Document, numeraire: str) -> FigureTable:
     for item in document["assets"]:
         edges = (item["no_trade_bps"], item["trigger_bps"])
         figure_table.add_row(
-            cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges)
+            item["symbol"], *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges)
         )
     plan, notes = document["plan"], list[str]()
     if document["measured"]:
@@ -454,12 +464,13 @@ def format_trigger(document: Document) -> str:
 
 def excluded_table(documents: Sequence[Document]) -> FigureTable:
     """Return a table of excluded holdings."""
-    figure_table = table(
-        "Excluded", ("asset", "why"), ("amount",), order=("asset", "amount", "why")
+    return table(
+        "Excluded",
+        ("asset", "why"),
+        ("amount",),
+        order=("asset", "amount", "why"),
+        rows=((item["symbol"], item["amount"], item["why"]) for item in documents),
     )
-    for item in documents:
-        figure_table.add_row(cell(item["symbol"]), item["amount"], cell(item["why"]))
-    return figure_table
 
 
 def past_text(past: Document, *, with_basis: bool = False, short: bool = False) -> str:
@@ -486,7 +497,7 @@ def transfers_table(documents: Sequence[Document]) -> FigureTable:
         figure_table.add_row(
             str(item["id"] or ""),
             cell(item["words"], "bold red" if item["halts"] else ""),
-            cell(item["told"] or status),
+            item["told"] or status,
         )
     return figure_table
 
@@ -516,7 +527,7 @@ def show_orders(document: Document) -> None:
             market = "unknown" if item["market"] is None else item["market"][0]
             waiting.add_row(
                 item["id"],
-                cell(item["what"]),
+                item["what"],
                 item["limit"][0],
                 market,
                 _distance(item["off_bps"]),
@@ -543,10 +554,10 @@ def show_orders(document: Document) -> None:
         if item["level_now"]:
             level = f"({amount(item['level_now'], 4)})"
         figure_table.add_row(
-            cell(item["subject"]),
+            item["subject"],
             item["kind"],
-            cell(_stage(item)),
-            cell(since),
+            _stage(item),
+            since,
             item["terms"],
             level,
             price,
@@ -570,3 +581,10 @@ def _note_orders(document: Document) -> None:
         out.print(cell(line, "bold red"))
     for line in document["contradictions"]:
         out.print(cell(f"Nothing is traded: {line}", "bold red"))
+
+
+def figure(key: str, value: str | None) -> str:
+    """Format a figure of a report: a Sharpe ratio as a number, any other in percent."""
+    if value is None:
+        return "–"
+    return f"{float(value):.2f}" if key == "sharpe" else f"{float(value):.2%}"
