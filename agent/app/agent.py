@@ -391,7 +391,7 @@ class Agent:
         the `extra` keys.
         """
         document = cast(
-            LivePlanDocument,
+            "LivePlanDocument",
             {
                 **(
                     plans.rebalance(outcome, self.realised(outcome))
