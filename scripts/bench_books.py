@@ -31,7 +31,8 @@ from agent import codec, wiring
 from agent.accounting import entries
 from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.app.start.setup import initialise
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
 from agent.execution import settlement
 from agent.execution.bookkeeping import update_ledger
 from agent.execution.step_memory import read_memory

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.app.research.past_results import computed_template_result
 from agent.app.start.past_results import STORED
-from agent.config.template import PORTFOLIO_TEMPLATES
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 
 
 def main() -> int:

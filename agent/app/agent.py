@@ -29,8 +29,9 @@ from agent.app.documents.status import PortfolioStatus
 from agent.app.start.endpoint_checks import endpoint_records
 from agent.chain.rpc import Transport
 from agent.config.fields import parse_address, parse_duration_s
-from agent.config.limits import accepted_limits
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
+from agent.config.tables.limits import accepted_limits
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution import evaluation
 from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_exposure

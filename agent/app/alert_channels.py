@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 from agent.app.alerting import AssetBand, asset_bands, price_distance, short_key
 from agent.app.documents import fill
 from agent.app.documents.owner import AlertDocument, AlertTargetDocument
-from agent.config.load import LoadedConfig, load_config
-from agent.config.service import AlertsTable, AlertTargetTable
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
+from agent.config.tables.alerts import AlertsTable, AlertTargetTable
 from agent.errors import ConfigError
 from agent.execution.settlement import originating_step
 from agent.execution.shortfall import recovered_shortfall

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from agent import wiring
-from agent.config import load
-from agent.config.load import ConfigSource, LoadedConfig, load_config
+from agent.config.load import check_values, load_config
+from agent.config.loaded import ConfigSource, LoadedConfig
+from agent.config.redaction import config_diff
 from agent.errors import ConfigError, Refused
 from agent.model import Verdict
 from agent.store.store import ConfigChanged, ConfigVersionStore
@@ -42,7 +43,7 @@ def unconfirmed_changes(
         return None
     for version in configs.newest(1_000):
         if version.digest == before and version.text is not None:
-            return load.config_diff(version.text, loaded.text) or ("only comments or secrets",)
+            return config_diff(version.text, loaded.text) or ("only comments or secrets",)
     return UNKNOWN
 
 
@@ -74,7 +75,7 @@ def owners_config(present: LoadedConfig, configs: ConfigVersionStore) -> Config 
             values.pop(name, None)
             values |= {name: owners[name]} if name in owners else {}
         with suppress(ConfigError):
-            return load.check_values(values, "the last config of the owner")
+            return check_values(values, "the last config of the owner")
         return None
     return None
 
@@ -163,7 +164,7 @@ def show_version(config: ConfigSource, number: int) -> Document:
     before = next((older for older in versions[place + 1 :] if older.text is not None), None)
     changes: list[str] = []
     if config_version.text is not None and before is not None and before.text is not None:
-        changes = list(load.config_diff(before.text, config_version.text))
+        changes = list(config_diff(before.text, config_version.text))
     return {
         "number": number,
         "digest": config_version.digest,

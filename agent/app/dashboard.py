@@ -17,7 +17,8 @@ from agent.app.positions.orders import standing_orders
 from agent.app.records.ledger import lots_document, newest_pnl, open_ledger_data
 from agent.app.records.step_history import explain, history
 from agent.app.settings.shown import settings_document
-from agent.config.load import ConfigSource, load_config
+from agent.config.load import load_config
+from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 
 Documents = dict[str, Any]

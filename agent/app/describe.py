@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from agent.config.build import build_policy, build_split
-from agent.config.limits import LimitsTable
-from agent.config.orders import pace_text
+from agent.config.build import build_policy
+from agent.config.pace import pace_text
 from agent.config.schema import Config
-from agent.config.strategies import strategy_as_portfolio
-from agent.config.triggers import RiskTable
-from agent.config.weights import WeightsTable, weights_text
+from agent.config.strategies import build_split, strategy_as_portfolio
+from agent.config.tables.limits import LimitsTable
+from agent.config.tables.triggers import RiskTable
+from agent.config.tables.weights import WeightsTable
+from agent.config.weights import weights_text
 from agent.guards.market import (
     SandwichExposure,
     max_extractable_profit,

@@ -24,9 +24,9 @@ from agent.app.agent import Agent
 from agent.app.controls.messages import control_alerts, control_note
 from agent.app.cycles import READING_STAGE
 from agent.app.records.run_report import RunRecorder, pause_reason
-from agent.config import load
 from agent.config.fields import parse_duration_s
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
+from agent.config.redaction import config_diff
 from agent.errors import EXIT_HUNG, ConfigError, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import PPM, Counts, Delivery, RunFigures
@@ -322,7 +322,7 @@ class Service:
         took_s = time.monotonic() - self.began
         self.watch.beat("reporting of the last cycle")
         if (loaded := self.agent.context.loaded) != self._loaded:
-            changes = load.config_diff(self._loaded.text, loaded.text)
+            changes = config_diff(self._loaded.text, loaded.text)
             self.config_changes = changes or ("only comments",)
             self.log.info("config reloaded", digest=loaded.digest, changes=self.config_changes)
             self._loaded = loaded

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 import typer
 
 if TYPE_CHECKING:
-    from agent.config.load import LoadedConfig
+    from agent.config.loaded import LoadedConfig
 
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -279,7 +279,7 @@ def edit(
     from agent.app.documents import plans
     from agent.app.settings import editing
     from agent.cli.portfolio import confirmer
-    from agent.config.edits import apply_changes, parse_changes
+    from agent.config.writing.edits import apply_changes, parse_changes
 
     changes = parse_changes(sets or (), targets or (), adds or (), removes or ())
     if confirm and changes.any:

@@ -206,9 +206,6 @@ Switch = Annotated[bool | None, BeforeValidator(_switch)]
 DecimalOrOff = Annotated[str | None, BeforeValidator(_or_off(_plain_decimal))]
 
 
-# --- Common base of all tables: unknown keys are rejected, values are frozen after parsing.
-
-
 class ConfigTable(BaseModel):
     """A table of trimtab.toml."""
 

@@ -6,92 +6,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
-
-from agent.config.fields import Address, ConfigTable, DecimalOrOff, Duration, PlainDecimal, Share
+from agent.amm.lp import positions as own
+from agent.config.schema import Config
+from agent.config.tables.liquidity import (
+    LpTable,
+    V2PositionTable,
+    V2TargetTable,
+    V3PositionTable,
+    V3TargetTable,
+)
 from agent.errors import ConfigError
-from agent.model import ConfirmedPosition, LpTarget, Portfolio
-from agent.units import BPS, Token, parse_raw
+from agent.model import (
+    ConfirmedPosition,
+    LpPositionChange,
+    LpTarget,
+    Portfolio,
+)
+from agent.units import Token, parse_raw
 
 if TYPE_CHECKING:
     from agent.chain.watch import PoolRef
-    from agent.config.schema import Config
-
-
-LEAST_WIDTH_BPS = 10
-MOST_WIDTH_BPS = 100_000
-MOST_VOLATILITY_BPS = 100_000
-"""Maximum annual volatility, 1000 %."""
-
-
-def sane_volatility(value: int) -> int:
-    """Return the annual volatility in basis points. Raises ValueError if implausible."""
-    if not 0 < value <= MOST_VOLATILITY_BPS:
-        raise ValueError(
-            "an annual volatility is above 0% and at most 1000%; write for example 60%"
-        )
-    return value
-
-
-class _LpTargetTable(ConfigTable):
-    """A liquidity target. `share` is the target share of the portfolio; 0% withdraws everything.
-    `volatility` overrides that of [lp] for this pair.
-    """
-
-    share: Share
-    volatility: Share | None = None
-
-    @field_validator("share")
-    @classmethod
-    def _of_one(cls, value: int) -> int:
-        if value > BPS:
-            raise ValueError("a share is at most 100% of the portfolio")
-        return value
-
-    @field_validator("volatility")
-    @classmethod
-    def _sane(cls, value: int | None) -> int | None:
-        return None if value is None else sane_volatility(value)
-
-
-class V2TargetTable(_LpTargetTable):
-    """Liquidity in a Uniswap V2 pair, where fees compound automatically."""
-
-    kind: Literal["uniswap_v2"]
-    pair: Address
-
-    @property
-    def at(self) -> str:
-        """The pool's address."""
-        return self.pair
-
-
-class V3TargetTable(_LpTargetTable):
-    """Liquidity in a range of a Uniswap V3 pool: from price / (1 + width) to price · (1 +
-    width).
-    """
-
-    kind: Literal["uniswap_v3"]
-    pool: Address
-    width: Share
-    compound_above: DecimalOrOff
-
-    @field_validator("width")
-    @classmethod
-    def _within(cls, value: int) -> int:
-        if not LEAST_WIDTH_BPS <= value <= MOST_WIDTH_BPS:
-            raise ValueError("a width is from 0.1% to 1000%; write for example 20%")
-        return value
-
-    @property
-    def at(self) -> str:
-        """The pool's address."""
-        return self.pool
-
-
-LpTargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="kind")]
 
 
 def require_targets(config: Config) -> None:
@@ -185,85 +121,6 @@ def _build_target(
     )
 
 
-# --- [lp], and positions that the owner has confirmed, with the amounts provided.
-
-
-LONGEST_HORIZON_S = 365 * 86_400
-
-
-class LpTable(ConfigTable):
-    """Risk settings of liquidity: annual volatility of a pair's price, and the horizon of
-    forecasts.
-
-    `targets` are the pools in which liquidity is provided.
-    """
-
-    volatility: Share
-    horizon: Duration
-    targets: list[LpTargetTable] = Field(default_factory=list)
-
-    _sane = field_validator("volatility")(sane_volatility)
-
-    @field_validator("horizon")
-    @classmethod
-    def _within_a_year(cls, value: int) -> int:
-        if not 0 < value <= LONGEST_HORIZON_S:
-            raise ValueError("a horizon is above 0s and at most 365d; write for example 30d")
-        return value
-
-
-class _LpPositionTable(ConfigTable):
-    """A confirmed position. `entry` is the amount provided, in whole coins by symbol; `volatility`
-    overrides that of [lp] for this pair.
-    """
-
-    entry: dict[str, PlainDecimal]
-    entry_block: int | None = Field(default=None, ge=0)
-    volatility: Share | None = None
-
-    @field_validator("entry")
-    @classmethod
-    def _of_two(cls, entry: dict[str, str]) -> dict[str, str]:
-        if len(entry) != 2:
-            raise ValueError(
-                f'has {len(entry)} tokens, but a position has two; write entry = {{ WETH = "1.5",'
-                ' USDC = "4500" }'
-            )
-        return entry
-
-    @field_validator("volatility")
-    @classmethod
-    def _sane(cls, value: int | None) -> int | None:
-        return None if value is None else sane_volatility(value)
-
-
-class V2PositionTable(_LpPositionTable):
-    """LP tokens in a Uniswap V2 pair."""
-
-    kind: Literal["uniswap_v2"]
-    pair: Address
-
-    @property
-    def name(self) -> str:
-        """Unique name of the position."""
-        return self.pair
-
-
-class V3PositionTable(_LpPositionTable):
-    """A token of the Uniswap V3 position manager."""
-
-    kind: Literal["uniswap_v3"]
-    token_id: int = Field(ge=0, lt=2**256)
-
-    @property
-    def name(self) -> str:
-        """Unique name of the position."""
-        return f"token_id {self.token_id}"
-
-
-LpPositionTable = Annotated[V2PositionTable | V3PositionTable, Field(discriminator="kind")]
-
-
 def require_usable(config: Config) -> None:
     """Raise ValueError naming the field if a position or target could not be read, valued or
     bounded.
@@ -342,3 +199,58 @@ def _manager(config: Config) -> str:
     if config.venues.uniswap_v3 is None:
         raise ConfigError("portfolio.positions: a uniswap_v3 position needs [venues.uniswap_v3]")
     return config.venues.uniswap_v3.position_manager
+
+
+def known_positions(
+    config: Config, portfolio: Portfolio, moves: Sequence[LpPositionChange]
+) -> tuple[ConfirmedPosition, ...]:
+    """Return all counted positions. Raises ConfigError if the config lacks settings for positions
+    opened by the agent.
+    """
+    if config.lp is not None:
+        venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
+        for move in moves:
+            if venues.get(move.venue) is None and own.is_position_open(moves, move.name):
+                raise ConfigError(
+                    f"venues.{move.venue}: missing, but the agent has liquidity in {move.name}",
+                    f"keep [venues.{move.venue}] in the config; a target with a share of 0%"
+                    " withdraws liquidity",
+                )
+        return own.tracked_positions(
+            portfolio.positions,
+            portfolio.lp_targets,
+            moves,
+            config.lp.volatility,
+            config.lp.horizon,
+        )
+    if still_open := {move.name for move in moves if own.is_position_open(moves, move.name)}:
+        raise ConfigError(
+            f"lp: missing, but the agent has liquidity in {', '.join(sorted(still_open))}",
+            "keep [lp] with its volatility and horizon in the config; a target with a share of 0%"
+            " withdraws liquidity",
+        )
+    return portfolio.positions
+
+
+def lp_venues(config: Config, moves: Sequence[LpPositionChange]) -> frozenset[str]:
+    """Return venues of positions that are confirmed, targeted, or opened by the agent."""
+    targets = () if config.lp is None else config.lp.targets
+    configured = [entry.kind for entry in (*config.portfolio.positions, *targets)]
+    return frozenset(configured) | {
+        move.venue for move in moves if own.is_position_open(moves, move.name)
+    }
+
+
+def liquidity_contracts(
+    config: Config, moves: Sequence[LpPositionChange]
+) -> tuple[tuple[str, str], ...]:
+    """Return (venue, contract) pairs of the contracts that provide and withdraw liquidity, for venues
+    with liquidity.
+    """
+    v2, v3, used = config.venues.uniswap_v2, config.venues.uniswap_v3, lp_venues(config, moves)
+    contracts = []
+    if v2 is not None:
+        contracts.append(("uniswap_v2", v2.router))
+    if v3 is not None:
+        contracts.append(("uniswap_v3", v3.position_manager))
+    return tuple((venue, contract) for venue, contract in contracts if venue in used)

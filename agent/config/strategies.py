@@ -4,132 +4,31 @@ split.
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 
-from pydantic import BeforeValidator, Field, model_validator
+from agent.config.build import build_policy
+from agent.config.futures import futures_markets
+from agent.config.schema import Config
+from agent.config.tables.portfolio import PortfolioTable
+from agent.config.tables.strategies import StrategyTable
+from agent.config.tables.triggers import build_trigger, is_zone
+from agent.config.tables.weights import WeightsTable, require_weights
+from agent.config.weights import build_signals, build_weights
+from agent.errors import ConfigError
+from agent.layers.strategies.state import CapitalSplit, Strategy, StrategyHealthRule
+from agent.model import (
+    AllocationMethod,
+    Destination,
+    Policy,
+    Portfolio,
+    Threshold,
+)
+from agent.policy.triggers import rules
+from agent.units import BPS, largest_remainder
 
-from agent.config.fields import ConfigTable, Duration, Share, Weight
-from agent.config.futures import SignedShare
-from agent.config.triggers import TriggerTable, is_zone
-from agent.config.weights import WeightsTable, require_weights
-from agent.units import BPS
-
-if TYPE_CHECKING:
-    from agent.config.schema import Config, PortfolioTable
-
-
-DAY_S = 86_400
-SHORTEST_WINDOW_S, LONGEST_WINDOW_S = 7 * DAY_S, 730 * DAY_S
 MAX_STRATEGIES = 12
-_RATIO = re.compile(r"-?[0-9]{1,2}(\.[0-9]{1,3})?")
-
-
-def _milli(value: object) -> int:
-    """Parse "0.5" to thousandths."""
-    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not _RATIO.fullmatch(text.strip()):
-        raise ValueError(
-            f"{value!r} is not a Sharpe ratio; write it as a decimal with at most three places,"
-            " such as 0.5"
-        )
-    return int(Decimal(text.strip()) * 1000)
-
-
-def _off(value: object) -> object:
-    return None if value == "off" else value
-
-
-Ratio = Annotated[int, BeforeValidator(_milli)]
-
-
-class HealthTable(ConfigTable):
-    """Health rule. A strategy is cut to its floor if its Sharpe ratio over `window` is below
-    `sharpe` for `period`, and restored once it is at least `recover` for `recover_period`.
-    """
-
-    sharpe: Ratio
-    recover: Ratio
-    window: Duration
-    period: Duration
-    recover_period: Duration
-
-    @model_validator(mode="after")
-    def _sensible(self) -> HealthTable:
-        if self.recover <= self.sharpe:
-            raise ValueError(
-                "recover is not above sharpe: a strategy would alternate between cut and"
-                " restored; write"
-                " for example recover = 0.8 with sharpe = 0.5"
-            )
-        if not SHORTEST_WINDOW_S <= self.window <= LONGEST_WINDOW_S:
-            raise ValueError(
-                "window is not between 7d and 730d, as needed for a Sharpe ratio of daily returns"
-            )
-        if not (self.period <= LONGEST_WINDOW_S and self.recover_period <= LONGEST_WINDOW_S):
-            raise ValueError("a period is longer than 730d")
-        return self
-
-
-class StrategyTable(ConfigTable):
-    """One strategy. Its trigger, destination and cooldown default to those of [policy]."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
-    share: Share
-    floor: Share
-    weights: dict[str, Weight] | None = None
-    futures: dict[str, SignedShare] = Field(default_factory=dict)
-    allocator: Literal["equal"] | WeightsTable | None = None
-    trigger: TriggerTable | None = None
-    destination: Literal["target", "band", "halfway"] | None = None
-    cooldown: Duration | None = None
-    health: Annotated[HealthTable | None, BeforeValidator(_off)]
-
-    @model_validator(mode="after")
-    def _whole(self) -> StrategyTable:
-        if self.weights is None and self.allocator != "equal":
-            raise ValueError(
-                f'{self.name}: weights are missing; write for example weights = {{ WETH = "60%", USDC = "40%"'
-                ' }, or allocator = "equal"'
-            )
-        if self.weights is not None and self.allocator == "equal":
-            raise ValueError(
-                f'{self.name}: allocator = "equal" needs no weights; remove one of them'
-            )
-        if self.weights is not None and (total := sum(self.weights.values())) != BPS:
-            raise ValueError(f"{self.name}: weights sum to {total / 100:g}%, not 100%")
-        if (total := sum(map(abs, self.futures.values()))) > BPS:
-            raise ValueError(
-                f"{self.name}: absolute futures weights sum to {total / 100:g}%; write at most 100%"
-            )
-        if not 0 < self.share <= BPS:
-            raise ValueError(f"{self.name}: share must be above 0% and at most 100%")
-        if self.floor > self.share:
-            raise ValueError(
-                f"{self.name}: floor {self.floor / 100:g}% is above its share of"
-                f" {self.share / 100:g}%"
-            )
-        return self
-
-
-class SplitTable(ConfigTable):
-    """Band of the capital split. The split is restored beyond `absolute` points or `relative` of a
-    share, whichever is narrower.
-    """
-
-    absolute: Share | None = None
-    relative: Share | None = None
-
-    @model_validator(mode="after")
-    def _given(self) -> SplitTable:
-        if self.absolute is None and self.relative is None:
-            raise ValueError('a split needs absolute or relative, for example relative = "20%"')
-        if 0 in (self.absolute, self.relative):
-            raise ValueError(
-                'a band of 0% would move capital in every cycle; write for example relative = "20%"'
-            )
-        return self
 
 
 def require_strategies(config: Config) -> None:
@@ -163,7 +62,11 @@ def require_strategies(config: Config) -> None:
             )
         if isinstance(strategy.allocator, WeightsTable):
             try:
-                require_weights(strategy_as_portfolio(config.portfolio, strategy))
+                require_weights(
+                    strategy.allocator,
+                    {symbol: (strategy.weights or {}).get(symbol, 0) for symbol in symbols},
+                    config.portfolio.numeraire,
+                )
             except ValueError as error:
                 raise ValueError(
                     f"strategies.{strategy.name}: {str(error).replace('weights.', 'allocator.', 1)}"
@@ -263,3 +166,87 @@ def _require_no_wallet_settings(config: Config) -> None:
                 f"{setting} cannot be combined with [[strategies]]; {remedy}, or"
                 " remove [[strategies]]"
             )
+
+
+def build_split(config: Config) -> CapitalSplit | None:
+    """Build the strategies of the config; None without strategies. Raises ConfigError for an
+    invalid trigger.
+    """
+    if not config.strategies or config.split is None:
+        return None
+    policy, assets = build_policy(config), config.portfolio.assets
+    address = {asset.symbol: asset.address for asset in assets}
+    base = {market.symbol: market.name for market in futures_markets(config)}
+    found = []
+    for table in config.strategies:
+        strategy_policy = _strategy_policy(config, policy, table)
+        if table.weights is None:
+            weights = dict(
+                zip(address.values(), largest_remainder([Fraction(1)] * len(assets)), strict=True)
+            )
+        else:
+            weights = {address[symbol]: bps for symbol, bps in table.weights.items()}
+        health = None
+        if (rule := table.health) is not None:
+            health = StrategyHealthRule(
+                rule.sharpe, rule.recover, rule.window, rule.period, rule.recover_period
+            )
+        found.append(
+            Strategy(
+                table.name,
+                table.share,
+                tuple(weights.items()),
+                strategy_policy.trigger,
+                strategy_policy.destination,
+                strategy_policy.cooldown_s,
+                table.floor,
+                health,
+                futures_bps=tuple((base[symbol], bps) for symbol, bps in table.futures.items()),
+            )
+        )
+    return CapitalSplit(tuple(found), Threshold(config.split.absolute, config.split.relative))
+
+
+def with_allocators(
+    config: Config, split: CapitalSplit | None, portfolio: Portfolio, folder: Path
+) -> CapitalSplit | None:
+    """Add each strategy's allocator by token address. The path of a supplies file is relative to
+    `folder`. Raises ConfigError.
+    """
+    if split is None:
+        return None
+    tables = {table.name: table for table in config.strategies}
+    strategies = []
+    for strategy in split.strategies:
+        table = strategy_as_portfolio(config.portfolio, tables[strategy.name])
+        weights = build_weights(table, portfolio, folder, build_signals(config), config.futures)
+        if weights is not None and weights.method is AllocationMethod.FIXED:
+            weights = None
+        strategies.append(replace(strategy, allocator=weights))
+    return replace(split, strategies=tuple(strategies))
+
+
+def _strategy_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
+    """Build the policy of one strategy, validated like that of a portfolio."""
+    risky = {
+        asset.symbol: asset.address
+        for asset in config.portfolio.assets
+        if asset.symbol != config.portfolio.numeraire
+    }
+    try:
+        if is_zone(table.trigger):
+            raise ConfigError(
+                "policy.trigger: a zone needs the whole portfolio", "use another trigger"
+            )
+        if table.trigger is not None:
+            policy = replace(policy, trigger=build_trigger(table.trigger, risky))
+        if table.destination is not None:
+            policy = replace(policy, destination=Destination(table.destination))
+        if table.cooldown is not None:
+            policy = replace(policy, cooldown_s=table.cooldown)
+        rules.validate_policy(policy)
+    except ConfigError as error:
+        raise ConfigError(
+            error.message.replace("policy.", f"strategies.{table.name}.", 1), error.remedy
+        ) from None
+    return policy

@@ -1,16 +1,10 @@
-"""Config tables of the layers, the checks that span tables, and their text in a new config."""
+"""Config tables of the layers, and their text in a new config."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from agent.config.fields import ConfigTable
 from agent.layers.tax.config import TEMPLATE as TAX_TEMPLATE
 from agent.layers.tax.config import TaxTable
-
-if TYPE_CHECKING:
-    from agent.config.schema import Config
 
 
 class LayerTables(ConfigTable):
@@ -19,7 +13,5 @@ class LayerTables(ConfigTable):
     tax: TaxTable | None = None
 
 
-CHECKS: tuple[Callable[[Config], None], ...] = ()
-"""Rules that span tables, after all others. Raise ValueError for an invalid config."""
 TEMPLATES: tuple[str, ...] = (TAX_TEMPLATE,)
 """Text of the tables in the config of `trimtab init`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
 from agent.layers.liquidity import settings as liquidity
 from agent.layers.strategies import settings as strategies
@@ -14,6 +14,8 @@ SETTINGS: tuple[Callable[[LoadedConfig, Portfolio], LayerConfig], ...] = (
     strategies.build_settings,
 )
 """Settings of a layer, by token address. Raise ConfigError."""
+CHECKS: tuple[Callable[[Config], None], ...] = ()
+"""Rules that span tables, after all others. Raise ValueError for an invalid config."""
 PARAMETERS: tuple[Callable[[Config, Portfolio], Mapping[str, str]], ...] = (liquidity.parameters,)
 """Names and values of the settings that the owner confirms."""
 

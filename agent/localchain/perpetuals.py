@@ -14,7 +14,7 @@ from web3.contract.contract import Contract
 from web3.utils.address import get_create_address
 
 from agent.artifacts import PERPS, Artifact, npm_artifact
-from agent.config.futures_template import (
+from agent.config.writing.futures_template import (
     FUTURES_PROFILES,
     VenueFileTable,
     VenueMarketTable,

@@ -18,7 +18,7 @@ from agent.store.tables import AllocationRow, PriceRow
 
 HOUR_S = 3_600
 RETENTION_S = 800 * 86_400
-"""Retention of prices, longer than the longest window of 730 days (agent/config/weights.py)."""
+"""Retention of prices, longer than the longest window of 730 days (agent/config/tables/weights.py)."""
 AGENT_SOURCE = "look"
 """Source of prices that the agent's cycles record."""
 

@@ -17,9 +17,10 @@ from agent.chain.endpoints import Endpoint
 from agent.chain.safe import foreign_signer
 from agent.chain.sender import QuorumSender
 from agent.chain.watch import PoolKind, PoolRef
-from agent.config.futures import HyperliquidTable
-from agent.config.load import LoadedConfig, agent_key_source, key_source
+from agent.config.key_sources import agent_key_source, key_source
+from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
+from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.executor import (
     JournaledExecutor,

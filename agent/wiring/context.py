@@ -28,7 +28,6 @@ from agent.chain.second_quote import (
 from agent.chain.tokens import find_proxies, read_tokens
 from agent.chain.watch import PoolRef, SnapshotScope
 from agent.config.build import (
-    allocator_supply_tokens,
     build_execution,
     build_limits,
     build_policy,
@@ -36,14 +35,13 @@ from agent.config.build import (
     build_reference,
     factories,
     fixed_contracts,
-    known_positions,
-    liquidity_contracts,
 )
-from agent.config.liquidity import build_targets
-from agent.config.load import LoadedConfig
-from agent.config.schema import Config, RpcTable
-from agent.config.service import FILES, MEGABYTES
-from agent.config.weights import build_signals, build_weights
+from agent.config.liquidity import build_targets, known_positions, liquidity_contracts
+from agent.config.loaded import LoadedConfig
+from agent.config.schema import Config
+from agent.config.tables.chain import RpcTable
+from agent.config.tables.record import FILES, MEGABYTES
+from agent.config.weights import allocator_supply_tokens, build_signals, build_weights
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import with_prior_day
 from agent.execution.step_context import StepReaders

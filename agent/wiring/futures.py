@@ -14,9 +14,10 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.perpetuals import PerpMarketRef, PerpScope
 from agent.chain.rpc import Transport
 from agent.chain.sender import QuorumSender
-from agent.config.futures import FuturesTable, HyperliquidTable, build_futures
-from agent.config.load import LoadedConfig
+from agent.config.futures import build_futures
+from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
+from agent.config.tables.futures import FuturesTable, HyperliquidTable
 from agent.errors import ConfigError
 from agent.layers.futures.policy.needs import fee_ceiling_wei
 from agent.model import (

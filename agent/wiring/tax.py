@@ -8,11 +8,11 @@ from fractions import Fraction
 from agent.accounting.export import rate_of
 from agent.accounting.performance import year_start_s
 from agent.accounting.tax_lots import Lots, TaxLotRun, run_tax_lots
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import pending_entries
 from agent.execution.step_memory import LayerReader
-from agent.layers.tax.config import read_rates, year_limit
+from agent.layers.tax.settings import read_rates, year_limit
 from agent.layers.tax.state import TaxState
 from agent.model import LotMethod, Portfolio, StepInput, TaxInputs
 from agent.store.store import Store

@@ -12,7 +12,7 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.money import shutdown, transfers
 from agent.app.money import shutdown as emergency
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, Retryable
 from agent.localchain import LocalChain
 from agent.model import RequestState

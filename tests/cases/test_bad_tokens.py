@@ -10,7 +10,8 @@ import tomlkit
 from agent import codec
 from agent.app.start.setup import pin_all
 from agent.artifacts import Artifact, own_artifact
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode

@@ -21,7 +21,8 @@ from agent.app.controls.runner import MAX_PER_CYCLE, ControlRunner
 from agent.app.controls.shown import preview_control
 from agent.app.documents.owner import ShownPlanDocument
 from agent.app.start.checks import doctor
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
 from agent.errors import Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain

@@ -14,10 +14,10 @@ from agent.app.agent import Agent
 from agent.app.settings import editing
 from agent.app.settings.editing import Confirm, EditReport
 from agent.app.start import setup
-from agent.config.edits import ConfigChanges, apply_changes
 from agent.config.fields import parse_address
 from agent.config.load import load_config
-from agent.config.schema import ChainTable
+from agent.config.tables.chain import ChainTable
+from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

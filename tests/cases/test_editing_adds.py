@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent import wiring
-from agent.config.edits import ConfigChanges
 from agent.config.load import load_config
-from agent.config.schema import ChainTable
+from agent.config.tables.chain import ChainTable
+from agent.config.writing.edits import ConfigChanges
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.cases.test_bad_tokens import turned_bad

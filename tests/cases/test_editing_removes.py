@@ -7,8 +7,8 @@ from pathlib import Path
 
 from agent.app.settings import editing
 from agent.app.settings.editing import EditReport
-from agent.config.edits import ConfigChanges, apply_changes, sell_removed_assets
 from agent.config.load import load_config
+from agent.config.writing.edits import ConfigChanges, apply_changes, sell_removed_assets
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.cases.test_editing import Bot

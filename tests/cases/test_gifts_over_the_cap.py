@@ -14,7 +14,7 @@ from agent.app.documents.status import status
 from agent.app.money import shutdown, transfers
 from agent.app.money.transfers import InvestmentReport
 from agent.app.settings import editing
-from agent.config.edits import ConfigChanges, apply_changes
+from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

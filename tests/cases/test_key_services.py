@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.agent import Agent, open_agent
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

@@ -18,7 +18,7 @@ from agent.app.agent import Agent
 from agent.app.documents.status import status
 from agent.app.records.ledger import open_ledger_data
 from agent.app.records.maintenance import reconcile
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Entry, EntryKind, ExternalTransferKind, Halt

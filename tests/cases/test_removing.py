@@ -8,8 +8,8 @@ import pytest
 
 from agent.app.settings import editing
 from agent.app.settings.editing import RemovalReport
-from agent.config.edits import ConfigChanges
 from agent.config.load import load_config
+from agent.config.writing.edits import ConfigChanges
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.cases.test_editing import Bot

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.records.maintenance import reconcile
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.errors import OperatorNeeded
 from agent.execution.step_context import OutcomeKind
 from agent.execution.submitter import REORG_WATCH_BLOCKS

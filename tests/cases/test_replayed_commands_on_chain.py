@@ -13,8 +13,9 @@ from agent import app as api
 from agent.app.money import shutdown, transfers
 from agent.app.positions.orders import LimitOrderRequest, swap_at_limit
 from agent.app.settings import editing
-from agent.config import edits
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
+from agent.config.writing import edits
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest

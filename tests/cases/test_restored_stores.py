@@ -10,7 +10,7 @@ import pytest
 from agent import app as api
 from agent.amm.lp import positions
 from agent.app.agent import Agent
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.liquidity.state import LiquidityState

@@ -14,7 +14,7 @@ from agent.app import history
 from agent.app.agent import Agent
 from agent.app.documents.status import status
 from agent.chain.providers.endpoint import EndpointProvider
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.gradual.policy import slice_wait_s
 from agent.layers.gradual.state import GradualResult, GradualState

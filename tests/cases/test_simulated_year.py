@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.config.edits import ConfigChanges
+from agent.config.writing.edits import ConfigChanges
 from agent.localchain import LocalChain
 from tests.support.long_runs import WEEK_S, Year, weeks, year
 

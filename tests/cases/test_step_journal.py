@@ -12,7 +12,7 @@ import pytest
 from agent import codec
 from agent.app.agent import Agent
 from agent.app.records import step_history
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.errors import Retryable
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome

@@ -10,7 +10,8 @@ import tomlkit
 from agent import app as api
 from agent.app.money import shutdown
 from agent.app.start.setup import pin_all
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from tests.cases.test_bad_tokens import turned_bad, with_guest

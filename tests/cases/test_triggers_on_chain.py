@@ -11,7 +11,7 @@ import pytest
 
 from agent import app as api
 from agent.app.research.whatif import what_if
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, USD, again, agent_on, fund, off_target, purse, swap_of, trusted, yes

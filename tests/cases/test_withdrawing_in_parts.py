@@ -14,7 +14,7 @@ from agent.app import withdrawal_run
 from agent.app.agent import Agent
 from agent.app.money import transfers
 from agent.app.money import transfers as withdrawing
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain

@@ -10,7 +10,7 @@ import pytest
 
 from agent.app.money import transfers
 from agent.app.withdrawal_run import WithdrawalReport
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

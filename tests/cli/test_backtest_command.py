@@ -11,7 +11,7 @@ import pytest
 
 from agent.cli.backtest import format_premium
 from agent.config.presets import ETHEREUM, TemplateAsset
-from agent.config.template import render
+from agent.config.writing.template import render
 from tests.cli.tools import Said
 from tests.support.text import mentions
 

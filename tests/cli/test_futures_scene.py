@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from agent.app.start.setup import FuturesStart, initialise
-from agent.config.futures_template import FUTURES_PROFILES
 from agent.config.load import load_config
-from agent.config.template import PORTFOLIO_TEMPLATES
+from agent.config.writing.futures_template import FUTURES_PROFILES
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
 from agent.units import parse_share_bps
 from tests.cli.tools import Said

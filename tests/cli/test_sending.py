@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from agent.config.limits import LimitsTable
+from agent.config.tables.limits import LimitsTable
 from tests.cli.conftest import AT_ONCE
 from tests.cli.tools import TRIMTAB, Desk, at_terminal
 from tests.support.text import mentions

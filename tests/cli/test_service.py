@@ -21,7 +21,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "prometheus_client"))) and not 
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.config import service as service_config
+from agent.config.tables import service as service_config
 from agent.web import board as boards
 from tests.cli.test_endpoints import move_to
 from tests.cli.test_interruption import require_sound

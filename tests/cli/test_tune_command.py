@@ -21,7 +21,7 @@ from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.jobs import AllocatorSchedule, RunEngine, TuneJob, WorkEstimate, estimate_work, spec_for_choice
 from agent.backtest.workers import run_on_cluster
 from agent.config.presets import ETHEREUM, TemplateAsset
-from agent.config.template import render
+from agent.config.writing.template import render
 from agent.errors import ConfigError, Retryable
 from agent.localchain.nodes import free_port
 from agent.model import AllocationMethod, Every, HybridTrigger, Threshold

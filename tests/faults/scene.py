@@ -15,7 +15,7 @@ from agent import wiring
 from agent.app.start.setup import pin_all
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import Transport
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.errors import TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

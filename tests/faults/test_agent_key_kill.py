@@ -17,7 +17,7 @@ from sqlalchemy import event as database_event
 from agent import app as api
 from agent.app.documents.owner import AgentApprovalDocument
 from agent.app.start.venue import approve_agent_key
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.signing import keys

@@ -10,7 +10,7 @@ import pytest
 
 from agent.app.alert_channels import unreported_shortfalls
 from agent.app.alerting import short_key
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.localchain import LocalChain
 from agent.model import AlertKind, AlertState, IntentKind
 from agent.store.journal import StepStore

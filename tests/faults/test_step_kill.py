@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import event as database_event
 
 from agent import codec
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
 from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

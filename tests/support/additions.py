@@ -80,7 +80,7 @@ ALLOCATORS[AllocationMethod.INVERSE_VARIANCE] = inverse_variance
 SECTION: Addition = MappingProxyType(
     {
         "config/schema.py": (
-            '''# after: from agent.units import BPS
+            '''# after: from agent.layers.config import LayerTables
 
 
 class LabelTable(ConfigTable):
@@ -92,7 +92,7 @@ class LabelTable(ConfigTable):
     label: LabelTable | None = None
 """,
         ),
-        "config/template.py": (
+        "config/writing/template.py": (
             """# after: url = "sqlite:///trimtab.db"
 
 [label]
@@ -133,14 +133,10 @@ class LockupConfig(LayerConfig):
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from agent.config.fields import ConfigTable
-
-if TYPE_CHECKING:
-    from agent.config.schema import Config
 
 TEMPLATE = """\\
 # [lockup]
@@ -159,14 +155,6 @@ class LockupTable(ConfigTable):
     def until_s(self) -> int:
         """Start of the day, Unix time."""
         return int(datetime.fromisoformat(self.until).replace(tzinfo=UTC).timestamp())
-
-
-def require_assets(config: Config) -> None:
-    """Raise ValueError for an asset that the portfolio does not have."""
-    known = {asset.symbol for asset in config.portfolio.assets}
-    for symbol in () if config.lockup is None else config.lockup.assets:
-        if symbol not in known:
-            raise ValueError(f"lockup.assets: {symbol} is no asset of the portfolio; name one of {', '.join(sorted(known))}")
 ''',
         ),
         "layers/lockup/settings.py": (
@@ -176,10 +164,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
 from agent.layers.lockup.state import LockupConfig
 from agent.model import Portfolio
+
+
+def require_assets(config: Config) -> None:
+    """Raise ValueError for an asset that the portfolio does not have."""
+    known = {asset.symbol for asset in config.portfolio.assets}
+    for symbol in () if config.lockup is None else config.lockup.assets:
+        if symbol not in known:
+            raise ValueError(f"lockup.assets: {symbol} is no asset of the portfolio; name one of {', '.join(sorted(known))}")
 
 
 def build_settings(loaded: LoadedConfig, portfolio: Portfolio) -> LockupConfig:
@@ -267,11 +263,11 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         "layers/config.py": (
             "# after: from agent.config.fields import ConfigTable\nfrom agent.layers.lockup import config as lockup_config\n",
             "# after:     tax: TaxTable | None = None\n    lockup: lockup_config.LockupTable | None = None\n",
-            "\n\nCHECKS += (lockup_config.require_assets,)\nTEMPLATES += (lockup_config.TEMPLATE,)\n",
+            "\n\nTEMPLATES += (lockup_config.TEMPLATE,)\n",
         ),
         "layers/settings.py": (
             "# after: from agent.layers.liquidity import settings as liquidity\nfrom agent.layers.lockup import settings as lockup\n",
-            "\n\nSETTINGS += (lockup.build_settings,)\nPARAMETERS += (lockup.parameters,)\n",
+            "\n\nCHECKS += (lockup.require_assets,)\nSETTINGS += (lockup.build_settings,)\nPARAMETERS += (lockup.parameters,)\n",
         ),
         "layers/questions.py": (
             "# after: from agent.layers.liquidity.policy import valuation as liquidity\nfrom agent.layers.lockup import policy as lockup\n",
@@ -477,7 +473,7 @@ def check_command() -> None:
 def check_alert_kind() -> None:
     """Check the alert kind from the config over a cycle to a message with its title; it lasts while the read fails."""
     from agent.app.alerting import LASTING_KINDS, RunFacts, cycle_alerts
-    from agent.config.service import AlertsTable
+    from agent.config.tables.alerts import AlertsTable
     from agent.execution.step_context import OutcomeKind, StepOutcome
     from agent.model import AlertKind, QuarantinedItem
     from agent.policy.decide import decide
@@ -501,7 +497,8 @@ def check_layer() -> None:
     from agent import codec
     from agent.app.describe import parameters
     from agent.config.build import build_portfolio
-    from agent.config.load import LoadedConfig, parse_config
+    from agent.config.load import parse_config
+    from agent.config.loaded import LoadedConfig
     from agent.errors import ConfigError, Refused
     from agent.guards.table import judge
     from agent.layers import documents

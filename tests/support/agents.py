@@ -20,12 +20,14 @@ from agent import wiring
 from agent.app.agent import Agent, open_agent
 from agent.app.start.setup import initialise, pin_all
 from agent.chain.rpc import Transport
-from agent.config.build import fixed_contracts, lp_venues
-from agent.config.futures import HyperliquidTable
-from agent.config.limits import CEILINGS
-from agent.config.load import LoadedConfig, load_config
+from agent.config.build import fixed_contracts
+from agent.config.liquidity import lp_venues
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
 from agent.config.presets import ETHEREUM
 from agent.config.schema import Config
+from agent.config.tables.futures import HyperliquidTable
+from agent.config.tables.limits import CEILINGS
 from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain

@@ -21,8 +21,9 @@ from agent.app.agent import Agent
 from agent.app.money.transfers import invest, withdraw
 from agent.app.service import Service, serve
 from agent.app.settings.editing import edit
-from agent.config.edits import ConfigChanges, apply_changes
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
+from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain

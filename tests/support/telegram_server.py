@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 
 from agent.app.controls import telegram
 from agent.app.controls.telegram import PhoneActions, TelegramBot
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 
 TOKEN = "123456:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
 WAIT_S = 90

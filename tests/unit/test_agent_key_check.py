@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.app.start.venue import _agent_key
-from agent.config.futures import HyperliquidTable
 from agent.config.load import parse_config
+from agent.config.tables.futures import HyperliquidTable
 from tests.unit.test_config import text
 from tests.unit.test_config_futures import HYPERLIQUID
 

@@ -11,7 +11,7 @@ import tomlkit
 
 from agent.app import alert_channels
 from agent.config.load import parse_config
-from agent.config.service import EVENTS, AlertsTable
+from agent.config.tables.alerts import EVENTS, AlertsTable
 from agent.errors import ConfigError
 from agent.model import AlertKind, AlertMessage
 from agent.observe.notify import drain_channels

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from agent.amm.pools import ContractRevert, marginal_price
 from agent.amm.solidly import SolidlyPool
-from agent.config.schema import VenuesTable
+from agent.config.tables.venues import VenuesTable
 from agent.guards import judge
 from agent.planning.planner import plan
 from tests.support.backtests import halves, hourly, simulated

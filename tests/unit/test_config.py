@@ -12,7 +12,7 @@ from agent.config.build import build_execution, build_limits, build_policy, buil
 from agent.config.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.load import load_config, parse_config
 from agent.config.presets import ETHEREUM, TemplateAsset
-from agent.config.template import render
+from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, PriceSource, Threshold
 from agent.units import Token

@@ -8,11 +8,11 @@ import tomllib
 
 import pytest
 
-from agent.config import load
-from agent.config.edits import ConfigChanges, apply_changes, parse_changes
 from agent.config.load import parse_config
 from agent.config.presets import ETHEREUM, TemplateAsset
-from agent.config.template import render
+from agent.config.redaction import config_diff, redacted_text
+from agent.config.writing.edits import ConfigChanges, apply_changes, parse_changes
+from agent.config.writing.template import render
 from agent.errors import ConfigError
 
 WETH, WBTC, USDC, LINK = (next(t for t in ETHEREUM.tokens if t.symbol == symbol) for symbol in ("WETH", "WBTC", "USDC", "LINK"))
@@ -129,7 +129,7 @@ def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
     text = text.replace('submit_url = ""', 'submit_url = "https://user:hunter2@relay.example"')
     text = text.replace('keystore = "wallet.json"', f'keystore = "{PHRASE}"  # {PHRASE}; {KEY}; wss://x/canary7f3a')
     text += f'\nspare = ["0x{KEY}", {{ inner = "https://a/canary7f3a" }}]\n"https://b/canary7f3a" = 1\n'
-    kept = load.redacted_text(tomllib.loads(text))
+    kept = redacted_text(tomllib.loads(text))
     assert all(secret in text for secret in secrets) and not [secret for secret in secrets if secret in kept]
     assert "#" not in kept and tomllib.loads(kept)["limits"] == tomllib.loads(text)["limits"]
     assert tomllib.loads(kept)["store"]["url"] == "sqlite:///trimtab.db"
@@ -137,9 +137,9 @@ def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
 
 def test_versions_are_told_apart_by_the_keys_that_changed() -> None:
     changed = edited(sets=["policy.cooldown=2h"], targets=["WETH=45%", "USDC=35%"])
-    before, after = (load.redacted_text(tomllib.loads(one)) for one in (TEXT, changed))
-    assert load.config_diff(before, before) == ()
-    assert set(load.config_diff(before, after)) == {
+    before, after = (redacted_text(tomllib.loads(one)) for one in (TEXT, changed))
+    assert config_diff(before, before) == ()
+    assert set(config_diff(before, after)) == {
         '- portfolio.assets.WETH.target = "50%"', '+ portfolio.assets.WETH.target = "45%"', '- portfolio.assets.USDC.target = "30%"',
         '+ portfolio.assets.USDC.target = "35%"', '- policy.cooldown = "1h"', '+ policy.cooldown = "2h"',
     }  # fmt: skip

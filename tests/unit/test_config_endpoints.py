@@ -12,7 +12,7 @@ from agent.app.start.checks import doctor
 from agent.config import load
 from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.template import render
+from agent.config.writing.template import render
 from agent.errors import ConfigError, Retryable
 from tests.support.endpoints import Script
 from tests.support.text import mentions, raises_field

@@ -265,7 +265,7 @@ def test_an_order_type_without_resting_orders_or_a_time_is_refused() -> None:
 
 
 def test_hyperliquid_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.config.futures.find_spec", lambda _: None)
+    monkeypatch.setattr("agent.config.tables.futures.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'trimtab\[hyperliquid\]'"):
         parse_config(text() + HYPERLIQUID)
     assert parse_config(with_futures()).futures is not None

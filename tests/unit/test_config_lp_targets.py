@@ -8,8 +8,8 @@ from fractions import Fraction
 import pytest
 
 from agent.chain.watch import PoolKind, PoolRef
-from agent.config.build import build_portfolio, known_positions
-from agent.config.liquidity import build_targets
+from agent.config.build import build_portfolio
+from agent.config.liquidity import build_targets, known_positions
 from agent.config.load import parse_config
 from agent.config.presets import ETHEREUM
 from agent.errors import ConfigError

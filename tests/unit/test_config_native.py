@@ -13,7 +13,7 @@ from agent.config.build import build_limits, build_portfolio
 from agent.config.load import load_config_text, parse_config
 from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.template import render
+from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.units import Token
 from tests.support.text import raises_field

@@ -10,11 +10,12 @@ import pytest
 import tomlkit
 
 from agent.config.build import build_portfolio
-from agent.config.edits import edit_order_levels, write_config
 from agent.config.load import parse_config
 from agent.config.orders import price_level_notes
 from agent.config.presets import ETHEREUM, TemplateAsset
-from agent.config.template import render
+from agent.config.writing.edits import write_config
+from agent.config.writing.order_levels import edit_order_levels
+from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
 from agent.policy.orders import conditional as conditional_orders

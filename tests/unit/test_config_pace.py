@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from agent.config.load import parse_config
-from agent.config.orders import build_pace, pace_text
+from agent.config.pace import build_pace, pace_text
 from agent.errors import ConfigError
 from agent.model import ExecutionPace, ExecutionStyle
 from tests.support.text import mentions, raises_field

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.app.describe import parameters
-from agent.config.build import build_portfolio, build_split, with_allocators
+from agent.config.build import build_portfolio
 from agent.config.load import parse_config
+from agent.config.strategies import build_split, with_allocators
 from agent.errors import ConfigError
 from agent.layers.strategies.state import CapitalSplit, StrategyHealthRule
 from agent.model import Destination, Every, Threshold

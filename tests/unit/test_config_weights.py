@@ -12,8 +12,8 @@ from agent.config.build import build_portfolio
 from agent.config.load import parse_config
 from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.template import render
 from agent.config.weights import build_weights, supply_tokens
+from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, Portfolio, TokenSupply, WeightLimit
 from agent.units import Token

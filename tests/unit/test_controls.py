@@ -17,9 +17,9 @@ from agent.app.controls.messages import control_alerts
 from agent.app.controls.queue import MAX_SHOWN_AGE_S
 from agent.app.controls.shown import format_moves, require_no_widening, shown_step
 from agent.app.research.offline import plan_from
-from agent.config.edits import ConfigChanges, apply_changes
 from agent.config.load import load_config, load_config_text
 from agent.config.schema import Config
+from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.execution.step_context import StepOutcome
 from agent.model import Control, ControlCode, ControlEvent, ControlKind, ControlOrigin, ControlState, ShownPlan

@@ -10,8 +10,9 @@ import pytest
 
 from agent.app import config_versions
 from agent.app.controls.shown import require_no_widening
-from agent.config.edits import ConfigChanges, apply_changes
-from agent.config.load import LoadedConfig, load_config_text
+from agent.config.load import load_config_text
+from agent.config.loaded import LoadedConfig
+from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import Refused
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind

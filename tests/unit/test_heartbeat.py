@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from agent.config.service import ServiceTable
+from agent.config.tables.service import ServiceTable
 from agent.errors import ConfigError
 from agent.observe.watch import Heartbeat, Method
 

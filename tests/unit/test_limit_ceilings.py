@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from agent.app.describe import limit_text
-from agent.config.limits import CEILINGS, accepted_limits, needless_acceptances
 from agent.config.load import load_config, parse_config
-from agent.config.profile import profile_text, read_profile
+from agent.config.tables.limits import CEILINGS, accepted_limits, needless_acceptances
+from agent.config.writing.profile import profile_text, read_profile
 from agent.errors import ConfigError
 from tests.support.text import mentions, raises_field
 from tests.unit.test_config import text

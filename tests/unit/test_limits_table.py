@@ -11,11 +11,12 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from agent.config import fields, limits
-from agent.config.limits import LimitsTable
+from agent.config import fields
 from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.template import render
+from agent.config.tables import limits
+from agent.config.tables.limits import LimitsTable
+from agent.config.writing.template import render
 from agent.guards.guard import Guard
 from agent.guards.table import GUARDS, MARKET_GUARDS, REMEDIES
 from agent.model import LIMITS, Limits, LimitUnit

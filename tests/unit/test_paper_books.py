@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.app.service import secrets_of
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Holding, PaperWallet
 from agent.store import open_store

@@ -10,7 +10,7 @@ import pytest
 from agent.app.research.past_results import computed_template_result, past_result_or_reason
 from agent.app.start.past_results import template_result
 from agent.config.load import load_config
-from agent.config.template import PORTFOLIO_TEMPLATES
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from tests.support.agents import config
 from tests.support.text import mentions
 

@@ -12,11 +12,11 @@ import pytest
 from agent import app as api
 from agent import wiring
 from agent.app.settings.editing import EditReport
-from agent.config.limits import LimitsTable, is_tighter
 from agent.config.load import load_config
 from agent.config.presets import ETHEREUM
-from agent.config.profile import ASSET_KEYS, POLICY_KEYS
-from agent.config.template import PORTFOLIO_TEMPLATES
+from agent.config.tables.limits import LimitsTable, is_tighter
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
+from agent.config.writing.profile import ASSET_KEYS, POLICY_KEYS
 from agent.errors import ConfigError
 from tests.support.agents import ADDRESSES, OTHER, WALLET, config, profile, taken_over
 from tests.support.foreign_text import LOOK_ALIKES

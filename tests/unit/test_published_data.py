@@ -13,7 +13,8 @@ import pytest
 
 from agent.app.records import published
 from agent.app.records.published import published_file
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
 from agent.config.weights import read_supplies
 from agent.errors import ConfigError, Retryable
 from tests.support.agents import config

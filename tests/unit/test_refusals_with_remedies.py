@@ -16,7 +16,7 @@ from agent.backtest.tune.jobs import ResultStore
 from agent.backtest.workers import check_address
 from agent.config.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.load import load_config, parse_config
-from agent.config.triggers import parse_band
+from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.units import parse_bps, parse_raw
 from tests.support.text import raises_field

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from agent import errors
-from agent.config.service import ServiceTable
+from agent.config.tables.service import ServiceTable
 from agent.model import RunFigures, RunReport
 from agent.observe.health import judge
 from agent.web.probes import metric_families

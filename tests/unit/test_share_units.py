@@ -8,11 +8,10 @@ from typing import Annotated, Any, get_args
 import pytest
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-import agent.config.profile
 import agent.config.schema  # noqa: F401  # every table of the config is known once these are loaded
 from agent.config.fields import ConfigTable, Share, ShareOrOff, Weight
 from agent.config.load import parse_config
-from agent.config.triggers import parse_band
+from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.units import parse_share_bps
 from tests.unit.test_config import text

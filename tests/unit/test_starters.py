@@ -15,8 +15,8 @@ from agent.config.build import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.presets import PRESETS
 from agent.config.schema import Config
-from agent.config.template import CLASSES, PORTFOLIO_TEMPLATES, STABLE, SUPPLIES
 from agent.config.weights import build_weights
+from agent.config.writing.portfolio_templates import CLASSES, PORTFOLIO_TEMPLATES, STABLE, SUPPLIES
 from agent.errors import ConfigError
 from agent.model import Asset, AssetDrift
 from agent.policy.drift import drifts_from_balances, ideal_trades

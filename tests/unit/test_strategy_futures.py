@@ -9,8 +9,8 @@ from fractions import Fraction
 import pytest
 
 from agent import codec
-from agent.config.build import build_split
 from agent.config.load import parse_config
+from agent.config.strategies import build_split
 from agent.errors import ConfigError
 from agent.layers.futures.state import futures_policy
 from agent.layers.strategies.policy import capital

@@ -16,8 +16,9 @@ from agent import wiring
 from agent.app.controls import telegram
 from agent.app.controls.messages import ended_text, plan_text
 from agent.app.controls.queue import link_key
-from agent.config.load import LoadedConfig, load_config
-from agent.config.service import TelegramTable
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
+from agent.config.tables.telegram import TelegramTable
 from agent.errors import ConfigError, Refused
 from agent.model import Control, ControlEvent, ControlKind, ControlOrigin, ControlState, PlanLink, ShownPlan
 from agent.store.controls import MAX_TRIES, SEQUENCE_S, ControlEnd, PhoneCode

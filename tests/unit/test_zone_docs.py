@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.config.load import parse_config
-from agent.config.triggers import is_zone
+from agent.config.tables.triggers import is_zone
 from tests.test_docs import FENCE, rows
 from tests.unit.test_config import text
 from tests.unit.test_zone import standing, view

@@ -22,9 +22,10 @@ from agent.app.documents.owner import (
 )
 from agent.app.records.step_history import pause_by_file
 from agent.app.settings.users import known_users, record_event
-from agent.config.edits import parse_changes
 from agent.config.fields import parse_address
-from agent.config.load import ConfigSource, LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import ConfigSource, LoadedConfig
+from agent.config.writing.edits import parse_changes
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.model import (
     Arguments,

@@ -25,12 +25,19 @@ from agent.app.money import shutdown
 from agent.app.money import transfers as money
 from agent.app.settings import editing
 from agent.chain.rpc import Transport
-from agent.config.edits import ConfigChanges, apply_changes, parse_changes, sell_removed_assets
 from agent.config.fields import ConfigTable
-from agent.config.limits import ANY, is_tighter
-from agent.config.load import ConfigSource, load_config, load_config_text
-from agent.config.orders import ExitKeys, OrderKeys
-from agent.config.schema import AssetTable, Config
+from agent.config.load import load_config, load_config_text
+from agent.config.loaded import ConfigSource
+from agent.config.schema import Config
+from agent.config.tables.limits import ANY, is_tighter
+from agent.config.tables.orders import ExitKeys, OrderKeys
+from agent.config.tables.portfolio import AssetTable
+from agent.config.writing.edits import (
+    ConfigChanges,
+    apply_changes,
+    parse_changes,
+    sell_removed_assets,
+)
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (

@@ -25,8 +25,9 @@ from agent.app.controls.queue import link_key, submit_control
 from agent.app.controls.shown import preview_control
 from agent.app.documents.status import status
 from agent.chain.rpc import Transport
-from agent.config.load import ConfigSource, LoadedConfig, load_config
-from agent.config.service import TelegramTable
+from agent.config.load import load_config
+from agent.config.loaded import ConfigSource, LoadedConfig
+from agent.config.tables.telegram import TelegramTable
 from agent.errors import ConfigError, TrimtabError
 from agent.model import ControlKind, ControlOrigin, ControlState, PlanLink
 from agent.observe.logs import Redactor

@@ -28,7 +28,8 @@ from agent.app.money.sales_of_stop import (
 from agent.app.records.step_history import pause_by_file
 from agent.chain.tokens import PERMIT2, read_allowances
 from agent.config.fields import parse_address
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.approvals import (
     OpenExposure,

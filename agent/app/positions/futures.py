@@ -17,7 +17,7 @@ from agent.app.documents.futures_report import FuturesReport, report_of
 from agent.app.research.whatif import PLACES, parse_pairs
 from agent.config.fields import parse_duration_s
 from agent.config.futures import futures_markets, require_hedge_market
-from agent.config.futures_template import LEVERAGE_BAND
+from agent.config.writing.futures_template import LEVERAGE_BAND
 from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation
 from agent.execution.step_context import StepOutcome

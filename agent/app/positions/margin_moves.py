@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.app.agent import Agent
 from agent.app.cycles import Confirm, Progress
-from agent.config.futures import HyperliquidTable
+from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import StepOutcome
 from agent.layers.futures.planning.requests import require_account

@@ -15,10 +15,12 @@ from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Confirm, Progress, close_orders
 from agent.app.documents.plans import limit_prices
 from agent.app.records.step_history import order_document
-from agent.config.edits import edit_order_levels, write_config
 from agent.config.fields import parse_duration_s
 from agent.config.load import load_config, parse_config
-from agent.config.orders import parse_level, price_level_notes
+from agent.config.orders import price_level_notes
+from agent.config.tables.orders import parse_level
+from agent.config.writing.edits import write_config
+from agent.config.writing.order_levels import edit_order_levels
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome

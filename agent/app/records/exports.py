@@ -14,7 +14,7 @@ from agent.accounting import export as rotki
 from agent.accounting.export import ExportTable, escape_formula, export_tables
 from agent.accounting.futures_export import futures_table
 from agent.app.records.ledger import LedgerData, open_ledger_data
-from agent.config.load import ConfigSource
+from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:

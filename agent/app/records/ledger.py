@@ -40,13 +40,14 @@ from agent.app.documents.records import (
     PeriodDocument,
 )
 from agent.app.records.newest import newest_step_input, recorded_valuations
-from agent.config.load import ConfigSource, LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.execution.settlement import settle_mined
 from agent.layers.futures.policy.targets import uncertain_books
 from agent.layers.futures.state import margin_account
-from agent.layers.tax.config import read_rates
+from agent.layers.tax.settings import read_rates
 from agent.model import Entry, LotMethod, OpenLot, Receipt, StepInput, Valuation
 from agent.units import (
     BPS,

@@ -15,7 +15,8 @@ from agent.app.cycles import ignore_progress, never_confirm
 from agent.app.documents import fill
 from agent.app.documents.open_orders import journalled_order
 from agent.app.documents.records import JournalledDocument, TracedDocument, TransitionDocument
-from agent.config.load import LoadedConfig, load_config
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, Refused
 from agent.execution.approvals import pending_intents
 from agent.execution.settlement import settle_mined

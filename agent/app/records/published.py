@@ -10,8 +10,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent.config.load import LoadedConfig
-from agent.config.weights import DataTable
+from agent.config.loaded import LoadedConfig
+from agent.config.tables.weights import DataTable
 from agent.errors import ConfigError, Retryable
 from agent.files import replace_file
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent import codec, wiring
-from agent.config.load import ConfigSource, load_config
+from agent.config.load import load_config
+from agent.config.loaded import ConfigSource
 from agent.model import Counts, RunFigures, RunReport, counted
 from agent.observe.health import (
     HealthDocument,

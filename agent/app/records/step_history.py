@@ -33,7 +33,8 @@ from agent.app.records.executions import (
     leg_words,
 )
 from agent.app.records.newest import later_valuation, newest_step_input
-from agent.config.load import ConfigSource, LoadedConfig, load_config, store_file_unchecked
+from agent.config.load import load_config, store_file_unchecked
+from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.layers import documents as layers

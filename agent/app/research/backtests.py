@@ -40,12 +40,13 @@ from agent.config.build import (
     build_reference,
 )
 from agent.config.fields import parse_duration_s, parse_gas_price_wei
-from agent.config.load import LoadedConfig, load_config
-from agent.config.orders import build_pace
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
+from agent.config.pace import build_pace
 from agent.config.weights import build_signals, build_weights
 from agent.errors import ConfigError
 from agent.layers.settings import build_layer_settings
-from agent.layers.tax.config import year_limit
+from agent.layers.tax.settings import year_limit
 from agent.model import (
     Destination,
     Every,

@@ -46,9 +46,10 @@ from agent.backtest.tune.statistics import (
     overfitting_probability,
     walk_forward,
 )
-from agent.config.edits import apply_changes, parse_changes
 from agent.config.fields import parse_duration_s
-from agent.config.load import LoadedConfig, load_config, load_config_text
+from agent.config.load import load_config, load_config_text
+from agent.config.loaded import LoadedConfig
+from agent.config.writing.edits import apply_changes, parse_changes
 from agent.errors import ConfigError, TrimtabError, needs_analysis
 from agent.model import Every, HybridTrigger, Threshold, Trigger
 from agent.policy.triggers.schedules import LONGEST_S, SHORTEST_S

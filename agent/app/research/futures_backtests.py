@@ -39,8 +39,9 @@ from agent.backtest.stress.futures import (
     run_futures_stress,
 )
 from agent.backtest.stress.futures import Progress as StressProgress
-from agent.config.futures import EMERGENCY_COOLDOWN_S, MarketTable, build_futures, futures_markets
+from agent.config.futures import build_futures, futures_markets
 from agent.config.load import load_config
+from agent.config.tables.futures import EMERGENCY_COOLDOWN_S, MarketTable
 from agent.errors import ConfigError
 from agent.model import FuturesLimits, FuturesPolicy, FuturesTarget, MarginTier
 from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_bps

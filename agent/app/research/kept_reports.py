@@ -20,7 +20,8 @@ from agent.app.documents.research import (
     KeptReportsDocument,
     ReportFigureDocument,
 )
-from agent.config.load import ConfigSource, load_config
+from agent.config.load import load_config
+from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, ErrorCode
 
 ENDING = ".reports"

@@ -18,10 +18,12 @@ from agent.app.start.past_results import PAST_BASIS
 from agent.backtest.data import read_table
 from agent.backtest.report.series import backtest_document
 from agent.backtest.simulate import simulate
-from agent.config import template as starters
-from agent.config.load import LoadedConfig, load_config_text
+from agent.config.load import load_config_text
+from agent.config.loaded import LoadedConfig
 from agent.config.presets import ETHEREUM, TemplateAsset
-from agent.config.template import PortfolioTemplate
+from agent.config.writing import portfolio_templates as starters
+from agent.config.writing.portfolio_templates import PortfolioTemplate
+from agent.config.writing.template import render
 from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod
 from agent.units import format_time
@@ -40,7 +42,7 @@ def computed_template_result(template: PortfolioTemplate) -> PastResultDocument:
         TemplateAsset(symbol, known[symbol].address, share, known[symbol].feed)
         for symbol, share in starters.template_targets(template, ETHEREUM)
     ]
-    text = starters.render(ETHEREUM, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),))
+    text = render(ETHEREUM, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),))
     kind = template.weights.get("kind")
     unknown = kind in [method.value for method in UNKNOWN_METHODS]
     ready = replace(template, weights={}) if unknown else template

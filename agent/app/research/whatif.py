@@ -8,8 +8,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent.app.documents.status import least_totals_of_values
-from agent.config.build import starting_limits
-from agent.config.triggers import parse_band
+from agent.config.tables.triggers import parse_band
+from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError
 from agent.model import NEW_STORE, Asset, AssetDrift, Destination, Every, Threshold, TradeSide
 from agent.policy import minimum

@@ -12,7 +12,7 @@ from agent.app.agent import Agent
 from agent.app.start import setup
 from agent.app.start.checks import screen_tokens
 from agent.chain.rpc import Transport
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
 from agent.errors import Refused
 from agent.model import (
     CodeHash,

@@ -26,11 +26,17 @@ from agent.app.settings.changed_assets import (
 )
 from agent.app.start import setup
 from agent.chain.rpc import Transport
-from agent.config import load
-from agent.config.edits import ConfigChanges, apply_changes, sell_removed_assets, write_config
-from agent.config.load import NO_CONFIG, LoadedConfig, load_config, load_config_text
+from agent.config.load import NO_CONFIG, load_config, load_config_text
+from agent.config.loaded import LoadedConfig
 from agent.config.orders import price_level_notes
+from agent.config.redaction import config_diff
 from agent.config.schema import Config
+from agent.config.writing.edits import (
+    ConfigChanges,
+    apply_changes,
+    sell_removed_assets,
+    write_config,
+)
 from agent.errors import ConfigError, Refused
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
@@ -280,7 +286,7 @@ def _planned_edit(
         changes = config_versions.unconfirmed_changes(loaded, context.store.configs) or ()
         restart = config_versions.fixed_tables_in(changes)
     elif before is not None:
-        changes = load.config_diff(before.text, loaded.text)
+        changes = config_diff(before.text, loaded.text)
         restart = config_versions.fixed_tables_changed(before.config, loaded.config)
     transition = evaluation.evaluate(
         _unlimited_readers(context.readers), requests.rebalance_wholly_to_targets

@@ -17,22 +17,22 @@ from agent.app.describe import limit_text
 from agent.app.settings import editing
 from agent.app.settings.editing import EditReport
 from agent.chain.rpc import Transport
-from agent.config.edits import write_config
-from agent.config.limits import Limit, is_tighter, read_limits
-from agent.config.load import LoadedConfig, load_config, load_config_text
-from agent.config.presets import TemplateAsset, read_token_list
-from agent.config.profile import (
-    OFF,
+from agent.config.load import load_config, load_config_text
+from agent.config.loaded import LoadedConfig
+from agent.config.presets import TemplateAsset
+from agent.config.tables.limits import Limit, is_tighter, read_limits
+from agent.config.tables.portfolio import NATIVE, AssetTable
+from agent.config.writing.edits import write_config
+from agent.config.writing.profile import (
     POLICY_KEYS,
     Profile,
-    ResolvedToken,
-    merge_profile,
     profile_text,
     read_profile,
     require_addresses,
-    resolve_token,
 )
-from agent.config.schema import NATIVE, AssetTable
+from agent.config.writing.profile_merge import OFF, merge_profile
+from agent.config.writing.profile_tokens import ResolvedToken, resolve_token
+from agent.config.writing.token_lists import read_token_list
 from agent.errors import ConfigError, ErrorCode, Retryable
 from agent.model import LIMITS, LimitUnit
 

@@ -14,10 +14,11 @@ from agent.app.documents.status import (
     TargetSettingDocument,
 )
 from agent.config.build import build_policy, build_portfolio
-from agent.config.load import ConfigSource, LoadedConfig, load_config
-from agent.config.orders import OrderKeys
+from agent.config.load import load_config
+from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.presets import PRESETS
-from agent.config.profile import FILES
+from agent.config.tables.orders import OrderKeys
+from agent.config.writing.profile import FILES
 from agent.model import LIMITS, LimitUnit, NoTradeZone
 from agent.policy import drift
 from agent.policy.triggers import rules

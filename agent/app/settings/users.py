@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         UsersDocument,
     )
     from agent.app.start.wallet import Ask, Password
-    from agent.config.load import ConfigSource
+    from agent.config.loaded import ConfigSource
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 CODE = re.compile(r"[0-9]{6}")

@@ -11,7 +11,7 @@ from agent.app.documents import fill
 from agent.app.documents.plans import EndpointDocument
 from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
 from agent.chain.quorum import common_height, height_disagreement, quorum_size
-from agent.config.schema import ChainTable
+from agent.config.tables.chain import ChainTable
 from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, TrimtabError
 from agent.model import Snapshot
 from agent.units import format_duration

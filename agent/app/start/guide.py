@@ -22,10 +22,11 @@ from agent.app.documents.status import (
 from agent.app.start.amounts import START_USD, ceiling_of, require_ceiling, with_amounts
 from agent.app.start.past_results import PAST_BASIS, template_result
 from agent.app.start.setup import SHOWN_GWEI, find_preset, initialise
-from agent.config import template as starters
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import load_config, parse_config
 from agent.config.presets import PRESETS, Preset, TemplateAsset
+from agent.config.writing import portfolio_templates as starters
+from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.units import BPS, parse_bps, safe_label
 
@@ -255,7 +256,7 @@ def _draft(
             f"choose from {', '.join(known)}",
         )
     assets = [TemplateAsset(symbol, known[symbol][0], share, None) for symbol, share in targets]
-    text = starters.render(preset, PLACEHOLDER, assets, (), NUMERAIRE, (("RPC", "any"),))
+    text = render(preset, PLACEHOLDER, assets, (), NUMERAIRE, (("RPC", "any"),))
     if template is not None:
         text = starters.apply_template(text, template)
     return parse_config(

@@ -24,28 +24,25 @@ from agent.app.start.venue import list_markets, pin_markets, pin_state
 from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
-from agent.config import load
-from agent.config import template as starters
 from agent.config.build import fixed_contracts
+from agent.config.env_file import load_env_file
 from agent.config.fields import parse_address, parse_variable
-from agent.config.futures import HyperliquidTable
-from agent.config.futures_template import (
+from agent.config.load import load_config, parse_config
+from agent.config.loaded import LoadedConfig
+from agent.config.presets import PRESETS, Preset, PresetToken, TemplateAsset
+from agent.config.tables.chain import RpcTable
+from agent.config.tables.futures import HyperliquidTable
+from agent.config.tables.portfolio import NATIVE
+from agent.config.writing import portfolio_templates as starters
+from agent.config.writing.futures_template import (
     find_futures_profile,
     futures_text,
     futures_weights,
     read_venue,
 )
-from agent.config.load import LoadedConfig, load_config, parse_config
-from agent.config.presets import (
-    PRESETS,
-    Preset,
-    PresetToken,
-    TemplateAsset,
-    read_token_list,
-    refuse_look_alike,
-)
-from agent.config.schema import NATIVE, RpcTable
-from agent.config.template import PortfolioTemplate, render
+from agent.config.writing.portfolio_templates import PortfolioTemplate
+from agent.config.writing.template import render
+from agent.config.writing.token_lists import read_token_list, refuse_look_alike
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.files import create_file
 from agent.model import Snapshot, Verdict
@@ -196,7 +193,7 @@ def initialise(  # noqa: PLR0913
             f"choose from {', '.join(symbols)}, or add it as a target",
         )
     _require_endpoint_names(rpc)
-    load.load_env_file(path.absolute().parent, (variable for variable, _ in rpc))
+    load_env_file(path.absolute().parent, (variable for variable, _ in rpc))
     dollars = usd_price(assets[symbols.index(numeraire)], price, rpc)
     text = render(
         preset,

@@ -26,8 +26,8 @@ from agent.chain.lens import (
     query_lens,
 )
 from agent.chain.tokens import UNREADABLE
-from agent.config.futures import FuturesTable, HyperliquidTable
-from agent.config.load import agent_key_source
+from agent.config.key_sources import agent_key_source
+from agent.config.tables.futures import FuturesTable, HyperliquidTable
 from agent.errors import ConfigError, Refused
 from agent.files import sync_folder
 from agent.layers.futures.policy.needs import approval_ends_soon

@@ -13,7 +13,8 @@ from eth_account import Account
 
 from agent import codec
 from agent.config.fields import parse_address, parse_keyring, parse_variable
-from agent.config.load import key_source, load_config
+from agent.config.key_sources import key_source
+from agent.config.load import load_config
 from agent.errors import ConfigError, ErrorCode
 from agent.signing import keys
 from agent.signing.secret import PrivateKey, Secret, disable_core_dumps, parse_private_key

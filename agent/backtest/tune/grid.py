@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TypeVar
 
 from agent.config.fields import parse_duration_s
-from agent.config.triggers import parse_band
+from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.model import (
     PRICED_METHODS,

@@ -24,7 +24,7 @@ from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationS
 from agent.backtest.simulate import open_run, simulate
 from agent.backtest.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
 from agent.backtest.tune.grid import PolicyChoice
-from agent.config.weights import HOUR_S, LONGEST_WINDOW_S
+from agent.config.tables.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.files import Content, replace_file, sync_folder
 from agent.model import AllocationMethod, AllocatorConfig, ExecutionStyle, InitialWeights

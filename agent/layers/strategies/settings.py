@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.config.build import build_split, with_allocators
-from agent.config.load import LoadedConfig
+from agent.config.loaded import LoadedConfig
+from agent.config.strategies import build_split, with_allocators
 from agent.layers.strategies.state import CapitalSplit
 from agent.model import Portfolio
 

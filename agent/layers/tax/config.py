@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from agent.accounting.export import RateTable, parse_rates
 from agent.config.fields import ConfigTable, DecimalOrOff
-from agent.errors import ConfigError
-
-if TYPE_CHECKING:
-    from agent.config.load import LoadedConfig
 
 TEMPLATE = """\
 [tax]                              # tax lots of a sale, and the gain allowed per year (docs/ledger.md)
@@ -42,26 +35,3 @@ class TaxTable(ConfigTable):
                 " neither"
             )
         return self
-
-
-def read_rates(loaded: LoadedConfig) -> RateTable | None:
-    """Return the rate table beside the config file; None if taxes are reported in the numeraire.
-    Raises ConfigError.
-    """
-    tax = loaded.config.tax
-    if tax is None or tax.rates is None:
-        return None
-    path = loaded.path.parent / tax.rates
-    try:
-        with path.open(encoding="utf-8") as file:
-            return parse_rates(f"tax.rates {path.name}", file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"tax.rates: {path} cannot be read ({type(error).__name__})",
-            "name a CSV file with lines time,rate",
-        ) from None
-
-
-def year_limit(text: str | None, decimals: int) -> Fraction | None:
-    """Return the yearly gain limit in base units of the reporting currency; None if it is off."""
-    return None if text is None else Fraction(Decimal(text)) * 10**decimals

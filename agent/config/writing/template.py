@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from agent.config.limits import CEILINGS
 from agent.config.presets import (
+    ETHEREUM,
     HOURLY_FEED_MAX_AGE,
     HOURLY_FEEDS,
     SEQUENCER_FEEDS,
@@ -19,15 +19,20 @@ from agent.config.presets import (
     TemplateAsset,
     starting_deviation_bps,
 )
-from agent.errors import ConfigError
+from agent.config.tables.limits import CEILINGS, LimitsTable, build_limits_from_table
 from agent.layers.config import TEMPLATES
-from agent.model import LIMITS_AS_WRITTEN, AllocationMethod, LimitUnit, TighterDirection
+from agent.model import (
+    LIMITS_AS_WRITTEN,
+    AllocationMethod,
+    Limits,
+    LimitUnit,
+    TighterDirection,
+)
 from agent.policy.triggers.rules import NOTATIONS
-from agent.units import BPS, largest_remainder, parse_share_bps
+from agent.units import Token
 
 if TYPE_CHECKING:
-    from tomlkit import TOMLDocument
-    from tomlkit.items import Item, Table
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,250 +371,9 @@ def _feed(asset: TemplateAsset) -> str:
     return '# feed = "0x…"                   # a USD price feed, if there is one\n'
 
 
-# --- Portfolio templates of `trimtab init --template`: shares by token class, with trigger and limits.
-
-
-CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"
-SUPPLIES = "supplies.csv"
-CLASSES: Mapping[str, tuple[str, ...]] = {
-    CORE: ("WETH", "WBTC"),
-    STABLE: ("USDC",),
-    HIGH_BETA: ("LINK", "AAVE"),
-}
-"""Symbols by class. Symbols that the network's preset lacks are left out."""
-
-
-ALLOCATOR_ANCHOR = "[reference]\n"
-"""Header of the table that follows those of the portfolio."""
-
-
-@dataclass(frozen=True, slots=True)
-class PortfolioTemplate:
-    """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and
-    `limits` in the config's notation. `futures` is the maximum futures notional as a multiple of
-    the spot value. `adjustable` allows choosing the share of stable tokens. `weights` is an
-    allocator in place of `shares`, and `todo` the preparation that it needs.
-    """
-
-    name: str
-    about: str
-    shares: Mapping[str, int]
-    policy: Mapping[str, str | Mapping[str, str]]
-    limits: Mapping[str, str]
-    futures: str | None = None
-    adjustable: bool = False
-    weights: Mapping[str, str | list[str]] = field(default_factory=dict)
-    todo: str = ""
-
-
-def _threshold(**widths: str) -> dict[str, str]:
-    return {"kind": "threshold", **widths}
-
-
-PORTFOLIO_TEMPLATES = {
-    template.name: template
-    for template in (
-        PortfolioTemplate(
-            "conservative",
-            "mostly large coins, small and infrequent trades",
-            {CORE: 7_000, STABLE: 2_000, HIGH_BETA: 1_000},
-            {"trigger": _threshold(relative="15%"), "destination": "target", "cooldown": "1d"},
-            {
-                "price_impact": "0.5%",
-                "slippage": "0.3%",
-                "plan_cost": "0.4%",
-                "turnover": "20%",
-                "daily_turnover": "20%",
-                "daily_loss": "0.5%",
-                "lp_max_weight": "10%",
-                "impermanent_loss": "0.5%",
-            },
-            "1.5",
-        ),
-        PortfolioTemplate(
-            "moderate",
-            "half large coins, a third stable, some high-beta",
-            {CORE: 5_000, STABLE: 3_000, HIGH_BETA: 2_000},
-            {"trigger": _threshold(relative="10%"), "destination": "target", "cooldown": "6h"},
-            {
-                "price_impact": "1%",
-                "slippage": "0.3%",
-                "plan_cost": "0.5%",
-                "turnover": "30%",
-                "daily_turnover": "60%",
-                "daily_loss": "1%",
-            },
-            "2.5",
-        ),
-        PortfolioTemplate(
-            "aggressive",
-            "mostly high-beta coins, wide bands to limit turnover",
-            {CORE: 3_000, STABLE: 1_000, HIGH_BETA: 6_000},
-            {"trigger": _threshold(relative="20%"), "destination": "halfway", "cooldown": "1h"},
-            {
-                "price_impact": "1.5%",
-                "slippage": "0.5%",
-                "plan_cost": "0.8%",
-                "turnover": "40%",
-                "daily_turnover": "80%",
-                "daily_loss": "2%",
-            },
-            "4.0",
-        ),
-        PortfolioTemplate(
-            "60/40",
-            "60 % large coins, 40 % stable, rebalanced at five points of drift",
-            {CORE: 6_000, STABLE: 4_000},
-            {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "1d"},
-            {"turnover": "20%", "daily_turnover": "20%"},
-        ),
-        PortfolioTemplate(
-            "equal",
-            "equal weights",
-            {CORE: 4_000, HIGH_BETA: 4_000, STABLE: 2_000},
-            {"trigger": _threshold(relative="20%"), "destination": "target", "cooldown": "1d"},
-            {"turnover": "30%", "daily_turnover": "30%"},
-            weights={
-                "kind": "equal",
-                "every": "7d",
-                "keep": "14d",
-                "churn": "1%",
-                "until_chosen": "targets",
-            },
-        ),
-        PortfolioTemplate(
-            "market-cap",
-            "by market capitalisation, at most 40 % each, with 10 % in stablecoins",
-            {CORE: 6_000, HIGH_BETA: 3_000, STABLE: 1_000},
-            {"trigger": _threshold(relative="15%"), "destination": "target", "cooldown": "1d"},
-            {"turnover": "20%", "daily_turnover": "20%"},
-            weights={
-                "kind": "market_cap",
-                "every": "7d",
-                "keep": "14d",
-                "churn": "1%",
-                "until_chosen": "wait",
-                "max_age": "1d",
-                "fixed": ["USDC"],
-                "cap": "40%",
-                "supplies": SUPPLIES,
-            },
-            todo=(
-                f"write {SUPPLIES} beside the config with lines symbol,supply,as_of for"
-                f" {', '.join(CLASSES[CORE])}: the chain has only the supply of the wrapped coins"
-            ),
-        ),
-        PortfolioTemplate(
-            "stable-reserve",
-            "large coins with a stable reserve, filled from gains and spent in drawdowns; --stable"
-            " sets its size",
-            {CORE: 8_000, STABLE: 2_000},
-            {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "6h"},
-            {"turnover": "30%", "daily_turnover": "60%"},
-            adjustable=True,
-        ),
+def starting_limits(numeraire: Token) -> Limits:
+    """Return the limits of a new config, without a cap on the managed value."""
+    text = render(ETHEREUM, "", (), (), numeraire.symbol, (("RPC_URL", "any"),))
+    return build_limits_from_table(
+        LimitsTable.model_validate(tomllib.loads(text)["limits"]), None, numeraire
     )
-}
-
-
-def find_template(name: str) -> PortfolioTemplate:
-    """Return the template with this name. Raises ConfigError listing all names."""
-    if name not in PORTFOLIO_TEMPLATES:
-        raise ConfigError(
-            f"--template: {name!r} is not known",
-            f"choose from {', '.join(PORTFOLIO_TEMPLATES)}; trimtab templates shows them",
-        )
-    return PORTFOLIO_TEMPLATES[name]
-
-
-def template_shares(template: PortfolioTemplate, stable: str | None) -> Mapping[str, int]:
-    """Return bps by class. `stable`, if given, is the share of stable tokens; the other classes
-    keep their proportions. Raises ConfigError for a share that does not fit the template.
-    """
-    if stable is None:
-        return template.shares
-    if not template.adjustable:
-        fit = ", ".join(name for name, other in PORTFOLIO_TEMPLATES.items() if other.adjustable)
-        raise ConfigError(
-            f"--stable: the shares of {template.name} are fixed",
-            f"omit --stable, or use --template {fit}",
-        )
-    bps = parse_share_bps(stable, "--stable")
-    if not 0 < bps < BPS:
-        raise ConfigError(
-            f"--stable: {stable} leaves nothing to rebalance",
-            "write more than 0% and less than 100%, such as 20%",
-        )
-    others = {name: share for name, share in template.shares.items() if name != STABLE}
-    rest = largest_remainder([Fraction(share) for share in others.values()], BPS - bps)
-    return {**dict(zip(others, rest, strict=True)), STABLE: bps}
-
-
-def template_targets(
-    template: PortfolioTemplate, preset: Preset, stable: str | None = None
-) -> list[tuple[str, str]]:
-    """Return (symbol, share) of each token on that network, each class split evenly. Raises
-    ConfigError if no tokens of the chain are known.
-    """
-    known = {token.symbol for token in preset.tokens}
-    classes = {
-        name: tuple(symbol for symbol in symbols if symbol in known)
-        for name, symbols in CLASSES.items()
-    }
-    if not all(classes.values()):
-        raise ConfigError(
-            f"--template: no tokens are known for chain {preset.chain_id}",
-            "give every token with --target",
-        )
-    targets: list[tuple[str, str]] = []
-    for name, share in template_shares(template, stable).items():
-        symbols = classes[name]
-        for symbol, bps in zip(
-            symbols, largest_remainder([Fraction(1)] * len(symbols), share), strict=True
-        ):
-            targets.append((symbol, f"{bps / 100:g}%"))
-    return targets
-
-
-def apply_template(text: str, template: PortfolioTemplate) -> str:
-    """Return the commented config with this portfolio's trigger, limits and allocator."""
-    import tomlkit
-
-    document = tomlkit.parse(text)
-    policy, limits = (_table(document, name) for name in ("policy", "limits"))
-    for key, value in template.policy.items():
-        policy[key] = value if isinstance(value, str) else _inline(value)
-    for key, value in template.limits.items():
-        limits[key] = value
-    if template.futures is not None:
-        bound = tomlkit.item(f"{template.futures}x")
-        limits.add("futures_notional", bound.comment(FUTURES_NOTIONAL))
-        bound.trivia.comment_ws = " " * 10
-    config = tomlkit.dumps(document)
-    if template.weights:
-        config = config.replace(ALLOCATOR_ANCHOR, f"{_allocator(template)}\n{ALLOCATOR_ANCHOR}", 1)
-    return f"# Template: {template.name}, {template.about}.\n{config}"
-
-
-def _allocator(template: PortfolioTemplate) -> str:
-    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in template.weights.items())
-    todo = f"# Before trading: {template.todo}.\n" if template.todo else ""
-    about = "# Targets are chosen from data; those above are the starting values (docs/weights.md)."
-    return f"{about}\n{todo}[portfolio.weights]\n{lines}\n"
-
-
-def _table(document: TOMLDocument, name: str) -> Table:
-    from tomlkit.items import Table
-
-    table = document[name]
-    if not isinstance(table, Table):
-        raise ConfigError(f"[{name}] is not a table of the new config", "this is a bug; report it")
-    return table
-
-
-def _inline(values: Mapping[str, str]) -> Item:
-    """Return an inline table with spaces inside the braces, like the rest of the file."""
-    import tomlkit
-
-    pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
-    return tomlkit.value(f"{{ {pairs} }}")

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AoT, Array, Table
+from tomlkit.items import AoT, Array
 
 from agent import files
-from agent.config import load
-from agent.config.fields import OFF, parse_address
-from agent.config.load import parse_config
-from agent.config.presets import (
-    HOURLY_FEED_MAX_AGE,
-    HOURLY_FEEDS,
-    PRESETS,
-    TemplateAsset,
-    refuse_look_alike,
-)
-from agent.config.schema import NATIVE
+from agent.config.fields import parse_address
+from agent.config.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS, PRESETS, TemplateAsset
+from agent.config.redaction import is_secret
+from agent.config.tables.portfolio import NATIVE
+from agent.config.writing.token_lists import refuse_look_alike
 from agent.errors import ConfigError
-from agent.model import PORTFOLIO
 from agent.units import parse_bps, safe_label
 
 _HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
@@ -69,7 +62,7 @@ def parse_changes(
         added.append((symbol, address, share))
     pairs = tuple(_pair(text, "--set KEY=VALUE") for text in sets)
     for key, value in pairs:
-        if load.is_secret(value) or key.rpartition(".")[2].endswith("url"):
+        if is_secret(value) or key.rpartition(".")[2].endswith("url"):
             raise ConfigError(
                 "--set: a URL or a key is a secret and must not be given on a command line",
                 "name an environment variable (url_env), or write it into the file with trimtab"
@@ -302,50 +295,6 @@ def _require_same(text: str, expected: dict[str, Any], option: str) -> str:
     return text
 
 
-# --- Levels of one order, and writing of the file.
-
-
-def edit_order_levels(
-    path: Path, subject: str, levels: Mapping[str, str]
-) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
-    """Return the file's text with these levels by kind ("off" removes one), and the changes as
-    (before, after).
-
-    Raises ConfigError for a file that cannot be read, a subject that is not an asset, or an invalid
-    result.
-    """
-    try:
-        document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    table = _table(document, subject)
-    changes: dict[str, tuple[str | None, str | None]] = {}
-    for kind, level in levels.items():
-        before = table.get(kind)
-        after = None if level == OFF else level
-        if before == after:
-            continue
-        changes[kind] = (None if before is None else str(before), after)
-        if after is None:
-            del table[kind]
-        elif before is not None:
-            table[kind] = after
-        else:
-            _insert(table, kind, after)
-    text = tomlkit.dumps(document)
-    parse_config(text, f"{path} with the new levels")
-    return text, changes
-
-
-def _insert(table: Any, key: str, value: str) -> None:
-    """Add a key after the last one of the table: at its end comments of the next section follow."""
-    own = [name for name, item in table.value.body if name and not isinstance(item, (Table, AoT))]
-    if own:
-        table.value._insert_after(own[-1], key, tomlkit.item(value))
-    else:
-        table[key] = value
-
-
 def write_config(path: Path, text: str, mode: int | None = None) -> None:
     """Replace the file's text atomically; without `mode` the file keeps its mode. Raises
     ConfigError.
@@ -359,21 +308,3 @@ def write_config(path: Path, text: str, mode: int | None = None) -> None:
             f"{path}: cannot be written: {error.strerror}",
             "free space and make its folder writable, then run it again",
         ) from None
-
-
-def _table(document: Any, subject: str) -> Any:
-    """Return the asset's table, or the portfolio's orders table, which is created if missing."""
-    portfolio = document.get("portfolio", {})
-    if subject == PORTFOLIO:
-        if "orders" not in portfolio:
-            portfolio["orders"] = tomlkit.table()
-        return portfolio["orders"]
-    assets = portfolio.get("assets", [])
-    found = next((asset for asset in assets if asset.get("symbol") == subject), None)
-    if found is None:
-        known = ", ".join(str(asset.get("symbol")) for asset in assets)
-        raise ConfigError(
-            f"orders: {subject!r} is not an asset of {PORTFOLIO}",
-            f"choose from {known}, {PORTFOLIO}",
-        )
-    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +16,15 @@ import tomlkit
 from pydantic import Field, ValidationError
 
 from agent.config.fields import ConfigTable, Duration, Weight, parse_address
-from agent.config.limits import LimitsTable, read_limits
-from agent.config.load import LoadedConfig, describe_errors, is_secret
-from agent.config.presets import PRESETS, TemplateAsset, refuse_look_alike
-from agent.config.schema import NATIVE, AssetTable, Config
-from agent.config.triggers import Band, RiskTable, TriggerTable
-from agent.config.weights import WeightsTable
+from agent.config.loaded import LoadedConfig
+from agent.config.redaction import is_secret
+from agent.config.tables.limits import LimitsTable, read_limits
+from agent.config.tables.messages import describe_errors
+from agent.config.tables.portfolio import NATIVE
+from agent.config.tables.triggers import Band, RiskTable, TriggerTable
+from agent.config.tables.weights import WeightsTable
 from agent.errors import ConfigError
 from agent.model import LIMITS
-from agent.units import safe_label
 
 FORMAT = 1
 LARGEST = 65_536
@@ -243,226 +243,3 @@ def _leaf_values(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _leaf_values(inner, path)
     else:
         yield path, value
-
-
-# --- Resolution of a profile's symbols to tokens, from the config, the preset or a token list.
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedToken:
-    """A resolved token: `address` may be "native"; `source` is config, preset or token list."""
-
-    symbol: str
-    address: str
-    decimals: int | None
-    feed: str | None
-    source: str
-
-
-def resolve_token(
-    symbol: str, config: Config, listed: Sequence[TemplateAsset], origin: str
-) -> ResolvedToken:
-    """Return the token with this symbol. Raises ConfigError if it is unknown, ambiguous, or
-    resembles another known symbol.
-    """
-    own = [
-        TemplateAsset(
-            entry.symbol,
-            NATIVE if isinstance(entry, AssetTable) and entry.native else entry.address,
-            "",
-            entry.feed,
-            entry.decimals,
-        )
-        for entry in config.portfolio.listed
-    ]
-    preset = known_tokens(config.chain.chain_id)
-    field = f"{origin}: symbol"
-    mine = next((token for token in own if token.symbol == symbol), None)
-    if mine is not None:
-        return ResolvedToken(symbol, mine.address, mine.decimals, mine.feed, "config")
-    by_address = {
-        token.address: token for token in reversed((*preset, *listed)) if token.symbol == symbol
-    }
-    refuse_look_alike(symbol, next(iter(by_address), None), (*own, *preset), listed, field)
-    if safe_label(symbol, "") == "":
-        raise ConfigError(
-            f"{field}: {symbol!r} is not a symbol", "write up to 16 letters, digits, . _ -"
-        )
-    if not by_address:
-        raise ConfigError(
-            f"{field}: {symbol!r} is neither in your config nor in the network's preset",
-            "add a --token-list that contains it",
-        )
-    if len(by_address) > 1:
-        raise ConfigError(
-            f"{field}: {symbol!r} is the symbol of several tokens: {', '.join(sorted(by_address))}",
-            "add the right token to your config first",
-        )
-    token = next(iter(by_address.values()))
-    source = "preset" if token in preset else "token list"
-    return ResolvedToken(symbol, token.address, token.decimals, token.feed, source)
-
-
-def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
-    """Return the tokens of the network's preset and its native coin; empty without a preset."""
-    preset = next((preset for preset in PRESETS.values() if preset.chain_id == chain_id), None)
-    if preset is None:
-        return ()
-    tokens = [
-        TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
-        for token in preset.tokens
-    ]
-    wrapped = next(token for token in tokens if token.address == preset.wrapped_native)
-    coin = TemplateAsset(
-        wrapped.symbol.removeprefix("W"), NATIVE, "", wrapped.feed, wrapped.decimals
-    )
-    return (*tokens, coin)
-
-
-# --- Merging a profile into trimtab.toml.
-
-
-OFF = "off"
-
-
-def merge_profile(
-    text: str,
-    config: Config,
-    profile: Profile,
-    tokens: Sequence[ResolvedToken],
-    limits: Mapping[str, object],
-    sell_others: bool = False,
-) -> str:
-    """Merge the profile into the config's `text`, which parses as `config`.
-
-    `tokens` are the resolved tokens of its assets, in order; `limits` are written to the config.
-    Assets missing from the profile are removed, and their holdings kept; with `sell_others` they
-    stay with a target of 0. The numeraire is never removed. Raises ConfigError if no asset would
-    price gas.
-    """
-    document: Any = tomlkit.parse(text)
-    portfolio, wrapped = document["portfolio"], config.chain.wrapped_native
-    assets = portfolio["assets"]
-    entries = dict(zip((token.symbol for token in tokens), profile.raw["assets"], strict=True))
-    for number in reversed(range(len(assets))):
-        symbol = str(assets[number]["symbol"])
-        if symbol in entries:
-            continue
-        if sell_others or symbol == portfolio["numeraire"]:
-            _set_target(assets[number], {"target": "0%"})
-        else:
-            del assets[number]
-    known = {str(asset["symbol"]): asset for asset in assets}
-    for token in tokens:
-        if token.symbol not in known:
-            assets.append(_table(token))
-            known[token.symbol] = assets[-1]
-        _set_target(known[token.symbol], entries[token.symbol])
-    held = {str(asset["address"]).lower() for asset in assets}
-    holds_coin = NATIVE in held or wrapped.lower() in held
-    _update_hubs(portfolio, held, None if holds_coin else _wrapped(config, wrapped))
-    _replace_allocator(portfolio, profile)
-    _replace_policy(document["policy"], profile)
-    for key, value in limits.items():
-        document["limits"][key] = value
-    if not holds_coin and document["limits"].get("native_top_up", OFF) != OFF:
-        document["limits"]["native_top_up"] = OFF
-    return tomlkit.dumps(document)
-
-
-def _set_target(asset: Any, entry: Mapping[str, Any]) -> None:
-    asset["target"] = entry["target"]
-    asset.pop("band", None)
-    if "band" in entry:
-        asset["band"] = entry["band"]
-
-
-def _table(token: ResolvedToken, reserve: bool = True) -> Any:
-    """Return the config table of a token; without `reserve` it is a hub."""
-    table = tomlkit.table()
-    for key, value in (
-        ("symbol", token.symbol),
-        ("address", token.address),
-        ("decimals", token.decimals),
-        ("feed", token.feed),
-    ):
-        if value is not None:
-            table[key] = value
-    if reserve:
-        table["reserve"] = "0"
-        table["target"] = "0%"
-    return table
-
-
-def _update_hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None:
-    """Remove hubs that are now held. Add the wrapped native coin, which prices gas, if it is
-    neither held nor a hub.
-    """
-    hubs = portfolio.get("hubs", [])
-    for number in reversed(range(len(hubs))):
-        if str(hubs[number]["address"]).lower() in held:
-            del hubs[number]
-    addresses = {str(hub["address"]).lower() for hub in hubs}
-    if wrapped is not None and wrapped.address.lower() not in addresses:
-        if "hubs" not in portfolio:
-            portfolio["hubs"] = tomlkit.aot()
-        portfolio["hubs"].append(_table(wrapped, reserve=False))
-    elif "hubs" in portfolio and not hubs:
-        portfolio.pop("hubs")
-
-
-def _wrapped(config: Config, wrapped: str) -> ResolvedToken:
-    for entry in config.portfolio.listed:
-        if entry.address == wrapped and not getattr(entry, "native", False):
-            return ResolvedToken(entry.symbol, wrapped, entry.decimals, entry.feed, "config")
-    preset = next(
-        (token for token in known_tokens(config.chain.chain_id) if token.address == wrapped), None
-    )
-    if preset is None:
-        raise ConfigError(
-            "portfolio.hubs: gas has no price without the native coin or a hub for it",
-            "add its wrapped token to [[portfolio.hubs]] first",
-        )
-    return ResolvedToken(preset.symbol, wrapped, preset.decimals, preset.feed, "preset")
-
-
-def _replace_allocator(portfolio: Any, profile: Profile) -> None:
-    """Replace the allocator by that of the profile. Local files are kept if the kind is the
-    same.
-    """
-    before, after = portfolio.get("weights", {}), profile.raw.get("weights")
-    files = {
-        key: before[key]
-        for key in FILES
-        if after and key in before and before.get("kind") == after.get("kind")
-    }
-    portfolio.pop("weights", None)
-    if after is not None:
-        table = tomlkit.table()
-        for key, value in {**after, **files}.items():
-            table[key] = _inline(value)
-        portfolio["weights"] = table
-
-
-def _replace_policy(policy: Any, profile: Profile) -> None:
-    for key in POLICY_KEYS:
-        value = profile.raw["policy"].get(key)
-        if value is None:
-            policy.pop(key, None)
-        elif policy.get(key) != value:
-            policy[key] = _inline(value) if isinstance(value, dict | list) else value
-
-
-def _inline(value: Any) -> Any:
-    """Return the value in TOML's inline form."""
-    if isinstance(value, Mapping):
-        table = tomlkit.inline_table()
-        for name, inner in value.items():
-            table[name] = _inline(inner)
-        return table
-    if isinstance(value, list):
-        array = tomlkit.array()
-        for inner in value:
-            array.append(_inline(inner))
-        return array
-    return value

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from agent.config.fields import Address, ConfigTable
-from agent.config.futures import MOST_MARKETS
-from agent.config.load import describe_errors
+from agent.config.tables.futures import MOST_MARKETS
+from agent.config.tables.messages import describe_errors
 from agent.errors import ConfigError
 from agent.units import BPS, largest_remainder, parse_share_bps
 

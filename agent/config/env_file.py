@@ -1,0 +1,84 @@
+"""`.env` beside the config: a secret file that sets missing variables, such as endpoint URLs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ConfigError
+from agent.key_variables import holds_key, reads_no_keys
+from agent.store.files.locks import require_private
+
+ENV_FILE = ".env"
+ENV_PREFIX = "TRIMTAB_"
+"""Prefix of variables that are accepted without being named in the config, such as
+TRIMTAB_KEYSTORE_PASSWORD.
+"""
+
+
+def load_env_file(folder: Path, wanted: Iterable[str], keys: Iterable[str] = ()) -> None:
+    """Load variables from `folder`/.env; existing variables take precedence.
+
+    Only variables in `wanted` or with prefix TRIMTAB_ are set; in a process that needs no key
+    neither those in `keys` nor passwords. Raises ConfigError for a line that
+    is not NAME=VALUE, or if the file sets a variable and another user owns it, or can read or write
+    it. Error messages do not repeat the content.
+    """
+    file = folder / ENV_FILE
+    try:
+        with file.open(encoding="utf-8") as lines:
+            mode, read = os.fstat(lines.fileno()).st_mode, dict(_lines(file, lines))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{file}: cannot be read ({type(error).__name__})",
+            "make it a readable text file, or remove it",
+        ) from None
+    names = {*wanted}
+    missing = {
+        name: value
+        for name, value in read.items()
+        if (name in names or name.startswith(ENV_PREFIX)) and name not in os.environ
+    }
+    if reads_no_keys():
+        named = tuple(keys)
+        missing = {name: value for name, value in missing.items() if not holds_key(name, named)}
+    if missing and mode & 0o077:
+        raise ConfigError(
+            f"{file}: contains secrets, but others can read or change it (mode {mode & 0o777:04o})",
+            f"run: chmod 600 {file}",
+        )
+    if missing:
+        require_private(file, ENV_FILE)
+    os.environ.update(missing)
+
+
+def referenced_env_variables(table: Any) -> Iterator[str]:
+    """Yield the environment variables that the config names: the values of keys ending in
+    "_env".
+    """
+    if isinstance(table, dict):
+        for key, value in table.items():
+            if key.endswith("_env") and isinstance(value, str):
+                yield value
+            else:
+                yield from referenced_env_variables(value)
+    elif isinstance(table, list):
+        for inner in table:
+            yield from referenced_env_variables(inner)
+
+
+def _lines(file: Path, lines: Any) -> Iterator[tuple[str, str]]:
+    from dotenv.parser import parse_stream
+
+    for binding in parse_stream(lines):
+        if binding.error or (binding.key is not None and binding.value is None):
+            raise ConfigError(
+                f"{file}: line {binding.original.line} is not NAME=VALUE",
+                "correct it, or put a # before it",
+            )
+        if binding.key is not None and binding.value is not None:
+            yield binding.key, binding.value

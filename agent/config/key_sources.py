@@ -1,0 +1,52 @@
+"""Key sources of the config: the wallet's, and the futures venue's agent key."""
+
+from __future__ import annotations
+
+from agent.config.loaded import LoadedConfig
+from agent.config.tables.futures import HyperliquidTable
+from agent.errors import ConfigError
+from agent.signing import keys
+
+
+def keyring_backend() -> str:
+    """Return the name of this system's keyring. Raises ConfigError without one."""
+    return keys.require_keyring()
+
+
+def key_source(loaded: LoadedConfig) -> keys.KeySource:
+    """Return the key source of the config. Raises ConfigError if none is configured."""
+    wallet = loaded.config.wallet
+    if loaded.keystore_path is not None:
+        return keys.KeystoreFile(loaded.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD")
+    if wallet.key_env is not None:
+        return keys.KeyEnv(wallet.key_env)
+    if wallet.keyring is not None:
+        return keys.KeyringEntry(*wallet.keyring.split("/"))
+    if wallet.test_account is not None:
+        return keys.TestAccountKey(wallet.test_account)
+    if wallet.prompt:
+        return keys.KeyPrompt()
+    raise ConfigError(
+        "wallet: no key source, so nothing can be signed",
+        "set keystore, keyring, key_env or prompt = true",
+    )
+
+
+def agent_key_source(loaded: LoadedConfig) -> keys.KeySource:
+    """Return the source of the futures venue's agent key. Raises ConfigError if none is
+    configured.
+    """
+    table = loaded.config.futures
+    if isinstance(table, HyperliquidTable):
+        if table.agent_keystore is not None:
+            return keys.KeystoreFile(
+                loaded.path.parent / table.agent_keystore, "TRIMTAB_AGENT_PASSWORD"
+            )
+        if table.agent_key_env is not None:
+            return keys.KeyEnv(table.agent_key_env)
+        if table.agent_keyring is not None:
+            return keys.KeyringEntry(*table.agent_keyring.split("/"))
+    raise ConfigError(
+        "futures: no agent key, so no order can be signed",
+        "set agent_keystore, agent_keyring or agent_key_env",
+    )

@@ -1,0 +1,85 @@
+"""A loaded config with its file, and the places beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.config.redaction import SQLITE, redacted_text
+from agent.config.schema import Config
+from agent.errors import ConfigError
+
+USUAL_STORE = "trimtab.db"
+"""Store file of configs by trimtab init, beside the config."""
+PAPER_FILE = "paper.db"
+"""Store file of paper trading, beside the live store."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A config with its file.
+
+    `digest` is the SHA-256 of the file's bytes, `values` the parsed TOML. `paper` selects the paper
+    store and excludes signing.
+    """
+
+    config: Config
+    path: Path
+    digest: str
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    paper: bool = False
+
+    @property
+    def text(self) -> str:
+        """Storable text: canonical values without comments and secrets."""
+        return redacted_text(self.values)
+
+    @property
+    def store_url(self) -> str:
+        """Return the store's URL with a relative SQLite path resolved against the config file.
+
+        Raises ConfigError if the live store has the path of the paper store.
+        """
+        url, prefix = self.live_url, "sqlite:///"
+        if not url.startswith(prefix):
+            return url
+        live = Path(url.removeprefix(prefix))
+        if live.name == PAPER_FILE:
+            raise ConfigError(
+                f"store.url: {PAPER_FILE} is reserved for paper trading",
+                "choose another name, such as trimtab.db",
+            )
+        return prefix + str(live.with_name(PAPER_FILE)) if self.paper else url
+
+    @property
+    def live_url(self) -> str:
+        """Return the URL of the live store, even with `paper`."""
+        url = self.config.store.url
+        if (file := sqlite_file(url, self.path.parent)) is None:
+            return url
+        return SQLITE + str(file)
+
+    @property
+    def keystore_path(self) -> Path | None:
+        """The keystore file, relative to the config file; None without one."""
+        name = self.config.wallet.keystore
+        return None if name is None else (self.path.parent / name)
+
+    @property
+    def proposals_path(self) -> Path:
+        """The folder of proposals, relative to the config file."""
+        return self.path.parent / self.config.wallet.proposals
+
+
+ConfigSource = LoadedConfig | Path | str
+"""Path of a config file, or its loaded config."""
+
+
+def sqlite_file(url: str, folder: Path) -> Path | None:
+    """Return the file of a store's URL, relative to `folder`; None for another kind of store."""
+    if not url.startswith(SQLITE):
+        return None
+    name = Path(url.removeprefix(SQLITE))
+    return name if name.is_absolute() else (folder / name).resolve()

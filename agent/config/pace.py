@@ -1,0 +1,105 @@
+"""Execution style of the config: its checks, its build and its text."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from agent.config.schema import Config
+from agent.config.tables.pace import (
+    EXAMPLES,
+    LONGEST_S,
+    MOST_OFF_BPS,
+    MOST_SIZE_BPS,
+    MOST_TIME_BPS,
+    SHORTEST_S,
+    STYLE_KEYS,
+    ZONE,
+)
+from agent.config.tables.triggers import is_zone
+from agent.model import (
+    ExecutionPace,
+    ExecutionStyle,
+)
+from agent.units import format_duration
+
+
+def require_pace(config: Config) -> None:
+    """Raise ValueError naming field and remedy if the execution style cannot be executed."""
+    table = config.execution
+    missing = [key for key in STYLE_KEYS[table.style] if key not in table.model_fields_set]
+    if missing:
+        raise ValueError(
+            f"execution.{missing[0]}: missing; style = {table.style!r} needs it, for example"
+            f" {EXAMPLES[missing[0]]}"
+        )
+    for key in ("interval", "recovery", "over", "patience"):
+        seconds = getattr(table, key)
+        if seconds is not None and not SHORTEST_S <= seconds <= LONGEST_S:
+            raise ValueError(
+                f"execution.{key}: {seconds} s is not between {SHORTEST_S}s and 28d; write for"
+                f" example {EXAMPLES[key]}"
+            )
+    for key, limit in (("size_jitter", MOST_SIZE_BPS), ("time_jitter", MOST_TIME_BPS)):
+        if (getattr(table, key) or 0) > limit:
+            raise ValueError(
+                f"execution.{key}: more than {limit // 100}% would produce empty slices; write for"
+                f" example {EXAMPLES[key]}"
+            )
+    if (
+        table.over is not None
+        and table.max_rounds is not None
+        and table.over < table.max_rounds * SHORTEST_S
+    ):
+        raise ValueError(
+            f"execution.over: too short for {table.max_rounds} slices; write at least"
+            f" {table.max_rounds * SHORTEST_S}s"
+        )
+    if table.limit is not None and abs(table.limit) > MOST_OFF_BPS:
+        raise ValueError(
+            f"execution.limit: more than {MOST_OFF_BPS // 100}% off arrival prices; write for"
+            f" example {EXAMPLES['limit']}"
+        )
+    if table.waiting_cost == ZONE and not is_zone(config.policy.trigger):
+        raise ValueError(
+            'execution.waiting_cost: "zone" requires a zone trigger; write a cost per hour, such'
+            ' as "0.5bps"'
+        )
+
+
+def build_pace(config: Config) -> ExecutionPace:
+    """Build the pace of gradual execution."""
+    table = config.execution
+    cost = table.waiting_cost
+    return ExecutionPace(
+        style=ExecutionStyle(table.style),
+        max_rounds=table.max_rounds or 1,
+        interval_s=table.interval or 0,
+        over_s=table.over or 0,
+        recovery_s=table.recovery or 0,
+        size_jitter_bps=table.size_jitter or 0,
+        time_jitter_bps=table.time_jitter or 0,
+        budget_bps=table.budget,
+        waiting_bps_hour=cost if isinstance(cost, Fraction) else None,
+        limit_bps=table.limit or 0,
+        patience_s=table.patience or 0,
+    )
+
+
+def pace_text(config: Config) -> str:
+    """Return the execution style and its keys as text."""
+    table = config.execution
+    shown = {key: getattr(table, key) for key in STYLE_KEYS[table.style]}
+    parts = [f"{key} {_shown(key, value)}" for key, value in shown.items()]
+    return ", ".join([table.style, *parts])
+
+
+def _shown(key: str, value: object) -> str:
+    if value is None:
+        return "off"
+    if key in ("interval", "recovery", "over", "patience") and isinstance(value, int):
+        return format_duration(value)
+    if isinstance(value, int) and key != "max_rounds":
+        return f"{value / 100:g}%"
+    if isinstance(value, Fraction):
+        return f"{float(value):g} bps per hour"
+    return str(value)

@@ -1,0 +1,1 @@
+"""Tables of trimtab.toml, each with the checks of its own values."""

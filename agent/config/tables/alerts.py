@@ -1,0 +1,146 @@
+"""[alerts] and [[alerts.targets]]: which alerts are sent, where, and how often."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, field_validator, model_validator
+
+from agent.config.fields import ConfigTable, DecimalOrOff, Duration, DurationOrOff, Variable
+from agent.errors import ConfigError
+from agent.model import AlertKind
+
+EVENTS = tuple(kind.value for kind in AlertKind if kind is not AlertKind.TEST)
+
+
+if TYPE_CHECKING:
+    Event = str
+else:
+    Event = Literal[EVENTS]
+
+
+SHORTEST_SECRET = 6
+LONGEST_TIMEOUT_S = 120
+_QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3]):([0-5][0-9])")
+
+
+class AlertTargetTable(ConfigTable):
+    """One alert target: an address in apprise's format, read from an environment variable because
+    it is secret.
+
+    `events` restricts the events sent to it.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    url_env: Variable
+    events: list[Event] | None = None
+
+    def resolve(self) -> str:
+        """Return the address. Raises ConfigError if its variable is not set."""
+        value = os.environ.get(self.url_env, "")
+        if not value:
+            raise ConfigError(
+                f"alerts.targets.url_env: environment variable {self.url_env} is not set",
+                "export it, or remove the target",
+            )
+        return value
+
+    def secrets(self) -> list[str]:
+        """Return the address and all its long parts, since services put tokens in different places."""
+        value = os.environ.get(self.url_env, "")
+        parts = re.split(r"[/:@?&=,]+", value.partition("://")[2])
+        return [
+            text
+            for part in (value, *parts)
+            for text in {part, unquote(part)}
+            if len(text) >= SHORTEST_SECRET
+        ]
+
+
+class AlertsTable(ConfigTable):
+    """[alerts]. Within `quiet` hours, such as "22:00-07:00" in `timezone`, only `urgent` events are
+    sent.
+
+    The same event is not repeated within `cooldown`, or its entry in `cooldowns`; a lasting
+    condition is sent once, and again after `repeat`. Gas is low below `low_gas` of native coin, by
+    default limits.native_floor. A delivery is tried up to `attempts` times, for up to `timeout`
+    each. `label` distinguishes agents of one owner.
+    """
+
+    events: list[Event] = Field(default_factory=lambda: list(EVENTS))
+    urgent: list[Event] = Field(default_factory=list)
+    quiet: str | None = None
+    timezone: str | None = None
+    cooldown: Duration = 21_600
+    cooldowns: dict[Event, Duration] = Field(default_factory=dict)
+    repeat: DurationOrOff = None
+    low_gas: DecimalOrOff = None
+    timeout: Duration = 15
+    attempts: int = Field(default=4, ge=1, le=10)
+    label: str = Field(default="trimtab", pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    targets: list[AlertTargetTable] = Field(default_factory=list)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                ZoneInfo(name)
+            except (KeyError, ValueError, OSError):
+                raise ValueError(
+                    "unknown time zone; write for example Europe/Berlin, or UTC"
+                ) from None
+        return name
+
+    @model_validator(mode="after")
+    def _sound(self) -> AlertsTable:
+        if self.quiet is not None:
+            span = _QUIET.fullmatch(self.quiet)
+            if span is None or span.groups()[:2] == span.groups()[2:]:
+                raise ValueError(
+                    f"quiet: {self.quiet!r} is not a daily time span; write for example"
+                    ' "22:00-07:00"'
+                )
+            if self.timezone is None:
+                raise ValueError(
+                    "timezone: quiet hours need a time zone; write for example Europe/Berlin"
+                )
+        elif self.timezone is not None or self.urgent:
+            raise ValueError(
+                f"{'timezone' if self.timezone else 'urgent'}: has no effect without quiet hours;"
+                " set quiet, or remove it"
+            )
+        if not 0 < self.timeout <= LONGEST_TIMEOUT_S:
+            raise ValueError(
+                f"timeout: {self.timeout}s; write from 1s to {LONGEST_TIMEOUT_S}s, such as 15s"
+            )
+        names = [target.name for target in self.targets]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"targets: {twice[0]!r} is given twice; use a different name for each target"
+            )
+        for target in self.targets:
+            if missing := [event for event in target.events or () if event not in self.events]:
+                raise ValueError(
+                    f"targets: {target.name} has {missing[0]!r}, but alerts.events does not; add"
+                    " it there, or remove it"
+                )
+        return self
+
+    def quiet_minutes(self) -> tuple[int, int] | None:
+        """Return start and end of quiet hours as minutes of the day; None without quiet hours."""
+        span = None if self.quiet is None else _QUIET.fullmatch(self.quiet)
+        if span is None:
+            return None
+        from_hour, from_minute, to_hour, to_minute = map(int, span.groups())
+        return from_hour * 60 + from_minute, to_hour * 60 + to_minute
+
+    def secrets(self) -> Iterator[str]:
+        """Yield the secrets to redact from every log line."""
+        for target in self.targets:
+            yield from target.secrets()

@@ -1,0 +1,104 @@
+"""[chain] and [[chain.rpc]]: the chain, its endpoints, and the operators that must agree."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field, SecretStr, model_validator
+
+from agent.config.fields import (
+    Address,
+    ConfigTable,
+    Duration,
+    PageAddress,
+    Variable,
+)
+from agent.errors import ConfigError
+
+LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537})
+"""Ids of development chains: anvil, ganache, eth-tester."""
+LONGEST_TIMEOUT_S = 60
+
+
+class RpcTable(ConfigTable):
+    """One endpoint. Endpoints of one operator count once for the quorum. The URL is a secret.
+    `timeout` bounds one request.
+    """
+
+    operator: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    url: SecretStr | None = None
+    url_env: Variable | None = None
+    timeout: Duration = 10
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RpcTable:
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError("give exactly one of url and url_env")
+        if not 0 < self.timeout <= LONGEST_TIMEOUT_S:
+            raise ValueError(
+                f"timeout: {self.timeout}s; write 1s to {LONGEST_TIMEOUT_S}s, for example 10s"
+            )
+        return self
+
+    def resolve(self) -> str:
+        """Return the URL, from file or environment. Raises ConfigError if the variable is not set."""
+        if self.url is not None:
+            return self.url.get_secret_value()
+        value = os.environ.get(self.url_env or "")
+        if not value:
+            raise ConfigError(
+                f"chain.rpc.url_env: environment variable {self.url_env} is not set",
+                "export it, or put it into .env beside the config",
+            )
+        return value
+
+
+class ChainTable(ConfigTable):
+    """The chain.
+
+    `single_operator` names the only operator, whose answers are then trusted alone; local chains do
+    not need it. `fork` marks a local copy of a live chain with that chain's id, on which only
+    published test keys sign. `quorum` requires more operators than the default. Nothing is signed
+    unless the newest blocks of enough operators are within `max_lag_blocks` of each other.
+    """
+
+    chain_id: int = Field(gt=0)
+    confirmations: int = Field(ge=1, le=64)
+    wrapped_native: Address
+    rpc: list[RpcTable] = Field(min_length=1)
+    single_operator: str | None = None
+    quorum: int | None = None
+    max_lag_blocks: int = Field(default=3, ge=0, le=64)
+    fork: bool = False
+    explorer: PageAddress = ""
+
+    @model_validator(mode="after")
+    def _enough(self) -> ChainTable:
+        if self.quorum is None:
+            return self
+        if self.quorum < self._least:
+            raise ValueError(
+                f"quorum: {self.quorum} is below the {self._least} operators that must agree"
+                " here; raise it, or name a single operator in single_operator"
+            )
+        if self.quorum > (known := len({endpoint.operator for endpoint in self.rpc})):
+            raise ValueError(
+                f"quorum: {self.quorum} operators must agree, but [[chain.rpc]] names {known};"
+                " add endpoints, or lower quorum"
+            )
+        return self
+
+    @property
+    def local(self) -> bool:
+        """True for development chains and local forks."""
+        return self.fork or self.chain_id in LOCAL_CHAIN_IDS
+
+    @property
+    def min_operators(self) -> int:
+        """Operators that must agree: `quorum`, else two (one if local or `single_operator`)."""
+        return max(self._least, self.quorum or 0)
+
+    @property
+    def _least(self) -> int:
+        alone = {endpoint.operator for endpoint in self.rpc} == {self.single_operator}
+        return 1 if self.local or alone else 2

@@ -1,0 +1,194 @@
+"""[limits]: fields derived from agent/model/limits.py, their ceilings, and comparison of two values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field, create_model
+
+from agent.config.fields import (
+    OFF,
+    ConfigTable,
+    DecimalOrOff,
+    DurationOrOff,
+    GasPriceOrOff,
+    Share,
+    ShareOrOff,
+    Switch,
+)
+from agent.model import LIMITS, Limits, LimitSpec, LimitUnit, TighterDirection
+from agent.units import Token, parse_raw
+
+if TYPE_CHECKING:
+    pass
+
+
+Limit = int | str | bool | None
+"""A value of [limits], parsed by LimitsTable; None is "off"."""
+ANY = "any"
+
+
+def _table(value: object) -> object:
+    """Turn a single share into a table for any asset."""
+    if value == OFF:
+        return None
+    if isinstance(value, str | int | float):
+        return {ANY: value}
+    return value
+
+
+MaxWeight = Annotated[dict[str, Share] | None, BeforeValidator(_table)]
+"""Bps by symbol. "any" applies to all other assets except the numeraire, which exits sell into."""
+_KINDS: Mapping[LimitUnit, Any] = {
+    LimitUnit.SHARE: ShareOrOff,
+    LimitUnit.DURATION: DurationOrOff,
+    LimitUnit.GAS_PRICE: GasPriceOrOff,
+    LimitUnit.NATIVE: DecimalOrOff,
+    LimitUnit.COINS: DecimalOrOff,
+    LimitUnit.SWITCH: Switch,
+}
+
+
+if TYPE_CHECKING:
+
+    class LimitsTable(ConfigTable):
+        """Keys that code accesses by name, for mypy. The actual model below is generated from
+        LIMITS.
+        """
+
+        slippage: int | None
+        plan_cost: int | None
+        turnover: int | None
+        daily_turnover: int | None
+        oracle_deviation: int | None
+        native_floor: str | None
+        native_top_up: str | None
+        min_trade: str | None
+        lp_max_weight: int | None
+        futures_notional: int | None
+        balance_jump_wait: int | None
+        max_weight: dict[str, int] | None
+        i_accept: list[str]
+
+else:
+    _ROWS = {
+        spec.key: (
+            _KINDS[spec.unit],
+            Field(default=spec.missing, validate_default=True) if spec.missing else ...,
+        )
+        for spec in LIMITS.values()
+    }
+    LimitsTable = create_model(
+        "LimitsTable",
+        __base__=ConfigTable,
+        __module__=__name__,
+        __doc__=(
+            'Limits of the guards; each may be "off". `i_accept` names those that are off, or above'
+            " their ceilings, on purpose."
+        ),
+        **_ROWS,
+        max_weight=(MaxWeight | None, None),
+        futures_notional=(ShareOrOff, None),
+        i_accept=(list[str], Field(default_factory=list)),
+    )
+
+
+def build_limits_from_table(
+    table: LimitsTable, max_live_value: str | None, numeraire: Token
+) -> Limits:
+    """Build the limits in exact units: values in the numeraire's base units, gas in wei."""
+    values: dict[str, Any] = {
+        spec.field: _exact(spec, getattr(table, spec.key), numeraire) for spec in LIMITS.values()
+    }
+    cap = None
+    if max_live_value is not None:
+        cap = Fraction(parse_raw(max_live_value, numeraire.decimals, "portfolio.max_live_value"))
+    return Limits(max_live_value=cap, **values)
+
+
+def _exact(spec: LimitSpec, value: Any, numeraire: Token) -> Any:
+    """Return the table's value in the unit of its field in Limits."""
+    if value is not None and spec.unit is LimitUnit.NATIVE:
+        return parse_raw(value, 18, f"limits.{spec.key}")
+    if value is not None and spec.unit is LimitUnit.COINS:
+        return Fraction(parse_raw(value, numeraire.decimals, f"limits.{spec.key}"))
+    return value
+
+
+CEILINGS = {
+    spec.key: spec.ceiling_bps
+    # the most frequently accepted limit first
+    for spec in sorted(LIMITS.values(), key=lambda spec: spec.key != "slippage")
+    if spec.ceiling_bps is not None
+}
+"""Ceilings in bps; limits.i_accept must name a limit above its ceiling (T21). A swap rarely needs 1
+% of slippage or cost, so a value above the ceiling probably has a wrong unit.
+"""
+
+
+def limits_beyond_ceiling(limits: LimitsTable) -> dict[str, str]:
+    """Describe each limit that is off or above its ceiling, by key."""
+    values = {key: getattr(limits, key) for key in CEILINGS}
+    beyond = {key: bps for key, bps in values.items() if bps is None or bps > CEILINGS[key]}
+    return {
+        key: f"limits.{key}: {_percent(bps)} is above the ceiling of {_percent(CEILINGS[key])}"
+        for key, bps in beyond.items()
+    }
+
+
+def accepted_limits(limits: LimitsTable) -> list[str]:
+    """Describe the limits accepted by limits.i_accept."""
+    return [
+        f"{text}, accepted by limits.i_accept"
+        for key, text in limits_beyond_ceiling(limits).items()
+        if key in limits.i_accept
+    ]
+
+
+def needless_acceptances(limits: LimitsTable) -> list[str]:
+    """Return the names in limits.i_accept whose limit is within its ceiling."""
+    return sorted({*limits.i_accept} - limits_beyond_ceiling(limits).keys())
+
+
+def _percent(bps: int | None) -> str:
+    return OFF if bps is None else f"{bps / 100:g}%"
+
+
+OFF_IS_TIGHTEST = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)
+
+
+def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
+    """Return whether `theirs` is strictly tighter than `mine`, both parsed by LimitsTable; None is
+    "off".
+    """
+    if key not in LIMITS or theirs == mine:
+        return False
+    tighter = LIMITS[key].tighter
+    if theirs is None or mine is None:
+        return (theirs is None) is (tighter in OFF_IS_TIGHTEST)
+    if tighter is TighterDirection.ON:
+        return False
+    less = Decimal(theirs) < Decimal(mine)
+    return less is (tighter in (TighterDirection.LESS, TighterDirection.LESS_OR_OFF))
+
+
+def read_limits(raw: Mapping[str, object], mine: LimitsTable) -> dict[str, Limit]:
+    """Parse the limits of a profile by LimitsTable; `raw` is the content of its file. Raises
+    pydantic's ValidationError.
+    """
+    texts = {spec.key: _text(spec, getattr(mine, spec.key)) for spec in LIMITS.values()}
+    parsed = LimitsTable.model_validate({**texts, **raw})
+    return {name: getattr(parsed, name) for name in raw}
+
+
+def _text(spec: LimitSpec, value: Any) -> str:
+    """Return a parsed limit in the notation of a config."""
+    if value is None:
+        return OFF
+    if value is True:
+        return "on"
+    units = {LimitUnit.SHARE: "bps", LimitUnit.DURATION: "s", LimitUnit.GAS_PRICE: " wei"}
+    return f"{value}{units.get(spec.unit, '')}"

@@ -1,0 +1,162 @@
+"""[lp] and [[portfolio.positions]]: liquidity targets, confirmed positions, and their risk settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from agent.config.fields import Address, ConfigTable, DecimalOrOff, Duration, PlainDecimal, Share
+from agent.units import BPS
+
+if TYPE_CHECKING:
+    pass
+
+
+LEAST_WIDTH_BPS = 10
+MOST_WIDTH_BPS = 100_000
+MOST_VOLATILITY_BPS = 100_000
+"""Maximum annual volatility, 1000 %."""
+
+
+def sane_volatility(value: int) -> int:
+    """Return the annual volatility in basis points. Raises ValueError if implausible."""
+    if not 0 < value <= MOST_VOLATILITY_BPS:
+        raise ValueError(
+            "an annual volatility is above 0% and at most 1000%; write for example 60%"
+        )
+    return value
+
+
+class _LpTargetTable(ConfigTable):
+    """A liquidity target. `share` is the target share of the portfolio; 0% withdraws everything.
+    `volatility` overrides that of [lp] for this pair.
+    """
+
+    share: Share
+    volatility: Share | None = None
+
+    @field_validator("share")
+    @classmethod
+    def _of_one(cls, value: int) -> int:
+        if value > BPS:
+            raise ValueError("a share is at most 100% of the portfolio")
+        return value
+
+    @field_validator("volatility")
+    @classmethod
+    def _sane(cls, value: int | None) -> int | None:
+        return None if value is None else sane_volatility(value)
+
+
+class V2TargetTable(_LpTargetTable):
+    """Liquidity in a Uniswap V2 pair, where fees compound automatically."""
+
+    kind: Literal["uniswap_v2"]
+    pair: Address
+
+    @property
+    def at(self) -> str:
+        """The pool's address."""
+        return self.pair
+
+
+class V3TargetTable(_LpTargetTable):
+    """Liquidity in a range of a Uniswap V3 pool: from price / (1 + width) to price · (1 +
+    width).
+    """
+
+    kind: Literal["uniswap_v3"]
+    pool: Address
+    width: Share
+    compound_above: DecimalOrOff
+
+    @field_validator("width")
+    @classmethod
+    def _within(cls, value: int) -> int:
+        if not LEAST_WIDTH_BPS <= value <= MOST_WIDTH_BPS:
+            raise ValueError("a width is from 0.1% to 1000%; write for example 20%")
+        return value
+
+    @property
+    def at(self) -> str:
+        """The pool's address."""
+        return self.pool
+
+
+LpTargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="kind")]
+
+LONGEST_HORIZON_S = 365 * 86_400
+
+
+class LpTable(ConfigTable):
+    """Risk settings of liquidity: annual volatility of a pair's price, and the horizon of
+    forecasts.
+
+    `targets` are the pools in which liquidity is provided.
+    """
+
+    volatility: Share
+    horizon: Duration
+    targets: list[LpTargetTable] = Field(default_factory=list)
+
+    _sane = field_validator("volatility")(sane_volatility)
+
+    @field_validator("horizon")
+    @classmethod
+    def _within_a_year(cls, value: int) -> int:
+        if not 0 < value <= LONGEST_HORIZON_S:
+            raise ValueError("a horizon is above 0s and at most 365d; write for example 30d")
+        return value
+
+
+class _LpPositionTable(ConfigTable):
+    """A confirmed position. `entry` is the amount provided, in whole coins by symbol; `volatility`
+    overrides that of [lp] for this pair.
+    """
+
+    entry: dict[str, PlainDecimal]
+    entry_block: int | None = Field(default=None, ge=0)
+    volatility: Share | None = None
+
+    @field_validator("entry")
+    @classmethod
+    def _of_two(cls, entry: dict[str, str]) -> dict[str, str]:
+        if len(entry) != 2:
+            raise ValueError(
+                f'has {len(entry)} tokens, but a position has two; write entry = {{ WETH = "1.5",'
+                ' USDC = "4500" }'
+            )
+        return entry
+
+    @field_validator("volatility")
+    @classmethod
+    def _sane(cls, value: int | None) -> int | None:
+        return None if value is None else sane_volatility(value)
+
+
+class V2PositionTable(_LpPositionTable):
+    """LP tokens in a Uniswap V2 pair."""
+
+    kind: Literal["uniswap_v2"]
+    pair: Address
+
+    @property
+    def name(self) -> str:
+        """Unique name of the position."""
+        return self.pair
+
+
+class V3PositionTable(_LpPositionTable):
+    """A token of the Uniswap V3 position manager."""
+
+    kind: Literal["uniswap_v3"]
+    token_id: int = Field(ge=0, lt=2**256)
+
+    @property
+    def name(self) -> str:
+        """Unique name of the position."""
+        return f"token_id {self.token_id}"
+
+
+LpPositionTable = Annotated[V2PositionTable | V3PositionTable, Field(discriminator="kind")]

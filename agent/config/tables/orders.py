@@ -1,0 +1,168 @@
+"""Keys of conditional orders: entry, stop loss, take profit, trailing stop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from math import isfinite
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict
+
+from agent.config.fields import ConfigTable, Share
+from agent.model import (
+    OrderKind,
+)
+from agent.units import BPS
+
+if TYPE_CHECKING:
+    pass
+
+
+MOST_HYSTERESIS_BPS = 2_000
+_LEVEL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%|bps)?")
+
+
+@dataclass(frozen=True, slots=True)
+class OrderLevel:
+    """A parsed level: a price in whole coins of the numeraire per whole token, or a share in bps."""
+
+    price: Fraction | None
+    share_bps: int | None
+
+
+def parse_level(value: object) -> OrderLevel:
+    """Parse a price or share: "1500" and 1500 are prices, "10%" and "1000bps" are shares. A bare
+    number below 1 is ambiguous.
+
+    Raises ValueError.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+        if value < 1:
+            raise ValueError(
+                f'{value!r} is ambiguous; write a price in quotes such as "{value!r}",'
+                ' or a distance such as "10%"'
+            )
+        return OrderLevel(Fraction(Decimal(repr(value))), None)
+    match = _LEVEL.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(
+            f'{value!r} is not a level; write a price in the numeraire such as "1500", or a'
+            ' distance such as "10%"'
+        )
+    number = Fraction(Decimal(match[1]))
+    if number == 0:
+        raise ValueError(
+            f"{value!r}: zero can never trigger; write a price above zero, or a distance such as"
+            ' "10%"'
+        )
+    if match[2] is None:
+        return OrderLevel(number, None)
+    bps = number * (100 if match[2] == "%" else 1)
+    if bps.denominator != 1:
+        raise ValueError(f"{value!r} is finer than a basis point")
+    return OrderLevel(None, bps.numerator)
+
+
+LevelKey = Annotated[OrderLevel, BeforeValidator(parse_level)]
+
+
+class ExitKeys(ConfigTable):
+    """Keys of exits: a stop loss at or below a level, a take profit at or above one, and a trailing
+    stop at a distance below the highest price.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    stop_loss: LevelKey | None = None
+    take_profit: LevelKey | None = None
+    trailing_stop: LevelKey | None = None
+
+
+class OrderKeys(ExitKeys):
+    """Keys of exits, and `entry`: the price up to which an asset is bought."""
+
+    entry: LevelKey | None = None
+
+
+class OrdersTable(ExitKeys):
+    """Orders of the whole portfolio, and common settings.
+
+    `absent` is the destination of the weight of an asset that was sold or awaits its entry.
+    `hysteresis` is the distance from its level at which an order is armed and a closed entry
+    reopens.
+    """
+
+    absent: Literal["cash", "redistribute"] = "cash"
+    hysteresis: Share = 100
+    entry_above_price: Literal["warn", "refuse"] = "warn"
+
+
+def require_orders(table: OrdersTable, assets: Mapping[str, OrderKeys], numeraire: str) -> None:
+    """Raise ValueError naming field and remedy for orders that could never trigger, or would trigger
+    at any price. `assets` are the orders of each asset by symbol.
+    """
+    if table.hysteresis > MOST_HYSTERESIS_BPS:
+        raise ValueError('portfolio.orders.hysteresis: more than 20%; write less, such as "1%"')
+    for kind, level in order_levels(table):
+        key = f"portfolio.orders.{kind.value}"
+        if level.share_bps is None:
+            raise ValueError(
+                f"{key}: deposits change the portfolio's value, so a price is not meaningful; write a"
+                ' share such as "20%"'
+            )
+        _require(key, kind, level, table.hysteresis)
+    for symbol, orders in assets.items():
+        for kind, level in order_levels(orders):
+            key = f"portfolio.assets.{symbol}.{kind.value}"
+            if symbol == numeraire:
+                raise ValueError(
+                    f"{key}: {symbol} is the numeraire, whose price is always 1; remove it"
+                )
+            _require(key, kind, level, table.hysteresis)
+        _require_level_order(symbol, orders)
+
+
+def order_levels(table: ExitKeys) -> list[tuple[OrderKind, OrderLevel]]:
+    """Return the orders of a table with their levels."""
+    levels = [(kind, getattr(table, kind.value, None)) for kind in OrderKind]
+    return [(kind, level) for kind, level in levels if level is not None]
+
+
+def _require(key: str, kind: OrderKind, level: OrderLevel, hysteresis_bps: int) -> None:
+    bps = level.share_bps
+    if bps is None:
+        return
+    if kind is not OrderKind.TAKE_PROFIT and bps >= BPS:
+        raise ValueError(
+            f"{key}: {bps / 100:g}% below is at or below zero, so it can never trigger; write"
+            " less than 100%"
+        )
+    if kind is not OrderKind.ENTRY and bps <= hysteresis_bps:
+        raise ValueError(
+            f"{key}: {bps / 100:g}% is within portfolio.orders.hysteresis of"
+            f" {hysteresis_bps / 100:g}%, so it could never be armed; write more, or lower the"
+            " hysteresis"
+        )
+
+
+def _require_level_order(symbol: str, orders: OrderKeys) -> None:
+    """Require stop, entry and profit prices to be in ascending order."""
+    stop, entry, profit = (
+        (level.price if level is not None else None)
+        for level in (orders.stop_loss, orders.entry, orders.take_profit)
+    )
+    pairs = (
+        ("stop_loss", stop, "entry", entry),
+        ("stop_loss", stop, "take_profit", profit),
+        ("entry", entry, "take_profit", profit),
+    )
+    for low_name, low, high_name, high in pairs:
+        if low is not None and high is not None and low >= high:
+            raise ValueError(
+                f"portfolio.assets.{symbol}.{low_name}: {float(low):g} is not below"
+                f" {high_name} {float(high):g}; lower {low_name} or raise {high_name}"
+            )

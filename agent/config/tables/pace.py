@@ -1,0 +1,113 @@
+"""Keys of the execution style: immediately, in slices, over a given time, or at a price."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from agent.config.fields import ConfigTable, Duration, ShareOrOff, compact
+
+if TYPE_CHECKING:
+    pass
+
+
+ZONE = "zone"
+SHORTEST_S, LONGEST_S = 12, 28 * 86_400
+MOST_SIZE_BPS, MOST_TIME_BPS = 5_000, 9_000
+MOST_OFF_BPS = 2_000
+STYLE_KEYS = {
+    "market": (),
+    "rounds": (
+        "max_rounds",
+        "interval",
+        "recovery",
+        "waiting_cost",
+        "size_jitter",
+        "time_jitter",
+        "budget",
+    ),
+    "twap": ("max_rounds", "over", "size_jitter", "time_jitter", "budget"),
+    "limit": ("limit", "patience"),
+}
+EXAMPLES = {
+    "max_rounds": "6",
+    "interval": '"10m"',
+    "recovery": '"10m"',
+    "waiting_cost": '"0.5bps"',
+    "size_jitter": '"30%"',
+    "time_jitter": '"50%"',
+    "budget": '"0.5%"',
+    "over": '"6h"',
+    "limit": '"0.2%"',
+    "patience": '"4h"',
+}
+
+
+def _number(text: str, unit: str) -> Fraction | None:
+    if not text.endswith(unit):
+        return None
+    try:
+        number = Decimal(text.removesuffix(unit))
+    except InvalidOperation:
+        return None
+    return Fraction(number) if number.is_finite() else None
+
+
+def _parse_bps(text: str) -> Fraction | None:
+    """Parse "0.5bps" or "0.005%"; None if it is neither."""
+    if (percent := _number(text, "%")) is not None:
+        return percent * 100
+    return _number(text, "bps")
+
+
+def _hourly(value: object) -> Fraction | str:
+    """Parse bps per hour, "0.5bps" or "0.005%", or "zone"."""
+    plain = compact(value)
+    if plain == ZONE:
+        return ZONE
+    bps = _parse_bps(plain)
+    if bps is None or bps < 0:
+        raise ValueError(
+            f"{value!r} is not a cost per hour; write the cost of one hour as a share of the"
+            ' amount not yet traded, such as 0.5bps, or "zone"'
+        )
+    return bps
+
+
+def _signed_bps(value: object) -> int:
+    """Parse a signed share such as "0.2%", "20bps" or "-0.5%" to bps."""
+    plain = compact(value)
+    bps = _parse_bps(plain)
+    if bps is None or bps.denominator != 1:
+        raise ValueError(
+            f"{value!r} is not a share; write the distance from arrival prices, such as"
+            ' "0.2%" (worse) or "-0.5%" (better)'
+        )
+    return int(bps)
+
+
+BpsPerHour = Annotated[Fraction | str, BeforeValidator(_hourly)]
+SignedBps = Annotated[int, BeforeValidator(_signed_bps)]
+
+
+class PaceTable(ConfigTable):
+    """Keys of an execution style; `budget`, `size_jitter` and `time_jitter` may be "off". See
+    docs/gradual-execution.md.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    style: Literal["market", "rounds", "twap", "limit"] = "market"
+    max_rounds: int | None = Field(default=None, ge=2, le=24)
+    interval: Duration | None = None
+    recovery: Duration | None = None
+    waiting_cost: BpsPerHour | None = None
+    size_jitter: ShareOrOff = None
+    time_jitter: ShareOrOff = None
+    budget: ShareOrOff = None
+    over: Duration | None = None
+    limit: SignedBps | None = None
+    patience: Duration | None = None

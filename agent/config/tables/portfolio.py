@@ -1,0 +1,162 @@
+"""[portfolio]: assets, hubs, positions, allocator and orders; the native coin as an asset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from agent.codec import json_field
+from agent.config.fields import (
+    Address,
+    ConfigTable,
+    DecimalOrOff,
+    Duration,
+    PlainDecimal,
+    Share,
+    Weight,
+)
+from agent.config.tables.liquidity import LpPositionTable
+from agent.config.tables.orders import OrderKeys, OrdersTable, require_orders
+from agent.config.tables.triggers import Band
+from agent.config.tables.weights import WeightsTable, require_weights
+from agent.units import BPS
+
+NATIVE = "native"
+
+
+def resolve_native_asset(data: object) -> object:
+    """Return the tables with the asset "native" moved to the wrapped token's address and `native`
+    set.
+
+    Native coin and wrapped token count as one asset. Raises ValueError if the config has both.
+    """
+    if not isinstance(data, dict):
+        return data
+    portfolio, chain = data.get("portfolio"), data.get("chain")
+    assets = json_field(portfolio, "assets")
+    if (
+        not isinstance(portfolio, dict)
+        or not isinstance(chain, dict)
+        or not isinstance(assets, list)
+    ):
+        return data
+    for asset in assets:
+        if isinstance(asset, dict) and "native" in asset:
+            raise ValueError('portfolio.assets.native: unknown key; write address = "native"')
+    coins = [
+        asset for asset in assets if isinstance(asset, dict) and asset.get("address") == NATIVE
+    ]
+    if not coins:
+        return data
+    wrapped = chain.get("wrapped_native")
+    hubs = portfolio.get("hubs")
+    others = [asset for asset in assets if asset not in coins]
+    if isinstance(hubs, list):
+        others += hubs
+    duplicates = [
+        token.get("symbol")
+        for token in others
+        if isinstance(token, dict) and _same(token.get("address"), wrapped)
+    ]
+    duplicates += [coin.get("symbol") for coin in coins[1:]]
+    if duplicates:
+        raise ValueError(
+            f"portfolio: {coins[0].get('symbol')} is the native coin, which counts together with"
+            f" its wrapped token; remove {duplicates[0]}: both are one asset"
+        )
+    native = {"address": wrapped, "native": True}
+    resolved: list[Any] = [{**asset, **native} if asset in coins else asset for asset in assets]
+    return {**data, "portfolio": {**portfolio, "assets": resolved}}
+
+
+def _same(address: object, wrapped: object) -> bool:
+    return (
+        isinstance(address, str) and isinstance(wrapped, str) and address.lower() == wrapped.lower()
+    )
+
+
+class HubTable(ConfigTable):
+    """A token that routes may pass through without being held. `decimals`, if given, must match the
+    chain. `feed_max_age` overrides the maximum age of its feed.
+    """
+
+    symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    address: Address
+    feed: Address | None = None
+    feed_max_age: Duration | None = None
+    decimals: int | None = Field(default=None, ge=0, le=36)
+
+
+class AssetTable(HubTable, OrderKeys):
+    """One asset with its target.
+
+    `reserve` is an unmanaged amount in whole coins. `rebasing` is the largest daily change of the
+    balance without a transfer, for rebasing and interest-bearing tokens. `band` overrides the
+    trigger's. Orders are in agent/config/tables/orders.py. `native` is not a key of the file; it is set if
+    the file has address = "native", and `address` is then the wrapped token's.
+    """
+
+    target: Weight
+    reserve: PlainDecimal
+    native: bool = False
+    rebasing: Share = 0
+    band: Band | None = None
+
+
+class PortfolioTable(ConfigTable):
+    """Assets with targets that sum to 100 %. `use_cash` is the maximum numeraire that the agent
+    takes from the wallet, in whole coins.
+    """
+
+    numeraire: str
+    max_live_value: DecimalOrOff
+    use_cash: DecimalOrOff = None
+    assets: list[AssetTable] = Field(min_length=2)
+    hubs: list[HubTable] = Field(default_factory=list)
+    positions: list[LpPositionTable] = Field(default_factory=list)
+    weights: WeightsTable | None = None
+    orders: OrdersTable | None = None
+
+    @field_validator("assets")
+    @classmethod
+    def _sums_to_one(cls, assets: list[AssetTable]) -> list[AssetTable]:
+        total = sum(asset.target for asset in assets)
+        if total != BPS:
+            raise ValueError(
+                f"targets sum to {total / 100:g}%, not 100%;"
+                f" {'add' if total < BPS else 'take away'} {abs(BPS - total) / 100:g}%"
+            )
+        return assets
+
+    @model_validator(mode="after")
+    def _distinct(self) -> PortfolioTable:
+        addresses = [a.address for a in self.assets] + [h.address for h in self.hubs]
+        symbols = [a.symbol for a in self.assets] + [h.symbol for h in self.hubs]
+        for key, values in (("address", addresses), ("symbol", symbols)):
+            twice = sorted({v for v in values if values.count(v) > 1})
+            if twice:
+                raise ValueError(f"{key} {twice[0]} is given twice; list each token once")
+        if self.numeraire not in [a.symbol for a in self.assets]:
+            raise ValueError(
+                f"numeraire {self.numeraire!r} is not an asset; add it with a target (0% is"
+                " allowed)"
+            )
+        cash = next(asset for asset in self.assets if asset.symbol == self.numeraire)
+        if self.use_cash is not None and (cash.native or cash.rebasing):
+            raise ValueError(
+                f"use_cash: {cash.symbol} is"
+                f" {'the native coin' if cash.native else 'rebasing'}, so its transfers cannot be"
+                " counted; omit use_cash, and set a reserve"
+            )
+        if self.weights is not None:
+            targets = {asset.symbol: asset.target for asset in self.assets}
+            require_weights(self.weights, targets, self.numeraire)
+        orders = {asset.symbol: asset for asset in self.assets}
+        require_orders(self.orders or OrdersTable(), orders, self.numeraire)
+        return self
+
+    @property
+    def listed(self) -> list[AssetTable | HubTable]:
+        """Assets, then hubs."""
+        return [*self.assets, *self.hubs]

@@ -1,0 +1,20 @@
+"""[record]: folder of recorded steps, and their retention."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from agent.config.fields import ConfigTable
+
+FILES, MEGABYTES = 10_000, 1_000
+"""Default retention in files and megabytes: ten weeks of cycles every ten minutes."""
+
+
+class RecordTable(ConfigTable):
+    """Recording of steps. `dir` is relative to the config file. The newest `keep_files` files are
+    kept, up to `keep_megabytes` in total.
+    """
+
+    dir: str = Field(min_length=1)
+    keep_files: int = Field(default=FILES, ge=1, le=1_000_000)
+    keep_megabytes: int = Field(default=MEGABYTES, ge=1, le=1_000_000)

@@ -1,0 +1,73 @@
+"""[service]: logs, health, heartbeat and retention of `trimtab run`."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+
+from agent.config.fields import ConfigTable, Duration, Variable
+from agent.errors import ConfigError
+
+SHORTEST_HANG_S = 30
+"""Minimum of hang_after. Less would end healthy runs while an endpoint is slow."""
+LONGEST_WAIT_S = 3_600
+"""Longest wait for the wallet, since a waiting cycle logs nothing."""
+
+
+class ServiceTable(ConfigTable):
+    """`heartbeat_url` is secret, and is requested after each healthy cycle.
+    A cycle without progress for `hang_after` ends the process. The newest `keep_steps` cycles
+    without a transaction are kept. Commands wait up to `wallet_wait` for another process that holds
+    the wallet.
+    """
+
+    heartbeat_url: SecretStr | None = None
+    heartbeat_url_env: Variable | None = None
+    heartbeat_method: Literal["GET", "POST"] = "GET"
+    log_format: Literal["text", "json"] | None = None
+    hang_after: Duration = 600
+    wallet_wait: Duration = 120
+    keep_steps: int = Field(default=2_000, ge=10, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _sound(self) -> ServiceTable:
+        if self.heartbeat_url is not None and self.heartbeat_url_env is not None:
+            raise ValueError("heartbeat_url and heartbeat_url_env are both given; keep one")
+        if self.heartbeat_url is not None:
+            _require_http(self.heartbeat_url.get_secret_value(), "heartbeat_url")
+        if self.hang_after < SHORTEST_HANG_S:
+            raise ValueError(
+                f"hang_after: {self.hang_after}s would end healthy cycles; write 30s or more, such"
+                " as 10m"
+            )
+        if not 1 <= self.wallet_wait <= LONGEST_WAIT_S:
+            raise ValueError(
+                f"wallet_wait: {self.wallet_wait}s is not between 1s and 1h; write for example 2m"
+            )
+        return self
+
+    def heartbeat(self) -> str | None:
+        """Return the heartbeat's URL, from the file or the environment; None without one. Raises ConfigError if the
+        variable is not set or has no URL.
+        """
+        if self.heartbeat_url is not None:
+            return self.heartbeat_url.get_secret_value()
+        if self.heartbeat_url_env is None:
+            return None
+        url = os.environ.get(self.heartbeat_url_env, "")
+        try:
+            _require_http(url, "heartbeat_url_env")
+        except ValueError:
+            raise ConfigError(
+                f"service.heartbeat_url_env: environment variable {self.heartbeat_url_env} is not"
+                " set to an http or https address",
+                "export it",
+            ) from None
+        return url
+
+
+def _require_http(url: str, key: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"{key}: not an http or https address")

@@ -1,0 +1,68 @@
+"""[telegram]: the bot of `trimtab telegram`."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from agent.config.fields import ConfigTable, Duration, Variable
+from agent.errors import ConfigError
+from agent.hosts import LOOPBACK
+
+TELEGRAM_API = "https://api.telegram.org"
+LONGEST_POLL_S = 50
+LONGEST_CODE_S = 900
+
+
+class TelegramTable(ConfigTable):
+    """The Telegram bot. `chats` are the private chats that may command it. `api` is the address of
+    the Bot API; set it for a self-hosted server. A request for updates waits up to `poll`; a
+    one-time code is valid for `code_ttl`. `dashboard` is the address of `trimtab serve` for links
+    to its confirmation.
+    """
+
+    token_env: Variable
+    chats: list[Annotated[int, Field(strict=True, gt=0)]] = Field(min_length=1, max_length=8)
+    api: str = TELEGRAM_API
+    poll: Duration = 30
+    code_ttl: Duration = 300
+    dashboard: str | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> TelegramTable:
+        if not _is_address(self.api):
+            raise ValueError(f"api: not an https address without a trailing slash; {TELEGRAM_API}")
+        if self.dashboard is not None and not _is_address(self.dashboard):
+            raise ValueError("dashboard: not an https address without a trailing slash")
+        if not 1 <= self.poll <= LONGEST_POLL_S:
+            raise ValueError(f"poll: {self.poll}s; write 1s to {LONGEST_POLL_S}s, such as 30s")
+        if not 1 <= self.code_ttl <= LONGEST_CODE_S:
+            raise ValueError(f"code_ttl: {self.code_ttl}s; write 1s to 15m, such as 5m")
+        return self
+
+    def resolve(self) -> str:
+        """Return the bot's token. Raises ConfigError if its variable has none."""
+        token = os.environ.get(self.token_env, "")
+        if not _TOKEN.fullmatch(token):
+            raise ConfigError(
+                f"telegram.token_env: environment variable {self.token_env} has no bot token",
+                "export the token of @BotFather, or put it into .env beside the config",
+            )
+        return token
+
+
+def _is_address(text: str) -> bool:
+    """Return whether the text is an https URL, or an http URL on this machine, to which a path can
+    be appended (no query, fragment or trailing slash).
+    """
+    parts = urlsplit(text)
+    local = parts.scheme == "http" and parts.hostname in LOOPBACK
+    plain = not (parts.query or parts.fragment or text.endswith("/"))
+    return bool(plain and parts.hostname and (parts.scheme == "https" or local))
+
+
+_TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{20,80}")

@@ -1,0 +1,215 @@
+"""[policy] trigger and risk: every kind of trigger, bands of assets, and the risk figures of a zone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+    model_validator,
+)
+
+from agent.config.fields import ConfigTable, Duration, Share, compact, to_value_error
+from agent.config.tables.weights import require_sampling
+from agent.errors import ConfigError
+from agent.model import AnyOf, NoTradeZone, Threshold, Trigger
+from agent.policy.triggers.bands import KeyUnit, TriggerNotation
+from agent.policy.triggers.rules import NOTATIONS
+from agent.units import BPS, parse_share_bps
+
+if TYPE_CHECKING:
+    pass
+
+
+def _cost(value: object) -> Fraction:
+    """Parse bps per year, such as "0.5bps" or "0.005%". Fractions of a basis point are allowed."""
+    plain = compact(value)
+    unit = next((unit for unit in ("bps", "%") if plain.endswith(unit)), None)
+    number = _finite_decimal(plain.removesuffix(unit)) if unit else None
+    if number is None:
+        raise ValueError(
+            f"{value!r} is not a cost per year; write the cost of 1 % of tracking error, such as"
+            " 0.5bps"
+        )
+    return Fraction(number) * (100 if unit == "%" else 1)
+
+
+def _signed(value: object) -> int:
+    """Parse a correlation such as "80%" or "-20%" to bps."""
+    plain = compact(value)
+    percent = _finite_decimal(plain.removesuffix("%")) if plain.endswith("%") else None
+    if percent is None or abs(bps := percent * 100) > BPS or bps != int(bps):
+        raise ValueError(
+            f"{value!r} is not a correlation; write a percentage from -99% to 99%, such as 60%"
+        )
+    return int(bps)
+
+
+def _finite_decimal(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+YearlyCost = Annotated[Fraction, BeforeValidator(_cost)]
+Correlation = Annotated[int, BeforeValidator(_signed)]
+
+
+class EstimateTable(ConfigTable):
+    """Sampling of recorded prices for estimates of volatilities and correlations, with the same
+    keys as an allocator.
+    """
+
+    window: Duration
+    step: Duration
+    min_history: Duration
+    max_age: Duration
+
+    @model_validator(mode="after")
+    def _possible(self) -> EstimateTable:
+        require_sampling(None, self.step, self.window, self.min_history, self.max_age)
+        return self
+
+
+class RiskTable(ConfigTable):
+    """Annual volatilities by symbol, and correlations by pair "A/B"; `correlation` is that of all
+    other pairs.
+
+    With `estimate`, missing figures are estimated from recorded prices.
+    """
+
+    volatilities: dict[str, Share] = Field(default_factory=dict)
+    estimate: EstimateTable | None = None
+    correlation: Correlation | None = None
+    correlations: dict[str, Correlation] = Field(default_factory=dict)
+
+
+SINGLE, SEVERAL = "single", "several"
+ZONE = "zone"
+_UNITS: Mapping[KeyUnit, Any] = {
+    KeyUnit.SHARE: Share,
+    KeyUnit.DURATION: Duration,
+    KeyUnit.TEXT: str,
+    KeyUnit.YEARLY_COST: YearlyCost,
+}
+
+
+class AnyTriggerTable(ConfigTable):
+    """One trigger. The table of each kind is generated from its row in NOTATIONS."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    kind: str
+
+
+def _table(notation: TriggerNotation) -> type[AnyTriggerTable]:
+    fields: dict[str, Any] = {"kind": (Literal[notation.kind], ...)}
+    for name, unit in notation.keys.items():
+        if unit is KeyUnit.SYMBOLS:
+            fields[name] = (list[str], Field(default_factory=list))
+        elif notation.required:
+            fields[name] = (_UNITS[unit], ...)
+        else:
+            fields[name] = (_UNITS[unit] | None, None)
+    return create_model(
+        f"{notation.kind}_trigger", __base__=AnyTriggerTable, __module__=__name__, **fields
+    )
+
+
+def _how_many(value: object) -> str:
+    return SEVERAL if isinstance(value, list) else SINGLE
+
+
+if TYPE_CHECKING:
+    TriggerTable = AnyTriggerTable | list[AnyTriggerTable]
+else:
+    _ANY = Annotated[reduce(or_, map(_table, NOTATIONS.values())), Field(discriminator="kind")]
+    TriggerTable = Annotated[
+        Annotated[_ANY, Tag(SINGLE)] | Annotated[list[_ANY], Tag(SEVERAL)], Discriminator(_how_many)
+    ]
+"""One trigger, or a list that fires if any of its triggers does."""
+
+
+def is_zone(table: TriggerTable | None) -> bool:
+    """Return whether a trigger is a cost-aware zone."""
+    return isinstance(table, AnyTriggerTable) and table.kind == ZONE
+
+
+def parse_band(text: object, field: str) -> Threshold:
+    """Parse a band such as "10%rel" of the target, or "5%abs" in points of the portfolio. Raises
+    ConfigError.
+    """
+    plain = compact(text)
+    kind = next((kind for kind in ("abs", "rel") if plain.endswith(kind)), None)
+    if kind is None:
+        raise ConfigError(
+            f"{field}: {text!r} is not a band",
+            "write 10%rel (of the target) or 5%abs (points of the portfolio)",
+        )
+    width_bps = parse_share_bps(plain.removesuffix(kind), field)
+    return Threshold(width_bps, None) if kind == "abs" else Threshold(None, width_bps)
+
+
+def _band(value: object) -> Threshold:
+    try:
+        return parse_band(value, "value")
+    except ConfigError as error:
+        raise to_value_error(error) from None
+
+
+Band = Annotated[Any, BeforeValidator(_band)]
+"""A band of an asset, parsed to a Threshold."""
+
+
+def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
+    """Build a trigger. The risk of a zone is added later. `tokens` are addresses by symbol, without
+    the numeraire. Raises ConfigError.
+    """
+    if isinstance(table, AnyTriggerTable):
+        return _build(table, tokens)
+    triggers = []
+    for inner in table:
+        built = _build(inner, tokens)
+        if isinstance(built, AnyOf):
+            raise ConfigError(
+                'policy.trigger: a list cannot contain a trigger of kind "either"',
+                "write its threshold and its time as two triggers in the list",
+            )
+        if isinstance(built, NoTradeZone):
+            raise ConfigError(
+                "policy.trigger: a list cannot contain a zone",
+                "write the zone alone, or remove it",
+            )
+        triggers.append(built)
+    return AnyOf(tuple(triggers))
+
+
+def _build(table: AnyTriggerTable, tokens: Mapping[str, str]) -> Trigger:
+    notation = NOTATIONS[table.kind]
+    values = []
+    for name, unit in notation.keys.items():
+        value = getattr(table, name)
+        values.append(_addresses(value, tokens) if unit is KeyUnit.SYMBOLS else value)
+    return notation.build(*values)
+
+
+def _addresses(symbols: list[str], tokens: Mapping[str, str]) -> tuple[str, ...]:
+    unknown = [symbol for symbol in symbols if symbol not in tokens]
+    if unknown:
+        raise ConfigError(
+            f"policy.trigger.assets: {unknown[0]!r} is not an asset other than the numeraire",
+            f"choose from {', '.join(tokens)}",
+        )
+    return tuple(tokens[symbol] for symbol in symbols or tokens)

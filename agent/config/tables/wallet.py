@@ -1,0 +1,50 @@
+"""[wallet]: its address and key source."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from agent.config.fields import (
+    Address,
+    ConfigTable,
+    KeyringName,
+    Variable,
+)
+
+
+class WalletTable(ConfigTable):
+    """Wallet of the portfolio. A key source is needed only for sending.
+
+    `keyring` is service/name in the keyring of the operating system. In mode "propose" nothing is
+    signed here: transactions are written into the folder `proposals` for an external signer. `safe`
+    marks the address as a Safe, whose owners sign.
+    """
+
+    address: Address
+    keystore: str | None = None
+    key_env: Variable | None = None
+    keyring: KeyringName | None = None
+    prompt: bool = False
+    test_account: int | None = Field(default=None, ge=0, le=9)
+    mode: Literal["sign", "propose"] = "sign"
+    safe: bool = False
+    proposals: str = Field(default="proposals", min_length=1)
+    payout_addresses: list[Address] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _one_key(self) -> WalletTable:
+        given = [n for n in ("keystore", "key_env", "keyring", "prompt") if getattr(self, n)]
+        if self.test_account is not None:
+            given.append("test_account")
+        if len(given) > 1:
+            raise ValueError(f"more than one key source ({', '.join(given)}); keep one")
+        if self.mode == "propose" and given:
+            raise ValueError(
+                f'mode "propose" signs nothing here and takes no {given[0]}; remove it, or write'
+                ' mode = "sign"'
+            )
+        if self.safe and self.mode != "propose":
+            raise ValueError('safe: a Safe has no key to sign with here; write mode = "propose"')
+        return self

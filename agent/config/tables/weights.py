@@ -1,0 +1,245 @@
+"""[portfolio.weights]: allocator, interval, sampling of prices, and bounds of weights. [signals.NAME]
+and [data.NAME]: user-defined signals, published prices and supplies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from agent.config.fields import ConfigTable, Duration, Share
+from agent.hosts import LOOPBACK
+from agent.model import (
+    AllocationMethod,
+    AllocationNeeds,
+)
+from agent.units import BPS
+
+if TYPE_CHECKING:
+    pass
+
+
+HOUR_S, DAY_S = 3_600, 86_400
+MOST_INTERVALS = 1_000
+"""Maximum number of prices per asset in a window, since they are part of the stored input of a step
+that chooses weights.
+"""
+LONGEST_WINDOW_S = 730 * DAY_S
+MOST_OPTIONS = 50
+_ALWAYS = ("every", "keep", "churn", "until_chosen")
+_OF_RETURNS = ("window", "step", "min_history", "max_age")
+_OF_SPOT = ("fixed", "cap", "limits")
+_OF_DATA = {
+    AllocationNeeds.NOTHING: (),
+    AllocationNeeds.SUPPLIES: ("max_age", "supplies"),
+    AllocationNeeds.VOLATILITIES: _OF_RETURNS,
+    AllocationNeeds.CORRELATIONS: _OF_RETURNS,
+    AllocationNeeds.PRICES: (*_OF_RETURNS, "signal"),
+    AllocationNeeds.MARKETS: (*_OF_RETURNS, "stress_loss"),
+}
+
+
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(method.value for method in AllocationMethod)]
+
+
+class WeightLimitTable(ConfigTable):
+    """Bounds of one asset's weight."""
+
+    min: Share = 0
+    max: Share = BPS
+
+
+class WeightsTable(ConfigTable):
+    """An allocator. docs/weights.md lists the keys of each kind; they have no defaults."""
+
+    kind: MethodName
+    every: Duration | None = None
+    window: Duration | None = None
+    step: Duration | None = None
+    min_history: Duration | None = None
+    max_age: Duration | None = None
+    keep: Duration | None = None
+    churn: Share | None = None
+    until_chosen: Literal["targets", "wait"] | None = None
+    fixed: list[str] = Field(default_factory=list)
+    cap: Share | None = None
+    limits: dict[str, WeightLimitTable] = Field(default_factory=dict)
+    supplies: str | None = None
+    signal: str | None = None
+    stress_loss: Share | None = None
+
+    @property
+    def method(self) -> AllocationMethod:
+        """The kind as an AllocationMethod."""
+        return AllocationMethod(self.kind)
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> WeightsTable:
+        method = self.method
+        keys = {*_OF_DATA[method.needs]}
+        if method is not AllocationMethod.FIXED:
+            keys |= {*_ALWAYS, *(() if method.needs is AllocationNeeds.MARKETS else _OF_SPOT)}
+        unknown = sorted((self.model_fields_set - {"kind"}) - keys)
+        if unknown:
+            raise ValueError(f"{unknown[0]}: not a key of kind {self.kind}; remove it")
+        missing = [
+            key
+            for key in (*_ALWAYS, *_OF_RETURNS, "signal", "stress_loss")
+            if key in keys and getattr(self, key) is None
+        ]
+        if missing:
+            raise ValueError(
+                f"{missing[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md"
+            )
+        require_sampling(self.every, self.step, self.window, self.min_history, self.max_age)
+        return self
+
+
+def require_sampling(
+    every: int | None, step: int | None, window: int | None, least: int | None, age: int | None
+) -> None:
+    """Raise ValueError if recorded prices, one per hour, cannot be sampled like this. All arguments
+    are in seconds.
+    """
+    if every is not None and every < HOUR_S:
+        raise ValueError(
+            f"every: {every} s is shorter than an hour, but prices are recorded once an hour;"
+            " write for example 7d"
+        )
+    if step is None or window is None or least is None or age is None:
+        return
+    if step < HOUR_S:
+        raise ValueError(
+            f"step: {step} s is shorter than an hour, but prices are recorded once an hour; write"
+            " for example 1d"
+        )
+    if window > LONGEST_WINDOW_S or window > MOST_INTERVALS * step:
+        raise ValueError(
+            f"window: more than 730 days or {MOST_INTERVALS} steps; use a longer step or a"
+            " shorter window"
+        )
+    if not 2 * step <= least <= window:
+        raise ValueError(
+            "min_history: not between two steps and the window; write for example 30d with step ="
+            " '1d', window = '90d'"
+        )
+    if age < step:
+        raise ValueError(
+            "max_age: shorter than a step, which makes every price too old; write for"
+            " example 2d with step = '1d'"
+        )
+
+
+def require_weights(weights: WeightsTable, targets: Mapping[str, int], numeraire: str) -> None:
+    """Raise ValueError if the allocator does not fit the assets, whose targets are in bps by symbol:
+    unknown names, infeasible bounds, or a numeraire without returns.
+    """
+    if weights.method.needs is AllocationNeeds.MARKETS or weights.method is AllocationMethod.FIXED:
+        return
+    for field, names in (("fixed", weights.fixed), ("limits", list(weights.limits))):
+        unknown = [name for name in names if name not in targets]
+        if unknown:
+            raise ValueError(
+                f"weights.{field}: {unknown[0]!r} is not an asset; remove it or correct its"
+                " spelling"
+            )
+    both = [name for name in weights.limits if name in weights.fixed]
+    if both:
+        raise ValueError(
+            f"weights.limits: {both[0]} is fixed at its target; remove it from fixed or from limits"
+        )
+    free = [symbol for symbol in targets if symbol not in weights.fixed]
+    if len(free) < 2:
+        raise ValueError(
+            f"weights.fixed: leaves {len(free)} assets to choose weights for; leave at least two,"
+            " or use kind = 'fixed'"
+        )
+    if weights.method.needs_returns and numeraire in free:
+        raise ValueError(
+            f"weights.fixed: {numeraire} is the numeraire, whose price is always 1;"
+            f" keep it at its target: fixed = ['{numeraire}']"
+        )
+    correlated = weights.method.needs is AllocationNeeds.CORRELATIONS
+    if (
+        correlated
+        and weights.step
+        and weights.min_history
+        and weights.min_history < (len(free) + 1) * weights.step
+    ):
+        raise ValueError(
+            f"weights.min_history: {len(free)} assets need at least {len(free) + 1} steps for a"
+            " non-singular covariance; write a longer one"
+        )
+    rest = BPS - sum(targets[symbol] for symbol in weights.fixed)
+    low, high = zip(*(weight_bounds(weights, symbol) for symbol in free), strict=True)
+    if not sum(low) <= rest <= sum(high):
+        raise ValueError(
+            f"weights.limits: they allow {sum(low) / 100:g}% to {sum(high) / 100:g}% in total, but"
+            f" {rest / 100:g}% must be allocated; widen them, or raise cap"
+        )
+
+
+def weight_bounds(weights: WeightsTable, symbol: str) -> tuple[int, int]:
+    """Return the smallest and largest weight that the allocator may choose for an asset, in bps."""
+    limit = weights.limits.get(symbol)
+    cap = BPS if weights.cap is None else weights.cap
+    if limit is None:
+        return 0, cap
+    return limit.min, limit.max if "max" in limit.model_fields_set else cap
+
+
+class DataTable(ConfigTable):
+    """Published data: a file or an https address, downloaded once and kept in the folder data beside
+    the config. `sha256` pins its content. `symbols` maps the file's symbols to assets, `bar` is the
+    time from a row's timestamp to its close.
+    """
+
+    source: str = Field(min_length=1)
+    kind: Literal["prices", "supplies"] = "prices"
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    symbols: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
+    bar: str = "0s"
+
+    @field_validator("source")
+    @classmethod
+    def _reachable(cls, source: str) -> str:
+        parts = urlsplit(source)
+        local = parts.scheme == "http" and parts.hostname in LOOPBACK
+        if "://" in source and not (parts.scheme == "https" or local):
+            raise ValueError(f"{source!r} is not an https address; write one, or a file")
+        if parts.username or parts.password:
+            raise ValueError("an address with a password; publish it without one, or use a file")
+        return source
+
+
+LONGEST_TIMEOUT_S = 60
+
+
+class SignalTable(ConfigTable):
+    """One signal: the time limit of an answer, and options that are passed as text."""
+
+    timeout: Duration
+    options: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
+
+    @field_validator("timeout")
+    @classmethod
+    def _sane(cls, timeout: int) -> int:
+        if not 0 < timeout <= LONGEST_TIMEOUT_S:
+            raise ValueError(f"{timeout}s; write above 0s and at most {LONGEST_TIMEOUT_S}s")
+        return timeout
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _texts(cls, options: object) -> object:
+        if not isinstance(options, dict):
+            return options
+        return {
+            key: str(value) if isinstance(value, int | float) else value
+            for key, value in options.items()
+        }

@@ -1,0 +1,1 @@
+"""What writes trimtab.toml: templates, presets, profiles and edits."""

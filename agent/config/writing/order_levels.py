@@ -1,0 +1,75 @@
+"""Levels of one order in trimtab.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import AoT, Table
+
+from agent.config.fields import OFF
+from agent.config.load import parse_config
+from agent.errors import ConfigError
+from agent.model import PORTFOLIO
+
+
+def edit_order_levels(
+    path: Path, subject: str, levels: Mapping[str, str]
+) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
+    """Return the file's text with these levels by kind ("off" removes one), and the changes as
+    (before, after).
+
+    Raises ConfigError for a file that cannot be read, a subject that is not an asset, or an invalid
+    result.
+    """
+    try:
+        document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    table = _table(document, subject)
+    changes: dict[str, tuple[str | None, str | None]] = {}
+    for kind, level in levels.items():
+        before = table.get(kind)
+        after = None if level == OFF else level
+        if before == after:
+            continue
+        changes[kind] = (None if before is None else str(before), after)
+        if after is None:
+            del table[kind]
+        elif before is not None:
+            table[kind] = after
+        else:
+            _insert(table, kind, after)
+    text = tomlkit.dumps(document)
+    parse_config(text, f"{path} with the new levels")
+    return text, changes
+
+
+def _insert(table: Any, key: str, value: str) -> None:
+    """Add a key after the last one of the table: at its end comments of the next section follow."""
+    own = [name for name, item in table.value.body if name and not isinstance(item, (Table, AoT))]
+    if own:
+        table.value._insert_after(own[-1], key, tomlkit.item(value))
+    else:
+        table[key] = value
+
+
+def _table(document: Any, subject: str) -> Any:
+    """Return the asset's table, or the portfolio's orders table, which is created if missing."""
+    portfolio = document.get("portfolio", {})
+    if subject == PORTFOLIO:
+        if "orders" not in portfolio:
+            portfolio["orders"] = tomlkit.table()
+        return portfolio["orders"]
+    assets = portfolio.get("assets", [])
+    found = next((asset for asset in assets if asset.get("symbol") == subject), None)
+    if found is None:
+        known = ", ".join(str(asset.get("symbol")) for asset in assets)
+        raise ConfigError(
+            f"orders: {subject!r} is not an asset of {PORTFOLIO}",
+            f"choose from {known}, {PORTFOLIO}",
+        )
+    return found

@@ -1,0 +1,159 @@
+"""Merging a profile into trimtab.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import tomlkit
+
+from agent.config.schema import Config
+from agent.config.tables.portfolio import NATIVE
+from agent.config.writing.profile import FILES, POLICY_KEYS, Profile
+from agent.config.writing.profile_tokens import ResolvedToken, known_tokens
+from agent.errors import ConfigError
+
+OFF = "off"
+
+
+def merge_profile(
+    text: str,
+    config: Config,
+    profile: Profile,
+    tokens: Sequence[ResolvedToken],
+    limits: Mapping[str, object],
+    sell_others: bool = False,
+) -> str:
+    """Merge the profile into the config's `text`, which parses as `config`.
+
+    `tokens` are the resolved tokens of its assets, in order; `limits` are written to the config.
+    Assets missing from the profile are removed, and their holdings kept; with `sell_others` they
+    stay with a target of 0. The numeraire is never removed. Raises ConfigError if no asset would
+    price gas.
+    """
+    document: Any = tomlkit.parse(text)
+    portfolio, wrapped = document["portfolio"], config.chain.wrapped_native
+    assets = portfolio["assets"]
+    entries = dict(zip((token.symbol for token in tokens), profile.raw["assets"], strict=True))
+    for number in reversed(range(len(assets))):
+        symbol = str(assets[number]["symbol"])
+        if symbol in entries:
+            continue
+        if sell_others or symbol == portfolio["numeraire"]:
+            _set_target(assets[number], {"target": "0%"})
+        else:
+            del assets[number]
+    known = {str(asset["symbol"]): asset for asset in assets}
+    for token in tokens:
+        if token.symbol not in known:
+            assets.append(_table(token))
+            known[token.symbol] = assets[-1]
+        _set_target(known[token.symbol], entries[token.symbol])
+    held = {str(asset["address"]).lower() for asset in assets}
+    holds_coin = NATIVE in held or wrapped.lower() in held
+    _update_hubs(portfolio, held, None if holds_coin else _wrapped(config, wrapped))
+    _replace_allocator(portfolio, profile)
+    _replace_policy(document["policy"], profile)
+    for key, value in limits.items():
+        document["limits"][key] = value
+    if not holds_coin and document["limits"].get("native_top_up", OFF) != OFF:
+        document["limits"]["native_top_up"] = OFF
+    return tomlkit.dumps(document)
+
+
+def _set_target(asset: Any, entry: Mapping[str, Any]) -> None:
+    asset["target"] = entry["target"]
+    asset.pop("band", None)
+    if "band" in entry:
+        asset["band"] = entry["band"]
+
+
+def _table(token: ResolvedToken, reserve: bool = True) -> Any:
+    """Return the config table of a token; without `reserve` it is a hub."""
+    table = tomlkit.table()
+    for key, value in (
+        ("symbol", token.symbol),
+        ("address", token.address),
+        ("decimals", token.decimals),
+        ("feed", token.feed),
+    ):
+        if value is not None:
+            table[key] = value
+    if reserve:
+        table["reserve"] = "0"
+        table["target"] = "0%"
+    return table
+
+
+def _update_hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None:
+    """Remove hubs that are now held. Add the wrapped native coin, which prices gas, if it is
+    neither held nor a hub.
+    """
+    hubs = portfolio.get("hubs", [])
+    for number in reversed(range(len(hubs))):
+        if str(hubs[number]["address"]).lower() in held:
+            del hubs[number]
+    addresses = {str(hub["address"]).lower() for hub in hubs}
+    if wrapped is not None and wrapped.address.lower() not in addresses:
+        if "hubs" not in portfolio:
+            portfolio["hubs"] = tomlkit.aot()
+        portfolio["hubs"].append(_table(wrapped, reserve=False))
+    elif "hubs" in portfolio and not hubs:
+        portfolio.pop("hubs")
+
+
+def _wrapped(config: Config, wrapped: str) -> ResolvedToken:
+    for entry in config.portfolio.listed:
+        if entry.address == wrapped and not getattr(entry, "native", False):
+            return ResolvedToken(entry.symbol, wrapped, entry.decimals, entry.feed, "config")
+    preset = next(
+        (token for token in known_tokens(config.chain.chain_id) if token.address == wrapped), None
+    )
+    if preset is None:
+        raise ConfigError(
+            "portfolio.hubs: gas has no price without the native coin or a hub for it",
+            "add its wrapped token to [[portfolio.hubs]] first",
+        )
+    return ResolvedToken(preset.symbol, wrapped, preset.decimals, preset.feed, "preset")
+
+
+def _replace_allocator(portfolio: Any, profile: Profile) -> None:
+    """Replace the allocator by that of the profile. Local files are kept if the kind is the
+    same.
+    """
+    before, after = portfolio.get("weights", {}), profile.raw.get("weights")
+    files = {
+        key: before[key]
+        for key in FILES
+        if after and key in before and before.get("kind") == after.get("kind")
+    }
+    portfolio.pop("weights", None)
+    if after is not None:
+        table = tomlkit.table()
+        for key, value in {**after, **files}.items():
+            table[key] = _inline(value)
+        portfolio["weights"] = table
+
+
+def _replace_policy(policy: Any, profile: Profile) -> None:
+    for key in POLICY_KEYS:
+        value = profile.raw["policy"].get(key)
+        if value is None:
+            policy.pop(key, None)
+        elif policy.get(key) != value:
+            policy[key] = _inline(value) if isinstance(value, dict | list) else value
+
+
+def _inline(value: Any) -> Any:
+    """Return the value in TOML's inline form."""
+    if isinstance(value, Mapping):
+        table = tomlkit.inline_table()
+        for name, inner in value.items():
+            table[name] = _inline(inner)
+        return table
+    if isinstance(value, list):
+        array = tomlkit.array()
+        for inner in value:
+            array.append(_inline(inner))
+        return array
+    return value

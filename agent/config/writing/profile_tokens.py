@@ -1,0 +1,84 @@
+"""Resolution of a profile's symbols to tokens, from the config, the preset or a token list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.config.presets import PRESETS, TemplateAsset
+from agent.config.schema import Config
+from agent.config.tables.portfolio import NATIVE, AssetTable
+from agent.config.writing.token_lists import refuse_look_alike
+from agent.errors import ConfigError
+from agent.units import safe_label
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedToken:
+    """A resolved token: `address` may be "native"; `source` is config, preset or token list."""
+
+    symbol: str
+    address: str
+    decimals: int | None
+    feed: str | None
+    source: str
+
+
+def resolve_token(
+    symbol: str, config: Config, listed: Sequence[TemplateAsset], origin: str
+) -> ResolvedToken:
+    """Return the token with this symbol. Raises ConfigError if it is unknown, ambiguous, or
+    resembles another known symbol.
+    """
+    own = [
+        TemplateAsset(
+            entry.symbol,
+            NATIVE if isinstance(entry, AssetTable) and entry.native else entry.address,
+            "",
+            entry.feed,
+            entry.decimals,
+        )
+        for entry in config.portfolio.listed
+    ]
+    preset = known_tokens(config.chain.chain_id)
+    field = f"{origin}: symbol"
+    mine = next((token for token in own if token.symbol == symbol), None)
+    if mine is not None:
+        return ResolvedToken(symbol, mine.address, mine.decimals, mine.feed, "config")
+    by_address = {
+        token.address: token for token in reversed((*preset, *listed)) if token.symbol == symbol
+    }
+    refuse_look_alike(symbol, next(iter(by_address), None), (*own, *preset), listed, field)
+    if safe_label(symbol, "") == "":
+        raise ConfigError(
+            f"{field}: {symbol!r} is not a symbol", "write up to 16 letters, digits, . _ -"
+        )
+    if not by_address:
+        raise ConfigError(
+            f"{field}: {symbol!r} is neither in your config nor in the network's preset",
+            "add a --token-list that contains it",
+        )
+    if len(by_address) > 1:
+        raise ConfigError(
+            f"{field}: {symbol!r} is the symbol of several tokens: {', '.join(sorted(by_address))}",
+            "add the right token to your config first",
+        )
+    token = next(iter(by_address.values()))
+    source = "preset" if token in preset else "token list"
+    return ResolvedToken(symbol, token.address, token.decimals, token.feed, source)
+
+
+def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
+    """Return the tokens of the network's preset and its native coin; empty without a preset."""
+    preset = next((preset for preset in PRESETS.values() if preset.chain_id == chain_id), None)
+    if preset is None:
+        return ()
+    tokens = [
+        TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
+        for token in preset.tokens
+    ]
+    wrapped = next(token for token in tokens if token.address == preset.wrapped_native)
+    coin = TemplateAsset(
+        wrapped.symbol.removeprefix("W"), NATIVE, "", wrapped.feed, wrapped.decimals
+    )
+    return (*tokens, coin)

@@ -1,0 +1,109 @@
+"""Token lists in Uniswap's format, and look-alike symbols."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent import codec
+from agent.config.fields import parse_address
+from agent.config.presets import TemplateAsset
+from agent.errors import ConfigError
+from agent.units import safe_label
+
+_SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+# Look-alike letters of token symbols, from the confusables of Unicode Technical Standard 39.
+_CONFUSABLES = str.maketrans(
+    "01|!il5$82" + "аеорсухіѕјһԁѡвкмнтгьԛ" + "αορυνικτχβεηγ" + "ᴀʙᴄᴅᴇɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
+    "ollllls" + "sbz" + "aeopcyxlsjhdwbkmhtrbq" + "aopuvlktxbeny" + "abcdeghljklmnoprstuvwyz",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenList:
+    """The tokens of one chain in a file whose SHA-256 is `digest`."""
+
+    tokens: tuple[TemplateAsset, ...]
+    digest: str
+
+
+def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> TokenList:
+    """Return the chain's tokens of a list, without those with deceptive names (T16, T17).
+
+    Raises ConfigError if the file is not a token list, has no token of the chain, or its SHA-256 is
+    not `pinned` (None: any).
+    """
+    if pinned is not None and not _SHA256.fullmatch(pinned):
+        raise ConfigError(
+            f"--token-list-sha256: {pinned!r} is not a SHA-256", "write its 64 hex digits"
+        )
+    try:
+        raw = path.read_bytes()
+        entries = codec.read_json(raw.decode())["tokens"]
+        of_chain = [entry for entry in entries if entry["chainId"] == chain_id]
+        assets = tuple(
+            TemplateAsset(
+                entry["symbol"],
+                parse_address(entry["address"], "token list"),
+                "",
+                None,
+                int(entry["decimals"]),
+            )
+            for entry in of_chain
+            if safe_label(entry["symbol"], "") != ""
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--token-list {path}: not a token list: {error!r}",
+            "use a JSON file in Uniswap's token list format",
+        ) from None
+    digest = hashlib.sha256(raw).hexdigest()
+    if pinned is not None and pinned.lower().removeprefix("0x") != digest:
+        raise ConfigError(
+            f"--token-list {path}: its SHA-256 is {digest}, but {pinned.lower()} is pinned",
+            "find out why it changed before using it",
+        )
+    if not of_chain:
+        raise ConfigError(
+            f"--token-list {path}: no token of chain {chain_id}",
+            "use the list of this chain",
+        )
+    return TokenList(assets, digest)
+
+
+def confusable_skeleton(symbol: str) -> str:
+    """Return the canonical form of a symbol: look-alike letters are equal, case and separators are
+    ignored.
+    """
+    plain = unicodedata.normalize("NFKD", symbol).casefold()
+    kept = "".join(char for char in plain if unicodedata.category(char)[0] in "LNS" or char in "|!")
+    return kept.translate(_CONFUSABLES).replace("rn", "m").replace("vv", "w")
+
+
+def refuse_look_alike(
+    name: str,
+    address: str | None,
+    known: Iterable[TemplateAsset],
+    listed: Sequence[TemplateAsset],
+    field: str = "--target",
+) -> None:
+    """Raise ConfigError if `name` looks like another token's symbol, known or in the list. A known
+    token's own symbol is always accepted.
+    """
+    known = tuple(known)
+    if any(token.symbol == name for token in known):
+        return
+    skeleton = confusable_skeleton(name)
+    for token in (*known, *listed):
+        if name == token.symbol or address == token.address:
+            continue
+        if confusable_skeleton(token.symbol) == skeleton:
+            raise ConfigError(
+                f"{field}: {name!r} looks like {token.symbol}, which is another token"
+                f" ({token.address})",
+                "give the token's address instead",
+            )
