@@ -34,6 +34,7 @@ from agent.reference import (
     deviation_loss,
     dollar_pegs,
     late_means,
+    price_inputs,
     reference_prices,
     round_regression_fault,
     sequencer_fault,
@@ -235,7 +236,7 @@ def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
 
 def sequencer(case: GuardCase, _grace_s: int) -> GuardMeasurement:
     """Require that the rollup's sequencer has been up for the grace period (T13)."""
-    fault = sequencer_fault(case.step)
+    fault = sequencer_fault(case.step.snapshot, case.step.reference)
     return GuardMeasurement(fault or "up", not fault)
 
 
@@ -292,8 +293,9 @@ def _pools(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
 
 def _means(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     judged = case.judged_tokens(with_gas=False)
-    late = late_means(case.step) if case.is_sell_only() else frozenset[str]()
-    for deviation, token in source_deviations(case.step):
+    inputs, limit_bps = price_inputs(case.step), case.step.limits.oracle_deviation_bps
+    late = late_means(inputs, limit_bps) if case.is_sell_only() else frozenset[str]()
+    for deviation, token in source_deviations(inputs):
         if (judged is None or token in judged) and token not in late:
             yield deviation, f"TWAP of {case.label(token)} against its feed"
 

@@ -51,7 +51,7 @@ from agent.planning.solver.utility import sell_program
 from agent.policy import native_coin
 from agent.policy.cash_flows import cash_limit
 from agent.policy.drift import compute_drifts
-from agent.reference import reference_prices, spot_prices
+from agent.reference import price_inputs, reference_prices, spot_prices
 from agent.units import NATIVE, Value, decimal_text
 
 SOLD = 1 - 1e-9
@@ -335,7 +335,7 @@ def _known_prices(step: StepInput) -> dict[str, Fraction]:
     """Return reference prices, or spot prices if there is none; a quote has no effect on
     decisions.
     """
-    found = {token: price for token, price in spot_prices(step).items() if price > 0}
+    found = {token: price for token, price in spot_prices(price_inputs(step)).items() if price > 0}
     return found | {
         token: price for token, price in reference_prices(step).by_token.items() if price > 0
     }

@@ -310,7 +310,7 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
     faults += [
         Fault(code, message)
         for code, message in (
-            (HaltCode.SEQUENCER, sequencer_fault(step)),
+            (HaltCode.SEQUENCER, sequencer_fault(step.snapshot, step.reference)),
             (HaltCode.DATA_FEE, data_fee_fault(step.snapshot)),
             (HaltCode.DEPEG, depeg_fault(step, references)),
             (HaltCode.ORACLE_DEVIATION, source_conflict(step)),

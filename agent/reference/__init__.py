@@ -16,11 +16,13 @@ from agent.reference.checks import round_price as round_price
 from agent.reference.checks import sequencer_fault as sequencer_fault
 from agent.reference.checks import source_conflict as source_conflict
 from agent.reference.checks import source_deviations as source_deviations
+from agent.reference.prices import PriceInputs as PriceInputs
 from agent.reference.prices import ReferencePrice as ReferencePrice
 from agent.reference.prices import ReferencePrices as ReferencePrices
 from agent.reference.prices import UnpricedToken as UnpricedToken
 from agent.reference.prices import answer_bound_fault as answer_bound_fault
+from agent.reference.prices import price_inputs as price_inputs
+from agent.reference.prices import prices_from as prices_from
 from agent.reference.prices import reference_prices as reference_prices
-from agent.reference.prices import reference_prices_at as reference_prices_at
 from agent.reference.prices import round_regression_fault as round_regression_fault
 from agent.reference.prices import spot_prices as spot_prices

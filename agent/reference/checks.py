@@ -5,30 +5,44 @@ pegs.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 
-from agent.model import Asset, FeedRound, PastPrices, Portfolio, PricePoint, PriceSource, StepInput
+from agent.model import (
+    Asset,
+    FeedRound,
+    PastPrices,
+    Portfolio,
+    PricePoint,
+    PriceSource,
+    ReferenceConfig,
+    Snapshot,
+    StepInput,
+)
 from agent.reference import prices as rounds
-from agent.reference.prices import ReferencePrices, reference_prices, reference_prices_at
+from agent.reference.prices import (
+    PriceInputs,
+    ReferencePrices,
+    price_inputs,
+    prices_from,
+    reference_prices,
+)
 from agent.units import BPS, Price, Token, Value
 
-# --- Sequencer uptime of a rollup, with a grace period for prices to catch up after an outage.
 
-
-def sequencer_fault(step: StepInput) -> str:
+def sequencer_fault(snapshot: Snapshot, reference: ReferenceConfig) -> str:
     """Return the reason why the sequencer feed forbids trading (T13); empty if trading is allowed.
 
     Chainlink's L2 uptime feeds answer 0 while the sequencer is up and 1 while it is down. They
     write a round only at a change, so the age of a round is not a fault.
     """
-    feed, now_s = step.reference.sequencer_feed, step.snapshot.head.timestamp_s
+    feed, now_s = reference.sequencer_feed, snapshot.head.timestamp_s
     if feed is None:
         return ""
-    feed_round = next((latest for latest in step.snapshot.feeds if latest.feed == feed), None)
+    feed_round = next((latest for latest in snapshot.feeds if latest.feed == feed), None)
     if feed_round is None:
-        reasons = (f": {item.why}" for item in step.snapshot.quarantined if item.address == feed)
+        reasons = (f": {item.why}" for item in snapshot.quarantined if item.address == feed)
         why = next(reasons, "")
         return f"the sequencer's uptime feed was not read{why}"
     if feed_round.answer not in (0, 1):
@@ -42,44 +56,42 @@ def sequencer_fault(step: StepInput) -> str:
         return f"the sequencer's uptime feed is dated {-since_s} s after the block"
     if feed_round.answer == 1:
         return f"the sequencer has been down for {since_s} s"
-    if since_s < step.reference.sequencer_grace_s:
+    if since_s < reference.sequencer_grace_s:
         return (
             f"the sequencer has been up again for only {since_s} s, reference.sequencer_grace is"
-            f" {step.reference.sequencer_grace_s} s"
+            f" {reference.sequencer_grace_s} s"
         )
     return ""
-
-
-# --- Agreement of two sources of one price: feed and TWAP.
 
 
 _TWO = (PriceSource.FEED, PriceSource.TWAP)
 
 
-def source_deviations(step: StepInput) -> Iterator[tuple[Fraction, str]]:
+def source_deviations(inputs: PriceInputs) -> Iterator[tuple[Fraction, str]]:
     """Yield (relative deviation of the TWAP from the feed, token) if both sources are configured
     and have a price.
     """
-    if not set(_TWO) <= set(step.reference.kinds):
+    if not set(_TWO) <= set(inputs.reference.kinds):
         return
-    by_feed, by_mean = (_by(step, kind) for kind in _TWO)
+    by_feed, by_mean = (prices_from(inputs.only(kind)).by_token for kind in _TWO)
     for token in by_feed.keys() & by_mean.keys():
         yield abs(by_mean[token] / by_feed[token] - 1), token
 
 
-def late_means(step: StepInput) -> frozenset[str]:
+def late_means(inputs: PriceInputs, limit_bps: int | None) -> frozenset[str]:
     """Return the tokens in a fall that only the TWAP follows late: the feed is the first source, the
     TWAP is above it, and the pools' spot price agrees with it within limits.oracle_deviation, also
     at each preceding block that was read. An exit may sell them: its minimums come from the feed,
     and a pool that is pushed away from the feed ends the agreement.
     """
-    limit_bps, sources = step.limits.oracle_deviation_bps, set(_TWO) & set(step.reference.kinds)
-    if limit_bps is None or sources != set(_TWO) or step.reference.kinds[0] is not PriceSource.FEED:
+    kinds = inputs.reference.kinds
+    if limit_bps is None or not set(_TWO) <= set(kinds) or kinds[0] is not PriceSource.FEED:
         return frozenset()
-    by_feed, by_mean = (_by(step, kind) for kind in _TWO)
+    by_feed, by_mean = (prices_from(inputs.only(kind)).by_token for kind in _TWO)
     late = {token for token in by_feed.keys() & by_mean.keys() if by_mean[token] > by_feed[token]}
-    for view in (step, *(rounds.step_at(step, block) for block in step.snapshot.past)):
-        feeds, spots = _by(view, PriceSource.FEED), rounds.spot_prices(view)
+    for view in (inputs, *(inputs.at(block) for block in inputs.snapshot.past)):
+        feeds = prices_from(view.only(PriceSource.FEED)).by_token
+        spots = rounds.spot_prices(view)
         late = {
             token
             for token in late & feeds.keys() & spots.keys()
@@ -94,17 +106,18 @@ def source_conflict(
     """Return the largest conflict of feed and TWAP; empty if they agree within
     limits.oracle_deviation. `only` restricts the tokens. For an exit `late_means` do not count.
     """
-    limit_bps = step.limits.oracle_deviation_bps
+    inputs, limit_bps = price_inputs(step), step.limits.oracle_deviation_bps
     deviations = [
         (deviation, token)
-        for deviation, token in source_deviations(step)
+        for deviation, token in source_deviations(inputs)
         if only is None or token in only
     ]
     if limit_bps is None or max(deviations, default=(Fraction(0), ""))[0] * BPS <= limit_bps:
         return ""
-    late = late_means(step) if of_exit else frozenset()
+    late = late_means(inputs, limit_bps) if of_exit else frozenset()
     deviation, token = max(
-        (one for one in deviations if one[1] not in late), default=(Fraction(0), "")
+        ((off, token) for off, token in deviations if token not in late),
+        default=(Fraction(0), ""),
     )
     if deviation * BPS <= limit_bps:
         return ""
@@ -123,12 +136,6 @@ def price_fault(step: StepInput, references: ReferencePrices, tokens: Collection
     return "; ".join(fault for fault in faults if fault)
 
 
-def _by(step: StepInput, kind: PriceSource) -> dict[str, Fraction]:
-    """Return the prices of a single source."""
-    reference = replace(step.reference, kinds=(kind,))
-    return reference_prices(replace(step, reference=reference)).by_token
-
-
 PriceRange = tuple[Price, Price]
 """Lowest and highest price of a token."""
 
@@ -145,7 +152,7 @@ def price_ranges(step: StepInput) -> dict[str, PriceRange]:
     limit_bps, ranges = step.limits.oracle_deviation_bps, dict[str, PriceRange]()
     known = reference_prices(step).by_token
     by_kind = [
-        _by(step, kind)
+        prices_from(price_inputs(step).only(kind)).by_token
         for kind in _TWO
         if step.reference.cautious and limit_bps is not None and kind in step.reference.kinds
     ]
@@ -200,9 +207,6 @@ def _held_deltas(portfolio: Portfolio, deltas: Mapping[str, int]) -> dict[str, i
     return moved
 
 
-# --- Prices to record, confirmed by the preceding blocks.
-
-
 PRICE_FIGURES = 18
 """Significant figures of a recorded price, rounded half to even."""
 _ROUND = Context(prec=PRICE_FIGURES, rounding=ROUND_HALF_EVEN)
@@ -222,11 +226,11 @@ def confirmed_prices(
     before = past[:count]
     if [block.head.number for block in before] != list(range(head - 1, head - 1 - count, -1)):
         return ()
-    if sequencer_fault(step) or source_conflict(step):
+    if sequencer_fault(step.snapshot, step.reference) or source_conflict(step):
         return ()
+    inputs = price_inputs(step)
     all_prices = [
-        reference_prices(step).prices,
-        *(reference_prices_at(step, block).prices for block in before),
+        prices_from(view).prices for view in (inputs, *(inputs.at(block) for block in before))
     ]
     tokens = [token for token in all_prices[0] if token != step.portfolio.numeraire.address]
     known = [token for token in tokens if all(token in prices for prices in all_prices)]
@@ -294,7 +298,7 @@ def dollar_pegs(
     """
     for asset in step.portfolio.assets:
         if is_dollar(asset.token) and (only is None or asset.token.address in only):
-            usd = _usd(step, references, asset)
+            usd = _usd(price_inputs(step), references, asset)
             if usd <= ABOVE_PEG:
                 depegged = asset.token.address in step.history.depegged
                 share = REPEG_SHARE if depegged else Fraction(1)
@@ -349,11 +353,11 @@ def is_dollar(token: Token) -> bool:
     return "USD" in token.symbol.upper() or token.symbol.upper() in DOLLAR_NAMES
 
 
-def _usd(step: StepInput, references: ReferencePrices, asset: Asset) -> Fraction:
+def _usd(inputs: PriceInputs, references: ReferencePrices, asset: Asset) -> Fraction:
     if asset.feed is not None:
-        return _answer(step, asset)
-    numeraire = step.portfolio.numeraire
-    assets = {held.token.address: held for held in step.portfolio.assets}
+        return _answer(inputs, asset)
+    numeraire = inputs.portfolio.numeraire
+    assets = {other.token.address: other for other in inputs.portfolio.assets}
     unit = assets.get(numeraire.address)
     price = references.prices.get(asset.token.address)
     if unit is None or unit.feed is None:
@@ -363,17 +367,17 @@ def _usd(step: StepInput, references: ReferencePrices, asset: Asset) -> Fraction
     return (
         price.price
         * Fraction(10) ** (asset.token.decimals - numeraire.decimals)
-        * _answer(step, unit)
+        * _answer(inputs, unit)
     )
 
 
-def _answer(step: StepInput, asset: Asset) -> Fraction:
+def _answer(inputs: PriceInputs, asset: Asset) -> Fraction:
     feed_round: FeedRound | None = next(
-        (latest for latest in step.snapshot.feeds if latest.feed == asset.feed), None
+        (latest for latest in inputs.snapshot.feeds if latest.feed == asset.feed), None
     )
     if feed_round is None:
         raise PegUnknown(f"feed of {asset.token.label} was not read")
-    fault = rounds.feed_round_fault(step, feed_round)
+    fault = rounds.feed_round_fault(inputs.snapshot, inputs.reference, feed_round)
     if fault:
         raise PegUnknown(f"feed of {asset.token.label} {fault}")
     return Fraction(feed_round.answer, 10**feed_round.decimals)

@@ -7,11 +7,17 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.model import FeedRound, PastPrices, Pool, Portfolio, PriceSource, Snapshot, StepInput
+from agent.model import (
+    FeedRound,
+    PastPrices,
+    Pool,
+    Portfolio,
+    PriceSource,
+    ReferenceConfig,
+    Snapshot,
+    StepInput,
+)
 from agent.units import Price, Token, floor_int, safe_label
-
-# --- Pools with a valid TWAP: pinned V3 pools whose observations cover the whole window.
-
 
 MAX_OBSERVATIONS = 65_535
 """Largest number of observations of a pool (uint16)."""
@@ -21,31 +27,32 @@ other chains.
 """
 
 
-def twap_rejection(step: StepInput, pool: Pool) -> str:
-    """Return the reason why the TWAP of a pool does not count, with the remedy; empty if it
-    counts.
+def twap_rejection(snapshot: Snapshot, reference: ReferenceConfig, pool: Pool) -> str:
+    """Return the reason why the TWAP of a pool does not count, with the remedy; empty if it counts:
+    the pool is pinned, and its observations cover the whole window.
     """
-    unpinned = pin_rejection(step, pool)
+    unpinned = pin_rejection(snapshot, reference, pool)
     if unpinned:
         return unpinned
-    window_s = step.reference.twap_window_s
+    window_s = reference.twap_window_s
     if pool.mean_window_s is not None and pool.mean_window_s >= window_s:
         return ""
-    return f"its oldest observation is less than {window_s} s old{_kept(step, pool)}"
+    kept = _kept(snapshot.head.chain_id, window_s, pool)
+    return f"its oldest observation is less than {window_s} s old{kept}"
 
 
-def pin_rejection(step: StepInput, pool: Pool) -> str:
+def pin_rejection(snapshot: Snapshot, reference: ReferenceConfig, pool: Pool) -> str:
     """Return the reason why a pool does not match the owner's pins; empty if it matches, or if
     there are no pins.
     """
-    pins = step.reference.mean_pools
+    pins = reference.mean_pools
     if pins is None:
         return ""
     pinned = next((pin.hash for pin in pins if pin.address == pool.address), None)
     if pinned is None:
         return "it is not pinned: run trimtab trust"
     current = next(
-        (code.hash for code in step.snapshot.code_hashes if code.address == pool.address), None
+        (code.hash for code in snapshot.code_hashes if code.address == pool.address), None
     )
     if current == pinned:
         return ""
@@ -57,32 +64,29 @@ def required_observations(chain_id: int, window_s: int) -> int:
     return min(MAX_OBSERVATIONS, -(-window_s // _SECONDS_PER_BLOCK.get(chain_id, 1)) + 1)
 
 
-def _kept(step: StepInput, pool: Pool) -> str:
+def _kept(chain_id: int, window_s: int, pool: Pool) -> str:
     if pool.observations is None:
         return ""
     kept, coming = pool.observations
-    enough = required_observations(step.snapshot.head.chain_id, step.reference.twap_window_s)
+    enough = required_observations(chain_id, window_s)
     if coming >= enough:
         return f"; it will keep {coming} observations, filled by the next trades"
     soon = f", soon {coming}" if coming > kept else ""
     return f", it keeps {kept}{soon}: run trimtab oracle {pool.address} --to {enough}"
 
 
-# --- Validity of a feed round: complete, fresh, within the bounds of its aggregator, and no
-# regression to an earlier round.
-
-
-def feed_round_fault(step: StepInput, answer: FeedRound) -> str:
-    """Return the fault of a round (AggregatorV3Interface.latestRoundData); empty if it is valid.
-    Ages are by block timestamp.
+def feed_round_fault(snapshot: Snapshot, reference: ReferenceConfig, answer: FeedRound) -> str:
+    """Return the fault of a round (AggregatorV3Interface.latestRoundData); empty if it is valid:
+    complete, fresh, within the bounds of its aggregator, and no earlier round. Ages are by block
+    timestamp.
     """
-    now_s = step.snapshot.head.timestamp_s
+    now_s = snapshot.head.timestamp_s
     fault = (
         incomplete_round_fault(answer, now_s)
         or answer_bound_fault(answer)
-        or round_regression_fault(step.snapshot, answer)
+        or round_regression_fault(snapshot, answer)
     )
-    age_s, limit_s = now_s - answer.updated_at_s, step.reference.max_age_s(answer.feed)
+    age_s, limit_s = now_s - answer.updated_at_s, reference.max_age_s(answer.feed)
     if not fault and age_s > limit_s:
         return f"is {age_s} s old, the limit is {limit_s} s"
     return fault
@@ -193,31 +197,68 @@ class _NoPrice(Exception):
     """A source that has no price; the message is the reason."""
 
 
+@dataclass(frozen=True, slots=True)
+class PriceInputs:
+    """What reference prices are derived from: the feeds and pools of a block, the tokens, and the
+    sources.
+    """
+
+    snapshot: Snapshot
+    portfolio: Portfolio
+    reference: ReferenceConfig
+
+    def at(self, past: PastPrices) -> PriceInputs:
+        """Return the inputs at an earlier block: its head, feeds and pools, and the blocks before
+        it.
+        """
+        before = tuple(
+            earlier for earlier in self.snapshot.past if earlier.head.number < past.head.number
+        )
+        snapshot = replace(
+            self.snapshot, head=past.head, feeds=past.feeds, pools=past.pools, past=before
+        )
+        return replace(self, snapshot=snapshot)
+
+    def only(self, kind: PriceSource) -> PriceInputs:
+        """Return the inputs with a single source."""
+        return replace(self, reference=replace(self.reference, kinds=(kind,)))
+
+
+def price_inputs(step: StepInput) -> PriceInputs:
+    """Return what the reference prices of a step are derived from."""
+    return PriceInputs(step.snapshot, step.portfolio, step.reference)
+
+
 def reference_prices(step: StepInput) -> ReferencePrices:
+    """Return the reference prices of a step."""
+    return prices_from(price_inputs(step))
+
+
+def prices_from(inputs: PriceInputs) -> ReferencePrices:
     """Return the price of each token from the first configured source that has one, and the reasons
     for missing prices.
 
     The result is cached per snapshot, sources and tokens, so a step with new targets or history
     keeps its prices.
     """
-    portfolio = step.portfolio
+    portfolio = inputs.portfolio
     feeds = tuple((asset.token, asset.feed) for asset in portfolio.assets)
     key = (
-        step.reference,
+        inputs.reference,
         feeds,
         portfolio.hubs,
         portfolio.hub_feeds,
         portfolio.numeraire,
         portfolio.wrapped_native,
     )
-    return step.snapshot.derived(key, lambda: _calculate_prices(step))
+    return inputs.snapshot.derived(key, lambda: _calculate_prices(inputs))
 
 
-def _calculate_prices(step: StepInput) -> ReferencePrices:
+def _calculate_prices(inputs: PriceInputs) -> ReferencePrices:
     prices: dict[str, ReferencePrice] = {}
     unpriced: list[UnpricedToken] = []
-    for address, label in _tokens_to_price(step.portfolio):
-        price, why = _first(step, address)
+    for address, label in _tokens_to_price(inputs.portfolio):
+        price, why = _first(inputs, address)
         if price is None:
             unpriced.append(UnpricedToken(address, label, why))
         else:
@@ -225,30 +266,14 @@ def _calculate_prices(step: StepInput) -> ReferencePrices:
     return ReferencePrices(prices, tuple(unpriced))
 
 
-def reference_prices_at(step: StepInput, past: PastPrices) -> ReferencePrices:
-    """Return the reference prices at an earlier block, from its feeds, pools and time, and the
-    blocks before it.
-    """
-    return reference_prices(step_at(step, past))
-
-
-def step_at(step: StepInput, past: PastPrices) -> StepInput:
-    """Return the step with the head, feeds and pools of an earlier block."""
-    before = tuple(
-        earlier for earlier in step.snapshot.past if earlier.head.number < past.head.number
-    )
-    then = replace(step.snapshot, head=past.head, feeds=past.feeds, pools=past.pools, past=before)
-    return replace(step, snapshot=then)
-
-
-def spot_prices(step: StepInput) -> dict[str, Price]:
+def spot_prices(inputs: PriceInputs) -> dict[str, Price]:
     """Return the spot prices of tokens at this block, for comparison with the reference; tokens
     without one are missing.
     """
     prices: dict[str, Price] = {}
-    for address, _ in _tokens_to_price(step.portfolio):
+    for address, _ in _tokens_to_price(inputs.portfolio):
         try:
-            prices[address] = _price(step, address, PriceSource.SPOT).price
+            prices[address] = _price(inputs, address, PriceSource.SPOT).price
         except _NoPrice:
             continue
     return prices
@@ -270,74 +295,74 @@ def _tokens_to_price(portfolio: Portfolio) -> list[tuple[str, str]]:
     return [(address, labels[address]) for address in order]
 
 
-def _first(step: StepInput, address: str) -> tuple[ReferencePrice | None, str]:
+def _first(inputs: PriceInputs, address: str) -> tuple[ReferencePrice | None, str]:
     """Return the price from the first source that has one, or None and the reasons of all
     sources.
     """
     reasons = []
-    for kind in step.reference.kinds:
+    for kind in inputs.reference.kinds:
         try:
-            return _price(step, address, kind), ""
+            return _price(inputs, address, kind), ""
         except _NoPrice as reason:
             reasons.append(f"{kind.value}: {reason}")
     return None, "; ".join(reasons) or "no source of reference prices is configured"
 
 
-def _price(step: StepInput, address: str, kind: PriceSource) -> ReferencePrice:
-    if address == step.portfolio.numeraire.address:
+def _price(inputs: PriceInputs, address: str, kind: PriceSource) -> ReferencePrice:
+    if address == inputs.portfolio.numeraire.address:
         return ReferencePrice(address, Fraction(1), kind, "the numeraire")
     match kind:
         case PriceSource.FEED:
-            price, detail = _by_feeds(step, address)
+            price, detail = _by_feeds(inputs, address)
         case PriceSource.TWAP:
-            window_s = step.reference.twap_window_s
+            window_s = inputs.reference.twap_window_s
             try:
                 market = _by_pools(
-                    step,
+                    inputs,
                     address,
-                    lambda pool, token: _twap_market(step, pool, token),
+                    lambda pool, token: _twap_market(inputs, pool, token),
                     f"a mean over {window_s} s",
                 )
             except _NoPrice as reason:
-                raise _NoPrice(f"{reason}{_rejected_pools(step, address)}") from None
+                raise _NoPrice(f"{reason}{_rejected_pools(inputs, address)}") from None
             price, detail = market.price, f"mean over {window_s} s of {market.pools} pool(s)"
         case PriceSource.SPOT:
-            market = _by_pools(step, address, _spot_market, "liquidity at its price")
+            market = _by_pools(inputs, address, _spot_market, "liquidity at its price")
             price = market.price
-            detail = f"spot price of {market.pools} pool(s) at block {step.snapshot.head.number}"
+            detail = f"spot price of {market.pools} pool(s) at block {inputs.snapshot.head.number}"
     return ReferencePrice(address, price, kind, detail)
 
 
-def _by_feeds(step: StepInput, address: str) -> tuple[Fraction, str]:
+def _by_feeds(inputs: PriceInputs, address: str) -> tuple[Fraction, str]:
     """Return the token's USD price divided by the numeraire's, each from a valid round, and the
     source.
     """
-    numeraire = step.portfolio.numeraire
-    token, usd = _round(step, address)
-    _, unit = _round(step, numeraire.address)
+    numeraire = inputs.portfolio.numeraire
+    token, usd = _round(inputs, address)
+    _, unit = _round(inputs, numeraire.address)
     whole = Fraction(usd.answer, 10**usd.decimals) / Fraction(unit.answer, 10**unit.decimals)
-    age_s = step.snapshot.head.timestamp_s - min(usd.updated_at_s, unit.updated_at_s)
+    age_s = inputs.snapshot.head.timestamp_s - min(usd.updated_at_s, unit.updated_at_s)
     return (
         whole * Fraction(10) ** (numeraire.decimals - token.decimals),
         f"round {usd.round_id} of feed {usd.feed}, {age_s} s old",
     )
 
 
-def _round(step: StepInput, address: str) -> tuple[Token, FeedRound]:
+def _round(inputs: PriceInputs, address: str) -> tuple[Token, FeedRound]:
     """Return the token's latest feed round. Raises _NoPrice if it is missing or invalid."""
-    feed = step.portfolio.feed(address)
-    label = _label(step.portfolio, address)
+    feed = inputs.portfolio.feed(address)
+    label = _label(inputs.portfolio, address)
     if feed is None:
         raise _NoPrice(f"{label} has no feed")
-    answer = next((round_ for round_ in step.snapshot.feeds if round_.feed == feed), None)
+    answer = next((round_ for round_ in inputs.snapshot.feeds if round_.feed == feed), None)
     if answer is None:
-        reasons = (f": {item.why}" for item in step.snapshot.quarantined if item.address == feed)
+        reasons = (f": {item.why}" for item in inputs.snapshot.quarantined if item.address == feed)
         why = next(reasons, "")
         raise _NoPrice(f"the feed of {label} was not read{why}")
-    fault = feed_round_fault(step, answer)
+    fault = feed_round_fault(inputs.snapshot, inputs.reference, answer)
     if fault:
         raise _NoPrice(f"the feed of {label} {fault}")
-    return step.portfolio.token(address), answer
+    return inputs.portfolio.token(address), answer
 
 
 def _label(portfolio: Portfolio, address: str) -> str:
@@ -347,32 +372,32 @@ def _label(portfolio: Portfolio, address: str) -> str:
         return safe_label("", address)
 
 
-def _twap_market(step: StepInput, pool: Pool, token: str) -> _Market | None:
+def _twap_market(inputs: PriceInputs, pool: Pool, token: str) -> _Market | None:
     """Return the time-weighted mean price and harmonic mean liquidity of a pool with a valid TWAP,
     else None.
 
     Liquidity added for a few blocks hardly changes this depth.
     """
-    if not pool.keeps_observations or twap_rejection(step, pool):
+    if not pool.keeps_observations or twap_rejection(inputs.snapshot, inputs.reference, pool):
         return None
     return _Market(pool.mean_price(token), pool.mean_depth(token), 1)
 
 
-def _rejected_pools(step: StepInput, address: str) -> str:
+def _rejected_pools(inputs: PriceInputs, address: str) -> str:
     """Return why the V3 pools that pair a token with the numeraire or a hub have no valid TWAP,
     each with the remedy.
     """
-    hubs = {step.portfolio.numeraire.address, *(hub.address for hub in step.portfolio.hubs)}
+    hubs = {inputs.portfolio.numeraire.address, *(hub.address for hub in inputs.portfolio.hubs)}
     hubs -= {address}
     candidates = [
         pool
-        for pool in step.snapshot.pools
+        for pool in inputs.snapshot.pools
         if pool.keeps_observations and {pool.token0, pool.token1} - hubs == {address}
     ]
     return "".join(
         f"; pool {pool.address}: {why}"
         for pool in candidates
-        if (why := twap_rejection(step, pool))
+        if (why := twap_rejection(inputs.snapshot, inputs.reference, pool))
     )
 
 
@@ -382,27 +407,27 @@ def _spot_market(pool: Pool, token: str) -> _Market | None:
     return None if depth_raw <= 0 else _Market(pools.marginal_price(pool, token), depth_raw, 1)
 
 
-def _by_pools(step: StepInput, address: str, measure: _Measure, lack: str) -> _Market:
+def _by_pools(inputs: PriceInputs, address: str, measure: _Measure, lack: str) -> _Market:
     """Return the price in the numeraire over all direct pools and all routes through one hub,
     weighted by depth.
 
     A route has the depth of its thinner half, so a thin pool behind a deep one gains no weight.
     Raises _NoPrice without a market.
     """
-    numeraire = step.portfolio.numeraire.address
-    routes = [_between(step.snapshot, address, numeraire, measure)]
-    for hub in step.portfolio.hubs:
+    numeraire = inputs.portfolio.numeraire.address
+    routes = [_between(inputs.snapshot, address, numeraire, measure)]
+    for hub in inputs.portfolio.hubs:
         if hub.address not in (address, numeraire):
             routes.append(
                 _chained(
-                    _between(step.snapshot, address, hub.address, measure),
-                    _between(step.snapshot, hub.address, numeraire, measure),
+                    _between(inputs.snapshot, address, hub.address, measure),
+                    _between(inputs.snapshot, hub.address, numeraire, measure),
                 )
             )
     market = _weighted(route for route in routes if route is not None)
     if market is None:
         raise _NoPrice(
-            f"no pool of {_label(step.portfolio, address)} with the numeraire or a hub has {lack}"
+            f"no pool of {_label(inputs.portfolio, address)} with the numeraire or a hub has {lack}"
         )
     return market
 

@@ -47,7 +47,7 @@ from agent.policy.decide import decide
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.policy.orders.exits import apply_orders
 from agent.policy.step_input import apply_effective_targets
-from agent.reference import late_means, reference_prices
+from agent.reference import late_means, price_inputs, reference_prices
 from agent.venues.composer import leg_floors
 from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, v3_pool, with_history, with_limits
 from tests.support.lp_worlds import quiet, ranged, world
@@ -367,6 +367,10 @@ def test_a_stop_is_sold_at_the_feed_in_a_fall_that_the_mean_alone_follows_late(m
     assert waits is (mean > 2_020), "nothing else is traded beyond the limit"
 
 
+def late(step: StepInput) -> frozenset[str]:
+    return late_means(price_inputs(step), step.limits.oracle_deviation_bps)
+
+
 @pytest.mark.parametrize(
     ("feed", "spot", "mean", "before"),
     [
@@ -383,19 +387,19 @@ def test_a_stop_is_sold_at_the_feed_in_a_fall_that_the_mean_alone_follows_late(m
 def test_no_pool_that_is_pushed_and_no_feed_alone_makes_a_mean_late(feed: int, spot: int, mean: int, before: tuple[int, ...]) -> None:
     """A pool pushed below the feed, a feed that fell without the pools, or pools pushed to a false feed for a block or two: no sale."""
     step = falling(feed, spot, mean, before)
-    assert late_means(step) == frozenset()
+    assert late(step) == frozenset()
     found = judged(step)
     assert found.kind in (OutcomeKind.HALT, OutcomeKind.REFUSED) and WETH.address not in (moved(found.plan) if found.plan else ())
 
 
 def test_a_mean_is_late_only_beside_a_feed_that_comes_first() -> None:
     step = falling(2_000, 2_000, 2_100)
-    assert late_means(step) == {WETH.address}
+    assert late(step) == {WETH.address}
     for kinds in ((PriceSource.TWAP, PriceSource.FEED), (PriceSource.FEED,), (PriceSource.TWAP,)):
-        assert late_means(replace(step, reference=replace(step.reference, kinds=kinds))) == frozenset()
-    assert late_means(with_limits(step, oracle_deviation_bps=None)) == frozenset()
+        assert late(replace(step, reference=replace(step.reference, kinds=kinds))) == frozenset()
+    assert late(with_limits(step, oracle_deviation_bps=None)) == frozenset()
     old = tuple(replace(one, updated_at_s=1) for one in step.snapshot.feeds)
-    assert late_means(replace(step, snapshot=replace(step.snapshot, feeds=old))) == frozenset(), "a dead feed is no price"
+    assert late(replace(step, snapshot=replace(step.snapshot, feeds=old))) == frozenset(), "a dead feed is no price"
 
 
 @pytest.mark.parametrize("mean", [1_900, 2_100, 4_000])

@@ -8,7 +8,7 @@ import pytest
 from agent import codec
 from agent.amm.v3.pool import V3Pool
 from agent.model import Pool, PriceSource, QuarantinedItem, StepInput
-from agent.reference import ReferencePrice, reference_prices, spot_prices
+from agent.reference import ReferencePrice, price_inputs, reference_prices, spot_prices
 from agent.units import Token
 from tests.support.builders import (
     NOW_S,
@@ -253,7 +253,7 @@ def test_a_symbol_with_terminal_escapes_never_shows() -> None:
 
 def test_spot_prices_say_what_pools_say_now_whatever_the_reference_is() -> None:
     step = step_input({"WETH": 5_000, "USDC": 4_000, "DAI": 1_000}, pools=[v2_pool(WETH, USDC, 2_500)])
-    assert spot_prices(step) == {WETH.address: unit_price(WETH, 2_500, USDC), USDC.address: Fraction(1)}
+    assert spot_prices(price_inputs(step)) == {WETH.address: unit_price(WETH, 2_500, USDC), USDC.address: Fraction(1)}
 
 
 def test_pools_of_strangers_do_not_count() -> None:

@@ -48,7 +48,7 @@ def test_with_nothing_pinned_no_mean_counts_and_the_remedy_is_said() -> None:
 def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> None:
     step = by_means(TRUE, pins=(CodeHash(TRUE.address, "0x" + "ab" * 32),))
     assert usd(step) is None
-    assert "differs from the pinned code" in prices.twap_rejection(step, TRUE)
+    assert "differs from the pinned code" in prices.twap_rejection(step.snapshot, step.reference, TRUE)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,8 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
 )
 def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(kept: tuple[int, int] | None, said: str) -> None:
     short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observations=kept)
-    why = prices.twap_rejection(by_means(short), short)
+    step = by_means(short)
+    why = prices.twap_rejection(step.snapshot, step.reference, short)
     assert said in why
     assert ("--to 1801" in why) == ("trimtab oracle" in why)
 
@@ -71,4 +72,4 @@ def test_on_a_chain_of_slow_blocks_fewer_observations_are_enough() -> None:
     short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observations=(1, 1))
     step = by_means(short)
     mainnet = replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, chain_id=1)))
-    assert "--to 151" in prices.twap_rejection(mainnet, short)
+    assert "--to 151" in prices.twap_rejection(mainnet.snapshot, mainnet.reference, short)

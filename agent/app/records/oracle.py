@@ -100,7 +100,7 @@ def raise_observations(
     document = _document(step, pool, to)
     if document["rises"] == 0 or not send:
         return document
-    unpinned = prices.pin_rejection(step, pool)
+    unpinned = prices.pin_rejection(step.snapshot, step.reference, pool)
     if unpinned:
         raise Refused(
             f"{pool.address}: {unpinned}",
@@ -218,7 +218,7 @@ def _named_pool(snapshot: Snapshot, address: str) -> Pool:
 
 def _pool(step: StepInput, pool: Pool) -> ObservationsDocument:
     kept, coming = pool.observations or (0, 0)
-    why = prices.twap_rejection(step, pool)
+    why = prices.twap_rejection(step.snapshot, step.reference, pool)
     return {
         "pool": pool.address,
         "tokens": [step.portfolio.token(address).label for address in (pool.token0, pool.token1)],

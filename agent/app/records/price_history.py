@@ -470,7 +470,7 @@ def _by_pool_twaps(
     pools = [
         pool
         for pool in step.snapshot.pools
-        if pool.keeps_observations and not means.pin_rejection(step, pool)
+        if pool.keeps_observations and not means.pin_rejection(step.snapshot, step.reference, pool)
     ]
     twaps: Mapping[int, tuple[Pool, ...]] = {}
     why = "" if pools else "no V3 pool is pinned"

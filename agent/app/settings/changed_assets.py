@@ -132,7 +132,7 @@ def _price_note(
             for pool in step.snapshot.pools
             if token in (pool.token0, pool.token1)
             and pool.keeps_observations
-            and not means.twap_rejection(step, pool)
+            and not means.twap_rejection(step.snapshot, step.reference, pool)
         }
         names = ", ".join(row["what"] for row in rows if row["address"] in counted)
         pools = f" (of the new pools: {names})"

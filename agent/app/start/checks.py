@@ -128,7 +128,10 @@ def _feeds(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]
             continue  # a quarantined token has its own row
         base, quote = _pair(symbol_text(answer))
         pair = f"{base} / {quote}, {format_answer_bounds(latest)}"
-        check, fault = f"feed {label}", rounds.feed_round_fault(step, latest)
+        check, fault = (
+            f"feed {label}",
+            rounds.feed_round_fault(step.snapshot, step.reference, latest),
+        )
         if fault:
             yield check, FAIL, f"it {fault}", "wait for its next round, or correct the feed"
         elif quote != _DOLLAR or not _prices(base, label):
@@ -165,7 +168,9 @@ def _twap_checks(step: StepInput) -> Iterator[CheckLine]:
         return
     pools = [pool for pool in step.snapshot.pools if pool.keeps_observations]
     rejected = [
-        f"{pool.address}: {why}" for pool in pools if (why := means.twap_rejection(step, pool))
+        f"{pool.address}: {why}"
+        for pool in pools
+        if (why := means.twap_rejection(step.snapshot, step.reference, pool))
     ]
     counted = f"{len(pools) - len(rejected)} of {len(pools)} V3 pools have a usable TWAP"
     if rejected:
@@ -178,7 +183,7 @@ def _twap_checks(step: StepInput) -> Iterator[CheckLine]:
 def _sequencer(step: StepInput) -> Iterator[CheckLine]:
     if step.reference.sequencer_feed is None:
         return
-    if fault := sequencer_fault(step):
+    if fault := sequencer_fault(step.snapshot, step.reference):
         yield "sequencer", FAIL, fault, "wait; trading is halted until it is up"
     else:
         yield "sequencer", OK, "up", ""

@@ -38,8 +38,9 @@ from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import (
     depeg_fault,
     price_fault,
+    price_inputs,
+    prices_from,
     reference_prices,
-    reference_prices_at,
     sequencer_fault,
     source_conflict,
 )
@@ -378,7 +379,9 @@ def advance_orders(step: StepInput) -> StepInput:
         return step
     references = reference_prices(step)
     numeraire = step.portfolio.numeraire.address
-    if sequencer_fault(step) or price_fault(step, references, (numeraire,)):
+    if sequencer_fault(step.snapshot, step.reference) or price_fault(
+        step, references, (numeraire,)
+    ):
         return step
     prices = references.by_token
     drifts = _drifts(step, prices)
@@ -471,10 +474,10 @@ def _seen(step: StepInput, prices: Mapping[str, Price], kept: NavPerShare | None
     settled = [block.head.number for block in past] == list(
         range(head - 1, head - 1 - confirm_blocks, -1)
     )
-    found = [reference_prices_at(step, block).by_token for block in past]
+    inputs = price_inputs(step)
     now, *before = [
-        ({**each, PORTFOLIO: unit_value_at(kept, each)} if is_known_at(kept, each) else each)
-        for each in (dict(prices), *found)
+        ({**at, PORTFOLIO: unit_value_at(kept, at)} if is_known_at(kept, at) else at)
+        for at in (dict(prices), *(prices_from(inputs.at(block)).by_token for block in past))
     ]
     return PriceWindow(now, tuple(before), settled)
 

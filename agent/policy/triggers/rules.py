@@ -41,7 +41,7 @@ from agent.policy.triggers.bands import (
     validate_band,
 )
 from agent.policy.triggers.schedules import earliest
-from agent.reference import reference_prices_at
+from agent.reference import price_inputs, prices_from
 from agent.units import Price
 
 RULES: Mapping[type[Any], TriggerRules] = {
@@ -289,7 +289,7 @@ def _then(
     """Return the signals at that block's prices and pools with the current wallet, or why they are
     unknown.
     """
-    references = reference_prices_at(step, past)
+    references = prices_from(price_inputs(step).at(past))
     unpriced = [
         f"{gap.label} had no reference price"
         for gap in references.unpriced
