@@ -179,7 +179,9 @@ def _guarded(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, act: Act) -> 
     except TrimtabError as error:
         end_step(ports.store, outcome, str(error), "error")
         token = outcome.decided.exit_token
-        directly = may_go_directly(outcome.step_input, outcome.plan, token)
+        directly = may_go_directly(
+            outcome.step_input.portfolio, outcome.step_input.progress.direct, outcome.plan, token
+        )
         return skip_interrupted_exit(
             ports, cycle, token, error, directly=directly, step_id=outcome.step_id
         )

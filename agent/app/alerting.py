@@ -309,7 +309,7 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
             label = conditional_orders.order_subject(step.portfolio, blocked.token)
             text = (
                 f"{label} cannot be sold although its order fired; everything else continues. trimtab"
-                f" orders shows why; {disarm_command(step, blocked)}"
+                f" orders shows why; {disarm_command(step.portfolio, step.history.orders, blocked)}"
             )
             yield Alert(AlertKind.ORDER, f"stuck:{blocked.token}", text, True)
         for name, why in paused_strategies(latest).items():
@@ -360,7 +360,9 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     halt that reports them, and for rises accepted as deposits.
     """
     step = outcome.step_input
-    if outcome.kind is not OutcomeKind.HALT and (reason := balance_changes.halt_reason(step)):
+    if outcome.kind is not OutcomeKind.HALT and (
+        reason := balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows)
+    ):
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {reason}", True)
     for flow in step.history.cash_flows.accepted:
         text = (

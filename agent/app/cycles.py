@@ -40,7 +40,9 @@ def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
     for order in context.store.executions.limit_orders():
         if order.state == "filled":
             context.store.executions.end(order.id, order.state, order.why, chain_s)
-        elif order.state == "open" and (why := expiry_reason(step_input, order)):
+        elif order.state == "open" and (
+            why := expiry_reason(step_input.snapshot, step_input.execution, order)
+        ):
             context.store.executions.end(order.id, "expired", why, chain_s)
 
 

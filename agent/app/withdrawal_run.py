@@ -285,7 +285,17 @@ class WithdrawalRun:
     def _short(self, step: StepInput) -> str | None:
         """Return the first token with a shortfall; None without one."""
         tokens = dict.fromkeys(payment.token for payment in self._payments)
-        return next((token for token in tokens if transfers.shortfall_raw(step, token) > 0), None)
+        return next(
+            (
+                token
+                for token in tokens
+                if transfers.shortfall_raw(
+                    step.portfolio, step.limits, native_coin.held_balances(step), token
+                )
+                > 0
+            ),
+            None,
+        )
 
     def _next(self) -> PendingPayment | None:
         claims = withdrawable_step(self._context).history.cash_flows.claims
@@ -311,9 +321,14 @@ class WithdrawalRun:
     def _to_unwrap_raw(self, claim: PendingPayment) -> int:
         """Return the wrapped coin to unwrap before a native payment, so that gas money remains."""
         step = withdrawable_step(self._context)
-        reserved_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(step)
+        reserved_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(
+            step.snapshot, step.limits
+        )
         free_wei = max(0, step.snapshot.native_wei - reserved_wei)
-        return min(max(0, claim.payment.raw - free_wei), native_coin.wrapped_raw(step))
+        return min(
+            max(0, claim.payment.raw - free_wei),
+            native_coin.wrapped_raw(step.snapshot, step.portfolio),
+        )
 
 
 def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token: str) -> None:
@@ -326,7 +341,9 @@ def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token:
     after_raw = requests.shortfall_raw(step, plan, token)
     if after_raw <= 0:
         return
-    before_raw = transfers.shortfall_raw(step, token)
+    before_raw = transfers.shortfall_raw(
+        step.portfolio, step.limits, native_coin.held_balances(step), token
+    )
     done, now_s = _done(step, request, token), step.snapshot.head.timestamp_s
     count = done + _remaining_parts(before_raw, before_raw - after_raw)
     parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s), before_raw)
@@ -344,8 +361,15 @@ def _record_part(
         return ""
     if requests.shortfall_raw(sale.step_input, plan, token) <= 0:
         return ""
-    before_raw = transfers.shortfall_raw(sale.step_input, token)
-    after_raw = transfers.shortfall_raw(step, token)
+    before_raw = transfers.shortfall_raw(
+        sale.step_input.portfolio,
+        sale.step_input.limits,
+        native_coin.held_balances(sale.step_input),
+        token,
+    )
+    after_raw = transfers.shortfall_raw(
+        step.portfolio, step.limits, native_coin.held_balances(step), token
+    )
     done, now_s = 1 + _done(sale.step_input, request, token), step.snapshot.head.timestamp_s
     count = done + _remaining_parts(after_raw, before_raw - after_raw)
     parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s))
@@ -366,7 +390,13 @@ def _remaining_parts(shortfall_raw: int, raised_raw: int) -> int:
 
 def _done(step: StepInput, request: OwnerRequest, token: str) -> int:
     """Return the number of parts raised, including one interrupted before it was recorded."""
-    return 0 if request.parts is None else transfers.counted(step, request.parts, token).done
+    return (
+        0
+        if request.parts is None
+        else transfers.counted(
+            step.portfolio, step.limits, native_coin.held_balances(step), request.parts, token
+        ).done
+    )
 
 
 def _until_s(request: OwnerRequest, now_s: int) -> int:
@@ -387,14 +417,19 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
         (
             payment.token
             for payment in request.payments
-            if transfers.shortfall_raw(step, payment.token) > 0
+            if transfers.shortfall_raw(
+                step.portfolio, step.limits, native_coin.held_balances(step), payment.token
+            )
+            > 0
         ),
         None,
     )
     if token is None:
         return
+    balances = native_coin.held_balances(step)
+    progress = transfers.counted(step.portfolio, step.limits, balances, request.parts, token)
     raise Refused(
-        f"withdrawal {request.id}: {format_parts(transfers.counted(step, request.parts, token))}",
+        f"withdrawal {request.id}: {format_parts(progress)}",
         remedy="wait until then; parts are limits.first_purchase apart",
         code=ErrorCode.PART_NOT_DUE,
     )
@@ -409,8 +444,17 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
         token = claim.payment.token
         if claim.parts is None or token not in wanted_tokens:
             continue
-        if transfers.shortfall_raw(step, token) > 0:
-            progress = format_parts(transfers.counted(step, claim.parts, token))
+        if (
+            transfers.shortfall_raw(
+                step.portfolio, step.limits, native_coin.held_balances(step), token
+            )
+            > 0
+        ):
+            progress = format_parts(
+                transfers.counted(
+                    step.portfolio, step.limits, native_coin.held_balances(step), claim.parts, token
+                )
+            )
             command = f"trimtab withdraw --release {claim.request}"
             raise Refused(
                 f"withdrawal {claim.request}: {progress}; only one withdrawal of an asset"
@@ -426,7 +470,13 @@ def format_parts(parts: WithdrawalProgress) -> str:
 
 
 def _has_shortfall(request: OwnerRequest, step: StepInput) -> bool:
-    return any(transfers.shortfall_raw(step, payment.token) > 0 for payment in request.payments)
+    return any(
+        transfers.shortfall_raw(
+            step.portfolio, step.limits, native_coin.held_balances(step), payment.token
+        )
+        > 0
+        for payment in request.payments
+    )
 
 
 def is_next(request: OwnerRequest, step: StepInput) -> bool:

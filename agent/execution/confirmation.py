@@ -71,7 +71,7 @@ def require_exit_possible(confirmed: Confirmation, outcome: StepOutcome) -> None
     if not token or token == outcome.decided.exit_token:
         return
     label = step.portfolio.token(token).label
-    why = [quarantine.format_quarantine(step, {token})]
+    why = [quarantine.format_quarantine(step.portfolio, step.targets.quarantine, {token})]
     why += [
         f"{label} cannot be sold now: {blocked.why}"
         for blocked in step.stuck
@@ -94,7 +94,8 @@ def _require_no_new_exclusions(confirmed: Confirmation, outcome: StepOutcome) ->
         return
     if shut := {token.token for token in step.targets.quarantine} - {*confirmed.quarantined}:
         raise Refused(
-            f"{quarantine.format_quarantine(step, shut)}, {UNCONFIRMED}", remedy=REPLAN_REMEDY
+            f"{quarantine.format_quarantine(step.portfolio, step.targets.quarantine, shut)}, {UNCONFIRMED}",
+            remedy=REPLAN_REMEDY,
         )
     if stays := {blocked.token for blocked in step.stuck} - {*confirmed.blocked}:
         raise Refused(

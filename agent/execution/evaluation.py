@@ -207,7 +207,12 @@ def evaluate_input(
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
     over_budget: StepOutcome | None = None
     while (blocked := own_refusal(outcome)) is not None:
-        if may_go_directly(outcome.step_input, outcome.plan, blocked.token):
+        if may_go_directly(
+            outcome.step_input.portfolio,
+            outcome.step_input.progress.direct,
+            outcome.plan,
+            blocked.token,
+        ):
             direct = (*outcome.step_input.progress.direct, blocked.token)
             step_input = replace(
                 outcome.step_input, progress=replace(outcome.step_input.progress, direct=direct)

@@ -74,7 +74,13 @@ def skip_refused_exit(
     own = concerns_trade or evaluation.gas_refusal(refusal)
     by_token = isinstance(refusal, evaluation.ExitRefused)
     token = outcome.decided.exit_token
-    if own and not by_token and may_go_directly(outcome.step_input, outcome.plan, token):
+    if (
+        own
+        and not by_token
+        and may_go_directly(
+            outcome.step_input.portfolio, outcome.step_input.progress.direct, outcome.plan, token
+        )
+    ):
         return StepResult(cycle.go_directly(token), stopped)
     if own and token and not concerns_trade:
         why = f"refused at submission: {refusal.message}"
@@ -97,7 +103,9 @@ def _leave_refused(
         cycle = replace(cycle, doubtful=tuple(doubtful.items()))
     blocked = BlockedExit(token, f"refused at submission: {refusal.message}", RETRY_REMEDY)
     ports.store.budgets.mark_submission_refusals(
-        add_submission_refusal(outcome.step_input, blocked)
+        add_submission_refusal(
+            outcome.step_input.snapshot, outcome.step_input.history.failures, blocked
+        )
     )
     return cycle.leave_exit(blocked)
 

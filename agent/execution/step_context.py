@@ -307,7 +307,9 @@ def propose_screened(
             gathered = evidence.gather(step, proposal.plan)
         except Retryable as error:
             if token := proposal.decided.exit_token:
-                directly = blocked_exits.may_go_directly(step, proposal.plan, token)
+                directly = blocked_exits.may_go_directly(
+                    step.portfolio, step.progress.direct, proposal.plan, token
+                )
                 raise ExitInterrupted(token, error, directly) from error
             raise
         remaining = quarantine.quarantine_tokens(step, gathered.screens or ())

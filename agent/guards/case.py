@@ -236,7 +236,14 @@ class GuardCase:
         claimed = {claim.payment.token for claim in self.step.history.cash_flows.claims} - {
             self.numeraire.address
         }
-        return {token for token in claimed if transfers.shortfall_raw(self.step, token) > 0}
+        return {
+            token
+            for token in claimed
+            if transfers.shortfall_raw(
+                self.step.portfolio, self.step.limits, native_coin.held_balances(self.step), token
+            )
+            > 0
+        }
 
     def _gross(self, tokens: set[str]) -> Fraction:
         """Return the largest sale value that these shortfalls justify. Raises MissingData."""

@@ -83,7 +83,7 @@ def _with_exempt(case: GuardCase, measured: GuardMeasurement, limit_bps: int) ->
     name = "purchase"
     if case.plan.exits:
         name = "withdrawal"
-    elif purchases.is_first_purchase(case.step):
+    elif purchases.is_first_purchase(case.step.limits, case.step.history):
         name = "first rebalance"
     moved = format_money(case.exempt_turnover(), case.numeraire)
     return replace(

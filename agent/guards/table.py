@@ -17,6 +17,7 @@ from agent.layers import guards as layers
 from agent.model import Evidence, Payout, Plan, StepInput, Verdict
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
+from agent.reference import reference_prices
 from agent.units import NATIVE, decimal_text
 
 GUARDS: tuple[Guard[Any], ...] = (
@@ -137,7 +138,7 @@ def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
         return Verdict(name, f"unknown: {step.history.budgets.unknown}", limit_text, False)
     total = step.history.budgets.outflow_24h
     for payout in payouts:
-        price = transfers.token_price(step, payout.token)
+        price = transfers.token_price(step.portfolio, reference_prices(step), payout.token)
         if price is None:
             measured = f"unknown: no reference price of {payout.token}"
             return Verdict(name, measured, limit_text, False)

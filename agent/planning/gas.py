@@ -75,12 +75,15 @@ def wrapped_native_of(step: StepInput) -> WrappedNative | None:
         return None
     token = asset.token.address
     balance = next((holding.raw for holding in step.snapshot.holdings if holding.token == token), 0)
-    refill_raw = min(native_coin.refill_raw(step), native_coin.wrapped_raw(step))
+    refill_raw = min(
+        native_coin.refill_raw(step.snapshot, step.limits, step.progress.spent_gas_wei),
+        native_coin.wrapped_raw(step.snapshot, step.portfolio),
+    )
     return WrappedNative(
         token,
         balance,
         dict(step.progress.spend_caps).get(token),
-        native_coin.free_wei(step),
+        native_coin.free_wei(step.snapshot, step.portfolio, step.limits),
         refill_raw,
         asset.native,
     )

@@ -237,7 +237,9 @@ def _exits_first(step_input: StepInput) -> Proposal:
         and plan is None
         and isinstance(decision := decided.decision, Rebalance)
     ):
-        found = blocked_exits.backing_off(step, token) or planned_exit(step, decision, token)
+        found = blocked_exits.backing_off(
+            step.snapshot, step.history.failures, token
+        ) or planned_exit(step, decision, token)
         if isinstance(found, Plan):
             plan = found
         else:
@@ -267,7 +269,7 @@ def planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | Blo
     failure it is sold without a route through another token, if the market allows, because that
     token may be at fault.
     """
-    if blocked_exits.avoids_other_tokens(step, token):
+    if blocked_exits.avoids_other_tokens(step.history, step.progress.direct, token):
         between = (token, step.portfolio.numeraire.address)
         if isinstance(plan := _planned_exit(step, decision, token, between), Plan):
             return plan
@@ -424,8 +426,10 @@ def _not_worth_why(
         why = "; ".join(f"{item.what} {item.why}" for item in compared)
         return f"not worth its cost (limits.plan_cost {step.limits.plan_cost_bps} bps): {why}"
     if nothing.kept_by == MIN_TRADE:
-        return minimum.too_small_to_trade(step, nothing.drift)
-    return minimum.not_worth_reason(step, decided.references, nothing.drift)
+        return minimum.too_small_to_trade(step.portfolio, step.limits, nothing.drift)
+    return minimum.not_worth_reason(
+        step.snapshot, step.portfolio, step.limits, decided.references, nothing.drift
+    )
 
 
 def _without_swaps(step: StepInput, decided: DecisionResult, why: str) -> Proposal:
@@ -484,9 +488,11 @@ def _filled(
     why, ended, step_input = "", False, cash_limit.exclude_unexplained_rises(step_input)
     for order in orders:
         if (
-            why := expiry_reason(step_input, order)
+            why := expiry_reason(step_input.snapshot, step_input.execution, order)
             or _out(step_input, order)
-            or balance_changes.halt_reason(step_input)
+            or balance_changes.halt_reason(
+                step_input.portfolio, step_input.limits, step_input.history.cash_flows
+            )
             or transfers.open_withdrawal_reason(step_input)
         ):
             continue

@@ -92,7 +92,12 @@ def raise_money(token: str) -> Proposer:
                 part = plan
             else:
                 part = plan_proportional_part(step, decided, wanted, plan)[0]
-            lacks, left = transfers.shortfall_raw(step, token), shortfall_raw(step, part, token)
+            lacks, left = (
+                transfers.shortfall_raw(
+                    step.portfolio, step.limits, native_coin.held_balances(step), token
+                ),
+                shortfall_raw(step, part, token),
+            )
             if left < lacks and (short or left > 0):
                 wanted = replace(
                     wanted,
@@ -122,12 +127,18 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
     """
 
     def propose(step: StepInput) -> Proposal:
-        usable = cash_limit.usable_part(step, came)
+        usable = cash_limit.usable_part(
+            step.portfolio.numeraire, step.history.cash_flows.cash, came
+        )
         message = cash_limit.append_excluded(step.excluded, "invest the deposit")
         if usable != dict(came):
-            message = f"{message}; {cash_limit.limit_remedy(step)}"
+            message = (
+                f"{message}; {cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)}"
+            )
         if not usable:
-            return _uninvested(step, cash_limit.limit_remedy(step))
+            return _uninvested(
+                step, cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)
+            )
         if step.limits.first_purchase_s is None:
             wanted = Rebalance(
                 message,

@@ -113,7 +113,12 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
                     False,
                 ),
             ),
-            "; ".join(filter(None, (excluded, cash_limit.unused_text(step)))),
+            "; ".join(
+                filter(
+                    None,
+                    (excluded, cash_limit.unused_text(step.portfolio, step.history.cash_flows)),
+                )
+            ),
         )
     split = _best(problem, token_in, token_out, amount_in_raw)
     _require_whole(step.portfolio, problem, split, token_in, amount_in_raw)

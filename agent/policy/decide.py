@@ -42,11 +42,11 @@ def decide(step: StepInput) -> DecisionResult:
     for finish in layers.FINISHES:
         result = finish(step, result)
     notes = (
-        quarantine.format_quarantine(step),
+        quarantine.format_quarantine(step.portfolio, step.targets.quarantine),
         blocked_exits.format_blocked_exits(step),
         step.excluded.reason,
-        cash_limit.unused_text(step),
-        balance_changes.format_accepted_deposits(step),
+        cash_limit.unused_text(step.portfolio, step.history.cash_flows),
+        balance_changes.format_accepted_deposits(step.portfolio, step.history.cash_flows.accepted),
         *(note(step, result.drifts) for note in layers.NOTES),
     )
     message = "; ".join(part for part in (result.decision.reason, *notes) if part)
@@ -101,7 +101,14 @@ def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
 
 def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
     """Halt, or hold with blocked exits, if the total is too small to rebalance."""
-    if context.held_back or not (reason := minimum.too_small_reason(context.step, context.drifts)):
+    if context.held_back or not (
+        reason := minimum.too_small_reason(
+            context.step.portfolio,
+            context.step.limits,
+            context.step.effective_assets,
+            context.drifts,
+        )
+    ):
         return None
     if context.step.stuck:
         return context.result(Hold(f"nothing else is traded: {reason}"))

@@ -147,7 +147,12 @@ class DecisionContext:
         """
         reasons = (
             (HaltCode.WITHDRAWAL, transfers.open_withdrawal_reason(self.step)),
-            (HaltCode.BALANCE_CHANGE, balance_changes.halt_reason(self.step)),
+            (
+                HaltCode.BALANCE_CHANGE,
+                balance_changes.halt_reason(
+                    self.step.portfolio, self.step.limits, self.step.history.cash_flows
+                ),
+            ),
             *((code, reason(self.step)) for code, reason in HELD_BACK),
         )
         return tuple(Fault(code, reason) for code, reason in reasons if reason)

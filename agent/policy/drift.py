@@ -407,6 +407,6 @@ def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Go
     return replace(goal, weights=tuple(weights))
 
 
-def target_weights(step: StepInput) -> tuple[tuple[str, int], ...]:
+def target_weights(assets: Sequence[Asset]) -> tuple[tuple[str, int], ...]:
     """Return the target of each token to which an execution is bound."""
-    return tuple((asset.token.address, asset.target_bps) for asset in step.effective_assets)
+    return tuple((asset.token.address, asset.target_bps) for asset in assets)

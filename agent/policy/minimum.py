@@ -17,6 +17,7 @@ from fractions import Fraction
 from agent.model import (
     Asset,
     AssetDrift,
+    Limits,
     Pool,
     Portfolio,
     Snapshot,
@@ -81,7 +82,9 @@ def asset_count_warnings(count: int, above: int = EASY) -> list[str]:
     return [f"{more}: 4 to 6 are easier to manage and cheaper to rebalance"]
 
 
-def too_small_reason(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
+def too_small_reason(
+    portfolio: Portfolio, limits: Limits, assets: Sequence[Asset], drifts: Sequence[AssetDrift]
+) -> str:
     """Return why the total is too small to invest; empty if it is not (R1.5)."""
     value = investable_total(drifts)
     if value == 0:
@@ -89,20 +92,22 @@ def too_small_reason(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         if held:
             return "all balances are reserved; nothing can be invested"
         return "the wallet holds none of the portfolio's assets"
-    if step.limits.min_trade is None:
+    if limits.min_trade is None:
         return ""
-    least = smallest_total(step.effective_assets, step.limits.min_trade)
+    least = smallest_total(assets, limits.min_trade)
     if value >= least:
         return ""
     return (
-        f"with an investable total of {format_money(step.portfolio, value)} the smallest target is "
-        f"below min_trade {format_money(step.portfolio, step.limits.min_trade)}; at least"
-        f" {format_money(step.portfolio, least)} is needed"
+        f"with an investable total of {format_money(portfolio, value)} the smallest target is "
+        f"below min_trade {format_money(portfolio, limits.min_trade)}; at least"
+        f" {format_money(portfolio, least)} is needed"
     )
 
 
 def gas_too_high_reason(
-    step: StepInput, drifts: Sequence[AssetDrift], references: ReferencePrices
+    step: StepInput,
+    drifts: Sequence[AssetDrift],
+    references: ReferencePrices,
 ) -> str:
     """Return why gas is too expensive to trade now (R1.5); empty if it is not, or if min_trade is
     off.
@@ -124,26 +129,32 @@ def gas_too_high_reason(
     )
 
 
-def too_small_to_trade(step: StepInput, moved: Value) -> str:
+def too_small_to_trade(portfolio: Portfolio, limits: Limits, moved: Value) -> str:
     """Return why a correction of this value is not traded: each asset's part is below min_trade."""
     return (
-        f"too small to trade: of {format_money(step.portfolio, moved)} to move, each asset's part is below"
-        f" limits.min_trade of {format_money(step.portfolio, step.limits.min_trade)}"
+        f"too small to trade: of {format_money(portfolio, moved)} to move, each asset's part is below"
+        f" limits.min_trade of {format_money(portfolio, limits.min_trade)}"
     )
 
 
-def not_worth_reason(step: StepInput, references: ReferencePrices, moved: Value) -> str:
+def not_worth_reason(
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    limits: Limits,
+    references: ReferencePrices,
+    moved: Value,
+) -> str:
     """Return why a correction of this value is not worth trading: its cost in numbers, and the
     limit that decides.
     """
-    limit, native = step.limits.plan_cost_bps, references.prices.get(step.portfolio.wrapped_native)
+    limit, native = limits.plan_cost_bps, references.prices.get(portfolio.wrapped_native)
     if limit is None or native is None:
-        return too_small_to_trade(step, moved)
-    gas, most = leg_gas_value(step.snapshot, native.price), moved * Fraction(limit, BPS)
+        return too_small_to_trade(portfolio, limits, moved)
+    gas, most = leg_gas_value(snapshot, native.price), moved * Fraction(limit, BPS)
     return (
         f"not worth its cost: limits.plan_cost ({limit} bps) allows at most"
-        f" {format_money(step.portfolio, most)} for moving {format_money(step.portfolio, moved)}; one swap costs about"
-        f" {format_money(step.portfolio, gas)} of gas, plus pool fees"
+        f" {format_money(portfolio, most)} for moving {format_money(portfolio, moved)}; one swap costs about"
+        f" {format_money(portfolio, gas)} of gas, plus pool fees"
     )
 
 

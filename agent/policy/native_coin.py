@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -57,23 +58,23 @@ class NativeView:
     top_up_wei: int | None
 
 
-def native_view(step: StepInput) -> NativeView:
+def native_view(snapshot: Snapshot, portfolio: Portfolio, limits: Limits) -> NativeView:
     """Return the native coin's balances and settings, for status."""
-    asset = wrapped_asset(step.portfolio)
+    asset = wrapped_asset(portfolio)
     return NativeView(
         symbol=None if asset is None else asset.token.label,
-        counts=has_native_asset(step.portfolio),
-        native_wei=step.snapshot.native_wei,
+        counts=has_native_asset(portfolio),
+        native_wei=snapshot.native_wei,
         wrapped_raw=next(
             (
                 holding.raw
-                for holding in step.snapshot.holdings
-                if holding.token == step.portfolio.wrapped_native
+                for holding in snapshot.holdings
+                if holding.token == portfolio.wrapped_native
             ),
             None,
         ),
-        kept_wei=floor_wei(step.limits),
-        top_up_wei=step.limits.native_top_up_wei,
+        kept_wei=floor_wei(limits),
+        top_up_wei=limits.native_top_up_wei,
     )
 
 
@@ -110,14 +111,14 @@ def reserved_raw(limits: Limits, asset: Asset) -> int:
     return asset.reserve_raw + (floor_wei(limits) if asset.native else 0)
 
 
-def full_reserve_raw(step: StepInput, asset: Asset) -> int:
+def full_reserve_raw(balances: Mapping[str, int], limits: Limits, asset: Asset) -> int:
     """Return a reserve in base units that makes the whole asset unspendable without raising its
     shortfall. If the balance is unknown, the reserve exceeds every possible balance.
     """
-    there = held_balances(step).get(asset.token.address)
+    there = balances.get(asset.token.address)
     if there is None:
         return UINT256_MAX
-    return max(asset.reserve_raw, there - (floor_wei(step.limits) if asset.native else 0))
+    return max(asset.reserve_raw, there - (floor_wei(limits) if asset.native else 0))
 
 
 def floor_wei(limits: Limits) -> int:
@@ -125,11 +126,11 @@ def floor_wei(limits: Limits) -> int:
     return limits.native_floor_wei or 0
 
 
-def worst_price_wei(step: StepInput) -> int:
+def worst_price_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the highest price of a unit of gas in this step: two base fees and the priority fee,
     at most limits.gas_price.
     """
-    return price_below_wei(step.snapshot, step.limits.gas_price_wei)
+    return price_below_wei(snapshot, limits.gas_price_wei)
 
 
 def price_below_wei(snapshot: Snapshot, ceiling: int | None) -> int:
@@ -155,10 +156,10 @@ def least_wei(snapshot: Snapshot, gas: int) -> int:
     return units * _price_wei(snapshot) + snapshot.data_fee_wei(units, UNWRAP_BYTES)
 
 
-def margin_wei(step: StepInput) -> int:
+def margin_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the worst-case gas cost of this step, in wei."""
-    worst_fee_wei = SPIKE * step.snapshot.data_fee_wei(STEP_GAS, *STEP_BYTES)
-    return STEP_GAS * worst_price_wei(step) + worst_fee_wei
+    worst_fee_wei = SPIKE * snapshot.data_fee_wei(STEP_GAS, *STEP_BYTES)
+    return STEP_GAS * worst_price_wei(snapshot, limits) + worst_fee_wei
 
 
 def data_fee_cap_wei(snapshot: Snapshot, tx: UnsignedTx, *, revokes: bool = False) -> int | None:
@@ -178,34 +179,34 @@ def data_fee_cap_wei(snapshot: Snapshot, tx: UnsignedTx, *, revokes: bool = Fals
     return SPIKE * snapshot.data_fee_wei(tx.gas, len(tx.data) // 2 - 1)
 
 
-def free_wei(step: StepInput) -> int:
+def free_wei(snapshot: Snapshot, portfolio: Portfolio, limits: Limits) -> int:
     """Return the native coin that legs may wrap, wei: the balance less floor and margin; zero
     unless the native coin is an asset.
     """
-    if not has_native_asset(step.portfolio):
+    if not has_native_asset(portfolio):
         return 0
-    return max(0, step.snapshot.native_wei - floor_wei(step.limits) - margin_wei(step))
+    return max(0, snapshot.native_wei - floor_wei(limits) - margin_wei(snapshot, limits))
 
 
-def refill_raw(step: StepInput) -> int:
+def refill_raw(snapshot: Snapshot, limits: Limits, spent_gas_wei: int) -> int:
     """Return the wrapped coin that a plan should unwrap for gas now; zero while floor and margin
     are held, or with top-up off. It refills to limits.native_top_up, at least to floor and margin,
     so that the plan itself can be sent.
     """
-    target, least = step.limits.native_top_up_wei, floor_wei(step.limits) + margin_wei(step)
-    native = step.snapshot.native_wei + step.progress.spent_gas_wei
+    target, least = limits.native_top_up_wei, floor_wei(limits) + margin_wei(snapshot, limits)
+    native = snapshot.native_wei + spent_gas_wei
     if target is None or native >= least:
         return 0
     return max(target, least) - native
 
 
-def wrapped_raw(step: StepInput) -> int:
+def wrapped_raw(snapshot: Snapshot, portfolio: Portfolio) -> int:
     """Return the wrapped coin that may be unwrapped for gas: all of a native asset's, else the part
     above the asset's reserve.
     """
-    asset = wrapped_asset(step.portfolio)
-    balance = {holding.token: holding.raw for holding in step.snapshot.holdings}.get(
-        step.portfolio.wrapped_native, 0
+    asset = wrapped_asset(portfolio)
+    balance = {holding.token: holding.raw for holding in snapshot.holdings}.get(
+        portfolio.wrapped_native, 0
     )
     if asset is None:
         return 0
@@ -214,11 +215,11 @@ def wrapped_raw(step: StepInput) -> int:
     return max(0, balance - asset.reserve_raw)
 
 
-def unwrap_cost_wei(step: StepInput) -> int:
+def unwrap_cost_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the highest cost of a separate unwrapping, wei."""
     units = ceil_int(UNWRAP_GAS * GAS_MARGIN)
-    worst_fee_wei = SPIKE * step.snapshot.data_fee_wei(units, UNWRAP_BYTES)
-    return units * worst_price_wei(step) + worst_fee_wei
+    worst_fee_wei = SPIKE * snapshot.data_fee_wei(units, UNWRAP_BYTES)
+    return units * worst_price_wei(snapshot, limits) + worst_fee_wei
 
 
 def top_up(step: StepInput, decision: Decision) -> TopUp | None:
@@ -230,15 +231,18 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     """
     if any(without_gas(step, decision) for without_gas in WITHOUT_GAS):
         return None
-    native, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step)
+    native, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step.snapshot, step.limits)
     match decision:
         case Hold():
             needed_wei, what = floor_wei(step.limits), "limits.native_floor"
         case Rebalance() | LayerDecision():
-            needed_wei, what = margin_wei(step), "this step's worst-case gas"
+            needed_wei, what = margin_wei(step.snapshot, step.limits), "this step's worst-case gas"
         case Halt() | TopUp():
             return None
-    raw = min(refill_raw(step), wrapped_raw(step))
+    raw = min(
+        refill_raw(step.snapshot, step.limits, step.progress.spent_gas_wei),
+        wrapped_raw(step.snapshot, step.portfolio),
+    )
     dear = (
         step.limits.gas_price_wei is not None
         and _price_wei(step.snapshot) > step.limits.gas_price_wei

@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from agent.layers.questions import HOLDING_FAULTS, SPOT_FAULTS, TOKENS
 from agent.model import (
+    Asset,
     Destination,
     HaltCode,
     History,
@@ -66,7 +67,14 @@ def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepIn
         if asset.token.address not in quarantined:
             kept.append(asset)
         elif asset.token.address in known:
-            kept.append(replace(asset, reserve_raw=native_coin.full_reserve_raw(step, asset)))
+            kept.append(
+                replace(
+                    asset,
+                    reserve_raw=native_coin.full_reserve_raw(
+                        native_coin.held_balances(step), step.limits, asset
+                    ),
+                )
+            )
         else:
             hubs.append(asset.token)
     portfolio = replace(step.portfolio, assets=tuple(kept), hubs=tuple(hubs))
@@ -127,7 +135,7 @@ def exclude_unpriced(step: StepInput) -> StepInput:
     unread = {
         asset.token.address: fault.message
         for asset in portfolio.assets
-        for fault in unknown_balances(replace(step, portfolio=replace(portfolio, assets=(asset,))))
+        for fault in unknown_balances(step.snapshot, (asset,))
     }
     gaps |= unread
     gone = gaps.keys() - _indispensable(portfolio)
@@ -212,13 +220,15 @@ def _implementation_change(
     return f"the code at {address} differs"
 
 
-def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> str:
+def format_quarantine(
+    portfolio: Portfolio, quarantine: Sequence[ScreenedToken], only: Collection[str] | None = None
+) -> str:
     """Format the tokens in quarantine, all of them or only those in `only`, with reasons; empty if
     there are none.
     """
-    tokens = [token for token in step.targets.quarantine if only is None or token.token in only]
+    tokens = [token for token in quarantine if only is None or token.token in only]
     return "; ".join(
-        f"{step.portfolio.token(screened_token.token).label} is in quarantine: {screened_token.why}"
+        f"{portfolio.token(screened_token.token).label} is in quarantine: {screened_token.why}"
         for screened_token in tokens
     )
 
@@ -240,18 +250,16 @@ def data_fee_fault(snapshot: Snapshot) -> str:
     return f"the rollup's data fee was not read ({why})" if why else ""
 
 
-def unknown_balances(step: StepInput) -> list[Fault]:
+def unknown_balances(snapshot: Snapshot, assets: Sequence[Asset]) -> list[Fault]:
     """Return a fault for each asset whose balance is quarantined, not read, or read with different
     results.
     """
     faults = []
-    for asset in step.portfolio.assets:
+    for asset in assets:
         label, address = asset.token.label, asset.token.address
-        balances = {holding.raw for holding in step.snapshot.holdings if holding.token == address}
+        balances = {holding.raw for holding in snapshot.holdings if holding.token == address}
         quarantined = [
-            f"{item.item}: {item.why}"
-            for item in step.snapshot.quarantined
-            if item.address == address
+            f"{item.item}: {item.why}" for item in snapshot.quarantined if item.address == address
         ]
         if quarantined:
             message = f"{label} is quarantined ({'; '.join(quarantined)})"
@@ -318,12 +326,18 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
         )
         if message
     ]
-    faults += [Fault(HaltCode.ORDERS, message) for message in exits.faults(step, references)]
-    faults += unknown_balances(step)
+    faults += [
+        Fault(HaltCode.ORDERS, message)
+        for message in exits.faults(step.portfolio, step.history.orders, references)
+    ]
+    faults += unknown_balances(step.snapshot, step.portfolio.assets)
     faults += [
         Fault(code, message) for code, faults_of in HOLDING_FAULTS for message in faults_of(step)
     ]
-    faults += [Fault(HaltCode.ZONE, message) for message in no_trade_zone.faults(step, references)]
+    faults += [
+        Fault(HaltCode.ZONE, message)
+        for message in no_trade_zone.faults(step.portfolio, step.policy, step.limits, references)
+    ]
     faults += [
         Fault(HaltCode.STORE_AHEAD, message)
         for message in store_ahead_faults(step.history, step.snapshot.head.timestamp_s)

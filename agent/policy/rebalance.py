@@ -11,10 +11,14 @@ from agent.model import (
     AssetDrift,
     Decision,
     Goal,
+    History,
     Hold,
     Limits,
     NoTradeZone,
+    Policy,
+    Portfolio,
     Rebalance,
+    Snapshot,
     StepInput,
 )
 from agent.policy import minimum
@@ -40,39 +44,45 @@ def rebalance_or_hold(
     worth a trade; else a rebalance. `combined_goal` is that of the parts that divide the wallet,
     each with its own cooldown.
     """
-    if combined_goal is None and (cooldown := cooldown_left(step)):
+    if combined_goal is None and (
+        cooldown := cooldown_left(step.snapshot, step.policy, step.history)
+    ):
         return Hold(f"{trigger.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"), False
     if expensive := minimum.gas_too_high_reason(step, drifts, references):
         return Hold(f"{trigger.reason}; {expensive}", kept_by="gas"), False
-    first = purchases.is_first_purchase(step)
+    first = purchases.is_first_purchase(step.limits, step.history)
     if combined_goal is not None:
         goal = combined_goal
     elif first and not isinstance(step.policy.trigger, NoTradeZone):
         goal = purchases.purchase_goal(step, drifts)
     else:
-        goal = goal_now(step, drifts)
+        goal = goal_now(step.portfolio, step.policy, drifts)
     largest = largest_correction(drifts, goal)
     if not is_worth_a_trade(step.limits, largest):
-        return _not_worth_a_trade(step, largest, trigger), trigger.due
+        return _not_worth_a_trade(
+            step.portfolio, step.policy, step.limits, largest, trigger
+        ), trigger.due
     if first:
-        name = purchases.first_rebalance_name(step, drifts, goal)
+        name = purchases.first_rebalance_name(step.portfolio, step.limits, drifts, goal)
         allowance = purchases.turnover_allowance(step)
         return Rebalance(f"{name}; {trigger.reason}", goal, apart=allowance), trigger.due
     return Rebalance(trigger.reason, goal), trigger.due
 
 
-def _not_worth_a_trade(step: StepInput, largest: Value, trigger: TriggerResult) -> Hold:
+def _not_worth_a_trade(
+    portfolio: Portfolio, policy: Policy, limits: Limits, largest: Value, trigger: TriggerResult
+) -> Hold:
     """Return the hold of a fired trigger whose largest correction is too small, or on the side that
     policy.only excludes.
     """
     message, kept_by = f"{trigger.reason}; nothing to do", ""
-    if step.policy.only is not None:
-        message += f" under policy.only = {step.policy.only.value}"
+    if policy.only is not None:
+        message += f" under policy.only = {policy.only.value}"
         kept_by = "policy.only"
     if largest:
         message += (
-            f": the largest correction is {format_money(step.portfolio, largest)}, min_trade"
-            f" {format_money(step.portfolio, step.limits.min_trade)}"
+            f": the largest correction is {format_money(portfolio, largest)}, min_trade"
+            f" {format_money(portfolio, limits.min_trade)}"
         )
         kept_by = "limits.min_trade"
     return replace(review_hold(TriggerResult(False, message, trigger.next_s)), kept_by=kept_by)
@@ -89,14 +99,16 @@ def is_worth_a_trade(limits: Limits, largest: Value) -> bool:
 
 
 def cooldown_left(
-    step: StepInput, besides: tuple[int | None, str] = (None, "")
+    snapshot: Snapshot,
+    policy: Policy,
+    history: History,
+    besides: tuple[int | None, str] = (None, ""),
 ) -> tuple[str, int] | None:
     """Return the reason and the end of the cooldown; None outside a cooldown.
 
     It counts from the last rebalance, the last trades of the layers, and `besides`: the chain time
     and the name of a further action, which starts no cooldown of rebalances.
     """
-    history = step.history
     done = [
         (history.reviews.last_rebalance_s, "rebalance"),
         *(state.last_end for state in history.layers),
@@ -105,9 +117,9 @@ def cooldown_left(
     last_s, what = max(
         ((at_s, what) for at_s, what in done if at_s is not None), default=(None, "")
     )
-    if last_s is None or step.snapshot.head.timestamp_s >= last_s + step.policy.cooldown_s:
+    if last_s is None or snapshot.head.timestamp_s >= last_s + policy.cooldown_s:
         return None
-    until_s = last_s + step.policy.cooldown_s
+    until_s = last_s + policy.cooldown_s
     reason = (
         f"but the last {what} was at {format_time(last_s)} and the cooldown lasts until"
         f" {format_time(until_s)}"
@@ -115,15 +127,15 @@ def cooldown_left(
     return reason, until_s
 
 
-def goal_now(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
+def goal_now(portfolio: Portfolio, policy: Policy, drifts: tuple[AssetDrift, ...]) -> Goal:
     """Return the goal of a rebalance now."""
-    trigger, policy = step.policy.trigger, step.policy
+    trigger = policy.trigger
     if isinstance(trigger, NoTradeZone):
-        if bands.must_reduce_weight(step.policy, drifts):
+        if bands.must_reduce_weight(policy, drifts):
             return bands.reduction_goal(drifts)
         return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
     goal = bands.cap_goal(drifts, rebalance_goal(drifts, policy.destination))
-    return restrict_to_side(drifts, goal, policy.only, step.portfolio.numeraire.address)
+    return restrict_to_side(drifts, goal, policy.only, portfolio.numeraire.address)
 
 
 def confirm_rebalance(

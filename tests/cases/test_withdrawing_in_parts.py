@@ -21,6 +21,7 @@ from agent.localchain import LocalChain
 from agent.model import Halt, Hold, IntentKind, LegFunding, LimitOrder, Payment, RequestKind, RequestState, StepInput
 from agent.planning import proposals, requests
 from agent.policy.cash_flows import transfers as outflow
+from agent.policy.native_coin import held_balances
 from tests.cases.test_gifts_before_exits import give
 from tests.cases.test_withdrawing import HOME, OPEN, TARGETS, ended, sure
 from tests.support.agents import USD, again, fund, swap_of, trusted, yes
@@ -235,7 +236,8 @@ def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tm
     fund(chain, LARGE)
     with rich(chain, trusted(chain, tmp_path, {**PARTS, "limits.first_purchase": "1d"}, TARGETS)) as agent:
         assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
-        lacks = outflow.shortfall_raw(agent.step_input(), chain.tokens["USDC"].address)
+        step = agent.step_input()
+        lacks = outflow.shortfall_raw(step.portfolio, step.limits, held_balances(step), chain.tokens["USDC"].address)
         with raises_code(Refused, "part_not_due", "1 of about"):
             withdrawing.resume(agent, 1, send=True, confirm=sure)
         give(chain, "USDC", lacks // USD + 1)

@@ -137,8 +137,8 @@ def test_cost_and_caps_contain_the_fee() -> None:
         assert not verdict(guard, with_limits(rollup, **limits), plan).passed
     price = Fraction(1, 10**9)
     assert minimum.leg_gas_value(rollup.snapshot, price) > minimum.leg_gas_value(plain.snapshot, price)
-    assert native_coin.margin_wei(rollup) > native_coin.margin_wei(plain)
-    assert native_coin.unwrap_cost_wei(rollup) > native_coin.unwrap_cost_wei(plain)
+    assert native_coin.margin_wei(rollup.snapshot, rollup.limits) > native_coin.margin_wei(plain.snapshot, plain.limits)
+    assert native_coin.unwrap_cost_wei(rollup.snapshot, rollup.limits) > native_coin.unwrap_cost_wei(plain.snapshot, plain.limits)
 
 
 @pytest.mark.parametrize(("allowed_raw", "approvals"), [(10**30, 0), (0, 1), (1, 2)])
@@ -171,7 +171,7 @@ def test_the_fee_of_small_parts_is_in_wei_like_their_gas() -> None:
     price = Fraction(1, 10**9)
     leg = minimum.leg_gas_value(rollup.snapshot, price) - minimum.leg_gas_value(plain.snapshot, price)
     assert leg == QUOTE.most_wei(minimum.LEG_GAS, minimum.LEG_BYTES) * price
-    margin_wei = native_coin.margin_wei(rollup) - native_coin.margin_wei(plain)
+    margin_wei = native_coin.margin_wei(rollup.snapshot, rollup.limits) - native_coin.margin_wei(plain.snapshot, plain.limits)
     assert margin_wei == SPIKE * QUOTE.most_wei(native_coin.STEP_GAS, *native_coin.STEP_BYTES)
     least_wei = native_coin.least_wei(rollup.snapshot, 100_000) - native_coin.least_wei(plain.snapshot, 100_000)
     assert least_wei == QUOTE.most_wei(125_000, native_coin.UNWRAP_BYTES)

@@ -187,12 +187,18 @@ def test_a_halt_names_the_limit_and_at_most_five_changes() -> None:
         ExternalTransfer(n, USDC.address, n * DOLLAR, Fraction(n * DOLLAR), 1, 2, builders.NOW_S, True, None) for n in range(1, 8)
     )
     step = with_history(at(), unexplained=found[:5])
-    assert mentions(balance_changes.halt_reason(step), "limits.balance_jump", "2 %", "USDC", "1 (1 USDC)")
-    assert "more" not in balance_changes.halt_reason(step)
+    assert mentions(
+        balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows),
+        "limits.balance_jump",
+        "2 %",
+        "USDC",
+        "1 (1 USDC)",
+    )
+    assert "more" not in balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows)
     seven = with_history(step, unexplained=found)
-    assert mentions(balance_changes.halt_reason(seven), "5 (5 USDC)", "2 more")
+    assert mentions(balance_changes.halt_reason(seven.portfolio, seven.limits, seven.history.cash_flows), "5 (5 USDC)", "2 more")
     off = builders.with_limits(step, balance_jump_bps=None)
-    assert mentions(balance_changes.halt_reason(off), "unexplained", "USDC rose")
+    assert mentions(balance_changes.halt_reason(off.portfolio, off.limits, off.history.cash_flows), "unexplained", "USDC rose")
 
 
 @pytest.mark.parametrize("exits", [False, True])

@@ -112,8 +112,8 @@ def test_while_anything_is_unknown_no_order_is_filled() -> None:
 def test_nothing_of_an_order_is_sent_that_could_be_mined_after_its_time(left_s: int, word: str) -> None:
     step = balanced()
     until = order(Fraction(1, ONE), step.snapshot.head.timestamp_s + left_s)
-    assert word in expiry_reason(step, until)
-    assert (expiry_reason(step, until) == "") is (word == "")
+    assert word in expiry_reason(step.snapshot, step.execution, until)
+    assert (expiry_reason(step.snapshot, step.execution, until) == "") is (word == "")
     found = proposals.single_order(until)(step)
     assert (found.plan is None) is (word != "")
 

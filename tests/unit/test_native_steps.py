@@ -76,7 +76,7 @@ def test_native_coin_pays_only_beyond_what_wrapped_coin_does(native: int, weth: 
     moved = balance_deltas(plan.legs)
     assert dict(plan.holdings_after)[WETH] == weth * ETHER // 2_000 + moved.get(WETH, 0) >= 0
     if plan.native_after_wei is not None:
-        assert plan.native_after_wei >= FLOOR + native_coin.margin_wei(step)
+        assert plan.native_after_wei >= FLOOR + native_coin.margin_wei(step.snapshot, step.limits)
 
 
 def test_what_is_bought_stays_wrapped() -> None:
@@ -124,7 +124,8 @@ def test_what_is_wrapped_for_a_sale_leaves_the_wrapped_coin_that_refills_gas(sol
 
 
 def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
-    margin = native_coin.margin_wei(native_step(ETHER, 9_000, 1_000))
+    step = native_step(ETHER, 9_000, 1_000)
+    margin = native_coin.margin_wei(step.snapshot, step.limits)
     enough = native_step(FLOOR + margin, 9_000, 1_000)
     assert planned(enough).legs[-1].token_out == USDC
     short = native_step(FLOOR + margin - 1, 9_000, 1_000)
@@ -136,7 +137,8 @@ def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
 
 
 def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_than_the_floor_is_left() -> None:
-    margin = native_coin.margin_wei(native_step(ETHER, 9_000, 1_000))
+    step = native_step(ETHER, 9_000, 1_000)
+    margin = native_coin.margin_wei(step.snapshot, step.limits)
     assert isinstance(decide(native_step(margin, 9_000, 1_000)).decision, Rebalance)
     poor = decide(native_step(margin - 1, 9_000, 1_000)).decision
     assert isinstance(poor, TopUp) and "gas" in poor.reason and "above" in poor.reason
@@ -147,7 +149,7 @@ def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_tha
     assert isinstance(decide(native_step(FLOOR, 5_000, 5_000, counts=False)).decision, Hold)
     for quiet in (
         with_limits(resting, native_top_up_wei=None),
-        with_snapshot(resting, native_wei=native_coin.unwrap_cost_wei(resting) - 1),
+        with_snapshot(resting, native_wei=native_coin.unwrap_cost_wei(resting.snapshot, resting.limits) - 1),
         with_limits(resting, gas_price_wei=GWEI),
         native_step(FLOOR - 1, 0, 10_000, counts=False),
     ):
@@ -157,16 +159,18 @@ def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_tha
 def test_gas_comes_first_and_the_review_stays_due() -> None:
     """Only the swaps that follow are the review."""
     due = replace(native_step(ETHER, 9_000, 1_000), policy=replace(native_step(ETHER, 9_000, 1_000).policy, trigger=Every(3_600)))
-    rich, poor = decide(due), decide(with_snapshot(due, native_wei=native_coin.margin_wei(due) - 1))
+    rich, poor = decide(due), decide(with_snapshot(due, native_wei=native_coin.margin_wei(due.snapshot, due.limits) - 1))
     assert isinstance(rich.decision, Rebalance) and rich.reviewed and rich.reviews
     assert isinstance(poor.decision, TopUp) and not poor.reviewed and not poor.reviews
 
 
 def test_the_reserve_of_wrapped_coin_is_never_unwrapped_for_gas() -> None:
     apart = native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=ETHER - 1)
-    assert native_coin.wrapped_raw(apart) == 1
-    assert native_coin.wrapped_raw(native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=2 * ETHER)) == 0
-    assert native_coin.wrapped_raw(native_step(FLOOR - 1, 2_000, 2_000, reserve_raw=ETHER - 1)) == ETHER
+    assert native_coin.wrapped_raw(apart.snapshot, apart.portfolio) == 1
+    reserved = native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=2 * ETHER)
+    assert native_coin.wrapped_raw(reserved.snapshot, reserved.portfolio) == 0
+    counted = native_step(FLOOR - 1, 2_000, 2_000, reserve_raw=ETHER - 1)
+    assert native_coin.wrapped_raw(counted.snapshot, counted.portfolio) == ETHER
 
 
 def test_nothing_is_unwrapped_from_nothing_where_gas_is_free() -> None:
@@ -183,7 +187,7 @@ def test_a_plan_that_only_refills_passes_the_guards_by_its_own_gas() -> None:
     assert passes(step, plan) == []
     assert plan.native_after_wei == ETHER // 10 and plan.turnover == 0
     assert dict(plan.holdings_after)[WETH] == 25 * 10**17 - plan.legs[0].amount_in_raw
-    worst = native_coin.unwrap_cost_wei(step)
+    worst = native_coin.unwrap_cost_wei(step.snapshot, step.limits)
     assert verdict("native_floor", with_snapshot(step, native_wei=worst), replace(plan, native_after_wei=None)).passed
     assert not verdict("native_floor", with_snapshot(step, native_wei=worst - 1), replace(plan, native_after_wei=None)).passed
     assert evaluate_input(step, proposals.rebalance, None).plan == plan

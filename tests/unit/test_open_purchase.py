@@ -153,7 +153,7 @@ def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
     assert active is not None
     execution = GradualExecution(
         pace=step.execution.pace,
-        targets_bps=target_weights(step),
+        targets_bps=target_weights(step.effective_assets),
         destination=Destination.TARGET,
         goal=wanted,
         arrival=(),

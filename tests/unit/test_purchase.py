@@ -108,7 +108,7 @@ def test_off_leaves_it_to_the_limits_of_turnover() -> None:
 
 def test_after_the_first_rebalance_nothing_is_apart() -> None:
     step = money(last_rebalance_s=1)
-    assert not purchases.is_first_purchase(step) and purchases.turnover_allowance(step) == 0
+    assert not purchases.is_first_purchase(step.limits, step.history) and purchases.turnover_allowance(step) == 0
     assert counted(step, Fraction(10**18)) > 4_900, "a plan that claims more than was confirmed is counted whole"
     assert counted(money(), Fraction(10**18)) < 50
 

@@ -127,7 +127,7 @@ def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_it
     step = silent_for(SILENT_S)
     found = quarantine_tokens(step, silent_assets(step))
     assert {a.token.symbol: a.target_bps for a in found.effective_assets} == {"WETH": 6_250, "USDC": 3_750}
-    assert mentions(format_quarantine(found), "WBTC", "quarantine", "1 h")
+    assert mentions(format_quarantine(found.portfolio, found.targets.quarantine), "WBTC", "quarantine", "1 h")
     assert unread_balances(found) == step.history.unread, "what is left alone is still remembered as unread"
 
 

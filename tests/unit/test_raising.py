@@ -29,6 +29,8 @@ from agent.planning import requests
 from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
+from agent.policy.native_coin import held_balances
+from agent.reference import reference_prices
 from agent.units import NATIVE, UINT256_MAX
 from tests.support.builders import NOW_S, OWNER, address, history, raw, step_input, token, with_history, with_limits
 from tests.support.lp_worlds import ranged, wanted, world
@@ -59,7 +61,7 @@ def moved(step: StepInput, goal: object) -> dict[str, Fraction]:
 
 def test_the_asset_furthest_above_its_target_is_sold_first_and_little_more_than_lacks() -> None:
     step = wanting(standing(WETH=5_600, WBTC=2_400), 2_500)
-    assert transfers.shortfall_raw(step, USDC.address) == raw(500, USDC)
+    assert transfers.shortfall_raw(step.portfolio, step.limits, held_balances(step), USDC.address) == raw(500, USDC)
     change = moved(step, transfers.goal_to_raise(step, USDC.address))
     assert change["WBTC"] == 0 and change["WETH"] == -change["USDC"] and 500 < change["USDC"] < 505
 
@@ -102,7 +104,7 @@ def test_parts_are_the_same_of_every_asset_to_the_unit_below(part: int) -> None:
     step = standing(WETH=4_321, WBTC=2_718, USDC=3_141)
     value = Fraction(raw(4_321 + 2_718 + 3_141, USDC) * part, 10_000)
     free, parts = transfers.free_raw(step), transfers.proportional_amounts(step, value)
-    whole = sum(free[one] * (transfers.token_price(step, one) or 0) for one in free)
+    whole = sum(free[one] * (transfers.token_price(step.portfolio, reference_prices(step), one) or 0) for one in free)
     assert all(parts.get(one, 0) == free[one] * value // whole for one in free)
 
 

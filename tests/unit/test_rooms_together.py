@@ -27,6 +27,7 @@ from agent.model import (
 from agent.planning import planner, proposals, requests
 from agent.policy.cash_flows import transfers
 from agent.policy.decide import decide
+from agent.policy.native_coin import held_balances
 from agent.policy.orders.exits import apply_orders
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.step_input import apply_effective_targets
@@ -60,7 +61,7 @@ def test_what_is_set_aside_of_an_asset_that_a_stop_has_sold_lacks_nothing_and_ca
     step = apply_orders(
         transfers.reserve_withdrawals(claiming(with_order(step, "WETH", STOP, OrderStage.DONE, 2_500), "WETH", Fraction(1, 2)))
     )
-    assert transfers.shortfall_raw(step, WETH.address) == 0
+    assert transfers.shortfall_raw(step.portfolio, step.limits, held_balances(step), WETH.address) == 0
     assert not isinstance(decide(step).decision, Halt), decide(step).decision.reason
     (balance,) = [
         v for v in table.judge_payout(step, Payout(WETH.address, OWNER, raw(Fraction(1, 2), WETH), 0, 3), ()) if v.guard == "balance"
@@ -72,7 +73,7 @@ def test_what_is_set_aside_of_a_token_in_quarantine_lacks_nothing_and_stops_no_o
     step = step_input(TARGETS, {"WETH": 7_000, "WBTC": 2_000, "USDC": 1_000})
     step = transfers.reserve_withdrawals(claiming(step, "WBTC", Fraction(1, 100)))
     step = quarantine_tokens(step, [ScreenedToken(WBTC.address, TokenFinding.CODE_CHANGED)])
-    assert transfers.shortfall_raw(step, WBTC.address) == 0
+    assert transfers.shortfall_raw(step.portfolio, step.limits, held_balances(step), WBTC.address) == 0
     assert isinstance(decide(step).decision, Rebalance), decide(step).decision.reason
 
 

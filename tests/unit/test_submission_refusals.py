@@ -142,14 +142,14 @@ def test_no_sale_that_the_owner_asks_for_rests() -> None:
 def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_more() -> None:
     step = fired("LINK", "WBTC", pools=ALL)
     now_s, refused = step.snapshot.head.timestamp_s, BlockedExit(LINK.address, "no", "")
-    (first,) = blocked_exits.add_submission_refusal(step, refused)
+    (first,) = blocked_exits.add_submission_refusal(step.snapshot, step.history.failures, refused)
     assert (first.times, first.at_s, first.why) == (1, now_s, "no")
     known = with_history(step, submission_refusals=(first, replace(first, token=WETH.address)))
-    assert [one.times for one in blocked_exits.add_submission_refusal(known, refused)] == [2, 1]
+    assert [one.times for one in blocked_exits.add_submission_refusal(known.snapshot, known.history.failures, refused)] == [2, 1]
     assert blocked_exits.open_submission_refusals(known.history, "") == (first,), "no order sells WETH"
     assert blocked_exits.open_submission_refusals(known.history, LINK.address) == ()
     old = with_history(step, submission_refusals=(replace(first, at_s=now_s - 2 * 86_400),))
-    assert [one.times for one in blocked_exits.add_submission_refusal(old, refused)] == [1]
+    assert [one.times for one in blocked_exits.add_submission_refusal(old.snapshot, old.history.failures, refused)] == [1]
 
 
 def approved(store: Store, number: int, token: str) -> None:

@@ -60,7 +60,11 @@ HANDED_OVER = (
 )
 """Advice while another process holds the wallet: a run, or a command that ends soon."""
 
-LeftAlone = Annotated[str, ConvertedBy(lambda step, _: unused_text(step)), Of("step_input")]
+LeftAlone = Annotated[
+    str,
+    ConvertedBy(lambda step, _: unused_text(step.portfolio, step.history.cash_flows)),
+    Of("step_input"),
+]
 """The numeraire above portfolio.use_cash; empty without that limit."""
 PartsDocument = TypedDict(
     "PartsDocument", {"count": int, "done": int, "next_s": int, "until_s": int, "words": str}

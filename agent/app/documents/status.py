@@ -154,7 +154,8 @@ class PortfolioStatus:
     @property
     def native(self) -> native_coin.NativeView:
         """Native coin held in addition to its wrapped token."""
-        return native_coin.native_view(self.step_input)
+        step = self.step_input
+        return native_coin.native_view(step.snapshot, step.portfolio, step.limits)
 
     @property
     def least(self) -> LeastTotalDocument | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from agent.model import Payment, StepInput
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import cash_limit, transfers
+from agent.reference import reference_prices
 from agent.units import NATIVE
 
 PAYOUT_GAS = 60_000
@@ -27,7 +28,9 @@ def free_payments(step: StepInput) -> tuple[Payment, ...]:
     """
     step = cash_limit.restore_excluded(step)
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    kept_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(step)
+    kept_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(
+        step.snapshot, step.limits
+    )
     payments: list[Payment] = []
     for asset in step.portfolio.assets:
         token, raw = asset.token.address, balances.get(asset.token.address, 0)
@@ -40,8 +43,8 @@ def free_payments(step: StepInput) -> tuple[Payment, ...]:
 
 
 def _exceeds_gas(step: StepInput, payment: Payment) -> bool:
-    price = transfers.token_price(step, payment.token)
-    native = transfers.token_price(step, NATIVE)
+    price = transfers.token_price(step.portfolio, reference_prices(step), payment.token)
+    native = transfers.token_price(step.portfolio, reference_prices(step), NATIVE)
     if price is None or native is None:
         return True
     return payment.raw * price > minimum.leg_gas_value(step.snapshot, native, PAYOUT_GAS)

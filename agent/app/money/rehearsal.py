@@ -249,7 +249,9 @@ def _completed_leg(
 def _gas_value(outcome: StepOutcome) -> Value:
     """Return the value of the gas of all transactions, at prices before the swap."""
     step = outcome.step_input
-    price = transfers.token_price(step, step.portfolio.wrapped_native) or Fraction(0)
+    price = transfers.token_price(
+        step.portfolio, reference_prices(step), step.portfolio.wrapped_native
+    ) or Fraction(0)
     receipts = [intent.receipt for intent in outcome.transactions if intent.receipt is not None]
     return sum(receipt.gas_cost_wei for receipt in receipts) * price
 
@@ -263,7 +265,7 @@ def _price(step: StepInput, token: Token) -> Fraction:
 
 def _free_value(step: StepInput, token: str) -> Value:
     return transfers.free_raw(step).get(token, 0) * (
-        transfers.token_price(step, token) or Fraction(0)
+        transfers.token_price(step.portfolio, reference_prices(step), token) or Fraction(0)
     )
 
 

@@ -257,7 +257,7 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
     return {
         "block": snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
-        "halts": balance_changes.halt_reason(step),
+        "halts": balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows),
         "flows": [transfer_document(step.portfolio, flow) for flow in (*unwritten, *chosen)],
     }
 
@@ -301,17 +301,26 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
             "trimtab status lists the assets",
         )
     raw = _above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
-    free, price = transfers.free_raw(step), transfers.token_price(step, token.address)
+    free, price = (
+        transfers.free_raw(step),
+        transfers.token_price(step.portfolio, reference_prices(step), token.address),
+    )
     if price is None:
         raise Refused(f"{token.label} has no reference price", remedy="give the asset a feed")
-    prices = {address: transfers.token_price(step, address) or Fraction(0) for address in free}
+    prices = {
+        address: transfers.token_price(step.portfolio, reference_prices(step), address)
+        or Fraction(0)
+        for address in free
+    }
     there = sum(
         (count * prices[address] for address, count in free.items() if address != token.address),
         Fraction(0),
     )
     if (lacking := (raw - free[token.address]) * price) > there:
         own = free[token.address] * price
-        raise transfers.insufficient_balance(step, lacking, there, own)
+        raise transfers.insufficient_balance(
+            step.portfolio, step.limits, step.history.cash_flows, lacking, there, own
+        )
     return Payment(token.address, raw, asset.native)
 
 
@@ -471,7 +480,9 @@ def investment_document(
     ended, document, reason = "nothing came", None, ""
     transactions: list[TransactionDocument] = []
     if outcome is None:
-        reason = cash_limit.limit_remedy(report.step_input)
+        reason = cash_limit.limit_remedy(
+            report.step_input.portfolio, report.step_input.history.cash_flows
+        )
     else:
         reason, transactions = (
             outcome.reason,

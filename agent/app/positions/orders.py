@@ -95,12 +95,19 @@ def orders_document(
         "unit_worth": None
         if step.history.orders.nav_per_share is None
         else price_text(_unit(step), 0, 0),
-        "contradictions": exits.faults(step, references),
+        "contradictions": exits.faults(step.portfolio, step.history.orders, references),
         "orders": [_row(step, order, known.get(order.key)) for order in step.history.orders.states],
         "told": list(step.targets.reasons),
         "stuck": [
-            *(blocked_exits.format_blocked_exit(step, blocked_exit) for blocked_exit in blocked),
-            *blocked_exits.format_retries(step, {blocked_exit.token for blocked_exit in blocked}),
+            *(
+                blocked_exits.format_blocked_exit(
+                    step.snapshot, step.portfolio, step.history, blocked_exit
+                )
+                for blocked_exit in blocked
+            ),
+            *blocked_exits.format_retries(
+                step.portfolio, step.history, {blocked_exit.token for blocked_exit in blocked}
+            ),
         ],
     }
 

@@ -573,7 +573,7 @@ def _least(step: StepInput) -> Iterator[CheckResult]:
         document = least_total_now(step, investable_total(drifts))
     except TrimtabError:
         return
-    if above := cash_limit.above_ceiling(step, total):
+    if above := cash_limit.above_ceiling(step.portfolio, step.limits, total):
         yield CheckResult("max_live_value", NOTE, above, cash_limit.CEILING_REMEDY)
     if document is not None:
         yield CheckResult(

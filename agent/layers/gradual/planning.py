@@ -436,7 +436,7 @@ def _new_gradual_execution(
     lacks = corrections(decided.drifts, goal)
     return GradualExecution(
         pace=pace,
-        targets_bps=target_weights(step),
+        targets_bps=target_weights(step.effective_assets),
         destination=step.policy.destination,
         goal=goal,
         arrival=tuple(sorted(arrival.items())),

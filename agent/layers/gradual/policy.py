@@ -136,7 +136,7 @@ def invalidation_reason(step: StepInput) -> str:
     begun = under.campaign
     if step.divides_wallet:
         return "strategies now share the wallet"
-    if _other(dict(target_weights(step)), dict(begun.targets_bps)):
+    if _other(dict(target_weights(step.effective_assets)), dict(begun.targets_bps)):
         return TARGETS_CHANGED
     if step.policy.destination is not begun.destination:
         return "policy.destination was changed"

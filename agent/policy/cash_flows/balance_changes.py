@@ -4,7 +4,7 @@ portfolio.max_live_value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -13,9 +13,11 @@ from agent.layers.futures.policy.exposure import margin_value
 from agent.layers.questions import outside_value
 from agent.model import (
     Asset,
+    CashFlows,
     ExpectedBalances,
     ExternalTransfer,
     ExternalTransferKind,
+    Limits,
     Portfolio,
     Snapshot,
     StepInput,
@@ -119,7 +121,9 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
     flows = []
     for token, (delta, since) in sorted(changes.items()):
         undoes = _undone(token, delta, books.flows)
-        kind = _by_itself(step, assets.get(token), token, delta, books.flows, chain_s)
+        kind = _by_itself(
+            step.snapshot, step.portfolio, assets.get(token), token, delta, books.flows, chain_s
+        )
         if undoes:
             kind = ExternalTransferKind.UNDONE
         flow = ExternalTransfer(
@@ -146,7 +150,18 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
     limit = step.limits.max_live_value
     capped = limit is not None and _worth(step, prices) > limit
     now = [
-        (flow, _aged(step, judged.get(flow.id, flow), capped)) for flow in before if flow.is_open
+        (
+            flow,
+            _aged(
+                step.snapshot,
+                step.limits,
+                step.history.cash_flows,
+                judged.get(flow.id, flow),
+                capped,
+            ),
+        )
+        for flow in before
+        if flow.is_open
     ]
     return (
         *(flow for flow in fresh if flow.id == 0),
@@ -173,31 +188,33 @@ def _valued(
     return replace(flow, value=flow.delta_raw * price)
 
 
-def _aged(step: StepInput, flow: ExternalTransfer, capped: bool) -> ExternalTransfer:
+def _aged(
+    snapshot: Snapshot, limits: Limits, cash_flows: CashFlows, flow: ExternalTransfer, capped: bool
+) -> ExternalTransfer:
     """Return the increase as accepted after blocking for long enough; a header from the future
     cannot extend the wait.
     """
     if not flow.holds or flow.delta_raw < 0:
         return flow
-    now_s = min(step.snapshot.head.timestamp_s, step.snapshot.now_s + FRESH_S)
-    if now_s >= accepted_s(step, flow):
+    now_s = min(snapshot.head.timestamp_s, snapshot.now_s + FRESH_S)
+    if now_s >= accepted_s(limits, cash_flows, flow):
         if capped:
             return replace(flow, halts=False)
         return replace(flow, kind=ExternalTransferKind.ACCEPTED)
-    return replace(flow, chain_s=min(flow.chain_s, step.snapshot.head.timestamp_s))
+    return replace(flow, chain_s=min(flow.chain_s, snapshot.head.timestamp_s))
 
 
-def accepted_s(step: StepInput, flow: ExternalTransfer) -> int:
+def accepted_s(limits: Limits, cash_flows: CashFlows, flow: ExternalTransfer) -> int:
     """Return the chain time from which an increase that blocks purchases counts as a deposit. It
     depends on the first increase in ACCEPTANCE_WINDOW_S, so that a series of gifts does not prolong
     the block.
     """
-    first_s = step.history.cash_flows.rose_s
+    first_s = cash_flows.rose_s
     if first_s is not None and first_s <= flow.chain_s < first_s + ACCEPTANCE_WINDOW_S:
         began_s = first_s
     else:
         began_s = flow.chain_s
-    return began_s + (step.limits.balance_jump_wait_s or 0)
+    return began_s + (limits.balance_jump_wait_s or 0)
 
 
 def _undone(token: str, delta: int, before: Iterable[ExternalTransfer]) -> tuple[int, ...]:
@@ -224,7 +241,8 @@ def _ends(flows: Iterable[ExternalTransfer]) -> set[int]:
 
 
 def _by_itself(
-    step: StepInput,
+    snapshot: Snapshot,
+    portfolio: Portfolio,
     asset: Asset | None,
     token: str,
     delta: int,
@@ -232,7 +250,7 @@ def _by_itself(
     now_s: int,
 ) -> ExternalTransferKind | None:
     if token == NATIVE:
-        if delta > 0 and not native_coin.has_native_asset(step.portfolio):
+        if delta > 0 and not native_coin.has_native_asset(portfolio):
             return ExternalTransferKind.GAS_MONEY
         return None
     if asset is None or asset.rebasing_bps == 0:
@@ -242,7 +260,7 @@ def _by_itself(
         for f in before
         if f.token == token and f.kind is ExternalTransferKind.REBASE and f.chain_s > now_s - DAY_S
     )
-    was = balances_of(step.snapshot).get(token, 0) - delta
+    was = balances_of(snapshot).get(token, 0) - delta
     if (day + abs(delta)) * BPS <= asset.rebasing_bps * was:
         return ExternalTransferKind.REBASE
     return None
@@ -389,21 +407,21 @@ def _lost(flows: Iterable[ExternalTransfer]) -> Value:
     )
 
 
-def halt_reason(step: StepInput) -> str:
+def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> str:
     """Return why purchases and rebalances are blocked, and until when; empty if they are not."""
-    holding = [flow for flow in step.history.cash_flows.unexplained if flow.holds]
+    holding = [flow for flow in cash_flows.unexplained if flow.holds]
     if not holding:
         return ""
-    message = "; ".join(format_change(step.portfolio, flow) for flow in holding[:SHOWN])
+    message = "; ".join(format_change(portfolio, flow) for flow in holding[:SHOWN])
     more = f"; and {len(holding) - SHOWN} more" if len(holding) > SHOWN else ""
-    limit = step.limits.balance_jump_bps
+    limit = limits.balance_jump_bps
     if limit is None:
         beyond = ""
     else:
         beyond = f" beyond limits.balance_jump of {limit / 100:g} %"
     until = "until they are explained"
     if all(flow.delta_raw > 0 for flow in holding):
-        last_s = max(accepted_s(step, flow) for flow in holding)
+        last_s = max(accepted_s(limits, cash_flows, flow) for flow in holding)
         until += f", or accepted as deposits at {format_time(last_s)}"
     return (
         f"unexplained balance changes{beyond}: {message}{more}; no purchases or rebalances "
@@ -411,9 +429,9 @@ def halt_reason(step: StepInput) -> str:
     )
 
 
-def format_accepted_deposits(step: StepInput) -> str:
+def format_accepted_deposits(portfolio: Portfolio, accepted: Sequence[ExternalTransfer]) -> str:
     """Format the increases accepted as deposits in the last 24 h; empty if there are none."""
-    texts = [format_change(step.portfolio, flow) for flow in step.history.cash_flows.accepted]
+    texts = [format_change(portfolio, flow) for flow in accepted]
     more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     if texts:
         return (

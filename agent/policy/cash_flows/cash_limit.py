@@ -16,10 +16,13 @@ from agent.model import (
     PORTFOLIO,
     AssetDrift,
     CashAccount,
+    CashFlows,
     CashMemory,
     CashState,
     Exclusions,
     ExpectedBalances,
+    Limits,
+    Portfolio,
     StepInput,
 )
 from agent.policy import native_coin
@@ -28,7 +31,7 @@ from agent.policy.drift import compute_drifts
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.reference import reference_prices
-from agent.units import NATIVE, Price, ceil_int, decimal_text, value_text
+from agent.units import NATIVE, Price, Token, ceil_int, decimal_text, value_text
 
 
 def reserve_unused_cash(
@@ -137,20 +140,22 @@ def _with_limit(account: CashAccount, limit: int, held: int | None, reserve: int
     )
 
 
-def unused_text(step: StepInput) -> str:
+def unused_text(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     """Return the amount left alone and its reason; empty if there is none."""
-    state, numeraire = step.history.cash_flows.cash, step.portfolio.numeraire
+    state, numeraire = cash_flows.cash, portfolio.numeraire
     if state is None or not state.unused_raw:
         return ""
     amount = decimal_text(state.unused_raw, numeraire.decimals)
     return f"{amount} {numeraire.label} {ABOVE_USE_CASH}"
 
 
-def usable_part(step: StepInput, came: Mapping[str, int]) -> dict[str, int]:
+def usable_part(
+    numeraire: Token, cash: CashState | None, came: Mapping[str, int]
+) -> dict[str, int]:
     """Return the deposits, base units by token, without the numeraire that portfolio.use_cash leaves
     alone.
     """
-    home, state = step.portfolio.numeraire.address, step.history.cash_flows.cash
+    home, state = numeraire.address, cash
     if state is None or home not in came:
         return dict(came)
     room = max(0, state.account.limit_raw - state.account.taken_raw)
@@ -159,10 +164,10 @@ def usable_part(step: StepInput, came: Mapping[str, int]) -> dict[str, int]:
     return {token: raw for token, raw in usable.items() if raw > 0}
 
 
-def limit_remedy(step: StepInput) -> str:
+def limit_remedy(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     """Return the amount left alone and the setting that includes it; empty if there is none."""
-    state, numeraire = step.history.cash_flows.cash, step.portfolio.numeraire
-    if state is None or not (text := unused_text(step)):
+    state, numeraire = cash_flows.cash, portfolio.numeraire
+    if state is None or not (text := unused_text(portfolio, cash_flows)):
         return ""
     whole = decimal_text(state.account.limit_raw + state.unused_raw, numeraire.decimals)
     return f"{text}; to use it: trimtab edit --set portfolio.use_cash={whole}"
@@ -183,9 +188,9 @@ NOT_REQUESTED = (
 )
 
 
-def above_ceiling(step: StepInput, total: Fraction) -> str:
+def above_ceiling(portfolio: Portfolio, limits: Limits, total: Fraction) -> str:
     """Return a message if the portfolio is worth more than portfolio.max_live_value; else empty."""
-    numeraire, most = step.portfolio.numeraire, step.limits.max_live_value
+    numeraire, most = portfolio.numeraire, limits.max_live_value
     if most is None or total <= most:
         return ""
     value, ceiling = (value_text(one, numeraire.decimals, 2) for one in (total, most))
@@ -197,7 +202,9 @@ def above_ceiling(step: StepInput, total: Fraction) -> str:
 
 def above_ceiling_warnings(step: StepInput, drifts: Sequence[AssetDrift]) -> list[str]:
     """Return a warning with the remedy if rebalances are refused by portfolio.max_live_value."""
-    above = above_ceiling(step, portfolio_total(step, drifts)) if drifts else ""
+    above = (
+        above_ceiling(step.portfolio, step.limits, portfolio_total(step, drifts)) if drifts else ""
+    )
     return [f"{above}; {CEILING_REMEDY}"] if above else []
 
 
@@ -214,7 +221,10 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
         return step
     if step.excluded.raw:
         return exclude_amounts(step, dict(step.excluded.raw), ABOVE_MAX_LIVE_VALUE)
-    limit, rises = step.limits.max_live_value, unexplained_rises(step)
+    limit, rises = (
+        step.limits.max_live_value,
+        unexplained_rises(step.portfolio, step.history.cash_flows),
+    )
     if limit is None or not any(rises.values()):
         return step
     prices = reference_prices(step).by_token
@@ -223,8 +233,12 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
     except Refused:
         return step
     if portfolio_total(step, standing) > limit:
-        return exclude_amounts(step, rises_after_sales(step, rises, prices), ABOVE_MAX_LIVE_VALUE)
-    before = _assets_of(step, step.history.cash_flows.left_rises)
+        return exclude_amounts(
+            step,
+            rises_after_sales(native_coin.held_balances(step), step.portfolio, rises, prices),
+            ABOVE_MAX_LIVE_VALUE,
+        )
+    before = _assets_of(step.portfolio, step.history.cash_flows, step.history.cash_flows.left_rises)
     return exclude_amounts(
         step,
         {token: min(raw, rises.get(token, 0)) for token, raw in before.items()},
@@ -286,30 +300,35 @@ def append_excluded(excluded: Exclusions, reason: str) -> str:
     return reason
 
 
-def unexplained_rises(step: StepInput) -> dict[str, int]:
+def unexplained_rises(portfolio: Portfolio, cash_flows: CashFlows) -> dict[str, int]:
     """Return the unexplained increase of each asset in base units; native coin counts as its
     wrapped token if that is an asset.
     """
-    return _assets_of(step, step.history.cash_flows.rises)
+    return _assets_of(portfolio, cash_flows, cash_flows.rises)
 
 
-def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str, int]:
+def _assets_of(
+    portfolio: Portfolio, cash_flows: CashFlows, found: tuple[tuple[str, int], ...]
+) -> dict[str, int]:
     rises = dict(found)
-    if native_coin.has_native_asset(step.portfolio):
-        wrapped = step.portfolio.wrapped_native
+    if native_coin.has_native_asset(portfolio):
+        wrapped = portfolio.wrapped_native
         rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)
-    if (cash := step.history.cash_flows.cash) is not None and (home := cash.account.token) in rises:
+    if (cash := cash_flows.cash) is not None and (home := cash.account.token) in rises:
         rises[home] = max(0, rises[home] - cash.unused_raw)  # left alone already
     return rises
 
 
 def rises_after_sales(
-    step: StepInput, rises: Mapping[str, int], prices: Mapping[str, Price]
+    balances: Mapping[str, int],
+    portfolio: Portfolio,
+    rises: Mapping[str, int],
+    prices: Mapping[str, Price],
 ) -> dict[str, int]:
     """Return the increases. The part that an exit has sold, so that the wallet no longer holds it,
     counts as numeraire at current prices.
     """
-    held, home = native_coin.held_balances(step), step.portfolio.numeraire.address
+    held, home = balances, portfolio.numeraire.address
     gone = (
         (token, raw - held[token])
         for token, raw in rises.items()

@@ -20,6 +20,7 @@ from agent.model import (
     Goal,
     History,
     Hold,
+    Limits,
     Portfolio,
     Purchase,
     PurchaseKind,
@@ -39,12 +40,12 @@ LASTS_S = 7 * 86_400
 NONE = Fraction(0)
 
 
-def is_first_purchase(step: StepInput) -> bool:
+def is_first_purchase(limits: Limits, history: History) -> bool:
     """True if the next rebalance is the first purchase: the store has no trade by the strategy."""
     return (
-        step.limits.first_purchase_s is not None
-        and step.history.reviews.last_rebalance_s is None
-        and step.history.execution is None
+        limits.first_purchase_s is not None
+        and history.reviews.last_rebalance_s is None
+        and history.execution is None
     )
 
 
@@ -58,11 +59,13 @@ def with_purchase(step: StepInput, purchase: PurchaseProgress | None) -> StepInp
     )
 
 
-def first_rebalance_name(step: StepInput, drifts: Sequence[AssetDrift], wanted: Goal) -> str:
+def first_rebalance_name(
+    portfolio: Portfolio, limits: Limits, drifts: Sequence[AssetDrift], wanted: Goal
+) -> str:
     """Return the name of a store's first rebalance: a purchase only if the numeraire alone
     is sold.
     """
-    home, least = step.portfolio.numeraire.address, step.limits.min_trade or Fraction(1)
+    home, least = portfolio.numeraire.address, limits.min_trade or Fraction(1)
     sells = any(
         lack <= -least for token, lack in corrections(drifts, wanted).items() if token != home
     )
@@ -87,7 +90,7 @@ def turnover_allowance(step: StepInput) -> Value:
     prices.
     """
     prices = reference_prices(step).by_token
-    if is_first_purchase(step) and not step.history.cash_flows.invested:
+    if is_first_purchase(step.limits, step.history) and not step.history.cash_flows.invested:
         if any(asset.token.address not in prices for asset in step.portfolio.assets):
             return NONE
         drifts = compute_drifts(step, prices)

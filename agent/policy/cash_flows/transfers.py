@@ -13,6 +13,8 @@ from agent.layers.futures.policy.exposure import margin_fault, portfolio_total
 from agent.model import (
     Asset,
     AssetDrift,
+    Budgets,
+    CashFlows,
     ExternalTransfer,
     Goal,
     GoalWeight,
@@ -36,7 +38,7 @@ from agent.policy.drift import (
     compute_drifts,
     investable_total,
 )
-from agent.reference import reference_prices
+from agent.reference import ReferencePrices, reference_prices
 from agent.units import (
     BPS,
     NATIVE,
@@ -52,31 +54,34 @@ from agent.units import (
 # --- Remainder of limits.payout_per_day, and reserves for open claims.
 
 
-def token_price(step: StepInput, token: str) -> Price | None:
+def token_price(portfolio: Portfolio, references: ReferencePrices, token: str) -> Price | None:
     """Return a token's reference price, numeraire base units per base unit; native coin has the
     price of its wrapped token.
     """
-    price = reference_prices(step).prices.get(step.portfolio.held_as(token))
+    price = references.prices.get(portfolio.held_as(token))
     if price is None or price.price <= 0:
         return None
     return price.price
 
 
-def payout_allowance_left(step: StepInput) -> Value | None:
+def payout_allowance_left(limits: Limits, budgets: Budgets) -> Value | None:
     """Return the remainder of limits.payout_per_day for the last 24 h of chain time, numeraire base
     units; None if the limit is off.
     """
-    limit = step.limits.payout_per_day
+    limit = limits.payout_per_day
     if limit is None:
         return None
-    return max(Fraction(0), limit - step.history.budgets.outflow_24h)
+    return max(Fraction(0), limit - budgets.outflow_24h)
 
 
 def max_payout_raw(step: StepInput, token: str) -> int:
     """Return the remainder of limits.payout_per_day in base units of `token`, rounded down; 0
     without a price, or while the last 24 h are unknown.
     """
-    room, price = payout_allowance_left(step), token_price(step, token)
+    room, price = (
+        payout_allowance_left(step.limits, step.history.budgets),
+        token_price(step.portfolio, reference_prices(step), token),
+    )
     if room is None:
         return UINT256_MAX
     if price is None or step.history.budgets.unknown:
@@ -153,17 +158,18 @@ def _reserved(step: StepInput, claims: tuple[PendingPayment, ...]) -> StepInput:
     return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
 
-def shortfall_raw(step: StepInput, token: str) -> int:
+def shortfall_raw(
+    portfolio: Portfolio, limits: Limits, balances: Mapping[str, int], token: str
+) -> int:
     """Return the base units by which an asset's balance is below its reserve and claims; 0 if it
     covers them.
     """
-    asset = next((one for one in step.portfolio.assets if one.token.address == token), None)
+    asset = next((one for one in portfolio.assets if one.token.address == token), None)
     if asset is None:
         return 0
     return max(
         0,
-        native_coin.reserved_raw(step.limits, asset)
-        - native_coin.held_balances(step).get(token, 0),
+        native_coin.reserved_raw(limits, asset) - balances.get(token, 0),
     )
 
 
@@ -172,14 +178,25 @@ def open_withdrawal_reason(step: StepInput) -> str:
     claim is covered.
     """
     for claim in step.history.cash_flows.claims:
-        short = shortfall_raw(step, claim.payment.token)
+        short = shortfall_raw(
+            step.portfolio, step.limits, native_coin.held_balances(step), claim.payment.token
+        )
         label = step.portfolio.token(claim.payment.token).label
         if (parts := claim.parts) is not None and is_auto_resumed(step.snapshot, parts):
             if short:
                 lacks = f"{format_payment(step.portfolio, Payment(claim.payment.token, short))} {label} missing"
             else:
                 lacks = "fully raised, ready to pay"
-            number = counted(step, parts, claim.payment.token).done + 1
+            number = (
+                counted(
+                    step.portfolio,
+                    step.limits,
+                    native_coin.held_balances(step),
+                    parts,
+                    claim.payment.token,
+                ).done
+                + 1
+            )
             message = (
                 f"part {number} of about {max(parts.count, number)} next at"
                 f" {format_time(parts.next_s)} by"
@@ -206,15 +223,15 @@ def is_auto_resumed(snapshot: Snapshot, parts: WithdrawalProgress) -> bool:
     return snapshot.head.timestamp_s < parts.until_s
 
 
-def next_part_s(step: StepInput) -> int | None:
+def next_part_s(snapshot: Snapshot, claims: Sequence[PendingPayment]) -> int | None:
     """Return the chain time from which a run continues an open withdrawal in parts; None if there
     is none.
     """
     return next(
         (
             claim.parts.next_s
-            for claim in step.history.cash_flows.claims
-            if claim.parts is not None and is_auto_resumed(step.snapshot, claim.parts)
+            for claim in claims
+            if claim.parts is not None and is_auto_resumed(snapshot, claim.parts)
         ),
         None,
     )
@@ -227,16 +244,28 @@ def parts_done(step: StepInput, token: str) -> int:
         for claim in step.history.cash_flows.claims
         if claim.payment.token == token and claim.parts is not None
     )
-    return next((counted(step, parts, token).done for parts in found), 0)
+    return next(
+        (
+            counted(step.portfolio, step.limits, native_coin.held_balances(step), parts, token).done
+            for parts in found
+        ),
+        0,
+    )
 
 
-def counted(step: StepInput, parts: WithdrawalProgress, token: str) -> WithdrawalProgress:
+def counted(
+    portfolio: Portfolio,
+    limits: Limits,
+    balances: Mapping[str, int],
+    parts: WithdrawalProgress,
+    token: str,
+) -> WithdrawalProgress:
     """Return the progress with the current part done if the shortfall of `token` has shrunk since
     the part began.
 
     A process that is killed before it records the part leaves this state.
     """
-    if shortfall_raw(step, token) >= parts.lacked_raw:
+    if shortfall_raw(portfolio, limits, balances, token) >= parts.lacked_raw:
         return parts
     return replace(parts, done=parts.done + 1, lacked_raw=0)
 
@@ -258,17 +287,21 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
     are sold, and none below its target before all others are at theirs. Raises Refused if
     everything else is worth less than the shortfall.
     """
-    drifts, price = _drifts(step), token_price(step, token)
+    drifts, price = _drifts(step), token_price(step.portfolio, reference_prices(step), token)
     if price is None:
         raise Refused(
             f"{step.portfolio.token(token).label} has no reference price",
             remedy="give the asset a feed",
         )
-    need = shortfall_raw(step, token) * price
+    need = (
+        shortfall_raw(step.portfolio, step.limits, native_coin.held_balances(step), token) * price
+    )
     others = [drift for drift in drifts if drift.token != token]
     free = {other.token: other.investable_raw * other.price for other in others}
     if need > (there := sum(free.values(), Fraction(0))):
-        raise insufficient_balance(step, need, there)
+        raise insufficient_balance(
+            step.portfolio, step.limits, step.history.cash_flows, need, there
+        )
     gross = _gross(step.limits, need, there)
     left = investable_total(drifts) - need
     over = {
@@ -297,12 +330,16 @@ def gross_sale_value(step: StepInput, token: str) -> Value:
     """Return the maximum sold for the shortfall of `token`, in numeraire base units; exempt from
     the turnover limits.
     """
-    price = token_price(step, token) or Fraction(0)
+    price = token_price(step.portfolio, reference_prices(step), token) or Fraction(0)
     there = sum(
         (drift.investable_raw * drift.price for drift in _drifts(step) if drift.token != token),
         Fraction(0),
     )
-    return _gross(step.limits, shortfall_raw(step, token) * price, there)
+    return _gross(
+        step.limits,
+        shortfall_raw(step.portfolio, step.limits, native_coin.held_balances(step), token) * price,
+        there,
+    )
 
 
 def _gross(limits: Limits, need: Value, there: Value) -> Value:
@@ -357,12 +394,17 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
 
 
 def insufficient_balance(
-    step: StepInput, asked: Value, there: Value, own: Value | None = None
+    portfolio: Portfolio,
+    limits: Limits,
+    cash_flows: CashFlows,
+    asked: Value,
+    there: Value,
+    own: Value | None = None,
 ) -> Refused:
     """Return the refusal with the shortfall and any withheld unexplained deposits. `own` is the
     value that needs no sale, in addition to `asked` and `there`; None names no sales.
     """
-    numeraire, kept = step.portfolio.numeraire, own or Fraction(0)
+    numeraire, kept = portfolio.numeraire, own or Fraction(0)
     wanted, found, short, sold = (
         f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
         for value in (asked + kept, there + kept, asked - there, there)
@@ -372,7 +414,7 @@ def insufficient_balance(
         f"insufficient balance: short by {short}; the value available for it is {found}{sales}",
         (Verdict("holdings", wanted, found, False),),
         "withdraw less; reserves, gas money and liquidity positions are not "
-        f"sold{'; ' * bool(held := balance_changes.halt_reason(step))}{held}",
+        f"sold{'; ' * bool(held := balance_changes.halt_reason(portfolio, limits, cash_flows))}{held}",
     )
 
 
@@ -392,7 +434,9 @@ def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
     free = {drift.token: (drift.investable_raw, drift.price) for drift in _drifts(step)}
     there = sum((raw * price for raw, price in free.values()), Fraction(0))
     if value > there:
-        raise insufficient_balance(step, value, there)
+        raise insufficient_balance(
+            step.portfolio, step.limits, step.history.cash_flows, value, there
+        )
     return {
         name: part
         for name, (raw, _) in free.items()
@@ -462,7 +506,12 @@ def investable_deposits(
     except Refused:
         return tuple(came)  # if unknown, planning reports the refusal
     free = {drift.token: drift.investable_raw for drift in standing}
-    risen = rises_after_sales(whole, unexplained_rises(whole), prices)
+    risen = rises_after_sales(
+        native_coin.held_balances(whole),
+        whole.portfolio,
+        unexplained_rises(whole.portfolio, whole.history.cash_flows),
+        prices,
+    )
     rose = sum(
         (
             min(free.get(token, 0), max(0, raw)) * prices[token]

@@ -17,7 +17,10 @@ def wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     """Wait while a withdrawal is open, a balance change unexplained, or the margin unknown."""
     if not context.held_back:
         return None
-    halt, next_s = halt_with(context.held_back), transfers.next_part_s(context.step)
+    halt, next_s = (
+        halt_with(context.held_back),
+        transfers.next_part_s(context.step.snapshot, context.step.history.cash_flows.claims),
+    )
     if next_s is None:
         return context.result(halt)
     return context.result(Hold(halt.reason, next_s, "limits.first_purchase"))

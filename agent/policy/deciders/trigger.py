@@ -9,9 +9,11 @@ from agent.layers.policy import before_swaps, without_swaps
 from agent.model import (
     AssetDrift,
     Decision,
+    Limits,
     NoTradeZone,
+    Policy,
+    Portfolio,
     Rebalance,
-    StepInput,
 )
 from agent.policy import native_coin
 from agent.policy import rebalance as rebalances
@@ -44,7 +46,11 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
             decision, reviewed = first, False
     else:
         decision = without_swaps(
-            step, prices, rebalances.review_hold(_forecast(step, drifts, trigger))
+            step,
+            prices,
+            rebalances.review_hold(
+                _forecast(step.portfolio, step.policy, step.limits, drifts, trigger)
+            ),
         )
         reviewed = trigger.due
     if (refill := native_coin.top_up(step, decision)) is not None:
@@ -74,7 +80,9 @@ def _evaluate_portfolio_trigger(
         return result, None, drifts
     if trigger.risk.unmeasured:
         return no_trade_zone.unmeasured_result(trigger.risk), None, drifts
-    zone, drifts = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, context.prices)
+    zone, drifts = no_trade_zone.evaluate_zone(
+        step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, context.prices
+    )
     result = no_trade_zone.zone_result(zone, drifts)
     if bands.must_reduce_weight(step.policy, drifts):
         result = replace(result, fired=False)
@@ -82,17 +90,21 @@ def _evaluate_portfolio_trigger(
 
 
 def _forecast(
-    step: StepInput, drifts: tuple[AssetDrift, ...], trigger: TriggerResult
+    portfolio: Portfolio,
+    policy: Policy,
+    limits: Limits,
+    drifts: tuple[AssetDrift, ...],
+    trigger: TriggerResult,
 ) -> TriggerResult:
     """Return the result of a review that executes later, with the trades it would make now."""
     if trigger.waits_s is None:
         return trigger
-    least = max(Fraction(1), step.limits.min_trade or Fraction(1))
-    values = corrections(drifts, rebalances.goal_now(step, drifts)).values()
+    least = max(Fraction(1), limits.min_trade or Fraction(1))
+    values = corrections(drifts, rebalances.goal_now(portfolio, policy, drifts)).values()
     trades = [
-        f"{'sell' if value < 0 else 'buy'} {format_money(step.portfolio, abs(value))} of {drift.symbol}"
+        f"{'sell' if value < 0 else 'buy'} {format_money(portfolio, abs(value))} of {drift.symbol}"
         for drift, value in zip(drifts, values, strict=True)
-        if drift.token != step.portfolio.numeraire.address and abs(value) >= least
+        if drift.token != portfolio.numeraire.address and abs(value) >= least
     ]
     message = "nothing large enough for a trade"
     if trades:

@@ -6,16 +6,20 @@ traded; each cycle tries the exit again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 from agent.model import (
     PORTFOLIO,
     BlockedExit,
+    Failures,
     History,
     OrderStage,
+    OrderStates,
     Plan,
+    Portfolio,
+    Snapshot,
     StepInput,
     SubmissionRefusal,
     WeightReallocation,
@@ -52,25 +56,27 @@ def retry_at_s(one: SubmissionRefusal) -> int:
     return one.at_s + (0 if more <= 0 else min(BACKOFF_S << min(more - 1, 16), MAX_BACKOFF_S))
 
 
-def backing_off(step: StepInput, token: str) -> BlockedExit | None:
+def backing_off(snapshot: Snapshot, failures: Failures, token: str) -> BlockedExit | None:
     """Return the exit if it is backing off now. A refusal whose time is in the future, because of a
     wrong block header, does not count.
     """
-    now_s = step.snapshot.head.timestamp_s
-    for refusal in step.history.failures.submission_refusals:
+    now_s = snapshot.head.timestamp_s
+    for refusal in failures.submission_refusals:
         if refusal.token == token and refusal.at_s <= now_s < retry_at_s(refusal):
             why = f"{refusal.why}; {_often(refusal)}, so it backs off until {format_time(retry_at_s(refusal))}"
             return BlockedExit(token, why, RETRY_REMEDY)
     return None
 
 
-def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[SubmissionRefusal, ...]:
+def add_submission_refusal(
+    snapshot: Snapshot, failures: Failures, refused: BlockedExit
+) -> tuple[SubmissionRefusal, ...]:
     """Return the refusals to store after this exit was refused at submission; refusals less than a
     day apart count as consecutive.
     """
     now_s, known = (
-        step.snapshot.head.timestamp_s,
-        {refusal.token: refusal for refusal in step.history.failures.submission_refusals},
+        snapshot.head.timestamp_s,
+        {refusal.token: refusal for refusal in failures.submission_refusals},
     )
     before = known.get(refused.token)
     times = 1 if before is None or now_s - before.at_s > DAY_S else before.times + 1
@@ -78,24 +84,26 @@ def add_submission_refusal(step: StepInput, refused: BlockedExit) -> tuple[Submi
     return tuple(known.values())
 
 
-def avoids_other_tokens(step: StepInput, token: str) -> bool:
+def avoids_other_tokens(history: History, direct: Collection[str], token: str) -> bool:
     """True if the exit of a token failed, so that a route without other tokens is preferred."""
-    failed = failures.exit_failures(step.history, token).reverts
+    failed = failures.exit_failures(history, token).reverts
     return bool(
-        token in step.progress.direct
+        token in direct
         or failed
-        or any(refusal.token == token for refusal in step.history.failures.submission_refusals)
+        or any(refusal.token == token for refusal in history.failures.submission_refusals)
     )
 
 
-def may_go_directly(step: StepInput, plan: Plan | None, token: str) -> bool:
+def may_go_directly(
+    portfolio: Portfolio, direct: Collection[str], plan: Plan | None, token: str
+) -> bool:
     """True if the plan sells the token through another one and a plan without it was not tried in
     this step.
     """
-    if plan is None or not token or token in step.progress.direct:
+    if plan is None or not token or token in direct:
         return False
     traded = {one for leg in plan.legs for one in (leg.token_in, leg.token_out)} - {NATIVE}
-    return not traded <= {token, step.portfolio.numeraire.address}
+    return not traded <= {token, portfolio.numeraire.address}
 
 
 def open_submission_refusals(history: History, sold: str) -> tuple[SubmissionRefusal, ...]:
@@ -110,20 +118,20 @@ def open_submission_refusals(history: History, sold: str) -> tuple[SubmissionRef
     )
 
 
-def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
+def format_retries(portfolio: Portfolio, history: History, texts: Iterable[str]) -> list[str]:
     """Format the exits refused at submission that are retried in the next cycle, except those of
     the tokens in `texts`.
     """
-    sold, known = _being_sold(step.history), {*texts}
+    sold, known = _being_sold(history), {*texts}
     again = [
         refusal
-        for refusal in step.history.failures.submission_refusals
+        for refusal in history.failures.submission_refusals
         if refusal.token not in known and {refusal.token, PORTFOLIO} & sold
     ]
     return [
-        f"{order_subject(step.portfolio, submission_refusal.token)}: {submission_refusal.why}; {_often(submission_refusal)}, last at"
+        f"{order_subject(portfolio, submission_refusal.token)}: {submission_refusal.why}; {_often(submission_refusal)}, last at"
         f" {format_time(submission_refusal.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
-        f" {disarm_command(step, BlockedExit(submission_refusal.token, '', ''))}"
+        f" {disarm_command(portfolio, history.orders, BlockedExit(submission_refusal.token, '', ''))}"
         for submission_refusal in again
     ]
 
@@ -154,7 +162,12 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
             raw = max(0, held[token] - native_coin.reserved_raw(step.limits, asset))
             new[token] = replace(one, raw=raw)
     assets = tuple(
-        replace(asset, reserve_raw=native_coin.full_reserve_raw(step, asset))
+        replace(
+            asset,
+            reserve_raw=native_coin.full_reserve_raw(
+                native_coin.held_balances(step), step.limits, asset
+            ),
+        )
         if asset.token.address in new
         else asset
         for asset in step.portfolio.assets
@@ -206,13 +219,21 @@ def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> 
     blocked: Sequence[BlockedExit] = step.stuck
     if only is not None:
         blocked = [exit_ for exit_ in step.stuck if exit_.token in {*only}]
-    return "; ".join(format_blocked_exit(step, blocked_exit) for blocked_exit in blocked)
+    return "; ".join(
+        format_blocked_exit(step.snapshot, step.portfolio, step.history, blocked_exit)
+        for blocked_exit in blocked
+    )
 
 
-def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
+def format_blocked_exit(
+    snapshot: Snapshot, portfolio: Portfolio, history: History, one: BlockedExit
+) -> str:
     """Format one blocked exit: the order, the reason, and the remedy."""
-    label, back = order_subject(step.portfolio, one.token), disarm_command(step, one)
-    if backing_off(step, one.token):
+    label, back = (
+        order_subject(portfolio, one.token),
+        disarm_command(portfolio, history.orders, one),
+    )
+    if backing_off(snapshot, history.failures, one.token):
         again = "is kept until then"
     else:
         again = "is kept and retried in each cycle"
@@ -222,10 +243,10 @@ def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
     )
 
 
-def disarm_command(step: StepInput, one: BlockedExit) -> str:
+def disarm_command(portfolio: Portfolio, orders: OrderStates, one: BlockedExit) -> str:
     """Return the command that cancels an exit order."""
-    whole = fired_exit_order(step.history.orders.states, PORTFOLIO) is not None
+    whole = fired_exit_order(orders.states, PORTFOLIO) is not None
     return (
         "cancel the order: trimtab orders disarm"
-        f" {PORTFOLIO if whole else order_subject(step.portfolio, one.token)}"
+        f" {PORTFOLIO if whole else order_subject(portfolio, one.token)}"
     )

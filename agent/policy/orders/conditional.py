@@ -23,6 +23,7 @@ from agent.model import (
     PORTFOLIO,
     AssetDrift,
     ConditionalOrder,
+    ExecutionConfig,
     History,
     LimitOrder,
     Limits,
@@ -32,6 +33,7 @@ from agent.model import (
     OrderStage,
     OrderTerms,
     Portfolio,
+    Snapshot,
     StepInput,
 )
 from agent.policy.drift import compute_drifts, investable_total
@@ -246,11 +248,11 @@ def _share(terms: OrderTerms) -> Fraction:
 # NAV per share.
 
 
-def expiry_reason(step: StepInput, order: LimitOrder) -> str:
+def expiry_reason(snapshot: Snapshot, execution: ExecutionConfig, order: LimitOrder) -> str:
     """Return why the order must not be sent at this block; empty if it may. A transaction may be
     mined until its deadline.
     """
-    now_s, deadline_s = step.snapshot.head.timestamp_s, step.execution.deadline_s
+    now_s, deadline_s = snapshot.head.timestamp_s, execution.deadline_s
     if now_s >= order.until_s:
         return f"expired {format_time(order.until_s)}"
     if now_s + deadline_s > order.until_s:
@@ -506,7 +508,7 @@ def _of_token(
         if order.stage is OrderStage.FIRED and order.is_exit:
             order = _sold(step, order, drifts)
         elif terms is not None and not (gone and order.is_exit):
-            order = _next(step, order, terms, seen, entry)
+            order = _next(step.snapshot, step.portfolio, order, terms, seen, entry)
             gone = gone or (order.is_exit and order.stage is OrderStage.FIRED)
         if kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF:
             entry = order
@@ -515,14 +517,15 @@ def _of_token(
 
 
 def _next(
-    step: StepInput,
+    snapshot: Snapshot,
+    portfolio: Portfolio,
     order: ConditionalOrder,
     terms: OrderTerms,
     seen: PriceWindow,
     entry: ConditionalOrder | None,
 ) -> ConditionalOrder:
-    book = step.portfolio.orders
-    now_s = step.snapshot.head.timestamp_s
+    book = portfolio.orders
+    now_s = snapshot.head.timestamp_s
     span = seen.span(order.token)
     price = seen.now.get(order.token)
     if price is None or price <= 0:

@@ -15,13 +15,17 @@ from agent.model import (
     Asset,
     AssetDrift,
     ConditionalOrder,
+    EffectiveTargets,
     Goal,
     GoalWeight,
     History,
+    Limits,
     OrderKind,
     OrderStage,
+    OrderStates,
     Portfolio,
     Rebalance,
+    Snapshot,
     StepInput,
     WeightReallocation,
 )
@@ -80,8 +84,8 @@ def apply_order_targets(step: StepInput) -> StepInput:
         and conditional_orders.is_entry_pending(step.history, asset.token.address)
     }
     notes = (
-        *(_out_words(step, token) for token in out),
-        *(_wait_words(step, token) for token in waits),
+        *(_out_words(step.portfolio, step.history.orders, token) for token in out),
+        *(_wait_words(step.portfolio, step.history.orders, token) for token in waits),
         *_order_notes(step),
     )
     if not out and not waits:
@@ -99,11 +103,13 @@ def apply_order_targets(step: StepInput) -> StepInput:
     dust_tokens |= {
         token
         for token, bps in waits.items()
-        if investable_total(drifts) * bps < _least(step, prices) * BPS
+        if investable_total(drifts) * bps
+        < _least(step.snapshot, step.portfolio, step.limits, prices) * BPS
     }
 
     targets = _shared_out(
-        step,
+        step.portfolio,
+        step.effective_assets,
         dict.fromkeys(out, 0)
         | {token: 0 if token in dust_tokens else bps for token, bps in waits.items()},
     )
@@ -111,7 +117,12 @@ def apply_order_targets(step: StepInput) -> StepInput:
     def with_reserve(asset: Asset) -> Asset:
         if asset.token.address not in dust_tokens:
             return asset
-        return replace(asset, reserve_raw=native_coin.full_reserve_raw(step, asset))
+        return replace(
+            asset,
+            reserve_raw=native_coin.full_reserve_raw(
+                native_coin.held_balances(step), step.limits, asset
+            ),
+        )
 
     portfolio = replace(step.portfolio, assets=tuple(map(with_reserve, step.portfolio.assets)))
     for without_targets in WITHOUT_TARGETS:
@@ -127,14 +138,14 @@ def apply_order_targets(step: StepInput) -> StepInput:
     )
 
 
-def faults(step: StepInput, references: ReferencePrices) -> list[str]:
+def faults(portfolio: Portfolio, orders: OrderStates, references: ReferencePrices) -> list[str]:
     """Return the orders that contradict current prices; each blocks all trading except exits until
     the owner resolves it.
     """
-    book, known, found = step.portfolio.orders, orders_by_key(step.history.orders.states), []
+    book, known, found = portfolio.orders, orders_by_key(orders.states), []
     entries = {
         order.token: order
-        for order in step.history.orders.states
+        for order in orders.states
         if order.kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF
     }
     for terms in book.terms:
@@ -149,9 +160,9 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
             elif order.terms != terms and order.stage is OrderStage.ARMED:
                 require_valid_level(replace(order, terms=terms), price, book)
         except Refused as why:
-            at = format_order_price(step.portfolio, terms.token, price)
+            at = format_order_price(portfolio, terms.token, price)
             found.append(
-                f"{order_name(step.portfolio, terms)} contradicts the price of {at}: {why.message}"
+                f"{order_name(portfolio, terms)} contradicts the price of {at}: {why.message}"
                 f" ({why.remedy}; trimtab orders)"
             )
     return found
@@ -167,22 +178,25 @@ def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift]) -> Rebalance |
     if not (leaving := exit_tokens(step, drifts)):
         return None
     return Rebalance(
-        fired_reason(step, {PORTFOLIO, leaving[0]}) + _followers(step.portfolio, leaving),
+        fired_reason(step.portfolio, step.history, {PORTFOLIO, leaving[0]})
+        + _followers(step.portfolio, leaving),
         exit_goal(step.portfolio, drifts, leaving[0]),
         exit=True,
     )
 
 
-def fired_reason(step: StepInput, sold: Collection[str]) -> str:
+def fired_reason(portfolio: Portfolio, history: History, sold: Collection[str]) -> str:
     """Return the text of the triggered orders of these tokens."""
-    fired = _fired(step.history)
-    return "; ".join(_fired_words(step, order) for order in fired if order.token in sold)
+    fired = _fired(history)
+    return "; ".join(_fired_words(portfolio, order) for order in fired if order.token in sold)
 
 
-def leaving_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> list[str]:
+def leaving_tokens(
+    portfolio: Portfolio, history: History, targets: EffectiveTargets, drifts: Sequence[AssetDrift]
+) -> list[str]:
     """Return the tokens that triggered orders sell, whether or not the wallet has any."""
-    fired = _fired(step.history)
-    return [drift.token for drift in drifts if _leaves(step, drift, fired)]
+    fired = _fired(history)
+    return [drift.token for drift in drifts if _leaves(portfolio, targets, drift, fired)]
 
 
 def exit_price_fault(step: StepInput, *tokens: str) -> str:
@@ -199,7 +213,7 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
     blocked exits and those with contradictory prices.
     """
     fired, least = _fired(step.history), dust_value(step.limits, drifts)
-    leaving = [drift for drift in drifts if _leaves(step, drift, fired)]
+    leaving = [drift for drift in drifts if _leaves(step.portfolio, step.targets, drift, fired)]
     leaving = in_turn(
         step.history,
         [asset_drift for asset_drift in leaving if not exit_price_fault(step, asset_drift.token)],
@@ -258,12 +272,17 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) ->
     return Goal(tuple(GoalWeight(one, low, high) for one, (low, high) in ranges.items()))
 
 
-def _leaves(step: StepInput, one: AssetDrift, fired: Sequence[ConditionalOrder]) -> bool:
+def _leaves(
+    portfolio: Portfolio,
+    targets: EffectiveTargets,
+    one: AssetDrift,
+    fired: Sequence[ConditionalOrder],
+) -> bool:
     """True if a triggered order sells the asset. A quarantined token is not sold until it is
     released.
     """
-    numeraire = step.portfolio.numeraire.address
-    if one.token == numeraire or one.token in {shut.token for shut in step.targets.quarantine}:
+    numeraire = portfolio.numeraire.address
+    if one.token == numeraire or one.token in {shut.token for shut in targets.quarantine}:
         return False
     return any(order.token in (one.token, PORTFOLIO) for order in fired)
 
@@ -282,12 +301,14 @@ def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
     return min(asset.target_bps, share * BPS // 1)
 
 
-def _shared_out(step: StepInput, fixed: Mapping[str, int]) -> dict[str, int]:
+def _shared_out(
+    portfolio: Portfolio, assets: Sequence[Asset], fixed: Mapping[str, int]
+) -> dict[str, int]:
     """Return targets in bps by token: `fixed` as given, and the remainder distributed as
     configured.
     """
-    portfolio, numeraire = step.portfolio, step.portfolio.numeraire.address
-    targets = {asset.token.address: asset.target_bps for asset in step.effective_assets}
+    numeraire = portfolio.numeraire.address
+    targets = {asset.token.address: asset.target_bps for asset in assets}
     free = BPS - sum(fixed.values())
     others = {token: bps for token, bps in targets.items() if token not in fixed}
     if portfolio.orders.absent is WeightReallocation.CASH or sum(others.values()) == 0:
@@ -309,18 +330,20 @@ def _shared_out(step: StepInput, fixed: Mapping[str, int]) -> dict[str, int]:
     return {**targets, **fixed, **kept, numeraire: free - sum(kept.values())}
 
 
-def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:
+def _least(
+    snapshot: Snapshot, portfolio: Portfolio, limits: Limits, prices: Mapping[str, Price]
+) -> Value:
     """Return the minimum value of a target, in numeraire base units; below it the portfolio counts
     as too small.
     """
-    native = prices.get(step.portfolio.wrapped_native)
+    native = prices.get(portfolio.wrapped_native)
     if native is None:
         gas = Fraction(0)
     else:
-        gas = minimum.leg_gas_value(step.snapshot, native) * minimum.GAS_MULTIPLE
-    if step.limits.min_trade is None:
+        gas = minimum.leg_gas_value(snapshot, native) * minimum.GAS_MULTIPLE
+    if limits.min_trade is None:
         return Fraction(0)
-    return max(step.limits.min_trade, gas)
+    return max(limits.min_trade, gas)
 
 
 def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
@@ -336,8 +359,8 @@ def _price(references: ReferencePrices, token: str) -> Price | None:
     return None
 
 
-def _fired_words(step: StepInput, order: ConditionalOrder) -> str:
-    portfolio, money = step.portfolio, step.portfolio.numeraire.label
+def _fired_words(portfolio: Portfolio, order: ConditionalOrder) -> str:
+    money = portfolio.numeraire.label
     what = "everything" if order.token == PORTFOLIO else "all of it"
     if order.token == PORTFOLIO:
         again = "portfolio"
@@ -354,8 +377,8 @@ def _fired_words(step: StepInput, order: ConditionalOrder) -> str:
     )
 
 
-def _out_words(step: StepInput, token: str) -> str:
-    order, portfolio = _exit_order(step.history.orders.states, token), step.portfolio
+def _out_words(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
+    order = _exit_order(orders.states, token)
     if order is None:
         return ""
     again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, token)
@@ -369,11 +392,11 @@ def _out_words(step: StepInput, token: str) -> str:
     )
 
 
-def _wait_words(step: StepInput, token: str) -> str:
-    entry = orders_by_key(step.history.orders.states)[token, OrderKind.ENTRY]
+def _wait_words(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
+    entry = orders_by_key(orders.states)[token, OrderKind.ENTRY]
     return (
-        f"{order_subject(step.portfolio, token)} is bought only at or below its entry of "
-        f"{format_order_price(step.portfolio, token, trigger_price(entry))}"
+        f"{order_subject(portfolio, token)} is bought only at or below its entry of "
+        f"{format_order_price(portfolio, token, trigger_price(entry))}"
     )
 
 

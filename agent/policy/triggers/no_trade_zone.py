@@ -21,11 +21,13 @@ from agent.errors import ConfigError
 from agent.model import (
     AssetDrift,
     Destination,
+    Limits,
     NoTradeZone,
+    Policy,
     Pool,
     Portfolio,
     RiskCostTradeoff,
-    StepInput,
+    Snapshot,
     TrackingRisk,
 )
 from agent.policy import minimum
@@ -101,7 +103,12 @@ class ZoneView:
 
 
 def evaluate_zone(
-    step: StepInput, risk: TrackingRisk, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    limits: Limits,
+    risk: TrackingRisk,
+    drifts: Sequence[AssetDrift],
+    prices: Mapping[str, Price],
 ) -> tuple[ZoneView, tuple[AssetDrift, ...]]:
     """Return the current zone, and the drifts with its bands. `prices` has all tokens, numeraire
     base units per base unit.
@@ -111,9 +118,9 @@ def evaluate_zone(
     values = [drift.value for drift in drifts]
     total = sum(values, Fraction(0))
     sigma, scale = covariance(risk, tokens), aversion(risk)
-    costs = _costs(step, tokens, prices)
+    costs = _costs(snapshot, portfolio, limits, tokens, prices)
     gas = minimum.leg_gas_value(
-        step.snapshot, prices[step.portfolio.wrapped_native], minimum.LEG_GAS + minimum.APPROVAL_GAS
+        snapshot, prices[portfolio.wrapped_native], minimum.LEG_GAS + minimum.APPROVAL_GAS
     )
     intervals = []
     for number, token in enumerate(tokens):
@@ -146,9 +153,11 @@ def evaluate_zone(
     )
 
 
-def faults(step: StepInput, references: ReferencePrices) -> list[str]:
+def faults(
+    portfolio: Portfolio, policy: Policy, limits: Limits, references: ReferencePrices
+) -> list[str]:
     """Return why a zone cannot be evaluated; empty if it can, or if the trigger is not a zone."""
-    trigger, zone = step.policy.trigger, step.policy.destination is Destination.ZONE
+    trigger, zone = policy.trigger, policy.destination is Destination.ZONE
     if not isinstance(trigger, NoTradeZone):
         if zone:
             return ["the destination is a zone, but the trigger is not"]
@@ -160,16 +169,14 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
             what
             for what, _ in risks.faults(
                 trigger.risk,
-                {asset.token.address: asset.token.label for asset in step.portfolio.assets},
+                {asset.token.address: asset.token.label for asset in portfolio.assets},
             )
         ]
     if not zone:
-        found.append(
-            f"the trigger is a zone, but the destination is {step.policy.destination.value}"
-        )
-    if step.limits.plan_cost_bps is None:
+        found.append(f"the trigger is a zone, but the destination is {policy.destination.value}")
+    if limits.plan_cost_bps is None:
         found.append("the trigger is a zone, but limits.plan_cost is off")
-    if step.portfolio.wrapped_native not in references.prices:
+    if portfolio.wrapped_native not in references.prices:
         found.append("gas cannot be valued: the wrapped native coin has no reference price")
     return found
 
@@ -286,21 +293,25 @@ def _banded(drift: AssetDrift, interval: ZoneInterval) -> AssetDrift:
     )
 
 
-def _costs(step: StepInput, tokens: Sequence[str], prices: Mapping[str, Price]) -> Costs:
+def _costs(
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    limits: Limits,
+    tokens: Sequence[str],
+    prices: Mapping[str, Price],
+) -> Costs:
     """Return the least cost per unit of value of exchanging token i for j over any route that
     limits.plan_cost allows (Floyd-Warshall).
     """
     hubs = [
-        hub.address
-        for hub in step.portfolio.hubs
-        if hub.address in prices and hub.address not in tokens
+        hub.address for hub in portfolio.hubs if hub.address in prices and hub.address not in tokens
     ]
     nodes = [*tokens, *hubs]
     size = range(len(nodes))
     rates = [[0] * len(nodes) for _ in size]
     position = {token: number for number, token in enumerate(nodes)}
-    for pool in step.snapshot.pools:
-        if not _usable(step, pool, position, prices):
+    for pool in snapshot.pools:
+        if not _usable(snapshot, limits, pool, position, prices):
             continue
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
             i, j = position[token_in], position[token_out]
@@ -311,10 +322,10 @@ def _costs(step: StepInput, tokens: Sequence[str], prices: Mapping[str, Price]) 
         for i in size:
             for j in size:
                 rates[i][j] = max(rates[i][j], -(-rates[i][middle] * rates[middle][j] // ONE))
-    if step.limits.plan_cost_bps is None:
+    if limits.plan_cost_bps is None:
         most = ONE
     else:
-        most = ONE * step.limits.plan_cost_bps // BPS
+        most = ONE * limits.plan_cost_bps // BPS
     few = range(len(tokens))
     return {
         (i, j): Fraction(ONE - rates[i][j], ONE)
@@ -333,7 +344,11 @@ def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
 
 
 def _usable(
-    step: StepInput, pool: Pool, position: Mapping[str, int], prices: Mapping[str, Price]
+    snapshot: Snapshot,
+    limits: Limits,
+    pool: Pool,
+    position: Mapping[str, int],
+    prices: Mapping[str, Price],
 ) -> bool:
     """True if the planner would trade in the pool: known tokens, readable, not empty, deep
     enough.
@@ -341,10 +356,10 @@ def _usable(
     if (
         pool.token0 not in position
         or pool.token1 not in position
-        or any(item.address == pool.address for item in step.snapshot.quarantined)
+        or any(item.address == pool.address for item in snapshot.quarantined)
     ):
         return False
-    least = step.limits.pool_min_value
+    least = limits.pool_min_value
     return not pool.is_empty and (
         least is None
         or sum(pool.depth(token) * prices[token] for token in (pool.token0, pool.token1)) >= least

@@ -230,7 +230,9 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
     """
     drifts, trigger = compute_drifts(step, prices), step.policy.trigger
     if isinstance(trigger, NoTradeZone):
-        pair = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, prices)[0].pair
+        pair = no_trade_zone.evaluate_zone(
+            step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, prices
+        )[0].pair
         pays = pair is not None and pair.saves > pair.costs
         if pays and pair is not None:
             moves = frozenset({("too much", pair.source), ("too little", pair.target)})

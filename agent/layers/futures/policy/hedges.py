@@ -208,7 +208,7 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     now_s = step.snapshot.head.timestamp_s
     if now_s - hedge.at_s >= policy.hedge.horizon_s:
         return f"its horizon of {policy.hedge.horizon_s / DAY_S:g} days has passed"
-    if why := quarantine.format_quarantine(step, (hedge.token,)):
+    if why := quarantine.format_quarantine(step.portfolio, step.targets.quarantine, (hedge.token,)):
         return why
     drift = next((asset_drift for asset_drift in drifts if asset_drift.token == hedge.token), None)
     if drift is None:

@@ -41,7 +41,7 @@ def withdraw_over_limit(context: DecisionContext) -> DecisionResult | None:
 def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
     """Withdraw from targeted pools what triggered orders sell, once the wallet has none of it."""
     step = context.step
-    leaves = exits.leaving_tokens(step, context.drifts)
+    leaves = exits.leaving_tokens(step.portfolio, step.history, step.targets, context.drifts)
     in_pools = {token for token in leaves if is_in_targeted_pool(step, token)}
     pools = _without_waiting(
         step,
@@ -56,7 +56,9 @@ def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
     limited = liquidity_moves.restrict_to_pools(step, pools)
     if not pools or not _can_withdraw(limited, context.prices):
         return None
-    out = AdjustLiquidity(exits.fired_reason(step, {PORTFOLIO, *in_pools}), pools)
+    out = AdjustLiquidity(
+        exits.fired_reason(step.portfolio, step.history, {PORTFOLIO, *in_pools}), pools
+    )
     return context.result(native_coin.top_up(step, out) or out)
 
 
@@ -141,4 +143,6 @@ def liquidity_or_hold(
 def _cooldown_left(step: StepInput) -> tuple[str, int] | None:
     """Return the reason and the end of the cooldown after a rebalance or a liquidity action."""
     last_s = step.layer(LiquidityState).last_action_s
-    return rebalances.cooldown_left(step, (last_s, "liquidity action"))
+    return rebalances.cooldown_left(
+        step.snapshot, step.policy, step.history, (last_s, "liquidity action")
+    )
