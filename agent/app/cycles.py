@@ -268,7 +268,8 @@ class AgentRun:
             self._controls.carry_out(self._wallet, serving=not self._once)
         with self._wallet.held() as actors:
             # the owner may have stopped the bot while this cycle waited for the lock
-            outcome = None if self._over() else self._act_once(actors)
+            stopped = self._agent.context.store.requests.stopping() is not None
+            outcome = None if stopped else self._act_once(actors)
         if self._controls is not None:
             self._controls.end_cycle()
         return outcome

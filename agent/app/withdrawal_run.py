@@ -501,6 +501,8 @@ def continue_withdrawal(
     if actors is None:
         return cycle
     store, step = context.store, cycle.after or cycle.step_input
+    if not store.requests.newest(1, open_only=True):
+        return cycle
     store.requests.end_paid(context.clock.now_s())
     if cycle.kind is not OutcomeKind.HOLD:
         return cycle

@@ -208,26 +208,31 @@ def _paid(receipt: Receipt, payout: Payout | None, coin: str) -> dict[str, int]:
 
 
 def record_balance_changes(
-    balances: BalanceStore,
-    snapshot: Snapshot,
-    present: Callable[[], StepInput],
-    books: ExpectedBalances,
-) -> tuple[ExternalTransfer, ...]:
-    """Record what differs from the balances that `books` expects, and the balances of `snapshot` as
-    the new basis. Return the recorded transfers: new ones, and older ones newly valued or accepted.
+    balances: BalanceStore, snapshot: Snapshot, present: Callable[[], StepInput]
+) -> tuple[ExpectedBalances, tuple[ExternalTransfer, ...]]:
+    """Record what differs from the expected balances, and the balances of `snapshot` as the new
+    basis. Return the expected balances and the recorded transfers: new ones, and older ones newly
+    valued or accepted.
 
     `present` is called only if a balance may have changed. If the snapshot cannot be compared, or
     another process wrote first, nothing is recorded, and the next cycle compares again.
     """
-    if not balance_changes.is_comparable(snapshot, books):
-        return ()
-    transfers: tuple[ExternalTransfer, ...] = ()
-    if balance_changes.differences(snapshot, books) or balance_changes.may_change(books):
-        step = present()
-        books = balances.expected()  # more external transactions may be known now
-        transfers = balance_changes.changes_to_record(step, books)
     read = balance_changes.balances_of(snapshot)
-    return transfers if balances.record(snapshot, read, transfers, books.turn) else ()
+
+    def is_explained(books: ExpectedBalances) -> bool:
+        return (
+            balance_changes.is_comparable(snapshot, books)
+            and not balance_changes.differences(snapshot, books)
+            and not balance_changes.may_change(books)
+        )
+
+    before, recorded = balances.record_explained(snapshot, read, is_explained)
+    if recorded or not balance_changes.is_comparable(snapshot, before):
+        return before, ()
+    step = present()
+    books = balances.expected()  # more external transactions may be known now
+    transfers = balance_changes.changes_to_record(step, books)
+    return books, transfers if balances.record(snapshot, read, transfers, books.turn) else ()
 
 
 MAX_CLOCK_LEAD_S = 30
@@ -251,9 +256,11 @@ def settle_mined(
     as one. Tokens without a price, foreign ones included, count as zero, because a plan cannot
     spend them and events of unknown contracts prove nothing (T11).
     """
-    books, unbooked = store.balances.expected(), store.journal.unbooked()
-    expected = {opening.token for opening in books.openings}
-    all_expected = expected >= {holding.token for holding in snapshot.holdings}
+    unbooked = store.journal.unbooked()
+    all_expected = True
+    if unbooked and before is not None:
+        expected = {opening.token for opening in store.balances.expected().openings}
+        all_expected = expected >= {holding.token for holding in snapshot.holdings}
     for intent in unbooked:
         own = originating_step(store.steps, intent)
         basis = own or present()
@@ -288,9 +295,7 @@ def settle_mined(
             apart=_exempt_turnover(store.journal, intent),
             exit_into=_exit_into(store.journal, intent, basis.portfolio),
         )
-    if unbooked:
-        books = store.balances.expected()
-    transfers = record_balance_changes(store.balances, snapshot, present, books)
+    books, transfers = record_balance_changes(store.balances, snapshot, present)
     transferred = [flow.block for flow in (*books.flows, *transfers)]
     return frozenset([*transferred, *(change.block for change in books.own)])
 

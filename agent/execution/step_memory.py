@@ -63,7 +63,8 @@ def read_memory(
     """Return the store's history at the block of `bare` (snapshot, config and budgets), with what
     the `readers` add.
     """
-    chosen, balances = store.allocations.newest(), store.balances.expected()
+    chosen = None if bare.portfolio.weights is None else store.allocations.newest()
+    balances = store.balances.expected()
     ledger = store.ledger.balances(bare.snapshot.head.number)
     parts = [part for config in bare.layers for part in config.allocators]
     choices = tuple(

@@ -265,6 +265,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
     ]
     moved = [row for row in rows if getattr(row, "kind", "") not in stores.WITHOUT_TURNOVER]
     newest_s = newest_successes(db, _KINDS)
+    pending = requests.pending_requests(db)
     fell, unexplained = balances.lost_value(db, chain_now_s), balances.open_transfers(db)
     external_loss = sum(
         (max(Fraction(0), parse_fraction(row.loss)) for row in external), Fraction(0)
@@ -308,7 +309,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
             rose_s=balances.rise_since_s(facts),
             left_rises=balances.left_rises(db, facts),
             purchase=read_purchase(db, wallet, coin),
-            claims=requests.open_claims(db),
+            claims=requests.open_claims(db, pending),
         ),
         orders=OrderStates(
             states=orders.read_orders(db),
@@ -319,7 +320,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         ),
         layers=read_states(db, wallet, coin, chain_now_s, own, newest_s),
         started_s=db.scalar(_started()),
-        stopped=requests.stop_reason(db),
+        stopped=requests.stop_reason(pending),
         depegged=tuple(facts.get(DEPEGGED, "").split()),
         unread=_unreadable_balances(facts),
     )

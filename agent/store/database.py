@@ -17,9 +17,12 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
 from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
     Connection,
     Engine,
     Insert,
+    ScalarSelect,
     Select,
     bindparam,
     delete,
@@ -27,6 +30,7 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    true,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -344,6 +348,25 @@ def fact_number(db: Connection, key: str) -> int:
     number.
     """
     return parse_fact_number(key, find_fact(db, key))
+
+
+def stored_fact(key: str) -> ScalarSelect[str]:
+    """Return the value of a key as an expression for a statement; NULL if missing."""
+    return select(MetaRow.value).where(MetaRow.key == key).scalar_subquery()
+
+
+def stored_number(key: str) -> ColumnElement[int]:
+    """Return the whole number of a key as an expression for a statement; 0 if missing."""
+    return func.coalesce(stored_fact(key).cast(BigInteger), 0)
+
+
+def beside_facts(rows: Select[Any], **keys: str) -> Select[Any]:
+    """Select rows with the values of keys as further columns, named as the arguments; without rows,
+    one row whose other columns are NULL.
+    """
+    facts = select(*(stored_fact(key).label(name) for name, key in keys.items())).subquery()
+    beside = rows.subquery()
+    return select(facts, beside).select_from(facts.outerjoin(beside, true()))
 
 
 def parse_fact_number(key: str, value: str | None) -> int:

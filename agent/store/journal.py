@@ -540,21 +540,19 @@ def _at_nonce(db: Connection, nonce: int) -> tuple[Intent, ...]:
 
 
 def _unbooked(db: Connection) -> tuple[Intent, ...]:
-    return _intents(db, _without_budget, settled=ledger_sums.settled_to(db))
+    return _intents(db, _without_budget)
 
 
 def _ended_in_block(db: Connection, limit: int) -> tuple[Intent, ...]:
-    return _intents(db, _ended, after=database.fact_number(db, ADOPTED_AFTER), limit=limit)
+    return _intents(db, _ended, limit=limit)
 
 
 def _expected_nonce(db: Connection) -> int | None:
     """Return the adopted nonce, or one more than the highest nonce used on the chain since then."""
-    adoption = _adoption(db)
-    if adoption is None:
+    resynced, after, used = db.execute(_nonces()).one()
+    if resynced is None or after is None:
         return None
-    resynced, after = adoption
-    used = db.scalar(_used(), {"after": after})
-    return max(resynced, -1 if used is None else used + 1)
+    return max(int(resynced), -1 if used is None else used + 1)
 
 
 _by_id = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")).with_for_update())
@@ -581,7 +579,9 @@ _succeeded = cache(
 _newest = cache(lambda: select(IntentRow).order_by(IntentRow.seq.desc()).limit(bindparam("limit")))
 _ended = cache(
     lambda: _newest().where(
-        IntentRow.state.in_(_ENDED), IntentRow.seq > bindparam("after"), _is_of_the_chain()
+        IntentRow.state.in_(_ENDED),
+        IntentRow.seq > database.stored_number(ADOPTED_AFTER),
+        _is_of_the_chain(),
     )
 )
 _moves = cache(
@@ -607,13 +607,15 @@ _plan = cache(
 
 
 @cache
-def _used() -> Select[Any]:
-    """Select the highest used nonce. SQLite walks the index down to the first match instead of
-    sorting all rows.
+def _nonces() -> Select[*tuple[Any, ...]]:
+    """Select the adopted nonce, the newest intent at that time, and the highest nonce used since.
+    SQLite walks the index down to the first match instead of sorting all rows.
     """
-    fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), IntentRow.seq + 0 > bindparam("after")
-    of_chain = select(IntentRow.nonce).where(*fits, _is_of_the_chain())
-    return of_chain.order_by(IntentRow.nonce.desc()).limit(1)
+    later = IntentRow.seq + 0 > database.stored_number(ADOPTED_AFTER)
+    fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), later, _is_of_the_chain()
+    used = select(IntentRow.nonce).where(*fits).order_by(IntentRow.nonce.desc()).limit(1)
+    adopted = (database.stored_fact(key) for key in (ADOPTED_NONCE, ADOPTED_AFTER))
+    return select(*adopted, used.scalar_subquery())
 
 
 def _is_of_the_chain() -> ColumnElement[bool]:
@@ -640,4 +642,4 @@ def _without_budget() -> Select[Any]:
     oldest first.
     """
     lacking = IntentRow.state.in_(_CONSUMED), ~exists().where(BudgetRow.intent_id == IntentRow.id)
-    return _in_order().where(IntentRow.seq > bindparam("settled"), *lacking)
+    return _in_order().where(IntentRow.seq > ledger_sums.settled_number(), *lacking)

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import Connection, Select, bindparam, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    or_,
+    select,
+    update,
+)
 
 from agent import codec
 from agent.errors import ConfigError, ErrorCode
@@ -385,12 +394,12 @@ class RequestStore:
             return tuple(column_values(db, query))
 
 
-def open_claims(db: Connection) -> tuple[PendingPayment, ...]:
-    """Return the payments of open withdrawals that are in no block, oldest first."""
-    rows = all_rows(db, _withdrawals(), RequestRow)
+def open_claims(db: Connection, rows: Iterable[RequestRow]) -> tuple[PendingPayment, ...]:
+    """Return the payments of open withdrawals in `rows` that are in no block."""
     claims = [
         PendingPayment(request.id, payment, request.parts)
         for request in map(_request, rows)
+        if request.kind is RequestKind.WITHDRAW
         for payment in request.payments
     ]
     if not claims:
@@ -416,12 +425,19 @@ def active_stop(db: Connection) -> OwnerRequest | None:
     return None if row is None or row.state == RequestState.RELEASED.value else _request(row)
 
 
-def stop_reason(db: Connection) -> str:
-    """Return the reason why trading is stopped; empty if it is not."""
-    stop = active_stop(db)
-    if stop is None:
+def pending_requests(db: Connection) -> Sequence[RequestRow]:
+    """Return the open withdrawals and the newest stop, oldest first."""
+    return all_rows(db, _pending(), RequestRow)
+
+
+def stop_reason(rows: Iterable[RequestRow]) -> str:
+    """Return the reason why trading is stopped; empty if the newest stop in `rows` is released, or
+    without one.
+    """
+    states = [row.state for row in rows if row.kind == RequestKind.STOP.value]
+    if not states or states[-1] == RequestState.RELEASED.value:
         return ""
-    if stop.state is RequestState.DONE:
+    if states[-1] == RequestState.DONE.value:
         return "the bot was stopped by its owner (trimtab resume restarts it)"
     return (
         "the bot is being stopped by its owner: trimtab stop continues, trimtab resume restarts"
@@ -479,11 +495,20 @@ def _newest(open_only: bool) -> Select[Any]:
     return query.where(RequestRow.state == RequestState.OPEN.value) if open_only else query
 
 
-@cache
-def _withdrawals() -> Select[Any]:
-    """Select open withdrawals, oldest first."""
-    opened = (
-        RequestRow.kind == RequestKind.WITHDRAW.value,
-        RequestRow.state == RequestState.OPEN.value,
+def _is_open_withdrawal() -> ColumnElement[bool]:
+    return and_(
+        RequestRow.kind == RequestKind.WITHDRAW.value, RequestRow.state == RequestState.OPEN.value
     )
-    return select(RequestRow).where(*opened).order_by(RequestRow.seq)
+
+
+_withdrawals = cache(
+    lambda: select(RequestRow).where(_is_open_withdrawal()).order_by(RequestRow.seq)
+)
+
+
+@cache
+def _pending() -> Select[Any]:
+    """Select open withdrawals and the newest stop, oldest first."""
+    newest = _stops().with_only_columns(RequestRow.seq).scalar_subquery()
+    either = or_(_is_open_withdrawal(), RequestRow.seq == newest)
+    return select(RequestRow).where(either).order_by(RequestRow.seq)

@@ -248,10 +248,10 @@ class AgentContext:
     @property
     def payouts(self) -> tuple[str, ...]:
         """Payout addresses that the config names and the owner has confirmed."""
+        if not (named := self.config.wallet.payout_addresses):
+            return ()
         confirmed = self.store.requests.payout_addresses()
-        return tuple(
-            address for address in self.config.wallet.payout_addresses if address in confirmed
-        )
+        return tuple(address for address in named if address in confirmed)
 
     @property
     def screen(self) -> TokenScreen:

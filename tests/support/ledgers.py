@@ -173,7 +173,7 @@ def at(block: int = 1_000, weth: str = "10", usdc: int = 20_000, native: int = C
 
 def looked(store: Store, step: StepInput) -> StepInput:
     """Run one cycle: update the expected balances, then return the step from which the agent decides."""
-    settlement.record_balance_changes(store.balances, step.snapshot, lambda: step, store.balances.expected())
+    settlement.record_balance_changes(store.balances, step.snapshot, lambda: step)
     return remembered(store, step)
 
 

@@ -56,7 +56,7 @@ class Life:
         step = self.step()
         for intent in self.store.journal.unbooked():
             self.store.budgets.book(intent, Fraction(DOLLAR), Fraction(self.nonce * DOLLAR, 7), GAS_WEI, step.snapshot.head.timestamp_s)
-        settlement.record_balance_changes(self.store.balances, step.snapshot, lambda: step, self.store.balances.expected())
+        settlement.record_balance_changes(self.store.balances, step.snapshot, lambda: step)
         update_ledger(self.store, step)
 
     def sell(self) -> None:

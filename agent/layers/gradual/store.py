@@ -4,11 +4,12 @@ slice is an attempt of agent/store/executions.py, stored with the draw for the n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, select
+from sqlalchemy import Connection, Select, bindparam, func, or_, select
 
 from agent import codec
 from agent.errors import ErrorCode, OperatorNeeded
@@ -95,14 +96,16 @@ class GradualExecutionStore:
 
 def read_state(db: Connection, wallet: str, coin: str, chain_now_s: int) -> GradualState:
     """Return the open execution, the end and carryover of the last one, and the stored draw."""
-    rows = open_rows(db, GRADUAL)
-    draw, ended = database.find_fact(db, SLICE_DRAW), first_row(db, _ended(), ExecutionRow)
+    rows: Sequence[Any] = db.execute(_state()).all()
+    draw = rows[0].draw
+    opened = next((row for row in rows if row.state == OPEN), None)
+    ended = next((row for row in rows if row.state not in (OPEN, None)), None)
     return GradualState(
-        progress=_progress(db, rows[0], wallet, coin) if rows else None,
+        progress=None if opened is None else _progress(db, opened, wallet, coin),
         ended_s=None if ended is None else ended.ended_s,
         draw=None if draw is None else _parse_draw(draw),
         carried=None
-        if rows or ended is None
+        if opened or ended is None
         else _shared_budget_spent(db, ended, wallet, coin, chain_now_s),
     )
 
@@ -166,10 +169,11 @@ def _first_attempt() -> Select[Any]:
 
 
 @cache
-def _ended() -> Select[Any]:
-    return (
-        select(ExecutionRow)
-        .where(ExecutionRow.kind == GRADUAL, ExecutionRow.state != OPEN)
-        .order_by(ExecutionRow.seq.desc())
-        .limit(1)
+def _state() -> Select[Any]:
+    """Select the stored draw beside the open executions, oldest first, and the newest that ended."""
+    last = select(func.max(ExecutionRow.seq)).where(
+        ExecutionRow.kind == GRADUAL, ExecutionRow.state != OPEN
     )
+    either = or_(ExecutionRow.state == OPEN, ExecutionRow.seq == last.scalar_subquery())
+    gradual = select(ExecutionRow).where(ExecutionRow.kind == GRADUAL, either)
+    return database.beside_facts(gradual, draw=SLICE_DRAW).order_by("seq")

@@ -5,7 +5,7 @@ transactions.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -65,17 +65,7 @@ def forget_prior_day(db: Connection, nonce: int) -> bool:
     return True
 
 
-def prior_changes(db: Connection) -> tuple[OwnBalanceChange, ...]:
-    """Return the balance changes of external transactions that the openings do not contain."""
-    rows = all_rows(db, _changes(), ExternalTransactionRow)
-    return tuple(
-        OwnBalanceChange(token, raw, row.block_number)
-        for row in rows
-        for token, raw in parse_changes(row)
-    )
-
-
-def parse_changes(row: ExternalTransactionRow) -> tuple[tuple[str, int], ...]:
+def parse_changes(row: ExternalTransactionRow | Any) -> tuple[tuple[str, int], ...]:
     """Return the balance changes of an external transaction, signed base units by token."""
     try:
         return tuple(
@@ -85,11 +75,6 @@ def parse_changes(row: ExternalTransactionRow) -> tuple[tuple[str, int], ...]:
         raise OperatorNeeded(
             f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain"
         ) from None
-
-
-_changes = cache(
-    lambda: select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number)
-)
 
 
 FOLDED_TO = "folded_seq"
@@ -126,26 +111,57 @@ FELL = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
 """Condition of decreases; SQLite uses their index only if the condition is identical."""
 
 
+@dataclass(frozen=True, slots=True)
+class _StoredBalances:
+    """Openings with the intents and external transactions that they do not contain for good.
+    `folded` is the newest intent that they do, `turn` counts their writes.
+    """
+
+    folded: int
+    turn: int
+    intents: Sequence[IntentRow]
+    openings: Sequence[OpeningRow]
+    external: tuple[OwnBalanceChange, ...]
+
+
+def _read(db: Connection) -> _StoredBalances:
+    rows = db.execute(_external()).all()
+    folded = database.parse_fact_number(FOLDED_TO, rows[0].folded)
+    return _StoredBalances(
+        folded,
+        database.parse_fact_number(BALANCES_VERSION, rows[0].turn),
+        all_rows(db, _later(), IntentRow, of=folded),
+        all_rows(db, _openings(), OpeningRow),
+        tuple(
+            OwnBalanceChange(token, raw, row.block_number)
+            for row in rows
+            if row.tx_hash is not None
+            for token, raw in parse_changes(row)
+        ),
+    )
+
+
 def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalances:
     """Return openings, own changes and transfers, which give the expected balances."""
-    facts = database.read_facts(db, FOLDED_TO, BALANCES_VERSION)
-    rows = _intents_after(db, database.parse_fact_number(FOLDED_TO, facts.get(FOLDED_TO)))
-    unsettled = (row.nonce for row in rows if row.state in _OPEN and row.state not in _CONSUMED)
-    openings = all_rows(db, _openings(), OpeningRow)
+    return _expected(db, _read(db), wallet, coin)
+
+
+def _expected(db: Connection, stored: _StoredBalances, wallet: str, coin: str) -> ExpectedBalances:
+    unsettled = (
+        row.nonce for row in stored.intents if row.state in _OPEN and row.state not in _CONSUMED
+    )
     transfers = newest_transfers(db, RECENT)
     if len(transfers) == RECENT:
         transfers = _merged((*transfers, *open_transfers(db)))
+    own = (change for row in stored.intents for change in _own_changes(row, wallet, coin))
     return ExpectedBalances(
         openings=tuple(
-            OpeningBalance(row.token, int(row.raw), row.block_number) for row in openings
+            OpeningBalance(row.token, int(row.raw), row.block_number) for row in stored.openings
         ),
-        own=(
-            *prior_changes(db),
-            *(change for row in rows for change in _own_changes(row, wallet, coin)),
-        ),
+        own=(*stored.external, *own),
         flows=transfers,
         unsettled_nonce=min(unsettled, default=None),
-        turn=database.parse_fact_number(BALANCES_VERSION, facts.get(BALANCES_VERSION)),
+        turn=stored.turn,
     )
 
 
@@ -323,10 +339,6 @@ def lost_value(db: Connection, chain_now_s: int) -> LostValue:
     return LostValue(day, total, unknown)
 
 
-def _intents_after(db: Connection, folded: int) -> Sequence[IntentRow]:
-    return all_rows(db, _later(), IntentRow, of=folded)
-
-
 def _own_changes(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChange]:
     if row.state not in _CONSUMED:
         return []
@@ -335,10 +347,6 @@ def _own_changes(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChang
         OwnBalanceChange(token, raw, block_number(intent))
         for token, raw in sorted(intent.changes(wallet, coin).items())
     ]
-
-
-def _block(row: IntentRow) -> int:
-    return block_number(database.intent_from_row(row))
 
 
 def block_number(intent: Intent) -> int:
@@ -368,6 +376,11 @@ def _transfer(row: ExternalTransferRow) -> ExternalTransfer:
     )
 
 
+_external = cache(
+    lambda: database.beside_facts(
+        select(ExternalTransactionRow), folded=FOLDED_TO, turn=BALANCES_VERSION
+    ).order_by("block_number")
+)
 _openings = cache(lambda: select(OpeningRow).order_by(OpeningRow.token))
 _later = cache(
     lambda: select(IntentRow).where(IntentRow.seq > bindparam("of")).order_by(IntentRow.seq)
@@ -428,33 +441,49 @@ class BalanceStore:
         Returns False, with nothing written, if another process wrote since the version `turn`.
         """
         with self.db.write("write the books") as db:
-            facts = database.read_facts(db, FOLDED_TO, BALANCES_VERSION)
-            if database.parse_fact_number(BALANCES_VERSION, facts.get(BALANCES_VERSION)) != turn:
+            stored = _read(db)
+            if stored.turn != turn:
                 return False
-            folded = database.parse_fact_number(FOLDED_TO, facts.get(FOLDED_TO))
-            folded = self._open_at(db, snapshot.head.number, balances, folded)
-            database.write_facts(db, {FOLDED_TO: folded, BALANCES_VERSION: turn + 1})
+            self._open_at(db, stored, snapshot.head.number, balances)
             for flow in flows:
                 _record_transfer(db, flow, snapshot.head.timestamp_s)
             return True
 
-    def _open_at(self, db: Connection, head: int, balances: Mapping[str, int], folded: int) -> int:
-        """Write the balances at that block as openings; return the newest intent that they contain
+    def record_explained(
+        self,
+        snapshot: Snapshot,
+        balances: Mapping[str, int],
+        is_explained: Callable[[ExpectedBalances], bool],
+    ) -> tuple[ExpectedBalances, bool]:
+        """Record `balances` as the new openings if the stored ones explain them. Return the stored
+        ones, and whether they do.
+        """
+        with self.db.write("write the books") as db:
+            stored = _read(db)
+            books = _expected(db, stored, self.db.wallet, self.db.coin)
+            if explained := is_explained(books):
+                self._open_at(db, stored, snapshot.head.number, balances)
+            return books, explained
+
+    def _open_at(
+        self, db: Connection, stored: _StoredBalances, head: int, balances: Mapping[str, int]
+    ) -> None:
+        """Write the balances at that block as openings, with the newest intent that they contain
         permanently.
         """
-        rows = _intents_after(db, folded)
-        ends: dict[int, int] = {}
+        folded, ends = stored.folded, dict[int, int]()
         # As long as a reorg can remove the winner of its nonce, a replaced intent may still be
         # mined.
-        for row in rows:
-            ends[row.nonce] = max(ends.get(row.nonce, 0), _block(row))
+        for row in stored.intents:
+            block = block_number(database.intent_from_row(row))
+            ends[row.nonce] = max(ends.get(row.nonce, 0), block)
         carried = {
             row.token: (int(row.raw), row.block_number)
-            for row in all_rows(db, _openings(), OpeningRow)
+            for row in stored.openings
             if row.token not in balances
         }
         changed = dict(carried)
-        for row in rows:
+        for row in stored.intents:
             if row.state in _OPEN or ends[row.nonce] > head - FOLD_DEPTH_BLOCKS:
                 break
             folded = row.seq
@@ -466,11 +495,11 @@ class BalanceStore:
         own: dict[str, int] = {}
         unfolded = (
             change
-            for row in rows
+            for row in stored.intents
             if row.seq > folded
             for change in _own_changes(row, self.db.wallet, self.db.coin)
         )
-        for change in (*prior_changes(db), *unfolded):
+        for change in (*stored.external, *unfolded):
             if change.block <= head:
                 own[change.token] = own.get(change.token, 0) + change.delta_raw
         changed |= {token: (raw - own.get(token, 0), head) for token, raw in balances.items()}
@@ -480,7 +509,7 @@ class BalanceStore:
             if carried.get(token) != (raw, block)
         ]
         upsert_rows(db, OpeningRow, openings)
-        return folded
+        database.write_facts(db, {FOLDED_TO: folded, BALANCES_VERSION: stored.turn + 1})
 
     def transfers(self, limit: int = 1000) -> tuple[ExternalTransfer, ...]:
         """Return the newest transfers, explained ones included, oldest first."""

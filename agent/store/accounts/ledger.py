@@ -54,6 +54,7 @@ from agent.store.tables import (
     FundingRow,
     IntentRow,
     OpeningRow,
+    RunningBalanceRow,
 )
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import NATIVE, Token
@@ -67,13 +68,14 @@ def ledger_balances(
     """Return the wallet's ledger balances at that block, and the next block at which they change
     without a write.
     """
-    if (book := current_book(db, kind)) is None:
+    sums = {token: int(raw) for token, raw in db.execute(_running(), {"kind": kind})}
+    if not sums:
         return (), math.inf
-    sums, later = ledger_sums.running_balances(db, book.number), [math.inf]
-    for block, text in db.execute(_ahead(), {"of": book.number, "head": head_block}):
+    later = [math.inf]
+    for block, text in db.execute(_ahead(), {"kind": kind, "head": head_block}):
         later.append(block)
         _add(sums, parse_wallet_moves(text), -1)
-    for block, moved in _unentered_moves(db, book, wallet, coin):
+    for block, moved in _unentered_moves(db, kind, wallet, coin):
         if block > head_block:
             later.append(block)
         else:
@@ -87,16 +89,17 @@ def _add(sums: dict[str, int], moved: Mapping[str, int], sign: int) -> None:
 
 
 def _unentered_moves(
-    db: Connection, book: LedgerBook, wallet: str, coin: str
+    db: Connection, kind: str, wallet: str, coin: str
 ) -> Iterator[tuple[int, dict[str, int]]]:
     """Yield block and wallet moves of each mined transaction without an entry: the agent's, and
     external ones.
     """
-    unentered = all_rows(db, _unentered(), IntentRow, begun=ledger_sums.settled_to(db))
+    unentered = all_rows(db, _unentered(), IntentRow)
     outside = all_rows(db, _outside_blocks(), ExternalTransactionRow)
     if not unentered and not outside:
         return
-    opened = {row.token: row for row in openings(db, book) if row.place == ""}
+    rows = all_rows(db, _opened(), BookOpeningRow, kind=kind)
+    opened = {row.token: row for row in rows if row.place == ""}
     for row in unentered:
         intent = database.intent_from_row(row)
         if intent.receipt is not None:
@@ -211,10 +214,28 @@ select_entry = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindpa
 
 @cache
 def _ahead() -> Select[int, str]:
-    """Select blocks and wallet moves of entries above a block."""
-    return select(EntryRow.block_number, EntryRow.wallet_json).where(
-        EntryRow.book == bindparam("of"), EntryRow.block_number > bindparam("head")
+    """Select blocks and wallet moves of the current book's entries above a block."""
+    of_book = select(EntryRow.block_number, EntryRow.wallet_json).join(
+        BookRow, BookRow.seq == EntryRow.book
     )
+    return of_book.where(ledger_sums.is_current(), EntryRow.block_number > bindparam("head"))
+
+
+@cache
+def _running() -> Select[str, str]:
+    """Select the running balances of the current book."""
+    return (
+        select(RunningBalanceRow.token, RunningBalanceRow.raw)
+        .join(BookRow, BookRow.seq == RunningBalanceRow.book)
+        .where(ledger_sums.is_current())
+    )
+
+
+@cache
+def _opened() -> Select[Any]:
+    """Select the openings of the current book."""
+    of_book = select(BookOpeningRow).join(BookRow, BookRow.seq == BookOpeningRow.book)
+    return of_book.where(ledger_sums.is_current())
 
 
 @cache
@@ -222,7 +243,7 @@ def _unentered() -> Select[Any]:
     """Select intents after a number that are in a block and have no entry."""
     lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
     return select(IntentRow).where(
-        IntentRow.seq > bindparam("begun"), IntentRow.state.in_(_CONSUMED), lacking
+        IntentRow.seq > ledger_sums.settled_number(), IntentRow.state.in_(_CONSUMED), lacking
     )
 
 
@@ -280,7 +301,6 @@ class LedgerStore:
         with self.db.read("read the ledger") as db:
             if (begun := _begun(db, self.db.book_kind)) is None:
                 return ()
-            begun = max(begun, ledger_sums.settled_to(db))
             rows = all_rows(db, _lacking(_UNSETTLED), IntentRow, begun=begun)
             return tuple(map(database.intent_from_row, rows))
 
@@ -524,7 +544,7 @@ def _begun(db: Connection, kind: str) -> int | None:
 
 
 def _intents_without_entry(db: Connection, kind: str) -> tuple[Intent, ...]:
-    rows = all_rows(db, _lacking(_ENDED), IntentRow, begun=ledger_sums.settled_to(db))
+    rows = all_rows(db, _lacking(_ENDED), IntentRow, begun=0)
     mined = [row for row in rows if row.receipt_json is not None]
     if not mined or (begun := _begun(db, kind)) is None:
         return ()
@@ -537,15 +557,12 @@ def _token_names(db: Connection) -> LedgerTokens | None:
 
 
 def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:
-    book = current_book(db, kind)
-    if book is None:
+    if not (opened := all_rows(db, _opened(), BookOpeningRow, kind=kind)):
         return False
-    opened = openings(db, book)
     missing = places - {(row.place, row.token) for row in opened}
     if not missing:
         return True
-    first = min((row.after_intent for row in opened), default=None)
-    own = positions.positions_moved_since(db, first)
+    own = positions.positions_moved_since(db, min(row.after_intent for row in opened))
     return all(name in own for name, _ in missing)
 
 
@@ -565,5 +582,6 @@ def _since(states: tuple[str, ...]) -> Select[Any]:
 
 @cache
 def _lacking(states: tuple[str, ...]) -> Select[Any]:
-    """Select intents without an entry."""
-    return _since(states).where(~exists().where(EntryRow.intent_id == IntentRow.id))
+    """Select intents that are not settled and without an entry."""
+    later = _since(states).where(IntentRow.seq > ledger_sums.settled_number())
+    return later.where(~exists().where(EntryRow.intent_id == IntentRow.id))

@@ -13,7 +13,19 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from agent import codec
 from agent.accounting.entries import QUANTA_PER_UNIT, WALLET
@@ -101,6 +113,12 @@ ENTRIES_VERSION = "entries_turn"
 _OPEN, _CONSUMED, _ENDED = (
     tuple(state.value for state in states) for states in (OPEN, CONSUMED, ENDED_IN_BLOCK)
 )
+
+
+def is_current() -> ColumnElement[bool]:
+    """Return the condition that a book is the newest, and of the kind `kind`."""
+    newest = select(func.max(BookRow.seq)).scalar_subquery()
+    return and_(BookRow.seq == newest, BookRow.kind == bindparam("kind"))
 
 
 def running_balances(db: Connection, book: int) -> dict[str, int]:
@@ -215,6 +233,11 @@ def settled_to(db: Connection) -> int:
     return database.fact_number(db, SETTLED_TO)
 
 
+def settled_number() -> ColumnElement[int]:
+    """Return that number as an expression for a statement."""
+    return database.stored_number(SETTLED_TO)
+
+
 def advance_settled(db: Connection) -> None:
     """Advance the number of the last settled intent as far as possible."""
     book = max_value(db, BookRow.seq)
@@ -308,11 +331,11 @@ class ValuationStore:
         in a block since the last one; return False if nothing was written.
         """
         with self.db.read("read the valuations") as db:
-            if not _due(db, current_book(db, self.db.book_kind), valuation, forced, changed):
+            if not _due(db, self.db.book_kind, valuation, forced, changed):
                 return False
         with self.db.write("write the valuation") as db:
             book = current_book(db, self.db.book_kind)
-            if book is None or not _due(db, book, valuation, forced, changed):
+            if book is None or not _due(db, self.db.book_kind, valuation, forced, changed):
                 return False
             held_z = database.compress_text(codec.dumps(list(valuation.held)))
             row = {
@@ -368,19 +391,15 @@ def valuations(
 
 
 def _due(
-    db: Connection,
-    book: LedgerBook | None,
-    valuation: Valuation,
-    forced: bool,
-    changed: Collection[int],
+    db: Connection, kind: str, valuation: Valuation, forced: bool, changed: Collection[int]
 ) -> bool:
-    """True if a valuation is due: at a later block than the last and, unless forced or the balances
-    changed in between, in another hour.
+    """True if a valuation is due in the current book: at a later block than the last and, unless
+    forced or the balances changed in between, in another hour.
     """
-    if book is None:
+    last = db.execute(_last_valuation(), {"kind": kind}).first()
+    if last is None:
         return False
-    last = db.execute(_last_valuation(), {"of": book.number}).first()
-    return last is None or (
+    return last.block_number is None or (
         last.block_number < valuation.block
         and (
             forced
@@ -391,8 +410,8 @@ def _due(
 
 
 @cache
-def _last_valuation() -> Select[int, int]:
-    newest_first = select(ValuationRow.block_number, ValuationRow.chain_s).where(
-        ValuationRow.book == bindparam("of")
-    )
-    return newest_first.order_by(ValuationRow.seq.desc()).limit(1)
+def _last_valuation() -> Select[int | None, int | None]:
+    """Select the last valuation of the current book of a kind (NULL before one)."""
+    columns = select(ValuationRow.block_number, ValuationRow.chain_s).select_from(BookRow)
+    of_book = columns.outerjoin(ValuationRow, ValuationRow.book == BookRow.seq)
+    return of_book.where(is_current()).order_by(ValuationRow.seq.desc()).limit(1)

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, func, select
+from sqlalchemy import (
+    CompoundSelect,
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    func,
+    literal,
+    select,
+    union_all,
+)
 
 from agent import codec
 from agent.amm.lp.positions import position_change
@@ -46,6 +56,8 @@ from agent.store.transitions import OPEN
 from agent.units import NATIVE
 
 UNDECIDED, TAKEN, FORGOTTEN = "undecided", "taken", "forgotten"
+OWN = "own"
+"""Stands for a verdict with the changes by mined intents."""
 POSITIONS_SCANNED = "positions_looked"
 """Key that is set once the wallet was scanned, after the store was created or adopted."""
 
@@ -95,19 +107,15 @@ class PositionStore:
         changes by mined intents since a position was forgotten or adopted.
         """
         with self.db.read("read liquidity positions") as db:
-            found = {row.name: row for row in all_rows(db, _positions_found(), FoundPositionRow)}
-            taken = [
-                database.decode_json(LpPositionChange, row.move_json)
-                for row in found.values()
-                if row.verdict == TAKEN and row.move_json is not None
-            ]
-            own = []
-            for text, seq in db.execute(_positions_own()):
-                move = database.decode_json(LpPositionChange, text)
-                verdict = found.get(move.name)
-                if verdict is None or verdict.verdict == UNDECIDED or seq > verdict.after_seq:
-                    own.append(move)
-            return (*taken, *own)
+            rows = db.execute(_changes()).all()
+        decided = {row.name: row.seq for row in rows if row.verdict in (TAKEN, FORGOTTEN)}
+        moves: dict[str, list[LpPositionChange]] = {TAKEN: [], OWN: []}
+        for row in rows:
+            if row.verdict in moves and row.move_json is not None:
+                move = database.decode_json(LpPositionChange, row.move_json)
+                if row.verdict == TAKEN or row.seq > decided.get(move.name, -1):
+                    moves[row.verdict].append(move)
+        return (*moves[TAKEN], *moves[OWN])
 
     def scanned(self) -> bool:
         """True if the wallet was scanned since the store was created or adopted."""
@@ -173,6 +181,26 @@ def _positions_own() -> Select[str, int]:
         IntentRow, IntentRow.id == LiquidityRow.intent_id
     )
     return query.order_by(IntentRow.seq)
+
+
+@cache
+def _changes() -> CompoundSelect[*tuple[Any, ...]]:
+    """Select discovered positions, and position changes of mined intents, each with an intent's
+    number and oldest first.
+    """
+    discovered = select(
+        FoundPositionRow.name,
+        FoundPositionRow.verdict,
+        FoundPositionRow.move_json,
+        FoundPositionRow.after_seq.label("seq"),
+    )
+    own = _positions_own().with_only_columns(
+        literal("").label("name"),
+        literal(OWN).label("verdict"),
+        LiquidityRow.move_json,
+        IntentRow.seq,
+    )
+    return union_all(discovered, own.order_by(None)).order_by("seq", "name")
 
 
 @cache

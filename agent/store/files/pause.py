@@ -60,19 +60,17 @@ class PauseSwitch:
         `resume` (T8).
         """
         with self.db.read("read the pause switch") as db:
-            if (copy := database.find_fact(db, COPY_KEY)) is not None:
-                return Pause(
-                    True,
-                    f"this store is a copy ({copy}); only one may send: trimtab db adopt",
-                    None,
-                )
-            row = first_row(db, _turned(), PauseRow)
-            if row is None:
-                return Pause(False, "", None)
-            return Pause(row.paused, row.reason, row.at_s, row.hard)
+            row = db.execute(_state()).one()
+        if row.copy is not None:
+            why = f"this store is a copy ({row.copy}); only one may send: trimtab db adopt"
+            return Pause(True, why, None)
+        if row.paused is None:
+            return Pause(False, "", None)
+        return Pause(row.paused, row.reason, row.at_s, row.hard)
 
 
 _turned = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
+_state = cache(lambda: database.beside_facts(_turned(), copy=COPY_KEY))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from agent.execution.step_result import StepPorts, StepResult, close_step
 from agent.layers.futures.execution.cycle import futures_plan
 from agent.layers.futures.policy.limit_orders import ended_orders
 from agent.layers.futures.policy.targets import DRIFT_REASONS
-from agent.layers.futures.state import FuturesCycle
+from agent.layers.futures.state import FuturesConfig, FuturesCycle
 from agent.model import Cycle
 
 
@@ -20,6 +20,8 @@ def end_resting_orders(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> 
     """Cancel the resting orders that this evaluation ends; None if there are none. Each is tried once
     in a cycle: a cancel that fails delays nothing else.
     """
+    if outcome.step_input.config(FuturesConfig).policy is None:
+        return None
     own = cycle.layer(FuturesCycle)
     open_intents = ports.store.journal.open_intents()
     resting = {str(intent.tx_hash): intent.note for intent in open_intents if intent.rests}
