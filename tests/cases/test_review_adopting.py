@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.errors import OperatorNeeded
+from agent.execution.resumption import new_cycle
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
+from agent.model import AgentCycle
 from tests.support.agents import ROOMY, agent_on, fund, yes
 from tests.support.text import raises_code
 
@@ -23,3 +25,12 @@ def test_a_foreign_transaction_stops_the_agent_until_its_owner_adopts_the_nonce(
                 agent.rebalance(send=True, confirm=yes)
         assert agent.resync_nonce() == before + 1
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+
+
+def test_an_adopted_nonce_closes_the_open_cycle_of_an_ended_process(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    """What that cycle confirmed was meant for a wallet of which the store knew every transaction."""
+    with agent_on(anvil_chain, tmp_path) as agent:
+        cycles = agent.context.store.cycles
+        cycles.write(new_cycle(AgentCycle(), anvil_chain.now_s()))
+        agent.resync_nonce()
+        assert cycles.open() is None
