@@ -15,9 +15,6 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable, Trim
 from agent.model import DataFee
 from agent.units import format_duration
 
-# --- Health of an endpoint: a decaying score of answers and latency, and its backoff.
-
-
 HALF_LIFE_S = 60.0
 """Age at which the weight of a success, failure or latency is halved."""
 FAILURES = 3
@@ -151,9 +148,6 @@ class EndpointHealth:
         self._bad *= factor
         self._took *= factor
         self._at = now
-
-
-# --- The pool: parallel queries of all endpoints.
 
 
 T = TypeVar("T")

@@ -25,9 +25,6 @@ from agent.errors import ErrorCode, Retryable, TrimtabError
 from agent.model import DataFee, Head, Pool, Receipt
 from agent.signing.calldata import address_from_word
 
-# --- Past rounds of a price feed, read backwards over all phases of its proxy.
-
-
 GET_ROUND_DATA = bytes.fromhex("9a6fc8f5")
 PHASE_AGGREGATORS = bytes.fromhex("c1597304")
 LATEST_ROUND = bytes.fromhex("668a0f02")
@@ -140,9 +137,6 @@ def _round(answer: object) -> tuple[int, int, int, int]:
     return number, to_signed(price), started_s, updated_s
 
 
-# --- Past TWAPs of V3 pools, as far back as their observations go.
-
-
 OBSERVE = bytes.fromhex("883bdbfd")
 TWAPS_AT_ONCE = 48
 TWAP_MOST_REQUESTS = 60
@@ -211,9 +205,6 @@ def _twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
     return replace(
         pool, twap_tick=ticks // window_s, twap_liquidity=liquidity, twap_window_s=window_s
     )
-
-
-# --- The wallet's transactions of the last 24 hours.
 
 
 DAY_S = 86_400

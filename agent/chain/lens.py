@@ -338,9 +338,6 @@ def answer_uint(data: LensAnswer, bits: int = 256) -> int | CallStatus:
     return read[0] if read[0] >> bits == 0 else CallStatus.MALFORMED
 
 
-# --- Lens queries: pages in one batch, and a second batch for items that did not fit.
-
-
 _SMALLER = 8
 _UNREAD = bytes([CallStatus.UNREAD.value])
 
@@ -442,10 +439,6 @@ def _encoded(line: Transport, items: Sequence[LensItem], answer: object) -> list
     if isinstance(answer, RpcFault):
         return [_UNREAD] * len(items)
     return encoded_answers(items, parse_bytes(answer, f"the lens from {line.name}"))
-
-
-# --- Calldata of the view functions used for reading, encoded by hand: no ABI library on the hot
-# path.
 
 
 BALANCE_OF = bytes.fromhex("70a08231")

@@ -35,8 +35,6 @@ from agent.signing.calldata import address_from_word
 if TYPE_CHECKING:
     from agent.chain.snapshot import ChainReader
 
-# --- Reader that adds the agent's positions to the snapshot.
-
 
 class PositionReader:
     """ports.Reader over a ChainReader that adds the agent's current positions to each snapshot.
@@ -88,9 +86,6 @@ class PositionReader:
 def _range(mint: LpPositionChange) -> PositionRange:
     lower, upper = mint.ticks or (0, 0)
     return PositionRange(mint.pool, mint.fee_pips, lower, upper)
-
-
-# --- Unsolicited positions.
 
 
 MOST = 100

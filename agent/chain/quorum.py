@@ -11,9 +11,6 @@ from agent.chain.rpc import Transport, header_verifies, parse_head, parse_quanti
 from agent.errors import ErrorCode, Refused, Retryable, TrimtabError
 from agent.model import Head, Verdict
 
-# --- Quorum on a snapshot: whole answers are compared, and dissenters are named (T2).
-
-
 NO_MAJORITY_REMEDY = (
     "replace the wrong endpoint, or ask the operators; nothing is sent until they agree"
 )
@@ -118,9 +115,6 @@ def _verdict(
     )
 
 
-# --- Quorum on single values, such as a transaction, a nonce or a block: one vote per operator.
-
-
 H = TypeVar("H", bound=Hashable)
 T = TypeVar("T")
 
@@ -193,10 +187,6 @@ def lowest_sufficient(values: Mapping[str, int], enough: int) -> int:
     nonce. With two operators, the higher value counts.
     """
     return sorted(values.values())[enough - 1]
-
-
-# --- Quorum on the height. If too few newest blocks are close to a block, it may be old or forged,
-# and nothing is traded on it (T19).
 
 
 def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
@@ -302,10 +292,6 @@ def _heights(newest: Mapping[Endpoint, int], *, lowest: bool = False) -> dict[st
     for endpoint, number in newest.items():
         heights[endpoint.operator] = choose(heights.get(endpoint.operator, number), number)
     return heights
-
-
-# --- Queries to all endpoints at one block: the newest with a header that enough operators agree
-# on.
 
 
 @dataclass(frozen=True, slots=True)

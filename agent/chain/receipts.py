@@ -32,9 +32,6 @@ from agent.model import DataFee, LiquidityAdded, Receipt, Transfer
 from agent.signing.calldata import selector
 from agent.units import NATIVE
 
-# --- Receipts: gas cost, token transfers, added liquidity.
-
-
 TRANSFER = hex_data(keccak(text="Transfer(address,address,uint256)"))
 INCREASE_LIQUIDITY = hex_data(keccak(text="IncreaseLiquidity(uint256,uint128,uint256,uint256)"))
 DEPOSIT = hex_data(keccak(text="Deposit(address,uint256)"))
@@ -176,9 +173,6 @@ def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
 
 def _number(topic: object) -> int:
     return int.from_bytes(parse_bytes(topic, "log topic", 32), "big")
-
-
-# --- Transactions of the wallet that another program sent: by nonce, or as a Safe's execution.
 
 
 LOGS_AT_ONCE = 1_000
@@ -370,9 +364,6 @@ def _pending(line: Transport, owner: str, nonce: int) -> str | None:
         except Retryable:
             continue
     return None
-
-
-# --- Revert reasons: Error(string), Panic(uint256), custom errors, Uniswap's terse codes.
 
 
 _ERROR = selector("Error(string)")

@@ -15,9 +15,6 @@ from eth_utils.crypto import keccak
 from agent.errors import ErrorCode, Retryable
 from agent.model import Head
 
-# --- Strict parsing of a node's answers. Malformed answers are errors and are never guessed.
-
-
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _FOREIGN = re.compile(r"[^A-Za-z0-9 .,:;_/()'#+-]")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")

@@ -222,10 +222,6 @@ class SafeSender:
         return self.sender.block_hash(number)
 
 
-# --- External signers. Proposals to a wallet's owner or a Safe's owners pass the same rules as
-# transactions signed by a key.
-
-
 @dataclass(frozen=True, slots=True)
 class WalletOwner:
     """ports.ExternalSigner for the holder of the wallet's key, who signs and sends the proposed

@@ -31,9 +31,6 @@ from agent.errors import ErrorCode, Retryable
 from agent.model import Plan, ScreenedToken, Snapshot, StepInput, TokenFinding
 from agent.units import BPS
 
-# --- Findings, from the record of TokenScreen and from the answers to single calls.
-
-
 RECORD_BYTES = 385
 FORMAT = 1
 _UNKNOWN = 2**256 - 1
@@ -195,9 +192,6 @@ def _reverted(fault: RpcFault) -> bool:
     return fault.code == 3 or bool(fault.data) or any(word in text for word in ran)
 
 
-# --- Reasons why a token does not transfer: paused for all, or blocklisted for one address.
-
-
 NOBODY = "0x000000000000000000000000000000007472696D"
 """Address that no blocklist is expected to contain."""
 _PAUSED = bytes.fromhex("5c975abb")
@@ -307,9 +301,6 @@ def _blocklisted_role(
             return TokenFinding.BLOCKLISTED, f"{call.move.spender} cannot spend it"
     # The token rejects a transfer of zero, and there is no allowance yet to test with.
     return result
-
-
-# --- The screen of a plan.
 
 
 BLOCKS_BACK = 64

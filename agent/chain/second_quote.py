@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from agent.chain.providers.one_block import BlockProvider
 
 
-# --- Import of uniswap-python 0.7.1, written for web3 6, under web3 7.
-
-
 _CACHE = "web3.middleware.cache"
 
 
@@ -52,9 +49,6 @@ def web3_6_names() -> Iterator[None]:
 
 def _no_caching(*_: object, **__: object) -> NoReturn:
     raise RuntimeError("uniswap-python caches only under web3 6")
-
-
-# --- Second quotes of a plan.
 
 
 T = TypeVar("T")
@@ -138,9 +132,6 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
         except NoSecondQuote as error:
             quotes.append(SecondQuote(number, None, error.message))
     return tuple(quotes)
-
-
-# --- Quotes by uniswap-python.
 
 
 class UniswapPythonQuoter:
@@ -273,9 +264,6 @@ def without_foreign_errors(ask: Callable[[], T]) -> T:
         ) from None
 
 
-# --- Quotes by the venues' contracts: Router02.getAmountsOut and QuoterV2.
-
-
 def _view(name: str, inputs: Sequence[Mapping[str, object]], words: int) -> dict[str, object]:
     """Return the ABI of a view function that returns exactly `words` words."""
     outputs = [{"name": "", "type": "uint256"}] * words
@@ -395,9 +383,6 @@ def build_quoter(
     if UniswapPythonQuoter.installed():
         quoters.append(("uniswap-python", UniswapPythonQuoter(transport, venues)))
     return UnanimousQuoter(tuple(quoters))
-
-
-# --- Evidence: second quotes, token screens, pins, quorum, kill switch and time.
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,6 @@ from agent.model import DataFee, Head, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TransactionStatus
 from agent.signing.calldata import APPROVE
 
-# --- One node: interpretation of refusals, and the sender over a single endpoint.
-
-
 _REVERTED_CODE = 3
 
 
@@ -292,9 +289,6 @@ def _by_contracts(fault: RpcFault, tx: UnsignedTx) -> bool:
 def _not_true(returned: bytes) -> bool:
     """Return whether an ERC-20 call returned data other than true. No data is success (USDT)."""
     return len(returned) > 0 and int.from_bytes(returned, "big") != 1
-
-
-# --- Sender over all endpoints: answers by quorum, and signed bytes to permitted endpoints only.
 
 
 T = TypeVar("T")

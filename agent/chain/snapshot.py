@@ -53,9 +53,6 @@ from agent.model import (
 )
 from agent.ports import Clock
 
-# --- Prices of the blocks before a head: feeds and pools of each block, identified by hash, by
-# quorum.
-
 
 def read_past_prices(
     endpoint_pool: EndpointPool, watch: SnapshotScope, head: Head, blocks: int

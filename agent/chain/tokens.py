@@ -27,9 +27,6 @@ from agent.planning.gas import V3_VENUE, swap_spend
 from agent.signing.calldata import APPROVE, address_from_word
 from agent.units import NATIVE, Token, safe_label
 
-# --- Tokens at given addresses: decimals and displayable symbol, in one request.
-
-
 MOST_DECIMALS = 36
 _SYMBOL_BYTES = 128
 
@@ -181,9 +178,6 @@ def _address(answer: LensAnswer) -> str:
     return UNREADABLE if isinstance(value, CallStatus) else address_from_word(value)
 
 
-# --- Allowances of the wallet's tokens, as reported by their contracts.
-
-
 PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
 """Uniswap's Permit2, the same address on every chain.
 
@@ -203,10 +197,6 @@ def read_allowances(
     ]
     found = (answer_uint(answer) for answer in query_lens(line, call_items))
     return tuple(None if isinstance(one, CallStatus) else one for one in found)
-
-
-# --- Approvals: exact allowances that a plan still needs, their calldata, and leftover allowances
-# to revoke.
 
 
 def needed_approvals(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:
@@ -256,9 +246,6 @@ def open_allowances(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
 def encode_approve(spender: str, raw: int) -> str:
     """Return 0x-hex calldata of ERC-20 `approve(spender, raw)`; `raw` in base units."""
     return "0x" + (APPROVE + abi_encode(["address", "uint256"], [spender, raw])).hex()
-
-
-# --- Transfers of each token in a plan: from pools to recipients, and from senders into pools.
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,9 +59,6 @@ from agent.model import (
 from agent.model.rollups import DATA_FEE_ITEM
 from agent.units import BPS, Token
 
-# --- Price feeds: decimals, latest round, and bounds of the aggregator.
-
-
 ITEMS = 4
 
 

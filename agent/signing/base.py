@@ -109,9 +109,6 @@ def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None
         refuse("deadline", deadline_s, f"after {grant.now_s} and at most {last_s}")
 
 
-# --- Rule for price observations: the granted pool, and the granted number.
-
-
 INCREASE_OBSERVATIONS = bytes.fromhex("32148f67")
 """increaseObservationCardinalityNext(uint16) of a V3 pool; the caller, any account, pays for the
 slots."""
@@ -140,9 +137,6 @@ def judge_oracle(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
 def encode_observations(slots: int) -> str:
     """Return 0x-hex calldata that increases a pool's number of observations."""
     return "0x" + (INCREASE_OBSERVATIONS + slots.to_bytes(32, "big")).hex()
-
-
-# --- Rules for payouts: the exact granted amount, to a confirmed payout address (T4, T14).
 
 
 TRANSFER = bytes.fromhex("a9059cbb")

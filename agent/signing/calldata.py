@@ -18,9 +18,6 @@ from eth_utils.crypto import keccak
 
 from agent.errors import Refused
 
-# --- Reader of calldata, word by word.
-
-
 WORD = 32
 
 
@@ -92,10 +89,6 @@ class CalldataReader:
         """Raise UndecodableCalldata unless everything was read."""
         if self._at != len(self._data):
             raise UndecodableCalldata("calldata has trailing bytes")
-
-
-# --- Strict decoder of the Rebalancer's packed program (contracts/src/Rebalancer.sol). Unused
-# fields are zero, every listed token is listed once and used, and no bytes are left.
 
 
 LEG_BYTES = 39

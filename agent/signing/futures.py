@@ -39,9 +39,6 @@ from agent.signing.base import FuturesRules, SigningRules, refuse, require_deadl
 from agent.signing.calldata import CalldataReader, UndecodableCalldata, selector
 from agent.units import BPS, decimal_text
 
-# --- Strict decoder of the calls: ClearingHouse, Vault, DelegateApproval.
-
-
 _ORDER = "(address,bool,bool,uint256,uint256,uint256,uint160,bytes32)"
 OPEN_POSITION = selector(f"openPosition({_ORDER})")
 OPEN_POSITION_FOR = selector(f"openPositionFor(address,{_ORDER})")
@@ -125,9 +122,6 @@ _DECODERS: dict[bytes, Callable[[CalldataReader], FuturesCall]] = {
 }
 SELECTORS = frozenset(_DECODERS)
 """Functions that a transaction of the futures layer may call."""
-
-
-# --- The rule: one granted action, recomputed without the code that planned it.
 
 
 def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:

@@ -279,9 +279,6 @@ def _new_file(path: Path, data: bytes) -> None:
         raise
 
 
-# --- Keys in the OS keyring, through the keyring library, stored under a service and a name (T18).
-
-
 _ALTERNATIVES = (
     "use a keystore file (trimtab wallet create --keystore wallet.json), or install a keyring"
     " service"

@@ -13,9 +13,6 @@ from agent.ports import Grant
 from agent.signing.base import SigningRules, refuse, require_deadline
 from agent.signing.calldata import WORD, CalldataReader, UndecodableCalldata, selector
 
-# --- Strict decoder of liquidity calls: V3 position manager and V2 router.
-
-
 T = TypeVar("T")
 UINT128_MAX = 2**128 - 1
 

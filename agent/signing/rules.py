@@ -256,9 +256,6 @@ PAYABLE_CALLS = frozenset({calldata.MULTICALL, calldata.REBALANCE})
 """Calls whose rules judge the native coin sent; all others must send none."""
 
 
-# --- The signer: signs only transactions that the table allows, with a local or remote key.
-
-
 class LocalSigner:
     """Implements ports.Signer, the gate for every transaction of the wallet's key. A local key
     signs deterministically (RFC 6979).
@@ -295,9 +292,6 @@ class LocalSigner:
     def sign_typed(self, typed_data: Mapping[str, object], grant: Grant) -> NoReturn:
         """Raise Refused: no typed data is signed."""
         refuse_typed_data(typed_data)
-
-
-# --- Unsigned transactions in eth-account's form, their hash, and the signed bytes.
 
 
 Vrs = tuple[int, int, int]

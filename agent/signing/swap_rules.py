@@ -331,10 +331,6 @@ def _require_not_held(token: str, held: set[str]) -> None:
         )
 
 
-# --- The signer's rule for the Rebalancer: its program is the granted plan, leg by leg, with
-# conditions on every changed balance.
-
-
 VENUES = {Venue.V2: "uniswap_v2", Venue.V3: "uniswap_v3", Venue.NATIVE: "wrapped_native"}
 
 

@@ -67,9 +67,6 @@ from agent.store.tables import (
     StepRow,
 )
 
-# --- Budgets and movements.
-
-
 DAY_S = 86_400
 LAST_REVIEW = "last_review_s"
 DELAY = "delay_ppm"

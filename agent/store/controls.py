@@ -424,9 +424,6 @@ def _plans_beyond() -> Select[Any]:
     )
 
 
-# --- State of the phone bot: the newest handled update, open one-time codes, and what has been
-# reported, so that a restart repeats nothing.
-
 UPDATE, UPDATE_TIME = "phone_update", "phone_update_s"
 CODES, OFFERED, TOLD = "phone_codes", "phone_offered", "phone_log"
 SEQUENCE_S = 6 * 86_400

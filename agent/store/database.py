@@ -50,9 +50,6 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 
-# --- Remedies for database errors: disk full, locked, corrupt, not writable.
-
-
 _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("disk is full", "no space left"),
@@ -103,9 +100,6 @@ def database_errors(action: str) -> Iterator[None]:
         raise OperatorNeeded(
             f"store: cannot {action}: {error}", remedy(str(error)), code=ErrorCode.STORE
         ) from error
-
-
-# --- The database of one wallet: each read and write is a transaction, each failure OperatorNeeded.
 
 
 WRITE = "trimtab_write"
@@ -313,9 +307,6 @@ def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Ins
     from sqlalchemy.dialects import postgresql  # loaded only for PostgreSQL
 
     return postgresql.insert(kind)
-
-
-# --- Facts: single values by key.
 
 
 def read_facts(db: Connection, *keys: str) -> dict[str, str]:

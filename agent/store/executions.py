@@ -192,9 +192,6 @@ def _order(db: Connection, row: ExecutionRow) -> LimitOrder:
     return replace(order, state="filled", why=f"by {swaps[-1].tx_hash}") if swaps else order
 
 
-# --- Rows of executions, for the layers' own stores too.
-
-
 def open_rows(db: Connection, kind: str | None = None) -> list[ExecutionRow]:
     """Return the open executions of a kind, or of every kind, oldest first."""
     return [row for row in all_rows(db, _opened(), ExecutionRow) if kind in (None, row.kind)]

@@ -38,8 +38,6 @@ from agent.store.tables import (
 
 T = TypeVar("T")
 
-# --- Conditional orders and NAV per share.
-
 
 ORDERS_VERSION = "orders_turn"
 """Key of the number of writes, which prevents a process that read an older version from overwriting

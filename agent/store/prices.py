@@ -166,9 +166,6 @@ def _older() -> Delete:
     return delete(PriceRow).where(PriceRow.hour < bindparam("before"))
 
 
-# --- Weights chosen by allocators. Every choice is kept, and the newest counts.
-
-
 @dataclass(frozen=True, slots=True)
 class AllocationStore:
     """Chosen weights by owner: a strategy's name, or "" for the portfolio."""

@@ -244,10 +244,6 @@ _pins = cache(lambda: select(PinRow).order_by(PinRow.address))
 _implementations = cache(lambda: select(ImplementationRow))
 
 
-# --- Config versions: every version that was used or found unconfirmed, with hash, text without
-# secrets, and origin.
-
-
 UNCONFIRMED = "noticed"
 """Origin of a version that was edited by hand and not confirmed."""
 
@@ -330,9 +326,6 @@ _newest = cache(lambda: select(ConfigRow).order_by(ConfigRow.seq.desc()).limit(b
 def _confirmed() -> Select[Any]:
     newest = select(ConfigRow.config_hash).order_by(ConfigRow.seq.desc()).limit(1)
     return newest.where(ConfigRow.how != UNCONFIRMED)
-
-
-# --- Paper trading: the paper wallet, and trusted contracts and prices copied from the live store.
 
 
 PAPER_WALLET = "paper"

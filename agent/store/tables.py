@@ -372,9 +372,6 @@ class PayoutAddressRow(Base):
     confirmed_s: Mapped[int] = mapped_column(BigInteger)
 
 
-# --- Tables of the double-entry ledger; base units and values are text.
-
-
 class BookRow(Base):
     """One ledger book; the last row is the current one. `kind` is live or paper."""
 
@@ -455,9 +452,6 @@ class ValuationRow(Base):
     __table_args__ = (Index("valuations_by_time", "book", "chain_s"),)
 
 
-# --- Tables of alerts.
-
-
 class AlertRow(Base):
     """State of one alert by key, times in Unix seconds."""
 
@@ -492,9 +486,6 @@ class AlertTargetRow(Base):
     failures: Mapped[int] = mapped_column(Integer)
     why: Mapped[str] = mapped_column(Text)
     lost: Mapped[int] = mapped_column(Integer)
-
-
-# --- Tables of strategies: bookings, states, NAV per share.
 
 
 class StrategyBookingRow(Base):
@@ -533,9 +524,6 @@ class RunReportRow(Base):
     __tablename__ = "run_report"
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     report_json: Mapped[str] = mapped_column(Text)
-
-
-# --- Tables of controls.
 
 
 class ControlRow(Base):

@@ -239,9 +239,6 @@ def _address(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-# --- Deployment bytecode of the Rebalancer, and verification of a deployed one.
-
-
 V2_INIT_CODE_HASH = "0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f"
 """keccak256 of UniswapV2Pair's creation code; UniswapV2Library.pairFor."""
 V3_INIT_CODE_HASH = "0xe34f199b19b2b4f47f68442619d555527d244f78a3297ea89325f843f87b8b54"

@@ -45,9 +45,6 @@ from agent.venues.drafts import LayerComposer, TxDraft
 from agent.venues.gas_fees import gas_fees
 from agent.venues.liquidity import action_contract, draft_action
 
-# --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and a floor for the
-# change in its value.
-
 
 def known_prices(step: StepInput) -> dict[str, Fraction]:
     """Return reference prices by token, numeraire base units per base unit. The native coin has the
@@ -86,9 +83,6 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
         sold = sum((leg.amount_in_raw * prices[leg.token_in] for leg in sales), Fraction(0))
         floor = max(floor, -sold * Fraction(step.limits.plan_cost_bps, BPS))
     return RebalancerTerms(prices, floor_int(floor) - 1)
-
-
-# --- The composer: drafts of each kind of transaction, completed with nonce, fees and gas.
 
 
 GAS_MARGIN = Fraction(5, 4)

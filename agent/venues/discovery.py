@@ -30,9 +30,6 @@ from agent.errors import ConfigError
 from agent.signing.calldata import address_from_word
 from agent.units import Token
 
-# --- Uniswap V2: pairs from the factory, or named by the owner and checked against it.
-
-
 FEE_PIPS = 3000
 """Fee of 0.3 %, fixed in UniswapV2Pair.swap."""
 
@@ -130,10 +127,6 @@ def require_made_by(venue: str, factory: str, pool: PoolRef, known: str | None) 
         )
 
 
-# --- Uniswap V3: pools from the factory over all fee tiers, or named by the owner and checked
-# against it.
-
-
 _SPACING_BOUND = 16_384
 """UniswapV3Factory.enableFeeAmount requires a smaller tick spacing."""
 
@@ -225,9 +218,6 @@ class UniswapV3:
                 f"venues.{self.name}.pools: {pool}: {fee.why} (fee)", "is it a V3 pool?"
             )
         return self._ref(pool, token0, token1, fee)
-
-
-# --- Discovery over all venues of the config.
 
 
 AmmVenue = UniswapV2 | UniswapV3

@@ -14,9 +14,6 @@ from agent.chain.providers.checked import CheckedProvider
 from agent.chain.rpc import RpcCall, RpcFault, parse_fault, scrub
 from agent.errors import Retryable
 
-# --- Node functions that eth-tester lacks or runs slowly: calls from any address, storage, events.
-
-
 CALL_GAS = 25_000_000
 
 

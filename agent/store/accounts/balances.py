@@ -44,10 +44,6 @@ from agent.store.tables import (
 )
 from agent.store.transitions import CONSUMED, OPEN
 
-# --- External transactions, read from the chain: sent before this store existed, or by another
-# store.
-
-
 DAY_S = 86_400
 ASKED = "day_asked_s"
 """Key of the chain time of the first failed query for the wallet's earlier transactions."""
@@ -414,9 +410,6 @@ _rises = cache(
         ExternalTransferRow.kind.is_(None), ~FELL, ExternalTransferRow.seq <= bindparam("until")
     )
 )
-
-
-# --- The repository of balances and external transactions.
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,6 @@ from agent.store.tables import (
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import ceil_int
 
-# --- Ledger books and their openings.
-
 
 @dataclass(frozen=True, slots=True)
 class LedgerBook:
@@ -95,9 +93,6 @@ def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
     """Return the number of the newest intent in the first opening; None before an opening."""
     number: int | None = db.scalar(_opened_after(), {"of": book.number})
     return number
-
-
-# --- Running sums.
 
 
 HOUR_S = 3_600
@@ -313,9 +308,6 @@ def _first_unsettled() -> Select[Any]:
         .order_by(IntentRow.seq)
         .limit(1)
     )
-
-
-# --- Valuations of the ledger's current book, at most one an hour.
 
 
 @dataclass(frozen=True, slots=True)

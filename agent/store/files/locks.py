@@ -207,9 +207,6 @@ def _holder(pid_file: Path) -> str:
     return text if text.isdecimal() else UNKNOWN
 
 
-# --- Permissions: files that control money, and their folders, may be writable only by their owner.
-
-
 _COMPANIONS = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite reads beside the database."""
 

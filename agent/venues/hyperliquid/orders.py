@@ -31,9 +31,6 @@ LONGEST_VALIDITY_MS = 60 * 60 * 1000
 _DECIMAL = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?")
 
 
-# --- Decimals, ticks and prices.
-
-
 def parse_decimal(value: object, what: str) -> Fraction:
     """Parse a decimal of the venue. Raises Retryable with `what`."""
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
@@ -114,9 +111,6 @@ def _whole(value: Fraction) -> int:
     return value.numerator
 
 
-# --- Tickets: records that are stored before an order is sent.
-
-
 @dataclass(frozen=True, slots=True)
 class OrderTicket:
     """An order with the fields that make it execute at most once. `cloid` is the client order id,
@@ -152,9 +146,7 @@ def issue_tickets(
     )
 
 
-# --- Actions that are signed and posted. The order of keys is part of the signature.
-
-
+# The order of keys in an action is part of its signature.
 def order_action(
     ticket: OrderTicket, market: PerpMarket, asset: int, *, is_close: bool = False
 ) -> dict[str, object]:
@@ -226,9 +218,6 @@ def stop_action(stop: StopOrder, market: PerpMarket, asset: int, cloid: str) -> 
 def cancel_action(cloid: str, asset: int) -> dict[str, object]:
     """Return the action that cancels an order by its client order id."""
     return {"type": CANCEL, "cancels": [{"asset": asset, "cloid": cloid}]}
-
-
-# --- Answers.
 
 
 class TicketStage(Enum):
