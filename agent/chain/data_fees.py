@@ -25,14 +25,15 @@ def fee_items(data_fee: DataFee) -> list[CallItem]:
     """Return the calls whose answers `read_quote` takes; none for chains without a fee."""
     match data_fee:
         case DataFee.OP_STACK | DataFee.OPTIONAL:
-            asked = [
+            function_calls = [
                 (_L1_FEE_UPPER_BOUND, 0),
                 (_L1_FEE_UPPER_BOUND, DATA_BYTES),
                 (_OPERATOR_FEE, 0),
                 (_OPERATOR_FEE, OPERATOR_GAS),
             ]
             return [
-                CallItem(GAS_PRICE_ORACLE, function + uint_word(value)) for function, value in asked
+                CallItem(GAS_PRICE_ORACLE, function + uint_word(value))
+                for function, value in function_calls
             ]
         case DataFee.ARBITRUM:
             return [CallItem(ARB_GAS_INFO, _PRICES_IN_WEI, longest=192)]

@@ -155,7 +155,7 @@ def past_twaps(
     `window_s`. A pool is not queried beyond its observations.
     """
     at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
-    found: dict[int, list[V3Pool]] = {}
+    means_by_end: dict[int, list[V3Pool]] = {}
     requests = 0
     for pool in [pool for pool in pools if isinstance(pool, V3Pool)]:
         for start in range(0, len(ends_s), TWAPS_AT_ONCE):
@@ -175,10 +175,10 @@ def past_twaps(
                 for end_s, answer in zip(page, answers, strict=True)
             ]
             for end_s, mean in twaps:
-                found.setdefault(end_s, []).extend([] if mean is None else [mean])
+                means_by_end.setdefault(end_s, []).extend([] if mean is None else [mean])
             if twaps[-1][1] is None:  # reverted with OLD, so earlier windows would too
                 break
-    return {end_s: tuple(means) for end_s, means in found.items()}
+    return {end_s: tuple(means) for end_s, means in means_by_end.items()}
 
 
 def _twap_call(pool: str, ago_s: int, window_s: int, at: dict[str, object]) -> RpcCall:
@@ -361,7 +361,7 @@ def _heights(line: Transport, owner: str, since: int, head: Head, nonce: int) ->
             code=ErrorCode.TRANSACTIONS_MANY,
         )
     spans = [(max(since - 1, 0), head.number, before, nonce)] if nonce > before else []
-    found: list[int] = []
+    heights: list[int] = []
     while spans:
         middles = [(low + high) // 2 for low, high, _, _ in spans]
         halves = []
@@ -370,9 +370,9 @@ def _heights(line: Transport, owner: str, since: int, head: Head, nonce: int) ->
         ):
             halves += [(low, middle, first, at), (middle, high, at, last)]
         changed = [span for span in halves if span[3] > span[2]]
-        found += [high for low, high, _, _ in changed if high - low <= 1]
+        heights += [high for low, high, _, _ in changed if high - low <= 1]
         spans = [span for span in changed if span[1] - span[0] > 1]
-    return sorted({*found, *([0] if since == 0 else [])})
+    return sorted({*heights, *([0] if since == 0 else [])})
 
 
 def _nonces(line: Transport, owner: str, heights: Sequence[int]) -> list[int]:
@@ -388,7 +388,7 @@ def _nonces(line: Transport, owner: str, heights: Sequence[int]) -> list[int]:
 
 
 def _whole(line: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = []
+    blocks: list[Mapping[str, Any]] = []
     for at in range(0, len(heights), BATCH):
         calls: list[RpcCall] = [
             ("eth_getBlockByNumber", [hex(height), True]) for height in heights[at : at + BATCH]
@@ -398,8 +398,8 @@ def _whole(line: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
                 raise HistoryUnavailable(
                     "the endpoint has no old blocks", code=ErrorCode.OLD_BLOCKS
                 )
-            found.append(block)
-    return found
+            blocks.append(block)
+    return blocks
 
 
 def _receipts(

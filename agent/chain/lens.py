@@ -388,15 +388,17 @@ class LensPages:
         ]
         if not smaller:
             return list(answers)
-        asked = [[self.items_of(calls[number])[i] for i in page] for number, page in smaller]
+        smaller_items = [
+            [self.items_of(calls[number])[i] for i in page] for number, page in smaller
+        ]
         again = line.batch(
             [
                 ("eth_call", [{"data": creation_code(items)}, calls[number][1][1]])
-                for (number, _), items in zip(smaller, asked, strict=True)
+                for (number, _), items in zip(smaller, smaller_items, strict=True)
             ]
         )
         whole = list(answers)
-        for (number, page), items, answer in zip(smaller, asked, again, strict=True):
+        for (number, page), items, answer in zip(smaller, smaller_items, again, strict=True):
             if isinstance(answer, RpcFault):
                 raise CallFailed(
                     f"{line.name} refused the lens: {answer.message}",

@@ -138,7 +138,7 @@ def find_unsolicited_positions(
             at,
         )
     ]
-    found = [
+    unsolicited = [
         UnsolicitedPosition(
             position_name(pool.venue, pool.address, None),
             pool.address,
@@ -150,11 +150,12 @@ def find_unsolicited_positions(
         if not isinstance(raw, CallStatus) and raw > 0
     ]
     count = balances[-1] if manager is not None else 0
-    held = 0 if isinstance(count, CallStatus) else count
-    if manager is not None and held:
-        found += _tokens(transport, owner, manager, min(held, MOST), at)
+    token_count = 0 if isinstance(count, CallStatus) else count
+    if manager is not None and token_count:
+        unsolicited += _tokens(transport, owner, manager, min(token_count, MOST), at)
     return UnsolicitedPositions(
-        tuple(position for position in found if position.name not in known), max(0, held - MOST)
+        tuple(position for position in unsolicited if position.name not in known),
+        max(0, token_count - MOST),
     )
 
 
@@ -179,12 +180,12 @@ def _tokens(
         ],
         at,
     )
-    found = []
+    unsolicited = []
     for token_id, answer in zip(ids, shapes, strict=True):
         read = answer_words(answer, 12)
         if not isinstance(read, CallStatus):
             tokens = (address_from_word(read[2] & _ADDRESS), address_from_word(read[3] & _ADDRESS))
-            found.append(
+            unsolicited.append(
                 UnsolicitedPosition(
                     position_name("uniswap_v3", manager, token_id),
                     manager,
@@ -193,4 +194,4 @@ def _tokens(
                     read[7],
                 )
             )
-    return found
+    return unsolicited

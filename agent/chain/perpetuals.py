@@ -252,14 +252,14 @@ def _account(scope: PerpScope, left: Asked) -> MarginAccount:
         )
     realised, _, pending_fee = _words(left, 3)
     known = {int(market.base, 16) for market in scope.markets}
-    held = [word for word in _addresses(*next(left)) if word not in known]
+    foreign = [word for word in _addresses(*next(left)) if word not in known]
     (orders,), (value,) = _words(left, 1), _words(left, 1)
     gifts = _addresses(*next(left))
     (maintenance,), (free,) = _words(left, 1), _words(left, 1)
     (initial_ppm,), (maintenance_ppm,) = _words(left, 1), _words(left, 1)
     (most_funding_ppm,) = _words(left, 1)
-    if held:
-        unknown = ", ".join(f"0x{word:040x}" for word in held)
+    if foreign:
+        unknown = ", ".join(f"0x{word:040x}" for word in foreign)
         raise _Unreadable(f"the account has positions in markets not configured: {unknown}")
     if orders or pending_fee:
         raise _Unreadable("the account provides liquidity, whose value is not counted")
@@ -296,11 +296,11 @@ def unread_bases(scope: PerpScope, answers: Sequence[LensAnswer]) -> tuple[str, 
     """Return the base tokens of markets outside of the scope in which the account has a position;
     empty if the answer is unreadable, which makes the account unknown.
     """
-    asked = zip(perp_questions(scope), answers, strict=True)
-    held = next(pair for pair in asked if pair[0].item.data[:4] == _GET_BASE_TOKENS)
+    pairs = zip(perp_questions(scope), answers, strict=True)
+    base_tokens = next(pair for pair in pairs if pair[0].item.data[:4] == _GET_BASE_TOKENS)
     known = {int(market.base, 16) for market in scope.markets}
     try:
-        words = _addresses(*held)
+        words = _addresses(*base_tokens)
     except _Unreadable:
         return ()
     return tuple(to_checksum_address(f"0x{word:040x}") for word in words if word not in known)
@@ -320,10 +320,10 @@ def unnamed_markets(
     symbols = ask([CallItem(base, _SYMBOL, 96) for base in bases])
     places = list(bases)
     for view in (_PRICE_FEED, _CHAINLINK_FEED, _AGGREGATOR):
-        found = ask([CallItem(place, view) for place in places])
+        views = ask([CallItem(place, view) for place in places])
         places = [
             place if (address := _address_word(answer)) is None else address
-            for place, answer in zip(places, found, strict=True)
+            for place, answer in zip(places, views, strict=True)
         ]
     refs: list[PerpMarketRef] = []
     for base, symbol, place in zip(bases, symbols, places, strict=True):

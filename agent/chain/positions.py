@@ -101,7 +101,7 @@ def resolve_positions(
             ],
         )
     )
-    found = [
+    shaped = [
         (
             _v2_ref(position, factories[position.venue], [next(answers) for _ in range(3)])
             if position.token_id is None
@@ -109,13 +109,13 @@ def resolve_positions(
         )
         for position in confirmed
     ]
-    shapes = [(ref, shape) for ref, shape in found if shape is not None]
+    shapes = [(ref, shape) for ref, shape in shaped if shape is not None]
     call_items = [_get_pool(ref.factory, ref.confirmed, shape[0]) for ref, shape in shapes]
     pools = {
         ref.confirmed: answer_uint(answer, 160)
         for (ref, _), answer in zip(shapes, query_lens(transport, call_items), strict=True)
     }
-    return tuple(_placed(ref, shape, pools.get(ref.confirmed)) for ref, shape in found)
+    return tuple(_placed(ref, shape, pools.get(ref.confirmed)) for ref, shape in shaped)
 
 
 def _first_items(one: ConfirmedPosition, factory: str) -> list[CallItem]:
@@ -311,13 +311,13 @@ def _read_v3(
         _words(question, answer, count)
         for question, answer, count in zip(asked[1:], answers[1:], taken, strict=True)
     )
-    found = (
+    state = (
         *(address_from_word(_bits(value, 160)) for value in own[2:4]),
         own[4],
         to_signed(own[5]),
         to_signed(own[6]),
     )
-    if found != (
+    if state != (
         position.token0,
         position.token1,
         place.fee_pips,
@@ -356,10 +356,10 @@ def _read_v3(
 
 
 def _words(question: PositionQuestion, answer: LensAnswer, count: int) -> tuple[int, ...]:
-    found = answer_words(answer, count)
-    if isinstance(found, CallStatus):
-        raise _PositionUnreadable(f"{question.what}: {found.why}")
-    return found
+    words = answer_words(answer, count)
+    if isinstance(words, CallStatus):
+        raise _PositionUnreadable(f"{question.what}: {words.why}")
+    return words
 
 
 def _bits(value: int, bits: int) -> int:

@@ -51,33 +51,24 @@ def find_quorum(
     `names` are those of the values, for the message. Raises Refused with a verdict that names
     dissenters and differences.
     """
-    groups: dict[tuple[object, ...], list[EndpointAnswer]] = {}
-    for answer in answers:
-        groups.setdefault(answer.says, []).append(answer)
-    inconsistent = {
-        answer.operator
-        for answer in answers
-        if len({other.says for other in answers if other.operator == answer.operator}) > 1
-    }
-    backing = {
-        says: sorted({answer.operator for answer in group} - inconsistent)
-        for says, group in groups.items()
-    }
-    ranked = sorted(groups, key=lambda says: len(backing[says]), reverse=True)
-    best = ranked[0]
+    backing = operators_by_value((answer.operator, answer.says) for answer in answers)
+    ranked = sorted(backing, key=lambda says: len(backing[says]), reverse=True)
+    agreed = next(answer for answer in answers if answer.says == ranked[0])
+    operators = sorted(backing[ranked[0]])
     dissent = tuple(
-        (answer.operator, difference(groups[best][0], answer, names))
+        (answer.operator, difference(agreed, answer, names))
         for says in ranked[1:]
-        for answer in groups[says]
+        for answer in answers
+        if answer.says == says
     )
-    contested = len(ranked) > 1 and len(backing[ranked[1]]) == len(backing[best])
-    if contested or len(backing[best]) < min_operators:
+    contested = len(ranked) > 1 and len(backing[ranked[1]]) == len(operators)
+    if contested or len(operators) < min_operators:
         raise Refused(
-            _refusal(answers, backing[best], dissent),
-            [_verdict(backing[best], dissent, min_operators)],
+            _refusal(answers, operators, dissent),
+            [_verdict(operators, dissent, min_operators)],
             NO_MAJORITY_REMEDY,
         )
-    return QuorumAgreement(groups[best][0], tuple(backing[best]), dissent)
+    return QuorumAgreement(agreed, tuple(operators), dissent)
 
 
 def difference(agreed: EndpointAnswer, other: EndpointAnswer, names: Sequence[str]) -> str:
@@ -168,9 +159,9 @@ def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
     for operator, value in votes:
         values_of.setdefault(operator, set()).add(value)
         operators.setdefault(value, set())
-    for operator, given in values_of.items():
-        if len(given) == 1:
-            operators[next(iter(given))].add(operator)
+    for operator, values in values_of.items():
+        if len(values) == 1:
+            operators[next(iter(values))].add(operator)
     return operators
 
 

@@ -499,8 +499,8 @@ def revert_message(code: str) -> str:
     """Describe a contract's revert text. A text missing from the table is returned truncated and
     sanitised.
     """
-    shown = scrub(code)[:_MAX_TEXT]
-    return f"{REVERT_MESSAGES[code]} ({shown})" if code in REVERT_MESSAGES else shown
+    plain_code = scrub(code)[:_MAX_TEXT]
+    return f"{REVERT_MESSAGES[code]} ({plain_code})" if code in REVERT_MESSAGES else plain_code
 
 
 def _from_data(data: bytes) -> str:

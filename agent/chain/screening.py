@@ -242,10 +242,12 @@ def explain_failure(
         for view in _LISTS
     ]
     pages = LensPages(items)
-    held = next((holding.raw for holding in snapshot.holdings if holding.token == move.token), 0)
+    balance_raw = next(
+        (holding.raw for holding in snapshot.holdings if holding.token == move.token), 0
+    )
     calls = [
         transfer(move.token, move.pool.address, NOBODY, move.raw, at),
-        transfer(move.token, wallet, NOBODY, min(held, move.raw), at),
+        transfer(move.token, wallet, NOBODY, min(balance_raw, move.raw), at),
         transfer_from(move.token, NOBODY, wallet, move.pool.address, 0, at),
     ]
     calls += pages.calls(at)
@@ -260,7 +262,7 @@ def explain_failure(
     if by_pool in not_true or by_wallet in not_true:
         return _NOT_TRUE
     if result[0] is TokenFinding.UNKNOWN:
-        return _not_lent(move, result, by_pool, by_wallet if held else None)
+        return _not_lent(move, result, by_pool, by_wallet if balance_raw else None)
     return _blocklisted_role(result, failed, by_nobody)
 
 
@@ -471,9 +473,9 @@ def _single_calls(
     calls = []
     if move.payee is not None:
         calls.append((move, "payee", transfer(token, pool, move.payee, move.raw, at)))
-    held = next((holding.raw for holding in snapshot.holdings if holding.token == token), 0)
-    if move.spender is not None and held > 0:
-        raw = min(move.raw, held)
+    balance_raw = next((holding.raw for holding in snapshot.holdings if holding.token == token), 0)
+    if move.spender is not None and balance_raw > 0:
+        raw = min(move.raw, balance_raw)
         calls.append((move, "wallet", transfer(token, wallet, pool, raw, at)))
         allowances = {
             (allowance.token, allowance.spender): allowance.raw

@@ -312,12 +312,12 @@ class ContractQuoter:
                         "Router02 quotes only V2 pools with a fee of 0.3 %", code=ErrorCode.FEE
                     )
                 pair = (leg.token_in, leg.token_out)
-                found, (start, count, _, out_raw) = self._ask(
+                pool, (start, count, _, out_raw) = self._ask(
                     (venue.factory, _PAIR, pair),
                     (venue.router, _AMOUNTS, (amount_in_raw, pair)),
                     block_hash,
                 )
-                self._require_pool(leg, found)
+                self._require_pool(leg, pool)
                 if (start, count) != _AMOUNTS_OF_TWO:
                     raise NoSecondQuote(
                         "Router02 did not return two amounts", code=ErrorCode.ANSWER
@@ -325,12 +325,12 @@ class ContractQuoter:
                 return out_raw
             case V3Contracts() as venue:
                 terms = (leg.token_in, leg.token_out, amount_in_raw, leg.fee_pips, 0)
-                found, paid = self._ask(
+                pool, paid = self._ask(
                     (venue.factory, _POOL, (leg.token_in, leg.token_out, leg.fee_pips)),
                     (venue.quoter_v2, _QUOTE, (terms,)),
                     block_hash,
                 )
-                self._require_pool(leg, found)
+                self._require_pool(leg, pool)
                 return paid[0]
 
     def _ask(self, find: _Call, quote: _Call, block_hash: str) -> tuple[int, Sequence[int]]:

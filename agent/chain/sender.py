@@ -147,10 +147,10 @@ class NodeSender:
         """Return the status of the hash: unknown, pending, or mined with its receipt. Raises
         Retryable if the node cannot answer.
         """
-        found, known = self._transport.batch(
+        receipt_answer, known = self._transport.batch(
             [("eth_getTransactionReceipt", [tx_hash]), ("eth_getTransactionByHash", [tx_hash])]
         )
-        receipt, body = _maybe(found, "the receipt"), _maybe(known, "the transaction")
+        receipt, body = _maybe(receipt_answer, "the receipt"), _maybe(known, "the transaction")
         if receipt is not None and receipt.get("blockHash") is not None:
             return TransactionStatus("mined", parse_receipt(receipt, tx_hash, self._data_fee))
         if body is not None:

@@ -197,9 +197,9 @@ class ChainReader:
         before = self._endpoint_pool.requests
         refs = [ref for ref in self.watch.pools if ref.kind is PoolKind.V3 and ref.address in pools]
         answers = self._lens([deep_pool_item(ref) for ref in refs], snapshot.head)
-        found = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
+        answer_of = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
         read = tuple(
-            with_deeper_ticks(pool, found[pool.address]) if pool.address in found else pool
+            with_deeper_ticks(pool, answer_of[pool.address]) if pool.address in answer_of else pool
             for pool in snapshot.pools
         )
         return replace(
@@ -210,10 +210,10 @@ class ChainReader:
         """Send the first request. Endpoints of another chain are excluded; if they are half or
         more, or too few others remain, an operator has to act.
         """
-        wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._min_operators)
+        quorum = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._min_operators)
         poll = self._endpoint_pool.ask(
             lambda line: self._first(line, owner),
-            enough=lambda answers: len(operators_of(answers)) >= wanted,
+            enough=lambda answers: len(operators_of(answers)) >= quorum,
         )
         wrong_chain = [failure for failure in poll.lost.values() if isinstance(failure, WrongChain)]
         if wrong_chain and (
@@ -317,7 +317,9 @@ class ChainReader:
         ]
         *answers, priority = line.batch(calls)
         named = zip(calls, answers, strict=False)
-        chain, block, *others = [require_result(line.name, call[0], said) for call, said in named]
+        chain, block, *others = [
+            require_result(line.name, call[0], answer) for call, answer in named
+        ]
         chain_id = parse_quantity(chain, "chain id")
         if chain_id != self._chain_id:
             raise WrongChain(

@@ -111,28 +111,28 @@ def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]
 
     Raises CallFailed if a node does not serve storage.
     """
-    wanted = [(token, slot) for token in tokens for slot in (*SLOTS, BEACON_SLOT)]
-    stored = line.batch([("eth_getStorageAt", [token, slot, "latest"]) for token, slot in wanted])
-    held: dict[str, tuple[str, str]] = {}
-    for (token, slot), answer in zip(wanted, stored, strict=True):
+    slots = [(token, slot) for token in tokens for slot in (*SLOTS, BEACON_SLOT)]
+    stored = line.batch([("eth_getStorageAt", [token, slot, "latest"]) for token, slot in slots])
+    filled: dict[str, tuple[str, str]] = {}
+    for (token, slot), answer in zip(slots, stored, strict=True):
         value = parse_quantity(
             require_result(line.name, "eth_getStorageAt", answer), "a storage slot"
         )
-        if value and token not in held:
-            held[token] = (slot, address_from_word(value & (1 << 160) - 1))
+        if value and token not in filled:
+            filled[token] = (slot, address_from_word(value & (1 << 160) - 1))
     askable = [
-        held[token][1] if token in held and held[token][0] == BEACON_SLOT else token
+        filled[token][1] if token in filled and filled[token][0] == BEACON_SLOT else token
         for token in tokens
     ]
     answers = query_lens(line, [CallItem(address, IMPLEMENTATION) for address in askable])
-    found = []
-    for token, asked, answer in zip(tokens, askable, answers, strict=True):
-        slot, stands_at = held.get(token, ("", ""))
+    proxies = []
+    for token, implementer, answer in zip(tokens, askable, answers, strict=True):
+        slot, stands_at = filled.get(token, ("", ""))
         if slot and slot != BEACON_SLOT:
-            found.append(ProxyRef(token, slot, None, stands_at))
+            proxies.append(ProxyRef(token, slot, None, stands_at))
         elif slot or _address(answer) != UNREADABLE:
-            found.append(ProxyRef(token, slot or None, asked, _address(answer)))
-    return tuple(found)
+            proxies.append(ProxyRef(token, slot or None, implementer, _address(answer)))
+    return tuple(proxies)
 
 
 def proxy_calls(refs: Sequence[ProxyRef], at: object) -> list[RpcCall]:
@@ -164,13 +164,13 @@ def proxy_implementations(
     beacon changed. Neither is ever pinned.
     """
     left = iter(answers)
-    found = []
+    implementations = []
     for ref in refs:
         addresses = [_address(next(left)) for _ in ref.calls(None)]
         if ref.slot == BEACON_SLOT and addresses[0] != ref.asked:
             addresses = addresses[:1]
-        found.append(ProxyImplementation(ref.token, addresses[-1]))
-    return tuple(found)
+        implementations.append(ProxyImplementation(ref.token, addresses[-1]))
+    return tuple(implementations)
 
 
 def _address(answer: LensAnswer) -> str:
@@ -195,8 +195,10 @@ def read_allowances(
         CallItem(token, ALLOWANCE + address_word(owner) + address_word(spender))
         for token, spender in pairs
     ]
-    found = (answer_uint(answer) for answer in query_lens(line, call_items))
-    return tuple(None if isinstance(one, CallStatus) else one for one in found)
+    allowances = (answer_uint(answer) for answer in query_lens(line, call_items))
+    return tuple(
+        None if isinstance(allowance, CallStatus) else allowance for allowance in allowances
+    )
 
 
 def needed_approvals(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:
@@ -303,7 +305,7 @@ def initial_token_moves(step: StepInput) -> tuple[TokenMove, ...]:
     """Return a transfer of each token in both directions, without a plan: the wallet's balance, or
     a hundredth of the deepest pool.
     """
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     moves = []
     for token in (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs):
         depths = [
@@ -312,7 +314,7 @@ def initial_token_moves(step: StepInput) -> tuple[TokenMove, ...]:
             if token.address in (pool.token0, pool.token1)
         ]
         deepest_raw, pool = max(depths, key=lambda depth: depth[0], default=(0, None))
-        raw = min(held.get(token.address, 0) or deepest_raw // 100, deepest_raw // 2)
+        raw = min(balances.get(token.address, 0) or deepest_raw // 100, deepest_raw // 2)
         if pool is not None and raw > 0:
             moves.append(
                 TokenMove(token.address, pool, raw, step.snapshot.owner, step.execution.router)

@@ -80,12 +80,12 @@ def read_feed(
     feed: str, answers: Sequence[LensAnswer]
 ) -> tuple[FeedRound | None, tuple[QuarantinedItem, ...]]:
     """Return the latest round, or the items that could not be read."""
-    asked = [name for name, _ in feed_questions(feed)]
+    names = [name for name, _ in feed_questions(feed)]
     decimals, latest = answer_uint(answers[0], 8), _round(answers[1])
     bad = [
-        (asked[0], decimals),
-        (asked[1], latest),
-        *((name, value) for name, value in zip(asked[2:], answers[2:], strict=True)),
+        (names[0], decimals),
+        (names[1], latest),
+        *((name, value) for name, value in zip(names[2:], answers[2:], strict=True)),
     ]
     # A feed may lack bounds, but an item that ran out of gas was not read.
     lost = [
@@ -324,14 +324,14 @@ def _single_allowances(watch: SnapshotScope) -> list[tuple[str, str, str]]:
     """Return (description, token, spender) of every V2 position's LP tokens, and of what the layers
     need.
     """
-    found = [
+    allowances = [
         ("LP tokens", ref.confirmed.contract, watch.lp_spender)
         for ref in watch.positions
         if ref.confirmed.token_id is None and watch.lp_spender is not None
     ]
     for layer in watch.layers:
-        found += layer.allowances
-    return found
+        allowances += layer.allowances
+    return allowances
 
 
 def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> LensItem:
@@ -387,12 +387,12 @@ def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
 
 def _written(pool: PoolRef) -> list[CallItem]:
     """Return the items whose storage is zero until the pool's first trade."""
-    asked = (
+    calldata = (
         [PRICE_0_CUMULATIVE]
         if pool.kind is PoolKind.V2
         else [FEE_GROWTH_GLOBAL_0, FEE_GROWTH_GLOBAL_1]
     )
-    return [CallItem(pool.address, data, gas=_POOL_GAS, likely_gas=6_000) for data in asked]
+    return [CallItem(pool.address, data, gas=_POOL_GAS, likely_gas=6_000) for data in calldata]
 
 
 def _unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:

@@ -26,18 +26,20 @@ def find_signal(name: str) -> EntryPoint:
     """Return the entry point of a signal, without loading it. Raises ConfigError if none is
     installed, or more than one.
     """
-    found = {(entry.value, _origin(entry)): entry for entry in entry_points(group=GROUP, name=name)}
-    if not found:
+    entries = {
+        (entry.value, _origin(entry)): entry for entry in entry_points(group=GROUP, name=name)
+    }
+    if not entries:
         raise ConfigError(
             f"signals.{name}: no installed package has the entry point {name} in {GROUP}",
             "install the package, or correct the name; see docs/signals.md",
         )
-    if len(found) > 1:
-        named = ", ".join(sorted(origin for _, origin in found))
+    if len(entries) > 1:
+        named = ", ".join(sorted(origin for _, origin in entries))
         raise ConfigError(
             f"signals.{name}: {named} provide it", "uninstall all but one of these packages"
         )
-    return next(iter(found.values()))
+    return next(iter(entries.values()))
 
 
 def signal_source(name: str) -> str:
@@ -78,10 +80,10 @@ def view_of(data: Mapping[str, Any]) -> SignalView:
 def answer(entry: EntryPoint, line: str) -> dict[str, Any]:
     """Return the targets for one view as JSON, or the reason if there are none."""
     try:
-        found = entry.load()(view_of(json.loads(line)))
-        if not isinstance(found, SignalTargets):
-            return {"why": f"it returned {type(found).__name__}, not SignalTargets"}
-        return {"spot": _weights(found.spot), "futures": _weights(found.futures)}
+        targets = entry.load()(view_of(json.loads(line)))
+        if not isinstance(targets, SignalTargets):
+            return {"why": f"it returned {type(targets).__name__}, not SignalTargets"}
+        return {"spot": _weights(targets.spot), "futures": _weights(targets.futures)}
     except Exception as error:  # any error in a signal means no new targets
         text = f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_REASON]
         return {"why": f"it raised {text}"}

@@ -107,7 +107,9 @@ def decode_approval(typed_data: Mapping[str, Any]) -> AgentApproval:
     address, name, nonce = (fields.get(key) for key in ("agentAddress", "agentName", "nonce"))
     text = _TEXT.fullmatch(name) if isinstance(name, str) else None
     is_address = isinstance(address, str) and _ADDRESS.fullmatch(address)
-    networks = [one for one, chain in _NETWORKS.items() if fields.get("hyperliquidChain") == chain]
+    networks = [
+        network for network, chain in _NETWORKS.items() if fields.get("hyperliquidChain") == chain
+    ]
     if text is None or not is_address or type(nonce) is not int or not networks:
         refuse("typed_data", "another message", "the approval of an agent's key")
     approval = AgentApproval(

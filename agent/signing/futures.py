@@ -249,12 +249,14 @@ def judge_order(order: PerpOrder, granted: FuturesGrant, now_s: int, terms: Futu
     age_s = now_s - market.index_s
     if not 0 <= age_s <= terms.index_age_s:
         refuse("index_age", f"{age_s} s", f"0 to {terms.index_age_s} s")
-    held = sum(
+    position_raw = sum(
         position.size_raw for position in account.positions if position.market == order.market
     )
-    reduces = held * order.size_raw < 0 and abs(order.size_raw) <= abs(held)
+    reduces = position_raw * order.size_raw < 0 and abs(order.size_raw) <= abs(position_raw)
     if order.is_reduce_only and not reduces:
-        refuse("reduce_only", f"{order.size_raw} on a position of {held}", "a smaller position")
+        refuse(
+            "reduce_only", f"{order.size_raw} on a position of {position_raw}", "a smaller position"
+        )
     if granted.is_emergency and not order.is_reduce_only:
         refuse("emergency", "an order that may open", "a reduction")
     slippage = terms.emergency_slippage_bps if granted.is_emergency else terms.slippage_bps
@@ -286,9 +288,9 @@ def _judge_leverage(
     if missing := sorted(sizes.keys() - marks.keys()):
         refuse("market", ", ".join(missing), "positions in markets of the snapshot")
     value = account.collateral_raw + account.realised_raw
-    for one in account.positions:
-        value += one.open_notional_raw - one.funding_pending_raw
-        value += _at_mark(one.size_raw, marks[one.market])
+    for position in account.positions:
+        value += position.open_notional_raw - position.funding_pending_raw
+        value += _at_mark(position.size_raw, marks[position.market])
     fair = abs(_at_mark(order.size_raw, market.mark))
     worse = order.bound_raw - fair if order.size_raw > 0 else fair - order.bound_raw
     fee = -(-max(fair, order.bound_raw) * market.fee_ppm // PPM)
@@ -459,14 +461,16 @@ def _judge_stop(stop: StopOrder, granted: FuturesGrant, now_s: int, terms: Futur
     age_s = now_s - market.index_s
     if not 0 <= age_s <= terms.index_age_s:
         refuse("index_age", f"{age_s} s", f"0 to {terms.index_age_s} s")
-    held = sum(
+    position_raw = sum(
         position.size_raw for position in account.positions if position.market == stop.market
     )
-    if not held or stop.size_raw != -held:
-        refuse("reduce_only", f"{stop.size_raw} on a position of {held}", "the whole position")
+    if not position_raw or stop.size_raw != -position_raw:
+        refuse(
+            "reduce_only", f"{stop.size_raw} on a position of {position_raw}", "the whole position"
+        )
     slip = Fraction(terms.emergency_slippage_bps, BPS)
-    prices = (abs(held) * market.mark, abs(held) * market.index)
-    if held > 0:
+    prices = (abs(position_raw) * market.mark, abs(position_raw) * market.index)
+    if position_raw > 0:
         is_losing = stop.trigger_raw < min(prices)
         is_bounded = stop.bound_raw >= stop.trigger_raw * (1 - slip)
     else:

@@ -96,10 +96,10 @@ def recover_vrs(der: bytes, digest: bytes, address: str) -> Vrs:
     s = min(s, CURVE_ORDER - s)
     for bit in (0, 1):
         try:
-            found = Signature(vrs=(bit, r, s)).recover_public_key_from_msg_hash(digest)
+            public_key = Signature(vrs=(bit, r, s)).recover_public_key_from_msg_hash(digest)
         except (BadSignature, ValidationError, ValueError):
             continue
-        if found.to_checksum_address() == address:
+        if public_key.to_checksum_address() == address:
             return bit, r, s
     raise InvalidSignature("it recovers to another key")
 

@@ -87,10 +87,10 @@ def require_signable(
 def refuse_typed_data(typed_data: Mapping[str, object]) -> NoReturn:
     """Refuse all EIP-712 data: this signer signs none."""
     primary = typed_data.get("primaryType")
-    shown = "without a plain type name"
+    described = "without a plain type name"
     if isinstance(primary, str) and primary.isidentifier() and len(primary) <= 40:
-        shown = primary
-    refuse("typed_data", f"typed data {shown}", "none: no typed data is signed")
+        described = primary
+    refuse("typed_data", f"typed data {described}", "none: no typed data is signed")
 
 
 def _fees(tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | None) -> None:

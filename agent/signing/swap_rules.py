@@ -262,7 +262,7 @@ def _router_emptied(  # noqa: C901
     enough. While attached native coin remains, only the swaps it was sent for may spend wrapped
     coin.
     """
-    held: set[str] = set()
+    router_tokens: set[str] = set()
     waiting_wei = value_wei
     wrapped = rules.wrapped_native or NATIVE
     paid = iter(
@@ -277,21 +277,21 @@ def _router_emptied(  # noqa: C901
         match call:
             case WrapEth(value):
                 waiting_wei -= value
-                _require_not_held(wrapped, held)
-                held.add(wrapped)
+                _require_not_held(wrapped, router_tokens)
+                router_tokens.add(wrapped)
             case SweepToken(token, _, _):
-                held.discard(token)
+                router_tokens.discard(token)
             case Pull(token, _):
-                _require_not_held(token, held)
-                held.add(token)
+                _require_not_held(token, router_tokens)
+                router_tokens.add(token)
             case UnwrapWeth9():
-                if wrapped not in held:
+                if wrapped not in router_tokens:
                     refuse(
                         "router_balance",
                         f"unwrapping of the router's {wrapped}",
                         "only what a call before it left there",
                     )
-                held.discard(wrapped)
+                router_tokens.discard(wrapped)
             case ExactInputSingle() | SwapExactTokens():
                 path = (
                     (call.token_in, call.token_out)
@@ -307,17 +307,19 @@ def _router_emptied(  # noqa: C901
                         )
                     waiting_wei, due_wei = waiting_wei - due_wei, next(paid, 0)
                 elif call.amount_in_raw == 0:
-                    if path[0] not in held:
+                    if path[0] not in router_tokens:
                         refuse(
                             "router_balance",
                             f"a swap of the router's {path[0]}",
                             "only what a call before it left there",
                         )
-                    held.discard(path[0])
+                    router_tokens.discard(path[0])
                 if call.recipient == ROUTER_ITSELF:
-                    held.add(path[-1])
-    if held:
-        refuse("router_balance", f"{', '.join(sorted(held))} left in the router", "nothing")
+                    router_tokens.add(path[-1])
+    if router_tokens:
+        refuse(
+            "router_balance", f"{', '.join(sorted(router_tokens))} left in the router", "nothing"
+        )
     if waiting_wei != 0:
         refuse("native", f"{waiting_wei} wei left in the router", "nothing")
 
@@ -464,10 +466,12 @@ def _conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant) -> Non
             expected[leg.token_in] = expected.get(leg.token_in, 0) - leg.amount_in_raw
         if leg.sink is LegFunding.WALLET:
             expected[leg.token_out] = expected.get(leg.token_out, 0) + leg.min_out_raw
-    found = {entry.token: entry.bound_raw for entry in call.watched}
-    if found != expected:
+    bounds = {entry.token: entry.bound_raw for entry in call.watched}
+    if bounds != expected:
         refuse(
-            "bounds", f"{len(found)} balances with bounds {found}", f"those of the plan {expected}"
+            "bounds",
+            f"{len(bounds)} balances with bounds {bounds}",
+            f"those of the plan {expected}",
         )
     for entry in call.watched:
         price = prices.get(entry.token, Fraction(0))

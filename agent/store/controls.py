@@ -147,8 +147,8 @@ class ControlStore:
     def newest(self, limit: int = 100) -> tuple[ControlRecord, ...]:
         """Return the newest controls, newest first. Damaged rows are omitted."""
         with self.db.read("read the controls") as db:
-            found = (_record(row) for row in all_rows(db, _newest(), ControlRow, limit=limit))
-            return tuple(record for record in found if record is not None)
+            records = (_record(row) for row in all_rows(db, _newest(), ControlRow, limit=limit))
+            return tuple(record for record in records if record is not None)
 
     def find(self, control_id: str) -> ControlRecord | None:
         """Return a control by its id; None if it is unknown or damaged."""
@@ -505,14 +505,14 @@ class PhoneStore:
         """
         with self.db.write("write the phone's state") as db:
             codes = _codes(db, now_s)
-            found = next((phone_code for phone_code in codes if phone_code.chat == chat), None)
+            opened = next((code for code in codes if code.chat == chat), None)
             others = [code for code in codes if code.chat != chat]
-            if found is None:
+            if opened is None:
                 return None
-            if found.digest == digest:
+            if opened.digest == digest:
                 _write(db, others)
-                return found
-            tried = replace(found, tries=found.tries + 1)
+                return opened
+            tried = replace(opened, tries=opened.tries + 1)
             _write(db, others if tried.tries >= MAX_TRIES else [*others, tried])
             return None
 

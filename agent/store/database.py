@@ -284,9 +284,10 @@ def _insert(kind: type[Base]) -> Insert:
 def upsert(kind: type[Base], names: frozenset[str], dialect: str, key: str = "") -> Insert:
     """Build an insert that updates the columns `names` of an existing row."""
     keys = [key] if key else [column.name for column in inspect(kind).primary_key]
-    made = _inserting(kind, dialect)
-    return made.on_conflict_do_update(
-        index_elements=keys, set_={name: made.excluded[name] for name in sorted(names - {*keys})}
+    inserting = _inserting(kind, dialect)
+    return inserting.on_conflict_do_update(
+        index_elements=keys,
+        set_={name: inserting.excluded[name] for name in sorted(names - {*keys})},
     )
 
 

@@ -120,8 +120,8 @@ class StepStore:
     def newest(self, limit: int, before: str | None = None) -> tuple[StepSummary, ...]:
         """Return the newest steps, or the newest before the step `before`, newest first."""
         with self.db.read("read the steps") as db:
-            asked = {"limit": limit, "before": before}
-            return tuple(database.step_summary(row) for row in db.execute(_summaries(), asked))
+            page = {"limit": limit, "before": before}
+            return tuple(database.step_summary(row) for row in db.execute(_summaries(), page))
 
     def get(self, step_id: str) -> StepRecord | None:
         """Return a step with its input and plan; None if the id is unknown."""

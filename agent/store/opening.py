@@ -197,10 +197,10 @@ def _checked_version(engine: Engine, path: Path | None) -> str | None:
 def _check(connection: Connection, path: Path) -> None:
     if path.stat().st_size > _CHECKED_BYTES:
         return
-    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-    if found != "ok":
+    defect = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if defect != "ok":
         raise OperatorNeeded(
-            f"store {path}: the file is corrupt: {found}",
+            f"store {path}: the file is corrupt: {defect}",
             "keep the file, restore a backup, compare it with the chain",
         )
 

@@ -67,14 +67,14 @@ class PriceStore:
         """Return prices in that numeraire with since_s <= time <= until_s, oldest first: the last
         of each token in each `every_s`.
         """
-        given = {
+        bounds = {
             "numeraire": numeraire,
             "hour": since_s // HOUR_S,
             "since": since_s,
             "until": until_s,
         }
         with self.db.read("read prices") as db:
-            rows = db.execute(_between(), given).all()
+            rows = db.execute(_between(), bounds).all()
         last = {(row.token, row.at_s // every_s): row for row in rows}
         return tuple(
             PricePoint(row.token, row.at_s, _price(row.price))

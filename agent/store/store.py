@@ -286,8 +286,8 @@ class ConfigVersionStore:
     def confirmed(self) -> str | None:
         """Return the hash of the config file that was confirmed last."""
         with self.db.read("read the config's hash") as db:
-            found: str | None = db.scalar(_confirmed())
-            return found
+            digest: str | None = db.scalar(_confirmed())
+            return digest
 
     def require_present(self, digest: str, known: str | None) -> None:
         """Raise ConfigChanged if the owner has confirmed a version other than `digest` and `known`.

@@ -269,8 +269,8 @@ def require_own_rebalancer(
             ("eth_getCode", [address, "latest"]),
         ]
     )
-    expected, found = (answer.lower() if isinstance(answer, str) else "" for answer in answers)
-    if len(expected) <= 2 or expected != found:
+    expected, deployed = (answer.lower() if isinstance(answer, str) else "" for answer in answers)
+    if len(expected) <= 2 or expected != deployed:
         raise ConfigError(
             f"execution.rebalancer: the code at {address} is not this version's Rebalancer for the"
             " factories of the config",
@@ -392,29 +392,29 @@ def _check_flow(legs: Sequence[Leg]) -> None:
     """Require a later leg to spend every output left in the router, because anyone can take a
     remainder, and none to be mixed with an output for the wallet, which passes through the router.
     """
-    held: set[str] = set()
+    router_tokens: set[str] = set()
     for number, leg in enumerate(legs, 1):
         if leg.source is LegFunding.ROUTER:
-            if leg.token_in not in held:
+            if leg.token_in not in router_tokens:
                 raise Refused(
                     f"leg {number} spends {leg.token_in} from the "
                     "router, but no earlier leg left any",
                     code=ErrorCode.ROUTER_BALANCE,
                 )
-            held.discard(leg.token_in)
-        elif leg.venue == NATIVE_VENUE and held & {leg.token_in, leg.token_out}:
+            router_tokens.discard(leg.token_in)
+        elif leg.venue == NATIVE_VENUE and router_tokens & {leg.token_in, leg.token_out}:
             raise Refused(
                 f"leg {number} would mix with the router's balance", code=ErrorCode.ROUTER_BALANCE
             )
         if leg.sink is LegFunding.ROUTER:
-            held.add(leg.token_out)
-        elif leg.venue == V3_VENUE and leg.token_out in held:
+            router_tokens.add(leg.token_out)
+        elif leg.venue == V3_VENUE and leg.token_out in router_tokens:
             raise Refused(
                 f"leg {number} would mix with the router's balance", code=ErrorCode.ROUTER_BALANCE
             )
-    if held:
+    if router_tokens:
         raise Refused(
-            f"the plan leaves {', '.join(sorted(held))} in the router, where anyone could take it",
+            f"the plan leaves {', '.join(sorted(router_tokens))} in the router, where anyone could take it",
             code=ErrorCode.ROUTER_BALANCE,
         )
 

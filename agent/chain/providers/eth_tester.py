@@ -68,12 +68,12 @@ def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dic
 
     chain, address = tester.backend.chain, _raw(wanted["address"])
     topics = [None if topic is None else int(topic, 16) for topic in wanted.get("topics", ())]
-    found = []
+    events = []
     for number in range(first, last + 1):
         block = chain.get_canonical_block_by_number(number)
         if address not in BloomFilter(block.header.bloom):
             continue
-        found += [
+        events += [
             {
                 "address": wanted["address"],
                 "blockNumber": number,
@@ -84,7 +84,7 @@ def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dic
             for entry in receipt.logs
             if entry.address == address and _fits(entry.topics, topics)
         ]
-    return found
+    return events
 
 
 def _fits(topics: tuple[int, ...], wanted: list[int | None]) -> bool:
@@ -162,21 +162,21 @@ class EthTesterTransport(CheckedProvider):
 
     def _number(self, method: str, at: object) -> int:
         """Return the block number of a parameter."""
-        found = self._param(method, at)
-        return int(str(self._answer("eth_blockNumber", []) if found == "latest" else found), 16)
+        tag = self._param(method, at)
+        return int(str(self._answer("eth_blockNumber", []) if tag == "latest" else tag), 16)
 
     def _param(self, method: str, param: object) -> object:
         """Convert a block-hash parameter (EIP-1898), unknown to eth-tester, to the canonical
         block's number.
         """
         if isinstance(param, Mapping) and "blockHash" in param and method in _BY_BLOCK:
-            found = self._answer("eth_getBlockByHash", [param["blockHash"], False])
-            if not isinstance(found, Mapping):
+            block = self._answer("eth_getBlockByHash", [param["blockHash"], False])
+            if not isinstance(block, Mapping):
                 raise _BlockUnknown("block hash is unknown")
-            canonical = self._answer("eth_getBlockByNumber", [found["number"], False])
-            if not isinstance(canonical, Mapping) or canonical["hash"] != found["hash"]:
+            canonical = self._answer("eth_getBlockByNumber", [block["number"], False])
+            if not isinstance(canonical, Mapping) or canonical["hash"] != block["hash"]:
                 raise _BlockUnknown("block hash is not canonical")
-            return found["number"]
+            return block["number"]
         if isinstance(param, Mapping) and method in ("eth_call", "eth_estimateGas"):
             tx = {key: value for key, value in param.items() if key not in _UNKNOWN_TO_TESTER}
             # eth-tester charges the caller; use its last account, because tests may empty the first

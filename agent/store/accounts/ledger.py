@@ -373,7 +373,7 @@ class LedgerStore:
 
     def enter_payments(self, entries: Iterable[Entry]) -> None:
         """Store entries of payments that a venue made by itself; those with an entry are unchanged."""
-        found = [
+        rows = [
             {
                 "market": paid.market,
                 "at_s": entry.chain_s,
@@ -384,11 +384,11 @@ class LedgerStore:
             if entry.futures is not None
             for paid in entry.futures.funding
         ]
-        if not found:
+        if not rows:
             return
         with self.db.write("write funding payments") as db:
             if (book := current_book(db, self.db.book_kind)) is not None:
-                insert_new_rows(db, FundingRow, [{"book": book.number, **row} for row in found])
+                insert_new_rows(db, FundingRow, [{"book": book.number, **row} for row in rows])
 
     def open_places(
         self, snapshot: Snapshot, holdings: Mapping[Place, tuple[int, Fraction | None]]

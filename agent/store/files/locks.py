@@ -83,10 +83,10 @@ def wait_for_lock(
     Raises LockHeld after that time.
     """
     waited_s = 0.0
-    with ExitStack() as held:
+    with ExitStack() as locks:
         while True:
             try:
-                held.enter_context(wallet_lock(path, chain_id, wallet, beside))
+                locks.enter_context(wallet_lock(path, chain_id, wallet, beside))
                 break
             except LockHeld as other:
                 if waited_s >= patience_s:
@@ -128,9 +128,9 @@ def service_lock(
 @contextmanager
 def _all(path: Path, beside: Path | None, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
     """Take both locks or neither, each with its pid file."""
-    with ExitStack() as held:
+    with ExitStack() as locks:
         for place in (path,) if beside in (None, path) else (path, beside):
-            held.enter_context(_lock(place, taken))
+            locks.enter_context(_lock(place, taken))
             _write(place.with_suffix(".pid"))
         yield
 

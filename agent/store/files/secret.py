@@ -55,14 +55,14 @@ def find_secret(store_file: Path) -> bytes | None:
             raise ConfigError(
                 f"secret: others may read {path} (mode {mode:04o})", f"run: chmod 600 {path}"
             )
-        found = bytes.fromhex(path.read_text(encoding="ascii"))
+        secret = bytes.fromhex(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
-    if len(found) != SECRET_BYTES:
+    if len(secret) != SECRET_BYTES:
         raise OperatorNeeded(
             f"{path} does not hold {SECRET_BYTES} bytes", _REMEDY, code=ErrorCode.FILE
         )
-    return found
+    return secret
 
 
 _REMEDY = (

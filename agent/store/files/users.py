@@ -150,7 +150,7 @@ class UserStore:
                 (now_s - FORGET_S, now_s),
             )
             subjects = (("name", _hashed(name)), ("address", address))
-            found = {
+            attempts = {
                 kind: db.execute(
                     "SELECT failures, locked_until_s FROM failure WHERE kind = ? AND subject = ?",
                     (kind, subject),
@@ -158,11 +158,11 @@ class UserStore:
                 or (0, 0)
                 for kind, subject in subjects
             }
-            locked_s = max(until for _, until in found.values()) - now_s
+            locked_s = max(until for _, until in attempts.values()) - now_s
             if locked_s > 0:
                 return locked_s
             for kind, subject in subjects:
-                failures = found[kind][0] + 1
+                failures = attempts[kind][0] + 1
                 lock_s = _lock_s(kind, failures)
                 db.execute(
                     "INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)",

@@ -175,11 +175,11 @@ def parse_leverage(answer: object, coin: str) -> int:
     """Return the cross leverage set for a coin: the `leverage` of a position or of an
     `activeAssetData` answer. Raises OperatorNeeded if it is isolated.
     """
-    found = json_field(answer, "leverage")
-    value = json_field(found, "value")
-    if not isinstance(found, Mapping) or not isinstance(value, int) or value < 1:
+    leverage = json_field(answer, "leverage")
+    value = json_field(leverage, "value")
+    if not isinstance(leverage, Mapping) or not isinstance(value, int) or value < 1:
         raise _malformed(f"the leverage of {coin}")
-    if found.get("type") != "cross":
+    if leverage.get("type") != "cross":
         raise OperatorNeeded(
             f"{coin} is set to isolated margin; trimtab supports only one cross-margined account",
             "close the position and set the market to cross margin",
@@ -274,16 +274,16 @@ def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> Reporte
         raise _malformed("the account")
     positions, values, leverages = [], [], []
     for row in _list(answer, "assetPositions"):
-        held = json_field(row, "position")
-        coin = str(held.get("coin")) if isinstance(held, Mapping) else ""
-        if not isinstance(held, Mapping) or coin not in listed:
+        position = json_field(row, "position")
+        coin = str(position.get("coin")) if isinstance(position, Mapping) else ""
+        if not isinstance(position, Mapping) or coin not in listed:
             raise _malformed("a position")
-        leverages.append((coin, parse_leverage(held, coin)))
-        size = parse_raw(held.get("szi"), listed[coin].size_decimals, f"the size of {coin}")
-        value = _usd(held, "positionValue") * sign_of(size)
+        leverages.append((coin, parse_leverage(position, coin)))
+        size = parse_raw(position.get("szi"), listed[coin].size_decimals, f"the size of {coin}")
+        value = _usd(position, "positionValue") * sign_of(size)
         # Cost of the position from the venue's own profit figure, because its entry price is
         # rounded.
-        positions.append(Position(coin, size, _usd(held, "unrealizedPnl") - value))
+        positions.append(Position(coin, size, _usd(position, "unrealizedPnl") - value))
         values.append(value)
     if any(abs(_usd(total, name) - _usd(cross, name)) > 1 for name in _SUMMED):
         raise OperatorNeeded(
@@ -488,13 +488,13 @@ def parse_payments(rows: Sequence[Mapping[str, object]]) -> tuple[VenuePayment, 
     """Return the payments of `userFunding` rows, oldest first. Raises Retryable for an unexpected
     format.
     """
-    found = []
+    payments = []
     for row in rows:
         delta = row.get("delta")
         if not isinstance(delta, Mapping) or not isinstance(coin := delta.get("coin"), str):
             raise _malformed("a funding payment")
-        found.append(VenuePayment(coin, time_of(row) // 1000, -_usd(delta, "usdc")))
-    return tuple(sorted(found, key=lambda one: (one.at_s, one.market)))
+        payments.append(VenuePayment(coin, time_of(row) // 1000, -_usd(delta, "usdc")))
+    return tuple(sorted(payments, key=lambda payment: (payment.at_s, payment.market)))
 
 
 def time_of(row: Mapping[str, object], key: str = "time") -> int:
@@ -526,10 +526,10 @@ def _usd(row: Mapping[str, object], name: str) -> int:
 
 
 def _list(row: object, name: str) -> list[object]:
-    found = json_field(row, name)
-    if not isinstance(found, list):
+    items = json_field(row, name)
+    if not isinstance(items, list):
         raise _malformed(name)
-    return found
+    return items
 
 
 def _malformed(what: str) -> Retryable:

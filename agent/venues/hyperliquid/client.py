@@ -236,8 +236,8 @@ class HyperliquidVenue:
         stops, resting = (tagged_rows(open_orders, tag) for tag in (STOP_TAG, LIMIT_TAG))
         state = self._info("clearinghouseState")
         require_own_margin(self._info("userAbstraction"))
-        held = [*_held_coins(state), *(str(row.get("coin")) for row in (*stops, *resting))]
-        coins = {*self._coins, *held}
+        open_coins = [*_held_coins(state), *(str(row.get("coin")) for row in (*stops, *resting))]
+        coins = {*self._coins, *open_coins}
         universe = self._connection.info(type="metaAndAssetCtxs")
         require_pinned(parse_numbers(universe), self._pinned())
         self._listed = parse_universe(universe, coins)
@@ -323,16 +323,16 @@ class HyperliquidVenue:
 
     def _pages(self, kind: str, since_ms: int, **fields: object) -> list[Mapping[str, object]]:
         """Return all rows of a time-range read after `since_ms`."""
-        found: list[Mapping[str, object]] = []
+        entries: list[Mapping[str, object]] = []
         while True:
             answer = self._connection.info(type=kind, startTime=since_ms + 1, **fields)
             rows = _rows(answer, kind)
             if len(rows) < ROWS_PER_PAGE:
-                return found + rows
+                return entries + rows
             last_ms = max(time_of(row) for row in rows)
             # Rows of the last time may continue on the next page.
             whole = [row for row in rows if time_of(row) < last_ms]
-            found += whole or rows
+            entries += whole or rows
             since_ms = last_ms - 1 if whole else last_ms
 
     def book(self, coin: str, *, asks: bool) -> list[tuple[Fraction, Fraction]]:
@@ -367,7 +367,7 @@ class HyperliquidVenue:
         answer = self._info("extraAgents")
         if not isinstance(answer, list):
             raise Retryable("the venue's answer for agents is not a list", code=ErrorCode.ANSWER)
-        found = []
+        named_agents = []
         for row in answer:
             until = json_field(row, "validUntil")
             if not isinstance(row, Mapping) or not isinstance(until, int):
@@ -375,8 +375,10 @@ class HyperliquidVenue:
             address = row.get("address")
             if not isinstance(address, str) or not is_address(address):
                 raise Retryable("the venue's answer for an agent has an unexpected format")
-            found.append(NamedAgent(str(row.get("name")), to_checksum_address(address), until))
-        return tuple(found)
+            named_agents.append(
+                NamedAgent(str(row.get("name")), to_checksum_address(address), until)
+            )
+        return tuple(named_agents)
 
     def require_agent(self, until_ms: int) -> NamedAgent:
         """Return the agent of the key. Raises OperatorNeeded unless it is approved for the account

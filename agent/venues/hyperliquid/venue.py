@@ -83,7 +83,7 @@ def require_fresh_agent(connection: VenueConnection, address: str, former: Colle
     are the addresses of all agents so far, from the caller's own records, because the venue may
     forget an agent with its nonces, and old signed actions could then be replayed.
     """
-    known = {one.lower() for one in former}
+    known = {agent.lower() for agent in former}
     answer = connection.info(type="userRole", user=address.lower())
     role = json_field(answer, "role")
     if address.lower() in known or role != "missing":
