@@ -78,14 +78,11 @@ class PositionReader:
         if ref is not None:
             return replace(ref, confirmed=position)
         ranges = (
-            _range(mint) for mint in positions.open_mints(moves) if mint.name == position.name
+            PositionRange(mint.pool, mint.fee_pips, *(mint.ticks or (0, 0)))
+            for mint in positions.open_mints(moves)
+            if mint.name == position.name
         )
         return PositionRef(position, self._factories[position.venue], next(ranges, None))
-
-
-def _range(mint: LpPositionChange) -> PositionRange:
-    lower, upper = mint.ticks or (0, 0)
-    return PositionRange(mint.pool, mint.fee_pips, lower, upper)
 
 
 MOST = 100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -338,7 +338,10 @@ class ChainReader:
         self, watch: SnapshotScope, reading: _BlockReading, now_s: int, requests: int
     ) -> Snapshot:
         agreement, read = reading.agreement, snapshot_parts(watch, reading.answers)
-        self._also_watch(implementation.address for implementation in reading.implementations)
+        # The code of new proxy implementations is read from the next snapshot on.
+        known = (*watch.code, tokens.UNREADABLE)
+        if new := [i.address for i in reading.implementations if i.address not in known]:
+            self.watch = replace(self.watch, code=(*self.watch.code, *new))
         failed = tuple(
             QuarantinedItem("endpoint", line.operator, failure.message)
             for line, failure in reading.lost.items()
@@ -379,12 +382,6 @@ class ChainReader:
             data_fee=read.data_fee,
             layers=read.layers,
         )
-
-    def _also_watch(self, found: Iterable[str]) -> None:
-        """Read the code of new proxy implementations from the next snapshot on."""
-        new = [address for address in found if address not in (*self.watch.code, tokens.UNREADABLE)]
-        if new:
-            self.watch = replace(self.watch, code=(*self.watch.code, *new))
 
 
 def _newest(firsts: Mapping[Endpoint, _HeadAnswer], min_operators: int) -> Head:

@@ -279,11 +279,11 @@ def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
             )
     window = window_ticks(max(watch.impact_bps, LEAST_WINDOW_BPS))
     for pool in watch.pools:
-        questions.append(
-            LensQuestion(
-                f"pool of {pool.venue}", pool.address, _pool_item(pool, window, watch.twap_window_s)
-            )
-        )
+        state: LensItem = CallItem(pool.address, GET_RESERVES, 96, _POOL_GAS, likely_gas=12_000)
+        if pool.kind is not PoolKind.V2:
+            ticks, twap_s = MOST_TICKS_PER_POOL, watch.twap_window_s
+            state = V3Item(pool.address, pool.tick_spacing, window, ticks, twap_s)
+        questions.append(LensQuestion(f"pool of {pool.venue}", pool.address, state))
     for feed in watch.feeds:
         questions += [LensQuestion(name, feed, item) for name, item in feed_questions(feed)]
     questions.extend(LensQuestion("code", address, CodeItem(address)) for address in watch.code)
@@ -332,12 +332,6 @@ def _single_allowances(watch: SnapshotScope) -> list[tuple[str, str, str]]:
     for layer in watch.layers:
         allowances += layer.allowances
     return allowances
-
-
-def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> LensItem:
-    if pool.kind is PoolKind.V2:
-        return CallItem(pool.address, GET_RESERVES, longest=96, gas=_POOL_GAS, likely_gas=12_000)
-    return V3Item(pool.address, pool.tick_spacing, window, MOST_TICKS_PER_POOL, twap_window_s)
 
 
 def deep_pool_item(pool: PoolRef) -> V3Item:

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from agent.errors import OperatorNeeded
 from agent.model import AlertKind, AlertMessage, AlertState, AlertTargetState, Delivery
@@ -33,7 +32,20 @@ class AlertStore:
     def states(self) -> tuple[AlertState, ...]:
         """Return every stored alert, oldest first."""
         with self.db.read("read the alerts") as db:
-            return tuple(_state(row) for row in all_rows(db, _alerts(), AlertRow))
+            return tuple(
+                AlertState(
+                    row.key,
+                    _kind(row.kind),
+                    row.text,
+                    row.raised_s,
+                    row.since_s,
+                    row.untold,
+                    row.told_s,
+                )
+                for row in all_rows(
+                    db, select(AlertRow).order_by(AlertRow.raised_s, AlertRow.key), AlertRow
+                )
+            )
 
     def record(
         self, states: Iterable[AlertState], messages: Sequence[tuple[str, AlertState]], now_s: int
@@ -69,13 +81,20 @@ class AlertStore:
     def pending(self) -> tuple[AlertMessage, ...]:
         """Return messages neither delivered nor dropped, oldest first."""
         with self.db.read("read pending alerts") as db:
-            return tuple(_message(row) for row in all_rows(db, _select_messages(), AlertMessageRow))
+            return tuple(
+                AlertMessage(row.seq, row.target, _kind(row.kind), row.text, row.made_s)
+                for row in all_rows(
+                    db, select(AlertMessageRow).order_by(AlertMessageRow.seq), AlertMessageRow
+                )
+            )
 
     def record_deliveries(self, deliveries: Iterable[Delivery]) -> None:
         """Record the results of deliveries; these messages are no longer pending."""
         with self.db.write("write sent alerts") as db:
             for delivery in deliveries:
-                db.execute(_delete_message(), {"of": delivery.message.id})
+                db.execute(
+                    delete(AlertMessageRow).where(AlertMessageRow.seq == delivery.message.id)
+                )
                 row = _target(db, delivery.message.target)
                 if delivery.why:
                     row |= {"failed_s": delivery.at_s, "failures": row["failures"] + 1}
@@ -131,7 +150,7 @@ def _trim(db: Connection, target: str) -> None:
 
 def _target(db: Connection, name: str) -> dict[str, Any]:
     """Return the columns of a target; initial values for a new one."""
-    row = first_row(db, _by_name(), AlertTargetRow, of=name)
+    row = first_row(db, select(AlertTargetRow).where(AlertTargetRow.name == name), AlertTargetRow)
     if row is None:
         return {
             "name": name,
@@ -157,27 +176,9 @@ def _kind(value: str) -> AlertKind:
         ) from None
 
 
-def _state(row: AlertRow) -> AlertState:
-    return AlertState(
-        row.key, _kind(row.kind), row.text, row.raised_s, row.since_s, row.untold, row.told_s
-    )
-
-
-def _message(row: AlertMessageRow) -> AlertMessage:
-    return AlertMessage(row.seq, row.target, _kind(row.kind), row.text, row.made_s)
-
-
 def _target_state(name: str, row: AlertTargetRow | None, waiting: int) -> AlertTargetState:
     if row is None:
         return AlertTargetState(name, waiting=waiting)
     return AlertTargetState(
         name, row.delivered_s, row.failed_s, row.failures, row.why, row.lost, waiting
     )
-
-
-_alerts = cache(lambda: select(AlertRow).order_by(AlertRow.raised_s, AlertRow.key))
-_select_messages = cache(lambda: select(AlertMessageRow).order_by(AlertMessageRow.seq))
-_delete_message = cache(
-    lambda: delete(AlertMessageRow).where(AlertMessageRow.seq == bindparam("of"))
-)
-_by_name = cache(lambda: select(AlertTargetRow).where(AlertTargetRow.name == bindparam("of")))

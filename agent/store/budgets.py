@@ -147,7 +147,7 @@ class BudgetStore:
         because another process has seen a reorg.
         """
         with self.db.write("book a transaction") as db:
-            text = db.scalar(_receipt(), {"of": intent.id})
+            text = db.scalar(select(IntentRow.receipt_json).where(IntentRow.id == intent.id))
             known = decode_optional(Receipt, text)
             if known != intent.receipt or db.scalar(booked_loss(), {"of": intent.id}) is not None:
                 return
@@ -388,7 +388,6 @@ def mark_resumed(db: Connection) -> None:
     database.write_facts(db, {STOP: "", RESUMED_AFTER: max_value(db, IntentRow.seq)})
 
 
-_receipt = cache(lambda: select(IntentRow.receipt_json).where(IntentRow.id == bindparam("of")))
 _spent = cache(lambda: select(BudgetRow).where(BudgetRow.chain_s > bindparam("since")))
 _external = cache(lambda: select(ExternalTransactionRow))
 _started = cache(lambda: select(StepRow.now_s).order_by(StepRow.seq).limit(1))

@@ -103,7 +103,14 @@ class ControlStore:
     def is_paused_since(self, number: int) -> bool:
         """Return whether a pause was requested after the control of this number."""
         with self.db.read("read the controls") as db:
-            return db.scalar(_pause_after(), {"of": number}) is not None
+            return (
+                db.scalar(
+                    select(ControlRow.seq)
+                    .where(ControlRow.seq > number, ControlRow.kind == ControlKind.PAUSE.value)
+                    .limit(1)
+                )
+                is not None
+            )
 
     def has_queued(self) -> bool:
         """Return whether a control is queued."""
@@ -153,7 +160,7 @@ class ControlStore:
     def find(self, control_id: str) -> ControlRecord | None:
         """Return a control by its id; None if it is unknown or damaged."""
         with self.db.read("read the controls") as db:
-            row = first_row(db, _by_id(), ControlRow, of=control_id)
+            row = first_row(db, select(ControlRow).where(ControlRow.id == control_id), ControlRow)
             return None if row is None else _record(row)
 
     def log(self, after: int = 0, limit: int = 1_000) -> tuple[ControlEvent, ...]:
@@ -191,7 +198,12 @@ class ControlStore:
         with self.db.write("store a shown plan") as db:
             waits = first_row(db, _plan_by_hash(), ShownPlanRow, of=plan.hash)
             _insert_plan(db, plan, waits is not None and waits.waiting)
-            old = db.scalars(_plans_beyond(), {"limit": MAX_SHOWN}).all()
+            old = db.scalars(
+                select(ShownPlanRow.hash)
+                .where(~ShownPlanRow.waiting)
+                .order_by(ShownPlanRow.shown_s.desc())
+                .offset(MAX_SHOWN)
+            ).all()
             db.execute(delete(ShownPlanRow).where(ShownPlanRow.hash.in_(old)))
 
     def shown(self, plan_hash: str) -> ShownPlan | None:
@@ -209,7 +221,9 @@ class ControlStore:
     def waiting(self) -> ShownPlan | None:
         """Return the plan that waits for a confirmation; None without one."""
         with self.db.read("read the waiting plan") as db:
-            row = first_row(db, _waiting_plan(), ShownPlanRow)
+            row = first_row(
+                db, select(ShownPlanRow).where(ShownPlanRow.waiting).limit(1), ShownPlanRow
+            )
             return None if row is None else _plan(row)
 
     def end_offer(self) -> None:
@@ -351,16 +365,8 @@ _unfinished_of = cache(
     )
 )
 _by_number = cache(lambda: select(ControlRow).where(ControlRow.seq == bindparam("of")))
-_by_id = cache(lambda: select(ControlRow).where(ControlRow.id == bindparam("of")))
 _newest = cache(
     lambda: select(ControlRow).order_by(ControlRow.seq.desc()).limit(bindparam("limit"))
-)
-_pause_after = cache(
-    lambda: (
-        select(ControlRow.seq)
-        .where(ControlRow.seq > bindparam("of"), ControlRow.kind == ControlKind.PAUSE.value)
-        .limit(1)
-    )
 )
 _confirmed = cache(
     lambda: (
@@ -388,7 +394,6 @@ _log_after = cache(
 _log_backwards = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.seq.desc()))
 _log_by_time = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.at_s.desc()))
 _plan_by_hash = cache(lambda: select(ShownPlanRow).where(ShownPlanRow.hash == bindparam("of")))
-_waiting_plan = cache(lambda: select(ShownPlanRow).where(ShownPlanRow.waiting).limit(1))
 
 
 @cache
@@ -410,17 +415,6 @@ def _in_state() -> Select[Any]:
         .where(text(IS_UNFINISHED), ControlRow.state == bindparam("state"))
         .order_by(ControlRow.seq)
         .limit(bindparam("limit"))
-    )
-
-
-@cache
-def _plans_beyond() -> Select[Any]:
-    """Select the hashes of the oldest shown plans beyond the limit."""
-    return (
-        select(ShownPlanRow.hash)
-        .where(~ShownPlanRow.waiting)
-        .order_by(ShownPlanRow.shown_s.desc())
-        .offset(bindparam("limit"))
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import bindparam, select, update
 
 from agent import codec
 from agent.errors import ConfigError
@@ -40,17 +40,14 @@ class CycleStore:
         """Record the open cycle; replace its row if it has one."""
         with self.db.write("write the cycle", keeps_answers=True) as db:
             fields = {"id": cycle.id, "cycle_json": codec.dumps(cycle)}
-            if not _replaced(db, cycle.id, fields["cycle_json"]):
+            values = {"of": cycle.id, "cycle_json": fields["cycle_json"]}
+            if not db.execute(_replace(), values).rowcount:
                 insert_rows(db, CycleRow, [fields | {"state": OPEN}])
 
     def close(self, reason: str) -> None:
         """Close the open cycle, if there is one, and record why."""
         with self.db.write("close the cycle", keeps_answers=True) as db:
             db.execute(_close(), {"reason": reason})
-
-
-def _replaced(db: Connection, cycle_id: str, text: str) -> bool:
-    return db.execute(_replace(), {"of": cycle_id, "cycle_json": text}).rowcount > 0
 
 
 _open = cache(lambda: select(CycleRow).where(CycleRow.state == OPEN))

@@ -149,7 +149,11 @@ class ExecutionStore:
     def part_of_step(self, step_id: str) -> tuple[str, int] | None:
         """Return execution and number of the part that a step attempted; None without one."""
         with self.db.read("read the attempts") as db:
-            row = first_row(db, _by_step(), ExecutionAttemptRow, of=step_id)
+            row = first_row(
+                db,
+                select(ExecutionAttemptRow).where(ExecutionAttemptRow.step_id == step_id).limit(1),
+                ExecutionAttemptRow,
+            )
             return None if row is None else (row.execution_id, row.number)
 
     def add_limit_order(self, order: LimitOrder) -> LimitOrder:
@@ -233,7 +237,13 @@ def add_attempt(
 
 def executed_parts(db: Connection, row: ExecutionRow) -> ExecutedParts:
     """Return the attempts at an execution's parts with their mined transactions."""
-    attempts = all_rows(db, _attempts(), ExecutionAttemptRow, of=row.id)
+    attempts = all_rows(
+        db,
+        select(ExecutionAttemptRow)
+        .where(ExecutionAttemptRow.execution_id == row.id)
+        .order_by(ExecutionAttemptRow.seq),
+        ExecutionAttemptRow,
+    )
     step_ids = [attempt.step_id for attempt in attempts]
     if not step_ids:
         return ExecutedParts((), ())
@@ -266,18 +276,6 @@ _opened = cache(
     lambda: select(ExecutionRow).where(ExecutionRow.state == OPEN).order_by(ExecutionRow.seq)
 )
 _change = cache(lambda: update(ExecutionRow).where(ExecutionRow.seq == bindparam("of")))
-_attempts = cache(
-    lambda: (
-        select(ExecutionAttemptRow)
-        .where(ExecutionAttemptRow.execution_id == bindparam("of"))
-        .order_by(ExecutionAttemptRow.seq)
-    )
-)
-_by_step = cache(
-    lambda: (
-        select(ExecutionAttemptRow).where(ExecutionAttemptRow.step_id == bindparam("of")).limit(1)
-    )
-)
 
 
 @cache

@@ -126,7 +126,7 @@ class StepStore:
     def get(self, step_id: str) -> StepRecord | None:
         """Return a step with its input and plan; None if the id is unknown."""
         with self.db.read("read the step") as db:
-            row = first_row(db, _step(), StepRow, of=step_id)
+            row = first_row(db, select(StepRow).where(StepRow.id == step_id), StepRow)
             return None if row is None else database.step_record(row)
 
     def input_json(self, step_id: str) -> str | None:
@@ -137,7 +137,11 @@ class StepStore:
     def by_hand(self, intent_id: str) -> bool:
         """True if the plan of the intent's step was a manual request; False without a plan."""
         with self.db.read("read the step") as db:
-            plan_z = db.scalar(_plan(), {"of": intent_id})
+            plan_z = db.scalar(
+                select(StepRow.plan_z)
+                .join(IntentRow, IntentRow.step_id == StepRow.id)
+                .where(IntentRow.id == intent_id)
+            )
         if plan_z is None:
             return False
         decision = database.decode_json(Plan, database.decompress_text(plan_z)).decision
@@ -213,7 +217,11 @@ class IntentStore:
         sent. A CANCEL without it replaces the only open intent there.
         """
         with self.db.write("write the transaction") as db:
-            rivals = all_rows(db, _rivals(), IntentRow, nonce=tx.nonce)
+            rivals = all_rows(
+                db,
+                select(IntentRow).where(IntentRow.nonce == tx.nonce, IntentRow.state.in_(_OPEN)),
+                IntentRow,
+            )
             replaced = _replaced(rivals, kind, replaces)
             if rivals and replaced is None:
                 raise OperatorNeeded(
@@ -395,7 +403,8 @@ class IntentStore:
     def newest_venue_nonce(self) -> int:
         """Return the highest nonce of an order at an off-chain venue; 0 before the first."""
         with self.db.read("read the nonce") as db:
-            return db.scalar(_venue_nonce()) or 0
+            highest = select(func.max(IntentRow.nonce))
+            return db.scalar(highest.where(IntentRow.nonce >= FIRST_VENUE_NONCE)) or 0
 
     def set_expected_nonce(self, nonce: int, now_s: int) -> None:
         """Adopt `nonce` as the chain's next nonce, regardless of earlier intents."""
@@ -523,7 +532,9 @@ def _adoption(db: Connection) -> tuple[int, int] | None:
 
 
 def _row(db: Connection, intent_id: str) -> IntentRow:
-    row = first_row(db, _by_id(), IntentRow, of=intent_id)
+    row = first_row(
+        db, select(IntentRow).where(IntentRow.id == intent_id).with_for_update(), IntentRow
+    )
     if row is None:
         raise KeyError(intent_id)
     return row
@@ -555,12 +566,6 @@ def _expected_nonce(db: Connection) -> int | None:
     return max(int(resynced), -1 if used is None else used + 1)
 
 
-_by_id = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")).with_for_update())
-_rivals = cache(
-    lambda: select(IntentRow).where(
-        IntentRow.nonce == bindparam("nonce"), IntentRow.state.in_(_OPEN)
-    )
-)
 _in_order = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
 _opened = cache(lambda: _in_order().where(IntentRow.state.in_(_OPEN)))
 _of_nonce = cache(lambda: _in_order().where(IntentRow.nonce == bindparam("nonce")))
@@ -595,15 +600,7 @@ _newest_move = cache(lambda: select(TransitionRow).order_by(TransitionRow.seq.de
 # of any program: bytes that may have left count as sent
 _left = cache(lambda: _moves().where(TransitionRow.after == IntentState.BROADCAST.value).limit(1))
 _move = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("of")))
-_step = cache(lambda: select(StepRow).where(StepRow.id == bindparam("of")))
 _update_step = cache(lambda: update(StepRow).where(StepRow.id == bindparam("of")))
-_plan = cache(
-    lambda: (
-        select(StepRow.plan_z)
-        .join(IntentRow, IntentRow.step_id == StepRow.id)
-        .where(IntentRow.id == bindparam("of"))
-    )
-)
 
 
 @cache
@@ -621,11 +618,6 @@ def _nonces() -> Select[*tuple[Any, ...]]:
 def _is_of_the_chain() -> ColumnElement[bool]:
     """Return the condition that an intent is not an order of an off-chain venue."""
     return IntentRow.nonce < FIRST_VENUE_NONCE
-
-
-_venue_nonce = cache(
-    lambda: select(func.max(IntentRow.nonce)).where(IntentRow.nonce >= FIRST_VENUE_NONCE)
-)
 
 
 @cache

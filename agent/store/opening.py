@@ -74,8 +74,12 @@ def open_store(
         engine = _engine(address)
         try:
             version = _checked_version(engine, path if check else None)
-            if version is not None and not check:
-                _require_current(version)
+            if version is not None and version != REVISIONS[-1] and not check:
+                raise OperatorNeeded(
+                    f"store: version {version} is older than that of this program, {REVISIONS[-1]}",
+                    "start trimtab run of this version, which migrates the store",
+                    code=ErrorCode.STORE_VERSION,
+                )
             if version != REVISIONS[-1]:
                 _migrate(engine)
             store = Store(Database(engine, wallet, coin, books))
@@ -224,15 +228,6 @@ def _version(connection: Connection) -> str | None:
             code=ErrorCode.STORE_VERSION,
         )
     return str(version)
-
-
-def _require_current(version: str) -> None:
-    if version != REVISIONS[-1]:
-        raise OperatorNeeded(
-            f"store: version {version} is older than that of this program, {REVISIONS[-1]}",
-            "start trimtab run of this version, which migrates the store",
-            code=ErrorCode.STORE_VERSION,
-        )
 
 
 def upgrade(url: str) -> tuple[str | None, str, Path | None]:

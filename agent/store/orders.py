@@ -14,7 +14,7 @@ from fractions import Fraction
 from functools import cache
 from typing import TypeVar
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, delete, select
 
 from agent import codec
 from agent.model import (
@@ -104,7 +104,13 @@ def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | Non
     if NAV_PER_SHARE not in facts:
         return None
     stored = decode_json(NavPerShare, facts[NAV_PER_SHARE])
-    losses = column_values(db, _losses(), since=stored.at_s)
+    losses = column_values(
+        db,
+        select(BudgetRow.loss).where(
+            BudgetRow.chain_s > stored.at_s,
+            BudgetRow.kind.not_in(FUTURES_KINDS),
+        ),
+    )
     return replace(stored, lost=sum(map(Fraction, losses), Fraction(0)))
 
 
@@ -123,10 +129,4 @@ def _same(db: Connection, orders: Sequence[ConditionalOrder], value: NavPerShare
 
 
 _orders = cache(lambda: select(OrderRow).order_by(OrderRow.token, OrderRow.kind))
-_losses = cache(
-    lambda: select(BudgetRow.loss).where(
-        BudgetRow.chain_s > bindparam("since"),
-        BudgetRow.kind.not_in(FUTURES_KINDS),
-    )
-)
 """Losses after a time, without those of futures, which are part of the margin account's result."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Select, bindparam, delete, func, select
+from sqlalchemy import Connection, Select, bindparam, delete, func, select
 
 from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
@@ -58,7 +58,7 @@ class PriceStore:
                 if point.at_s > newest_s - RETENTION_S
             ]
             added = insert_new_rows(db, PriceRow, rows)
-            db.execute(_older(), {"before": (newest_s - RETENTION_S) // HOUR_S})
+            db.execute(delete(PriceRow).where(PriceRow.hour < (newest_s - RETENTION_S) // HOUR_S))
             return added
 
     def between(
@@ -159,11 +159,6 @@ def _select_agent_prices() -> Select[Any]:
         PriceRow.source == AGENT_SOURCE,
     )
     return select(PriceRow.token).where(*own).limit(1)
-
-
-@cache
-def _older() -> Delete:
-    return delete(PriceRow).where(PriceRow.hour < bindparam("before"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -451,7 +451,11 @@ def _amount(payment: Payment) -> tuple[str, int]:
 
 def _payouts(db: Connection) -> list[tuple[Intent, Payout]]:
     payouts = []
-    for row in all_rows(db, _sent(), IntentRow):
+    for row in all_rows(
+        db,
+        select(IntentRow).where(IntentRow.kind == IntentKind.PAYOUT.value).order_by(IntentRow.seq),
+        IntentRow,
+    ):
         payout = database.decode_json(Grant, database.decompress_text(row.grant_z)).payout
         if payout is not None:
             payouts.append((database.intent_from_row(row), payout))
@@ -464,7 +468,7 @@ def _request(row: RequestRow) -> OwnerRequest:
 
 
 def _row(db: Connection, number: int) -> RequestRow:
-    row = first_row(db, _by_number(), RequestRow, of=number)
+    row = first_row(db, select(RequestRow).where(RequestRow.seq == number), RequestRow)
     if row is None:
         raise ConfigError(
             f"request {number} is not in the store", "see trimtab withdraw", code=ErrorCode.UNKNOWN
@@ -472,7 +476,6 @@ def _row(db: Connection, number: int) -> RequestRow:
     return row
 
 
-_by_number = cache(lambda: select(RequestRow).where(RequestRow.seq == bindparam("of")))
 _change = cache(lambda: update(RequestRow).where(RequestRow.seq == bindparam("of")))
 _stops = cache(
     lambda: (
@@ -480,11 +483,6 @@ _stops = cache(
         .where(RequestRow.kind == RequestKind.STOP.value)
         .order_by(RequestRow.seq.desc())
         .limit(1)
-    )
-)
-_sent = cache(
-    lambda: (
-        select(IntentRow).where(IntentRow.kind == IntentKind.PAYOUT.value).order_by(IntentRow.seq)
     )
 )
 

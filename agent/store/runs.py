@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 from sqlalchemy import Connection, select
 
@@ -52,7 +51,7 @@ class RunReportStore:
 
 
 def _newest(db: Connection) -> RunReport | None:
-    text: str | None = db.scalar(_text())
+    text: str | None = db.scalar(select(RunReportRow.report_json).where(RunReportRow.id == ONLY))
     try:
         return codec.loads_optional(RunReport, text)
     except ConfigError:
@@ -61,6 +60,3 @@ def _newest(db: Connection) -> RunReport | None:
             "the next cycle of trimtab run replaces it",
             code=ErrorCode.DAMAGED,
         ) from None
-
-
-_text = cache(lambda: select(RunReportRow.report_json).where(RunReportRow.id == ONLY))

@@ -313,7 +313,13 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
     paid_wei = 0
     due = sweeps(plan.legs)
     for number, leg in enumerate(plan.legs):
-        _require_amounts(leg)
+        if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
+            raise Refused(
+                f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
+                f" {leg.min_out_raw} must be above zero",
+                remedy="raise limits.min_trade to skip dust",
+                code=ErrorCode.AMOUNT,
+            )
         calls += [_sweep(token, least, wallet) for at, token, least in due if at == number]
         if leg.venue == NATIVE_VENUE:
             calls += _payments(leg, wallet)
@@ -330,16 +336,6 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
             paid_wei = 0
     calls += [_sweep(token, least, wallet) for at, token, least in due if at == len(plan.legs)]
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls])).hex()
-
-
-def _require_amounts(leg: Leg) -> None:
-    if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
-        raise Refused(
-            f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
-            f" {leg.min_out_raw} must be above zero",
-            remedy="raise limits.min_trade to skip dust",
-            code=ErrorCode.AMOUNT,
-        )
 
 
 def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:

@@ -233,7 +233,8 @@ def discover_pools(
     factory, or if a token has no pool; Retryable from the endpoint.
     """
     known = {token.address: token for token in (*tokens, *hubs)}
-    pairs = [_sorted_pair(a, b) for a, b in combinations(known, 2)]
+    # each sorted as the contracts do, by address as a number
+    pairs = [(a, b) if int(a, 16) < int(b, 16) else (b, a) for a, b in combinations(known, 2)]
     calls = [venue.find_items(pairs) for venue in venues]
     answers = iter(query_lens(transport, [item for items in calls for item in items]))
     by_address = {
@@ -243,7 +244,13 @@ def discover_pools(
     }
     candidates = tuple(by_address.values())
     for venue, pool in candidates:
-        _require_known(venue, pool, known)
+        foreign = [address for address in (pool.token0, pool.token1) if address not in known]
+        if foreign:
+            raise ConfigError(
+                f"venues.{venue.name}.pools: {pool.address} trades {' and '.join(foreign)}, "
+                "which are neither assets nor hubs",
+                "remove the pool, or add the token to portfolio.hubs",
+            )
     pools = tuple(_with_price(transport, candidates))
     _require_pools(pools, list(tokens))
     return pools
@@ -269,16 +276,6 @@ def _with_price(
             )
 
 
-def _require_known(venue: AmmVenue, pool: PoolRef, known: dict[str, Token]) -> None:
-    foreign = [address for address in (pool.token0, pool.token1) if address not in known]
-    if foreign:
-        raise ConfigError(
-            f"venues.{venue.name}.pools: {pool.address} trades {' and '.join(foreign)}, "
-            "which are neither assets nor hubs",
-            "remove the pool, or add the token to portfolio.hubs",
-        )
-
-
 def _require_pools(pools: Sequence[PoolRef], tokens: Sequence[Token]) -> None:
     traded = {address for pool in pools for address in (pool.token0, pool.token1)}
     lonely = [token.label for token in tokens if token.address not in traded]
@@ -287,8 +284,3 @@ def _require_pools(pools: Sequence[PoolRef], tokens: Sequence[Token]) -> None:
             f"no pool of the configured venues trades {', '.join(lonely)}",
             "add a venue, a fee tier or a hub token, or drop the asset",
         )
-
-
-def _sorted_pair(a: str, b: str) -> tuple[str, str]:
-    """Sort a pair as the contracts do, by address as a number."""
-    return (a, b) if int(a, 16) < int(b, 16) else (b, a)

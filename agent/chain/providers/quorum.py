@@ -74,7 +74,11 @@ class QuorumProvider(CheckedProvider):
         if not calls or len(endpoints) == 1:
             return self._ask(endpoints[0], calls)
         if any("latest" in params for _, params in calls):
-            calls = _pinned(calls, self._head())
+            at = at_hash(self._head().hash)
+            calls = [
+                (method, [at if param == "latest" else param for param in params])
+                for method, params in calls
+            ]
 
         what = [self._what or f"the answer to {method}" for method, _ in calls]
 
@@ -211,14 +215,6 @@ class SnapshotProvider(QuorumProvider):
 
 
 _NOTHING = {DATA: "0x", SLOT: hex_data(bytes(32))}
-
-
-def _pinned(calls: Sequence[RpcCall], head: Head) -> list[RpcCall]:
-    at = at_hash(head.hash)
-    return [
-        (method, [at if param == "latest" else param for param in params])
-        for method, params in calls
-    ]
 
 
 def _representative(equal: Sequence[Any]) -> Any:

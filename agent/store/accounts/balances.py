@@ -162,8 +162,10 @@ def _expected(db: Connection, stored: _StoredBalances, wallet: str, coin: str) -
 
 
 def _record_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
-    if flow.holds and flow.delta_raw > 0:
-        _record_rise(db, flow.chain_s)
+    if flow.holds and flow.delta_raw > 0:  # blocks trades from now on, if no earlier one does
+        known = rise_since_s(database.read_facts(db, RISE_SINCE))
+        if known is None or not known <= flow.chain_s < known + ACCEPTANCE_WINDOW_S:
+            database.write_facts(db, {RISE_SINCE: flow.chain_s})
     if flow.id:
         _amend(db, flow, now_s)
         return
@@ -189,13 +191,6 @@ def _record_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None
         )
 
 
-def _record_rise(db: Connection, at_s: int) -> None:
-    """Record that a deposit blocks trades from now on, unless an earlier one already does."""
-    known = rise_since_s(database.read_facts(db, RISE_SINCE))
-    if known is None or not known <= at_s < known + ACCEPTANCE_WINDOW_S:
-        database.write_facts(db, {RISE_SINCE: at_s})
-
-
 def rise_since_s(facts: Mapping[str, str]) -> int | None:
     """Return the chain time since which unexplained deposits block trades (fact RISE_SINCE); None
     without one.
@@ -211,7 +206,14 @@ def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int
 
 def unexplained_rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int], ...]:
     """Return the unexplained deposits up to that transfer, base units by token."""
-    return _sums((token, int(raw)) for token, raw in db.execute(_rises(), {"until": until}))
+    return _sums(
+        (token, int(raw))
+        for token, raw in db.execute(
+            select(ExternalTransferRow.token, ExternalTransferRow.delta_raw).where(
+                ExternalTransferRow.kind.is_(None), ~FELL, ExternalTransferRow.seq <= until
+            )
+        )
+    )
 
 
 def total_rises(
@@ -288,7 +290,16 @@ def newest_transfers(db: Connection, limit: int) -> tuple[ExternalTransfer, ...]
 
 def transfers_after(db: Connection, flow_id: int) -> tuple[ExternalTransfer, ...]:
     """Return transfers recorded after that id, classified ones included, oldest first."""
-    return tuple(_transfer(row) for row in all_rows(db, _after(), ExternalTransferRow, of=flow_id))
+    return tuple(
+        _transfer(row)
+        for row in all_rows(
+            db,
+            select(ExternalTransferRow)
+            .where(ExternalTransferRow.seq > flow_id)
+            .order_by(ExternalTransferRow.seq),
+            ExternalTransferRow,
+        )
+    )
 
 
 def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
@@ -387,13 +398,6 @@ _by_number = cache(
 _change = cache(
     lambda: update(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("of"))
 )
-_after = cache(
-    lambda: (
-        select(ExternalTransferRow)
-        .where(ExternalTransferRow.seq > bindparam("of"))
-        .order_by(ExternalTransferRow.seq)
-    )
-)
 _newest = cache(
     lambda: (
         select(ExternalTransferRow)
@@ -405,11 +409,6 @@ _unexplained = cache(lambda: _newest().where(ExternalTransferRow.kind.is_(None))
 _halting = cache(lambda: _unexplained().where(ExternalTransferRow.halts))
 _fallen = cache(lambda: _unexplained().where(FELL))
 _falls = cache(lambda: select(ExternalTransferRow).where(FELL))
-_rises = cache(
-    lambda: select(ExternalTransferRow.token, ExternalTransferRow.delta_raw).where(
-        ExternalTransferRow.kind.is_(None), ~FELL, ExternalTransferRow.seq <= bindparam("until")
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)

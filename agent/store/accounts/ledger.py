@@ -345,7 +345,7 @@ class LedgerStore:
         """
         with self.db.write("write an entry") as db:
             book = current_book(db, self.db.book_kind)
-            row = first_row(db, _intent(), IntentRow, of=intent.id)
+            row = first_row(db, select(IntentRow).where(IntentRow.id == intent.id), IntentRow)
             if (
                 book is None
                 or row is None
@@ -406,7 +406,11 @@ class LedgerStore:
             known = {(row.place, row.token) for row in openings(db, book)}
             own = positions.positions_moved_since(db, opened_after_intent(db, book))
             fresh = [place for place in holdings if place not in known and place[0] not in own]
-            if not fresh or db.scalar(_any_open()) is not None:
+            if (
+                not fresh
+                or db.scalar(select(IntentRow.id).where(IntentRow.state.in_(_OPEN)).limit(1))
+                is not None
+            ):
                 return ()
             compared = {
                 row.token
@@ -564,10 +568,6 @@ def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:
         return True
     own = positions.positions_moved_since(db, min(row.after_intent for row in opened))
     return all(name in own for name, _ in missing)
-
-
-_intent = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")))
-_any_open = cache(lambda: select(IntentRow.id).where(IntentRow.state.in_(_OPEN)).limit(1))
 
 
 @cache

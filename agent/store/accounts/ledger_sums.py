@@ -71,7 +71,7 @@ class LedgerBook:
 
 def current_book(db: Connection, kind: str) -> LedgerBook | None:
     """Return the newest book if it has that kind, else None."""
-    row = first_row(db, _newest_book(), BookRow)
+    row = first_row(db, select(BookRow).order_by(BookRow.seq.desc()).limit(1), BookRow)
     if row is None or row.kind != kind:
         return None
     return LedgerBook(row.seq, row.kind, row.opened_s, row.note)
@@ -118,7 +118,14 @@ def is_current() -> ColumnElement[bool]:
 
 def running_balances(db: Connection, book: int) -> dict[str, int]:
     """Return the running balances of the wallet, base units by token."""
-    return {token: int(raw) for token, raw in db.execute(_balances(), {"of": book})}
+    return {
+        token: int(raw)
+        for token, raw in db.execute(
+            select(RunningBalanceRow.token, RunningBalanceRow.raw).where(
+                RunningBalanceRow.book == book
+            )
+        )
+    }
 
 
 def open_balances(db: Connection, book: int, found: Mapping[str, int]) -> None:
@@ -267,15 +274,9 @@ def _losses(db: Connection) -> int:
     )
 
 
-_newest_book = cache(lambda: select(BookRow).order_by(BookRow.seq.desc()).limit(1))
 _opened_after = cache(
     lambda: select(func.min(BookOpeningRow.after_intent)).where(
         BookOpeningRow.book == bindparam("of")
-    )
-)
-_balances = cache(
-    lambda: select(RunningBalanceRow.token, RunningBalanceRow.raw).where(
-        RunningBalanceRow.book == bindparam("of")
     )
 )
 _change = cache(

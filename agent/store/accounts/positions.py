@@ -91,7 +91,7 @@ def record_change(db: Connection, row: IntentRow, wallet: str, receipt: Receipt 
     if receipt is not None and action is not None:
         change = position_change(lp_action(action), receipt, wallet)
     if change is None:
-        db.execute(_without_position(), {"of": row.id})
+        db.execute(delete(LiquidityRow).where(LiquidityRow.intent_id == row.id))
     else:
         upsert_rows(db, LiquidityRow, [{"intent_id": row.id, "move_json": codec.dumps(change)}])
 
@@ -125,7 +125,7 @@ class PositionStore:
     def record(self, names: Iterable[str], now_s: int) -> None:
         """Record positions that await the owner's decision."""
         with self.db.write("write liquidity positions") as db:
-            known = {row.name for row in all_rows(db, _positions_found(), FoundPositionRow)}
+            known = {row.name for row in all_rows(db, select(FoundPositionRow), FoundPositionRow)}
             fresh = [name for name in dict.fromkeys(names) if name not in known]
             insert_rows(
                 db,
@@ -157,12 +157,6 @@ class PositionStore:
                 "at_s": now_s,
             }
             upsert_rows(db, FoundPositionRow, [row])
-
-
-_without_position = cache(
-    lambda: delete(LiquidityRow).where(LiquidityRow.intent_id == bindparam("of"))
-)
-_positions_found = cache(lambda: select(FoundPositionRow))
 
 
 @cache
@@ -234,7 +228,14 @@ class CashStore:
             account = decode_json(CashAccount, text) if text else None
             external = all_rows(db, _external(), ExternalTransactionRow, block=block)
             hashes = tuple(row.tx_hash for row in external)
-            newest = db.scalar(_newest_transfer(), {"block": block}) or 0
+            newest = (
+                db.scalar(
+                    select(func.max(ExternalTransferRow.seq)).where(
+                        ExternalTransferRow.block_number <= block
+                    )
+                )
+                or 0
+            )
             if account is None or account.token != token:
                 intent = max_value(db, IntentRow.seq)
                 return CashMemory(None, (), (), newest, intent, hashes, turn)
@@ -311,13 +312,6 @@ def _external() -> Select[Any]:
         select(ExternalTransactionRow)
         .where(ExternalTransactionRow.block_number <= bindparam("block"))
         .order_by(ExternalTransactionRow.block_number)
-    )
-
-
-@cache
-def _newest_transfer() -> Select[Any]:
-    return select(func.max(ExternalTransferRow.seq)).where(
-        ExternalTransferRow.block_number <= bindparam("block")
     )
 
 
