@@ -81,7 +81,6 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.maintenance import reconcile as reconcile
     from agent.app.records.maintenance import restore_store as restore_store
     from agent.app.records.maintenance import transactions as transactions
-    from agent.app.records.maintenance import upgrade_store as upgrade_store
     from agent.app.records.oracle import observations as observations
     from agent.app.records.oracle import raise_observations as raise_observations
     from agent.app.records.oracle import weights as weights

@@ -5,7 +5,7 @@ from nodes or names of unknown tokens (T17).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -29,6 +29,7 @@ from agent.model import (
     Alert,
     AlertKind,
     AssetDrift,
+    ConditionalOrder,
     IntentKind,
     OrderStage,
     Plan,
@@ -303,7 +304,7 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
     else:
         latest = result.after or result.step_input
         yield from drift_alerts(result)
-        yield from _order_alerts(latest)
+        yield from _order_alerts(latest.portfolio, latest.history.orders.states)
         for blocked in result.decided.stuck:
             step = result.step_input
             label = conditional_orders.order_subject(step.portfolio, blocked.token)
@@ -316,9 +317,9 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
             yield Alert(AlertKind.ORDER, f"strategy:{name}", why, True)
         yield from futures_alerts(result)
         yield from funding_alerts(latest)
-        yield from agent_alerts(latest)
-        yield from unnamed_alerts(latest)
-        yield from book_alerts(latest)
+        yield from agent_alerts(latest.snapshot)
+        yield from unnamed_alerts(latest.snapshot)
+        yield from book_alerts(latest.snapshot)
         yield from _outcome_alerts(result, facts.paused)
         yield from _transfer_alerts(result)
         yield from _gas_alerts(latest.snapshot, facts.low_gas_wei)
@@ -337,16 +338,16 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
         yield Alert(AlertKind.HEARTBEAT, "heartbeat", facts.silent, True)
 
 
-def _order_alerts(step: StepInput) -> Iterator[Alert]:
+def _order_alerts(portfolio: Portfolio, orders: Iterable[ConditionalOrder]) -> Iterator[Alert]:
     """Yield an alert for each fired order, active until the order is armed again."""
-    for order in step.history.orders.states:
+    for order in orders:
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
             continue
         at = ""
         if order.at is not None:
-            at = f" at {conditional_orders.format_order_price(step.portfolio, order.token, order.at)}"
+            at = f" at {conditional_orders.format_order_price(portfolio, order.token, order.at)}"
         then = "trimtab orders arm re-arms it" if order.is_exit else "the asset may be bought"
-        name = conditional_orders.order_name(step.portfolio, order.terms)
+        name = conditional_orders.order_name(portfolio, order.terms)
         yield Alert(
             AlertKind.ORDER,
             f"order:{order.token}:{order.kind.value}",

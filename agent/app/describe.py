@@ -30,17 +30,14 @@ from agent.layers.strategies.policy.capital import target_capital_shares
 from agent.layers.strategies.state import CapitalSplit, StrategiesState, Strategy
 from agent.model import (
     LIMITS,
-    Destination,
     LimitUnit,
     LpTarget,
     Portfolio,
     StepInput,
-    TradeSide,
 )
-from agent.policy.decision import DecisionResult
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import bands, rules
-from agent.units import BPS, Value, decimal_text, format_duration, format_time
+from agent.units import BPS, Value, decimal_text, format_duration
 
 if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
@@ -369,34 +366,3 @@ def _key(config: Config) -> str:
     if wallet.test_account is not None:
         return f"published test account {wallet.test_account}"
     return "typed at a prompt" if wallet.prompt else "none"
-
-
-@dataclass(frozen=True, slots=True)
-class TriggerView:
-    """The trigger as text. `next_s` is the next due time of a schedule, unix seconds, `next` the
-    same as text; None: any cycle may act.
-    """
-
-    words: str
-    bands: str
-    only: TradeSide | None
-    only_words: str
-    destination: Destination
-    cooldown_s: int
-    next_s: int | None
-    next: str | None
-
-
-def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
-    """Return the trigger and policy of a step's decision, with their texts."""
-    policy = step.policy
-    return TriggerView(
-        words=rules.format_trigger(policy.trigger, step.portfolio),
-        bands=bands.format_bands(step.portfolio),
-        only=policy.only,
-        only_words="" if policy.only is None else rules.ONLY[policy.only],
-        destination=policy.destination,
-        cooldown_s=policy.cooldown_s,
-        next_s=decided.next_s,
-        next=None if decided.next_s is None else format_time(decided.next_s),
-    )

@@ -138,7 +138,7 @@ class WithdrawalRun:
                 return False
             if not confirm(self.report(outcome.step_input, outcome)):
                 return False
-            self._write(outcome.step_input)
+            self._write(outcome.step_input.snapshot.head.timestamp_s)
         if self.request is not None and (short := self._short(outcome.step_input)) is not None:
             _record_begun(self._context.store, self.request, outcome, short)
         return True
@@ -166,7 +166,7 @@ class WithdrawalRun:
         if not self._sure:
             if not confirm(self.report(step)):
                 return self.report(step, state="declined", reason="not confirmed; nothing was sent")
-            self._write(step)
+            self._write(step.snapshot.head.timestamp_s)
         return self._pay(actors, sale)
 
     def _pay(self, actors: StepActors, sale: StepOutcome | None) -> WithdrawalReport:
@@ -232,8 +232,8 @@ class WithdrawalRun:
     def _number(self) -> int | None:
         return None if self.request is None else self.request.id
 
-    def _write(self, step: StepInput) -> None:
-        """Record the request before anything is sent."""
+    def _write(self, asked_s: int) -> None:
+        """Record the request, of that chain time, before anything is sent."""
         self._sure = True
         if self.request is None:
             self.request = self._context.store.requests.ask(
@@ -241,7 +241,7 @@ class WithdrawalRun:
                 self._payments,
                 self._to,
                 False,
-                step.snapshot.head.timestamp_s,
+                asked_s,
             )
         else:
             self._context.store.requests.redirect(self.request.id, self._to)

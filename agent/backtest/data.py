@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.settings import BacktestSpec, OwnerTransfer
+from agent.backtest.settings import BacktestSpec
 from agent.errors import ConfigError
 from agent.units import Token, safe_label
 
@@ -286,36 +285,6 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
             "add earlier gas prices, or omit earlier prices",
         )
     return tuple(int(prices[row]) for row in newest)
-
-
-def read_owner_transfers(path: Path) -> tuple[OwnerTransfer, ...]:
-    """Read deposits and withdrawals: columns time and amount, in whole coins of the numeraire.
-    Raises ConfigError.
-    """
-    polars, option = load_polars(), "--flows"
-    frame = read_frame(polars, path, option)
-    if not {"time", "amount"} <= set(frame.columns):
-        raise ConfigError(
-            f"{option}: {path.name} needs columns time and amount; it has"
-            f" {', '.join(frame.columns)[:200]}",
-            FORMAT_HINT,
-        )
-    amounts = frame["amount"]
-    if (
-        not amounts.dtype.is_numeric()
-        or amounts.null_count()
-        or not np.isfinite(amounts.to_numpy()).all()
-        or (amounts == 0).any()
-    ):
-        raise ConfigError(
-            f"{option}: an amount of {path.name} is zero or not a number",
-            "write plain decimals such as -250.5",
-        )
-    times = unix_seconds(polars, frame["time"], path).to_list()
-    return tuple(
-        OwnerTransfer(int(at_s), Fraction(str(amount)))
-        for at_s, amount in zip(times, amounts.to_list(), strict=True)
-    )
 
 
 def require_unix_seconds(times: Any, path: Path) -> None:

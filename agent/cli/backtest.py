@@ -154,10 +154,6 @@ def backtest(
         list[str] | None,
         typer.Option("--flow", help="A deposit or withdrawal: 2021-03-01=+1000; repeatable."),
     ] = None,
-    flows: Annotated[
-        Path | None,
-        typer.Option("--flows", help="CSV or Parquet of deposits and withdrawals: time, amount."),
-    ] = None,
     flows_in: Annotated[
         str,
         typer.Option("--flows-in", help="Transfer the numeraire, or all assets pro-rata."),
@@ -189,9 +185,6 @@ def backtest(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Random seed, for example of jitter.")] = 0,
-    every_bar: Annotated[
-        bool, typer.Option("--every-bar", help="Evaluate every bar; slower, with the same trades.")
-    ] = False,
     futures_target: FuturesTarget = "",
     futures_band: FuturesBand = "5%",
     leverage: TargetLeverage = "2x",
@@ -229,7 +222,6 @@ def backtest(
         seed,
         gas_prices=gas_prices,
         flows=tuple(flow or ()),
-        flow_file=flows,
         flows_in=flows_in,
         gone=gone,
         pool_states=tuple(pool_state or ()),
@@ -264,7 +256,6 @@ def backtest(
                 ),
                 market,
                 portfolio,
-                every_bar=every_bar,
                 funding=funding,
                 progress=progress,
             )
@@ -273,9 +264,7 @@ def backtest(
                 document = api.backtest_document(result)
             document["futures"] = api.futures_backtest_document(futures_backtest)
         else:
-            result = api.backtest(
-                file, market, portfolio, every_bar=every_bar, funding=funding, progress=progress
-            )
+            result = api.backtest(file, market, portfolio, funding=funding, progress=progress)
             document = api.backtest_document(result)
     for page in pages:
         written = [str(path) for path in api.write_report(result, page, book_result)]

@@ -157,7 +157,6 @@ def _table(document: Document) -> FigureTable:
 
 @command(Heading.MONEY, 40)
 def stop(
-    keep: Annotated[bool, typer.Option("--keep", help="Keep all coins (default).")] = False,
     to_stable: Annotated[
         bool,
         typer.Option(
@@ -182,10 +181,6 @@ def stop(
     from agent.app.documents import fill, owner
     from agent.app.money import shutdown
 
-    if keep and (to_stable or send_to is not None):
-        raise ConfigError(
-            "--keep cannot be combined with --to-stable or --send-to", "use one of them"
-        )
     with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
 
         def show(console: Console, document: Document) -> None:

@@ -50,9 +50,6 @@ def history(
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=10_000, help="Number of steps, newest first.")
     ] = 20,
-    before: Annotated[
-        str | None, typer.Option("--before", help="Only steps before the step of this id.")
-    ] = None,
     configs: Annotated[
         bool, typer.Option("--configs", help="List config versions instead.")
     ] = False,
@@ -79,7 +76,7 @@ def history(
             versions = config_versions.list_versions(paper_or_live(config, paper), limit)
             emit(versions, as_json, lambda: profiles.show_all(versions))
         return
-    document = mark_paper(api.history(paper_or_live(config, paper), limit, before), paper)
+    document = mark_paper(api.history(paper_or_live(config, paper), limit), paper)
 
     def show() -> None:
         out.print(steps(document))
@@ -138,7 +135,6 @@ def txs(
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=10_000, help="Number of rows, newest first.")
     ] = 20,
-    open_only: Annotated[bool, typer.Option("--open", help="Only pending transactions.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Lists recorded transactions with their outcome, and those still pending. Reads only the
@@ -146,8 +142,8 @@ def txs(
     """
     from agent import app as api
 
-    document = api.transactions(config, limit, open_only)
-    emit(document, as_json, lambda: _show(document, "pending" if open_only else "recorded"))
+    document = api.transactions(config, limit)
+    emit(document, as_json, lambda: _show(document))
 
 
 @command(Heading.TROUBLE, 40)
@@ -232,9 +228,9 @@ def _shown(document: Document, hint: str) -> None:
         say("No pending transactions.")
 
 
-def _show(document: Document, which: str = "recorded") -> None:
+def _show(document: Document) -> None:
     if not document["transactions"]:
-        say(f"No transaction is {which}.")
+        say("No transaction is recorded.")
         return
     out.print(_table(document))
     say(f"{document['waiting']} pending, {document['confirming']} awaiting confirmations.")
@@ -274,7 +270,7 @@ def _table(document: Document) -> Any:
 
 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
-group = command_group(Heading.TROUBLE, 80, "db", "The store: back up, restore, check, upgrade.")
+group = command_group(Heading.TROUBLE, 80, "db", "The store: back up, restore, check.")
 
 
 @group.command()
@@ -300,7 +296,7 @@ def restore(
     path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Restores a backup. Nothing is sent until trimtab db adopt; with --force the old store is kept
+    """Restores a backup. Nothing is sent until trimtab adopt; with --force the old store is kept
     beside it.
     """
     from agent import app as api
@@ -311,7 +307,7 @@ def restore(
         say(f"Restored to {document['store']}.")
         if document["kept"] is not None:
             say(f"The previous store is kept as {document['kept']}.")
-        say("Nothing is sent until: trimtab db adopt")
+        say("Nothing is sent until: trimtab adopt")
 
     emit(document, as_json, show)
 
@@ -332,29 +328,7 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     emit(document, as_json, lambda: say(text))
 
 
-@group.command()
-def upgrade(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Upgrades the store to this version and keeps a copy. Every command does the same with an
-    older store.
-    """
-    from agent import app as api
-
-    document = api.upgrade_store(config)
-
-    def show() -> None:
-        if document["before"] == document["version"]:
-            say(f"The store already has version {document['version']}.")
-            return
-        say(
-            f"Upgraded the store from version {document['before']} to {document['version']}; the"
-            f" previous store is kept as {document['backup']}."
-        )
-
-    emit(document, as_json, show)
-
-
 @command(Heading.TROUBLE, 60)
-@group.command()
 def adopt(
     config: ConfigPath = DEFAULT_CONFIG,
     nothing_lost: Annotated[

@@ -166,16 +166,12 @@ def swap(
     token_in: Annotated[str, typer.Option("--in", help="Token to sell.")],
     token_out: Annotated[str, typer.Option("--out", help="Token to buy.")],
     amount: Annotated[str, typer.Option("--amount", help="Amount to sell, in whole coins.")],
-    limit: Annotated[
-        str | None,
-        typer.Option(
-            "--limit", help="Limit price: minimum --out per --in, net of fees and impact."
-        ),
-    ] = None,
     price: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            "--price", metavar="PRICE UNIT", help="Limit price in either direction: 3100 USDC/WETH."
+            "--price",
+            metavar="PRICE UNIT",
+            help="Limit price in either direction, net of fees and impact: 3100 USDC/WETH.",
         ),
     ] = None,
     until: Annotated[
@@ -195,19 +191,17 @@ def swap(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Swaps two tokens under the same guards. With --limit and --until places a limit order (see
+    """Swaps two tokens under the same guards. With --price and --until places a limit order (see
     trimtab limit).
     """
     from agent import app as api
 
-    if price is not None:
-        if limit is not None:
-            raise ConfigError("--price and --limit cannot be combined", "use one of them")
-        limit = api.at_price(*price, token_in, token_out)
-    if (limit is None) != (until is None) or (stay and limit is None):
+    if (price is None) != (until is None) or (stay and price is None):
         raise ConfigError(
-            "--limit needs --until, and --wait needs both", "for example --limit 2000 --until 4h"
+            "--price needs --until, and --wait needs both",
+            f"for example --price 2000 {token_out}/{token_in} --until 4h",
         )
+    limit = None if price is None else api.at_price(*price, token_in, token_out)
     if send:
         require_answerable(yes)
     if limit is not None and until is not None:
@@ -375,7 +369,7 @@ def limit(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Lists limit orders (trimtab swap --limit) and gradual executions. Only trimtab run --send
+    """Lists limit orders (trimtab swap --price) and gradual executions. Only trimtab run --send
     fills a limit order.
     """
     from agent import app as api
@@ -445,10 +439,7 @@ def _show(document: WaitingDocument) -> None:
     from agent.cli.display import plan_tables, tables
 
     if not document["orders"] and not document["corrections"]:
-        say(
-            "No limit orders and no gradual executions. To place an order: trimtab swap"
-            " --price, or --limit"
-        )
+        say("No limit orders and no gradual executions. To place an order: trimtab swap --price")
         return
     out.print(
         tables.table(

@@ -349,7 +349,7 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
 
 
 REMEDY = (
-    "use an endpoint with archive state, wait a day, or run trimtab db adopt --nothing-lost to"
+    "use an endpoint with archive state, wait a day, or run trimtab adopt --nothing-lost to"
     " confirm that nothing was lost"
 )
 

@@ -395,7 +395,7 @@ def requester_name(asked: StepRequest) -> str:
         case Swap():
             return "swap"
         case SwapAtPrice():
-            return "swap --limit"
+            return "swap --price"
         case Invest():
             return "invest"
         case RaiseForWithdrawal() | Unwrap():

@@ -127,7 +127,7 @@ def test_status_history_and_txs_show_an_order_that_rests(server: HyperliquidServ
         [order] = resting(server)
         config = tmp_path / "trimtab.toml"
         [shown] = status(agent.status())["futures"]["open_orders"]
-        [line] = api.transactions(config, open_only=True)["transactions"]
+        [line] = [row for row in api.transactions(config)["transactions"] if row["open"]]
         assert line["order"] == shown and Fraction(shown["price"]) == order.price
         assert (shown["side"], shown["symbol"], Fraction(shown["size"]), shown["filled"]) == ("buy", "ETH", order.size, "1.5")
         assert shown["expires"] == utc(order.taken_ms // 1000 + 3_600)

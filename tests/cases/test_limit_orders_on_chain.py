@@ -135,8 +135,8 @@ def test_an_order_is_cancelled_by_name_and_only_once(anvil_chain: LocalChain, tm
 
 def test_a_price_or_a_time_that_is_none_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bad = [
-        ("0", "4h", "--limit"),
-        ("-1", "4h", "--limit"),
+        ("0", "4h", "--price"),
+        ("-1", "4h", "--price"),
         ("3000", "yesterday", "--until"),
         ("3000", "2020-01-01T00:00Z", "--until"),
         ("3000", "2027-01-31T18:00", "time zone"),

@@ -93,11 +93,11 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
     told = asked(found)
     assert told["invest"] == {("rebalance", "declined"), ("rebalance", "planned"), ("rebalance", "done"), ("hold", "hold")}
     assert told["swap"] >= {("rebalance", "done")} and any(outcome == "refused" for _, outcome in told["swap"])
-    assert told["swap --limit"] >= {("hold", "hold"), ("rebalance", "done")}
+    assert told["swap --price"] >= {("hold", "hold"), ("rebalance", "done")}
     assert told["withdraw"] >= {("rebalance", "declined"), ("rebalance", "done")} and told["payout"] == {("payout", "done")}
     assert told["stop"] >= {("rebalance", "done"), ("hold", "hold")}
     assert told["agent"] >= {("hold", "hold"), ("halt", "halt")}
-    altered(tmp_path, found, "invest", "swap", "swap --limit", "withdraw", "stop")
+    altered(tmp_path, found, "invest", "swap", "swap --price", "withdraw", "stop")
 
 
 @pytest.mark.slow

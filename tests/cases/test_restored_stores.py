@@ -55,7 +55,7 @@ def test_of_two_machines_with_one_backup_only_the_one_that_adopts_sends_and_all_
         before = purse(chain)
         stopped = agent.rebalance(send=True, confirm=yes)
         assert stopped.kind is OutcomeKind.REFUSED
-        assert "trimtab db adopt" in stopped.reason
+        assert "trimtab adopt" in stopped.reason
         assert purse(chain) == before
         agent.resync_nonce()
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE

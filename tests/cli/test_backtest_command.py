@@ -173,7 +173,6 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
         ((*HALVES, "--flow", "2021-03-01=0"), "has an amount of zero"),
         ((*HALVES, "--flow", "2020-03-01=5"), "2020-03-01 00:00:00+00:00 is not within the simulation"),
         ((*HALVES, "--flow", "2021-03-01=-50000"), "not below the portfolio's value"),
-        ((*HALVES, "--flows", "none.csv"), "--flows: 'none.csv' is not a file"),
         ((*HALVES, "--funding", "none.csv"), "--funding: 'none.csv' is not a file"),
         ((*HALVES, "--flows-in", "gold"), "--flows-in: 'gold'"),
         ((*HALVES, "--gone", "sell"), "--gone: 'sell'"),

@@ -181,7 +181,7 @@ def test_an_order_that_rests_is_shown_listed_and_cancelled(
         assert "Resting order: buy" in shown and "1.5 filled, until" in shown
         past = [one["status"] for row in run("history", "--json").json["steps"] for one in row["transactions"]]
         assert past == ["resting"] and "resting" in run("history").out
-        listed = run("txs", "--open").out
+        listed = run("txs").out
         assert "resting" in listed and "1.5 of" in " ".join(listed.split())
         assert len(run("cancel", "--json").json["transactions"]) == 1
         cancelled = run("cancel", "--send", "--yes", "--json").json

@@ -59,8 +59,6 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("db", "backup"): ("backup.db",),
     ("db", "restore"): ("backup.db",),
     ("db", "check"): (),
-    ("db", "upgrade"): (),
-    ("db", "adopt"): ("--yes",),
     ("token", "add"): ("reader", "--scope", "read"),
     ("token", "list"): (),
     ("token", "revoke"): ("reader",),
@@ -110,7 +108,7 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("request",): ("rebalance",),
 }
 """What each command is run with; where that is too little it says so, and nothing else."""
-LAST = (("pause",), ("resume",), ("db", "restore"), ("db", "adopt"))
+LAST = (("pause",), ("resume",), ("db", "restore"), ("adopt",))
 
 
 def planted(desk: Desk, folder: Path) -> LocalChain:

@@ -37,7 +37,7 @@ def test_what_waits_is_shown_and_kept_until_sending_is_allowed(desk: Desk) -> No
     found = desk.ask("cancel")
     (item,) = found["transactions"]
     assert (item["kind"], item["status"], item["nonce"], found["waiting"]) == ("approve", "broadcast", before, 1)
-    assert desk.ask("txs", "--open")["transactions"][0]["hash"] == item["hash"]
+    assert desk.ask("txs")["transactions"][0]["hash"] == item["hash"]
     assert "trimtab cancel --send" in desk.run("cancel").err
     assert waiting_hashes(desk) == {item["hash"]}
     desk.ask("pause")

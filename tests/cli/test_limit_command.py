@@ -38,11 +38,11 @@ def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
 def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
     agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
-    dry = run(*SWAP, "--limit", "3100", "--until", "4h", "--json")
+    dry = run(*SWAP, "--price", "3100", "USDC/WETH", "--until", "4h", "--json")
     assert dry.code == 0, dry.why
     assert dry.json["order"]["id"] == ""
     assert run("limit", "--json").json == {"orders": [], "corrections": []}
-    placed = run(*SWAP, "--limit", "3100", "--until", "4h", "--send", "--yes", "--json")
+    placed = run(*SWAP, "--price", "3100", "USDC/WETH", "--until", "4h", "--send", "--yes", "--json")
     assert placed.code == 0, placed.why
     assert placed.json["order"]["state"] == "open"
     assert "price is 29" in placed.json["reason"]
@@ -58,7 +58,7 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
     assert run("limit", "--json").json["orders"][0]["state"] == "cancelled"
     again = run("limit", "--cancel", order["id"], "--json")
     assert (again.code, again.error["kind"]) == (2, "ConfigError")
-    for more in (("--limit", "3100"), ("--price", "3100", "USDC/WETH"), ("--until", "4h"), ("--wait",)):
+    for more in (("--price", "3100", "USDC/WETH"), ("--until", "4h"), ("--wait",)):
         alone = run(*SWAP, *more, "--json")
         assert alone.code == 2
         assert "needs --until" in alone.error["message"]

@@ -73,8 +73,6 @@ PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
         ("--gas: '5'", {"gas": "5"}, {}),
         ("--gas-prices: 'none.csv'", {"gas_prices": Path("none.csv")}, {"native": "BTC"}),
         ("--gas-prices: prices_2021.csv", {"gas_prices": PRICES}, {"native": "BTC"}),
-        ("--flows: 'none.csv'", {"flow_file": Path("none.csv")}, {}),
-        ("--flows: prices_2021.csv", {"flow_file": PRICES}, {}),
         ("--pool-state: none.json", {"pool_states": ("BTC/USD=none.json",)}, {}),
         ("--pool-state: prices_2021.csv", {"pool_states": (f"BTC/USD={PRICES}",)}, {}),
         ("--pool-state: 'XXX'", {"pool_states": (f"BTC/XXX={PRICES}",)}, {}),

@@ -139,7 +139,7 @@ def test_a_copy_sends_nothing_before_it_is_adopted_and_resuming_is_not_adopting(
         switch = KillSwitch(pause_file(path), store.pause_switch)
         switch.resume("go on", START_S)
         assert switch.is_paused() is True
-        assert "trimtab db adopt" in switch.read().reason
+        assert "trimtab adopt" in switch.read().reason
         store.adopt_copy()
         assert switch.is_paused() is False
         store.close()

@@ -539,9 +539,6 @@ StoreCheckDocument = TypedDict("StoreCheckDocument", {
     "chain_id": str, "copy": str | None,
 })  # fmt: skip
 """A sound store. For a copy that is not adopted yet, `copy` has its source and time."""
-UpgradeDocument = TypedDict("UpgradeDocument", {
-    "before": str | None, "version": str, "backup": str | None,
-})  # fmt: skip
 ForgottenPricesDocument = TypedDict("ForgottenPricesDocument", {"source": str, "removed": int})
 
 

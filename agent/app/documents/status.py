@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.describe import TriggerView, trigger_view
 from agent.app.documents import (
     Address,
     ConvertedBy,
@@ -61,8 +60,9 @@ from agent.policy.minimum import (
     minimum_total_inputs,
     suggested_settings,
 )
+from agent.policy.triggers import bands, rules
 from agent.reference import reference_prices
-from agent.units import PIPS, Value, price_text, value_text
+from agent.units import PIPS, Value, format_time, price_text, value_text
 
 if TYPE_CHECKING:
     from agent.model import AssetDrift
@@ -166,9 +166,19 @@ class PortfolioStatus:
         return least_total_now(self.step_input, investable_total(drifts)) if drifts else None
 
     @property
-    def trigger(self) -> TriggerView:
-        """The trigger as text."""
-        return trigger_view(self.step_input, self.decided)
+    def trigger(self) -> TriggerDocument:
+        """The trigger and policy, with their texts."""
+        policy, portfolio = self.step_input.policy, self.step_input.portfolio
+        next_s = self.decided.next_s
+        return fill(
+            TriggerDocument,
+            policy,
+            words=rules.format_trigger(policy.trigger, portfolio),
+            bands=bands.format_bands(portfolio),
+            only_words="" if policy.only is None else rules.ONLY[policy.only],
+            next_s=next_s,
+            next=None if next_s is None else format_time(next_s),
+        )
 
 
 def status(current: PortfolioStatus) -> StatusDocument:

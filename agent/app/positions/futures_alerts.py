@@ -33,6 +33,7 @@ from agent.model import (
     AssetDrift,
     FuturesPlan,
     FuturesReading,
+    Snapshot,
     StepInput,
 )
 from agent.units import (
@@ -105,9 +106,9 @@ def funding_alerts(step: StepInput) -> Iterator[Alert]:
     yield Alert(AlertKind.REVIEW, "futures:funding", text, True)
 
 
-def unnamed_alerts(step: StepInput) -> Iterator[Alert]:
+def unnamed_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     """Yield an alert while the account has positions in markets that the config does not name."""
-    account = margin_account(step.snapshot)
+    account = margin_account(snapshot)
     if account is None or not (reasons := unnamed_reasons(account)):
         return
     sizes = ", ".join(
@@ -123,24 +124,24 @@ def unnamed_alerts(step: StepInput) -> Iterator[Alert]:
     yield Alert(AlertKind.HALT, "futures:unnamed", text, True)
 
 
-def book_alerts(step: StepInput) -> Iterator[Alert]:
+def book_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     """Yield an alert while the profit of the futures account is uncertain."""
-    account = margin_account(step.snapshot)
+    account = margin_account(snapshot)
     if account is not None and (why := uncertain_books(account)):
         text = f"Futures: {why}. Check the account's transfers on the venue's site"
         yield Alert(AlertKind.REVIEW, "futures:books", text, True)
 
 
-def agent_alerts(step: StepInput) -> Iterator[Alert]:
+def agent_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     """Yield an alert while the agent's key is not approved at the venue, or its approval ends soon."""
-    snapshot = step.snapshot
-    if snapshot.layer(FuturesReading).blocked:
-        text = f"No futures order can be sent: {snapshot.layer(FuturesReading).blocked}. Spot trading continues"
+    reading = snapshot.layer(FuturesReading)
+    if reading.blocked:
+        text = f"No futures order can be sent: {reading.blocked}. Spot trading continues"
         yield Alert(AlertKind.HALT, "futures:agent", text, True)
     elif approval_ends_soon(snapshot):
         text = (
             f"The agent key's approval at the futures venue ends at"
-            f" {format_time(snapshot.layer(FuturesReading).agent_end_s)}. {RENEW_COMMAND}"
+            f" {format_time(reading.agent_end_s)}. {RENEW_COMMAND}"
         )
         yield Alert(AlertKind.HALT, "futures:agent_ends", text, True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
@@ -118,7 +118,7 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
     nothing written, if a level contradicts the current price.
     """
     step = agent.step_input()
-    tokens = _tokens(step, subject)
+    tokens = _tokens(step.portfolio, step.history.orders.states, subject)
     chosen = [terms for terms in step.portfolio.orders.terms if terms.token in tokens]
     known = [order for order in step.history.orders.states if order.token in tokens]
     if not chosen and not known:
@@ -145,7 +145,8 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     Raises ConfigError if there are no such orders.
     """
     step = agent.step_input()
-    tokens, chosen_kinds = _tokens(step, subject), set(kinds or OrderKind)
+    orders, chosen_kinds = step.history.orders.states, set(kinds or OrderKind)
+    tokens = _tokens(step.portfolio, orders, subject)
     known = [
         order
         for order in step.history.orders.states
@@ -296,22 +297,22 @@ def _write(
         raise Retryable("a cycle changed the orders in the meantime", "try again")
 
 
-def _tokens(step: StepInput, subject: str) -> set[str]:
+def _tokens(portfolio: Portfolio, orders: Iterable[ConditionalOrder], subject: str) -> set[str]:
     if subject == ALL:
         return {
             PORTFOLIO,
-            *(asset.token.address for asset in step.portfolio.assets),
-            *(order.token for order in step.history.orders.states),
+            *(asset.token.address for asset in portfolio.assets),
+            *(order.token for order in orders),
         }
     if subject == PORTFOLIO:
         return {PORTFOLIO}
     addresses = {
         asset.token.address
-        for asset in step.portfolio.assets
+        for asset in portfolio.assets
         if subject in (asset.token.symbol, asset.token.address)
     }
     if not addresses:
-        known = ", ".join(asset.token.label for asset in step.portfolio.assets)
+        known = ", ".join(asset.token.label for asset in portfolio.assets)
         raise ConfigError(
             f"orders: {subject!r} is not an asset", f"choose from {known}, portfolio, all"
         )
@@ -493,12 +494,12 @@ def _order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
     raw = parse_raw(request.amount, sold.decimals, "--amount")
     if raw == 0:
         raise ConfigError("--amount must be above 0", "for example --amount 0.1")
-    exact = Fraction(parse_raw(request.price, 36, "--limit"), 10**36) * Fraction(10) ** (
+    exact = Fraction(parse_raw(request.price, 36, "--price"), 10**36) * Fraction(10) ** (
         bought.decimals - sold.decimals
     )
     if exact == 0:
         raise ConfigError(
-            "--limit must be above 0", "give the minimum --out per --in, or omit --limit"
+            "--price must be above 0", "give the minimum --out per --in, or omit --price"
         )
     head_s = agent.context.readers.reader.snapshot().head.timestamp_s
     until_s = _until(request.until, head_s)

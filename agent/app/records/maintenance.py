@@ -1,5 +1,5 @@
 """Maintenance of the store by its owner: list, reconcile and cancel journaled transactions; back up,
-restore, check and upgrade the store's file.
+restore and check the store's file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agent.model import Intent, IntentState, PerpOrder, Verdict
 from agent.ports.perpetuals import futures_grant
 from agent.store.files import backup
 from agent.store.files.locks import service_lock, wallet_lock
-from agent.store.opening import REVISIONS, upgrade
+from agent.store.opening import REVISIONS
 from agent.store.transitions import OPEN
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
         SettledDocument,
         StoreCheckDocument,
         TransactionsDocument,
-        UpgradeDocument,
     )
     from agent.store.store import Store
 
@@ -45,19 +44,16 @@ Progress = Callable[[str], None]
 WHY = "cancelled by the owner"
 
 
-def transactions(
-    config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False
-) -> TransactionsDocument:
+def transactions(config: LoadedConfig | Path | str, limit: int = 20) -> TransactionsDocument:
     """Return the newest transactions with all transitions, newest first; no chain is read."""
     loaded = load_config(config)
     futures = loaded.config.futures
     time_s = 0 if futures is None else futures.order_time or 0
     with wiring.open_store_offline(loaded) as (store, _):
-        intents = store.journal.intents(limit=limit)
-        if open_only:
-            intents = list(reversed(store.journal.open_intents()))[:limit]
         return {
-            "transactions": [_whole(store, intent, time_s) for intent in intents],
+            "transactions": [
+                _whole(store, intent, time_s) for intent in store.journal.intents(limit=limit)
+            ],
             **_journal_document(store),
         }
 
@@ -208,7 +204,7 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Rest
     return {
         "store": str(target),
         "kept": None if kept is None else str(kept),
-        "next": "trimtab db adopt",
+        "next": "trimtab adopt",
     }
 
 
@@ -226,17 +222,6 @@ def check_store(config: Path | str) -> StoreCheckDocument:
         "chain_id": store_file_info.chain_id,
         "copy": store_file_info.copy,
     }
-
-
-def upgrade_store(config: Path | str) -> UpgradeDocument:
-    """Upgrade the store to the current schema version, like every command does, and keep a backup
-    beside it.
-    """
-    loaded = load_config(config)
-    _require(wiring.store_file(loaded))
-    with _alone(loaded):
-        before, now, kept = upgrade(loaded.store_url)
-    return {"before": before, "version": now, "backup": None if kept is None else str(kept)}
 
 
 @contextmanager

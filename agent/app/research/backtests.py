@@ -12,7 +12,6 @@ from agent.backtest.data import (
     PriceTable,
     has_gas_price,
     read_gas,
-    read_owner_transfers,
     read_table,
 )
 from agent.backtest.funding import FundingRateSeries, read_funding, rename_funding_symbols
@@ -72,8 +71,8 @@ class MarketOptions:
 
     `cost` is the fee of every pool. `depth` (one side of a pool) and `value` (the initial wallet)
     are in whole coins of the numeraire. `gas` is a price such as "20 gwei", `gas_prices` a file of
-    prices. `flows` have the form 2021-03-01=+1000, and `flow_file` adds more from a file;
-    `pool_states` have the form WBTC/WETH=FILE.
+    prices. `flows` have the form 2021-03-01=+1000, `pool_states`
+    have the form WBTC/WETH=FILE.
     """
 
     cost: str = "10bps"
@@ -85,18 +84,14 @@ class MarketOptions:
     seed: int = 0
     gas_prices: Path | None = None
     flows: tuple[str, ...] = ()
-    flow_file: Path | None = None
     flows_in: str = IN_NUMERAIRE
     gone: str = HALT
     pool_states: tuple[str, ...] = ()
 
-    def settings(self, every_bar: bool) -> SimulationSettings:
+    def settings(self) -> SimulationSettings:
         """Parse the options that do not depend on the price table. Raises ConfigError naming the
         option.
         """
-        flows = tuple(parse_owner_transfer(text) for text in self.flows)
-        if self.flow_file is not None:
-            flows += tuple(read_owner_transfers(self.flow_file))
         return SimulationSettings(
             depth=Fraction(parse_raw(self.depth, DECIMALS, "--depth"), 10**DECIMALS),
             fee_pips=parse_share_bps(self.cost, "--cost") * (PIPS // BPS),
@@ -105,8 +100,7 @@ class MarketOptions:
             gas_wei=parse_gas_price_wei(self.gas, "--gas"),
             latency_bars=self.latency,
             seed=self.seed,
-            looks_at_all=every_bar,
-            flows=flows,
+            flows=tuple(parse_owner_transfer(text) for text in self.flows),
             flows_in=self.flows_in,
             gone=self.gone,
         )
@@ -262,19 +256,15 @@ def backtest(
     market: MarketOptions,
     portfolio: PortfolioOptions,
     *,
-    every_bar: bool = False,
     funding: Path | None = None,
     progress: Progress | None = None,
 ) -> SimulationResult:
-    """Simulate the file's prices.
-
-    `every_bar` also evaluates bars on which no trade is possible; trades are the same. With
-    `funding`, a file of funding rates, the result states the funding that shorts of the holdings
+    """Simulate the file's prices. With `funding`, a file of funding rates, the result states the funding that shorts of the holdings
     would have received. Raises ConfigError naming the option.
     """
     table, rates = portfolio.load_prices_and_funding(prices, funding)
     spec = portfolio.spec(table, market.pairs())
-    settings = market.for_table(market.settings(every_bar), spec, table)
+    settings = market.for_table(market.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     return simulate(spec, table, settings, progress, rates)
 

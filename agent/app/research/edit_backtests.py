@@ -243,7 +243,7 @@ def _spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
 
 def _market(spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
     market = MARKET if has_gas_price(spec, table) else replace(MARKET, gas="0 wei")
-    return market.for_table(market.settings(every_bar=False), spec, table)
+    return market.for_table(market.settings(), spec, table)
 
 
 def _tried(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> Tried:

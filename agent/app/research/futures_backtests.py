@@ -245,12 +245,11 @@ def backtest_futures(
     market: MarketOptions,
     portfolio: PortfolioOptions,
     *,
-    every_bar: bool = False,
     funding: Path | None = None,
     progress: Progress | None = None,
 ) -> FuturesBacktest:
     """Simulate futures and spot by the same steps, with every guard: the futures of a config, or
-    those of the options, with `portfolio` or alone. `every_bar` as in `backtest`. Raises
+    those of the options, with `portfolio` or alone. Raises
     ConfigError naming the option.
     """
     futures_table, rates = load_futures_market(prices, options, portfolio, funding)
@@ -262,13 +261,13 @@ def backtest_futures(
                 "--spot-multiple: no spot portfolio given", "add --target, or omit --spot-multiple"
             )
         path = futures_path(futures_table, rates)
-        return FuturesBacktest(simulate_book(path, alone, progress, looks_at_all=every_bar), notes)
+        return FuturesBacktest(simulate_book(path, alone, progress), notes)
     if options.reserve:
         raise ConfigError("--reserve: margin is deposited from the portfolio itself", "omit it")
     portfolio = _with_markets(options, portfolio)
     table, every_rate = portfolio.load_prices_and_funding(prices, funding)
     spec = portfolio.spec(table, market.pairs())
-    settings = market.for_table(market.settings(every_bar), spec, table)
+    settings = market.for_table(market.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     if (money := spec.portfolio.numeraire.symbol) in futures_table.symbols:
         option = "--futures-target" if options.config is None else "futures.markets"

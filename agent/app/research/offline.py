@@ -72,26 +72,21 @@ def require_possible(step: StepInput) -> None:
     """Raise ConfigError for impossible decimals or pools, on which a decision might not
     terminate.
     """
-    _require_decimals(step)
-    for pool in step.snapshot.pools:
-        if pool.fault:
-            raise ConfigError(
-                f"pool {pool.address} is impossible in the input: {pool.fault}",
-                "use a file written by plan --save-input",
-            )
-
-
-def _require_decimals(step: StepInput) -> None:
-    """Validate decimals before computing powers of ten."""
     portfolio = step.portfolio
     tokens = (portfolio.numeraire, *(asset.token for asset in portfolio.assets), *portfolio.hubs)
-    for address, decimals in (
+    for address, decimals in (  # before powers of ten are computed
         *((token.address, token.decimals) for token in tokens),
         *((answer.feed, answer.decimals) for answer in step.snapshot.feeds),
     ):
         if not 0 <= decimals <= MOST_DECIMALS:
             raise ConfigError(
                 f"{address} has impossible decimals in the input: {decimals}",
+                "use a file written by plan --save-input",
+            )
+    for pool in step.snapshot.pools:
+        if pool.fault:
+            raise ConfigError(
+                f"pool {pool.address} is impossible in the input: {pool.fault}",
                 "use a file written by plan --save-input",
             )
 

@@ -68,7 +68,7 @@ def past_result(loaded: LoadedConfig) -> PastResultDocument:
     if weights is not None and weights.method in UNKNOWN_METHODS:
         spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
     spec = replace(spec, limits=replace(spec.limits, max_live_value=None))
-    settings = MARKET.for_table(MARKET.settings(every_bar=False), spec, table)
+    settings = MARKET.for_table(MARKET.settings(), spec, table)
     document = backtest_document(simulate(spec, table, settings))
     before, hold = document["figures"]["rebalanced"], document["figures"]["held"]
     return {

@@ -132,7 +132,7 @@ def prepare_stress(
     `trimtab init`) or "off". Raises ConfigError naming the option.
     """
     table = portfolio.load_prices(prices)
-    settings = market.settings(every_bar=False)
+    settings = market.settings()
     if portfolio.config is None and limits not in ("usual", "off"):
         raise ConfigError(f"--limits: {limits!r}", "choose usual or off")
     spec = portfolio.spec(table)
@@ -219,7 +219,7 @@ def prepare_tune(
     """
     grid = parse_grid(grids.band, grids.every, grids.destination, grids.allocator, grids.trigger)
     calendar = parse_calendar_rule(grids.calendar)
-    if market.flows or market.flow_file is not None:
+    if market.flows:
         raise ConfigError("--flow: deposits would count as growth", "omit them")
     if not MIN_FOLDS <= grids.folds <= MAX_FOLDS:
         raise ConfigError(
@@ -238,7 +238,7 @@ def prepare_tune(
                 "search the settings of one strategy at a time",
             )
     table = select_spec_symbols(spec, table)
-    settings = market.for_table(market.settings(every_bar=False), spec, table)
+    settings = market.for_table(market.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     schedule = AllocatorSchedule(
         parse_duration_s(grids.rechoose, "--rechoose"), parse_duration_s(grids.window, "--window")

@@ -67,7 +67,7 @@ def venue_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[Chec
     if table is None:
         return
     if isinstance(table, HyperliquidTable):
-        yield from _hyperliquid(context, step, table)
+        yield from _hyperliquid(context, step.snapshot, table)
         return
     yield from _collateral(context, step, table)
     yield from _addresses(context, table)
@@ -76,13 +76,13 @@ def venue_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[Chec
 
 
 def _hyperliquid(
-    context: wiring.AgentContext, step: StepInput, table: HyperliquidTable
+    context: wiring.AgentContext, unread: Snapshot, table: HyperliquidTable
 ) -> Iterator[CheckLine]:
     """Read the account, and look for the approved agent."""
     venue = context.order_venue()
     if venue is None:
         return
-    snapshot = venue.read(step.snapshot)
+    snapshot = venue.read(unread)
     if (account := margin_account(snapshot)) is None:
         why = snapshot.layer(FuturesReading).unknown
         yield "futures account", FAIL, why, "no orders are sent until the margin account is known"

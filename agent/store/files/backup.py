@@ -1,5 +1,5 @@
 """Backup and restore of a store: consistent copies and integrity checks. Nothing is sent from a
-copy until `trimtab db adopt` (T8).
+copy until `trimtab adopt` (T8).
 """
 
 from __future__ import annotations

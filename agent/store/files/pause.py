@@ -62,7 +62,7 @@ class PauseSwitch:
         with self.db.read("read the pause switch") as db:
             row = db.execute(_state()).one()
         if row.copy is not None:
-            why = f"this store is a copy ({row.copy}); only one may send: trimtab db adopt"
+            why = f"this store is a copy ({row.copy}); only one may send: trimtab adopt"
             return Pause(True, why, None)
         if row.paused is None:
             return Pause(False, "", None)
