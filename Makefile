@@ -34,7 +34,7 @@ check: $(READY)
 # Reports are looked at in Chromium (Debian: apt-get install chromium); without it those tests are skipped, and fail where CI is set.
 # The whole suite in one run, lines and branches measured: 92 % of everything, 96 % of the pure part.
 # The architecture is part of check.
-PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/margin/*,agent/policy/*,agent/planning/*,agent/guards/*,agent/layers/*/policy*,agent/layers/*/planning*,agent/layers/*/guard*,agent/layers/*/state.py
+PURE := agent/units.py,agent/errors.py,agent/codec.py,agent/reference/*,agent/model/*,agent/amm/*,agent/margin/*,agent/policy/*,agent/planning/*,agent/guards/*,agent/layers/*/policy*,agent/layers/*/planning*,agent/layers/*/guard*,agent/layers/*/state.py,agent/layers/states.py,agent/layers/questions.py,agent/layers/inputs.py,agent/layers/policy.py,agent/layers/planning.py,agent/layers/requests.py,agent/layers/sales.py,agent/layers/guards.py
 COVERAGE := build/coverage.json
 # Stores of tests lie in memory where it has 4 GB for files and may run programs: else each of their commits waits for the disk.
 IN_MEMORY := $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 4000000 ] 2>/dev/null && \
@@ -106,17 +106,18 @@ fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz.answers --seconds $(FUZZ_SECONDS)
 	TRIMTAB_STATEFUL_RUNS=$(RUNS) TRIMTAB_STATEFUL_STEPS=50 $(BIN)/pytest tests/cases/test_whole_agent.py --timeout 7200
 
-# Small mistakes in the pure part, the signer, the store, execution, chain and web, drawn by a seed: how many do the tests near them
-# notice? Each by the tests of its line. Figures in build/, by package too.
+# Small mistakes in the pure part, the layers, the signer, the store, execution, chain, venues and web, drawn by a seed: how many do the
+# tests near them notice? Each by the tests of its line. Figures in build/, by package too.
 MUTANTS ?= 300
-MUTATED ?= $(PURE),agent/signing/*,agent/store/*,agent/execution/*,agent/chain/*,agent/web/*
+MUTATED ?= $(PURE),agent/engine.py,agent/layers/*,agent/signing/*,agent/store/*,agent/execution/*,agent/chain/*,agent/venues/*,agent/web/*
 NEAR_TESTS ?= tests/unit $(wildcard $(addprefix tests/differential/test_,reader*.py sender.py perp_reading.py perp_snapshot.py \
   second_quote.py discovery.py lp_positions.py lens.py past*.py tester_transport.py token_screen_on_chain.py) \
-  $(addprefix tests/cases/test_,rebalance.py approvals.py refusals.py step_journal.py budgets.py ledger_on_chain.py providing.py \
+  $(addprefix tests/cases/test_,rebalance.py rebalance_atomic.py approvals.py refusals.py step_journal.py budgets.py ledger_on_chain.py providing.py \
   waiting_on_anvil.py submission_refusals_on_chain.py endpoints_fail.py stale_blocks.py reorganisations.py proposals.py review_steps.py \
   confirmation.py first_purchase.py native_coin.py more_ticks.py hard_pause.py withdrawing.py rounds_on_chain.py paper_on_chain.py \
-  futures_orders.py futures_margin.py futures_unnamed.py hyperliquid.py hyperliquid_steps.py) \
-  $(addprefix tests/cli/test_,assistant.py api.py dashboard_figures.py controls_command.py))
+  futures_orders.py futures_margin.py futures_unnamed.py hyperliquid.py hyperliquid_steps.py hedges_on_chain.py strategies.py \
+  liquidity.py limit_orders_on_chain.py) \
+  $(addprefix tests/cli/test_,assistant.py api.py dashboard_figures.py controls_command.py) tests/faults/test_shortfall_kill.py)
 mutants: $(READY)
 	nice $(BIN)/python scripts/mutants.py --files '$(MUTATED)' --tests $(NEAR_TESTS) --mutants $(MUTANTS) --jobs $(JOBS) --out build/mutants.json
 

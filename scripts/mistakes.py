@@ -117,6 +117,8 @@ def places(node: ast.AST) -> Iterator[ast.AST]:
             return
         case ast.Raise(exc=ast.Call(func=ast.Name(id="NotImplementedError"))):
             return
+        case ast.Call(func=ast.Name(id="String"), args=[ast.Constant()]):  # SQLite knows no length
+            return
         case ast.Raise():
             yield node
             return

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
+from fnmatch import fnmatch
 from pathlib import Path
+
+import pytest
 
 from scripts.mistakes import made, places_in
 from scripts.mutants import Names
@@ -60,6 +64,8 @@ def read(pairs, most=MAX_ROWS):
 
 def downgrade():
     raise NotImplementedError("no way back")
+
+name = mapped_column(String(40))
 """
 
 
@@ -98,3 +104,49 @@ def test_what_runs_once_in_a_process_is_used_where_it_is_named(tmp_path: Path) -
     assert {line for _, line in used} >= {7, 10, 11} and ("agent/other.py", 2) not in names.places("agent/queries.py", 3)
     assert ("agent/other.py", 2) in names.places("agent/queries.py", 2)
     assert names.places("agent/queries.py", 10) == set()
+
+
+ROOT = Path(__file__).parent.parent.parent
+MONEY = (
+    "amm",
+    "chain",
+    "execution",
+    "guards",
+    "layers",
+    "margin",
+    "model",
+    "planning",
+    "policy",
+    "reference",
+    "signing",
+    "store",
+    "venues",
+    "web",
+)
+
+
+def makefile_list(name: str) -> str:
+    """The value of a variable of the Makefile, with those that it names."""
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    value = re.search(rf"^{name} \??:?= (.*)$", text, re.MULTILINE)
+    assert value is not None, name
+    return re.sub(r"\$\(([A-Z]+)\)", lambda inner: makefile_list(inner[1]), value[1])
+
+
+@pytest.mark.parametrize("package", MONEY)
+def test_every_file_of_money_code_is_broken(package: str) -> None:
+    patterns = makefile_list("MUTATED").split(",")
+    files = [str(path.relative_to(ROOT)) for path in (ROOT / "agent" / package).rglob("*.py")]
+    assert [file for file in files if not any(fnmatch(file, pattern) for pattern in patterns)] == []
+
+
+@pytest.mark.parametrize("name", ["NEAR_TESTS", "PLAIN_TESTS"])
+def test_every_test_file_that_the_makefile_names_is_there(name: str) -> None:
+    """make drops a name without a file silently."""
+    value, named = makefile_list(name), list[str]()
+    for prefix, stems in re.findall(r"addprefix (\S+?),([^)]*)\)", value):
+        named += [prefix + stem for stem in stems.split()]
+    if not named:
+        named = re.sub(r"\$\(wildcard ([^)]*)\)", r"\1", value).split()
+    assert len(named) > 10
+    assert [path for path in named if not list(ROOT.glob(path))] == []
