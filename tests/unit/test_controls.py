@@ -125,6 +125,10 @@ def test_a_control_is_taken_once_and_finished_once(store: Store) -> None:
     assert store.controls.log_end() == (3, 1_020)
 
 
+def test_an_empty_log_of_controls_ends_at_zero(store: Store) -> None:
+    assert store.controls.log_end() == (0, 0)
+
+
 def test_of_several_processes_one_takes_a_control(tmp_path: Path) -> None:
     stores = [new_store("file", tmp_path) for _ in range(4)]
     numbers = [stores[0].controls.queue(control(number)) for number in range(10)]

@@ -29,6 +29,7 @@ from agent.model import (
     UnsignedTx,
 )
 from agent.units import NATIVE
+from tests.support.builders import step_input
 from tests.support.text import raises_code
 from tests.support.transactions import OTHER, START_S, WALLET, bench, receipt
 
@@ -197,6 +198,17 @@ def test_a_payout_is_an_outflow_and_no_loss_and_one_that_reverted_is_neither(tmp
     assert settlement.book_intent(made.store.budgets, paid, WALLET, PRICES, Fraction(0), START_S, payout=payout) == 0
     found = made.store.budgets.history(START_S)
     assert (found.budgets.outflow_24h, found.budgets.turnover_24h) == (outflow, 0)
+
+
+def test_the_gas_of_an_approval_counts_once_against_the_next(tmp_path: Path) -> None:
+    _, intent = swapped(tmp_path)
+    assert intent.receipt is not None
+    before = step_input()
+    after = settlement.after_gas(before, intent)
+    cost_wei = intent.receipt.gas_cost_wei
+    assert before.snapshot.native_wei - after.snapshot.native_wei == cost_wei
+    assert after.history.budgets.gas_24h_wei - before.history.budgets.gas_24h_wei == cost_wei
+    assert settlement.after_gas(before, replace(intent, receipt=None)) == before
 
 
 def test_a_transaction_that_was_not_mined_cannot_be_booked(tmp_path: Path) -> None:

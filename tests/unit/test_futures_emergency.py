@@ -11,7 +11,7 @@ import pytest
 
 from agent import guards
 from agent.backtest.futures_alone import simulate_book
-from agent.errors import Refused
+from agent.errors import Refused, Retryable
 from agent.layers.futures.policy.needs import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
 from agent.layers.futures.policy.targets import emergency_orders
 from agent.layers.futures.state import FuturesState, futures_policy, planned_futures, with_policy
@@ -145,6 +145,17 @@ def test_the_gas_budget_of_an_emergency_is_its_own() -> None:
     assert gas_per_day_wei(POLICY.limits, used.limits) == E18 // 10
 
 
+def test_the_daily_budget_of_reductions_holds_no_emergency_back() -> None:
+    """The mark alone is near liquidation: at the index no limit is broken."""
+    fallen = book(1_300, 10 * E18, index=Fraction(3_000))
+    step = step_of(fallen, reduced_24h=Fraction(90_000 * 10**6))
+    assert judged(step)["reduction_per_day"].passed
+    plan = rebalance(step).plan
+    assert plan is not None and planned_futures(plan).is_emergency
+    ordinary = plan.with_layer(replace(planned_futures(plan), is_emergency=False))
+    assert not {one.guard: one for one in guards.judge(step, ordinary, evidence(step, ordinary))}["reduction_per_day"].passed
+
+
 def test_an_emergency_may_use_the_native_floor_and_tops_up_only_below_its_own_gas() -> None:
     floor = {"native_floor_wei": E18}
     assert "native_floor" in refusing(with_limits(at_gas(step_of(OVER), 1, E18), **floor))
@@ -207,6 +218,23 @@ def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: P
     newest = made.store.journal.intents()[0]
     assert newest.kind is IntentKind.CANCEL and (newest.tx.max_fee_wei or 0) > 100 * GWEI
     assert made.store.journal.grant(newest.id).is_emergency
+
+
+@pytest.mark.parametrize("is_emergency", [True, False])
+def test_a_bump_of_an_emergency_uses_the_gas_budget_of_emergencies(tmp_path: Path, is_emergency: bool) -> None:
+    """What an ordinary swap burnt of its own budget leaves the budget of emergencies whole."""
+    made = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
+    made.settings = replace(made.settings, emergency=(made.settings.max_fee_wei, made.settings.gas_per_day_wei))
+    made.chain.automine = True
+    burnt = made.run(0)
+    made.store.budgets.book(burnt, Fraction(0), Fraction(0), 100_000 * 12 * GWEI, START_S)
+    made.chain.automine = False
+    made.store.steps.begin("escape", made.clock.now_s(), "{}")
+    granted = replace(futures_grant(ESCAPE, is_emergency=is_emergency), max_gas_wei=10**20, deadline_s=START_S + 300)
+    with pytest.raises(Retryable):
+        made.executor().run("escape", IntentKind.FUTURES, tx(1), granted, "escape")
+    bumps = [intent for intent in made.store.journal.intents_at(1) if intent.kind is IntentKind.FUTURES]
+    assert len(bumps) == (2 if is_emergency else 1)
 
 
 def test_the_signer_cancels_an_emergency_at_its_own_ceiling() -> None:

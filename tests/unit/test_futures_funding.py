@@ -98,6 +98,8 @@ def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
     assert both.refused == ("ETH is not enlarged: it would pay 15.00 % of its notional in funding over 30 days",)
     cheap = rated(book(10_000), Fraction(25, 30_000))
     assert orders_to_target(cheap, ETH_ALONE) == {"ETH": 10 * E18 * 1000 // 1025 // 10**15 * 10**15}
+    dearer = rated(book(10_000), Fraction(26, 30_000))
+    assert orders_to_target(dearer, ETH_ALONE) == {}
 
 
 @pytest.mark.parametrize("policy", [LONG_AND_SHORT, ETH_ALONE, replace(ETH_ALONE, leverage_band_bps=1_000)])

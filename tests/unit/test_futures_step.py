@@ -14,10 +14,12 @@ from agent import guards
 from agent.app.documents.futures import margin_document, optional_summary
 from agent.app.documents.futures_report import report_of
 from agent.cli.display.futures_tables import show_margin, show_summary
+from agent.execution.evaluation import evaluate_input
+from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.notes import order_note
-from agent.layers.futures.policy.needs import reduction_goals
+from agent.layers.futures.policy.needs import collateral_raw, reduction_goals
 from agent.layers.futures.state import FuturesProgress, planned_futures, with_policy
-from agent.model import AdjustFutures, ExitFailures, Hold, Plan, Rebalance, StepInput
+from agent.model import AdjustFutures, Evidence, ExitFailures, Hold, Holding, Plan, QuarantinedItem, Rebalance, StepInput
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.planning.proposals import rebalance
 from agent.policy import failures
@@ -88,6 +90,26 @@ def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -
     assert rebalance(found.step).plan == found.plan, "a recorded step decides the same"
     kept = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), POLICY)
     assert rebalance(kept).decided.decision == alone.decided.decision
+
+
+class Unquoted:
+    """Evidence without a second quote of any swap."""
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        return replace(evidence(step, plan), second_quotes=())
+
+
+def test_a_refused_spot_plan_keeps_no_futures_from_their_targets_and_stays_the_outcome_without_them() -> None:
+    skewed = step_input(values={"WETH": 8_000, "USDC": 2_000})
+    skewed = replace(skewed, limits=replace(skewed.limits, daily_loss_bps=None))
+    opens, stays = (
+        evaluate_input(with_policy(with_snapshot(skewed, futures=held), POLICY), rebalance, Unquoted())
+        for held in (EMPTY, book(10_000, 10 * E18))
+    )
+    assert opens.kind is OutcomeKind.PLANNED, opens.reason
+    assert opens.plan is not None and planned_futures(opens.plan) is not None
+    assert stays.kind is OutcomeKind.REFUSED
+    assert [one.guard for one in stays.verdicts if not one.passed] == ["second_quote_deviation"]
 
 
 def test_an_opening_not_worth_its_cost_holds_and_a_reduction_does_not() -> None:
@@ -166,6 +188,16 @@ def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | N
         planned_futures(proposed).top_up_raw,
         bool(planned_futures(proposed).orders),
     )
+
+
+def test_collateral_of_an_uncertain_balance_is_not_deposited() -> None:
+    step, usdc = step_of(OVER), token("USDC").address
+    assert collateral_raw(step, usdc) > 0
+    doubtful = with_snapshot(step, quarantined=(QuarantinedItem("balance", usdc, "differs"),))
+    assert collateral_raw(doubtful, usdc) == 0
+    twice = with_snapshot(step, holdings=(*step.snapshot.holdings, Holding(usdc, 1)))
+    assert collateral_raw(twice, usdc) == 0
+    assert collateral_raw(step, token("DAI").address) == 0
 
 
 def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:

@@ -187,6 +187,16 @@ def test_collecting_lowers_the_weight_and_excuses_no_expected_loss() -> None:
     assert "impermanent_loss" in refusing(with_limits(step, impermanent_loss_bps=1), alone)
 
 
+def test_what_provides_liquidity_above_a_limit_is_refused_though_it_takes_out_more() -> None:
+    step, leaving = a_plan(WITHDRAW)
+    adding = planned(world([ranged(500, 1_800, 2_200)], [wanted(900)]))
+    assert isinstance(adding.actions[0], Provide)
+    both = replace(leaving, actions=(*leaving.actions, *adding.actions))
+    tight = with_limits(step, lp_max_weight_bps=100)
+    assert verdict("lp_max_weight", tight, leaving).passed
+    assert not verdict("lp_max_weight", tight, both).passed
+
+
 def test_gas_is_held_against_what_is_moved_and_an_exit_goes_at_any_cost() -> None:
     step, plan = a_plan(WITHDRAW)
     dear = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=20 * GWEI))

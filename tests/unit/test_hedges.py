@@ -23,6 +23,7 @@ from agent.layers.futures.policy.hedges import (
     held_hedges,
     margin_share,
     short_costs,
+    unwind_reason,
 )
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
@@ -296,6 +297,14 @@ def test_a_hedge_is_closed_by_its_rule(step: StepInput, why: str) -> None:
     assert [(one.size_raw, one.is_reduce_only) for one in futures.orders] == [(5 * E18, True)]
     assert futures.hedges == (replace(step.history.layer(FuturesState).hedges[0], size_raw=0, at_s=NOW_S),)
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+
+
+@pytest.mark.parametrize(("weth", "why"), [(62_000, ""), (60_000, "WETH is back in its band")])
+def test_a_hedge_of_most_of_the_excess_stays_open_while_its_asset_is_above_its_band(weth: int, why: str) -> None:
+    """At 62,000 of 110,000 the excess is less than half of the hedge, and the share 56 %, above its band of 45 to 55."""
+    large = replace(OPEN, size_raw=-8 * E18)
+    step = overweight(margined(10_000, -8 * E18), hedges=(large,), weth=weth, usdc=100_000 - weth)
+    assert unwind_reason(step, current_drifts(step), large) == why
 
 
 THIRDS = {"WETH": 2_000, "WBTC": 4_000, "USDC": 4_000}

@@ -56,6 +56,12 @@ def test_a_position_counts_in_weights_and_only_the_wallet_can_be_spent() -> None
     assert (drifts["USDC"].raw, drifts["USDC"].lp_raw) == (5_000 * USD, 1_000 * USD)
 
 
+def test_a_position_is_a_place_of_both_its_tokens_each_with_its_own_amount() -> None:
+    own = share(2_000)
+    places = valuation.holdings_by_place(holding(own), PRICES)
+    assert places == {(own.name, token): raw for token, raw in zip(lp.TOKENS, raw(Fraction(1, 2), 1_000), strict=True)}
+
+
 def test_uncollected_fees_count_too() -> None:
     own = lp.v3(liquidity=0, owed=raw(Fraction(1, 2), 1_000), core_owed=raw(1, 2_000))
     step = holding(share(2_000))

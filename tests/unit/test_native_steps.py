@@ -136,6 +136,18 @@ def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
     assert planned(off).legs[-1].token_out == USDC
 
 
+def test_a_refill_reaches_floor_and_gas_also_above_native_top_up_and_ignores_gas_already_spent() -> None:
+    step = native_step(FLOOR, 9_000, 1_000, native_top_up_wei=FLOOR)
+    least_wei = FLOOR + native_coin.margin_wei(step.snapshot, step.limits)
+
+    def refill_raw(native_wei: int, spent_gas_wei: int) -> int:
+        return native_coin.refill_raw(replace(step.snapshot, native_wei=native_wei), step.limits, spent_gas_wei)
+
+    assert refill_raw(FLOOR, 0) == least_wei - FLOOR
+    assert refill_raw(FLOOR - 3, 3) == least_wei - FLOOR
+    assert refill_raw(least_wei - 3, 3) == 0
+
+
 def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_than_the_floor_is_left() -> None:
     step = native_step(ETHER, 9_000, 1_000)
     margin = native_coin.margin_wei(step.snapshot, step.limits)

@@ -47,6 +47,15 @@ def test_what_was_signed_may_be_signed_again_at_its_own_nonce(tmp_path: Path, at
         assert signable_nonces(made.store.journal) == {0: TIP}
 
 
+def test_a_transaction_without_a_tip_has_paid_none(tmp_path: Path) -> None:
+    made = bench(tmp_path)
+    made.run()
+    legacy = replace(tx(1), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
+    intent = made.store.journal.intend("step0", CANCEL_GRANT.kind, legacy, grant(deadline_s=2**40), "cancel", 0, None, None)
+    made.store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0x" + "ab" * 32)
+    assert signable_nonces(made.store.journal) == {1: 0}
+
+
 def test_after_a_block_the_next_nonce_alone_is_signed(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.run()

@@ -246,6 +246,15 @@ def test_only_what_was_sent_and_is_in_no_block_is_replaced_and_only_once(store: 
         store.journal.intend("s", kind, tx(0), grant(kind), "third", START_S, None, replaces=first.id)
 
 
+@pytest.mark.parametrize(("sent", "kind"), [(IntentKind.SWAP, IntentKind.APPROVE), (IntentKind.CANCEL, IntentKind.SWAP)])
+def test_what_was_sent_is_replaced_by_its_own_kind_or_a_cancel_alone(store: Store, sent: IntentKind, kind: IntentKind) -> None:
+    first = store.journal.intend("s", sent, tx(0), grant(sent), "first", START_S, None)
+    store.journal.advance(first.id, IntentState.SIGNED, START_S, tx_hash=HASH)
+    store.journal.advance(first.id, IntentState.BROADCAST, START_S)
+    with raises_code(OperatorNeeded, "open_transaction"):
+        store.journal.intend("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
+
+
 def test_a_transaction_is_undecided_while_another_at_its_nonce_is_open_and_none_ended_in_a_block(store: Store) -> None:
     """A reorganisation that takes the cancel's block leaves both, and either may be mined."""
     journal, cancelled = store.journal, "0x" + "cd" * 32

@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from agent.errors import OperatorNeeded
 from agent.layers.futures.state import FuturesState
-from agent.model import Intent, IntentKind, IntentState, Plan, Transfer
+from agent.model import Intent, IntentKind, IntentState, NavPerShare, Plan, Transfer
 from agent.model.futures import UNREAD_ACCOUNT, FuturesGrant, Hedge, OrderCancel, PerpOrder, PerpOrderKind, StopOrder
 from agent.store import Store, open_store
 from agent.store.budgets import MOST_REVIEWS
@@ -64,6 +64,18 @@ def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int =
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}", status))
     intent = store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
     store.budgets.book(intent, Fraction(0), Fraction(0), 0, START_S + nonce)
+
+
+def test_the_loss_since_the_unit_value_counts_approvals_and_leaves_futures_to_the_margin_account(store: Store) -> None:
+    """A stop of the whole wallet compares what the unit is worth without the agent's own costs."""
+    assert store.orders.update((), NavPerShare(Fraction(1), START_S, (), ()), 0)
+    for nonce, (kind, at_s) in enumerate(
+        ((IntentKind.SWAP, START_S), (IntentKind.SWAP, START_S + 1), (IntentKind.APPROVE, START_S + 2), (IntentKind.FUTURES, START_S + 3))
+    ):
+        store.budgets.book(ended(store, nonce, kind=kind), Fraction(0), Fraction(10**nonce), 0, at_s)
+    kept = store.budgets.history(START_S + 3).orders.nav_per_share
+    assert kept is not None
+    assert kept.lost == 10 + 100
 
 
 def test_orders_that_rest_and_their_cancels_change_no_hedge_and_are_no_failures(store: Store) -> None:

@@ -272,6 +272,11 @@ def test_a_quorum_asks_every_operator_and_names_the_liar() -> None:
         open_web3(alone).eth.get_balance(OWNER, at)
 
 
+def test_blocks_that_differ_in_fields_that_are_not_read_are_the_same_block() -> None:
+    nodes = [Script(name, eth_getBlockByNumber={**HEAD_JSON, "totalDifficulty": name}) for name in ("alpha", "beta")]
+    assert open_web3(QuorumProvider(EndpointPool(nodes, 2))).eth.get_block("latest")["hash"].to_0x_hex() == BLOCK
+
+
 def test_a_refused_call_is_our_error_and_not_web3s() -> None:
     node = Script("alpha", eth_call=RpcFault(3, "execution reverted: no", "0x1234"))
     with pytest.raises(CallFailed) as caught:
