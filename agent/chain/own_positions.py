@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 class PositionReader:
     """ports.Reader over a ChainReader that adds the agent's current positions to each snapshot.
-    `found` are the positions known at start-up, `moves` returns recorded position changes, `known`
+    `start_refs` are the positions known at start-up, `moves` returns recorded position changes, `known`
     returns the positions that count after those changes. The range of a minted position comes from
     its transaction; the snapshot verifies it like any other.
     """
@@ -46,13 +46,13 @@ class PositionReader:
     def __init__(
         self,
         reader: ChainReader,
-        found: Sequence[PositionRef],
+        start_refs: Sequence[PositionRef],
         factories: dict[str, str],
         moves: Callable[[], Sequence[LpPositionChange]],
         known: Callable[[Sequence[LpPositionChange]], tuple[ConfirmedPosition, ...]],
     ) -> None:
         self.chain = reader
-        self._found = {ref.confirmed.name: ref for ref in found}
+        self._found = {ref.confirmed.name: ref for ref in start_refs}
         self._factories = factories
         self._moves = moves
         self._known = known

@@ -118,41 +118,41 @@ def resolve_positions(
     return tuple(_placed(ref, shape, pools.get(ref.confirmed)) for ref, shape in shaped)
 
 
-def _first_items(one: ConfirmedPosition, factory: str) -> list[CallItem]:
-    if one.token_id is None:
+def _first_items(position: ConfirmedPosition, factory: str) -> list[CallItem]:
+    if position.token_id is None:
         return [
-            CallItem(one.contract, TOKEN0),
-            CallItem(one.contract, TOKEN1),
-            _get_pair(factory, one),
+            CallItem(position.contract, TOKEN0),
+            CallItem(position.contract, TOKEN1),
+            _get_pair(factory, position),
         ]
     return [
-        CallItem(one.contract, FACTORY),
-        CallItem(one.contract, TOTAL_SUPPLY),
-        _manager_position(one),
+        CallItem(position.contract, FACTORY),
+        CallItem(position.contract, TOTAL_SUPPLY),
+        _manager_position(position),
     ]
 
 
 def _v2_ref(
-    one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
+    position: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
 ) -> tuple[PositionRef, None]:
     tokens = [answer_uint(answer, 160) for answer in answers[:2]]
     for read in tokens:
         if isinstance(read, CallStatus):
-            raise ConfigError(f"{_where(one)}: {read.why}", "is it a Uniswap V2 pair?")
+            raise ConfigError(f"{_where(position)}: {read.why}", "is it a Uniswap V2 pair?")
     _require_tokens(
-        one, [address_from_word(read) for read in tokens if not isinstance(read, CallStatus)]
+        position, [address_from_word(read) for read in tokens if not isinstance(read, CallStatus)]
     )
     known = answer_uint(answers[2], 160)
-    if isinstance(known, CallStatus) or address_from_word(known) != one.contract:
+    if isinstance(known, CallStatus) or address_from_word(known) != position.contract:
         raise ConfigError(
-            f"{_where(one)}: was not created by the factory {factory}",
+            f"{_where(position)}: was not created by the factory {factory}",
             "remove it; it may be a scam",
         )
-    return PositionRef(one, factory), None
+    return PositionRef(position, factory), None
 
 
 def _v3_shape(
-    one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
+    position: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
 ) -> tuple[PositionRef, tuple[int, int, int] | None]:
     """Return the reference, and (fee, lower tick, upper tick) if the token exists."""
     known, supply = answer_uint(answers[0], 160), answer_uint(answers[1])
@@ -163,17 +163,19 @@ def _v3_shape(
         or address_from_word(known) != factory
     ):
         raise ConfigError(
-            f"venues.{one.venue}.position_manager {one.contract}: is not a position manager of"
+            f"venues.{position.venue}.position_manager {position.contract}: is not a position manager of"
             f" factory {factory}",
             "check both addresses",
         )
     if answers[2] is CallStatus.FAILED:
-        return PositionRef(one, factory), None
+        return PositionRef(position, factory), None
     read = answer_words(answers[2], 12)
     if isinstance(read, CallStatus):
-        raise ConfigError(f"{_where(one)}: {read.why}", "check venues.uniswap_v3.position_manager")
-    _require_tokens(one, [address_from_word(value & (1 << 160) - 1) for value in read[2:4]])
-    return PositionRef(one, factory), (read[4], to_signed(read[5]), to_signed(read[6]))
+        raise ConfigError(
+            f"{_where(position)}: {read.why}", "check venues.uniswap_v3.position_manager"
+        )
+    _require_tokens(position, [address_from_word(value & (1 << 160) - 1) for value in read[2:4]])
+    return PositionRef(position, factory), (read[4], to_signed(read[5]), to_signed(read[6]))
 
 
 def _placed(
@@ -189,17 +191,17 @@ def _placed(
     return PositionRef(ref.confirmed, ref.factory, PositionRange(address_from_word(pool), *shape))
 
 
-def _require_tokens(one: ConfirmedPosition, found: Sequence[str]) -> None:
-    if list(found) != [one.token0, one.token1]:
+def _require_tokens(position: ConfirmedPosition, tokens: Sequence[str]) -> None:
+    if list(tokens) != [position.token0, position.token1]:
         raise ConfigError(
-            f"{_where(one)}: holds {' and '.join(found)}, but its entry names {one.token0} and"
-            f" {one.token1}",
+            f"{_where(position)}: holds {' and '.join(tokens)}, but its entry names {position.token0} and"
+            f" {position.token1}",
             "correct the position or its entry",
         )
 
 
-def _where(one: ConfirmedPosition) -> str:
-    return f"portfolio.positions: {one.name}"
+def _where(position: ConfirmedPosition) -> str:
+    return f"portfolio.positions: {position.name}"
 
 
 def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
@@ -265,12 +267,12 @@ def read_position(ref: PositionRef, owner: str, answers: Sequence[LensAnswer]) -
 
 
 def _read_v2(
-    ref: PositionRef, asked: Sequence[PositionQuestion], answers: Sequence[LensAnswer]
+    ref: PositionRef, questions: Sequence[PositionQuestion], answers: Sequence[LensAnswer]
 ) -> LpV2Position:
     position = ref.confirmed
     liquidity, supply, reserves, k_last, balance0, balance1, fee_to, pair = (
         _words(question, answer, 2 if question.what == "reserves" else 1)
-        for question, answer in zip(asked, answers, strict=True)
+        for question, answer in zip(questions, answers, strict=True)
     )
     if address_from_word(_bits(pair[0], 160)) != position.contract:
         raise _PositionUnreadable(
@@ -291,7 +293,10 @@ def _read_v2(
 
 
 def _read_v3(
-    ref: PositionRef, asked: Sequence[PositionQuestion], answers: Sequence[LensAnswer], owner: str
+    ref: PositionRef,
+    questions: Sequence[PositionQuestion],
+    answers: Sequence[LensAnswer],
+    owner: str,
 ) -> LpV3Position | LpMissingPosition:
     position, place = ref.confirmed, ref.place
     token_id = position.token_id or 0
@@ -301,7 +306,7 @@ def _read_v3(
         return LpMissingPosition(
             position.venue, position.contract, token_id, position.token0, position.token1
         )
-    holder = address_from_word(_bits(_words(asked[0], answers[0], 1)[0], 160))
+    holder = address_from_word(_bits(_words(questions[0], answers[0], 1)[0], 160))
     if holder != owner:
         raise _PositionUnreadable(f"it belongs to {holder}, not to the wallet {owner}")
     if place is None:
@@ -309,7 +314,7 @@ def _read_v3(
     taken = (12, 1, 2, 1, 1, 4, 4, 5)
     own, pool, slot0, growth0, growth1, lower, upper, core = (
         _words(question, answer, count)
-        for question, answer, count in zip(asked[1:], answers[1:], taken, strict=True)
+        for question, answer, count in zip(questions[1:], answers[1:], taken, strict=True)
     )
     state = (
         *(address_from_word(_bits(value, 160)) for value in own[2:4]),
@@ -368,17 +373,21 @@ def _bits(value: int, bits: int) -> int:
     return value
 
 
-def _manager_position(one: ConfirmedPosition) -> CallItem:
-    return CallItem(one.contract, MANAGER_POSITIONS + uint_word(one.token_id or 0), longest=384)
+def _manager_position(position: ConfirmedPosition) -> CallItem:
+    return CallItem(
+        position.contract, MANAGER_POSITIONS + uint_word(position.token_id or 0), longest=384
+    )
 
 
-def _get_pair(factory: str, one: ConfirmedPosition) -> CallItem:
-    return CallItem(factory, address_call(GET_PAIR, one.token0, one.token1), likely_gas=8_000)
+def _get_pair(factory: str, position: ConfirmedPosition) -> CallItem:
+    return CallItem(
+        factory, address_call(GET_PAIR, position.token0, position.token1), likely_gas=8_000
+    )
 
 
-def _get_pool(factory: str, one: ConfirmedPosition, fee_pips: int) -> CallItem:
+def _get_pool(factory: str, position: ConfirmedPosition, fee_pips: int) -> CallItem:
     return CallItem(
         factory,
-        address_call(GET_POOL, one.token0, one.token1) + uint_word(fee_pips),
+        address_call(GET_POOL, position.token0, position.token1) + uint_word(fee_pips),
         likely_gas=8_000,
     )

@@ -89,13 +89,13 @@ def answer(entry: EntryPoint, line: str) -> dict[str, Any]:
         return {"why": f"it raised {text}"}
 
 
-def _weights(found: Mapping[str, Any] | None) -> dict[str, float] | None:
-    if found is None:
+def _weights(targets: Mapping[str, Any] | None) -> dict[str, float] | None:
+    if targets is None:
         return None
-    for name, weight in found.items():
+    for name, weight in targets.items():
         if isinstance(weight, bool | str) or not isinstance(name, str):
             raise TypeError(f"the weight of {name!r} is {type(weight).__name__}")
-    return {name: float(weight) for name, weight in found.items()}
+    return {name: float(weight) for name, weight in targets.items()}
 
 
 def main(name: str, lines: TextIO, out: TextIO) -> None:

@@ -185,11 +185,11 @@ def _take_out(words: CalldataReader) -> DecreaseAndCollect:
 
 
 def _inner(
-    words: CalldataReader, length: int, wanted: bytes, decoder: Callable[[CalldataReader], T]
+    words: CalldataReader, length: int, kind: bytes, decoder: Callable[[CalldataReader], T]
 ) -> T:
     words.exactly(length, "the length of a call")
     data = words.padded(length)
-    if data[:4] != wanted:
+    if data[:4] != kind:
         raise UndecodableCalldata(
             "calldata: only decreaseLiquidity and then collect may be inside the manager's"
             " multicall"

@@ -324,8 +324,8 @@ def _router_emptied(  # noqa: C901
         refuse("native", f"{waiting_wei} wei left in the router", "nothing")
 
 
-def _require_not_held(token: str, held: set[str]) -> None:
-    if token in held:
+def _require_not_held(token: str, router_tokens: set[str]) -> None:
+    if token in router_tokens:
         refuse(
             "router_balance",
             f"a second amount of {token} while the router still holds the first",

@@ -183,12 +183,6 @@ class BudgetStore:
                 for r in all_rows(db, newest, MovementRow)
             )
 
-    def last_rebalance(self) -> int | None:
-        """Return the chain time of the newest successful swap by a trigger of the policy."""
-        with self.db.read("read the last rebalance") as db:
-            swap = IntentKind.SWAP.value
-            return newest_successes(db, (swap,))[swap]
-
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
         """Record the last review of the portfolio, its schedules, and the random delay of the next
         review, in millionths of the longest.
@@ -213,12 +207,12 @@ class BudgetStore:
         with self.db.write("write unreadable balances") as db:
             database.write_facts(db, {UNREADABLE_BALANCES: text})
 
-    def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
+    def mark_submission_refusals(self, refusals: Sequence[SubmissionRefusal]) -> None:
         """Replace the stored exits refused at submission; earlier approvals for them do not count
         as failures.
         """
         with self.db.write("write exits refused at submission") as db:
-            _write_submission_refusals(db, found)
+            _write_submission_refusals(db, refusals)
 
 
 def _kind(db: Connection, intent: Intent) -> str:

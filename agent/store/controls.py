@@ -232,9 +232,9 @@ class ControlStore:
             db.execute(delete(ShownPlanRow).where(ShownPlanRow.waiting))
 
     def _sealed(
-        self, db: Connection, query: Select[Any], **given: object
+        self, db: Connection, query: Select[Any], **binds: object
     ) -> Iterator[ControlLogRow]:
-        return seals.sealed_rows(self.db, db, query, ControlLogRow, **given)
+        return seals.sealed_rows(self.db, db, query, ControlLogRow, **binds)
 
     def _insert(self, db: Connection, control: Control, state: ControlState) -> int:
         number = insert_returning_id(

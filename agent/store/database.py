@@ -221,19 +221,19 @@ class MemoryDatabase(Database):
         return cached[1]
 
 
-def all_rows(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> Sequence[T]:
+def all_rows(db: Connection, query: Select[Any], kind: type[T], /, **binds: object) -> Sequence[T]:
     """Return all rows of a select of the model `kind`."""
-    return cast("Sequence[T]", db.execute(query, given).all())
+    return cast("Sequence[T]", db.execute(query, binds).all())
 
 
-def first_row(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> T | None:
+def first_row(db: Connection, query: Select[Any], kind: type[T], /, **binds: object) -> T | None:
     """Return the first row of a select of the model `kind`; None without rows."""
-    return cast("T | None", db.execute(query, given).first())
+    return cast("T | None", db.execute(query, binds).first())
 
 
-def column_values(db: Connection, query: Select[Any], /, **given: object) -> Sequence[Any]:
+def column_values(db: Connection, query: Select[Any], /, **binds: object) -> Sequence[Any]:
     """Return the first column of every row."""
-    return db.scalars(query, given).all()
+    return db.scalars(query, binds).all()
 
 
 def max_value(db: Connection, column: InstrumentedAttribute[int]) -> int:

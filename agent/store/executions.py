@@ -20,7 +20,7 @@ from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.model import Intent, IntentKind, LimitOrder, Purchase, PurchaseProgress
 from agent.store import database
-from agent.store.database import Database, all_rows, first_row, insert_rows
+from agent.store.database import Database, all_rows, insert_rows
 from agent.store.tables import ExecutionAttemptRow, ExecutionRow, IntentRow
 from agent.store.transitions import CONSUMED
 from agent.units import NATIVE
@@ -145,16 +145,6 @@ class ExecutionStore:
                 PastExecution(row.seq, _purchase(db, row, wallet, coin), row.state, row.why)
                 for row in newest_rows(db, PURCHASE, limit)
             )
-
-    def part_of_step(self, step_id: str) -> tuple[str, int] | None:
-        """Return execution and number of the part that a step attempted; None without one."""
-        with self.db.read("read the attempts") as db:
-            row = first_row(
-                db,
-                select(ExecutionAttemptRow).where(ExecutionAttemptRow.step_id == step_id).limit(1),
-                ExecutionAttemptRow,
-            )
-            return None if row is None else (row.execution_id, row.number)
 
     def add_limit_order(self, order: LimitOrder) -> LimitOrder:
         """Record an order and return it with its id."""

@@ -541,9 +541,9 @@ def _row(db: Connection, intent_id: str) -> IntentRow:
 
 
 def _intents(
-    db: Connection, query: Callable[[], Select[Any]], **given: object
+    db: Connection, query: Callable[[], Select[Any]], **binds: object
 ) -> tuple[Intent, ...]:
-    return tuple(map(database.intent_from_row, all_rows(db, query(), IntentRow, **given)))
+    return tuple(map(database.intent_from_row, all_rows(db, query(), IntentRow, **binds)))
 
 
 def _at_nonce(db: Connection, nonce: int) -> tuple[Intent, ...]:

@@ -65,13 +65,13 @@ def append_rows(
 
 
 def sealed_rows(
-    database: Database, db: Connection, query: Select[Any], kind: type[Row], **given: object
+    database: Database, db: Connection, query: Select[Any], kind: type[Row], **binds: object
 ) -> Iterator[Row]:
     """Yield the rows of a select of the model `kind` whose seal is valid; in memory, all rows."""
     if (key := _seal_key(database)) is None:
-        yield from all_rows(db, query, kind, **given)
+        yield from all_rows(db, query, kind, **binds)
     else:
-        yield from _genuine(db, query, kind, key, **given)
+        yield from _genuine(db, query, kind, key, **binds)
 
 
 def seal_report(database: Database, db: Connection, kind: type[SealedRow]) -> SealReport:
@@ -103,9 +103,9 @@ def _seal_key(database: Database, *, creates: bool = False) -> bytes | None:
 
 
 def _genuine(
-    db: Connection, query: Select[Any], kind: type[SealedRow], key: bytes, **given: object
+    db: Connection, query: Select[Any], kind: type[SealedRow], key: bytes, **binds: object
 ) -> Iterator[Any]:
-    with db.execute(query, given) as rows:
+    with db.execute(query, binds) as rows:
         for row in rows:
             if _is_genuine(key, kind, row):
                 yield row

@@ -25,7 +25,7 @@ from tests.cases.test_mempool import HEAVY, Predictor, builder, sends, waiting_m
 from tests.faults.rig import in_child
 from tests.support.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
 from tests.support.endpoints import passing_on, serve
-from tests.support.gradual_execution import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering
+from tests.support.gradual_execution import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering, part_of_step
 from tests.support.text import causes, mentions
 
 
@@ -106,7 +106,7 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
         (campaign,) = store.layer(GradualExecutionStore).newest()
         done = [one for one in store.journal.intents() if one.kind is IntentKind.SWAP and one.succeeded]
         assert store.journal.open_intents() == ()
-        rounds = [store.executions.part_of_step(one.step_id) for one in reversed(done)]
+        rounds = [part_of_step(store, one.step_id) for one in reversed(done)]
     assert campaign.progress.id == before.progress.id
     assert campaign.progress.campaign == before.progress.campaign
     assert rounds == [(campaign.progress.id, number) for number in range(1, len(done) + 1)], "each round once"

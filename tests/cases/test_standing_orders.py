@@ -214,12 +214,12 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         assert agent.context.store.budgets.history(chain.clock.now_s()).reviews.last_rebalance_s is not None
     loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)
     with again(chain, loaded) as agent:
-        last = agent.context.store.budgets.last_rebalance()
+        last = agent.context.store.budgets.history(0).reviews.last_rebalance_s
         sold = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(sold)
         assert plan.exits and blocked(sold) == []
         assert chain.balance("LINK") < before.raw["LINK"] // 100
-        assert agent.context.store.budgets.last_rebalance() == last, "an exit is no rebalance of the policy"
+        assert agent.context.store.budgets.history(0).reviews.last_rebalance_s == last, "an exit is no rebalance of the policy"
 
 
 def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_place(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from sqlalchemy import select
+
 from agent.layers.gradual.policy import slice_wait_s
 from agent.layers.gradual.state import ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.localchain import LocalChain
 from agent.model import ExecutionPace, ExecutionStyle, Holding, Plan, StepInput
 from agent.planning import proposals
+from agent.store.store import Store
+from agent.store.tables import ExecutionAttemptRow
 from tests.support.builders import step_input, with_limits, with_snapshot
 
 LARGE = {
@@ -181,3 +185,11 @@ def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], 
         under = ExecutionProgress("test", campaign, under.done + 1, under.moved + plan.turnover, done.spent, next_s, following)
         step = moves(carried(step, plan, 1), under.done)
     raise AssertionError("a campaign that does not end")
+
+
+def part_of_step(store: Store, step_id: str) -> tuple[str, int]:
+    """Return execution and number of the part that a step attempted."""
+    attempts = select(ExecutionAttemptRow.execution_id, ExecutionAttemptRow.number)
+    with store.db.read("read the attempts") as db:
+        (attempt,) = db.execute(attempts.where(ExecutionAttemptRow.step_id == step_id))
+    return attempt.execution_id, attempt.number

@@ -63,26 +63,26 @@ def test_only_what_the_trigger_asked_for_is_the_last_rebalance(store: Store, kin
     swapped(store, 0, START_S, planned())
     swapped(store, 1, START_S + 500, planned(**kind), written)
     found = store.budgets.history(START_S + 600)
-    assert found.reviews.last_rebalance_s == store.budgets.last_rebalance() == START_S
+    assert found.reviews.last_rebalance_s == START_S
     assert (found.budgets.turnover_24h, found.budgets.loss_24h, found.budgets.gas_24h_wei) == (10, 2, 14), (
         "the limits of a day count every swap"
     )
     swapped(store, 2, START_S + 900, planned())
-    assert store.budgets.last_rebalance() == START_S + 900
+    assert store.budgets.history(0).reviews.last_rebalance_s == START_S + 900
 
 
 def test_a_swap_whose_plan_nobody_knows_counts_as_a_rebalance(store: Store) -> None:
     swapped(store, 0, START_S, None)
-    assert store.budgets.last_rebalance() == START_S
+    assert store.budgets.history(0).reviews.last_rebalance_s == START_S
 
 
 @pytest.mark.parametrize("store_kind", ["file"])
 def test_a_store_of_before_loads_and_its_swaps_count_as_they_did(store: Store, tmp_path: Path) -> None:
     swapped(store, 0, START_S, planned(exit=True))
-    assert store.budgets.last_rebalance() is None
+    assert store.budgets.history(0).reviews.last_rebalance_s is None
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw, raw:
         raw.execute("UPDATE budgets SET kind = 'swap'")
-    assert store.budgets.last_rebalance() == START_S
+    assert store.budgets.history(0).reviews.last_rebalance_s == START_S
     old = json.loads(codec.dumps(planned()))
     del old["decision"]["by_owner"]
     assert codec.from_jsonable(Plan, old) == planned()

@@ -200,7 +200,6 @@ def test_a_reverted_swap_is_no_rebalance_and_its_gas_is_a_loss(store: Store) -> 
     store.budgets.book(ended(store, 0, status=0), Fraction(0), Fraction(4), 11, START_S)
     found = store.budgets.history(START_S)
     assert (found.reviews.last_rebalance_s, found.budgets.loss_24h, found.budgets.gas_24h_wei) == (None, 4, 11)
-    assert store.budgets.last_rebalance() is None
 
 
 def test_the_loss_since_the_start_forgets_nothing(store: Store) -> None:

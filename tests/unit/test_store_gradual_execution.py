@@ -17,7 +17,7 @@ from agent.model import Destination, Goal, GoalWeight, IntentKind, IntentState, 
 from agent.ports import Grant
 from agent.store import Store, open_store
 from tests.support.builders import OWNER, address, token
-from tests.support.gradual_execution import PACE
+from tests.support.gradual_execution import PACE, part_of_step
 from tests.support.text import raises_code
 from tests.support.transactions import new_store
 
@@ -113,8 +113,7 @@ def test_a_try_that_reverted_is_no_round_its_gas_counts_and_the_next_try_keeps_t
     store.layer(GradualExecutionStore).begin_slice(made, 1, "s2", 1_200, SliceDraw(9_000, 9_000))
     swap(store, "s2", 1, 10**17, 200 * 10**6)
     assert (under(store).done, under(store).draw) == (1, SliceDraw(1_000, 2_000))
-    assert store.executions.part_of_step("s2") == (made, 1)
-    assert store.executions.part_of_step("elsewhere") is None
+    assert part_of_step(store, "s2") == (made, 1)
 
 
 def test_a_reorganisation_takes_the_round_back(store: Store) -> None:

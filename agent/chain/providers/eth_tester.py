@@ -59,15 +59,15 @@ def _raw(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dict[str, Any]]:
-    """Return events of `wanted["address"]` with its topics (None: any) in a block range.
+def logs(tester: Any, event_filter: dict[str, Any], first: int, last: int) -> list[dict[str, Any]]:
+    """Return events of `event_filter["address"]` with its topics (None: any) in a block range.
 
     Bloom filters select the blocks, since eth-tester would scan every receipt.
     """
     from eth_bloom.bloom import BloomFilter
 
-    chain, address = tester.backend.chain, _raw(wanted["address"])
-    topics = [None if topic is None else int(topic, 16) for topic in wanted.get("topics", ())]
+    chain, address = tester.backend.chain, _raw(event_filter["address"])
+    topics = [None if topic is None else int(topic, 16) for topic in event_filter.get("topics", ())]
     events = []
     for number in range(first, last + 1):
         block = chain.get_canonical_block_by_number(number)
@@ -75,7 +75,7 @@ def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dic
             continue
         events += [
             {
-                "address": wanted["address"],
+                "address": event_filter["address"],
                 "blockNumber": number,
                 "data": bytes(entry.data),
                 "topics": [topic.to_bytes(32, "big") for topic in entry.topics],
@@ -87,9 +87,9 @@ def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dic
     return events
 
 
-def _fits(topics: tuple[int, ...], wanted: list[int | None]) -> bool:
-    return len(topics) >= len(wanted) and all(
-        want in (None, topic) for topic, want in zip(topics, wanted, strict=False)
+def _fits(topics: tuple[int, ...], pattern: list[int | None]) -> bool:
+    return len(topics) >= len(pattern) and all(
+        want in (None, topic) for topic, want in zip(topics, pattern, strict=False)
     )
 
 

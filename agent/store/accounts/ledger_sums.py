@@ -128,12 +128,12 @@ def running_balances(db: Connection, book: int) -> dict[str, int]:
     }
 
 
-def open_balances(db: Connection, book: int, found: Mapping[str, int]) -> None:
+def open_balances(db: Connection, book: int, balances: Mapping[str, int]) -> None:
     """Write the opening balances of tokens in the wallet, in base units."""
     upsert_rows(
         db,
         RunningBalanceRow,
-        [{"book": book, "token": token, "raw": str(raw)} for token, raw in found.items()],
+        [{"book": book, "token": token, "raw": str(raw)} for token, raw in balances.items()],
     )
 
 

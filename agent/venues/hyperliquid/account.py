@@ -471,7 +471,7 @@ def parse_resting(
         if not 0 < abs(size) <= abs(whole) or price <= 0 or row.get("reduceOnly") is not False:
             raise _malformed("an open order")
         orders.append(RestingOrder(market.coin, size, whole, price, placed_s, str(row["cloid"])))
-    return tuple(sorted(orders, key=lambda one: (one.placed_s, one.cloid)))
+    return tuple(sorted(orders, key=lambda order: (order.placed_s, order.cloid)))
 
 
 def _market_and_side(
