@@ -36,10 +36,10 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.local import live_demo as live_demo
     from agent.app.local import move_market as move_market
     from agent.app.local import serve_localchain as serve_localchain
+    from agent.app.money.hard_pause import HardPauseReport as HardPauseReport
+    from agent.app.money.hard_pause import pause_hard as pause_hard
     from agent.app.money.rehearsal import rehearse_trade as rehearse_trade
-    from agent.app.money.shutdown import HardPauseReport as HardPauseReport
-    from agent.app.money.shutdown import pause_hard as pause_hard
-    from agent.app.money.shutdown import revoke as revoke
+    from agent.app.money.revocation import revoke as revoke
     from agent.app.money.shutdown import stop as stop
     from agent.app.money.transfers import confirm_transfers as confirm_transfers
     from agent.app.money.transfers import invest as invest
@@ -67,6 +67,8 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.positions.orders import standing_orders as standing_orders
     from agent.app.positions.orders import swap_at_limit as swap_at_limit
     from agent.app.records.exports import export as export
+    from agent.app.records.kill_switch import pause as pause
+    from agent.app.records.kill_switch import resume as resume
     from agent.app.records.ledger import check_books as check_books
     from agent.app.records.ledger import compare_with_chain as compare_with_chain
     from agent.app.records.ledger import list_entries as list_entries
@@ -89,14 +91,12 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.price_history import import_prices as import_prices
     from agent.app.records.price_history import prices as prices
     from agent.app.records.run_report import run_health as run_health
-    from agent.app.records.step_history import at_price as at_price
-    from agent.app.records.step_history import cancel_waiting as cancel_waiting
     from agent.app.records.step_history import explain as explain
     from agent.app.records.step_history import history as history
-    from agent.app.records.step_history import order_document as order_document
-    from agent.app.records.step_history import pause as pause
-    from agent.app.records.step_history import resume as resume
-    from agent.app.records.step_history import waiting_orders as waiting_orders
+    from agent.app.records.waiting import at_price as at_price
+    from agent.app.records.waiting import cancel_waiting as cancel_waiting
+    from agent.app.records.waiting import order_document as order_document
+    from agent.app.records.waiting import waiting_orders as waiting_orders
     from agent.app.research.backtests import MarketOptions as MarketOptions
     from agent.app.research.backtests import PortfolioOptions as PortfolioOptions
     from agent.app.research.backtests import backtest as backtest

@@ -8,170 +8,41 @@ import logging
 import os
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, NoReturn
 
 from agent import wiring
-from agent.app import alert_channels, alerting, describe
+from agent.app import alert_channels, alerting
 from agent.app.agent import Agent
 from agent.app.controls.messages import control_alerts, control_note
 from agent.app.cycles import READING_STAGE
+from agent.app.records.cycle_report import (
+    agent_fields,
+    cycle_figures,
+    cycle_outcome,
+    cycle_transactions,
+    cycle_trouble,
+    failure,
+    log_lines,
+    nonempty_fields,
+    summary,
+)
 from agent.app.records.run_report import RunRecorder, pause_reason
 from agent.config.fields import parse_duration_s
 from agent.config.loaded import LoadedConfig
 from agent.config.redaction import config_diff
-from agent.errors import EXIT_HUNG, ConfigError, Retryable, TrimtabError
-from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import PPM, Counts, Delivery, RunFigures
+from agent.errors import EXIT_HUNG, ConfigError, TrimtabError
+from agent.execution.step_context import StepOutcome
+from agent.model import Delivery
 from agent.observe.health import MAX_MISSED_CYCLES
 from agent.observe.logs import Format, Log, Redactor, configure
 from agent.observe.notify import AlertNotifier
 from agent.observe.watch import Heartbeat, SystemdNotifier, Watchdog
-from agent.policy.decision import DecisionResult
-from agent.policy.orders.exits import unconfirmed_notes
 from agent.ports import Clock
-from agent.units import BPS, value_text
-
-Fields = dict[str, object]
-_BAD = (OutcomeKind.HALT, OutcomeKind.FAILED)
-
-
-def cycle_trouble(result: StepOutcome | TrimtabError, paused: bool) -> str:
-    """Return the problem of a cycle, or an empty text. Halts, failures and errors are problems;
-    refusals by guards are normal.
-    """
-    if isinstance(result, TrimtabError):
-        return result.message
-    if result.kind in _BAD and not (paused and result.kind is OutcomeKind.HALT):
-        return f"{result.kind.value}: {result.reason}"
-    return ""
-
-
-def cycle_outcome(result: StepOutcome | TrimtabError) -> str:
-    """Return the outcome of a cycle: that of its step, or the kind of error that ended it."""
-    if isinstance(result, TrimtabError):
-        return "retryable" if isinstance(result, Retryable) else "error"
-    return result.kind.value
-
-
-def cycle_transactions(result: StepOutcome | TrimtabError) -> Counts:
-    """Return the number of transactions of a cycle by kind and state."""
-    if isinstance(result, TrimtabError):
-        return ()
-    names = (f"{intent.kind.value} {intent.state.value}" for intent in result.transactions)
-    return tuple(Counter(names).items())
-
-
-def cycle_figures(
-    agent: Agent, result: StepOutcome | TrimtabError, took_s: float, before: RunFigures
-) -> RunFigures:
-    """Return the figures after a cycle; what a failed one does not know stays as `before`."""
-    worst: dict[str, int] = {}
-    for row in agent.endpoints():
-        score, name = round(float(row["score"]) * PPM), str(row["operator"])
-        worst[name] = min(score, worst.get(name, PPM))
-    now = replace(
-        before,
-        took_ms=round(took_s * 1_000),
-        open_intents=len(agent.context.store.journal.open_intents()),
-        endpoints=tuple(worst.items()),
-    )
-    if isinstance(result, TrimtabError):
-        return now
-    step = result.after or result.step_input
-    decimals = step.portfolio.numeraire.decimals
-    total, limit_bps = _total(result.decided), step.limits.daily_loss_bps
-    limit = None if limit_bps is None else total * limit_bps / BPS
-    return replace(
-        now,
-        value=value_text(total, decimals),
-        drifts_bps=tuple(agent.drifts(step).items()),
-        head_s=step.snapshot.head.timestamp_s,
-        gas_24h_wei=step.history.budgets.gas_24h_wei,
-        loss_24h=value_text(step.history.budgets.loss_24h, decimals),
-        loss_limit=None if limit is None else value_text(limit, decimals),
-    )
-
-
-def log_lines(
-    agent: Agent, result: StepOutcome | TrimtabError, took_s: float
-) -> list[tuple[str, Fields]]:
-    """Return the log events of a cycle with their fields: the cycle, then each transaction."""
-    if isinstance(result, TrimtabError):
-        return [("look failed", {**failure(result), "took_s": round(took_s, 3)})]
-    numeraire = result.step_input.portfolio.numeraire
-    drifts = agent.drifts(result.after or result.step_input)
-    head = result.step_input.snapshot.head
-    fields = nonempty_fields(
-        outcome=result.kind.value,
-        reason=result.reason,
-        step=result.step_id,
-        block=head.number,
-        value=f"{value_text(_total(result.decided), numeraire.decimals, 2)} {numeraire.label}",
-        orders=unconfirmed_notes(result.step_input),
-        worst_drift_bps=max((abs(bps) for bps in drifts.values()), default=0),
-        refused_by=[verdict.guard for verdict in result.verdicts if not verdict.passed],
-        off_target=describe.off_target(result) if result.kind is OutcomeKind.DONE else [],
-        took_s=round(took_s, 3),
-    )
-    return [("look", fields)] + [
-        (
-            "transaction",
-            nonempty_fields(
-                kind=intent.kind.value,
-                state=intent.state.value,
-                what=intent.note,
-                nonce=intent.tx.nonce,
-                hash=intent.tx_hash,
-                block=intent.receipt.block_number if intent.receipt else None,
-                gas_wei=str(intent.receipt.gas_cost_wei) if intent.receipt else None,
-            ),
-        )
-        for intent in result.transactions
-    ]
-
-
-def summary(result: StepOutcome | TrimtabError) -> str:
-    """Return the status line for the service manager."""
-    if isinstance(result, TrimtabError):
-        return result.message
-    return f"{result.kind.value}: {result.reason}"
-
-
-def failure(error: TrimtabError) -> Fields:
-    """Return the log fields of an error."""
-    return nonempty_fields(
-        kind=type(error).__name__, message=error.message, remedy=error.remedy, exit=error.exit_code
-    )
-
-
-def agent_fields(agent: Agent) -> Fields:
-    """Return the log fields that identify the agent."""
-    config = agent.context.config
-    return {
-        **({"books": "paper"} if agent.on_paper else {}),
-        "version": version("trimtab"),
-        "chain": config.chain.chain_id,
-        "wallet": config.wallet.address,
-        "operators": sorted({endpoint.operator for endpoint in config.chain.rpc}),
-    }
-
-
-def nonempty_fields(**fields: object) -> Fields:
-    """Return the fields that are not empty."""
-    return {name: value for name, value in fields.items() if value not in (None, "", [], ())}
-
-
-def _total(decided: DecisionResult) -> Fraction:
-    return sum((drift.value for drift in decided.drifts), Fraction(0))
-
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
     from agent.app import Agent, OpenExposure
     from agent.app.money.rehearsal import Rehearsal
-    from agent.app.money.shutdown import RevocationReport, ShutdownReport
+    from agent.app.money.revocation import RevocationReport
+    from agent.app.money.shutdown import ShutdownReport
     from agent.cli.display.tables import FigureTable
 
 
@@ -68,7 +69,7 @@ def pause(
     """
     from agent import app as api
     from agent.app.documents import fill, owner
-    from agent.app.money import shutdown
+    from agent.app.money import hard_pause
 
     if not hard:
         if send or yes:
@@ -99,7 +100,7 @@ def pause(
         halted = api.pause_hard(
             config, reason, send=send, sure=yes, confirm=confirm, progress=wait.update
         )
-    document = shutdown.hard_pause_document(halted, send)
+    document = hard_pause.hard_pause_document(halted, send)
     emit(document, as_json, lambda: _show(document))
     raise typer.Exit(
         {"declined": EXIT_REFUSED, "failed": EXIT_RETRYABLE, "handed over": EXIT_RETRYABLE}.get(
@@ -226,7 +227,7 @@ def revoke(
     zero.
     """
     from agent.app.documents import fill, owner
-    from agent.app.money import shutdown as emergency
+    from agent.app.money import revocation
 
     with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
 
@@ -237,7 +238,7 @@ def revoke(
                 _show_revoking(err, fill(owner.RevocationDocument, report))
                 return ask("Set all of this to zero?")
 
-        report = emergency.revoke(
+        report = revocation.revoke(
             agent, tokens or (), send=send, confirm=confirm, progress=wait.update
         )
         document = fill(owner.RevocationDocument, report)

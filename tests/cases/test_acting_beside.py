@@ -10,8 +10,7 @@ from pathlib import Path
 from agent import app as api
 from agent import wiring
 from agent.app.agent import Agent
-from agent.app.money import shutdown, transfers
-from agent.app.money import shutdown as emergency
+from agent.app.money import revocation, shutdown, transfers
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, Retryable
 from agent.localchain import LocalChain
@@ -116,11 +115,11 @@ def test_an_allowance_that_another_took_back_meanwhile_is_not_taken_back_again(a
         agent.resync_nonce()
 
         def quicker(_: object) -> bool:
-            emergency.revoke(agent, send=True, confirm=lambda _: True)
+            revocation.revoke(agent, send=True, confirm=lambda _: True)
             return True
 
         before = purse(chain).nonce
-        done = emergency.revoke(agent, send=True, confirm=quicker)
+        done = revocation.revoke(agent, send=True, confirm=quicker)
         assert (done.state, done.transactions, purse(chain).nonce) == ("revoked", (), before + 1)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.app.money import rehearsal
-from agent.app.money import shutdown as emergency
+from agent.app.money import rehearsal, revocation
 from agent.app.money.rehearsal import Rehearsal
 from agent.chain.tokens import PERMIT2
 from agent.localchain import LocalChain
@@ -52,21 +51,21 @@ def test_every_allowance_to_a_known_contract_is_shown_and_set_to_zero(anvil_chai
     fund(chain, HELD)
     at = chain.addresses
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
-        assert emergency.revoke(agent, send=True, confirm=sure).state == "clear"
+        assert revocation.revoke(agent, send=True, confirm=sure).state == "clear"
         allow(chain, "WETH", raw=7)
         for spender in (PERMIT2, at.v2_router, at.position_manager):
             chain.send(chain.token_contract("USDC").functions.approve(spender, 2**256 - 1), chain.wallet.address, gas=100_000)
         agent.context.store.journal.set_expected_nonce(purse(chain).nonce, 0)
-        found = emergency.revoke(agent, confirm=sure)
+        found = revocation.revoke(agent, confirm=sure)
         shown = {(one.label, one.holder): one.raw for one in found.found}
         most = 2**256 - 1
         assert (found.state, found.transactions) == ("planned", ())
         assert shown == {("WETH", "router"): 7, ("USDC", "Permit2"): most, ("USDC", "V2 router"): most, ("USDC", "position manager"): most}
-        assert [one.label for one in emergency.revoke(agent, ["WETH"], confirm=sure).found] == ["WETH"]
-        assert emergency.revoke(agent, send=True, confirm=lambda _: False).state == "declined"
-        done = emergency.revoke(agent, send=True, confirm=sure)
+        assert [one.label for one in revocation.revoke(agent, ["WETH"], confirm=sure).found] == ["WETH"]
+        assert revocation.revoke(agent, send=True, confirm=lambda _: False).state == "declined"
+        done = revocation.revoke(agent, send=True, confirm=sure)
         assert done.state == "revoked", done.reason
         assert {(one.kind, one.state) for one in done.transactions} == {(IntentKind.APPROVE, IntentState.FINAL)}
-        assert emergency.revoke(agent, confirm=sure).state == "clear"
+        assert revocation.revoke(agent, confirm=sure).state == "clear"
         with raises_field("TOKEN"):
-            emergency.revoke(agent, ["DOGE"], confirm=sure)
+            revocation.revoke(agent, ["DOGE"], confirm=sure)

@@ -6,8 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent import app as api
-from agent.app import service
 from agent.app.agent import Agent
+from agent.app.records import cycle_report
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
@@ -101,7 +101,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         chain.mine(1)
         pushed = agent.rebalance(send=True, confirm=yes)
         assert pushed.kind is OutcomeKind.HOLD, pushed.reason
-        (_, logged), *_ = service.log_lines(agent, pushed, 0.0)
+        (_, logged), *_ = cycle_report.log_lines(agent, pushed, 0.0)
         assert mentions(logged["orders"], "WETH", "stop_loss", "would be fired", f"{BLOCKS} blocks do not confirm it")
         row = api.standing_orders(agent)["orders"][0]
         assert float(row["price"]) < 2_500 and (row["stage"], row["unconfirmed"]) == ("armed", "fired")

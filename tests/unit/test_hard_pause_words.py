@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.app.agent import OpenExposure
-from agent.app.money.shutdown import HardPauseReport, hard_pause_document
+from agent.app.money.hard_pause import HardPauseReport, hard_pause_document
 from agent.ports import Approval
 from tests.support import builders
 from tests.support.text import mentions

@@ -20,7 +20,7 @@ from agent.app.documents.owner import (
     control_document,
     stored_document,
 )
-from agent.app.records.step_history import pause_by_file
+from agent.app.records.kill_switch import pause_by_file
 from agent.app.settings.users import known_users, record_event
 from agent.config.fields import parse_address
 from agent.config.load import load_config

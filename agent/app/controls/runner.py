@@ -17,7 +17,7 @@ from agent.app.controls.queue import MAX_LIFETIME_S, shown_plan, waiting_plan
 from agent.app.cycles import run_cycle
 from agent.app.documents.owner import with_document
 from agent.app.money import transfers
-from agent.app.records.step_history import end_pause
+from agent.app.records.kill_switch import end_pause
 from agent.app.settings import editing
 from agent.errors import OperatorNeeded, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome

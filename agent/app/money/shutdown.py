@@ -1,23 +1,18 @@
-"""Stop the bot: hard pause, revocation of every known allowance, and the shutdown that can also sell
-everything and pay it out.
+"""Stop the bot: cancel, revoke, sell everything and pay it out, in this order. Each part can be
+resumed, and none waits for one before it that is refused.
 """
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from agent import codec, engine, wiring
-from agent.app.agent import Agent, open_agent
-from agent.app.cycles import Progress, ignore_progress, never_confirm
-from agent.app.documents import fill
-from agent.app.documents.owner import HANDED_OVER, ExposedDocument, HardPauseDocument
-from agent.app.documents.plans import transaction
+from agent.app.agent import Agent
+from agent.app.cycles import Progress, ignore_progress
 from agent.app.money.payable import free_payments, payable_today
 from agent.app.money.sales_of_stop import (
     kept_reason,
@@ -25,14 +20,9 @@ from agent.app.money.sales_of_stop import (
     sale_refusal,
     unsold_reason,
 )
-from agent.app.records.step_history import pause_by_file
-from agent.chain.tokens import PERMIT2, read_allowances
 from agent.config.fields import parse_address
-from agent.config.load import load_config
-from agent.config.loaded import LoadedConfig
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.execution.approvals import (
-    OpenExposure,
     current_step_input,
     format_open_allowances,
     open_exposure,
@@ -42,9 +32,7 @@ from agent.execution.approvals import (
 from agent.execution.bookkeeping import update_ledger
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.guards import table
-from agent.layers.futures.policy.plans import vault_spender
 from agent.layers.futures.state import futures_policy, margin_account
-from agent.layers.liquidity.policy.pools import position_spenders
 from agent.margin import account as margin
 from agent.model import (
     FuturesReading,
@@ -63,175 +51,8 @@ from agent.model import (
 )
 from agent.policy.cash_flows import transfers
 from agent.ports import Approval
-from agent.store.files.locks import LockHeld, require_private
 from agent.units import NATIVE, decimal_text
 from agent.venues import allowances
-
-
-@dataclass(frozen=True, slots=True)
-class HardPauseReport:
-    """Result of a hard pause.
-
-    `outcome` is None if this command sent nothing. `hard` is the state of the switch; `held` names
-    the process that holds the wallet's lock and cancels instead.
-    """
-
-    reason: str
-    hard: bool
-    found: OpenExposure
-    outcome: StepOutcome | None = None
-    held: str = ""
-
-
-def pause_hard(
-    config: LoadedConfig | Path | str,
-    reason: str,
-    *,
-    send: bool,
-    sure: bool,
-    confirm: Callable[[OpenExposure], bool],
-    progress: Progress = ignore_progress,
-) -> HardPauseReport:
-    """Pause, show what a hard pause would cancel and revoke, and pause hard once confirmed.
-
-    A soft pause stops all sending while the chain is read and the owner decides; with `send` and
-    `sure` the pause is hard from the start. Pending transactions are cancelled and allowances
-    revoked by this command, or by the run that holds the wallet.
-    """
-    with ExitStack() as stack:
-        try:
-            loaded = load_config(config, guarded=False)
-            _, switch = stack.enter_context(wiring.open_store_offline(loaded))
-        except TrimtabError as error:
-            message = f"paused by {pause_by_file(config, error)}, but not hard: {error.message}"
-            raise OperatorNeeded(
-                message,
-                f"{error.remedy}; then trimtab pause --hard again",
-                code=ErrorCode.HARD_PAUSE,
-            ) from error
-        switch.pause(reason, int(time.time()), hard=send and sure)
-    require_private(loaded.path, "config")
-    with open_agent(loaded) as agent:
-        exposure = agent.open_exposure()
-        if not send or not (sure or confirm(exposure)):
-            return HardPauseReport(reason, agent.context.switch.is_hard(), exposure)
-        agent.context.switch.pause(reason, int(time.time()), hard=True)
-        try:
-            return HardPauseReport(
-                reason, True, exposure, agent.cancel_and_revoke(reason, progress)
-            )
-        except LockHeld as held:
-            return HardPauseReport(reason, True, exposure, held=held.message)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAllowance:
-    """Allowance of one contract for one token in base units; `raw` is None if it is unreadable."""
-
-    token: str
-    label: str
-    spender: str
-    holder: str
-    raw: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class RevocationReport:
-    """Result of a revocation. `state` is clear (no allowances), planned, declined, revoked or
-    failed.
-    """
-
-    found: tuple[OpenAllowance, ...]
-    state: str
-    reason: str = ""
-    transactions: tuple[Intent, ...] = ()
-
-
-def revoke(
-    agent: Agent,
-    tokens: Sequence[str] = (),
-    *,
-    send: bool = False,
-    confirm: Callable[[RevocationReport], bool],
-    progress: Progress = ignore_progress,
-) -> RevocationReport:
-    """Read the allowances of routers, managers and Permit2, and with `send` set them to zero one by
-    one after a confirmation. `tokens` are symbols or addresses, by default all of the config.
-    Raises ConfigError for a token that the config does not list.
-    """
-    addresses = [agent.token(name, "TOKEN").address for name in tokens]
-    addresses = addresses or list(agent.context.tokens)
-    open_before = _open_allowances(agent, addresses)
-    unread = ", ".join(
-        f"{open_allowance.label} for the {open_allowance.holder}"
-        for open_allowance in open_before
-        if open_allowance.raw is None
-    )
-    report = RevocationReport(
-        open_before,
-        "planned" if any(allowance.raw for allowance in open_before) else "clear",
-        f"cannot be read: {unread}" if unread else "",
-    )
-    if not send or report.state == "clear":
-        return report
-    if not confirm(report):
-        return replace(report, state="declined", reason="not confirmed; nothing was sent")
-    context = agent.context
-    with wiring.open_actors(context, never_confirm, progress) as actors:
-        actors.executor.reconcile()
-        step, step_id = current_step_input(context.readers, context.store), uuid.uuid4().hex[:12]
-        context.store.steps.begin(
-            step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
-        )
-        confirmed = {
-            (allowance.token, allowance.spender) for allowance in open_before if allowance.raw
-        }
-        zero = [
-            Approval(allowance.token, allowance.spender, 0, allowance.label, allowance.holder)
-            # a running agent may have revoked some in the meantime
-            for allowance in _open_allowances(agent, addresses)
-            if allowance.raw and (allowance.token, allowance.spender) in confirmed
-        ]
-        sent, troubles = revoke_allowances(actors, step_id, step, zero)
-        current_step_input(context.readers, context.store)
-        left = [allowance for allowance in _open_allowances(agent, addresses) if allowance.raw]
-        troubles += [
-            f"the {allowance.holder} may still spend {allowance.label}" for allowance in left
-        ]
-        reason = "; ".join(troubles) or f"{len(sent)} allowances set to zero"
-        context.store.steps.end(step_id, "halt", reason, None, "failed" if troubles else "done")
-    return replace(
-        report, state="failed" if troubles else "revoked", reason=reason, transactions=tuple(sent)
-    )
-
-
-def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance, ...]:
-    """Return every allowance that is open or unreadable."""
-    context, holders = agent.context, _holders(agent)
-    pairs = [(token, spender) for token in tokens for spender in holders]
-    answers = read_allowances(context.line, context.config.wallet.address, pairs)
-    return tuple(
-        OpenAllowance(token, context.portfolio.token(token).label, spender, holders[spender], raw)
-        for (token, spender), raw in zip(pairs, answers, strict=True)
-        if raw != 0
-    )
-
-
-def _holders(agent: Agent) -> dict[str, str]:
-    """Return the role by address of every contract that may have received an allowance."""
-    config = agent.context.config
-    v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
-    roles = {PERMIT2: "Permit2"}
-    if v3 is not None:
-        roles |= {v3.router: "V3 router", v3.position_manager: "position manager"}
-    if v2 is not None:
-        roles[v2.router] = "V2 router"
-    if config.execution.rebalancer is not None:
-        roles[config.execution.rebalancer] = "rebalancer"
-    execution = agent.context.execution
-    of_layers = position_spenders(execution) | vault_spender(agent.context.futures)
-    return roles | allowances.allowed_spenders(execution, of_layers)
-
 
 MAX_SALES = 12
 """Maximum number of plans of a full sale; the report names any remainder."""
@@ -606,31 +427,4 @@ def _payouts(payments: tuple[Payment, ...], to: str, request: int) -> tuple[Payo
     return tuple(
         Payout(NATIVE if payment.native else payment.token, to, payment.raw, 0, request)
         for payment in payments
-    )
-
-
-def hard_pause_document(halted: HardPauseReport, send: bool) -> HardPauseDocument:
-    """Return the document of a hard pause."""
-    exposure = fill(ExposedDocument, halted.found)
-    clear = not exposure["cancel"] and not exposure["revoke"]
-    if halted.outcome is not None:
-        outcome, message = halted.outcome.kind.value.replace("halt", "clear"), halted.outcome.reason
-    elif halted.held and not clear:
-        outcome, message = "handed over", f"{halted.held}; {HANDED_OVER}"
-    elif clear:
-        outcome, message = "clear", "no pending transactions, no open allowances"
-    elif send:
-        outcome, message = "declined", "not confirmed, but paused"
-    else:
-        outcome, message = "planned", "paused; to cancel and revoke: trimtab pause --hard --send"
-    sent = () if halted.outcome is None else halted.outcome.transactions
-    transactions = [transaction(intent) for intent in sent]
-    return fill(
-        HardPauseDocument,
-        halted,
-        paused=True,
-        outcome=outcome,
-        told=message,
-        transactions=transactions,
-        **exposure,
     )

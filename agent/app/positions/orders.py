@@ -14,7 +14,7 @@ from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Confirm, Progress, close_orders
 from agent.app.documents.plans import limit_prices
-from agent.app.records.step_history import order_document
+from agent.app.records.waiting import order_document
 from agent.config.fields import parse_duration_s
 from agent.config.load import load_config, parse_config
 from agent.config.orders import price_level_notes

@@ -1,14 +1,10 @@
-"""Step history from the store, open limit orders and gradual executions, and the kill switch."""
+"""Past steps from the store: listed with their costs, and explained."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent import codec, wiring
 from agent.accounting.export import TokenNames, weights_bps
@@ -17,9 +13,9 @@ from agent.accounting.futures import futures_lines
 from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill, utc
-from agent.app.documents.executions import CorrectionDocument, correction
+from agent.app.documents.executions import CorrectionDocument
 from agent.app.documents.futures import figures
-from agent.app.documents.plans import LimitOrderDocument, netting_document, tax_document
+from agent.app.documents.plans import netting_document, tax_document
 from agent.app.documents.records import (
     CostsDocument,
     FuturesLinesDocument,
@@ -33,9 +29,10 @@ from agent.app.records.executions import (
     leg_words,
 )
 from agent.app.records.newest import later_valuation, newest_step_input
-from agent.config.load import load_config, store_file_unchecked
-from agent.config.loaded import ConfigSource, LoadedConfig
-from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
+from agent.app.records.waiting import newest_executions
+from agent.config.load import load_config
+from agent.config.loaded import ConfigSource
+from agent.errors import ConfigError, ErrorCode
 from agent.execution.step_context import OutcomeKind
 from agent.layers import documents as layers
 from agent.layers.futures.notes import futures_note
@@ -50,39 +47,30 @@ from agent.model import (
     Hold,
     Intent,
     IntentKind,
-    LimitOrder,
     Plan,
     Portfolio,
     Rebalance,
-    RequestState,
     StepInput,
     lp_action,
 )
 from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.triggers.no_trade_zone import ZoneView
-from agent.store.executions import PastExecution
-from agent.store.files.pause import KillSwitch, pause_file
 from agent.units import (
     Value,
-    ceil_int,
     decimal_text,
     format_duration,
     format_percent,
-    parse_raw,
     value_text,
 )
 from agent.venues.liquidity import action_note
 
 if TYPE_CHECKING:
-    from agent.app.documents.owner import PauseDocument
     from agent.app.documents.records import (
-        CancelledDocument,
         ExecutionDocument,
         ExplanationDocument,
         HistoryDocument,
         ValuationDocument,
-        WaitingDocument,
     )
     from agent.layers.strategies.policy.netting import NettingResult
     from agent.store.database import StepSummary
@@ -149,44 +137,6 @@ class StepCosts:
         ]
 
 
-LIMIT_DIGITS = 36
-MOST_EXECUTIONS = 20
-"""Executions listed."""
-
-
-def waiting_orders(config: Path | str) -> WaitingDocument:
-    """Return limit orders and gradual executions, newest first."""
-    with wiring.open_store_offline(load_config(config)) as (store, _):
-        orders = [order_document(order) for order in reversed(store.executions.limit_orders())]
-        return {
-            "orders": orders,
-            "corrections": _executions(store, MOST_EXECUTIONS),
-        }
-
-
-def cancel_waiting(config: Path | str, wanted_id: str) -> CancelledDocument:
-    """End a limit order or gradual execution by its id; transactions already sent are unaffected.
-    Raises ConfigError for an unknown id.
-    """
-    with wiring.open_store_offline(load_config(config)) as (store, _):
-        if not store.executions.end(wanted_id, "cancelled", "by its owner", int(time.time())):
-            raise ConfigError(
-                f"--cancel: {wanted_id!r} is neither an open limit order nor a running gradual"
-                " execution",
-                "see trimtab limit",
-            )
-    return {"cancelled": wanted_id}
-
-
-def _executions(store: Store, limit: int) -> list[CorrectionDocument]:
-    """Return the newest executions in several steps, newest first."""
-    past: list[PastExecution[Any]] = [*store.executions.purchases(limit)]
-    for newest in layers.PAST_EXECUTIONS:
-        past += newest(store, limit)
-    past.sort(key=lambda execution: execution.seq, reverse=True)
-    return [correction(execution) for execution in past[:limit]]
-
-
 def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     """Describe a past step's executions in several steps; empty without one."""
     sentences = []
@@ -245,31 +195,6 @@ def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     ]
 
 
-def order_document(order: LimitOrder) -> LimitOrderDocument:
-    """Return a limit order as a document."""
-    return fill(LimitOrderDocument, order)
-
-
-def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
-    """Convert a price in either unit to the `--limit` argument, coins of `bought` per coin of
-    `sold`, rounded up so that no sale is below the given price. Raises ConfigError for another unit
-    or an invalid price.
-    """
-    price = Fraction(parse_raw(amount, LIMIT_DIGITS, "--price"), 10**LIMIT_DIGITS)
-    if price == 0:
-        raise ConfigError(
-            "--price: must be above 0", f"write for example --price 3100 {bought}/{sold}"
-        )
-    units = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
-    limit = units.get(unit.lower())
-    if limit is None:
-        raise ConfigError(
-            f"--price: {unit!r} is not a price of this swap",
-            f"write its unit as {bought}/{sold} or {sold}/{bought}",
-        )
-    return decimal_text(ceil_int(limit * 10**LIMIT_DIGITS), LIMIT_DIGITS)
-
-
 UNFINISHED, APPROVED = "unfinished", "approved"
 NO_OUTCOME = "no outcome is stored: the step is still running, or its process ended before it did"
 
@@ -290,7 +215,7 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
         corrections: list[CorrectionDocument] = []
         values: list[ValuationDocument] = []
         if not before:
-            corrections = _executions(store, limit)
+            corrections = newest_executions(store, limit)
             values = costs.values(limit)
         return {
             "steps": [
@@ -430,68 +355,6 @@ def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
         )
         for intent in intents
     ]
-
-
-def pause_by_file(config: ConfigSource, error: TrimtabError) -> Path:
-    """Create the pause file beside a store that cannot be opened, or whose config is invalid, and
-    return its path. Raises `error` if the file cannot be created either.
-    """
-    if isinstance(config, LoadedConfig):
-        file = pause_file(wiring.store_file(config))
-    else:
-        file = pause_file(store_file_unchecked(config, error))
-    try:
-        os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
-    except OSError:
-        raise error from None
-    return file
-
-
-def pause(config: Path | str, reason: str) -> PauseDocument:
-    """Pause all sending until `resume`. If the store cannot be opened or the config is invalid, a
-    file beside the store takes its place, and `store` has the reason.
-    """
-    with ExitStack() as stack:
-        try:
-            loaded = load_config(config, guarded=False)
-            _, switch = stack.enter_context(wiring.open_store_offline(loaded))
-        except TrimtabError as error:
-            return {
-                "paused": True,
-                "hard": False,
-                "reason": f"{pause_by_file(config, error)} exists",
-                "store": str(error),
-            }
-        switch.pause(reason, int(time.time()))
-        return {"paused": True, "hard": switch.is_hard(), "reason": reason}
-
-
-def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) -> PauseDocument:
-    """End the pause and any stop. Completed sales and payments are not undone.
-
-    `confirm` is asked before the end of a stop that sells everything, because the next cycle buys
-    it back. Raises Refused, and ends nothing, if it declines.
-    """
-    loaded = load_config(config)
-    with wiring.open_store_offline(loaded) as (store, switch):
-        stopped = store.requests.stopping()
-        if stopped is not None and stopped.to_stable:
-            home = loaded.config.portfolio.numeraire
-            message = (
-                f"the stop sells everything for {home}; once it is resumed, a run buys back towards"
-                " the targets"
-            )
-            if not confirm(message):
-                raise Refused(f"not resumed: {message}", remedy="trimtab resume --yes, or answer y")
-        return end_pause(store, switch, "resumed by the owner", int(time.time()))
-
-
-def end_pause(store: Store, switch: KillSwitch, reason: str, now_s: int) -> PauseDocument:
-    """End the pause and any stop in an open store."""
-    if (stopped := store.requests.stopping()) is not None:
-        store.requests.end(stopped.id, RequestState.RELEASED, now_s)
-    switch.resume(reason, now_s)
-    return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}
 
 
 def _zone_words(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:

@@ -1,0 +1,133 @@
+"""Revocation of every allowance that the wallet may have given."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from agent import codec, wiring
+from agent.app.agent import Agent
+from agent.app.cycles import Progress, ignore_progress, never_confirm
+from agent.chain.tokens import PERMIT2, read_allowances
+from agent.execution.approvals import (
+    current_step_input,
+    revoke_allowances,
+)
+from agent.layers.futures.policy.plans import vault_spender
+from agent.layers.liquidity.policy.pools import position_spenders
+from agent.model import (
+    Intent,
+    ManualAction,
+)
+from agent.ports import Approval
+from agent.venues import allowances
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAllowance:
+    """Allowance of one contract for one token in base units; `raw` is None if it is unreadable."""
+
+    token: str
+    label: str
+    spender: str
+    holder: str
+    raw: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationReport:
+    """Result of a revocation. `state` is clear (no allowances), planned, declined, revoked or
+    failed.
+    """
+
+    found: tuple[OpenAllowance, ...]
+    state: str
+    reason: str = ""
+    transactions: tuple[Intent, ...] = ()
+
+
+def revoke(
+    agent: Agent,
+    tokens: Sequence[str] = (),
+    *,
+    send: bool = False,
+    confirm: Callable[[RevocationReport], bool],
+    progress: Progress = ignore_progress,
+) -> RevocationReport:
+    """Read the allowances of routers, managers and Permit2, and with `send` set them to zero one by
+    one after a confirmation. `tokens` are symbols or addresses, by default all of the config.
+    Raises ConfigError for a token that the config does not list.
+    """
+    addresses = [agent.token(name, "TOKEN").address for name in tokens]
+    addresses = addresses or list(agent.context.tokens)
+    open_before = _open_allowances(agent, addresses)
+    unread = ", ".join(
+        f"{open_allowance.label} for the {open_allowance.holder}"
+        for open_allowance in open_before
+        if open_allowance.raw is None
+    )
+    report = RevocationReport(
+        open_before,
+        "planned" if any(allowance.raw for allowance in open_before) else "clear",
+        f"cannot be read: {unread}" if unread else "",
+    )
+    if not send or report.state == "clear":
+        return report
+    if not confirm(report):
+        return replace(report, state="declined", reason="not confirmed; nothing was sent")
+    context = agent.context
+    with wiring.open_actors(context, never_confirm, progress) as actors:
+        actors.executor.reconcile()
+        step, step_id = current_step_input(context.readers, context.store), uuid.uuid4().hex[:12]
+        context.store.steps.begin(
+            step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
+        )
+        confirmed = {
+            (allowance.token, allowance.spender) for allowance in open_before if allowance.raw
+        }
+        zero = [
+            Approval(allowance.token, allowance.spender, 0, allowance.label, allowance.holder)
+            # a running agent may have revoked some in the meantime
+            for allowance in _open_allowances(agent, addresses)
+            if allowance.raw and (allowance.token, allowance.spender) in confirmed
+        ]
+        sent, troubles = revoke_allowances(actors, step_id, step, zero)
+        current_step_input(context.readers, context.store)
+        left = [allowance for allowance in _open_allowances(agent, addresses) if allowance.raw]
+        troubles += [
+            f"the {allowance.holder} may still spend {allowance.label}" for allowance in left
+        ]
+        reason = "; ".join(troubles) or f"{len(sent)} allowances set to zero"
+        context.store.steps.end(step_id, "halt", reason, None, "failed" if troubles else "done")
+    return replace(
+        report, state="failed" if troubles else "revoked", reason=reason, transactions=tuple(sent)
+    )
+
+
+def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance, ...]:
+    """Return every allowance that is open or unreadable."""
+    context, holders = agent.context, _holders(agent)
+    pairs = [(token, spender) for token in tokens for spender in holders]
+    answers = read_allowances(context.line, context.config.wallet.address, pairs)
+    return tuple(
+        OpenAllowance(token, context.portfolio.token(token).label, spender, holders[spender], raw)
+        for (token, spender), raw in zip(pairs, answers, strict=True)
+        if raw != 0
+    )
+
+
+def _holders(agent: Agent) -> dict[str, str]:
+    """Return the role by address of every contract that may have received an allowance."""
+    config = agent.context.config
+    v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
+    roles = {PERMIT2: "Permit2"}
+    if v3 is not None:
+        roles |= {v3.router: "V3 router", v3.position_manager: "position manager"}
+    if v2 is not None:
+        roles[v2.router] = "V2 router"
+    if config.execution.rebalancer is not None:
+        roles[config.execution.rebalancer] = "rebalancer"
+    execution = agent.context.execution
+    of_layers = position_spenders(execution) | vault_spender(agent.context.futures)
+    return roles | allowances.allowed_spenders(execution, of_layers)

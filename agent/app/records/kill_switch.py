@@ -1,0 +1,85 @@
+"""The kill switch: pause and resume, also while the store cannot be opened."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent import wiring
+from agent.config.load import load_config, store_file_unchecked
+from agent.config.loaded import ConfigSource, LoadedConfig
+from agent.errors import Refused, TrimtabError
+from agent.model import (
+    RequestState,
+)
+from agent.store.files.pause import KillSwitch, pause_file
+
+if TYPE_CHECKING:
+    from agent.app.documents.owner import PauseDocument
+    from agent.store.store import Store
+
+
+def pause_by_file(config: ConfigSource, error: TrimtabError) -> Path:
+    """Create the pause file beside a store that cannot be opened, or whose config is invalid, and
+    return its path. Raises `error` if the file cannot be created either.
+    """
+    if isinstance(config, LoadedConfig):
+        file = pause_file(wiring.store_file(config))
+    else:
+        file = pause_file(store_file_unchecked(config, error))
+    try:
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError:
+        raise error from None
+    return file
+
+
+def pause(config: Path | str, reason: str) -> PauseDocument:
+    """Pause all sending until `resume`. If the store cannot be opened or the config is invalid, a
+    file beside the store takes its place, and `store` has the reason.
+    """
+    with ExitStack() as stack:
+        try:
+            loaded = load_config(config, guarded=False)
+            _, switch = stack.enter_context(wiring.open_store_offline(loaded))
+        except TrimtabError as error:
+            return {
+                "paused": True,
+                "hard": False,
+                "reason": f"{pause_by_file(config, error)} exists",
+                "store": str(error),
+            }
+        switch.pause(reason, int(time.time()))
+        return {"paused": True, "hard": switch.is_hard(), "reason": reason}
+
+
+def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) -> PauseDocument:
+    """End the pause and any stop. Completed sales and payments are not undone.
+
+    `confirm` is asked before the end of a stop that sells everything, because the next cycle buys
+    it back. Raises Refused, and ends nothing, if it declines.
+    """
+    loaded = load_config(config)
+    with wiring.open_store_offline(loaded) as (store, switch):
+        stopped = store.requests.stopping()
+        if stopped is not None and stopped.to_stable:
+            home = loaded.config.portfolio.numeraire
+            message = (
+                f"the stop sells everything for {home}; once it is resumed, a run buys back towards"
+                " the targets"
+            )
+            if not confirm(message):
+                raise Refused(f"not resumed: {message}", remedy="trimtab resume --yes, or answer y")
+        return end_pause(store, switch, "resumed by the owner", int(time.time()))
+
+
+def end_pause(store: Store, switch: KillSwitch, reason: str, now_s: int) -> PauseDocument:
+    """End the pause and any stop in an open store."""
+    if (stopped := store.requests.stopping()) is not None:
+        store.requests.end(stopped.id, RequestState.RELEASED, now_s)
+    switch.resume(reason, now_s)
+    return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}

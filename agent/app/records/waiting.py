@@ -1,0 +1,97 @@
+"""Limit orders and gradual executions that wait: listed, priced, and ended by id."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent import wiring
+from agent.app.documents import fill
+from agent.app.documents.executions import CorrectionDocument, correction
+from agent.app.documents.plans import LimitOrderDocument
+from agent.config.load import load_config
+from agent.errors import ConfigError
+from agent.layers import documents as layers
+from agent.model import (
+    LimitOrder,
+)
+from agent.store.executions import PastExecution
+from agent.units import (
+    ceil_int,
+    decimal_text,
+    parse_raw,
+)
+
+if TYPE_CHECKING:
+    from agent.app.documents.records import (
+        CancelledDocument,
+        WaitingDocument,
+    )
+    from agent.store.store import Store
+
+
+LIMIT_DIGITS = 36
+
+
+MOST_EXECUTIONS = 20
+"""Executions listed."""
+
+
+def waiting_orders(config: Path | str) -> WaitingDocument:
+    """Return limit orders and gradual executions, newest first."""
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        orders = [order_document(order) for order in reversed(store.executions.limit_orders())]
+        return {
+            "orders": orders,
+            "corrections": newest_executions(store, MOST_EXECUTIONS),
+        }
+
+
+def cancel_waiting(config: Path | str, wanted_id: str) -> CancelledDocument:
+    """End a limit order or gradual execution by its id; transactions already sent are unaffected.
+    Raises ConfigError for an unknown id.
+    """
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        if not store.executions.end(wanted_id, "cancelled", "by its owner", int(time.time())):
+            raise ConfigError(
+                f"--cancel: {wanted_id!r} is neither an open limit order nor a running gradual"
+                " execution",
+                "see trimtab limit",
+            )
+    return {"cancelled": wanted_id}
+
+
+def newest_executions(store: Store, limit: int) -> list[CorrectionDocument]:
+    """Return the newest executions in several steps, newest first."""
+    past: list[PastExecution[Any]] = [*store.executions.purchases(limit)]
+    for newest in layers.PAST_EXECUTIONS:
+        past += newest(store, limit)
+    past.sort(key=lambda execution: execution.seq, reverse=True)
+    return [correction(execution) for execution in past[:limit]]
+
+
+def order_document(order: LimitOrder) -> LimitOrderDocument:
+    """Return a limit order as a document."""
+    return fill(LimitOrderDocument, order)
+
+
+def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
+    """Convert a price in either unit to the `--limit` argument, coins of `bought` per coin of
+    `sold`, rounded up so that no sale is below the given price. Raises ConfigError for another unit
+    or an invalid price.
+    """
+    price = Fraction(parse_raw(amount, LIMIT_DIGITS, "--price"), 10**LIMIT_DIGITS)
+    if price == 0:
+        raise ConfigError(
+            "--price: must be above 0", f"write for example --price 3100 {bought}/{sold}"
+        )
+    units = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
+    limit = units.get(unit.lower())
+    if limit is None:
+        raise ConfigError(
+            f"--price: {unit!r} is not a price of this swap",
+            f"write its unit as {bought}/{sold} or {sold}/{bought}",
+        )
+    return decimal_text(ceil_int(limit * 10**LIMIT_DIGITS), LIMIT_DIGITS)
