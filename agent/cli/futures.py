@@ -10,7 +10,6 @@ import typer
 
 from agent.cli.display.terminal import (
     READING,
-    ask_with_changes,
     cell,
     emit,
     err,
@@ -19,7 +18,7 @@ from agent.cli.display.terminal import (
     out,
     spinner,
 )
-from agent.cli.money import open_for_command
+from agent.cli.money import ask_owner, open_for_command, show_result
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -41,8 +40,7 @@ if TYPE_CHECKING:
     from agent.app import Agent
     from agent.app.cycles import Confirm, Progress
     from agent.app.documents.futures_report import FuturesReport
-    from agent.app.documents.owner import AgentApprovalDocument
-    from agent.cli.display.terminal import Document, Spinner
+    from agent.cli.display.terminal import Document
     from agent.execution.step_context import StepOutcome
 
 
@@ -178,11 +176,17 @@ def delegate(
                 days,
                 ends=end,
                 send=send,
-                confirm=_approval_confirmer(agent, yes, wait),
+                confirm=lambda approval: ask_owner(
+                    agent,
+                    wait,
+                    approval,
+                    futures_tables.show_approval,
+                    "Sign and send this?",
+                    yes=yes,
+                ),
                 ask=hidden_prompt(),
             )
-            with wait.aside():
-                emit(document, as_json, lambda: futures_tables.show_approval(out, document))
+            show_result(wait, document, futures_tables.show_approval, as_json=as_json)
             raise typer.Exit(EXPLAINED_EXITS.get(document["outcome"], EXIT_OK))
     if days is not None:
         raise ConfigError("--days: only Hyperliquid agent keys expire", "omit it")
@@ -248,26 +252,6 @@ def hedge(
     what = f"closes the hedge of {asset}" if close else f"hedges {asset}"
     style = PrintStyle(as_json, verbose)
     raise typer.Exit(_carry_out(config, carry_out, style, send, yes, what))
-
-
-def _approval_confirmer(
-    agent: Agent, yes: bool, wait: Spinner
-) -> Callable[[AgentApprovalDocument], bool]:
-    """Return a confirmation that shows the approval and asks."""
-
-    def confirm(document: AgentApprovalDocument) -> bool:
-        from agent.app import config_versions
-        from agent.cli.display import futures_tables
-
-        if yes:
-            return config_versions.require_trusted_config(agent.context)
-        with wait.aside():
-            futures_tables.show_approval(err, document)
-            return config_versions.confirm_changes(
-                agent.context, lambda lines: ask_with_changes(lines, "Sign and send this?")
-            )
-
-    return confirm
 
 
 def _carry_out(
