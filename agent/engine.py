@@ -22,7 +22,7 @@ from agent.execution.confirmation import (
 )
 from agent.execution.cycle_outcome import outcome_of_cycle, sent_so_far, with_actions
 from agent.execution.evaluation import evaluate_input, reduces_risk
-from agent.execution.execution_parts import begin_part, end_purchase
+from agent.execution.execution_parts import begin_part, end_finished_purchase, end_purchase
 from agent.execution.progress import (
     after_approval,
     hold_exit,
@@ -90,6 +90,8 @@ def run_cycle(
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
     cycle, outcome = repeat_steps(StepPorts(readers, store, actors), request)
     _mark_review(readers, store, outcome)
+    if outcome.after is not None:
+        end_finished_purchase(store, outcome.after)
     if actors.executor.ready():
         for after_step in records.AFTER_STEP:
             after_step(store, outcome)

@@ -10,6 +10,7 @@ from agent import engine
 from agent.errors import ErrorCode, Refused
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input, pay
+from agent.execution.bookkeeping import update_ledger
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.guards import table
 from agent.model import (
@@ -225,7 +226,9 @@ class WithdrawalRun:
                 f"paid; the run ends withdrawal {number} once its payments are final; without a run:"
                 f" trimtab withdraw --resume {number}",
             )
-        self._context.store.requests.end(number, RequestState.DONE, self._context.clock.now_s())
+        store.requests.end(number, RequestState.DONE, self._context.clock.now_s())
+        # The next cycle would book the payment, but profit is looked at now, and a wallet may have none.
+        update_ledger(store, current_step_input(self._context.readers, store), force=True)
         return self.report(step, sale, "paid", f"paid to {self._to}")
 
     @property

@@ -115,6 +115,7 @@ def resume(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJso
     from agent import app as api
 
     def confirm(message: str) -> bool:
+        require_answerable(yes)
         return yes or ask(f"{message[0].upper()}{message[1:]}. Resume?")
 
     document = api.resume(config, confirm)

@@ -441,16 +441,23 @@ def _show(document: WaitingDocument) -> None:
     if not document["orders"] and not document["corrections"]:
         say("No limit orders and no gradual executions. To place an order: trimtab swap --price")
         return
-    out.print(
-        tables.table(
-            "Open limit orders",
-            ("id", "order", "until", "state"),
-            rows=(
-                (item["id"], item["what"], item["until"], f"{item['state']} {item['why']}".rstrip())
-                for item in document["orders"]
-            ),
+    if document["orders"]:
+        out.print(
+            tables.table(
+                "Open limit orders",
+                ("id", "order", "until", "state"),
+                rows=(
+                    (
+                        item["id"],
+                        item["what"],
+                        item["until"],
+                        f"{item['state']} {item['why']}".rstrip(),
+                    )
+                    for item in document["orders"]
+                ),
+            )
         )
-    )
     if any(item["state"] == "open" for item in document["orders"]):
         say(FILLED_BY)
-    out.print(plan_tables.executions_table(document["corrections"]))
+    if document["corrections"]:
+        out.print(plan_tables.executions_table(document["corrections"]))

@@ -165,7 +165,7 @@ def _change_orders(
         with wait.aside():
             if not yes and not ask(
                 f"{verb.capitalize()} the orders of {subject}? The next rebalance buys back the"
-                " assets that they sold"
+                " assets that they sold, one with an armed entry only at or below it"
             ):
                 raise typer.Exit(EXIT_REFUSED)
         document: Document
@@ -182,8 +182,10 @@ def _show_change(document: Document) -> None:
     for item in document["armed" if armed else "disarmed"]:
         state = "is armed at the next cycle" if armed else "is disarmed"
         say(f"{item['kind']} of {item['subject']} {state}")
+    entered = {item["subject"] for item in document.get("armed", ()) if item["kind"] == "entry"}
     for subject in document["back_in"]:
-        say(f"The next rebalance buys {subject} back")
+        condition = ", only at or below its entry" if subject in entered else ""
+        say(f"The next rebalance buys {subject} back{condition}")
 
 
 lp_group = command_group(Heading.TRADE, 60, "lp", "Liquidity positions.", has_default=True)

@@ -31,8 +31,9 @@ def price_level_notes(portfolio: PortfolioTable) -> dict[str, str]:
                 continue
             number = _plain(level.price)
             meaning = "distance" if kind is OrderKind.TRAILING_STOP else "price"
+            share = f'; a share is written "{number}%"' if level.price < 100 else ""
             notes[f"{asset.symbol} {kind.value}"] = (
-                f'{number} is a {meaning} in {portfolio.numeraire}; a share is written "{number}%"'
+                f"{number} is a {meaning} in {portfolio.numeraire}{share}"
             )
     return notes
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from agent.execution.step_context import StepOutcome
+from agent.model import StepInput
+from agent.policy.cash_flows.purchases import decide_part
+from agent.policy.drift import compute_drifts
+from agent.policy.quarantine import decision_faults
+from agent.reference import reference_prices
 from agent.store.store import Store
 
 
@@ -12,6 +17,20 @@ def end_purchase(store: Store, outcome: StepOutcome) -> None:
     if active is not None and ended:
         chain_s = outcome.step_input.snapshot.head.timestamp_s
         store.executions.end(active.id, "ended", ended, chain_s)
+
+
+def end_finished_purchase(store: Store, step: StepInput) -> None:
+    """Record the end of a purchase of which nothing is left at this step, so that a later drift is
+    not bought as another part of it.
+    """
+    active = step.history.cash_flows.purchase
+    references = reference_prices(step)
+    if active is None or decision_faults(step, references):  # the next cycle judges it
+        return
+    part = decide_part(step, compute_drifts(step, references.by_token))
+    if part is not None and part[1].ended:
+        chain_s = step.snapshot.head.timestamp_s
+        store.executions.end(active.id, "ended", part[1].ended, chain_s)
 
 
 def begin_part(store: Store, outcome: StepOutcome) -> None:

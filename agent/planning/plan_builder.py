@@ -220,7 +220,7 @@ def _market_reason(rest: _Remainder, zone: bool) -> tuple[str, str]:
     if "" not in dropped:
         return _dropped_reason(rest, dropped)
     if rest.turnover_limit:
-        return f"{rest.turnover_limit} is used up by cheaper trades", ""
+        return f"{rest.turnover_limit} allows no more; the cheapest trades go first", ""
     if settled.held_back:
         coin = market.problem.coin
         if coin is not None and coin.counts and coin.approved_raw is None:

@@ -45,7 +45,8 @@ def plan_purchase(
     active = step.history.cash_flows.purchase
     if active is not None and not step.history.cash_flows.invested:
         if not fits_daily_loss(step, plan):
-            reason = f"{decision.reason}; {daily_loss_wait_reason(step)}"
+            waits, ends = daily_loss_wait_reason(step), purchases.format_cancel(active)
+            reason = f"{decision.reason}; {waits}; {ends}"
             hold = Hold(reason, kept_by=DAILY_LOSS)
             return decided.held(hold), None
         reason = f"{decision.reason}{daily_loss_reason(step, decision, whole)}"

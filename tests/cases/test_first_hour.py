@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,29 +16,12 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from tests.cli.tools import in_process
 from tests.support.agents import fund, purse
-from tests.support.endpoints import Reply, passing_on, serve
+from tests.support.scenes import GWEI, without_tips
 
 TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
-GWEI = 10**9
 NOT_WORTH_IT = {(500, "30"), (3_000, "30")}
 """Gas of 350,000 units at 3,000 dollars per coin is 31 dollars: more than 0.5 % of what would be bought."""
 Ask = Any
-
-
-@contextmanager
-def without_tips(chain: LocalChain) -> Iterator[str]:
-    """The chain behind an endpoint that suggests no tip, so that gas costs the base fee; anvil suggests a gwei."""
-    forward = passing_on(str(chain.url))
-
-    def answer(asked: Any) -> Reply:
-        said = json.loads(forward(asked).body)
-        for one, found in zip(*((both if isinstance(both, list) else [both]) for both in (asked, said)), strict=True):
-            if one["method"] == "eth_maxPriorityFeePerGas":
-                found["result"] = "0x0"
-        return Reply(json.dumps(said).encode())
-
-    with serve(answer) as served:
-        yield served.url
 
 
 def newcomer(chain: LocalChain, url: str, folder: Path, run: Ask) -> Path:

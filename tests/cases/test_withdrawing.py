@@ -201,13 +201,14 @@ def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil
 
         for state, is_paused in ("declined", False), ("refused", True):
             assert transfers.withdraw(agent, "100", to=HOME, send=True, confirm=sure).state == "paid"
+            anvil_chain.warp(3_601)
             before = max((valuation.block for valuation in valuations.newest(1)), default=-1)
             if is_paused:
                 agent.context.switch.pause("holiday", 0)
             found = transfers.withdraw(agent, "3500", send=True, confirm=lambda _: False)
             assert found.state == state, found.reason
             assert agent.context.store.requests.newest(open_only=True) == ()
-            assert valuations.newest(1)[0].block > before, "the payout makes a valuation due"
+            assert valuations.newest(1)[0].block > before, "an hour makes a valuation due"
             managed, set_aside = weight()
             assert set_aside == 0 and managed > 9_700 * USD
 

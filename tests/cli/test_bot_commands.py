@@ -155,6 +155,24 @@ def test_an_editor_that_makes_a_mistake_changes_nothing_and_a_change_by_hand_is_
     assert [one["how"] for one in desk.ask("history", "--configs")["configs"]] == ["confirmed", "edit", "first"]
 
 
+def test_profit_knows_a_withdrawal_as_soon_as_it_is_paid(home: Desk) -> None:
+    home.run("trust", "--yes")
+    assert home.ask("rebalance", "--send", "--yes")["outcome"] == "done"
+    assert home.ask("withdraw", "50", "--to", HOME, "--send", "--yes")["state"] == "paid"
+    profit = home.ask("pnl")
+    assert profit["periods"][-1]["withdrawals"] == "50"
+    assert profit["not_final"] == 0
+    assert profit["reserved"] == "0"
+
+
+def test_resume_after_a_sale_of_everything_asks_nobody_without_a_terminal(home: Desk) -> None:
+    home.run("trust", "--yes")
+    home.edit(('max_live_value = "100000"', 'max_live_value = "off"'))
+    assert home.ask("stop", "--to-stable", "--send", "--yes")["state"] == "stopped"
+    assert "a confirmation is needed" in home.ask("resume", want=2)["error"]["message"]
+    assert home.ask("status")["decision"]["kind"] == "halt"
+
+
 def test_a_bot_is_stopped_sold_paid_out_and_resumed(home: Desk) -> None:
     chain = attach(home)
     home.run("trust", "--yes")

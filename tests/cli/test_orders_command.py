@@ -84,7 +84,7 @@ def test_a_level_without_a_unit_is_told_as_a_price_and_asked_about_far_from_the_
     assert desk.config.read_text() == before
     assert mentions(desk.run("orders", "set", "WETH", "--stop-loss", "12").err, "99.6 % below the present price of 3000 USDC", "--yes")
     said = desk.run("orders", "set", "WETH", "--stop-loss", "2400")
-    assert mentions(said.err, 'note: WETH stop_loss: 2400 is a price in USDC; a share is written "2400%"', "20 % below the present price")
+    assert mentions(said.err, "note: WETH stop_loss: 2400 is a price in USDC", "20 % below the present price")
     assert mentions(said.err, "armed by its next cycle", "trimtab rebalance")
     done = desk.ask("orders", "set", "WETH", "--stop-loss", "12", "--yes")
     assert done["changes"] == {"stop_loss": ["2400", "12"]} and len(done["notes"]) == 2

@@ -61,12 +61,12 @@ def test_prices_and_shares_are_read_in_exact_units() -> None:
 
 
 def test_a_level_without_quotes_is_what_it_is_with_them_and_its_meaning_is_told() -> None:
-    bare = {"entry": 1500.5, "stop_loss": 1200, "trailing_stop": 300, "take_profit": "50%"}
+    bare = {"entry": 1500.5, "stop_loss": 15, "trailing_stop": 300, "take_profit": "50%"}
     assert read(bare) == read({key: str(value) for key, value in bare.items()})
     assert price_level_notes(parse_config(text(bare)).portfolio) == {
-        "WETH entry": '1500.5 is a price in USDC; a share is written "1500.5%"',
-        "WETH stop_loss": '1200 is a price in USDC; a share is written "1200%"',
-        "WETH trailing_stop": '300 is a distance in USDC; a share is written "300%"',
+        "WETH entry": "1500.5 is a price in USDC",
+        "WETH stop_loss": '15 is a price in USDC; a share is written "15%"',
+        "WETH trailing_stop": "300 is a distance in USDC",
     }
 
 

@@ -79,6 +79,13 @@ BALANCED = {"WETH": 4_970, "WBTC": 2_485, "USDC": 2_545}
 CRASHED = {"WETH": 5_970, "WBTC": 1_485, "USDC": 2_545}
 
 
+def test_a_part_that_waits_for_the_losses_of_the_day_says_how_to_end_it() -> None:
+    outcome = look(topped_up({"WETH": 3_000, "WBTC": 1_500, "USDC": 5_500}, 4_000, 1_000, daily_loss_bps=0))
+    assert outcome.kind is OutcomeKind.HOLD
+    assert "waiting for limits.daily_loss" in outcome.reason
+    assert "trimtab limit --cancel 7a ends it" in outcome.reason
+
+
 def test_a_rest_that_is_not_worth_its_cost_ends_the_purchase() -> None:
     outcome = look(topped_up(BALANCED, 400, 340, plan_cost_bps=10))
     assert outcome.kind is OutcomeKind.HOLD and outcome.decided.purchase.due is None

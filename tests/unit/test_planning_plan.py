@@ -119,7 +119,7 @@ def test_turnover_of_one_plan_is_bounded_and_the_rest_said() -> None:
     found = plan(step, goal(step))
     check_legs(step, found)
     assert Fraction(2_990) * 10**6 < found.turnover <= Fraction(3_000) * 10**6
-    assert any("limits.turnover" in item.why for item in found.skipped)
+    assert any("limits.turnover allows no more" in item.why for item in found.skipped)
 
 
 def test_what_the_day_has_left_bounds_the_plan_and_nothing_left_refuses() -> None:

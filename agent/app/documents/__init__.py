@@ -84,7 +84,7 @@ def _fields(kind: Hashable, /) -> list[tuple[str, Callable[[object], Any] | None
 
 
 def _conversion(hint: Any) -> Convert:
-    for annotation in getattr(hint, "__metadata__", ()):
+    for annotation in reversed(getattr(hint, "__metadata__", ())):  # the outermost comes last
         if isinstance(annotation, ConvertedBy):
             return annotation.convert
     if is_typeddict(hint):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from typing_extensions import TypedDict
 
 from agent.app.documents import ConvertedBy, Money, Of, RoundedRaw, Time, fill, one_of, utc
-from agent.model import StepInput
+from agent.model import PurchaseProgress, StepInput
 from agent.policy.decision import DecisionResult
 from agent.store.executions import PastExecution
 
@@ -51,6 +51,12 @@ def correction(past: PastExecution[Any]) -> CorrectionDocument:
     """Return the document of an execution."""
     next_part = utc(past.progress.next_s) if past.state == "open" else None
     return fill(CorrectionDocument, past, next=next_part)
+
+
+def purchase_progress(purchase: PurchaseProgress, portfolio: Any) -> ProgressDocument:
+    """Return the document of a purchase in parts."""
+    kind = purchase.terms.kind.value
+    return fill(ProgressDocument, purchase, portfolio, purchase=kind)
 
 
 def _progress(source: tuple[StepInput, DecisionResult], portfolio: Any) -> ProgressDocument | None:

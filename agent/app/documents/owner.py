@@ -30,7 +30,7 @@ from agent.app.documents import (
     one_of,
     utc,
 )
-from agent.app.documents.executions import ProgressDocument
+from agent.app.documents.executions import ProgressDocument, purchase_progress
 from agent.app.documents.futures import FundingDocument, FuturesPositionsDocument, MarginDocument
 from agent.app.documents.plans import (
     TRANSFERS,
@@ -93,7 +93,8 @@ InvestmentDocument = TypedDict("InvestmentDocument", {
     "came": Annotated[list[TransferDocument], TRANSFERS, Of("step_input", "came")],
     "left": Annotated[list[TransferDocument], TRANSFERS, Of("step_input", "left")],
     "told": bool, "outcome": str,
-    "purchase": Annotated[ProgressDocument | None, Of("rest")], "reason": str,
+    "purchase": Annotated[ProgressDocument | None, ConvertedBy(purchase_progress), Of("rest")],
+    "reason": str,
     "plan": RebalanceDocument | PlanDocument | None, "transactions": list[SentDocument],
 })  # fmt: skip
 

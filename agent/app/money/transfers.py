@@ -51,8 +51,7 @@ from agent.model import (
     StepInput,
 )
 from agent.planning.requests import proposer
-from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
-from agent.policy.drift import compute_drifts
+from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.reference import reference_prices
 from agent.units import NATIVE, parse_raw
 
@@ -153,18 +152,9 @@ def _invest_request(report: InvestmentReport) -> Invest:
 
 
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> PurchaseProgress | None:
-    """Return the unfinished top-up, if any; record a finished one as ended."""
-    step = agent.context.readers.step_input_at((outcome.after or outcome.step_input).snapshot)
-    active = step.history.cash_flows.purchase
-    if active is None:
-        return None
-    drifts = compute_drifts(step, reference_prices(step).by_token)
-    part = purchases.decide_part(step, drifts)
-    if part is None or not part[1].ended:
-        return active
-    chain_s = step.snapshot.head.timestamp_s
-    agent.context.store.executions.end(active.id, "ended", part[1].ended, chain_s)
-    return None
+    """Return the unfinished top-up, if any."""
+    snapshot = (outcome.after or outcome.step_input).snapshot
+    return agent.context.readers.step_input_at(snapshot).history.cash_flows.purchase
 
 
 def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:

@@ -121,10 +121,11 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
             f"its head is {format_duration(skew_s)} in the future",
             "set this machine's clock (NTP)",
         )
+    age = f"{format_duration(abs(skew_s))} {'ahead of this clock' if skew_s > 0 else 'old'}"
     return EndpointProbe(
         endpoint,
         head,
-        f"chain {reported}, {took_ms:.0f} ms, head {head}, {format_duration(-skew_s)} old",
+        f"chain {reported}, {took_ms:.0f} ms, head {head}, {age}",
         head_s=head_s,
     )
 

@@ -390,10 +390,16 @@ def _rounds(document: Document) -> int:
 def format_execution(document: Document, numeraire: str) -> str:
     """Describe the progress of a gradual execution in one sentence."""
     if document["purchase"] is not None:
-        bought = f"{document['moved']} of {document['wish']} {numeraire} moved"
+        traded, whole = money(document["moved"]), money(document["wish"])
+        # A part of a deposit stays in the numeraire by its target; a first purchase trades all of it.
+        amounts = (
+            f"{traded} {numeraire} traded of a deposit of {whole} {numeraire}"
+            if document["purchase"] == "top-up"
+            else f"{traded} of {whole} {numeraire} traded"
+        )
         return (
             f"{document['purchase'].capitalize()}: {document['rounds_done']} of {_rounds(document)} parts done,"
-            f" {bought}; next at {document['next']} UTC"
+            f" {amounts}; next at {document['next']} UTC"
         )
     budget = "no budget" if document["budget"] is None else f"budget {document['budget']}"
     return (

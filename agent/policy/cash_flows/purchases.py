@@ -168,15 +168,18 @@ def decide_part(
             f" {_money(step.portfolio, left)} remain, and count as drift"
         )
     elif now_s < active.next_s:
-        message += (
-            f", next at {format_time(active.next_s)}; trimtab limit --cancel {active.id} ends it"
-        )
+        message += f", next at {format_time(active.next_s)}; {format_cancel(active)}"
         return Hold(message, active.next_s, "limits.first_purchase"), PurchaseResult()
     else:
         by_owner = terms.kind is PurchaseKind.TOP_UP
         part = PurchasePart(active.done + 1, Fraction(1), left)
         return Rebalance(message, goal, by_owner=by_owner, apart=allowed), PurchaseResult(part)
     return Hold(end_text(terms, why)), PurchaseResult(ended=why)
+
+
+def format_cancel(active: PurchaseProgress) -> str:
+    """Return how the owner ends a purchase that waits."""
+    return f"trimtab limit --cancel {active.id} ends it"
 
 
 def end_text(terms: Purchase, why: str) -> str:

@@ -1,0 +1,83 @@
+"""500 dollars at 0.05 gwei, by the commands from init on: purchase, drift, a stop loss, and the re-entry that its owner armed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.localchain import LocalChain
+from tests.support.agents import fund
+from tests.support.scenes import HOUR_S, scene_on
+
+TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
+ON_TARGET = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
+
+
+@pytest.mark.slow
+def test_a_small_portfolio_trades_where_it_is_worth_it_and_comes_back_after_a_stop(
+    anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = anvil_chain
+    fund(chain, {"USDC": 500})
+    with scene_on(chain, tmp_path, "0.05", capfd, monkeypatch) as scene:
+        ending = scene.init(TARGETS, "--use-cash", "500").splitlines()
+        assert any(line.startswith("With 500 USDC: not worth it here at 1 gwei") for line in ending)
+        assert any(line.startswith("Not worth it here at 0.05 gwei and a pool fee of 0.3 %") for line in ending)
+        assert "14 contracts are pinned" in scene.say("trust", "--yes")
+        assert "Minimum total at 0.05 gwei: 384 USDC" in scene.say("doctor"), "the pools found are cheaper than init assumes"
+
+        assert scene.say("status").count("first purchase") == 1
+        assert scene.ask("plan")["outcome"] == "planned"
+        assert "done: first purchase" in scene.say("rebalance", "--send", "--yes")
+        bought = scene.moment()
+        assert scene.weights() == ON_TARGET
+        assert float(bought["pnl"]["periods"][-1]["profit"]) == pytest.approx(-0.33, abs=0.01), "fees and gas"
+        scene.require_rest()
+
+        chain.move_market({"WETH": 3_240})
+        assert "hold: all within their bands" in scene.say("rebalance", "--send", "--yes")
+        assert scene.moment()["status"]["total_value"] == "519.713359"
+        chain.warp(HOUR_S)
+        chain.move_market({"WETH": 3_726})
+        scene.confirm_prices()
+        corrected = scene.ask("rebalance", "--send", "--yes")
+        assert corrected["outcome"] == "done"
+        assert "WETH at 55.4 % is 0.4 points above its band 45-55 %" in corrected["reason"]
+        assert scene.weights() == ON_TARGET
+        after = scene.moment()
+        assert "is less" not in after["status"]["least_total"]["text"], "what was just corrected was worth it"
+        scene.require_rest()
+
+        scene.say("orders", "set", "WETH", "--stop-loss", "15%")
+        scene.say("rebalance", "--send", "--yes")
+        assert scene.order("stop_loss")["stage"] == "armed"
+        chain.warp(HOUR_S)
+        chain.move_market({"WETH": 3_000})
+        scene.confirm_prices()
+        assert "exits sold, each in its own transaction: WETH" in scene.say("rebalance", "--send", "--yes")
+        assert scene.weights() == {"WETH": 0, "WBTC": 3_000, "USDC": 7_000}
+        assert scene.order("stop_loss")["stage"] == "done"
+        scene.moment()
+        scene.require_rest()
+
+        said = scene.say("orders", "set", "WETH", "--entry", "2900")
+        assert "29.00%" not in said and "2900%" not in said, "a price far above a hundred is no forgotten share"
+        assert "The next rebalance buys WETH back, only at or below its entry" in scene.say("orders", "arm", "WETH", "--yes")
+        assert "hold" in scene.say("rebalance", "--send", "--yes")
+        assert scene.order("entry")["stage"] == "armed"
+        chain.warp(HOUR_S)
+        chain.move_market({"WETH": 2_850})
+        scene.confirm_prices()
+        part = scene.say("rebalance", "--send", "--yes")
+        assert "WETH stays" in part and "limits.turnover allows no more" in part
+        assert "daily_turnover" not in part, "exits of the same day leave room for the re-entry"
+        chain.warp(HOUR_S)
+        chain.refresh_feeds()
+        scene.confirm_prices()
+        assert scene.ask("rebalance", "--send", "--yes")["outcome"] == "done"
+        assert scene.weights() == {**ON_TARGET, "WETH": 4_999, "WBTC": 3_001}, "the rest is below limits.min_trade"
+        last = scene.moment()
+        assert last["pnl"]["periods"][-1]["rebalances"] == 6
+        assert "match" in scene.say("books", "check")
+        scene.require_rest()
