@@ -53,7 +53,14 @@ class PriceStore:
                 own = select(func.max(PriceRow.at_s)).where(PriceRow.source == AGENT_SOURCE)
                 newest_s = db.scalar(own) or newest_s
             rows = [
-                _row(numeraire, point, source)
+                {
+                    "numeraire": numeraire,
+                    "token": point.token,
+                    "hour": point.at_s // HOUR_S,
+                    "at_s": point.at_s,
+                    "price": str(point.price),
+                    "source": source,
+                }
                 for point in points
                 if point.at_s > newest_s - RETENTION_S
             ]
@@ -109,17 +116,6 @@ class PriceStore:
         with self.db.write("remove prices") as db:
             of_source = PriceRow.numeraire == numeraire, PriceRow.source == source
             return db.execute(delete(PriceRow).where(*of_source)).rowcount
-
-
-def _row(numeraire: str, point: PricePoint, source: str) -> dict[str, object]:
-    return {
-        "numeraire": numeraire,
-        "token": point.token,
-        "hour": point.at_s // HOUR_S,
-        "at_s": point.at_s,
-        "price": str(point.price),
-        "source": source,
-    }
 
 
 def _price(text: str) -> Fraction:

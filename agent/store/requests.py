@@ -120,7 +120,9 @@ def exit_failures(
     done = [row.intent_id for row in recent if row.succeeded and row.kind in _EXIT_KINDS]
     at_s = {budget.intent_id: budget.chain_s for budget in recent} | failed
     streaks: dict[str, _ExitStreak] = {}
-    rows = _intents(db, {*failed, *approvals, *done}, resumed)
+    concerned = IntentRow.id.in_({*failed, *approvals, *done}), IntentRow.seq > resumed
+    newest_first = select(IntentRow).where(*concerned).order_by(IntentRow.seq.desc())
+    rows = all_rows(db, newest_first, IntentRow)
     cycles = _cycles_of_approvals(db, rows)
     for row in rows:
         plan = plan_of_intent(db, row.id)
@@ -179,12 +181,6 @@ def _newest_reverts(
             reverts[row.id] = booked_s.get(row.id, chain_now_s)
     newest_first.close()
     return reverts
-
-
-def _intents(db: Connection, ids: set[str], resumed: int) -> list[IntentRow]:
-    """Return these intents since the owner resumed, newest first."""
-    rows = all_rows(db, select(IntentRow).where(IntentRow.id.in_(ids)), IntentRow)
-    return sorted((row for row in rows if row.seq > resumed), key=lambda row: -row.seq)
 
 
 def record_failure_stop(db: Connection, refusals: Mapping[str, int]) -> None:

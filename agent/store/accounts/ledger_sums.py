@@ -404,7 +404,9 @@ def _due(
 
 @cache
 def _last_valuation() -> Select[int | None, int | None]:
-    """Select the last valuation of the current book of a kind (NULL before one)."""
+    """Select the last valuation of the current book of a kind (NULL before one). SQLite walks the
+    rows down to the first match instead of sorting all of the book.
+    """
     columns = select(ValuationRow.block_number, ValuationRow.chain_s).select_from(BookRow)
-    of_book = columns.outerjoin(ValuationRow, ValuationRow.book == BookRow.seq)
+    of_book = columns.outerjoin(ValuationRow, ValuationRow.book + 0 == BookRow.seq)
     return of_book.where(is_current()).order_by(ValuationRow.seq.desc()).limit(1)

@@ -302,12 +302,6 @@ def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> Reporte
         values_raw=tuple(values),
         leverages=tuple(leverages),
     )
-    _prove_sums(account)
-    return account
-
-
-def _prove_sums(account: ReportedAccount) -> None:
-    """Raise Retryable unless value and notional equal the sums of balance and positions."""
     for what, measured, expected in (
         (
             "account value",
@@ -318,6 +312,7 @@ def _prove_sums(account: ReportedAccount) -> None:
     ):
         if abs(measured - expected) > len(account.positions) + 1:
             raise _contradiction(what, measured, expected)
+    return account
 
 
 def build_account(
