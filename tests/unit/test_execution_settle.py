@@ -72,6 +72,16 @@ def test_legs_are_read_from_the_transfers_of_their_pools_in_order() -> None:
     assert [(r.planned_in_raw, r.planned_out_raw) for r in found] == [(10, 19_000), (5, 9_500), (2, 3_700), (7, 7)]
 
 
+def test_a_wrap_and_an_unwrap_are_read_from_their_own_events() -> None:
+    wraps, unwraps = (
+        replace(leg(WETH, token_in, token_out, raw, raw), venue="wrapped_native")
+        for token_in, token_out, raw in ((NATIVE, WETH, 3), (WETH, NATIVE, 4))
+    )
+    events = (Transfer(WETH, WALLET, NATIVE, 4), Transfer(WETH, NATIVE, WALLET, 3))
+    found = settlement.realised_legs(plan(wraps, unwraps), replace(_receipt(), wrapped=events))
+    assert [(done.amount_in_raw, done.amount_out_raw) for done in found] == [(3, 3), (4, 4)]
+
+
 def swap(state: IntentState, *transfers: Transfer) -> Intent:
     tx = UnsignedTx(1, 0, ROUTER, 0, "0x", 1, 1, 1, None)
     return Intent("i", "s", IntentKind.SWAP, state, tx, "", 0, None, "0xaa", replace(_receipt(), transfers=transfers))
@@ -166,6 +176,13 @@ def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: P
         intent.receipt.gas_cost_wei,
     )
     assert made.store.journal.unbooked() == ()
+
+
+@pytest.mark.parametrize(("into", "turnover"), [(USDC, 0), (WETH, 15_000), ("", 17_500)])
+def test_the_turnover_of_an_exit_is_what_it_buys_of_other_tokens(tmp_path: Path, into: str, turnover: int) -> None:
+    made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
+    settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(0), START_S, exit_into=into)
+    assert made.store.budgets.history(START_S).budgets.turnover_24h == turnover
 
 
 def test_a_token_that_lies_in_its_events_hides_no_loss(tmp_path: Path) -> None:
