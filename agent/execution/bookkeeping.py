@@ -25,10 +25,8 @@ from agent.execution.settlement import (
     trade_turnover,
 )
 from agent.execution.step_context import StepReaders
-from agent.layers.futures.accounting import margin_reading
-from agent.layers.futures.policy.exposure import margin_fault, margin_holdings
-from agent.layers.memories import ENTRIES, PAYMENTS, Principal
-from agent.layers.questions import BY_PLACE, outside_raw
+from agent.layers.memories import ENTRIES, PAYMENTS, READINGS, Principal
+from agent.layers.questions import BY_PLACE, outside_raw, unknown_value_reason
 from agent.model import (
     Entry,
     EntryKind,
@@ -182,20 +180,23 @@ def derive_entry(
 
 def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     """Return the value of all holdings of the ledger at the step's block; None while a balance, a
-    price, a position or the margin account is unknown.
+    price, a position or an account is unknown.
     """
-    if margin_fault(step):
+    if unknown_value_reason(step):
         return None
     balances = balance_changes.balances_of(step.snapshot)
     targets = {asset.token.address: asset.target_bps for asset in step.effective_assets}
     if any(token not in balances or prices.of(token) is None for token in targets):
         return None
     try:
-        outside = outside_raw(step, prices.by_token)
+        outside = outside_raw(step, prices.by_token, READINGS)
     except Refused:
         return None
     reserved = _reserved(step, balances)
-    held, in_margin = [], margin_holdings(step)
+    held = []
+    readings = {
+        token: reading for read in READINGS.values() for token, reading in read(step).items()
+    }
     for token in (*targets, NATIVE):
         price = prices.of(token) or Fraction(0)
         held.append(
@@ -206,7 +207,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
                 price,
                 targets.get(token, 0),
                 reserved.get(token, 0),
-                margin_reading(step) if token in in_margin else None,
+                readings.get(token),
             )
         )
     value = sum((holding.total_raw * holding.price for holding in held), Fraction(0))

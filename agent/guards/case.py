@@ -16,7 +16,6 @@ from agent.guards.replay import (
     SimulatedSwap,
     replay_legs,
 )
-from agent.layers.futures.policy.exposure import margin_value
 from agent.layers.policy import build_layer_case
 from agent.layers.questions import outside_value
 from agent.model import (
@@ -293,7 +292,7 @@ class GuardCase:
             raise MissingData(history.budgets.unknown)
 
     def total(self) -> Fraction:
-        """Return the value of investable balances, margin and what layers have outside the wallet, at
+        """Return the value of investable balances, and what layers have outside the wallet, at
         reference prices. Raises MissingData.
         """
         free = sum(
@@ -303,7 +302,7 @@ class GuardCase:
             ),
             Fraction(0),
         )
-        return free + self.outside_value() + margin_value(self.step, self.prices)
+        return free + self.outside_value()
 
     def blocked_value(self) -> Fraction:
         """Return the value of assets with blocked exits, which `total` excludes. An asset without a

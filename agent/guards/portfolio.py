@@ -10,8 +10,7 @@ from typing import Any
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData, known
 from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limited
 from agent.layers import guards as layers
-from agent.layers.futures.policy.exposure import margin_fault, weighed_margin
-from agent.layers.questions import outside_raw
+from agent.layers.questions import outside_raw, unknown_value_reason
 from agent.model import Rebalance, StepInput, TopUp
 from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.balance_changes import DAY_S
@@ -195,8 +194,8 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     total = case.total()
     if case.is_risk_reducing():
         return GuardMeasurement(f"{format_money(total, case.numeraire)}, an exit", True)
-    if fault := margin_fault(case.step):
-        raise MissingData(f"the margin account is unknown: {fault}")
+    if why := unknown_value_reason(case.step):
+        raise MissingData(why)
     return GuardMeasurement(format_money(total, case.numeraire), total <= limit)
 
 
@@ -254,15 +253,14 @@ def max_weight(case: GuardCase, most: Mapping[str, int]) -> GuardMeasurement:
 
 
 def _weight_after(case: GuardCase) -> dict[str, Fraction]:
-    """Return the value of each asset after the plan by token, liquidity positions and margin
+    """Return the value of each asset after the plan by token, what is outside the wallet
     included. Raises MissingData.
     """
-    in_positions = known(lambda: outside_raw(case.step, case.prices))
-    in_margin, values = weighed_margin(case.step), {}
+    outside, values = known(lambda: outside_raw(case.step, case.prices)), {}
     for asset in case.step.portfolio.assets:
         token = asset.token.address
         raw = case.investable(asset) + case.replay.delta(token)
-        raw += in_positions.get(token, 0) + in_margin.get(token, 0)
+        raw += outside.get(token, 0)
         values[token] = raw * case.price(token)
     return values
 

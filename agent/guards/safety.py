@@ -10,7 +10,7 @@ from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, always, format_gwei, format_native, format_seconds, limited
 from agent.guards.replay import LegFlow
 from agent.layers import guards as layers
-from agent.layers.futures.policy.needs import is_emergency, step_fee_ceiling_wei
+from agent.layers.questions import gas_price_limit_wei
 from agent.model import LegFunding, Plan, Provide, TopUp
 from agent.policy import failures
 from agent.policy.native_coin import floor_wei
@@ -359,8 +359,8 @@ def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     if case.needs_no_gas():
         return NO_GAS
     price = case.gas_price_wei()
-    if is_emergency(case.plan):
-        most = step_fee_ceiling_wei(case.step, case.plan)
+    if case.plan.is_emergency:
+        most = gas_price_limit_wei(case.step, case.plan)
         limit = "off" if most is None else f"{format_gwei(most)} in an emergency"
         return GuardMeasurement(format_gwei(price), most is None or price <= most, limit)
     return GuardMeasurement(format_gwei(price), price <= limit_wei)
@@ -402,7 +402,7 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
             f"{format_native(left_wei)} after unwrapping {format_native(unwrapped_wei)}",
             gas_wei <= balance_wei and gas_wei < unwrapped_wei,
         )
-    if is_emergency(case.plan):
+    if case.plan.is_emergency:
         return GuardMeasurement(format_native(left_wei), left_wei >= 0, "0 in an emergency")
     return GuardMeasurement(format_native(left_wei), left_wei >= limit_wei)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from agent.layers.futures.policy.chosen_weights import apply_futures_targets
+from agent.layers.futures.policy.chosen_weights import apply_futures_targets, with_market_weights
 from agent.layers.futures.policy.hedges import apply_hedges
 from agent.layers.futures.policy.needs import hold_blocked_futures
-from agent.layers.strategies.policy import futures as strategies_futures
 from agent.layers.strategies.policy import inputs as strategies
 from agent.layers.strategies.policy import netting
+from agent.layers.strategies.policy.futures import chosen_shares
 from agent.model import Goal, StepInput, StepMemory
 from agent.units import Price
 
@@ -21,7 +21,7 @@ is excluded, and before the targets.
 """
 TARGET_ADJUSTMENTS: tuple[Callable[[StepInput], StepInput], ...] = (
     strategies.combine_targets,
-    strategies_futures.apply_futures_shares,
+    lambda step: with_market_weights(step, chosen_shares(step), "the strategies"),
     apply_futures_targets,
 )
 """Target adjustments of the layers, after the portfolio's allocator, and before orders."""

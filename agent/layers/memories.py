@@ -6,11 +6,21 @@ from collections.abc import Callable, Collection, Mapping
 
 from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.layers.futures import accounting as futures
-from agent.layers.futures.execution.booking import book_futures_action
+from agent.layers.futures.execution.booking import account_readings, book_futures_action
+from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.liquidity import accounting as liquidity
 from agent.layers.liquidity.execution.booking import book_liquidity_action
 from agent.layers.strategies import memory as strategies
-from agent.model import Entry, Intent, IntentKind, LayerPart, Receipt, Snapshot, StepInput
+from agent.model import (
+    Entry,
+    Intent,
+    IntentKind,
+    LayerPart,
+    MarginReading,
+    Receipt,
+    Snapshot,
+    StepInput,
+)
 from agent.ports import Grant
 from agent.store.store import Store
 from agent.units import Price, Value
@@ -51,3 +61,9 @@ PAYMENTS: tuple[Callable[[StepInput, EntryPrices], tuple[Entry, ...]], ...] = (
     futures.funding_entries,
 )
 """Ledger entries of payments that a venue made by itself."""
+READINGS: Mapping[str, Callable[[StepInput], dict[str, MarginReading]]] = {
+    MARGIN: account_readings,
+}
+"""Readings of an account outside the wallet for the ledger, by the token in which it counts, and by
+the account's name among the places of holdings.
+"""

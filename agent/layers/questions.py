@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 
+from agent.layers.futures.policy import exposure, targets
 from agent.layers.futures.policy import plans as futures
-from agent.layers.futures.policy.exposure import unknown_margin_reason
 from agent.layers.liquidity.policy import pools
 from agent.layers.liquidity.policy import valuation as liquidity
 from agent.layers.strategies.policy.faults import strategies_fault
-from agent.model import AssetDrift, Decision, HaltCode, Plan, Portfolio, StepInput
+from agent.model import (
+    AssetDrift,
+    Decision,
+    FuturesPlan,
+    HaltCode,
+    LayerPlan,
+    MarginMark,
+    MarketGrowth,
+    Plan,
+    Portfolio,
+    StepInput,
+)
 from agent.units import Price, Value
 
 SPOT_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
@@ -28,7 +39,7 @@ STOPS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
 )
 """Reasons to stop all trading but exits, until the owner decides."""
 HELD_BACK: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
-    (HaltCode.FUTURES, unknown_margin_reason),
+    (HaltCode.FUTURES, exposure.unknown_margin_reason),
 )
 """Faults during which only exits and withdrawals of liquidity are allowed, with their reason."""
 EXIT_NAMES: tuple[Callable[[Plan], str], ...] = (futures.exit_name,)
@@ -41,18 +52,39 @@ ACTION_COUNTS: tuple[Callable[[Plan], int], ...] = (futures.action_count,)
 """Number of a plan's actions in the layer, each a transaction."""
 PLACES: tuple[Callable[[StepInput], str], ...] = (pools.place, futures.place)
 """Where else than in the wallet an asset may be; empty if nowhere."""
-OUTSIDE: tuple[Callable[[StepInput, Mapping[str, Price]], dict[str, int]], ...] = (
-    liquidity.holdings,
-)
-"""Base units by token outside the wallet that weights count at these prices. Raise Refused if
-something is unknown.
+OUTSIDE: Mapping[str, Callable[[StepInput, Mapping[str, Price]], Mapping[str, int]]] = {
+    pools.POSITIONS: liquidity.holdings,
+    futures.MARGIN: lambda step, _: exposure.weighed_margin(step),
+}
+"""Base units by token outside the wallet that weights count at these prices, by the name of the
+place. Raise Refused if something is unknown.
 """
-VALUES: tuple[Callable[[StepInput, Mapping[str, Price]], Value], ...] = (liquidity.total_value,)
-"""Value outside the wallet at these prices. Raise Refused if something is unknown."""
+APART: tuple[Callable[[StepInput], Mapping[str, int]], ...] = (exposure.unweighed_margin,)
+"""Base units by token outside the wallet that count in the total and in no weight."""
+UNKNOWN_VALUES: tuple[Callable[[StepInput], str], ...] = (exposure.unknown_account_reason,)
+"""Why the value of an account outside the wallet, which then counts nowhere, is unknown; empty if it
+is known.
+"""
+MARKS: tuple[Callable[[StepInput], MarginMark | None], ...] = (exposure.margin_mark,)
+"""Mark of an account outside the wallet for the NAV per share; None if it is not counted."""
+RESULTS: tuple[Callable[[StepInput, Mapping[str, Price]], Value], ...] = (exposure.margin_result,)
+"""Result of that account since the recorded mark, in numeraire base units."""
+HELD_WEIGHTS: tuple[Callable[[StepInput], Mapping[str, Fraction]], ...] = (targets.held_weights,)
+"""Signed weights of what a layer holds in markets, by market."""
+GROWTHS: tuple[Callable[[StepInput, Value], MarketGrowth | None], ...] = (exposure.market_growth,)
+"""Data for the growth of capital in markets, given the value of the spot portfolio; None if they are
+unknown.
+"""
+EMERGENCY_FEES: Mapping[type[LayerPlan], Callable[[StepInput], int | None]] = {
+    FuturesPlan: futures.emergency_fee_wei
+}
+"""Largest gas price of an emergency in wei, by the layer's part of the plan; None: unlimited."""
 BY_PLACE: tuple[Callable[[StepInput, Mapping[str, Price]], dict[tuple[str, str], int]], ...] = (
     liquidity.holdings_by_place,
 )
-"""The same for the ledger, by the name of the place and token; a missing price counts as one."""
+"""Base units outside the wallet for the ledger, by the name of the position and token; a missing
+price counts as one.
+"""
 KEEPS: tuple[Callable[[StepInput, AssetDrift, Value], bool], ...] = (pools.keeps,)
 """True if a layer has at least this value of an asset, which an exit frees and sells."""
 TOKENS: tuple[Callable[[Portfolio], set[str]], ...] = (pools.tokens,)
@@ -69,24 +101,82 @@ SPENDERS: tuple[Callable[[StepInput], dict[str, str]], ...] = (pools.spenders, f
 """Contracts that may hold an allowance of the wallet for a layer, with their roles."""
 
 
-def outside_raw(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
-    """Return the base units by token outside the wallet. Raises Refused if something is unknown."""
+def outside_by_place(
+    step: StepInput, prices: Mapping[str, Price], without: Collection[str] = ()
+) -> dict[str, Mapping[str, int]]:
+    """Return the base units by token that weights count in each place outside the wallet, but those
+    `without`. Raises Refused if something is unknown.
+    """
+    return {
+        place: holdings(step, prices) for place, holdings in OUTSIDE.items() if place not in without
+    }
+
+
+def outside_raw(
+    step: StepInput, prices: Mapping[str, Price], without: Collection[str] = ()
+) -> dict[str, int]:
+    """Return the same by token for all places together."""
+    return _sums(outside_by_place(step, prices, without).values())
+
+
+def apart_raw(step: StepInput) -> dict[str, int]:
+    """Return the base units by token outside the wallet that count in no weight."""
+    return _sums(holdings(step) for holdings in APART)
+
+
+def _sums(amounts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: dict[str, int] = {}
-    for holdings in OUTSIDE:
-        for token, raw in holdings(step, prices).items():
+    for by_token in amounts:
+        for token, raw in by_token.items():
             total[token] = total.get(token, 0) + raw
     return total
 
 
 def locked_raw(step: StepInput) -> dict[str, int]:
     """Return the base units of the wallet by token that no swap may spend."""
-    total: dict[str, int] = {}
-    for locked in LOCKED:
-        for token, raw in locked(step).items():
-            total[token] = total.get(token, 0) + raw
-    return total
+    return _sums(locked(step) for locked in LOCKED)
 
 
-def outside_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
-    """Return the value outside the wallet. Raises Refused if something is unknown."""
-    return sum((value(step, prices) for value in VALUES), Fraction(0))
+def outside_value(
+    step: StepInput, prices: Mapping[str, Price], without: Collection[str] = ()
+) -> Value:
+    """Return the value outside the wallet, but in the places `without`; zero without a price.
+    Raises Refused if something is unknown.
+    """
+    amounts = _sums((outside_raw(step, prices, without), apart_raw(step)))
+    return sum(
+        (raw * prices.get(token, Fraction(0)) for token, raw in amounts.items()), Fraction(0)
+    )
+
+
+def unknown_value_reason(step: StepInput) -> str:
+    """Return why the value of an account outside the wallet is unknown; empty if all are known."""
+    return next((why for reason in UNKNOWN_VALUES if (why := reason(step))), "")
+
+
+def account_mark(step: StepInput) -> MarginMark | None:
+    """Return the mark of the account outside the wallet; None without one that counts."""
+    marks = (mark(step) for mark in MARKS)
+    return next((mark for mark in marks if mark is not None), None)
+
+
+def account_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
+    """Return the result of accounts outside the wallet since the recorded mark."""
+    return sum((result(step, prices) for result in RESULTS), Fraction(0))
+
+
+def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:
+    """Return the data for the growth of capital in markets; None without any."""
+    growths = (growth(step, spot_value) for growth in GROWTHS)
+    return next((growth for growth in growths if growth is not None), None)
+
+
+def held_weights(step: StepInput) -> dict[str, Fraction]:
+    """Return the signed weights of what layers hold in markets, by market."""
+    return {market: weight for held in HELD_WEIGHTS for market, weight in held(step).items()}
+
+
+def gas_price_limit_wei(step: StepInput, plan: Plan) -> int | None:
+    """Return the largest gas price of a plan, wei; None: unlimited."""
+    part = next((part for part in plan.layers if part.is_emergency), None)
+    return step.limits.gas_price_wei if part is None else EMERGENCY_FEES[type(part)](step)

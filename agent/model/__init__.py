@@ -40,6 +40,7 @@ from agent.model.futures import MarginDeposit as MarginDeposit
 from agent.model.futures import MarginMark as MarginMark
 from agent.model.futures import MarginTier as MarginTier
 from agent.model.futures import MarginWithdrawal as MarginWithdrawal
+from agent.model.futures import MarketGrowth as MarketGrowth
 from agent.model.futures import OrderCancel as OrderCancel
 from agent.model.futures import PerpMarket as PerpMarket
 from agent.model.futures import PerpOrder as PerpOrder

@@ -9,6 +9,7 @@ and profit are counted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -474,6 +475,18 @@ class FuturesPolicy:
     margin_in_weights: bool = True
     order_kind: PerpOrderKind = PerpOrderKind.MARKET
     order_time_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MarketGrowth:
+    """Markets at a block: index prices and daily funding by market, the leverage of the target
+    notional, and the margin account's part of all capital.
+    """
+
+    prices: Mapping[str, Price]
+    funding_daily: Mapping[str, Fraction]
+    leverage: Fraction
+    part: Fraction
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,11 @@ class LayerPlan(LayerPart):
         """
         return False
 
+    @property
+    def is_emergency(self) -> bool:
+        """True if the plan may pay the fees of an emergency."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class LayerDecision:

@@ -21,9 +21,8 @@ class AssetDrift:
     """Balance, weight and band of one asset.
 
     `raw` is the wallet's balance; `investable_raw` is that balance less the reserve, the spendable
-    maximum. `lp_raw` is the amount in confirmed liquidity positions, `margin_raw` the margin
-    account's value in base units of its collateral. `value` and weights count investable_raw,
-    lp_raw and margin_raw. `share` is the exact weight, `weight_bps` its rounding by largest
+    maximum. `elsewhere` are the base units outside the wallet, by the name of the place, such as
+    the value of an account; `value` and weights count them too. `share` is the exact weight, `weight_bps` its rounding by largest
     remainder. The asset is `outside` if its weight is strictly below `band_low_bps` or above
     `band_high_bps`; the bounds are fractions, because 10 % of 333 bps is not an integer. `own_band`
     replaces the trigger's band, `max_bps` is the maximum weight.
@@ -42,10 +41,9 @@ class AssetDrift:
     band_low_bps: Fraction
     band_high_bps: Fraction
     outside: bool
-    lp_raw: int = 0
     own_band: Threshold | None = None
     max_bps: int | None = None
-    margin_raw: int = 0
+    elsewhere: tuple[tuple[str, int], ...] = ()
 
     @property
     def percent(self) -> str:
@@ -55,7 +53,11 @@ class AssetDrift:
     @property
     def locked_raw(self) -> int:
         """Base units that count towards the weight but cannot be spent by a swap."""
-        return self.lp_raw + self.margin_raw
+        return sum(raw for _, raw in self.elsewhere)
+
+    def raw_at(self, place: str) -> int:
+        """Return the base units at a place outside the wallet."""
+        return dict(self.elsewhere).get(place, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +298,11 @@ class Plan:
     def in_layer(self) -> bool:
         """True if the plan acts in a layer, and neither swaps nor moves liquidity."""
         return any(part.acts for part in self.layers)
+
+    @property
+    def is_emergency(self) -> bool:
+        """True if the plan may pay the fees of an emergency."""
+        return any(part.is_emergency for part in self.layers)
 
     def wallet_changes(self) -> dict[str, int]:
         """Return the predicted net change of each wallet balance, in base units."""

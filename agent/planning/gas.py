@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from agent.layers import questions as layers
-from agent.layers.futures.policy.needs import step_fee_ceiling_wei
 from agent.model import (
     Leg,
     LegFunding,
@@ -459,7 +458,7 @@ def worst_gas_wei(step: StepInput, plan: Plan) -> int:
     estimate) at the fee cap, which is at most limits.gas_price or, in an emergency, that
     emergency's ceiling; on rollups also SPIKE times the data fee.
     """
-    price_wei = native_coin.price_below_wei(step.snapshot, step_fee_ceiling_wei(step, plan))
+    price_wei = native_coin.price_below_wei(step.snapshot, layers.gas_price_limit_wei(step, plan))
     around = approval_gas_units(step, plan) + revocation_gas_units(plan)
     units = ceil_int((plan.gas_units + around) * native_coin.GAS_MARGIN)
     if not units:  # nothing is sent on chain

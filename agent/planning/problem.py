@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from agent.amm import pools as amm
 from agent.errors import Refused
-from agent.layers.futures.policy.exposure import weighed_margin
 from agent.layers.questions import locked_raw, outside_raw
 from agent.model import DataFeeQuote, Limits, Pool, SkippedItem, StepInput, Verdict
 from agent.planning.gas import (
@@ -302,8 +301,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
     why_not = {item.token: item.why for item in references.unpriced}
     faults = {item.address: item.why for item in step.snapshot.quarantined}
     caps = dict(step.progress.spend_caps)
-    in_positions = outside_raw(step, references.by_token)
-    in_margin, kept = weighed_margin(step), locked_raw(step)
+    outside, kept = outside_raw(step, references.by_token), locked_raw(step)
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token
@@ -337,7 +335,6 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
             investable_raw -= 0 if coin.counts else coin.refill_raw
             cap_raw = coin.cap_raw
         kept_raw = max(0, min(investable_raw, kept.get(token.address, 0)))
-        outside = in_positions.get(token.address, 0) + in_margin.get(token.address, 0)
         nodes.append(
             TokenNode(
                 token.address,
@@ -346,7 +343,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
                 investable_raw - kept_raw,
                 True,
                 cap_raw,
-                outside + kept_raw,
+                outside.get(token.address, 0) + kept_raw,
             )
         )
     return nodes

@@ -9,8 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import ErrorCode, Refused
-from agent.layers.futures.policy.exposure import weighed_margin
-from agent.layers.questions import outside_raw
+from agent.layers.questions import apart_raw, outside_by_place
 from agent.model import (
     Asset,
     AssetDrift,
@@ -100,8 +99,7 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
         native_coin.held_balances(step),
         prices,
         step.policy.trigger,
-        outside_raw(step, prices),
-        weighed_margin(step),
+        outside_by_place(step, prices),
     )
 
 
@@ -110,16 +108,15 @@ def drifts_from_balances(
     held: Mapping[str, int],
     prices: Mapping[str, Price],
     trigger: Trigger,
-    in_positions: Mapping[str, int] | None = None,
-    in_margin: Mapping[str, int] | None = None,
+    outside: Mapping[str, Mapping[str, int]] | None = None,
 ) -> tuple[AssetDrift, ...]:
-    """Return the drifts from balances in base units by token address; `in_positions` are the
-    amounts in liquidity positions, `in_margin` the amounts in the margin account.
+    """Return the drifts from balances in base units by token address; `outside` are those outside
+    the wallet, by place and token.
 
     Reserves do not count. If nothing is investable, every share is zero and no asset is outside its
     band. Raises Refused if a balance or price is missing.
     """
-    lp, margined = in_positions or {}, in_margin or {}
+    places = outside or {}
     for asset in assets:
         for code, what, known in (
             (ErrorCode.BALANCE, "balance", held),
@@ -133,7 +130,7 @@ def drifts_from_balances(
                 )
     investable = [max(0, held[asset.token.address] - asset.reserve_raw) for asset in assets]
     values = [
-        (raw + lp.get(token, 0) + margined.get(token, 0)) * prices[token]
+        (raw + sum(amounts.get(token, 0) for amounts in places.values())) * prices[token]
         for raw, token in zip(investable, (asset.token.address for asset in assets), strict=True)
     ]
     total = sum(values, Fraction(0))
@@ -157,10 +154,13 @@ def drifts_from_balances(
                 band_low_bps=low_bps,
                 band_high_bps=high_bps,
                 outside=total > 0 and not low_bps <= share * BPS <= high_bps,
-                lp_raw=lp.get(asset.token.address, 0),
                 own_band=asset.band,
                 max_bps=asset.max_bps,
-                margin_raw=margined.get(asset.token.address, 0),
+                elsewhere=tuple(
+                    (place, raw_there)
+                    for place, amounts in places.items()
+                    if (raw_there := amounts.get(asset.token.address, 0))
+                ),
             )
         )
     return tuple(result)
@@ -199,6 +199,14 @@ def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
 def investable_total(drifts: Sequence[AssetDrift]) -> Value:
     """Return the investable value of the portfolio, numeraire base units."""
     return sum((drift.value for drift in drifts), Fraction(0))
+
+
+def portfolio_total(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
+    """Return the value of the whole portfolio: that of the drifts, and what counts in no weight."""
+    apart = apart_raw(step)
+    return sum(
+        (drift.value + apart.get(drift.token, 0) * drift.price for drift in drifts), Fraction(0)
+    )
 
 
 def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, Price | None]]:

@@ -32,7 +32,7 @@ from agent.execution.step_context import StepActors, StepOutcome
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
 from agent.layers.futures.composer import FuturesComposer
 from agent.layers.futures.execution.venue_executor import VenueExecutor
-from agent.layers.futures.policy.needs import fee_ceiling_wei, gas_per_day_wei
+from agent.layers.futures.policy.plans import fee_ceiling_wei, gas_per_day_wei
 from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain
 from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue
 from agent.ports import Clock, Executor, Sender, Signer, SigningKey

@@ -19,7 +19,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
 from agent.config.tables.futures import FuturesTable, HyperliquidTable
 from agent.errors import ConfigError
-from agent.layers.futures.policy.needs import fee_ceiling_wei
+from agent.layers.futures.policy.plans import fee_ceiling_wei
 from agent.model import (
     ExecutionConfig,
     FuturesPolicy,

@@ -16,6 +16,7 @@ from agent.artifacts import npm_artifact
 from agent.chain import own_positions
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.liquidity.policy.pools import POSITIONS
 from agent.localchain import LocalChain
 from agent.localchain.chain import V2_FACTORY
 from agent.model import ConfirmedPosition, Halt, IntentKind
@@ -72,7 +73,7 @@ def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, 
     for drift in drifts:
         assert drift.raw == chain.balance(drift.symbol)
         # Every pool is within a hundredth of a percent of the reference price, and a range of 36 % holds what follows from that.
-        assert drift.lp_raw == pytest.approx(paid.get(drift.token, 0), rel=5e-3)
+        assert drift.raw_at(POSITIONS) == pytest.approx(paid.get(drift.token, 0), rel=5e-3)
     assert investable_total(drifts) / USD == pytest.approx(
         10_000 + sum(paid.get(d.token, 0) * float(d.price) / USD for d in drifts), rel=1e-4
     )

@@ -12,7 +12,7 @@ import pytest
 from agent import guards
 from agent.backtest.futures_alone import simulate_book
 from agent.errors import Refused, Retryable
-from agent.layers.futures.policy.needs import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
+from agent.layers.futures.policy.plans import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
 from agent.layers.futures.policy.targets import emergency_orders
 from agent.layers.futures.state import FuturesState, futures_policy, planned_futures, with_policy
 from agent.margin import account as margin

@@ -9,8 +9,9 @@ import pytest
 
 from agent import codec, guards
 from agent.errors import Refused
-from agent.layers.futures.policy.exposure import exposures, margin_holdings, portfolio_total
+from agent.layers.futures.policy.exposure import exposures, margin_holdings
 from agent.layers.futures.policy.needs import spot_value_in_quote
+from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.futures.state import futures_policy, hold_futures, margin_account, with_policy
 from agent.layers.strategies.policy.netting import net_strategies
 from agent.margin import account as margin
@@ -20,7 +21,7 @@ from agent.planning.proposals import rebalance
 from agent.policy import failures
 from agent.policy.cash_flows.transfers import goal_to_invest
 from agent.policy.decide import current_drifts, decide
-from agent.policy.drift import alert_prices, compute_drifts, investable_total
+from agent.policy.drift import alert_prices, compute_drifts, investable_total, portfolio_total
 from agent.policy.orders.conditional import updated_unit_value
 from agent.policy.quarantine import quarantine_tokens
 from agent.reference import reference_prices
@@ -53,7 +54,7 @@ def margined(held: MarginAccount | None, values: dict[str, int] | None = None, *
 
 def test_margin_counts_in_the_total_and_as_its_collateral() -> None:
     weth, usdc = current_drifts(margined(book(2_500)))
-    assert (usdc.margin_raw, usdc.locked_raw, weth.margin_raw) == (2_500 * E6, 2_500 * E6, 0)
+    assert (usdc.raw_at(MARGIN), usdc.locked_raw, weth.raw_at(MARGIN)) == (2_500 * E6, 2_500 * E6, 0)
     assert investable_total((weth, usdc)) == 12_500 * E6
     assert (weth.weight_bps, usdc.weight_bps) == (4_000, 6_000)
     assert usdc.investable_raw == 5_000 * E6, "none of the margin can be spent by a swap"
@@ -212,7 +213,7 @@ def test_an_unknown_account_leaves_the_value_per_share_as_it_was() -> None:
 
 
 def test_a_deposit_waits_to_be_invested_while_the_account_is_unknown() -> None:
-    with pytest.raises(Refused, match="the margin account's value is unknown: not read"):
+    with pytest.raises(Refused, match="the margin account is unknown: not read"):
         goal_to_invest(margined(None, futures_unknown="not read"), {USDC: 100 * E6})
     assert goal_to_invest(margined(book(0), {"WETH": 4_000, "USDC": 6_000}), {USDC: 500 * E6}).weights
 

@@ -205,10 +205,9 @@ def test_a_delegate_says_that_it_moves_no_margin() -> None:
 def test_the_margin_of_another_account_counts_in_its_owners_portfolio_alone() -> None:
     """A delegate trades for the account; whose money it is, of that portfolio it is a part."""
     own, foreign = step_of(CALM, policy()), step_of(CALM, policy(account=OTHER))
-    [mine] = [drift for drift in decide(own).drifts if drift.token == USDC]
-    [theirs] = [drift for drift in decide(foreign).drifts if drift.token == USDC]
-    assert mine.margin_raw == margin.settled_units(CALM) > 0 == theirs.margin_raw
-    assert sum(one.value for one in decide(own).drifts) - sum(one.value for one in decide(foreign).drifts) == mine.margin_raw
+    mine, theirs = (drift.raw_at(MARGIN) for step in (own, foreign) for drift in decide(step).drifts if drift.token == USDC)
+    assert mine == margin.settled_units(CALM) > 0 == theirs
+    assert sum(one.value for one in decide(own).drifts) - sum(one.value for one in decide(foreign).drifts) == mine
     assert exposure.margin_mark(own) is not None and exposure.margin_mark(foreign) is None
     report = futures_report(foreign, decide(foreign).drifts)
     assert report is not None and report.exposures == () and report.account is not None

@@ -12,10 +12,13 @@ from agent import codec
 from agent.config.load import parse_config
 from agent.config.strategies import build_split
 from agent.errors import ConfigError
+from agent.layers.futures.policy.chosen_weights import with_market_weights
+from agent.layers.futures.policy.exposure import market_growth
 from agent.layers.futures.state import futures_policy
 from agent.layers.strategies.policy import capital
-from agent.layers.strategies.policy.futures import FuturesGrowth, apply_futures_shares, margin_growth, strategy_futures, with_futures_growth
+from agent.layers.strategies.policy.futures import chosen_shares, strategy_futures, with_market_growth
 from agent.layers.strategies.state import NavPoint, StrategiesState, Strategy, StrategyBook, StrategyBooks, StrategyHealth, StrategyState
+from agent.model import MarketGrowth, StepInput
 from agent.model.futures import FuturesTarget
 from tests.support.builders import DAY_S, NOW_S, RULE, split, strategy, token
 from tests.unit.test_config_futures import FUTURES, address
@@ -40,15 +43,20 @@ def books(*paused: str) -> StrategyBooks:
     )
 
 
+def apply_shares(step: StepInput) -> StepInput:
+    """As agent/layers/inputs.py does."""
+    return with_market_weights(step, chosen_shares(step), "the strategies")
+
+
 def test_strategies_count_by_their_share_and_opposite_weights_offset() -> None:
     found = strategy_futures(split(LONG, SHORT), books())
     assert found == {"ETH": Fraction(4, 10), "BTC": Fraction(2, 10)}
     step = step_of(book(10_000), POLICY)
-    step = apply_futures_shares(step.with_config(split(LONG, SHORT)).with_layer(StrategiesState(books())))
+    step = apply_shares(step.with_config(split(LONG, SHORT)).with_layer(StrategiesState(books())))
     assert futures_policy(step) is not None
     assert futures_policy(step).targets == (FuturesTarget("ETH", 6_667), FuturesTarget("BTC", 3_333))
     assert (futures_policy(step).leverage_bps, futures_policy(step).full_leverage_bps) == (12_000, 20_000)
-    assert futures_policy(apply_futures_shares(step)) == futures_policy(step), "the leverage is not lowered twice"
+    assert futures_policy(apply_shares(step)) == futures_policy(step), "the leverage is not lowered twice"
 
 
 def test_a_paused_strategy_holds_no_futures() -> None:
@@ -59,12 +67,12 @@ def test_a_paused_strategy_holds_no_futures() -> None:
 
 def test_strategies_without_futures_leave_the_targets_of_the_config() -> None:
     step = step_of(book(10_000), POLICY).with_config(split(PLAIN, replace(PLAIN, name="other", share_bps=6_000)))
-    assert apply_futures_shares(step) == step
+    assert apply_shares(step) == step
 
 
-def updated(state: StrategyState, one: Strategy, prices: dict[str, Fraction], now_s: int, growth: FuturesGrowth) -> StrategyState:
+def updated(state: StrategyState, one: Strategy, prices: dict[str, Fraction], now_s: int, growth: MarketGrowth) -> StrategyState:
     """The state at one unit's value, with its futures weights in the index."""
-    return with_futures_growth(capital.update_unit_index(state, one, ONE, prices, now_s), state, one, growth)
+    return with_market_growth(capital.update_unit_index(state, one, ONE, prices, now_s), state, one, growth)
 
 
 def state_after(days: list[Fraction], one: Strategy, part: Fraction) -> tuple[StrategyState, list[NavPoint]]:
@@ -72,7 +80,7 @@ def state_after(days: list[Fraction], one: Strategy, part: Fraction) -> tuple[St
     state, price, points = StrategyState(one.name, StrategyHealth.ACTIVE, START_S), Fraction(2_000), []
     for day, move in enumerate(days):
         price *= 1 + move
-        growth = FuturesGrowth({"ETH": price}, {}, Fraction(2), part)
+        growth = MarketGrowth({"ETH": price}, {}, Fraction(2), part)
         now_s = START_S + day * DAY_S + DAY_S - 60
         state = updated(state, one, {USDC: Fraction(1)}, now_s, growth)
         points.append(NavPoint(now_s, state.unit, state.index))
@@ -90,8 +98,8 @@ def test_health_follows_futures_with_the_margin_accounts_part() -> None:
 
 def test_funding_lowers_the_health_of_what_pays_it() -> None:
     begun = StrategyState("long", StrategyHealth.ACTIVE, START_S)
-    first = updated(begun, LONG, {}, START_S, FuturesGrowth({"ETH": Fraction(1)}, {}, Fraction(2), Fraction(1)))
-    growth = FuturesGrowth({"ETH": Fraction(1)}, {"ETH": Fraction(1, 1_000)}, Fraction(2), Fraction(1))
+    first = updated(begun, LONG, {}, START_S, MarketGrowth({"ETH": Fraction(1)}, {}, Fraction(2), Fraction(1)))
+    growth = MarketGrowth({"ETH": Fraction(1)}, {"ETH": Fraction(1, 1_000)}, Fraction(2), Fraction(1))
     assert updated(first, LONG, {}, START_S + DAY_S, growth).index == ONE * 998 // 1_000
 
 
@@ -109,10 +117,10 @@ def test_a_losing_futures_strategy_is_paused_and_comes_back() -> None:
 
 
 def test_the_account_says_its_part_of_the_capital() -> None:
-    found = margin_growth(step_of(book(10_000), POLICY), Fraction(30_000 * 10**6))
+    found = market_growth(step_of(book(10_000), POLICY), Fraction(30_000 * 10**6))
     assert found is not None
     assert (found.part, found.leverage, found.prices["ETH"]) == (Fraction(1, 4), 2, book(10_000).market("ETH").index)
-    assert margin_growth(step_of(None), Fraction(1)) is None
+    assert market_growth(step_of(None), Fraction(1)) is None
 
 
 def test_strategies_are_read_back_with_and_without_futures() -> None:

@@ -42,11 +42,12 @@ from agent.app.documents.plans import (
 )
 from agent.config.build import build_policy
 from agent.config.schema import Config
-from agent.layers.futures.policy.exposure import portfolio_total
+from agent.layers.futures.policy.plans import MARGIN
+from agent.layers.liquidity.policy.pools import POSITIONS
 from agent.model import StepInput, review_interval_s
 from agent.policy import native_coin
 from agent.policy.decision import DecisionResult
-from agent.policy.drift import band, investable_total
+from agent.policy.drift import band, investable_total, portfolio_total
 from agent.policy.minimum import (
     GWEI,
     USUAL_PIPS,
@@ -212,7 +213,8 @@ def _holding(drift: AssetDrift, current: PortfolioStatus) -> HoldingDocument:
         price=price_text(drift.price, token.decimals, portfolio.numeraire.decimals),
         band_bps=[round(drift.band_low_bps), round(drift.band_high_bps)],
         price_source=None if reference is None else reference.source.value,
-        **({"margin_raw": str(drift.margin_raw)} if drift.margin_raw else {}),
+        lp_raw=str(drift.raw_at(POSITIONS)),
+        **({"margin_raw": str(margin_raw)} if (margin_raw := drift.raw_at(MARGIN)) else {}),
     )
 
 

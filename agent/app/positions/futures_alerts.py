@@ -14,7 +14,6 @@ from agent.layers.futures.policy.exposure import (
     DAY_S,
     expected_cost,
     exposures,
-    portfolio_total,
     trades_for_another,
 )
 from agent.layers.futures.policy.needs import (
@@ -36,6 +35,7 @@ from agent.model import (
     Snapshot,
     StepInput,
 )
+from agent.policy.drift import portfolio_total
 from agent.units import (
     BPS,
     decimal_text,

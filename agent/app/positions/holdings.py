@@ -27,7 +27,6 @@ from agent.config.load import load_config
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.execution.settlement import settle_mined
 from agent.execution.step_memory import read_memory
-from agent.layers.futures.policy.exposure import portfolio_total
 from agent.layers.liquidity.policy import valuation
 from agent.layers.liquidity.policy.target_reports import TargetReport, target_reports
 from agent.layers.liquidity.policy.valuation import PositionReport
@@ -38,7 +37,7 @@ from agent.layers.strategies.policy.inputs import add_books
 from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyBooks
 from agent.layers.strategies.store import StrategyStore
 from agent.model import ConfirmedPosition, LpPositionChange, StepInput, position_name
-from agent.policy.drift import compute_drifts
+from agent.policy.drift import compute_drifts, portfolio_total
 from agent.reference import reference_prices
 from agent.units import BPS, Value, value_text
 

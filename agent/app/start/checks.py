@@ -39,7 +39,6 @@ from agent.errors import (
     ConfigError,
     TrimtabError,
 )
-from agent.layers.futures.policy.exposure import portfolio_total
 from agent.model import (
     FeedRound,
     Policy,
@@ -51,7 +50,7 @@ from agent.model import (
 )
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import cash_limit
-from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.drift import compute_drifts, investable_total, portfolio_total
 from agent.reference import prices as means
 from agent.reference import prices as rounds
 from agent.reference import reference_prices, sequencer_fault

@@ -8,11 +8,8 @@ from agent.chain import tokens
 from agent.errors import Refused
 from agent.layers.futures.notes import futures_note
 from agent.layers.futures.planning.plans import action_gas
-from agent.layers.futures.policy.needs import (
-    fee_ceiling_wei,
-    gas_per_day_wei,
-    uses_reduction_budget,
-)
+from agent.layers.futures.policy.needs import uses_reduction_budget
+from agent.layers.futures.policy.plans import fee_ceiling_wei, gas_per_day_wei
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.model import (
     UNREAD_ACCOUNT,

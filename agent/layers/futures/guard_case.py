@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.layers.futures.policy.needs import gas_per_day_wei, is_emergency
+from agent.layers.futures.policy.plans import gas_per_day_wei
 from agent.layers.futures.policy.targets import FuturesTrigger
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.margin.state import is_reduction
@@ -93,7 +93,7 @@ class FuturesCase(LayerCase):
     def own_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
         """Return the daily gas limit of emergencies and its use, wei; None outside of them."""
         policy, history = futures_policy(self.step), self.step.history
-        if policy is None or not is_emergency(self.plan):
+        if policy is None or not self.plan.is_emergency:
             return None
         most_wei = gas_per_day_wei(policy.limits, self.step.limits) or limit_wei
         return most_wei, history.emergency_gas_24h_wei

@@ -11,11 +11,15 @@ from typing import Any
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import Guard, always, format_money, format_ratio, format_seconds
 from agent.layers.futures.guard_case import FuturesCase
-from agent.layers.futures.policy.exposure import margin_value, trades_for_another, uncounted_reason
+from agent.layers.futures.policy.exposure import (
+    margin_value,
+    quote_per_numeraire,
+    trades_for_another,
+    uncounted_reason,
+)
 from agent.layers.futures.policy.needs import (
     collateral_raw,
     opens_s,
-    quote_per_numeraire,
     required_by_index,
     uses_reduction_budget,
 )

@@ -8,8 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from agent.layers.futures.policy.targets import notional_drifts, target_gross
-from agent.layers.futures.state import futures_policy, margin_account
+from agent.layers.questions import held_weights
 from agent.model import (
     GRID,
     Allocation,
@@ -82,12 +81,13 @@ def _request(
     shares = {drift.token: drift.share for drift in current_drifts(whole)}
     if not shares:
         late.append("some balances or prices are unknown")
+    held = held_weights(step)
     view = SignalView(
         now_s,
         numeraire.label,
         prices,
         {one.token.label: float(shares.get(one.token.address, 0)) for one in portfolio.assets},
-        _futures_held(step, settings),
+        {market.symbol: float(held.get(market.market, 0)) for market in settings.markets},
         {market.symbol: market.asset for market in settings.markets},
         dict(settings.options),
         tuple(token.label for token in free),
@@ -122,14 +122,6 @@ def _too_little(weights: AllocatorConfig, bars: tuple[PriceBar, ...], now_s: int
     if now_s - bars[-1].at_s > weights.max_age_s:
         return f"has no price within {format_duration(weights.max_age_s)}"
     return ""
-
-
-def _futures_held(step: StepInput, settings: SignalSettings) -> dict[str, float]:
-    account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None or not (gross := target_gross(account, policy)):
-        return {}
-    held = {drift.market: drift.notional / gross for drift in notional_drifts(account, policy)}
-    return {market.symbol: float(held.get(market.market, 0)) for market in settings.markets}
 
 
 def checked_answer(request: SignalRequest, found: Any, source: str) -> SignalAnswer:

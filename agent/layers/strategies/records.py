@@ -9,9 +9,10 @@ from fractions import Fraction
 
 from agent.execution.settlement import review_time_s
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.questions import market_growth
 from agent.layers.strategies.policy import accounting, capital, netting
 from agent.layers.strategies.policy.decide import StrategiesResult
-from agent.layers.strategies.policy.futures import margin_growth, with_futures_growth
+from agent.layers.strategies.policy.futures import with_market_growth
 from agent.layers.strategies.state import (
     CapitalSplit,
     NavPoint,
@@ -73,7 +74,7 @@ def _record_strategy_states(journal: StrategyStore, step: StepInput, books: Stra
     strategies = {strategy.name: strategy for strategy in step.config(CapitalSplit).strategies}
     states, points = [], {}
     values = [capital.holdings_value(dict(book.holdings), prices) for book in books.sleeves]
-    growth = margin_growth(step, sum(values, Fraction(0)))
+    growth = market_growth(step, sum(values, Fraction(0)))
     for book in books.sleeves:
         if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
             continue
@@ -82,7 +83,7 @@ def _record_strategy_states(journal: StrategyStore, step: StepInput, books: Stra
         )
         strategy = strategies[book.name]
         noted = capital.update_unit_index(book.state, strategy, unit, prices, now_s)
-        noted = with_futures_growth(noted, book.state, strategy, growth)
+        noted = with_market_growth(noted, book.state, strategy, growth)
         point = NavPoint(now_s, noted.unit, noted.index)
         states.append(_with_health(noted, strategies[book.name], point, journal.nav_points))
         points[book.name] = point

@@ -9,7 +9,6 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.futures.policy.exposure import margin_value
 from agent.layers.questions import outside_value
 from agent.model import (
     Asset,
@@ -319,7 +318,7 @@ def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
     )
     free = sum((held[token] * prices[token] for token in known), Fraction(0))
     try:
-        return free + margin_value(step, prices) + outside_value(step, prices)
+        return free + outside_value(step, prices)
     except Refused:
         return free
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.futures.policy.exposure import portfolio_total
 from agent.model import (
     PORTFOLIO,
     AssetDrift,
@@ -27,7 +26,7 @@ from agent.model import (
 )
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
-from agent.policy.drift import compute_drifts
+from agent.policy.drift import compute_drifts, portfolio_total
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.reference import reference_prices

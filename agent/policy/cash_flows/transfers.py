@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.futures.policy.exposure import margin_fault, portfolio_total
+from agent.layers.questions import unknown_value_reason
 from agent.model import (
     Asset,
     AssetDrift,
@@ -37,6 +37,7 @@ from agent.policy.cash_flows.cash_limit import (
 from agent.policy.drift import (
     compute_drifts,
     investable_total,
+    portfolio_total,
 )
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import (
@@ -352,13 +353,10 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
 
     Only the part of a deposited asset above its own target is sold, and only that part bears the
     cost of the swaps. If the shortfalls are smaller, the remainder stays. Raises Refused while the
-    margin account, and so the total, is unknown.
+    total is unknown.
     """
-    if fault := margin_fault(step):
-        raise Refused(
-            f"the margin account's value is unknown: {fault}",
-            remedy="see trimtab margin; invest once it is known",
-        )
+    if why := unknown_value_reason(step):
+        raise Refused(why, remedy="see trimtab status; invest once it is known")
     drifts = _drifts(step)
     whole = investable_total(drifts)
     missing = {

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.futures.policy.exposure import (
-    margin_fault,
-    margin_mark,
-    margin_result,
-    unweighed_margin,
+from agent.layers.questions import (
+    KEEPS,
+    account_mark,
+    account_result,
+    apart_raw,
+    unknown_value_reason,
 )
-from agent.layers.questions import KEEPS
 from agent.model import (
     PORTFOLIO,
     AssetDrift,
@@ -316,13 +316,13 @@ def updated_unit_value(
     begins at this block. With a margin account each cycle begins a new record.
     """
     kept = step.history.orders.nav_per_share
-    apart = unweighed_margin(step)
+    apart = apart_raw(step)
     held = {
         drift.token: drift.investable_raw + drift.locked_raw + apart.get(drift.token, 0)
         for drift in drifts
     }
-    mark, result = margin_mark(step), margin_result(step, prices)
-    if kept is not None and kept.margin is not None and margin_fault(step):
+    mark, result = account_mark(step), account_result(step, prices)
+    if kept is not None and kept.margin is not None and unknown_value_reason(step):
         return kept  # count its result once it is known again
     had = {} if kept is None else dict(kept.holdings)
     if kept is not None and mark is None and kept.margin is None and had.keys() == held.keys():

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.layers.futures.accounting import margin_reading
 from agent.layers.futures.planning.plans import moved_raw
+from agent.layers.futures.policy.exposure import margin_holdings
 from agent.layers.futures.state import collateral_token
 from agent.margin import account as margin
-from agent.model import FuturesGrant, Intent, PerpFill, PerpOrder, Receipt, StepInput
+from agent.model import FuturesGrant, Intent, MarginReading, PerpFill, PerpOrder, Receipt, StepInput
 from agent.ports.perpetuals import futures_grant
 from agent.store.store import Store
 from agent.units import Price, Value, ceil_int
@@ -103,3 +105,9 @@ def _summed(fills: Sequence[PerpFill]) -> PerpFill:
         realised_raw=sum(fill.realised_raw for fill in fills),
         fill_id="",
     )
+
+
+def account_readings(step: StepInput) -> dict[str, MarginReading]:
+    """Return the reading of the margin account by its collateral; empty if it counts nowhere."""
+    reading = margin_reading(step)
+    return {} if reading is None else dict.fromkeys(margin_holdings(step), reading)

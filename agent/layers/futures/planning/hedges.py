@@ -18,6 +18,7 @@ from agent.layers.futures.planning.plans import (
     closing_plan,
     futures_plan,
 )
+from agent.layers.futures.policy.exposure import quote_per_numeraire
 from agent.layers.futures.policy.hedges import (
     choose,
     closed_lately,
@@ -33,7 +34,6 @@ from agent.layers.futures.policy.needs import (
     depositable_raw,
     futures_fault,
     opens_s,
-    quote_per_numeraire,
     spot_value_in_quote,
     stale_markets,
 )

@@ -14,7 +14,11 @@ from agent.layers.futures.planning.orders import (
     top_up_raw,
     untradable_reason,
 )
-from agent.layers.futures.policy.exposure import account_fault, expected_funding
+from agent.layers.futures.policy.exposure import (
+    account_fault,
+    expected_funding,
+    quote_per_numeraire,
+)
 from agent.layers.futures.policy.hedges import hedges_after
 from agent.layers.futures.policy.needs import (
     ORDER_GAS,
@@ -27,7 +31,6 @@ from agent.layers.futures.policy.needs import (
     left_to_reduce,
     opens_s,
     planned_account,
-    quote_per_numeraire,
     spot_value_in_quote,
     stale_markets,
     untouched_markets,

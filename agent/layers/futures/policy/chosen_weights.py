@@ -17,12 +17,9 @@ def apply_futures_targets(step: StepInput) -> StepInput:
     Weights are shares of the target notional, account value times `leverage_bps`. A sum below one
     lowers the leverage.
     """
-    weights = chosen_futures(step)
-    if weights is None:
-        return step
     allocator = step.portfolio.weights
     origin = "the signal" if allocator and allocator.signal else "the allocator"
-    return with_futures_weights(step, weights, origin)
+    return with_market_weights(step, chosen_futures(step), origin)
 
 
 def chosen_futures(step: StepInput) -> dict[str, Fraction] | None:
@@ -37,13 +34,13 @@ def chosen_futures(step: StepInput) -> dict[str, Fraction] | None:
     return {market: Fraction(bps, BPS) for market, bps in chosen.futures_bps}
 
 
-def with_futures_weights(
-    step: StepInput, weights: Mapping[str, Fraction], origin: str
+def with_market_weights(
+    step: StepInput, weights: Mapping[str, Fraction] | None, origin: str
 ) -> StepInput:
     """Return the step with these signed shares of its target notional, by market, and their origin
-    among its reasons; unchanged without futures.
+    among its reasons; unchanged for None, and without futures.
     """
-    if (policy := futures_policy(step)) is None:
+    if (policy := futures_policy(step)) is None or weights is None:
         return step
     combined = combined_policy(policy, weights)
     gross = sum(map(abs, weights.values()), Fraction(0))

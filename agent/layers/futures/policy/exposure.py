@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.model import (
@@ -17,10 +18,11 @@ from agent.model import (
     FuturesReading,
     MarginAccount,
     MarginMark,
+    MarketGrowth,
     PerpMarket,
     StepInput,
 )
-from agent.units import Price, Value
+from agent.units import BPS, Price, Value
 
 DAY_S = 86_400
 
@@ -85,16 +87,6 @@ def unweighed_margin(step: StepInput) -> dict[str, int]:
     return {} if weighed_margin(step) else margin_holdings(step)
 
 
-def portfolio_total(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
-    """Return the value of the whole portfolio: that of the drifts, and the margin account if it
-    does not count in their weights.
-    """
-    apart = unweighed_margin(step)
-    return sum(
-        (drift.value + apart.get(drift.token, 0) * drift.price for drift in drifts), Fraction(0)
-    )
-
-
 def margin_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Return the margin account's value in numeraire base units; zero without a price."""
     return sum(
@@ -116,6 +108,12 @@ def margin_fault(step: StepInput) -> str:
     without futures, and for a delegate, whose portfolio has no margin account.
     """
     return "" if trades_for_another(step) else account_fault(step)
+
+
+def unknown_account_reason(step: StepInput) -> str:
+    """Return that the margin account is unknown, and why; empty as `margin_fault` is."""
+    fault = margin_fault(step)
+    return f"the margin account is unknown: {fault}" if fault else ""
 
 
 def unknown_margin_reason(step: StepInput) -> str:
@@ -168,7 +166,7 @@ def uncounted_reason(step: StepInput) -> str:
 
 def spot_value(drifts: Sequence[AssetDrift]) -> Value:
     """Return the value of the spot portfolio: that of the drifts without the margin account."""
-    return sum((drift.value - drift.margin_raw * drift.price for drift in drifts), Fraction(0))
+    return sum((drift.value - drift.raw_at(MARGIN) * drift.price for drift in drifts), Fraction(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +184,15 @@ class Exposure:
     def net(self) -> Value:
         """Spot and futures together."""
         return self.spot + self.futures
+
+
+def quote_per_numeraire(step: StepInput) -> Fraction:
+    """Return base units of the futures quote per numeraire base unit: the numeraire is the
+    collateral (`require_futures`), which venues count as one quote coin.
+    """
+    account = margin_account(step.snapshot)
+    decimals = 18 if account is None else account.quote.decimals
+    return Fraction(10**decimals, 10**step.portfolio.numeraire.decimals)
 
 
 def quote_rate(
@@ -238,3 +245,20 @@ def exposures(
         for drift in drifts
     ]
     return (*spot, *alone)
+
+
+def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:
+    """Return prices and funding of the markets, and the margin account's part of the capital, given
+    the value of the spot portfolio; None without a known account.
+    """
+    account, policy = margin_account(step.snapshot), futures_policy(step)
+    if account is None or policy is None:
+        return None
+    margined = Fraction(max(0, margin.account_value_raw(account)))
+    whole = margined + max(Fraction(0), spot_value * quote_per_numeraire(step))
+    return MarketGrowth(
+        {market.market: market.index for market in account.markets},
+        {market.market: market.funding_daily for market in account.markets},
+        Fraction(policy.full_leverage_bps or policy.leverage_bps, BPS),
+        margined / whole if whole else Fraction(0),
+    )

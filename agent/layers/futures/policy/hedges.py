@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.futures.policy.exposure import DAY_S, expected_funding
-from agent.layers.futures.policy.needs import quote_per_numeraire, stale_markets
+from agent.layers.futures.policy.exposure import DAY_S, expected_funding, quote_per_numeraire
+from agent.layers.futures.policy.needs import stale_markets
 from agent.layers.futures.state import (
     FuturesConfig,
     futures_policy,

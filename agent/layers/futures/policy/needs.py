@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.exposure import (
     account_fault,
+    quote_per_numeraire,
     spot_value,
     trades_for_another,
     uncounted_reason,
@@ -45,10 +46,8 @@ from agent.margin.state import if_filled
 from agent.model import (
     AdjustFutures,
     AssetDrift,
-    FuturesLimits,
     FuturesPlan,
     FuturesReading,
-    Limits,
     MarginAccount,
     PerpMarket,
     Plan,
@@ -296,15 +295,6 @@ def collateral_raw(step: StepInput, token: str) -> int:
     return max(0, balances.pop() - native_coin.reserved_raw(step.limits, asset))
 
 
-def quote_per_numeraire(step: StepInput) -> Fraction:
-    """Return base units of the futures quote per numeraire base unit: the numeraire is the
-    collateral (`require_futures`), which venues count as one quote coin.
-    """
-    account = margin_account(step.snapshot)
-    decimals = 18 if account is None else account.quote.decimals
-    return Fraction(10**decimals, 10**step.portfolio.numeraire.decimals)
-
-
 def approval_ends_soon(snapshot: Snapshot) -> bool:
     """True within WARNING_S of the time at which the agent key's approval expires."""
     return 0 < snapshot.layer(FuturesReading).agent_end_s < snapshot.now_s + WARNING_S
@@ -364,10 +354,6 @@ def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | N
     return left if left > most * LEAST_PART else Fraction(0)
 
 
-FEE_MULTIPLE = 5
-"""Default fee ceiling of an emergency, as a multiple of limits.gas_price."""
-
-
 def emergency_need(step: StepInput) -> AdjustFutures | None:
     """Return the emergency of the account, judged at the marks, as liquidation is; None if there is
     none, while the account is unknown, and if no market of its orders has a fresh index.
@@ -378,34 +364,6 @@ def emergency_need(step: StepInput) -> AdjustFutures | None:
     if not emergency_orders(account, policy).keys() - stale_markets(step).keys():
         return None
     return AdjustFutures("futures: liquidation is near", is_reducing=True)
-
-
-def is_emergency(plan: Plan | None) -> bool:
-    """True if the plan closes positions ahead of liquidation."""
-    return plan is not None and plan.layer(FuturesPlan).is_emergency
-
-
-def fee_ceiling_wei(futures: FuturesLimits, limits: Limits) -> int | None:
-    """Return the maximum gas price of an emergency, in wei (None: unlimited):
-    futures.limits.emergency_gas_price, else FEE_MULTIPLE times limits.gas_price.
-    """
-    if futures.emergency_gas_price_wei:
-        return futures.emergency_gas_price_wei
-    return None if limits.gas_price_wei is None else FEE_MULTIPLE * limits.gas_price_wei
-
-
-def gas_per_day_wei(futures: FuturesLimits, limits: Limits) -> int | None:
-    """Return the maximum gas cost of emergencies in 24 h, in wei, separate from all other gas
-    (None: unlimited): futures.limits.emergency_gas_per_day, else limits.gas_per_day.
-    """
-    return futures.emergency_gas_per_day_wei or limits.gas_per_day_wei
-
-
-def step_fee_ceiling_wei(step: StepInput, plan: Plan | None) -> int | None:
-    """Return the fee ceiling of a plan, wei; None: unlimited."""
-    if (policy := futures_policy(step)) is None or not is_emergency(plan):
-        return step.limits.gas_price_wei
-    return fee_ceiling_wei(policy.limits, step.limits)
 
 
 def closing_order(account: MarginAccount, market: str) -> dict[str, int]:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
-from agent.model import AdjustFutures, Decision, FuturesPlan, FuturesPolicy, Plan, StepInput
+from agent.model import (
+    AdjustFutures,
+    Decision,
+    FuturesLimits,
+    FuturesPlan,
+    FuturesPolicy,
+    Limits,
+    Plan,
+    StepInput,
+)
 
 MARGIN = "margin"
-"""Name under which failed deposits into the margin account are counted."""
+"""Name of the margin account among the places of holdings, and under which failed deposits into it
+are counted.
+"""
+FEE_MULTIPLE = 5
+"""Default fee ceiling of an emergency, as a multiple of limits.gas_price."""
 
 
 def exit_name(plan: Plan) -> str:
@@ -42,7 +55,7 @@ def action_count(plan: Plan) -> int:
 
 def place(step: StepInput) -> str:
     """Return the margin account's name; empty without futures."""
-    return "" if futures_policy(step) is None else "margin"
+    return "" if futures_policy(step) is None else MARGIN
 
 
 def spenders(step: StepInput) -> dict[str, str]:
@@ -53,3 +66,27 @@ def spenders(step: StepInput) -> dict[str, str]:
 def vault_spender(policy: FuturesPolicy | None) -> dict[str, str]:
     """Return the same for a policy; empty for an off-chain venue and without futures."""
     return {policy.vault: "futures vault"} if policy is not None and policy.vault else {}
+
+
+def fee_ceiling_wei(futures: FuturesLimits, limits: Limits) -> int | None:
+    """Return the maximum gas price of an emergency, in wei (None: unlimited):
+    futures.limits.emergency_gas_price, else FEE_MULTIPLE times limits.gas_price.
+    """
+    if futures.emergency_gas_price_wei:
+        return futures.emergency_gas_price_wei
+    return None if limits.gas_price_wei is None else FEE_MULTIPLE * limits.gas_price_wei
+
+
+def gas_per_day_wei(futures: FuturesLimits, limits: Limits) -> int | None:
+    """Return the maximum gas cost of emergencies in 24 h, in wei, separate from all other gas
+    (None: unlimited): futures.limits.emergency_gas_per_day, else limits.gas_per_day.
+    """
+    return futures.emergency_gas_per_day_wei or limits.gas_per_day_wei
+
+
+def emergency_fee_wei(step: StepInput) -> int | None:
+    """Return the maximum gas price of an emergency, in wei; None: unlimited."""
+    policy = futures_policy(step)
+    return (
+        step.limits.gas_price_wei if policy is None else fee_ceiling_wei(policy.limits, step.limits)
+    )

@@ -11,6 +11,7 @@ from enum import Enum
 from fractions import Fraction
 
 from agent.layers.futures.policy.exposure import DAY_S, bleeding
+from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw, size_for_notional_raw
 from agent.margin.state import (
@@ -29,6 +30,7 @@ from agent.model import (
     PerpOrder,
     PerpOrderKind,
     Position,
+    StepInput,
 )
 from agent.units import BPS, ceil_int, sign_of
 
@@ -107,6 +109,16 @@ def target_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     account without value.
     """
     return Fraction(max(0, margin.account_value_raw(account)) * policy.leverage_bps, BPS)
+
+
+def held_weights(step: StepInput) -> dict[str, Fraction]:
+    """Return the signed shares of the target notional that are held, by market; empty without a
+    known account.
+    """
+    account, policy = margin_account(step.snapshot), futures_policy(step)
+    if account is None or policy is None or not (gross := target_gross(account, policy)):
+        return {}
+    return {drift.market: drift.notional / gross for drift in notional_drifts(account, policy)}
 
 
 def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[NotionalDrift, ...]:

@@ -8,7 +8,6 @@ from fractions import Fraction
 
 from agent.amm.lp import minting, positions
 from agent.errors import ErrorCode, Refused
-from agent.layers.futures.policy.exposure import weighed_margin
 from agent.layers.liquidity.policy.adjustments import (
     gas_unit_value,
     next_adjustment,
@@ -16,12 +15,14 @@ from agent.layers.liquidity.policy.adjustments import (
 )
 from agent.layers.liquidity.policy.book import PositionBook, band_bps, open_position_book
 from agent.layers.liquidity.policy.moves import CollectMove, PlannedMove, ProvideMove, WithdrawMove
+from agent.layers.liquidity.policy.pools import POSITIONS
 from agent.layers.liquidity.policy.provisions import (
     book_after_provision,
     book_after_withdrawal,
     provision_gas_units,
     quote_provision,
 )
+from agent.layers.questions import outside_raw
 from agent.model import (
     AdjustLiquidity,
     Asset,
@@ -196,11 +197,11 @@ def _plan(
     liquidity is overpaid.
     """
     in_positions = positions.look_through([position for _, position in after.pairs], after.prices)
-    in_margin = weighed_margin(step)
+    besides = outside_raw(step, after.prices, {POSITIONS})
 
     def value(asset: Asset) -> Value:
         address = asset.token.address
-        locked_raw = in_positions.get(address, 0) + in_margin.get(address, 0)
+        locked_raw = in_positions.get(address, 0) + besides.get(address, 0)
         return (max(0, after.counted(asset)) + locked_raw) * after.prices[address]
 
     assets = step.portfolio.assets

@@ -10,8 +10,9 @@ from fractions import Fraction
 
 from agent.amm import pools
 from agent.amm.lp import minting, positions
-from agent.layers.futures.policy.exposure import margin_value
 from agent.layers.liquidity.policy import valuation
+from agent.layers.liquidity.policy.pools import POSITIONS
+from agent.layers.questions import outside_value
 from agent.model import (
     Asset,
     ConfirmedPosition,
@@ -94,7 +95,8 @@ class PositionBook:
             Fraction(0),
         )
         loss = valuation.expected_loss_of(self.pairs, self.prices)
-        total = free + in_positions + margin_value(self.step, self.prices)
+        besides = outside_value(self.step, self.prices, {POSITIONS})
+        total = free + in_positions + besides
         return LiquidityExposure(loss, in_positions, total)
 
     def counted(self, asset: Asset) -> int:

@@ -15,6 +15,8 @@ from agent.model import (
 )
 from agent.units import Value
 
+POSITIONS = "positions"
+"""Name of liquidity positions among the places of holdings."""
 ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}
 """Contracts of the venues through which positions change."""
 
@@ -61,7 +63,7 @@ def is_in_targeted_pool(step: StepInput, token: str) -> bool:
 
 def keeps(step: StepInput, drift: AssetDrift, least: Value) -> bool:
     """True if targeted pools have at least this value of an asset, which an exit withdraws."""
-    return is_in_targeted_pool(step, drift.token) and drift.lp_raw * drift.price >= least
+    return is_in_targeted_pool(step, drift.token) and drift.raw_at(POSITIONS) * drift.price >= least
 
 
 def place(step: StepInput) -> str:

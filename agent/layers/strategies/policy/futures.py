@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.futures.policy.chosen_weights import with_futures_weights
-from agent.layers.futures.policy.needs import quote_per_numeraire
-from agent.layers.futures.state import futures_policy, margin_account
 from agent.layers.strategies.policy.capital import DAY_S, target_capital_shares
 from agent.layers.strategies.state import (
     CapitalSplit,
@@ -18,17 +15,8 @@ from agent.layers.strategies.state import (
     StrategyHealth,
     StrategyState,
 )
-from agent.margin import account as margin
-from agent.model import StepInput
-from agent.units import BPS, Price, Value, floor_int
-
-
-def apply_futures_shares(step: StepInput) -> StepInput:
-    """Return the step with the futures targets of the strategies together; unchanged without
-    any.
-    """
-    shares = chosen_shares(step)
-    return step if shares is None else with_futures_weights(step, shares, "the strategies")
+from agent.model import MarketGrowth, StepInput
+from agent.units import BPS, Price, floor_int
 
 
 def chosen_shares(step: StepInput) -> dict[str, Fraction] | None:
@@ -58,40 +46,11 @@ def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[s
     return combined
 
 
-@dataclass(frozen=True, slots=True)
-class FuturesGrowth:
-    """Futures markets at a block: index prices and daily funding by market, the leverage of the
-    target notional, and the margin account's part of all capital.
-    """
-
-    prices: Mapping[str, Price]
-    funding_daily: Mapping[str, Fraction]
-    leverage: Fraction
-    part: Fraction
-
-
-def margin_growth(step: StepInput, spot_value: Value) -> FuturesGrowth | None:
-    """Return the futures data that strategies' health needs at this block: prices and funding of
-    the markets, and the margin account's part of the capital; None without a known account.
-    """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None:
-        return None
-    held = Fraction(max(0, margin.account_value_raw(account)))
-    whole = held + max(Fraction(0), spot_value * quote_per_numeraire(step))
-    return FuturesGrowth(
-        {market.market: market.index for market in account.markets},
-        {market.market: market.funding_daily for market in account.markets},
-        Fraction(policy.full_leverage_bps or policy.leverage_bps, BPS),
-        held / whole if whole else Fraction(0),
-    )
-
-
-def with_futures_growth(
+def with_market_growth(
     noted: StrategyState,
     before: StrategyState,
     strategy: Strategy,
-    futures: FuturesGrowth | None,
+    futures: MarketGrowth | None,
 ) -> StrategyState:
     """Return the updated state of a strategy, with its futures weights in its index. They count
     whether it is active or paused, with the margin account's part of the capital, at index prices
@@ -114,7 +73,7 @@ def _futures_growth(
     before: Mapping[str, Price],
     noted_s: int | None,
     strategy: Strategy,
-    futures: FuturesGrowth,
+    futures: MarketGrowth,
     now_s: int | None,
 ) -> Fraction:
     """Return the growth factor of capital at the target notional since the last prices; 1 without

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import ConfigError
-from agent.layers.futures.policy.exposure import weighed_margin
+from agent.layers.questions import outside_raw
 from agent.layers.strategies.policy import capital
 from agent.layers.strategies.policy.capital import (
     NettedToken,
@@ -403,12 +403,12 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     netted = capital.net_adjustments(
         {adjustment.name: adjustment.wishes for adjustment in adjustments}, tokens
     )
-    margin = {token: raw * prices[token] for token, raw in weighed_margin(step).items()}
-    total = sum((one.capital for one in adjustments), sum(margin.values(), Fraction(0)))
+    outside = {token: raw * prices[token] for token, raw in outside_raw(step, prices).items()}
+    total = sum((one.capital for one in adjustments), sum(outside.values(), Fraction(0)))
     shares = [Fraction(0)] * len(tokens)
     if total:
         wanted = [
-            sum((dict(one.wanted)[token] for one in adjustments), margin.get(token, Fraction(0)))
+            sum((dict(one.wanted)[token] for one in adjustments), outside.get(token, Fraction(0)))
             for token in tokens
         ]
         shares = [value / total for value in wanted]
