@@ -37,7 +37,7 @@ from agent.execution.step_context import StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory
 from agent.execution.submitter import SubmissionSettings as Patience
 from agent.execution.submitter import Submitter, signable_nonces
-from agent.layers.futures.composer import FuturesComposer
+from agent.layers.drafts import layer_composers
 from agent.layers.futures.state import FuturesConfig, planned_futures
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
@@ -210,7 +210,7 @@ class SimulatedComposer(RouterComposer):
     """
 
     def __init__(self, chain: SimulatedChain, world: SimulatedWorld) -> None:
-        super().__init__(chain, WALLET, world, (FuturesComposer(world.venue),))
+        super().__init__(chain, WALLET, world, layer_composers(world.venue, WALLET))
         self._venue = world.venue
 
     def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:

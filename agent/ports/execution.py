@@ -101,9 +101,6 @@ class Composer(Protocol):
     def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         """Return the approval as a transaction."""
 
-    def action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """Return the plan's first action as a transaction."""
-
     def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the plan's first action in a layer as a transaction."""
 

@@ -43,7 +43,6 @@ from agent.venues.allowances import (
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
 from agent.venues.drafts import LayerComposer, TxDraft
 from agent.venues.gas_fees import gas_fees
-from agent.venues.liquidity import action_contract, draft_action
 
 
 def known_prices(step: StepInput) -> dict[str, Fraction]:
@@ -115,23 +114,17 @@ class RouterComposer:
         self._layers = layers
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
-        """Return the exact approvals that the plan lacks, for the router of its swaps or the
-        contract of its first action.
+        """Return the exact approvals that the plan lacks, for the router of its swaps or its
+        first action in a layer.
         """
         if isinstance(plan.decision, TopUp):
             return ()
         for layer in self._layers:
             if layer.composes(plan):
                 return layer.approvals(step, plan)
-        if not plan.actions:
-            lacking = tokens.needed_approvals(plan, step.snapshot, step.execution.router)
-            return [
-                build_approval(step, token, step.execution.router, raw) for token, raw in lacking
-            ]
-        action = plan.actions[0]
-        spender = action_contract(step.execution, action)
-        lacking = tokens.lacking_approvals(action.spends_raw, step.snapshot, spender)
-        return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
+        router = step.execution.router
+        lacking = tokens.needed_approvals(plan, step.snapshot, router)
+        return [build_approval(step, token, router, raw) for token, raw in lacking]
 
     def open_approvals(self, step: StepInput) -> Sequence[Approval]:
         """Return approvals that set every open allowance to zero."""
@@ -181,14 +174,6 @@ class RouterComposer:
             data = encode_transfer(payout.to, payout.raw)
             draft = TxDraft(payout.token, data, IntentKind.PAYOUT, note)
         return self._prepare(step, replace(draft, payout=payout))
-
-    def action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """Compose the plan's first action. Raises Refused if the plan has expired, or the
-        simulation fails.
-        """
-        head, action = self._require_fresh(step, plan), plan.actions[0]
-        deadline_s = head.timestamp_s + step.execution.deadline_s
-        return self._prepare(step, draft_action(step, action, self._wallet, deadline_s))
 
     def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Compose the plan's first action in a layer. Raises Refused if the plan has expired, or

@@ -30,7 +30,7 @@ from agent.execution.executor import (
 )
 from agent.execution.step_context import StepActors, StepOutcome
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
-from agent.layers.futures.composer import FuturesComposer
+from agent.layers.drafts import layer_composers
 from agent.layers.futures.execution.venue_executor import VenueExecutor
 from agent.layers.futures.policy.plans import fee_ceiling_wei, gas_per_day_wei
 from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain
@@ -207,7 +207,10 @@ class WalletSession:
             )
         perps = venue or chain_venue(config, context.portfolio, context.line, sender.status_of)
         composer = RouterComposer(
-            sender, config.wallet.address, context.clock, (FuturesComposer(perps),)
+            sender,
+            config.wallet.address,
+            context.clock,
+            layer_composers(perps, config.wallet.address),
         )
         return StepActors(executor, composer, self.confirm)
 
@@ -259,7 +262,7 @@ def paper_actors(
     wallet = context.config.wallet.address
     return StepActors(
         executor,
-        RouterComposer(context.paper, wallet, context.clock, (FuturesComposer(perps),)),
+        RouterComposer(context.paper, wallet, context.clock, layer_composers(perps, wallet)),
         confirm,
     )
 

@@ -34,7 +34,7 @@ def require_refused(agent: Agent, step: StepInput, plan: Plan, rule: str) -> Non
     """Composed and rehearsed like any other, and then not signed; nothing of it is left open."""
     with wiring.open_actors(agent.context, never_confirm, ignore_progress) as actors:
         actors.executor.reconcile()
-        prepared: PreparedTransaction = actors.composer.action(step, plan)
+        prepared: PreparedTransaction = actors.composer.layer_action(step, plan)
         agent.context.store.steps.begin("s", 1, "{}")
         with pytest.raises(Refused) as caught:
             actors.executor.run("s", prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)

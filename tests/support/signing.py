@@ -9,6 +9,7 @@ import pytest
 
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
+from agent.layers.liquidity.composer import encode_liquidity
 from agent.model import Collect, Goal, IntentKind, Leg, LegFunding, LpAction, Plan, PlanCost, Provide, Rebalance, UnsignedTx, Withdraw
 from agent.model.futures import (
     DelegateChange,
@@ -29,7 +30,6 @@ from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SignableNonces, SigningRules
 from agent.units import NATIVE, Token, floor_int
 from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, native_wei
-from agent.venues.liquidity import encode_liquidity
 from agent.venues.perpetual_protocol import PerpContracts, encode_delegate, encode_deposit, encode_order, encode_withdrawal
 from tests.support.builders import address
 

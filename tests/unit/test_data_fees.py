@@ -18,6 +18,7 @@ from agent.chain.tokens import encode_approve
 from agent.errors import Refused, Retryable
 from agent.execution.submitter import _require_data_fee
 from agent.guards.case import build_guard_case
+from agent.layers.liquidity.composer import encode_liquidity
 from agent.model import (
     Allowance,
     DataFee,
@@ -37,7 +38,6 @@ from agent.policy import minimum, native_coin
 from agent.policy.minimum import APPROVAL_BYTES
 from agent.policy.quarantine import data_fee_fault
 from agent.ports import Grant, Simulation
-from agent.venues.liquidity import encode_liquidity
 from agent.venues.perpetual_protocol import PerpContracts, futures_call
 from tests.support.builders import OWNER, ROUTER, step_input, with_limits, with_snapshot
 from tests.support.endpoints import HEAD_JSON, Script

@@ -9,12 +9,12 @@ from eth_abi.abi import encode as abi_encode
 
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
+from agent.layers.liquidity.composer import encode_liquidity
 from agent.model import IntentKind, LpAction, UnsignedTx
 from agent.ports import Grant
 from agent.signing import liquidity as liquidity_calldata
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
-from agent.venues.liquidity import encode_liquidity
 from tests.support.signing import (  # fmt: skip
     ACTIONS,
     ADD,

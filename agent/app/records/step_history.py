@@ -37,6 +37,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.layers import documents as layers
 from agent.layers.futures.notes import futures_note
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
+from agent.layers.liquidity.composer import action_note
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.margin.account import account_value_raw
 from agent.model import (
@@ -63,7 +64,6 @@ from agent.units import (
     format_percent,
     value_text,
 )
-from agent.venues.liquidity import action_note
 
 if TYPE_CHECKING:
     from agent.app.documents.records import (

@@ -17,7 +17,7 @@ from agent.ports import Composer
 
 def _draft(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
     """Return the plan's first liquidity action."""
-    prepared = composer.action(outcome.step_input, plan)
+    prepared = composer.layer_action(outcome.step_input, plan)
     return Draft(prepared, f'"{prepared.note}"', "no liquidity was moved")
 
 

@@ -1,7 +1,10 @@
-"""Transactions of liquidity actions: contract, calldata and note."""
+"""Composes transactions of liquidity actions: contract, calldata and note."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from agent.chain import tokens
 from agent.chain.lens import abi_encode
 from agent.errors import ErrorCode, Refused
 from agent.layers.liquidity.policy.minimums import least_amounts
@@ -9,9 +12,11 @@ from agent.layers.liquidity.policy.pools import ROLES
 from agent.model import (
     Collect,
     ExecutionConfig,
+    Head,
     IntentKind,
     LayerAction,
     LpAction,
+    Plan,
     Portfolio,
     Provide,
     StepInput,
@@ -19,6 +24,7 @@ from agent.model import (
     lp_action,
 )
 from agent.planning.gas import V3_VENUE
+from agent.ports import Approval
 from agent.signing.liquidity import (
     ADD,
     COLLECT,
@@ -30,9 +36,32 @@ from agent.signing.liquidity import (
     UINT128_MAX,
 )
 from agent.units import decimal_text
-from agent.venues.allowances import label_and_decimals
+from agent.venues.allowances import build_approval, label_and_decimals
 from agent.venues.calldata import V2_VENUE, to_hex
 from agent.venues.drafts import TxDraft
+
+
+@dataclass(frozen=True, slots=True)
+class LiquidityComposer:
+    """Implements LayerComposer for the positions of `wallet`."""
+
+    wallet: str
+
+    def composes(self, plan: Plan) -> bool:
+        """See LayerComposer."""
+        return bool(plan.actions)
+
+    def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
+        """See LayerComposer."""
+        action = plan.actions[0]
+        spender = action_contract(step.execution, action)
+        lacking = tokens.lacking_approvals(action.spends_raw, step.snapshot, spender)
+        return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
+
+    def compose(self, step: StepInput, plan: Plan, head: Head) -> TxDraft:
+        """See LayerComposer."""
+        deadline_s = head.timestamp_s + step.execution.deadline_s
+        return draft_action(step, plan.actions[0], self.wallet, deadline_s)
 
 
 def draft_action(step: StepInput, planned: LayerAction, wallet: str, deadline_s: int) -> TxDraft:
