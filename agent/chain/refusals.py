@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
 from agent.chain.rpc import RpcFault
@@ -18,32 +19,57 @@ class RefusalKind(Enum):
     UNFIT = "unfit"
 
 
-_PHRASES = {
+_PHRASES: Mapping[RefusalKind, tuple[str, ...]] = {
     RefusalKind.KNOWN: (
-        "already known|alreadyknown|known transaction|already imported|already in pool"
-        "|already exists"
+        "already known",
+        "alreadyknown",
+        "known transaction",
+        "already imported",
+        "already in pool",
+        "already exists",
     ),
     RefusalKind.NONCE_LOW: (
-        "nonce too low|nonce is too low|oldnonce|old nonce|invalid transaction nonce"
-        "|nonce has already been used"
+        "nonce too low",
+        "nonce is too low",
+        "oldnonce",
+        "old nonce",
+        "invalid transaction nonce",
+        "nonce has already been used",
     ),
     RefusalKind.UNDERPRICED: (
-        "underpriced|fee too low|less than block base fee|below base fee"
-        "|lower than block's base fee|gas price too low|feetoolow"
+        "underpriced",
+        "fee too low",
+        "less than block base fee",
+        "below base fee",
+        "lower than block's base fee",
+        "gas price too low",
+        "feetoolow",
     ),
     RefusalKind.NO_FUNDS: (
-        "insufficient funds|insufficient balance|not enough funds|does not have enough balance"
-        "|cannot afford"
+        "insufficient funds",
+        "insufficient balance",
+        "not enough funds",
+        "does not have enough balance",
+        "cannot afford",
     ),
     RefusalKind.BAD_GAS: (
-        "intrinsic gas|gas limit|gas required exceeds|insufficient gas|out of gas"
+        "intrinsic gas",
+        "gas limit",
+        "gas required exceeds",
+        "insufficient gas",
+        "out of gas",
     ),
     RefusalKind.UNFIT: (
-        "invalid sender|invalid signature|invalid chain|chain id|not supported|not allowed"
-        "|nonce too high"
+        "invalid sender",
+        "invalid signature",
+        "invalid chain",
+        "chain id",
+        "not supported",
+        "not allowed",
+        "nonce too high",
     ),
 }
-"""Phrases in the messages of nodes, separated by bars. The first kind with a match applies."""
+"""Phrases in the messages of nodes. The first kind with a match applies."""
 REMEDIES = {
     RefusalKind.UNDERPRICED: "raise limits.gas_price, or wait until gas is cheaper",
     RefusalKind.NO_FUNDS: "send the wallet native coin for gas",
@@ -56,6 +82,6 @@ def refusal_kind(fault: RpcFault) -> RefusalKind | None:
     """Return the kind of a node's refusal; None if its text matches none."""
     text = fault.message.lower()
     for kind, phrases in _PHRASES.items():
-        if any(phrase in text for phrase in phrases.split("|")):
+        if any(phrase in text for phrase in phrases):
             return kind
     return None

@@ -57,8 +57,8 @@ class _Parcel:
     here: float
     turn: tuple[int, ...]
 
-    def split(self, amount: float) -> tuple[_Parcel, _Parcel]:
-        """Split into a first part with `amount` at this token, and the remainder, which passes each
+    def divide(self, amount: float) -> tuple[_Parcel, _Parcel]:
+        """Divide into a first part with `amount` at this token, and the remainder, which passes each
         pool after it.
         """
         need, passed = amount, []
@@ -139,7 +139,7 @@ def _take(lots: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_
             taken.append(lot)
             amount -= lot.here
         else:
-            first, second = lot.split(amount)
+            first, second = lot.divide(amount)
             taken.append(first)
             rest.append(second)
             amount = 0.0

@@ -4,6 +4,7 @@ transaction, and descriptions of revert codes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -235,7 +236,8 @@ def revert_code(data: str, message: str) -> str:
             return str(abi_decode(["string"], raw[4:])[0])
         except Exception:  # eth-abi raises various errors; the reason is unreadable
             return ""
-    return next((code for code in REVERTS if code in message.split()), "")
+    words = re.findall(r"\w+", message)
+    return next((code for code in REVERTS if code in words), "")
 
 
 def in_words(reason: str) -> str:

@@ -135,7 +135,7 @@ def invalidation_reason(step: StepInput) -> str:
         return ""
     begun = under.campaign
     if step.divides_wallet:
-        return "strategies now share the wallet"
+        return "parts of the wallet have targets of their own now"
     if _other(dict(target_weights(step.effective_assets)), dict(begun.targets_bps)):
         return TARGETS_CHANGED
     if step.policy.destination is not begun.destination:

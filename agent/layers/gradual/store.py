@@ -145,14 +145,14 @@ def _progress(db: Connection, row: ExecutionRow, wallet: str, coin: str) -> Exec
 
 def _parse_draw(text: str) -> SliceDraw:
     try:
-        size, wait = map(int, text.split())
+        size, _, wait = text.partition(" ")
+        return SliceDraw(int(size), int(wait))
     except ValueError as error:
         raise OperatorNeeded(
             f"store: a draw is damaged: {error}",
             "restore a backup, compare it with the chain",
             code=ErrorCode.DAMAGED,
         ) from None
-    return SliceDraw(size, wait)
 
 
 @cache
