@@ -9,6 +9,7 @@ location, time, assets and amounts of an earlier one as a duplicate.
 
 from __future__ import annotations
 
+import csv
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -426,7 +427,7 @@ def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
                     names.label(holding.token),
                     holding.token,
                     decimal_text(holding.wallet_raw, decimals),
-                    decimal_text(holding.lp_raw, decimals),
+                    decimal_text(holding.outside_raw, decimals),
                     *((decimal_text(holding.margin_raw, decimals),) if has_margin else ()),
                     decimal_text(holding.reserved_raw, decimals),
                     value_text(holding.total_raw * holding.price, places),
@@ -492,7 +493,8 @@ def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
     """
     rates: list[tuple[int, Fraction]] = []
     for number, line in enumerate(lines, 1):
-        cells = [cell.strip().strip('"') for cell in line.strip().lstrip("\ufeff").split(",")]
+        row = next(csv.reader([line.strip().lstrip("\ufeff")]), [])
+        cells = [cell.strip() for cell in row]
         if (number == 1 and cells == ["time", "rate"]) or not any(cells):
             continue
         if number == 1 or len(cells) != 2 or number > MAX_RATE_LINES:

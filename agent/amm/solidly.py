@@ -329,9 +329,9 @@ class SolidlyPool:
             for high, low, less, more in pairs
         ]
         lift = math.sqrt(1 + 4 * share / (RANGES * RANGES) + 2 * FLAT)
-        liquidity = lift * math.sqrt(unit_in) * math.sqrt(unit_out)
+        unit_depth = lift * math.sqrt(unit_in) * math.sqrt(unit_out)
         return PriceCurve(
-            [root * lift * scale for root in roots], [depth * liquidity for depth in depths]
+            [root * lift * scale for root in roots], [depth * unit_depth for depth in depths]
         )
 
     def depth(self, token: str) -> int:

@@ -72,7 +72,7 @@ def read_past_prices(
         spenders=(),
         code=(),
         positions=(),
-        lp_spender=None,
+        pair_spender=None,
         supplies=(),
         layers=(),
         data_fee=DataFee.PLAIN,

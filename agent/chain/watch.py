@@ -199,7 +199,7 @@ class LayerScope(Protocol):
 class SnapshotScope:
     """Scope of a snapshot.
 
-    `code` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. For `lp_spender`,
+    `code` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. For `pair_spender`,
     the allowances of the V2 positions' LP tokens are read (None: no spender). `proxies` are proxy
     tokens, whose implementation is read too. `supplies` are tokens whose total supply is read.
     Ticks are read for a move of a pool's marginal price by `impact_bps` in either direction, and at
@@ -216,7 +216,7 @@ class SnapshotScope:
     twap_window_s: int
     impact_bps: int
     positions: tuple[PositionRef, ...] = ()
-    lp_spender: str | None = None
+    pair_spender: str | None = None
     proxies: tuple[ProxyRef, ...] = ()
     supplies: tuple[str, ...] = ()
     layers: tuple[LayerScope, ...] = ()
@@ -325,9 +325,9 @@ def _single_allowances(watch: SnapshotScope) -> list[tuple[str, str, str]]:
     need.
     """
     allowances = [
-        ("LP tokens", ref.confirmed.contract, watch.lp_spender)
+        ("LP tokens", ref.confirmed.contract, watch.pair_spender)
         for ref in watch.positions
-        if ref.confirmed.token_id is None and watch.lp_spender is not None
+        if ref.confirmed.token_id is None and watch.pair_spender is not None
     ]
     for layer in watch.layers:
         allowances += layer.allowances

@@ -201,7 +201,7 @@ def build_split(config: Config) -> CapitalSplit | None:
                 strategy_policy.cooldown_s,
                 table.floor,
                 health,
-                futures_bps=tuple((base[symbol], bps) for symbol, bps in table.futures.items()),
+                market_bps=tuple((base[symbol], bps) for symbol, bps in table.futures.items()),
             )
         )
     return CapitalSplit(tuple(found), Threshold(config.split.absolute, config.split.relative))

@@ -174,8 +174,8 @@ class LedgerOpening:
 
 @dataclass(frozen=True, slots=True)
 class ValuedHolding:
-    """Holding of one token in one cycle, in base units: in the wallet, in liquidity positions, and
-    as collateral in the margin account. units.NATIVE is the native coin.
+    """Holding of one token in one cycle, in base units: in the wallet, outside of it, and as the
+    value of the margin account. units.NATIVE is the native coin.
 
     `reserved_raw` is the part of the wallet's balance outside the managed portfolio: gas money,
     reserves and limits.native_floor.
@@ -183,7 +183,7 @@ class ValuedHolding:
 
     token: str
     wallet_raw: int
-    lp_raw: int
+    outside_raw: int
     price: Price
     target_bps: int
     reserved_raw: int = 0
@@ -197,7 +197,7 @@ class ValuedHolding:
     @property
     def total_raw(self) -> int:
         """Base units in all places, reserves included."""
-        return self.wallet_raw + self.lp_raw + self.margin_raw
+        return self.wallet_raw + self.outside_raw + self.margin_raw
 
     @property
     def managed_raw(self) -> int:
@@ -213,7 +213,9 @@ class ValuedHolding:
     @property
     def is_gas_money(self) -> bool:
         """True for native coin without a managed part."""
-        return self.token == NATIVE and self.lp_raw == 0 and self.reserved_raw == self.wallet_raw
+        return (
+            self.token == NATIVE and self.outside_raw == 0 and self.reserved_raw == self.wallet_raw
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,6 +228,11 @@ class Portfolio:
     orders: OrdersConfig = NO_ORDERS
     use_cash_raw: int | None = None
 
+    @property
+    def is_in_pools(self) -> bool:
+        """True if it has, or is to have, positions in pools."""
+        return bool(self.positions or self.lp_targets)
+
     def feed(self, address: str) -> str | None:
         """Return the USD price feed of the token at `address`; None without a feed."""
         feeds = {asset.token.address: asset.feed for asset in self.assets} | dict(self.hub_feeds)

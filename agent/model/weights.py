@@ -97,9 +97,15 @@ class SignalAnswer:
     name: str
     owner: str
     spot_ppm: tuple[tuple[str, int], ...] | None = None
-    futures_ppm: tuple[tuple[str, int], ...] | None = None
+    market_ppm: tuple[tuple[str, int], ...] | None = None
     source: str = ""
     why: str = ""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of weights that it has."""
+        kinds = (("spot", self.spot_ppm), ("futures", self.market_ppm))
+        return tuple(kind for kind, weights in kinds if weights is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +281,7 @@ class Allocation:
     """Chosen weights in bps by token, with sum 10,000. `basis` is the hash of the settings.
 
     `from_s` and `until_s` are the times of the first and last price used, `returns` the number of
-    returns per asset. `data` describes the sample, `why` the choice. `futures_bps` are signed
+    returns per asset. `data` describes the sample, `why` the choice. `market_bps` are signed
     shares of the target notional by market (empty: the config's targets).
     """
 
@@ -288,7 +294,7 @@ class Allocation:
     from_s: int | None = None
     until_s: int | None = None
     returns: int = 0
-    futures_bps: tuple[tuple[str, int], ...] = ()
+    market_bps: tuple[tuple[str, int], ...] = ()
 
     def bps(self, token: str) -> int:
         """Return the weight of a token; 0 if it has none."""

@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from agent import codec
 from agent.errors import Refused
+from agent.layers.allocators import allocator_of
 from agent.model import (
     Allocation,
     AllocationMethod,
@@ -26,7 +27,7 @@ from agent.model import (
 )
 from agent.reference import reference_prices
 from agent.units import BPS, bounded_bps
-from agent.weights.allocators import ALLOCATORS, AllocatorData, UnroundedWeights, WeightBounds
+from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBounds
 
 
 def settings_hash(weights: AllocatorConfig, assets: Sequence[Asset]) -> str:
@@ -70,7 +71,7 @@ def unrounded_weights(
     Raises Refused for data that are missing, stale, singular or zero.
     """
     bounds = bounds_of(weights, assets)
-    return bounds, ALLOCATORS[weights.method](weights, bounds, facts)
+    return bounds, allocator_of(weights.method)(weights, bounds, facts)
 
 
 def choose_allocation(
@@ -95,15 +96,15 @@ def choose_allocation(
         asset.token.address: free.get(asset.token.address, asset.target_bps) for asset in assets
     }
     why, last = result.why, valid_allocation(weights, assets, last)
-    futures_bps = result.futures_bps
+    market_bps = result.market_bps
     if last is not None:
         before = {token: last.bps(token) for token in weights_bps}
         moved = [abs(weights_bps[token] - before[token]) for token in weights_bps]
-        earlier = dict(last.futures_bps)
-        moved += [abs(bps - earlier.get(market, 0)) for market, bps in futures_bps]
-        most = BPS if bool(earlier) is not bool(futures_bps) else max(moved)
+        earlier = dict(last.market_bps)
+        moved += [abs(bps - earlier.get(market, 0)) for market, bps in market_bps]
+        most = BPS if bool(earlier) is not bool(market_bps) else max(moved)
         if 0 < most <= weights.churn_bps:
-            weights_bps, futures_bps = before, last.futures_bps
+            weights_bps, market_bps = before, last.market_bps
             why += f"; no weight would move by more than {most / 100:g} %, so the weights stay"
     return Allocation(
         at_s=facts.now_s,
@@ -115,7 +116,7 @@ def choose_allocation(
         from_s=result.from_s,
         until_s=result.until_s,
         returns=0 if result.seen is None else len(result.seen.moves),
-        futures_bps=futures_bps,
+        market_bps=market_bps,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from agent.errors import ErrorCode, Refused
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.model import AllocationMethod, AllocatorConfig, PricePoint, SignalAnswer, TokenSupply
-from agent.units import BPS, Price, bounded_bps, largest_remainder, proportional_shares
+from agent.units import BPS, Price, proportional_shares
 from agent.weights.returns import Floats, Returns, compute_returns, covariance, import_extra
 
 Optimiser = Callable[[Floats, Floats, Floats], Floats]
@@ -277,7 +277,7 @@ class WeightBounds:
 @dataclass(frozen=True, slots=True)
 class UnroundedWeights:
     """Shares of the free assets in bps, within their bounds up to rounding; `why` explains them,
-    `data` describes the sample. Without `shares` the targets stay; `futures_bps` is as in
+    `data` describes the sample. Without `shares` the targets stay; `market_bps` is as in
     `Allocation`.
     """
 
@@ -287,7 +287,7 @@ class UnroundedWeights:
     seen: Returns | None = None
     from_s: int | None = None
     until_s: int | None = None
-    futures_bps: tuple[tuple[str, int], ...] = ()
+    market_bps: tuple[tuple[str, int], ...] = ()
 
 
 Allocator = Callable[[AllocatorConfig, WeightBounds, AllocatorData], UnroundedWeights]
@@ -369,7 +369,7 @@ def inverse_volatility(
     parts = ", ".join(
         f"{facts.names[t]} {v:.1%}" for t, v in zip(bounds.tokens, seen.volatility, strict=True)
     )
-    return _from_returns(
+    return from_returns(
         tuple(shares), f"in inverse proportion to annual volatilities: {parts}", seen
     )
 
@@ -379,7 +379,7 @@ def minimum_variance(
 ) -> UnroundedWeights:
     """Return the shares of least variance within the bounds."""
     seen, shares, matrix = _optimised(weights, bounds, facts, minimum_variance_weights)
-    return _from_returns(
+    return from_returns(
         _bps(shares, bounds),
         f"minimum variance: annual volatility {_deviation(shares, matrix):.1%}",
         seen,
@@ -396,7 +396,7 @@ def risk_parity(
     message = ", ".join(
         f"{facts.names[t]} {part:.1%}" for t, part in zip(bounds.tokens, parts, strict=True)
     )
-    return _from_returns(
+    return from_returns(
         _bps(shares, bounds), f"equal contributions to the variance: {message}", seen
     )
 
@@ -408,97 +408,7 @@ def hrp(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) ->
         "hierarchical risk parity on the tree of correlations: annual volatility"
         f" {_deviation(shares, matrix):.1%}"
     )
-    return _from_returns(_bps(shares, bounds), why, seen)
-
-
-def signal(
-    _weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
-) -> UnroundedWeights:
-    """Return the weights from a user-defined signal. Raises Refused with the reason if there are
-    none, or if one is beyond its bounds.
-    """
-    answer = facts.answer
-    if answer is None:
-        raise Refused("the signal was not run", remedy="see docs/signals.md")
-    if answer.why:
-        raise Refused(f"signal {answer.name}: {answer.why}", remedy="see docs/signals.md")
-    parts, shares = dict(answer.spot_ppm or ()), []
-    whole = sum(parts.values(), Fraction(0))
-    for token, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True):
-        share = Fraction(parts.get(token, 0) * bounds.total) / (whole or 1)
-        if parts and not low <= share <= high:
-            raise Refused(
-                f"signal {answer.name}: {facts.names[token]} {float(share) / 100:.2f} % is not"
-                f" within {low / 100:g} to {high / 100:g} %",
-                remedy="change the signal, or limits and cap of the allocator",
-            )
-        shares.append(share)
-    what = [
-        kind
-        for kind, found in (("spot", answer.spot_ppm), ("futures", answer.futures_ppm))
-        if found is not None
-    ]
-    return UnroundedWeights(
-        tuple(shares) if parts else (),
-        f"{' and '.join(what)} weights of the signal {answer.name}",
-        answer.source,
-        futures_bps=_futures_bps(answer),
-    )
-
-
-def _futures_bps(answer: SignalAnswer) -> tuple[tuple[str, int], ...]:
-    """Return the futures weights in bps, by largest remainder, with a total of at most one."""
-    parts = answer.futures_ppm or ()
-    sizes = [Fraction(abs(ppm)) for _, ppm in parts]
-    total = min(BPS, round(sum(sizes, Fraction(0)) * BPS / GRID))
-    rounded = largest_remainder(sizes, total) if total else [0] * len(parts)
-    return tuple(
-        (market, bps if ppm > 0 else -bps)
-        for (market, ppm), bps in zip(parts, rounded, strict=True)
-    )
-
-
-def futures_volatility(
-    weights: AllocatorConfig, _bounds: WeightBounds, facts: AllocatorData
-) -> UnroundedWeights:
-    """Return futures weights in inverse proportion to sample volatility, w_i = ±(1/σ_i) / Σ (1/σ_j),
-    so that each position has the same risk and all together the target leverage (positions scaled
-    by volatility: Moskowitz, Ooi, Pedersen, "Time Series Momentum", 2012).
-
-    The loss of each position under the stress move m is bounded: |w_i| · L · m ≤ the stress loss.
-    Weight above that bound goes to the other markets in proportion; if all are at it, the leverage
-    is below its target. The spot targets stay.
-    """
-    risk = weights.futures
-    if risk is None:
-        raise Refused("no futures markets are configured", remedy="add [futures]")
-    tokens = tuple(side.token for side in risk.sides)
-    seen = compute_returns(weights, tokens, facts.names, facts.prices, facts.now_s)
-    most = [risk.most_bps] * len(tokens)
-    total = min(BPS, len(tokens) * risk.most_bps)
-    none = [0] * len(tokens)
-    shares = proportional_shares(
-        [Fraction(1 / float(v)) for v in seen.volatility], none, most, total
-    )
-    sizes = bounded_bps(shares, none, most, total)
-    parts = ", ".join(
-        f"{facts.names[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({v:.1%})"
-        for side, bps, v in zip(risk.sides, sizes, seen.volatility, strict=True)
-    )
-    gross = Fraction(total * risk.leverage_bps, BPS * BPS)
-    loss = Fraction(max(sizes) * risk.leverage_bps * risk.stress_move_bps, BPS * BPS * BPS)
-    unrounded_weights = _from_returns(
-        (),
-        f"futures weights in inverse proportion to annual volatilities: {parts}; {float(gross):.2f}x"
-        f" of the account value in all, and a move of {risk.stress_move_bps / 100:g} % against one"
-        f" market costs at most {float(loss) * 100:.2f} % of it",
-        seen,
-    )
-    signed = [
-        (side.market, bps if side.is_long else -bps)
-        for side, bps in zip(risk.sides, sizes, strict=True)
-    ]
-    return replace(unrounded_weights, futures_bps=tuple(signed))
+    return from_returns(_bps(shares, bounds), why, seen)
 
 
 ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
@@ -508,8 +418,6 @@ ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
     AllocationMethod.MINIMUM_VARIANCE: minimum_variance,
     AllocationMethod.RISK_PARITY: risk_parity,
     AllocationMethod.HRP: hrp,
-    AllocationMethod.SIGNAL: signal,
-    AllocationMethod.FUTURES_VOLATILITY: futures_volatility,
 }
 
 
@@ -525,7 +433,8 @@ def _optimised(
     return seen, optimiser(matrix, low, np.minimum(high, 1.0)), matrix
 
 
-def _from_returns(shares: tuple[Fraction, ...], why: str, seen: Returns) -> UnroundedWeights:
+def from_returns(shares: tuple[Fraction, ...], why: str, seen: Returns) -> UnroundedWeights:
+    """Return the weights with a description of the sample."""
     gaps = f", {seen.gaps} intervals skipped for missing prices" if seen.gaps else ""
     return UnroundedWeights(
         shares, why, f"{len(seen.moves)} returns of each{gaps}", seen, seen.from_s, seen.until_s

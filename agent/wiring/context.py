@@ -529,7 +529,7 @@ def _build_context(  # noqa: PLR0913
         impact_bps=(
             UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps
         ),
-        lp_spender=dict(execution.liquidity).get("uniswap_v2"),
+        pair_spender=dict(execution.liquidity).get("uniswap_v2"),
         layers=() if (perps := perp_scope(config, portfolio)) is None else (perps,),
         data_fee=endpoint_pool.data_fee,
     )

@@ -178,7 +178,7 @@ def test_the_health_of_a_strategy_with_futures_pauses_it() -> None:
     calm = ((tokens["BTC"], 0), (tokens["USD"], 10_000))
     setup = setup_of(spec)
     market = setup.policy.targets[0].market
-    falling = Strategy("falling", 5_000, calm, BAND, spec.policy.destination, 0, health=rule, futures_bps=((market, 10_000),))
+    falling = Strategy("falling", 5_000, calm, BAND, spec.policy.destination, 0, health=rule, market_bps=((market, 10_000),))
     idle = Strategy("idle", 5_000, calm, BAND, spec.policy.destination, 0)
     spec = replace(spec, layers=(CapitalSplit((falling, idle), BAND),))
     chance = np.random.default_rng(4)

@@ -132,7 +132,7 @@ def test_weights_off_by_the_last_bits_of_a_float_are_the_same_weights() -> None:
 )
 def test_an_answer_that_is_none_is_refused_with_the_reason(text: str, why: str) -> None:
     found = answered(text, asked())
-    assert (found.why, found.spot_ppm, found.futures_ppm) == (why, None, None)
+    assert (found.why, found.spot_ppm, found.market_ppm) == (why, None, None)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_an_answer_that_is_none_is_refused_with_the_reason(text: str, why: str) 
 )
 def test_futures_weights_stay_within_one_of_the_target_notional(weights: dict[str, float], why: str) -> None:
     found = answered(json.dumps({"futures": weights}), asked(WITH_MARKET))
-    assert (why in found.why) if why else (found.why == "" and found.futures_ppm is not None)
+    assert (why in found.why) if why else (found.why == "" and found.market_ppm is not None)
 
 
 def test_a_market_that_a_signal_does_not_name_has_no_weight() -> None:

@@ -28,8 +28,8 @@ from tests.unit.test_futures_step import POLICY, book, step_of
 ONE = 10**12
 START_S = NOW_S - NOW_S % DAY_S
 USDC = token("USDC").address
-LONG = replace(strategy("long", 6_000, {"USDC": 10_000}, health=RULE), futures_bps=(("ETH", 10_000),))
-SHORT = replace(strategy("short", 4_000, {"USDC": 10_000}, health=RULE), futures_bps=(("ETH", -5_000), ("BTC", 5_000)))
+LONG = replace(strategy("long", 6_000, {"USDC": 10_000}, health=RULE), market_bps=(("ETH", 10_000),))
+SHORT = replace(strategy("short", 4_000, {"USDC": 10_000}, health=RULE), market_bps=(("ETH", -5_000), ("BTC", 5_000)))
 PLAIN = strategy("plain", 4_000, {"USDC": 10_000})
 
 
@@ -112,7 +112,7 @@ def test_a_losing_futures_strategy_is_paused_and_comes_back() -> None:
     assert paused.health is StrategyHealth.PAUSED and "below 0.5" in paused.reason
     back, _ = state_after([*falling, *rising], LONG, Fraction(1, 2))
     assert back.health is StrategyHealth.ACTIVE and "at or above 0.8" in back.reason
-    mirrored = replace(LONG, futures_bps=(("ETH", -10_000),))
+    mirrored = replace(LONG, market_bps=(("ETH", -10_000),))
     assert state_after(falling, mirrored, Fraction(1, 2))[0].health is StrategyHealth.ACTIVE
 
 
@@ -135,7 +135,7 @@ def test_the_config_gives_a_strategy_futures_weights() -> None:
     config = parse_config(tables(TREND | {"futures": '{ WETH = "60%", WBTC = "-40%" }'}, CARRY) + BANDED)
     found = build_split(config)
     assert found is not None
-    assert [one.futures_bps for one in found.strategies] == [((address(20), 6_000), (address(22), -4_000)), ()]
+    assert [one.market_bps for one in found.strategies] == [((address(20), 6_000), (address(22), -4_000)), ()]
 
 
 @pytest.mark.parametrize(

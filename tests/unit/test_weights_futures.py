@@ -15,11 +15,12 @@ from agent.config.load import parse_config
 from agent.config.weights import build_weights
 from agent.errors import ConfigError, Refused
 from agent.layers.futures.state import futures_policy, with_policy
+from agent.layers.futures.weights import futures_volatility
 from agent.model import AllocationMethod, AllocatorConfig, FuturesRisk, FuturesSide
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.targets import bounds_of
 from agent.units import BPS
-from agent.weights.allocators import AllocatorData, futures_volatility
+from agent.weights.allocators import AllocatorData
 from tests.support.builders import NOW_S, token, with_snapshot
 from tests.support.planning_worlds import COINS, PLAIN, allocator, bps_of, moves, recorded, weighed
 from tests.unit.test_config_futures import FUTURES, address
@@ -53,7 +54,7 @@ def chosen(weights: AllocatorConfig, seed: int = 7) -> tuple[dict[str, int], lis
     facts = AllocatorData(NOW_S, step.history.prices, NAMES)
     found = futures_volatility(weights, bounds_of(weights, step.portfolio.assets), facts)
     assert found.seen is not None and found.shares == ()
-    return dict(found.futures_bps), [float(one) for one in found.seen.volatility]
+    return dict(found.market_bps), [float(one) for one in found.seen.volatility]
 
 
 def test_weights_are_in_inverse_proportion_to_volatility_with_the_sides_of_the_config() -> None:

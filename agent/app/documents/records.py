@@ -254,12 +254,12 @@ def strategy_document(
         reason=reason,
         holdings=holdings,
     )
-    if strategy.futures_bps:
+    if strategy.market_bps:
         account = margin_account(step.snapshot)
         markets = () if account is None else account.markets
         names = {perp_market.market: perp_market.symbol for perp_market in markets}
         document["futures"] = {
-            names.get(market, market): bps for market, bps in strategy.futures_bps
+            names.get(market, market): bps for market, bps in strategy.market_bps
         }
     return document
 

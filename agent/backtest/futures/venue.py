@@ -142,8 +142,8 @@ def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> Back
             replace(
                 strategy,
                 allocator=renamed(strategy.allocator),
-                futures_bps=tuple(
-                    (market_address(names[market]), bps) for market, bps in strategy.futures_bps
+                market_bps=tuple(
+                    (market_address(names[market]), bps) for market, bps in strategy.market_bps
                 ),
             )
             for strategy in split.strategies

@@ -139,10 +139,10 @@ def checked_answer(request: SignalRequest, found: Any, source: str) -> SignalAns
         if spot is None and futures is None:
             raise ValueError("it returned neither spot nor futures weights")
         spot_ppm = None if spot is None else _spot(spot, dict(request.tokens))
-        futures_ppm = None if futures is None else _futures(futures, markets)
+        market_ppm = None if futures is None else _futures(futures, markets)
     except ValueError as error:
         return replace(answer, source=source, why=str(error))
-    return replace(answer, spot_ppm=spot_ppm, futures_ppm=futures_ppm, source=source)
+    return replace(answer, spot_ppm=spot_ppm, market_ppm=market_ppm, source=source)
 
 
 def _spot(found: Any, tokens: Mapping[str, str]) -> tuple[tuple[str, int], ...]:

@@ -42,7 +42,7 @@ class Strategy:
     destination and cooldown.
 
     `floor_bps` is the capital share of the strategy while its `health` rule pauses it (None: no
-    rule). With an `allocator`, `weights_bps` apply until the first allocation. `futures_bps` are
+    rule). With an `allocator`, `weights_bps` apply until the first allocation. `market_bps` are
     signed weights by futures market: shares of the target notional of the strategy's part of the
     margin account.
     """
@@ -56,7 +56,7 @@ class Strategy:
     floor_bps: int = 0
     health: StrategyHealthRule | None = None
     allocator: AllocatorConfig | None = None
-    futures_bps: tuple[tuple[str, int], ...] = ()
+    market_bps: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

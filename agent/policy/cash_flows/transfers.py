@@ -411,7 +411,7 @@ def insufficient_balance(
     return Refused(
         f"insufficient balance: short by {short}; the value available for it is {found}{sales}",
         (Verdict("holdings", wanted, found, False),),
-        "withdraw less; reserves, gas money and liquidity positions are not "
+        "withdraw less; reserves, gas money and positions in pools are not "
         f"sold{'; ' * bool(held := balance_changes.halt_reason(portfolio, limits, cash_flows))}{held}",
     )
 

@@ -29,9 +29,9 @@ def chosen_futures(step: StepInput) -> dict[str, Fraction] | None:
     if step.divides_wallet:
         return None
     chosen = step.history.allocation
-    if step.portfolio.weights is None or chosen is None or not chosen.futures_bps:
+    if step.portfolio.weights is None or chosen is None or not chosen.market_bps:
         return None
-    return {market: Fraction(bps, BPS) for market, bps in chosen.futures_bps}
+    return {market: Fraction(bps, BPS) for market, bps in chosen.market_bps}
 
 
 def with_market_weights(

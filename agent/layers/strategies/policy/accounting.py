@@ -510,7 +510,7 @@ def _updated_books(
 def paused_strategies(step: StepInput) -> dict[str, str]:
     """Return a message by name for each strategy that the health rule paused."""
     books, split = step.layer(StrategiesState).books, step.config(CapitalSplit)
-    levered = {strategy.name for strategy in split.strategies if strategy.futures_bps}
+    levered = {strategy.name for strategy in split.strategies if strategy.market_bps}
     return {
         book.name: (
             f"Strategy {book.name} is paused and held in {step.portfolio.numeraire.label}"

@@ -12,8 +12,8 @@ def strategies_fault(step: StepInput) -> str:
     """
     if not step.config(CapitalSplit).strategies:
         return ""
-    if step.portfolio.positions or step.portfolio.lp_targets:
-        return "strategies cannot be combined with liquidity positions; remove one of them"
+    if step.portfolio.is_in_pools:
+        return "strategies cannot be combined with positions in pools; remove one of them"
     books = step.layer(StrategiesState).books
     if books is None:
         return "the books of the strategies are missing"

@@ -24,7 +24,7 @@ def chosen_shares(step: StepInput) -> dict[str, Fraction] | None:
     if none has futures weights.
     """
     split = step.config(CapitalSplit)
-    if not any(strategy.futures_bps for strategy in split.strategies):
+    if not any(strategy.market_bps for strategy in split.strategies):
         return None
     return strategy_futures(split, step.layer(StrategiesState).books)
 
@@ -41,7 +41,7 @@ def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[s
     combined: dict[str, Fraction] = {}
     for strategy in split.strategies:
         share = Fraction(0) if strategy.name in paused else shares[strategy.name]
-        for market, bps in strategy.futures_bps:
+        for market, bps in strategy.market_bps:
             combined[market] = combined.get(market, Fraction(0)) + share * bps / BPS
     return combined
 
@@ -56,14 +56,14 @@ def with_market_growth(
     whether it is active or paused, with the margin account's part of the capital, at index prices
     less funding, without costs.
     """
-    if futures is None or not strategy.futures_bps:
+    if futures is None or not strategy.market_bps:
         return noted
     grown = _futures_growth(dict(before.marks), before.noted_s, strategy, futures, noted.noted_s)
     spot = Fraction(noted.index, before.index) if before.index else Fraction(1)
     index = floor_int(before.index * ((1 - futures.part) * spot + futures.part * grown))
     marks = tuple(
         (market, futures.prices[market])
-        for market, _ in strategy.futures_bps
+        for market, _ in strategy.market_bps
         if market in futures.prices
     )
     return replace(noted, index=max(0, index), marks=(*noted.marks, *marks))
@@ -81,7 +81,7 @@ def _futures_growth(
     """
     days = Fraction(0 if now_s is None or noted_s is None else now_s - noted_s, DAY_S)
     growth = Fraction(1)
-    for market, bps in strategy.futures_bps:
+    for market, bps in strategy.market_bps:
         if before.get(market, 0) > 0 and market in futures.prices:
             moved = futures.prices[market] / before[market] - 1
             paid = futures.funding_daily.get(market, Fraction(0)) * days

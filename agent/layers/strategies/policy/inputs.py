@@ -82,7 +82,7 @@ def choose_weights(step: StepInput) -> StepInput:
             replace(
                 strategy,
                 weights_bps=chosen,
-                futures_bps=_futures_weights(allocation) or strategy.futures_bps,
+                market_bps=_market_weights(allocation) or strategy.market_bps,
             )
         )
     books = replace(books, choices=tuple(last.items()), unchosen="; ".join(lacking))
@@ -90,9 +90,9 @@ def choose_weights(step: StepInput) -> StepInput:
     return step.with_config(split).with_layer(StrategiesState(books))
 
 
-def _futures_weights(allocation: Allocation | None) -> tuple[tuple[str, int], ...]:
-    """Return the futures weights of an allocation; empty if it has none."""
-    return () if allocation is None else allocation.futures_bps
+def _market_weights(allocation: Allocation | None) -> tuple[tuple[str, int], ...]:
+    """Return the weights of markets of an allocation; empty if it has none."""
+    return () if allocation is None else allocation.market_bps
 
 
 def combine_targets(step: StepInput) -> StepInput:

@@ -1,0 +1,55 @@
+"""Weights of futures markets from their volatilities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.model import AllocatorConfig
+from agent.units import BPS, bounded_bps, proportional_shares
+from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBounds, from_returns
+from agent.weights.returns import compute_returns
+
+
+def futures_volatility(
+    weights: AllocatorConfig, _bounds: WeightBounds, facts: AllocatorData
+) -> UnroundedWeights:
+    """Return futures weights in inverse proportion to sample volatility, w_i = ±(1/σ_i) / Σ (1/σ_j),
+    so that each position has the same risk and all together the target leverage (positions scaled
+    by volatility: Moskowitz, Ooi, Pedersen, "Time Series Momentum", 2012).
+
+    The loss of each position under the stress move m is bounded: |w_i| · L · m ≤ the stress loss.
+    Weight above that bound goes to the other markets in proportion; if all are at it, the leverage
+    is below its target. The spot targets stay.
+    """
+    risk = weights.futures
+    if risk is None:
+        raise Refused("no futures markets are configured", remedy="add [futures]")
+    tokens = tuple(side.token for side in risk.sides)
+    seen = compute_returns(weights, tokens, facts.names, facts.prices, facts.now_s)
+    most = [risk.most_bps] * len(tokens)
+    total = min(BPS, len(tokens) * risk.most_bps)
+    none = [0] * len(tokens)
+    shares = proportional_shares(
+        [Fraction(1 / float(v)) for v in seen.volatility], none, most, total
+    )
+    sizes = bounded_bps(shares, none, most, total)
+    parts = ", ".join(
+        f"{facts.names[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({v:.1%})"
+        for side, bps, v in zip(risk.sides, sizes, seen.volatility, strict=True)
+    )
+    gross = Fraction(total * risk.leverage_bps, BPS * BPS)
+    loss = Fraction(max(sizes) * risk.leverage_bps * risk.stress_move_bps, BPS * BPS * BPS)
+    unrounded_weights = from_returns(
+        (),
+        f"futures weights in inverse proportion to annual volatilities: {parts}; {float(gross):.2f}x"
+        f" of the account value in all, and a move of {risk.stress_move_bps / 100:g} % against one"
+        f" market costs at most {float(loss) * 100:.2f} % of it",
+        seen,
+    )
+    signed = [
+        (side.market, bps if side.is_long else -bps)
+        for side, bps in zip(risk.sides, sizes, strict=True)
+    ]
+    return replace(unrounded_weights, market_bps=tuple(signed))

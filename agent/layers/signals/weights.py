@@ -1,0 +1,52 @@
+"""Weights from the answer of a user-defined signal."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.model import GRID, AllocatorConfig, SignalAnswer
+from agent.units import BPS, largest_remainder
+from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBounds
+
+
+def signal(
+    _weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
+) -> UnroundedWeights:
+    """Return the weights from a user-defined signal. Raises Refused with the reason if there are
+    none, or if one is beyond its bounds.
+    """
+    answer = facts.answer
+    if answer is None:
+        raise Refused("the signal was not run", remedy="see docs/signals.md")
+    if answer.why:
+        raise Refused(f"signal {answer.name}: {answer.why}", remedy="see docs/signals.md")
+    parts, shares = dict(answer.spot_ppm or ()), []
+    whole = sum(parts.values(), Fraction(0))
+    for token, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True):
+        share = Fraction(parts.get(token, 0) * bounds.total) / (whole or 1)
+        if parts and not low <= share <= high:
+            raise Refused(
+                f"signal {answer.name}: {facts.names[token]} {float(share) / 100:.2f} % is not"
+                f" within {low / 100:g} to {high / 100:g} %",
+                remedy="change the signal, or limits and cap of the allocator",
+            )
+        shares.append(share)
+    return UnroundedWeights(
+        tuple(shares) if parts else (),
+        f"{' and '.join(answer.kinds)} weights of the signal {answer.name}",
+        answer.source,
+        market_bps=_market_bps(answer),
+    )
+
+
+def _market_bps(answer: SignalAnswer) -> tuple[tuple[str, int], ...]:
+    """Return the futures weights in bps, by largest remainder, with a total of at most one."""
+    parts = answer.market_ppm or ()
+    sizes = [Fraction(abs(ppm)) for _, ppm in parts]
+    total = min(BPS, round(sum(sizes, Fraction(0)) * BPS / GRID))
+    rounded = largest_remainder(sizes, total) if total else [0] * len(parts)
+    return tuple(
+        (market, bps if ppm > 0 else -bps)
+        for (market, ppm), bps in zip(parts, rounded, strict=True)
+    )
