@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from agent.layers.gradual import documents as gradual
 from agent.model import Plan, Portfolio, StepInput
 from agent.store.executions import PastExecution
 from agent.store.store import Store
 
 
-class LayerPlanKeys(gradual.PlanKeys):
+class LayerPlanKeys(gradual.PlanKeys, TypedDict):
     """Keys of all layers in the document of a plan."""
 
 

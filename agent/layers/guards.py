@@ -14,9 +14,9 @@ from agent.layers.tax import guards as tax
 
 PLAN_GUARDS: tuple[Guard[Any], ...] = (tax.YEAR_LIMIT,)
 """Guards of a layer's limits, after those of losses and before those of weights and sizes."""
-HOLDING_GUARDS: tuple[Guard[Any], ...] = liquidity.HOLDING_GUARDS
+HOLDING_GUARDS: tuple[Guard[Any], ...] = (*liquidity.HOLDING_GUARDS,)
 """Guards of limits on what a layer has outside the wallet, after those of weights and sizes."""
-LAYER_GUARDS: tuple[Guard[Any], ...] = futures.FUTURES_GUARDS
+LAYER_GUARDS: tuple[Guard[Any], ...] = (*futures.FUTURES_GUARDS,)
 """Guards of plans that act in a layer, after all others."""
 PLAN_COSTS: tuple[Callable[[GuardCase, int], GuardMeasurement | None], ...] = (
     futures.plan_cost,

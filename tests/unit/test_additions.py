@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import additions
+from tests.support import additions, deletions
 from tests.support.samples import slow
+from tests.support.stores import recorded
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +33,15 @@ def test_an_example_layer_changes_its_folder_and_the_registries(tmp_path: Path) 
     others = {name for name in additions.LAYER if not name.startswith("layers/lockup/")}
     assert {Path(name).parent.as_posix() for name in others} == {"layers"}
     check_copy([additions.LAYER], [additions.check_layer], tmp_path)
+
+
+@pytest.mark.parametrize("layer", ["gradual", "tax", *slow((layer,) for layer in ("futures", "liquidity", "signals", "strategies"))])
+def test_a_layer_is_deleted_with_its_folder_and_its_registry_lines(layer: str, tmp_path: Path) -> None:
+    """The core then imports and decides what does not use it as before."""
+    steps = recorded(tmp_path)
+    shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=shutil.ignore_patterns("*.pyc", "*.pyc.*"))
+    deletions.delete_layer(tmp_path / "agent", layer)
+    run_in_copy(f"from tests.support import deletions; deletions.check_recorded_steps({str(steps)!r})", tmp_path)
 
 
 @pytest.mark.parametrize("names", [tuple(EXAMPLES), *slow(((name,),) for name in EXAMPLES)], ids=" and ".join)
@@ -53,7 +63,11 @@ def check_copy(added: Sequence[additions.Addition], checks: Sequence[Callable[[]
             before = path.read_text(encoding="utf-8") if path.exists() else ""
             path.write_text(reduce(additions.add, texts, before), encoding="utf-8")
     calls = "".join(f"additions.{check.__name__}(); " for check in checks)
-    command = f"from tests.support import additions; {calls}"
+    run_in_copy(f"from tests.support import additions; {calls}", tmp_path)
+
+
+def run_in_copy(command: str, tmp_path: Path) -> None:
+    """Run Python in an interpreter of its own, in which `agent` is the copy."""
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
