@@ -67,7 +67,7 @@ def inverse_variance(weights: AllocatorConfig, bounds: WeightBounds, facts: Allo
     """In inverse proportion to the variance."""
     seen = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
     wanted = [Fraction(1 / float(v) ** 2) for v in seen.volatility]
-    return _from_returns(tuple(proportional_shares(wanted, bounds.low, bounds.high, bounds.total)), "inverse variance", seen)
+    return from_returns(tuple(proportional_shares(wanted, bounds.low, bounds.high, bounds.total)), "inverse variance", seen)
 
 
 ALLOCATORS[AllocationMethod.INVERSE_VARIANCE] = inverse_variance
