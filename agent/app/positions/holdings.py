@@ -193,9 +193,9 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
         (place.tick_lower, place.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
     store.positions.decide(name, mint, context.clock.now_s())
-    held = agent.step_input().snapshot.positions
+    present = agent.step_input().snapshot.positions
     # its principal is booked as its cost
-    amounts = next((positions.principal(place) for place in held if place.name == name), (0, 0))
+    amounts = next((positions.principal(place) for place in present if place.name == name), (0, 0))
     store.positions.decide(name, positions.imported_position(mint, amounts), context.clock.now_s())
     return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in amounts]}
 
