@@ -8,7 +8,8 @@ from typing import Annotated, Any, get_args
 import pytest
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-import agent.config.schema  # noqa: F401  # every table of the config is known once these are loaded
+import agent.config.schema
+import agent.config.writing.profile  # noqa: F401  # every table of the config is known once these are loaded
 from agent.config.fields import ConfigTable, Share, ShareOrOff, Weight
 from agent.config.load import parse_config
 from agent.config.tables.triggers import parse_band
