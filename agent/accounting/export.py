@@ -111,9 +111,9 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
         ]
         moved += [("Income" if raw > 0 else "Loss", token, raw) for token, raw in dust]
         moved += [
-            ("Income" if raw > 0 else "Loss", *one)
-            for one in owed.results(entry)
-            if (raw := one[1])
+            ("Income" if raw > 0 else "Loss", *result)
+            for result in owed.results(entry)
+            if (raw := result[1])
         ]
         for event, token, raw in moved:
             fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
@@ -164,22 +164,22 @@ def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
         return [], []
     pieces = list(_pieces(gave, got, values))
     whole = {
-        (piece, taken): [raw_in, raw_out]
-        for piece, taken, raw_in, raw_out in pieces
+        (piece, bought): [raw_in, raw_out]
+        for piece, bought, raw_in, raw_out in pieces
         if raw_in and raw_out
     }
     dust = []
-    for given, taken, raw_in, raw_out in pieces:
+    for sold, bought, raw_in, raw_out in pieces:
         if bool(raw_in) == bool(raw_out):
             continue
-        side, token, raw = (0, given, raw_in) if raw_in else (1, taken, raw_out)
+        side, token, raw = (0, sold, raw_in) if raw_in else (1, bought, raw_out)
         home = next((amounts for pair, amounts in whole.items() if pair[side] == token), None)
         if home is None:
             dust.append((token, raw if side else -raw))
         else:
             home[side] += raw
     return [
-        ((given, raw_in), (taken, raw_out)) for (given, taken), (raw_in, raw_out) in whole.items()
+        ((sold, raw_in), (bought, raw_out)) for (sold, bought), (raw_in, raw_out) in whole.items()
     ], dust
 
 
@@ -274,7 +274,7 @@ class TokenNames:
 
 def export_tables(
     entries: Sequence[Entry],
-    found: TaxLotRun,
+    run: TaxLotRun,
     valuations: Sequence[Valuation],
     names: TokenNames,
     currency: str,
@@ -284,8 +284,8 @@ def export_tables(
     """
     return (
         _ledger(entries, names),
-        _disposals(found, names, currency),
-        _lots(found, names, currency),
+        _disposals(run, names, currency),
+        _lots(run, names, currency),
         _values(valuations, names),
     )
 
@@ -345,7 +345,7 @@ def _ledger(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
     return ExportTable("ledger", columns, tuple(rows))
 
 
-def _disposals(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
+def _disposals(run: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
     columns = (
         "time",
         "entry",
@@ -376,12 +376,12 @@ def _disposals(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTabl
             "" if disposal.acquired_s is None else format_utc(disposal.acquired_s),
             str(disposal.held_s // 86_400),
         )
-        for disposal in found.disposals
+        for disposal in run.disposals
     ]
     return ExportTable("disposals", columns, tuple(rows))
 
 
-def _lots(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
+def _lots(run: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
     columns = ("acquired", "token", "address", "amount", "cost", "currency")
     rows = [
         (
@@ -392,7 +392,7 @@ def _lots(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
             value_text(lot.cost, names.numeraire.decimals),
             currency,
         )
-        for lot in found.open()
+        for lot in run.open()
     ]
     return ExportTable("lots", columns, tuple(rows))
 
@@ -415,15 +415,15 @@ def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
         "weight_bps",
     )
     places, rows = names.numeraire.decimals, []
-    for found in valuations:
-        weights = weights_bps(found)
-        for holding in found.held:
+    for worth in valuations:
+        weights = weights_bps(worth)
+        for holding in worth.held:
             decimals = names.decimals(holding.token)
             rows.append(
                 (
-                    format_utc(found.chain_s),
-                    str(found.block),
-                    value_text(found.managed, places),
+                    format_utc(worth.chain_s),
+                    str(worth.block),
+                    value_text(worth.managed, places),
                     names.label(holding.token),
                     holding.token,
                     decimal_text(holding.wallet_raw, decimals),
@@ -438,13 +438,15 @@ def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
     return ExportTable("values", columns, tuple(rows))
 
 
-def weights_bps(found: Valuation) -> dict[str, int]:
+def weights_bps(valuation: Valuation) -> dict[str, int]:
     """Return each token's weight in bps, as the step judged it; empty if nothing has a weight."""
-    managed = [holding for holding in found.held if not holding.is_gas_money]
+    managed = [holding for holding in valuation.held if not holding.is_gas_money]
     values = [valued_holding.weighed_raw * valued_holding.price for valued_holding in managed]
     if not any(values):
         return {}
-    return dict(zip((held.token for held in managed), largest_remainder(values, BPS), strict=True))
+    return dict(
+        zip((asset.token for asset in managed), largest_remainder(values, BPS), strict=True)
+    )
 
 
 # --- Exchange rates over time, for reports in a currency other than the numeraire.

@@ -65,7 +65,7 @@ class FuturesProfit:
     def in_base_units(self) -> FuturesProfit:
         """Return the components rounded to numeraire base units; the rounded ones sum exactly."""
         profit, fees, funding = (
-            Fraction(round(one)) for one in (self.profit, self.fees, self.funding)
+            Fraction(round(amount)) for amount in (self.profit, self.fees, self.funding)
         )
         price = profit + fees + funding
         return replace(self, price=price, fees=fees, funding=funding)
@@ -90,7 +90,7 @@ def futures_changes(
         ) <= entry.chain_s
 
     ordered = sorted(entries, key=place)
-    found, number = [], 0
+    changes, number = [], 0
     for start, end in pairwise(valuations):
         while number < len(ordered) and place(ordered[number]) <= (start.block, False):
             number += 1
@@ -98,8 +98,8 @@ def futures_changes(
         while number < len(ordered) and place(ordered[number]) <= (end.block, False):
             number += 1
         if start.collateral is not None or end.collateral is not None:
-            found.append(_change(start, end, ordered[first:number]))
-    return tuple(found)
+            changes.append(_change(start, end, ordered[first:number]))
+    return tuple(changes)
 
 
 def summed(changes: Iterable[FuturesChange]) -> FuturesProfit:
@@ -108,9 +108,9 @@ def summed(changes: Iterable[FuturesChange]) -> FuturesProfit:
     return FuturesProfit(
         sum((change.price for change in changes), zero),
         sum((futures_change.fees for futures_change in changes), zero),
-        sum((one.funding for one in changes), zero),
-        sum((one.realised for one in changes), zero),
-        sum((one.transferred for one in changes), zero),
+        sum((part.funding for part in changes), zero),
+        sum((part.realised for part in changes), zero),
+        sum((part.transferred for part in changes), zero),
     )
 
 
@@ -161,9 +161,9 @@ def _change(start: Valuation, end: Valuation, within: Sequence[Entry]) -> Future
         units += pending
     deposited = units * price
     rate = price / after.settlement_raw
-    made = _parts(before, after, units, own)
-    fees, realised, transferred = (Fraction(raw) * rate for raw in made.sums)
-    by_market = tuple((market, raw * rate) for market, raw in made.funding)
+    parts = _parts(before, after, units, own)
+    fees, realised, transferred = (Fraction(raw) * rate for raw in parts.sums)
+    by_market = tuple((market, raw * rate) for market, raw in parts.funding)
     funding = sum((value for _, value in by_market), Fraction(0))
     return FuturesChange(
         start,
@@ -287,15 +287,15 @@ class FuturesUnits:
 
     def results(self, entry: Entry) -> list[tuple[str, int]]:
         """Return the results of an entry: token and signed base units."""
-        futures_entry, found = entry.futures, list[tuple[str, int]]()
+        futures_entry, amounts = entry.futures, list[tuple[str, int]]()
         if futures_entry is None:
-            return found
+            return amounts
         results = [fill.realised_raw for fill in futures_entry.fills]
         results += [-paid.paid_raw for paid in futures_entry.funding]
         for raw in results:
             units, self._left_raw = divmod(raw + self._left_raw, futures_entry.settlement_raw)
-            found.append((futures_entry.collateral, units))
-        return found
+            amounts.append((futures_entry.collateral, units))
+        return amounts
 
 
 # --- Funding by market and day (UTC).
@@ -342,8 +342,8 @@ def funding_days(
             name,
             symbols.get(name, name),
             paid.get((day_s, name), Fraction(0)),
-            sum(found, Fraction(0)) / len(found)
-            if (found := rates.get((day_s, name)))
+            sum(rate, Fraction(0)) / len(rate)
+            if (rate := rates.get((day_s, name)))
             else Fraction(0),
             len(rates.get((day_s, name), ())),
         )

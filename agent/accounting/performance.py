@@ -172,11 +172,11 @@ class OpeningCash:
         """
         units = {holding.token: Fraction(holding.managed_raw) for holding in start.held}
         prices = {valued_holding.token: valued_holding.price for valued_holding in start.held}
-        targets = {held.token: held.target_bps for held in start.held}
+        targets = {asset.token: asset.target_bps for asset in start.held}
         spot: dict[str, Value] = {}
-        for held in start.held:
-            token = self.wrapped if held.token == NATIVE else held.token
-            value = (held.managed_raw - held.margin_raw) * held.price
+        for asset in start.held:
+            token = self.wrapped if asset.token == NATIVE else asset.token
+            value = (asset.managed_raw - asset.margin_raw) * asset.price
             spot[token] = spot.get(token, Fraction(0)) + value
         whole, sum_bps = sum(spot.values(), Fraction(0)), sum(targets.values())
         if not sum_bps:
@@ -222,7 +222,7 @@ def buy_and_hold(
     start = before = first.managed
     factor, came, known = Fraction(1), Fraction(0), start > 0
     for part in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
-        prices |= {held.token: held.price for held in part.end.held}  # former tokens: last price
+        prices |= {asset.token: asset.price for asset in part.end.held}  # former tokens: last price
         deposited = part.crossed - part.from_gas_money
         if not deposited and part.end is not valuations[-1]:
             continue
@@ -231,7 +231,7 @@ def buy_and_hold(
             factor, known = quantize(factor * value / before), True
         came += deposited
         if deposited > 0:
-            targets = {held.token: held.target_bps for held in part.end.held}
+            targets = {asset.token: asset.target_bps for asset in part.end.held}
             for token, bought in buy_at_targets(deposited, targets, prices).items():
                 units[token] = units.get(token, Fraction(0)) + bought
         elif deposited < 0 and value > 0:

@@ -402,8 +402,8 @@ class _EntryLots:
             if account in (accounts.TRADING, accounts.FEES):
                 net[token] = net.get(token, 0) - raw
         received = {token: raw for token, raw in net.items() if raw > 0}
-        given = {token: -raw for token, raw in net.items() if raw < 0}
-        return received, given
+        spent = {token: -raw for token, raw in net.items() if raw < 0}
+        return received, spent
 
     def _value(self, token: str) -> int:
         """Return the reference value of the exchanged amount of a token, unsigned."""

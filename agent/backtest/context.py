@@ -176,16 +176,16 @@ class SimulatedEvidence:
         )
 
     def _quotes(self, plan: Plan) -> tuple[SecondQuote, ...]:
-        pools, found = dict(self._world.pools), []
+        pools, quotes = dict(self._world.pools), []
         for number, leg in enumerate(plan.legs):
             try:
                 swapped = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw)
             except (ContractRevert, BeyondKnownTicks) as error:
-                found.append(SecondQuote(number, None, error.message))
+                quotes.append(SecondQuote(number, None, error.message))
                 continue
             pools[leg.pool] = swapped.after
-            found.append(SecondQuote(number, swapped.amount_out_raw))
-        return tuple(found)
+            quotes.append(SecondQuote(number, swapped.amount_out_raw))
+        return tuple(quotes)
 
 
 def _by(feed: FeedRound, at_s: int) -> FeedRound:
@@ -335,7 +335,7 @@ class SimulatedChain:
     ) -> Fill:
         world = self._world
         prices = world.prices
-        gas = paid_wei * prices[world.wanted.portfolio.wrapped_native]
+        gas = paid_wei * prices[world.backtest.portfolio.wrapped_native]
         world.gas_paid += gas
         swap = tx.to == ROUTER
         if not isinstance(done, TransactionEffects):
@@ -439,7 +439,7 @@ class SimulationContext:
 def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
     """Open a context with its own store, deleted afterwards, for a world that is at a bar."""
     store = simulation_store(
-        world.wanted.portfolio.wrapped_native, _needs_price_history(world.wanted)
+        world.backtest.portfolio.wrapped_native, _needs_price_history(world.backtest)
     )
     signals = SignalHost()
     try:
@@ -450,25 +450,25 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
         store.close()
 
 
-def deadline_s(wanted: BacktestSpec, settings: SimulationSettings, table: PriceTable) -> int:
+def deadline_s(spec: BacktestSpec, settings: SimulationSettings, table: PriceTable) -> int:
     """Return the validity of a transaction, extended by the bars until it is mined."""
     delay_bars = settings.latency_bars + 1 if settings.latency_bars else 0
-    return wanted.execution.deadline_s + delay_bars * table.interval_s
+    return spec.execution.deadline_s + delay_bars * table.interval_s
 
 
-def _needs_price_history(wanted: BacktestSpec) -> bool:
+def _needs_price_history(spec: BacktestSpec) -> bool:
     """Return whether a trigger or allocator of this policy needs recorded prices."""
-    if wanted.portfolio.weights is not None:
+    if spec.portfolio.weights is not None:
         return True
-    if wanted.split is None:
-        return required_history_s(wanted.policy) > 0
-    if wanted.split.allocators:
+    if spec.split is None:
+        return required_history_s(spec.policy) > 0
+    if spec.split.allocators:
         return True
-    return required_history_s(wanted.policy, wanted.split.triggers) > 0
+    return required_history_s(spec.policy, spec.split.triggers) > 0
 
 
 def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> SimulationContext:
-    spec = world.wanted
+    spec = world.backtest
     execution = replace(spec.execution, deadline_s=deadline_s(spec, world.settings, world.table))
     hedges = world.venue is not None and world.venue.setup.policy.hedge is not None
     taxes = TaxLotLedger(store, spec.portfolio, spec.tax, is_needed=hedges)

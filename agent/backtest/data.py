@@ -52,10 +52,10 @@ class PriceTable:
     @property
     def digest(self) -> str:
         """SHA-256 of symbols, times and closes."""
-        found = hashlib.sha256("\n".join(self.symbols).encode())
-        found.update(np.ascontiguousarray(self.times_s, dtype="<i8").tobytes())
-        found.update(np.ascontiguousarray(self.closes, dtype="<f8").tobytes())
-        return found.hexdigest()
+        digest = hashlib.sha256("\n".join(self.symbols).encode())
+        digest.update(np.ascontiguousarray(self.times_s, dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(self.closes, dtype="<f8").tobytes())
+        return digest.hexdigest()
 
     def only(self, symbols: Sequence[str]) -> PriceTable:
         """Return the table of these symbols from the first bar at which each has a price. Raises
@@ -115,7 +115,7 @@ def validate_prices(table: PriceTable) -> PriceTable:
         )
     bad = ~np.isnan(table.closes) & ~((table.closes > 0) & np.isfinite(table.closes))
     if bad.any():
-        row, column = (int(found[0]) for found in np.nonzero(bad))
+        row, column = (int(indices[0]) for indices in np.nonzero(bad))
         raise ConfigError(
             f"--prices: {table.symbols[column]} costs {table.closes[row, column]} at time"
             f" {int(table.times_s[row])}",
@@ -128,10 +128,10 @@ def forward_fill(closes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Replace each missing close by the newest one before it; NaN before the first."""
     rows = np.where(np.isnan(closes), -1, np.arange(len(closes))[:, None])
     newest = np.maximum.accumulate(rows, axis=0)
-    found: NDArray[np.float64] = np.where(
+    filled: NDArray[np.float64] = np.where(
         newest >= 0, np.take_along_axis(closes, np.maximum(newest, 0), axis=0), np.nan
     )
-    return found
+    return filled
 
 
 def price_gap_notes(
@@ -236,9 +236,9 @@ def read_table(path: Path) -> PriceTable:
             f"{path.name}: has a column symbol but no column close",
             "name the column of prices close",
         )
-    if not long and (found := OHLCV_COLUMNS & set(frame.columns)):
+    if not long and (ohlcv := OHLCV_COLUMNS & set(frame.columns)):
         raise ConfigError(
-            f"{path.name}: has a column {sorted(found)[0]} but no column symbol",
+            f"{path.name}: has a column {sorted(ohlcv)[0]} but no column symbol",
             "add a column symbol",
         )
     read = _from_long_format if long else _from_wide_format
@@ -365,14 +365,14 @@ def _parsed(times: Any, path: Path) -> Any:
     lengths = plain.str.len_chars()
     whole = plain.zip_with(lengths != len("2021-04-04"), plain + " 00:00:00")
     whole = whole.zip_with(lengths != len("2021-04-04 21:00"), whole + ":00")
-    found = whole.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
-    if found.null_count():
-        row = int(found.is_null().arg_true()[0])
+    parsed = whole.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
+    if parsed.null_count():
+        row = int(parsed.is_null().arg_true()[0])
         raise ConfigError(
             f"{path.name}, row {row + 1}: its time cannot be parsed",
             "write times such as 2021-04-04T21:00:00Z",
         )
-    return found - _offset(zones[0])
+    return parsed - _offset(zones[0])
 
 
 def _offset(zone: str) -> timedelta:
@@ -463,45 +463,41 @@ def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
 # --- Columns and numeraire prices of a portfolio's tokens in a price table.
 
 
-def columns_by_token(wanted: BacktestSpec, table: PriceTable) -> dict[str, int]:
+def columns_by_token(spec: BacktestSpec, table: PriceTable) -> dict[str, int]:
     """Return the table's column of each token, by address; a numeraire that is the unit of the
     closes has no column.
     """
     return {
         address: table.symbols.index(symbol)
-        for address, symbol in wanted.symbols
+        for address, symbol in spec.symbols
         if symbol in table.symbols
     }
 
 
-def select_spec_symbols(wanted: BacktestSpec, table: PriceTable) -> PriceTable:
+def select_spec_symbols(spec: BacktestSpec, table: PriceTable) -> PriceTable:
     """Return the table restricted to the portfolio's symbols, as PriceTable.only. The numeraire may
     be missing. Raises ConfigError.
     """
-    money = wanted.portfolio.numeraire.address
+    money = spec.portfolio.numeraire.address
     return table.only(
-        [
-            symbol
-            for address, symbol in wanted.symbols
-            if symbol in table.symbols or address != money
-        ]
+        [symbol for address, symbol in spec.symbols if symbol in table.symbols or address != money]
     )
 
 
 def numeraire_prices(
-    wanted: BacktestSpec, table: PriceTable, closes: NDArray[np.float64], tokens: Sequence[Token]
+    spec: BacktestSpec, table: PriceTable, closes: NDArray[np.float64], tokens: Sequence[Token]
 ) -> NDArray[np.float64]:
     """Return a column of prices for each token, in whole coins of the numeraire, from closes in the
     table's order; NaN if missing.
     """
-    columns, ones = columns_by_token(wanted, table), np.ones(len(closes))
-    each = {address: closes[:, column] for address, column in columns.items()}
-    found: NDArray[np.float64] = np.column_stack(
-        [each.get(token.address, ones) for token in tokens]
+    columns, ones = columns_by_token(spec, table), np.ones(len(closes))
+    by_token = {address: closes[:, column] for address, column in columns.items()}
+    prices: NDArray[np.float64] = np.column_stack(
+        [by_token.get(token.address, ones) for token in tokens]
     )
-    return found / each.get(wanted.portfolio.numeraire.address, ones)[:, None]
+    return prices / by_token.get(spec.portfolio.numeraire.address, ones)[:, None]
 
 
-def has_gas_price(wanted: BacktestSpec, table: PriceTable) -> bool:
+def has_gas_price(spec: BacktestSpec, table: PriceTable) -> bool:
     """Return True if the native coin was named and is an asset or hub with prices."""
-    return wanted.gas_priced and wanted.portfolio.wrapped_native in columns_by_token(wanted, table)
+    return spec.gas_priced and spec.portfolio.wrapped_native in columns_by_token(spec, table)

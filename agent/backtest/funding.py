@@ -113,10 +113,10 @@ class FundingSummary:
 
 
 def _yearly(carries: Sequence[FundingCarry]) -> float | None:
-    held = sum(carry.held_for for carry in carries)
-    if not held:
+    held_value = sum(carry.held_for for carry in carries)
+    if not held_value:
         return None
-    return float(Fraction(sum(sum(carry.payments) for carry in carries) * YEAR_S, held))
+    return float(Fraction(sum(sum(carry.payments) for carry in carries) * YEAR_S, held_value))
 
 
 def rename_funding_symbols(
@@ -166,17 +166,17 @@ def require_prices(
 
 
 def funding_carry(
-    series: FundingRateSeries, bars_s: Times, held: Callable[[int], Value]
+    series: FundingRateSeries, bars_s: Times, held_value: Callable[[int], Value]
 ) -> FundingCarry:
     """Return the payments at the times of the series within the bars.
 
-    `held` returns the holding after a bar, at its price, numeraire base units. Each time uses the
+    `held_value` returns the holding after a bar, at its price, numeraire base units. Each time uses the
     newest bar until then, so no later price or trade changes a payment.
     """
     inside, usual = rates_within(series, bars_s), series.usual_s
     times_s = series.times_s[inside]
     bars = np.searchsorted(bars_s, times_s, side="right") - 1
-    values = [held(bar) for bar in bars.tolist()]
+    values = [held_value(bar) for bar in bars.tolist()]
     lengths = np.minimum(np.diff(series.times_s, prepend=series.times_s[0] - usual), usual)[inside]
     rates = [Fraction(str(rate)) for rate in series.rates[inside].tolist()]
     payments = tuple(floor_int(value * rate) for value, rate in zip(values, rates, strict=True))
@@ -193,47 +193,47 @@ def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
     """Return notes on rates that start late, end early, are outside the bars, have irregular
     intervals, or look like percent.
     """
-    times_s, usual, found = series.times_s, series.usual_s, []
+    times_s, usual, notes = series.times_s, series.usual_s, []
     name, inside = f"funding: {series.symbol}", rates_within(series, bars_s)
     if times_s[0] - bars_s[0] > usual:
-        found.append(f"{name} starts at {_when(times_s[0])}, after the simulation starts")
+        notes.append(f"{name} starts at {_when(times_s[0])}, after the simulation starts")
     if bars_s[-1] - times_s[-1] > usual:
-        found.append(f"{name} ends at {_when(times_s[-1])}, before the simulation ends")
+        notes.append(f"{name} ends at {_when(times_s[-1])}, before the simulation ends")
     if outside := int((~inside).sum()):
-        found.append(f"{name} has {outside} rates outside the simulation, which are ignored")
+        notes.append(f"{name} has {outside} rates outside the simulation, which are ignored")
     steps = np.diff(times_s)
     if wide := int((steps > GAP * usual).sum()):
-        found.append(
+        notes.append(
             f"{name} has {wide} intervals longer than usual, at most {int(steps.max())} s;"
             " missing rates count as zero"
         )
     if close := int((steps * GAP < usual).sum()):
-        found.append(
+        notes.append(
             f"{name} has {close} intervals shorter than usual, at least {int(steps.min())} s"
         )
     a_year = float(np.median(np.abs(series.rates))) * YEAR_S / usual if usual else 0.0
     if a_year > HIGH_YEARLY_RATE:
-        found.append(
+        notes.append(
             f"{name} has rates of {100 * a_year:,.0f}% a year: they may be percent instead of shares"
         )
-    return found
+    return notes
 
 
 def funding_digest(series: Sequence[FundingRateSeries]) -> str:
     """Return the SHA-256 of symbols, times and rates."""
-    found = hashlib.sha256(
+    digest = hashlib.sha256(
         "\n".join(funding_rate_series.symbol for funding_rate_series in series).encode()
     )
-    for one in series:
-        found.update(np.ascontiguousarray(one.times_s, dtype="<i8").tobytes())
-        found.update(np.ascontiguousarray(one.rates, dtype="<f8").tobytes())
-    return found.hexdigest()
+    for rate_series in series:
+        digest.update(np.ascontiguousarray(rate_series.times_s, dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(rate_series.rates, dtype="<f8").tobytes())
+    return digest.hexdigest()
 
 
 def rates_within(series: FundingRateSeries, bars_s: Times) -> NDArray[np.bool_]:
     """Return a mask of the times of the series from the first bar to the last."""
-    found: NDArray[np.bool_] = (series.times_s >= bars_s[0]) & (series.times_s <= bars_s[-1])
-    return found
+    within: NDArray[np.bool_] = (series.times_s >= bars_s[0]) & (series.times_s <= bars_s[-1])
+    return within
 
 
 def _when(time_s: int) -> str:
@@ -288,8 +288,8 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
     symbols = frame["symbol"].unique(maintain_order=True).to_list()
     parts = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
     return tuple(
-        FundingRateSeries(str(name), one[column].to_numpy(), one["rate"].to_numpy())
-        for name, one in zip(symbols, parts, strict=True)
+        FundingRateSeries(str(name), part[column].to_numpy(), part["rate"].to_numpy())
+        for name, part in zip(symbols, parts, strict=True)
     )
 
 
@@ -301,9 +301,9 @@ def _require_rates(polars: Any, frame: Any, where: str) -> None:
         )
     bad = frame.filter(~(polars.col("rate").abs() <= 1))  # also NaN
     if bad.height:
-        found = bad["rate"][0]
-        message = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {found}"
-        if np.isfinite(found):
+        rate = bad["rate"][0]
+        message = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {rate}"
+        if np.isfinite(rate):
             raise ConfigError(
                 f"{message}, more than the whole notional: it looks like percent",
                 "write a share: 0.0001 for 0.01%",

@@ -39,9 +39,9 @@ def _compiled(function: Any) -> Any:
 
 @_compiled
 def set_bands(
-    targets: Floats, absolute: float, relative: float, open_: Any, wanted: Floats, bands: Floats
+    targets: Floats, absolute: float, relative: float, open_: Any, goal: Floats, bands: Floats
 ) -> bool:
-    """Write the scaled targets of the tradable assets into `wanted`; return False if none has a
+    """Write the scaled targets of the tradable assets into `goal`; return False if none has a
     target.
 
     `bands` receives the band edges (0 and 1 for assets that do not trade), and the intervals in
@@ -55,15 +55,15 @@ def set_bands(
     low, high, least, most = bands[0], bands[1], bands[2], bands[3]
     lows, highs = 0.0, 0.0
     for i in range(len(targets)):
-        wanted[i], low[i], high[i] = 0.0, 0.0, 1.0
+        goal[i], low[i], high[i] = 0.0, 0.0, 1.0
         if open_[i] and whole > 0.0:
-            wanted[i] = targets[i] / whole
+            goal[i] = targets[i] / whole
             width = absolute
-            if np.isnan(width) or relative * wanted[i] < width:
-                width = relative * wanted[i]
+            if np.isnan(width) or relative * goal[i] < width:
+                width = relative * goal[i]
             if np.isnan(width):
                 width = 0.0
-            low[i], high[i] = max(0.0, wanted[i] - width), min(1.0, wanted[i] + width)
+            low[i], high[i] = max(0.0, goal[i] - width), min(1.0, goal[i] + width)
             lows, highs = lows + low[i], highs + high[i]
     for i in range(len(targets)):
         least[i], most[i] = 0.0, 0.0
@@ -77,7 +77,7 @@ def set_bands(
 
 @_compiled
 def destination_shares(
-    destination: int, shares: Floats, wanted: Floats, bands: Floats, land: Floats
+    destination: int, shares: Floats, goal: Floats, bands: Floats, land: Floats
 ) -> float:
     """Write the destination shares into `land`; return the largest correction, as a share
     (agent/policy/drift.py).
@@ -92,7 +92,7 @@ def destination_shares(
         if destination == BAND:
             land[i] = min(max(shares[i], least[i]), most[i])
         else:
-            land[i] = wanted[i] if destination == TARGET else 0.5 * (shares[i] + wanted[i])
+            land[i] = goal[i] if destination == TARGET else 0.5 * (shares[i] + goal[i])
         largest = max(largest, abs(land[i] - shares[i]))
         left -= land[i]
     if destination != BAND:
@@ -155,13 +155,13 @@ def _portfolio_value(units: Floats, prices: Floats, t: int) -> float:
 @_compiled
 def _is_outside_band(units: Floats, prices: Floats, t: int, bands: Floats) -> bool:
     """Return whether any share is strictly beyond its band at bar `t`."""
-    total, found = _portfolio_value(units, prices, t), False
+    total, is_outside = _portfolio_value(units, prices, t), False
     for i in range(len(units)):
         value = units[i] * prices[i, t]
-        found |= (value > (bands[1, i] + BAND_TOLERANCE) * total) | (
+        is_outside |= (value > (bands[1, i] + BAND_TOLERANCE) * total) | (
             value < (bands[0, i] - BAND_TOLERANCE) * total
         )
-    return found
+    return is_outside
 
 
 @_compiled
@@ -181,21 +181,21 @@ def first_bar_outside_band(
         many = stop - start
         whole[:many] = 0.0
         for i in range(len(units)):
-            held, row = units[i], prices[i, start:stop]
+            amount, row = units[i], prices[i, start:stop]
             for b in range(many):
-                whole[b] += held * row[b]
-        found = 0
+                whole[b] += amount * row[b]
+        outside = 0
         for i in range(len(units)):
-            held, row, least, most = (
+            amount, row, least, most = (
                 units[i],
                 prices[i, start:stop],
                 bands[0, i] - BAND_TOLERANCE,
                 bands[1, i] + BAND_TOLERANCE,
             )
             for b in range(many):
-                value = held * row[b]
-                found |= (value > most * whole[b]) | (value < least * whole[b])
-        if found:
+                value = amount * row[b]
+                outside |= (value > most * whole[b]) | (value < least * whole[b])
+        if outside:
             for t in range(start, stop):
                 if _is_outside_band(units, prices, t, bands):
                     return t
@@ -207,7 +207,7 @@ def first_bar_outside_band(
 def run(  # noqa: C901, PLR0913, PLR0915
     times_s: NDArray[np.int64],
     traded: Floats,
-    shown: Floats,
+    quoted: Floats,
     state: NDArray[np.int8],
     breaks: NDArray[np.int64],
     value: float,
@@ -221,15 +221,15 @@ def run(  # noqa: C901, PLR0913, PLR0915
     fee: Floats,
     shallow: Floats,
     marks: NDArray[np.int64],
-    found: Floats,
+    totals: Floats,
     values_at: Floats,
     traded_at: NDArray[np.bool_],
     held_at: Floats,
 ) -> None:
     """Run one setting over all bars.
 
-    Results are written to `found`, the value at each bar of `marks` (ascending) to `values_at`.
-    `traded` has prices by asset and bar, zero while an asset does not trade; `shown` has the newest
+    Results are written to `totals`, the value at each bar of `marks` (ascending) to `values_at`.
+    `traded` has prices by asset and bar, zero while an asset does not trade; `quoted` has the newest
     known prices, used for all values. `breaks` has the bars that are not SAME, and the end. If
     `traded_at` and `held_at` are as long as the table, they receive the bars that traded, and the
     holdings after the first buys and after each trade. NaN means no width, an `every_s` of zero no
@@ -242,7 +242,7 @@ def run(  # noqa: C901, PLR0913, PLR0915
         np.zeros(count),
         np.zeros(count),
     )
-    wanted, land, bands, whole = (
+    goal, land, bands, whole = (
         np.zeros(count),
         np.zeros(count),
         np.zeros((4, count)),
@@ -266,17 +266,17 @@ def run(  # noqa: C901, PLR0913, PLR0915
             else:
                 t = end
         while mark < len(marks) and marks[mark] < t:
-            values_at[mark] = _portfolio_value(units, shown, marks[mark]) if begun else value
+            values_at[mark] = _portfolio_value(units, quoted, marks[mark]) if begun else value
             mark += 1
         if t >= bars:
             break
         if state[t] == CHANGED:
-            opened = set_bands(targets, absolute, relative, traded[:, t] > 0.0, wanted, bands)
+            opened = set_bands(targets, absolute, relative, traded[:, t] > 0.0, goal, bands)
             if opened and not begun:
                 begun = True
                 for i in range(count):
-                    if wanted[i] > 0.0:
-                        units[i] = first[i] = value * wanted[i] / traded[i, t]
+                    if goal[i] > 0.0:
+                        units[i] = first[i] = value * goal[i] / traded[i, t]
                 if len(traded_at) == bars:
                     held_at[t] = units
         if state[t] != CLOSED and opened and times_s[t] >= due_s:
@@ -286,7 +286,7 @@ def run(  # noqa: C901, PLR0913, PLR0915
                 for i in range(count):
                     values[i] = units[i] * traded[i, t]
                     shares[i] = values[i] / total
-                largest = destination_shares(destination, shares, wanted, bands, land)
+                largest = destination_shares(destination, shares, goal, bands, land)
                 if largest > BAND_TOLERANCE and largest * total >= min_trade:
                     left = value_after_costs(values, land, fee, shallow, total)
                     for i in range(count):
@@ -302,22 +302,22 @@ def run(  # noqa: C901, PLR0913, PLR0915
                 fires = False  # the scheduled review is complete
             due_s = due_s if fires else times_s[t] + every_s
         if mark < len(marks) and marks[mark] == t:
-            values_at[mark] = _portfolio_value(units, shown, t) if begun else value
+            values_at[mark] = _portfolio_value(units, quoted, t) if begun else value
             mark += 1
         t += 1
-    found[FINAL] = _portfolio_value(units, shown, bars - 1) if begun else value
-    found[HOLD] = _portfolio_value(first, shown, bars - 1) if begun else value
+    totals[FINAL] = _portfolio_value(units, quoted, bars - 1) if begun else value
+    totals[HOLD] = _portfolio_value(first, quoted, bars - 1) if begun else value
     for i in range(count):
         if traded[i, bars - 1] == 0.0:
-            found[STRANDED] += units[i] * shown[i, bars - 1]
-    found[TURNOVER], found[COSTS], found[REBALANCES] = turnover, costs, float(rebalances)
+            totals[STRANDED] += units[i] * quoted[i, bars - 1]
+    totals[TURNOVER], totals[COSTS], totals[REBALANCES] = turnover, costs, float(rebalances)
 
 
 @_compiled
 def many(  # noqa: PLR0913
     times_s: NDArray[np.int64],
     traded: Floats,
-    shown: Floats,
+    quoted: Floats,
     state: NDArray[np.int8],
     breaks: NDArray[np.int64],
     value: float,
@@ -328,7 +328,7 @@ def many(  # noqa: PLR0913
     fee: Floats,
     shallow: Floats,
     marks: NDArray[np.int64],
-    found: Floats,
+    totals: Floats,
     values_at: Floats,
 ) -> None:
     """Call `run` for each row: `numbers` are absolute width, relative width and smallest trade,
@@ -337,6 +337,6 @@ def many(  # noqa: PLR0913
     silent, nothing = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
     for k in range(len(targets)):
         run(
-            times_s, traded, shown, state, breaks, value, targets[k], numbers[k, 0], numbers[k, 1], seconds[k, 0], seconds[k, 1],
-            numbers[k, 2], destination[k], fee[k], shallow[k], marks, found[k], values_at[k], silent, nothing,
+            times_s, traded, quoted, state, breaks, value, targets[k], numbers[k, 0], numbers[k, 1], seconds[k, 0], seconds[k, 1],
+            numbers[k, 2], destination[k], fee[k], shallow[k], marks, totals[k], values_at[k], silent, nothing,
         )  # fmt: skip

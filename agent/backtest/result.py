@@ -102,12 +102,12 @@ def rebalancing_premium(
             "give the share of every holding",
         )
     logs = np.diff(np.log(prices), axis=0)
-    held, start = weights[:-1], weights[0]
+    before, start = weights[:-1], weights[0]
     if bought is not None:
         start = bought
-    gross = np.log((held * np.exp(logs)).sum(axis=1))
-    excess = float((gross - (held * logs).sum(axis=1)).sum())
-    off_target = float(((held - start) * logs).sum())
+    gross = np.log((before * np.exp(logs)).sum(axis=1))
+    excess = float((gross - (before * logs).sum(axis=1)).sum())
+    off_target = float(((before - start) * logs).sum())
     whole = logs.sum(axis=0)
     top = whole.max()
     holding = float(np.log(start @ np.exp(whole - top)) + top)
@@ -136,8 +136,8 @@ def _covariance(logs: Floats) -> Floats:
     """Return the covariance per bar; zero for a single bar."""
     if len(logs) < 2:
         return np.zeros((logs.shape[1], logs.shape[1]))
-    found: Floats = np.atleast_2d(np.cov(logs, rowvar=False))
-    return found
+    covariance: Floats = np.atleast_2d(np.cov(logs, rowvar=False))
+    return covariance
 
 
 def _check(
@@ -344,8 +344,8 @@ def portfolio_paths(world: SimulatedWorld, goals: Sequence[TargetBands]) -> Port
     """Build the paths from the records of bars at which holdings changed."""
     table, records = world.table, world.records
     tokens = world.tokens
-    assets = [asset.token.address for asset in world.wanted.portfolio.assets]
-    prices = numeraire_prices(world.wanted, table, world.closes, tokens)
+    assets = [asset.token.address for asset in world.backtest.portfolio.assets]
+    prices = numeraire_prices(world.backtest, table, world.closes, tokens)
     coins = np.array([10.0**token.decimals for token in tokens])
     equity, hold = np.empty(table.bars), np.empty(table.bars)
     values = np.empty((table.bars, len(tokens)))
@@ -402,11 +402,11 @@ def time_weighted_returns(
 ) -> tuple[float, float]:
     """Return the time-weighted returns of the rebalanced portfolio, after gas, and of buy and hold."""
     last = world.records[-1]
-    end, held = world.wealth(), world.value(last.hold)
+    end, holding_value = world.wealth(), world.value(last.hold)
     return (
         time_weighted_return(start, end, [(flow.before, flow.value) for flow in flows]),
         time_weighted_return(
-            start, held, [(transfer.hold_before, transfer.value) for transfer in flows]
+            start, holding_value, [(transfer.hold_before, transfer.value) for transfer in flows]
         ),
     )
 
@@ -494,14 +494,14 @@ def futures_years(world: SimulatedWorld) -> tuple[YearGain, ...]:
     if (venue := world.venue) is None:
         return ()
     times_s = world.table.times_s
-    found = []
+    years = []
     for start_s, end_s in calendar_periods("year", int(times_s[0]), int(times_s[-1])):
         first, last = (int(bar) - 1 for bar in np.searchsorted(times_s, [start_s, end_s]))
         realised = venue.realised_until(world.money, last) - venue.realised_until(
             world.money, first
         )
-        found.append(YearGain(datetime.fromtimestamp(start_s, UTC).year, realised))
-    return tuple(found)
+        years.append(YearGain(datetime.fromtimestamp(start_s, UTC).year, realised))
+    return tuple(years)
 
 
 # --- Delisted holdings: amounts, and the part of the final value that is based on old prices.
@@ -513,7 +513,7 @@ SHOWN = 2
 
 def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[DelistedHolding, ...]:
     """Return the holdings whose last price is too old for a step at the last bar of the backtest."""
-    found = []
+    delisted = []
     for token in world.tokens:
         column, raw = world.columns.get(token.address), world.wallet.balances.get(token.address, 0)
         if column is None or token == world.money or not raw or not world.stale[world.bar, column]:
@@ -521,18 +521,22 @@ def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[Delist
         price, value = world.prices[token.address], raw * world.prices[token.address]
         at_s = int(world.table.times_s[world.newest[world.bar, column]])
         share = value / final_value if final_value > 0 else None
-        found.append(DelistedHolding(token.label, token.decimals, raw, price, at_s, value, share))
-    return tuple(found)
+        delisted.append(
+            DelistedHolding(token.label, token.decimals, raw, price, at_s, value, share)
+        )
+    return tuple(delisted)
 
 
-def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
+def format_delisted(holding: DelistedHolding, money: str, decimals: int) -> str:
     """Describe the holding in one sentence."""
-    day = datetime.fromtimestamp(one.time_s, UTC).strftime("%Y-%m-%d %H:%M")
-    share = "" if one.share is None else f", {float(100 * one.share):.2f} % of the final value"
+    day = datetime.fromtimestamp(holding.time_s, UTC).strftime("%Y-%m-%d %H:%M")
+    share = (
+        "" if holding.share is None else f", {float(100 * holding.share):.2f} % of the final value"
+    )
     return (
-        f"{decimal_text(one.raw, one.decimals)} {one.symbol} have no price after {day} UTC: at the"
-        f" last price, {price_text(one.price, one.decimals, decimals, 6)} {money}, their value is"
-        f" {value_text(one.value, decimals, SHOWN)} {money}{share}"
+        f"{decimal_text(holding.raw, holding.decimals)} {holding.symbol} have no price after {day} UTC: at the"
+        f" last price, {price_text(holding.price, holding.decimals, decimals, 6)} {money}, their value is"
+        f" {value_text(holding.value, decimals, SHOWN)} {money}{share}"
     )
 
 
@@ -548,22 +552,24 @@ def funding_of_holdings(
     tokens, bars_s = {token.symbol: token for token in world.tokens}, world.table.times_s
     record_bars = np.array([record.bar for record in world.records])
     carries, notes = [], []
-    for one in series:
-        token = tokens.get(one.symbol)
-        carries.append(funding_carry(one, bars_s, partial(_held_value, world, token, record_bars)))
-        notes += funding_notes(one, bars_s)
+    for rate_series in series:
+        token = tokens.get(rate_series.symbol)
+        carries.append(
+            funding_carry(rate_series, bars_s, partial(_held_value, world, token, record_bars))
+        )
+        notes += funding_notes(rate_series, bars_s)
         if token is None:
-            notes.append(f"funding: {one.symbol} is not held; its rates are ignored")
-        elif (missing := _count_missing_prices(world, one)) > 0:
+            notes.append(f"funding: {rate_series.symbol} is not held; its rates are ignored")
+        elif (missing := _count_missing_prices(world, rate_series)) > 0:
             notes.append(
-                f"funding: at {missing} times {one.symbol} had no price; the last price was used"
+                f"funding: at {missing} times {rate_series.symbol} had no price; the last price was used"
             )
     with_rates = {funding_rate_series.symbol for funding_rate_series in series} | {
         world.money.symbol
     }
     without = [
         asset.token.symbol
-        for asset in world.wanted.portfolio.assets
+        for asset in world.backtest.portfolio.assets
         if asset.token.symbol not in with_rates
     ]
     if without:

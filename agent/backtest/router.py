@@ -325,14 +325,14 @@ def _unwrap_all(done: TransactionEffects, least_raw: int, recipient: str) -> Non
     done.legs.append(_native_leg(coin, coin, NATIVE, raw, source, LegFunding.WALLET))
 
 
-def _unwrap(done: TransactionEffects, holder: str, held: dict[str, int], raw: int) -> None:
-    """Unwrap like WETH9.withdraw called by `holder`, whose balances are `held`; the caller credits the
+def _unwrap(done: TransactionEffects, holder: str, balances: dict[str, int], raw: int) -> None:
+    """Unwrap like WETH9.withdraw called by `holder`, whose balances are `balances`; the caller credits the
     native coin.
     """
     coin = done.place.coin
-    if held.get(coin, 0) < raw:
+    if balances.get(coin, 0) < raw:
         raise TransactionReverted("WETH9: balance")
-    held[coin] -= raw
+    balances[coin] -= raw
     done.wrapped.append(Transfer(coin, holder, NATIVE, raw))
 
 

@@ -357,7 +357,7 @@ def make_spec(  # noqa: PLR0913
 
 def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Return addresses derived from the names, sorted where pools require an order."""
-    found = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
+    addresses = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
     try:
         order = tuple(
             TopologicalSorter(
@@ -370,16 +370,16 @@ def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict
             "name each pool's token0 first",
         ) from None
     if not pairs:
-        return found
-    rising = sorted(found.values(), key=lambda address: int(address, 16))
+        return addresses
+    rising = sorted(addresses.values(), key=lambda address: int(address, 16))
     return dict(zip(order, rising, strict=True))
 
 
-def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
+def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
     """Return the spec for the simulated chain: its feeds, its router, and the wrapped token in
     place of native coin. Raises ConfigError for liquidity, which is not simulated.
     """
-    portfolio = wanted.portfolio
+    portfolio = spec.portfolio
     if portfolio.positions or portfolio.lp_targets:
         raise ConfigError(
             "liquidity positions are not simulated",
@@ -389,34 +389,34 @@ def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
     renamed = {old.feed: new.feed for old, new in zip(portfolio.assets, assets, strict=True)}
     ages = tuple(
         (new, age_s)
-        for old, age_s in wanted.reference.feed_ages
+        for old, age_s in spec.reference.feed_ages
         if (new := renamed.get(old)) is not None
     )
     tokens = (*(asset.token for asset in assets), *portfolio.hubs)
     return BacktestSpec(
         portfolio=_replaced(portfolio, assets),
-        policy=wanted.policy,
+        policy=spec.policy,
         reference=ReferenceConfig(
             (PriceSource.FEED,),
-            wanted.reference.twap_window_s,
-            wanted.reference.feed_max_age_s,
+            spec.reference.twap_window_s,
+            spec.reference.feed_max_age_s,
             ages,
         ),
         # no refill: the native coin, held outside the portfolio, suffices for any simulation
-        limits=replace(wanted.limits, native_top_up_wei=None),
+        limits=replace(spec.limits, native_top_up_wei=None),
         execution=ExecutionConfig(
             ROUTER_KIND,
             ROUTER,
-            wanted.execution.deadline_s,
-            wanted.execution.expire_blocks,
+            spec.execution.deadline_s,
+            spec.execution.expire_blocks,
             (ROUTER,),
-            pace=wanted.execution.pace,
+            pace=spec.execution.pace,
             swept=True,
         ),
         symbols=tuple((token.address, token.symbol) for token in tokens),
-        layers=wanted.layers,
-        tax=wanted.tax,
-        gas_priced=wanted.gas_priced,
+        layers=spec.layers,
+        tax=spec.tax,
+        gas_priced=spec.gas_priced,
     )
 
 

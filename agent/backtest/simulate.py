@@ -87,19 +87,19 @@ class DueBarFinder:
     def __init__(self, world: SimulatedWorld) -> None:
         self._world = world
         self._fits, self._leaves = _may_skip_bars(world), world.settings.gone == LEAVE
-        self._by_time = bool(schedules_of(world.wanted.policy.trigger))
+        self._by_time = bool(schedules_of(world.backtest.policy.trigger))
         self._due_s = AT_ONCE
         if not self._fits:
             return
-        portfolio, trigger = world.wanted.portfolio, world.wanted.policy.trigger
+        portfolio, trigger = world.backtest.portfolio, world.backtest.policy.trigger
         tokens = [asset.token for asset in portfolio.assets]
-        self._prices = numeraire_prices(world.wanted, world.table, world.closes, tokens)
+        self._prices = numeraire_prices(world.backtest, world.table, world.closes, tokens)
         edges = [
             band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets
         ]
         self._bands = np.array([(float(low) / BPS, float(high) / BPS) for low, high in edges])
         named = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
-        used = [world.columns[one] for one in named if one in world.columns]
+        used = [world.columns[address] for address in named if address in world.columns]
         self._stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, used], axis=1)
 
     def evaluated(self, outcome: StepOutcome | None) -> None:
@@ -157,7 +157,7 @@ class DueBarFinder:
         """Return the number of bars in the range with a weight outside its band while the schedule
         is not due; zero without a band.
         """
-        banded = has_band(self._world.wanted.policy.trigger)
+        banded = has_band(self._world.backtest.policy.trigger)
         if not (self._fits and self._by_time and banded) or end <= start:
             return 0
         return int((self._outside(start, end, 0) & ~self._stale[start:end]).sum())
@@ -171,16 +171,16 @@ class DueBarFinder:
             due = self._world.table.times_s[start:end] >= self._due_s
         else:
             due = self._outside(start, end, BAND_MARGIN)
-        found: NDArray[np.bool_] = (due & ~stale) | halts
-        return found
+        bars: NDArray[np.bool_] = (due & ~stale) | halts
+        return bars
 
     def _outside(self, start: int, end: int, margin: float) -> NDArray[np.bool_]:
         """Return a mask of bars with a weight beyond its band, or within `margin` of an edge."""
-        portfolio, balances = self._world.wanted.portfolio, self._world.wallet.balances
-        held = np.array(
+        portfolio, balances = self._world.backtest.portfolio, self._world.wallet.balances
+        amounts = np.array(
             [balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets]
         )
-        values = held * self._prices[start:end]
+        values = amounts * self._prices[start:end]
         venue = self._world.venue
         if venue is not None and venue.setup.policy.margin_in_weights:
             # at the world's bar, the only one requested
@@ -189,17 +189,17 @@ class DueBarFinder:
             values[:, tokens.index(venue.setup.collateral.address)] += max(0.0, account)
         whole = values.sum(axis=1, keepdims=True)
         weights = np.divide(values, whole, out=np.zeros_like(values), where=whole > 0)
-        found: NDArray[np.bool_] = (
+        outside: NDArray[np.bool_] = (
             (weights < self._bands[:, 0] + margin) | (weights > self._bands[:, 1] - margin)
         ).any(axis=1)
-        return found
+        return outside
 
 
 def _may_skip_bars(world: SimulatedWorld) -> bool:
     """Return whether only bands around fixed targets, or one schedule without jitter, can make this
     policy act, without other state.
     """
-    spec = world.wanted
+    spec = world.backtest
     portfolio, limits, trigger = spec.portfolio, spec.limits, spec.policy.trigger
     known = is_plain(trigger)
     if schedules_of(trigger):  # a maximum weight may be exceeded at any bar
@@ -240,7 +240,7 @@ __all__ = [
 
 
 def simulate(
-    wanted: BacktestSpec,
+    spec: BacktestSpec,
     table: PriceTable,
     settings: SimulationSettings,
     progress: Progress | None = None,
@@ -254,7 +254,7 @@ def simulate(
     received. Raises ConfigError for symbols missing from the table, and errors of a step other than
     refusals and network errors.
     """
-    with open_run(wanted, table, settings, futures) as run:
+    with open_run(spec, table, settings, futures) as run:
         require_prices(funding, table.symbols, run.world.table.times_s)
         while run.next():
             if progress is not None:
@@ -273,12 +273,12 @@ class SimulationRun:
 
     def __init__(
         self,
-        wanted: BacktestSpec,
+        spec: BacktestSpec,
         table: PriceTable,
         settings: SimulationSettings,
         futures: FuturesSetup | None = None,
     ) -> None:
-        self.world = _world(wanted, table, settings, futures)
+        self.world = _world(spec, table, settings, futures)
         self.outcome: StepOutcome | None = None
         self._context = open_simulation(self.world)
         self._goals: list[TargetBands] = []
@@ -350,7 +350,7 @@ class SimulationRun:
             not self._futures or self._futures[-1][1] != tuple(shares.items())
         ):
             self._futures.append((self.world.bar, tuple(shares.items())))
-        drifts, spec = outcome.decided.drifts, self.world.wanted
+        drifts, spec = outcome.decided.drifts, self.world.backtest
         banded = has_band(spec.policy.trigger) and spec.split is None
         if drifts:
             goal = target_bands(
@@ -374,7 +374,7 @@ class SimulationRun:
 
     def result(self) -> SimulationResult:
         """Return the result so far, up to the last bar of the table."""
-        world, spec, money = self.world, self.world.wanted, self.world.money
+        world, spec, money = self.world, self.world.backtest, self.world.money
         if world.bar < world.table.bars - 1:
             world.advance_to(world.table.bars - 1)
         world.record()
@@ -472,13 +472,13 @@ class SimulationRun:
 
 
 def open_run(
-    wanted: BacktestSpec,
+    spec: BacktestSpec,
     table: PriceTable,
     settings: SimulationSettings,
     futures: FuturesSetup | None = None,
 ) -> SimulationRun:
     """Open a simulation to run bar by bar."""
-    return SimulationRun(wanted, table, settings, futures)
+    return SimulationRun(spec, table, settings, futures)
 
 
 def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]:
@@ -495,36 +495,36 @@ def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]
     return tuple(texts)
 
 
-def _cap_note(wanted: BacktestSpec, start: Fraction) -> tuple[str, ...]:
+def _cap_note(spec: BacktestSpec, start: Fraction) -> tuple[str, ...]:
     """Return a note if portfolio.max_live_value refuses every trade from the start."""
-    cap, money = wanted.limits.max_live_value, wanted.portfolio.numeraire
+    cap, money = spec.limits.max_live_value, spec.portfolio.numeraire
     if cap is None or start <= cap:
         return ()
-    shown = [decimal_text(floor_int(raw), money.decimals) for raw in (cap, start)]
+    texts = [decimal_text(floor_int(raw), money.decimals) for raw in (cap, start)]
     return (
-        f"portfolio.max_live_value of {shown[0]} {money.label} is below the start value of"
-        f" {shown[1]}, so every rebalance was refused: set --value, or raise it in a copy of the"
+        f"portfolio.max_live_value of {texts[0]} {money.label} is below the start value of"
+        f" {texts[1]}, so every rebalance was refused: set --value, or raise it in a copy of the"
         " config",
     )
 
 
 def spec_digest(
-    wanted: BacktestSpec, settings: SimulationSettings, futures: FuturesSetup | None = None
+    spec: BacktestSpec, settings: SimulationSettings, futures: FuturesSetup | None = None
 ) -> str:
     """Return the SHA-256 of spec, market and futures, without `looks_at_all`, which does not change
     the result.
     """
     parts = (
-        wanted.portfolio,
-        wanted.policy,
-        wanted.reference,
-        wanted.limits,
-        wanted.execution,
-        *wanted.layers,
+        spec.portfolio,
+        spec.policy,
+        spec.reference,
+        spec.limits,
+        spec.execution,
+        *spec.layers,
     )
     texts = [codec.dumps(part) for part in parts]
     texts += [
-        repr(wanted.tax),
+        repr(spec.tax),
         *(f"{name}={text}" for name, text in parameter_texts(settings) if name != "looks_at_all"),
     ]
     if futures is not None:
@@ -533,13 +533,13 @@ def spec_digest(
 
 
 def _world(
-    wanted: BacktestSpec,
+    spec: BacktestSpec,
     table: PriceTable,
     settings: SimulationSettings,
     futures: FuturesSetup | None,
 ) -> SimulatedWorld:
-    money = wanted.portfolio.numeraire
-    used = select_spec_symbols(wanted, table)
+    money = spec.portfolio.numeraire
+    used = select_spec_symbols(spec, table)
     if not isinstance(settings.gas_wei, int):
         if len(settings.gas_wei) != table.bars:
             raise ConfigError(
@@ -549,15 +549,15 @@ def _world(
     if (
         settings.flows
         and settings.flows_in == IN_NUMERAIRE
-        and all(asset.token != money for asset in wanted.portfolio.assets)
+        and all(asset.token != money for asset in spec.portfolio.assets)
     ):
         raise ConfigError(
             f"--flow: {money.symbol} is not an asset of the portfolio",
             "use --flows-in pro-rata",
         )
-    world = SimulatedWorld(wanted, used, settings, SimulatedWallet({}, {}))
+    world = SimulatedWorld(spec, used, settings, SimulatedWallet({}, {}))
     if futures is not None:
-        world.venue = SimulatedVenue(futures, used, deadline_s(wanted, settings, used))
+        world.venue = SimulatedVenue(futures, used, deadline_s(spec, settings, used))
     world.advance_to(0)
     world.wallet.balances = balances_at_targets(world)
     world.hold = dict(world.wallet.balances)
@@ -566,33 +566,33 @@ def _world(
     return world
 
 
-def _count(found: dict[str, int], why: str, times: int = 1) -> None:
+def _count(counts: dict[str, int], why: str, times: int = 1) -> None:
     if times:
-        found[why] = found.get(why, 0) + times
+        counts[why] = counts.get(why, 0) + times
 
 
 def _rebalances(world: SimulatedWorld, fills: list[Fill]) -> tuple[RebalanceRecord, ...]:
     """Return the swaps, each with the gas of the approvals before it."""
-    found, gas = [], Fraction(0)
+    rebalances, gas = [], Fraction(0)
     for fill in fills:
         gas += fill.gas
         if fill.swap:
             time_s = int(world.table.times_s[fill.bar])
-            found.append(
+            rebalances.append(
                 RebalanceRecord(
                     fill.bar, time_s, fill.turnover, fill.fees, fill.impact, gas, fill.succeeded
                 )
             )
             gas = Fraction(0)
-    return tuple(found)
+    return tuple(rebalances)
 
 
 def library_versions() -> tuple[tuple[str, str], ...]:
     """Return the versions of the libraries that affect a result."""
-    found = []
+    versions = []
     for name in LIBRARIES:
         try:
-            found.append((name, version(name)))
+            versions.append((name, version(name)))
         except PackageNotFoundError:
             continue
-    return tuple(found)
+    return tuple(versions)

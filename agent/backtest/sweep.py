@@ -43,7 +43,7 @@ class KernelPrices:
     symbols: tuple[str, ...]
     times_s: NDArray[np.int64]
     traded: Floats
-    shown: Floats
+    quoted: Floats
     state: NDArray[np.int8]
     breaks: NDArray[np.int64]
     notes: tuple[str, ...]
@@ -72,14 +72,14 @@ def prepare_prices(
     known = ~np.isnan(table)
     prices_or_zero = np.where(known, table, 0.0)
     traded = np.ascontiguousarray(prices_or_zero.T)
-    shown = traded if known.all() else np.ascontiguousarray(_newest(prices_or_zero, known).T)
+    quoted = traded if known.all() else np.ascontiguousarray(_newest(prices_or_zero, known).T)
     state = _states(known, patience_bars)
     breaks = np.append(np.nonzero(state != SAME)[0], len(times))
     return KernelPrices(
         tuple(symbols),
         times,
         traded,
-        shown,
+        quoted,
         state,
         breaks,
         _notes(symbols, times, known, patience_bars),
@@ -89,18 +89,18 @@ def prepare_prices(
 def _shaped(
     symbols: Sequence[str], times_s: ArrayLike, prices: ArrayLike
 ) -> tuple[NDArray[np.int64], Floats]:
-    given: NDArray[Any] = np.asarray(times_s)
-    if given.dtype.kind not in "iu":
-        raise ConfigError(f"times: {given.dtype} are not unix seconds", "use whole seconds, UTC")
+    array: NDArray[Any] = np.asarray(times_s)
+    if array.dtype.kind not in "iu":
+        raise ConfigError(f"times: {array.dtype} are not unix seconds", "use whole seconds, UTC")
     table = np.array(prices, dtype=np.float64, order="C")
-    if table.ndim != 2 or table.shape != (len(given), len(symbols)):
+    if table.ndim != 2 or table.shape != (len(array), len(symbols)):
         raise ConfigError(
-            f"prices: a table of {table.shape} for {len(given)} times and {len(symbols)} assets",
+            f"prices: a table of {table.shape} for {len(array)} times and {len(symbols)} assets",
             "use one row per time and one column per asset",
         )
-    if len(given) < FEWEST_BARS or not symbols:
+    if len(array) < FEWEST_BARS or not symbols:
         raise ConfigError(
-            f"prices: {len(given)} bars of {len(symbols)} assets",
+            f"prices: {len(array)} bars of {len(symbols)} assets",
             f"at least {FEWEST_BARS} bars of one asset are needed",
         )
     if len(set(symbols)) != len(symbols):
@@ -109,7 +109,7 @@ def _shaped(
             "use one column per asset",
         )
     # A copy, since numba compiles anew for an array that may not be written.
-    return np.array(given, dtype=np.int64, order="C"), table
+    return np.array(array, dtype=np.int64, order="C"), table
 
 
 def _check_times(times: NDArray[np.int64]) -> None:
@@ -159,8 +159,8 @@ def _missing_for(known: NDArray[np.bool_]) -> NDArray[np.int64]:
     """
     rows = np.arange(len(known))[:, None]
     last = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
-    found: NDArray[np.int64] = np.where(last >= 0, rows - last, 0)
-    return found
+    ages: NDArray[np.int64] = np.where(last >= 0, rows - last, 0)
+    return ages
 
 
 def _states(known: NDArray[np.bool_], patience_bars: int | None) -> NDArray[np.int8]:
@@ -272,7 +272,7 @@ CONSTANT_PRODUCT = ("v2", "v3", "volatile")
 """Pool curves that the kernel supports."""
 
 
-def simulated_costs(wanted: BacktestSpec, settings: SimulationSettings) -> TradingCosts:
+def simulated_costs(spec: BacktestSpec, settings: SimulationSettings) -> TradingCosts:
     """Return the costs of the simulated market: a pool with the numeraire for each asset. Raises
     ConfigError for an unsupported curve.
     """
@@ -281,8 +281,8 @@ def simulated_costs(wanted: BacktestSpec, settings: SimulationSettings) -> Tradi
             f"--pool: the compiled kernel does not support {settings.pool!r}",
             f"choose from {', '.join(CONSTANT_PRODUCT)}",
         )
-    assets = [asset.token.address for asset in wanted.portfolio.assets]
-    money = wanted.portfolio.numeraire.address
+    assets = [asset.token.address for asset in spec.portfolio.assets]
+    money = spec.portfolio.numeraire.address
     own = assets.index(money) if money in assets else None
     return TradingCosts.pools(
         settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), own
@@ -459,27 +459,27 @@ def run_kernel(
     kernel, rows = _kernel(), setting_arrays([setting], len(bars.symbols))
     _check_value(value)
     marks = np.arange(len(bars.times_s)) if path else np.zeros(0, dtype=np.int64)
-    found, values = np.zeros(6), np.zeros(len(marks))
-    traded_at, held = (
+    totals, values = np.zeros(6), np.zeros(len(marks))
+    traded_at, held_at = (
         np.zeros(len(marks), dtype=np.bool_),
         np.zeros((len(marks), len(bars.symbols))),
     )
     (absolute, relative, min_trade), (every_s, cooldown_s) = rows.numbers[0], rows.seconds[0]
     kernel.run(
-        bars.times_s, bars.traded, bars.shown, bars.state, bars.breaks, float(value), rows.targets[0], absolute, relative, every_s,
-        cooldown_s, min_trade, rows.destination[0], rows.fee[0], rows.shallow[0], marks, found, values, traded_at, held,
+        bars.times_s, bars.traded, bars.quoted, bars.state, bars.breaks, float(value), rows.targets[0], absolute, relative, every_s,
+        cooldown_s, min_trade, rows.destination[0], rows.fee[0], rows.shallow[0], marks, totals, values, traded_at, held_at,
     )  # fmt: skip
-    final, hold, turnover, costs, stranded = (float(number) for number in found[:5])
+    final, hold, turnover, costs, stranded = (float(number) for number in totals[:5])
     return KernelResult(
         final,
         hold,
         turnover,
         costs,
         stranded,
-        int(found[5]),
+        int(totals[5]),
         values,
         np.nonzero(traded_at)[0],
-        held,
+        held_at,
     )
 
 
@@ -498,15 +498,15 @@ def sweep(
     _check_value(value)
     at = _marked(marks, len(bars.times_s))
     count = len(settings)
-    found, values = np.zeros((count, 6)), np.zeros((count, len(at)))
+    totals, values = np.zeros((count, 6)), np.zeros((count, len(at)))
     threads = min(count, cores or available_cores())
     size = -(-count // (threads * PARTS_PER_CORE)) if threads > 1 else count
 
     def part(start: int) -> None:
         some: SettingArrays = rows.part(start, start + size)
         kernel.many(
-            bars.times_s, bars.traded, bars.shown, bars.state, bars.breaks, float(value), some.targets, some.numbers, some.seconds,
-            some.destination, some.fee, some.shallow, at, found[start : start + size], values[start : start + size],
+            bars.times_s, bars.traded, bars.quoted, bars.state, bars.breaks, float(value), some.targets, some.numbers, some.seconds,
+            some.destination, some.fee, some.shallow, at, totals[start : start + size], values[start : start + size],
         )  # fmt: skip
 
     if threads == 1:
@@ -515,9 +515,11 @@ def sweep(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(part, range(0, count, size)))
     final, hold, turnover, costs, stranded = (
-        np.ascontiguousarray(found[:, column]) for column in range(5)
+        np.ascontiguousarray(totals[:, column]) for column in range(5)
     )
-    return SweepResult(final, hold, turnover, costs, stranded, found[:, 5].astype(np.int64), values)
+    return SweepResult(
+        final, hold, turnover, costs, stranded, totals[:, 5].astype(np.int64), values
+    )
 
 
 def _kernel() -> ModuleType:

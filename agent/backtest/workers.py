@@ -218,12 +218,12 @@ def _connected(distributed: Any, address: str) -> Any:
 
 
 def _require_workers(client: Any) -> None:
-    found = client.run(local_version)
-    if not found:
+    versions = client.run(local_version)
+    if not versions:
         raise ConfigError(
             "--scheduler: it has no workers", "start a worker with: dask worker ADDRESS"
         )
-    others = sorted({text for text in found.values() if text != local_version()})
+    others = sorted({text for text in versions.values() if text != local_version()})
     if others:
         raise ConfigError(
             f"--scheduler: workers have trimtab {', '.join(others)}, this machine has {local_version()}",

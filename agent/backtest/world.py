@@ -209,7 +209,7 @@ class SimulatedWorld:
     last.
     """
 
-    wanted: BacktestSpec
+    backtest: BacktestSpec
     table: PriceTable
     settings: SimulationSettings
     wallet: SimulatedWallet
@@ -236,7 +236,7 @@ class SimulatedWorld:
         """Derive columns by token, forward-filled prices, and `stale` for prices past their maximum
         age.
         """
-        self.columns = columns_by_token(self.wanted, self.table)
+        self.columns = columns_by_token(self.backtest, self.table)
         self.closes = forward_fill(self.table.closes)
         rows = np.where(np.isnan(self.table.closes), 0, np.arange(self.table.bars)[:, None])
         self.newest = np.maximum.accumulate(rows, axis=0)
@@ -251,12 +251,12 @@ class SimulatedWorld:
     @property
     def tokens(self) -> tuple[Token, ...]:
         """Assets and hubs."""
-        return self.wanted.tokens
+        return self.backtest.tokens
 
     @property
     def money(self) -> Token:
         """The numeraire."""
-        return self.wanted.portfolio.numeraire
+        return self.backtest.portfolio.numeraire
 
     @property
     def bar_s(self) -> int:
@@ -347,8 +347,8 @@ class SimulatedWorld:
 
     def wealth(self) -> Fraction:
         """Return the value of wallet and margin account after gas, at this bar's prices."""
-        held = Fraction(0) if self.venue is None else self.venue.value(self.money)
-        return self.value(self.wallet.balances) + held - self.gas_paid
+        margin = Fraction(0) if self.venue is None else self.venue.value(self.money)
+        return self.value(self.wallet.balances) + margin - self.gas_paid
 
     def _pay_in_and_out(self) -> None:
         """Apply the transfers due at this bar to the wallet and to the buy-and-hold portfolio."""
@@ -358,13 +358,13 @@ class SimulatedWorld:
             self.flowed.append(
                 AppliedTransfer(self.bar, self.bar_s, value, self.wealth(), self.value(self.hold))
             )
-            assets = [asset.token.address for asset in self.wanted.portfolio.assets]
+            assets = [asset.token.address for asset in self.backtest.portfolio.assets]
             way, money = self.settings.flows_in, self.money.address
             self.wallet.balances = apply_transfer(
                 self.wallet.balances, self.prices, value, way, money, assets
             )
             if value > 0 and way == IN_NUMERAIRE:  # as in the ledger's buy and hold
-                targets = target_shares_bps(self.wanted)
+                targets = target_shares_bps(self.backtest)
                 for token, raw in buy_at_targets(value, targets, self.prices).items():
                     self.hold[token] += floor_int(raw)
             else:
@@ -373,12 +373,12 @@ class SimulatedWorld:
                 )
 
     def _max_age_s(self, symbol: str) -> int:
-        spec = self.wanted
+        spec = self.backtest
         names = {ours: spec.portfolio.feed(address) for address, ours in spec.symbols}
         return spec.reference.max_age_s(names.get(symbol) or "")
 
     def _price(self) -> None:
-        portfolio, gone = self.wanted.portfolio, self.gone
+        portfolio, gone = self.backtest.portfolio, self.gone
         feeds = []
         for token in self.tokens:
             column = self.columns.get(token.address)
@@ -446,12 +446,12 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     Strategy weights replace the targets. Raises ConfigError if an asset's share is less than one
     base unit.
     """
-    portfolio, settings, money = world.wanted.portfolio, world.settings, world.money.address
+    portfolio, settings, money = world.backtest.portfolio, world.settings, world.money.address
     whole = settings.start_value * 10**portfolio.numeraire.decimals
-    found = {token.address: 0 for token in world.tokens}
+    balances = {token.address: 0 for token in world.tokens}
     waiting = {terms.token for terms in portfolio.orders.terms if terms.kind is OrderKind.ENTRY}
     waits_as = money if any(asset.token.address == money for asset in portfolio.assets) else ""
-    targets = target_shares_bps(world.wanted)
+    targets = target_shares_bps(world.backtest)
     values = _beside_margin(world, {token: whole * bps / BPS for token, bps in targets.items()})
     for asset in portfolio.assets:
         token = waits_as if waits_as and asset.token.address in waiting else asset.token.address
@@ -462,16 +462,16 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
                 f" {asset.token.label} ({asset.token.decimals} decimals)",
                 "raise --value, or check --decimals",
             )
-        found[token] += bought
-        found[asset.token.address] += asset.reserve_raw
-    return found
+        balances[token] += bought
+        balances[asset.token.address] += asset.reserve_raw
+    return balances
 
 
-def target_shares_bps(wanted: BacktestSpec) -> dict[str, Fraction]:
+def target_shares_bps(spec: BacktestSpec) -> dict[str, Fraction]:
     """Return the targets of the assets; weights of strategies replace those of the portfolio."""
-    split = wanted.split
-    targets = {asset.token.address: Fraction(asset.target_bps) for asset in wanted.portfolio.assets}
-    if split is None or not all(one.weights_bps for one in split.strategies):
+    split = spec.split
+    targets = {asset.token.address: Fraction(asset.target_bps) for asset in spec.portfolio.assets}
+    if split is None or not all(part.weights_bps for part in split.strategies):
         return targets
     return {
         token: sum(
@@ -497,6 +497,6 @@ def _beside_margin(world: SimulatedWorld, values: dict[str, Fraction]) -> dict[s
     }
 
 
-def _strategy_target_bps(one: Strategy, token: str) -> Fraction:
+def _strategy_target_bps(strategy: Strategy, token: str) -> Fraction:
     """Return the part of the portfolio that one strategy targets in a token, bps."""
-    return Fraction(one.share_bps * dict(one.weights_bps).get(token, 0), BPS)
+    return Fraction(strategy.share_bps * dict(strategy.weights_bps).get(token, 0), BPS)

@@ -174,14 +174,14 @@ def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> d
     The position manager is included once one of its positions is counted or targeted, because
     weights then depend on its answers. `moves` are the agent's own actions.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
         if venue is not None:
-            found |= {venue.factory: f"{name} factory", venue.router: f"{name} router"}
+            names |= {venue.factory: f"{name} factory", venue.router: f"{name} router"}
     if config.venues.uniswap_v3 is not None and "uniswap_v3" in lp_venues(config, moves):
-        found[config.venues.uniswap_v3.position_manager] = "v3 position manager"
+        names[config.venues.uniswap_v3.position_manager] = "v3 position manager"
     if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
-        found[config.execution.rebalancer] = "rebalancer"
+        names[config.execution.rebalancer] = "rebalancer"
     if config.futures is not None:
-        found |= config.futures.contracts
-    return found
+        names |= config.futures.contracts
+    return names

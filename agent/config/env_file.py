@@ -18,10 +18,10 @@ TRIMTAB_KEYSTORE_PASSWORD.
 """
 
 
-def load_env_file(folder: Path, wanted: Iterable[str], keys: Iterable[str] = ()) -> None:
+def load_env_file(folder: Path, variables: Iterable[str], keys: Iterable[str] = ()) -> None:
     """Load variables from `folder`/.env; existing variables take precedence.
 
-    Only variables in `wanted` or with prefix TRIMTAB_ are set; in a process that needs no key
+    Only variables in `variables` or with prefix TRIMTAB_ are set; in a process that needs no key
     neither those in `keys` nor passwords. Raises ConfigError for a line that
     is not NAME=VALUE, or if the file sets a variable and another user owns it, or can read or write
     it. Error messages do not repeat the content.
@@ -37,7 +37,7 @@ def load_env_file(folder: Path, wanted: Iterable[str], keys: Iterable[str] = ())
             f"{file}: cannot be read ({type(error).__name__})",
             "make it a readable text file, or remove it",
         ) from None
-    names = {*wanted}
+    names = {*variables}
     missing = {
         name: value
         for name, value in read.items()

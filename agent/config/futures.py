@@ -40,7 +40,9 @@ def require_futures(config: Config) -> None:
         earlier = table.markets[:number]
         if market.symbol in [market_table.symbol for market_table in earlier]:
             raise ValueError(f"{key}: given twice; list each market once")
-        if isinstance(market, FuturesMarketTable) and market.name in [one.name for one in earlier]:
+        if isinstance(market, FuturesMarketTable) and market.name in [
+            other.name for other in earlier
+        ]:
             raise ValueError(f"{key}.base: {market.base} is given twice; list each market once")
         if market.asset is not None and market.asset not in symbols:
             raise ValueError(f"{key}.asset: {market.asset!r} is not an asset; {choices}")
@@ -232,8 +234,8 @@ def _spot_multiple_bps(config: Config) -> int:
     """Return the tighter of futures.limits.spot_multiple and limits.futures_notional; zero if both
     are off.
     """
-    given = (
+    limits = (
         None if config.futures is None else config.futures.limits.spot_multiple,
         config.limits.futures_notional,
     )
-    return min((bps for bps in given if bps), default=0)
+    return min((bps for bps in limits if bps), default=0)

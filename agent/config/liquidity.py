@@ -138,8 +138,8 @@ def require_usable(config: Config) -> None:
             )
         if getattr(config.venues, position.kind) is None:
             raise ValueError(f"{key}: needs [venues.{position.kind}]")
-        held = [asset.symbol for asset in config.portfolio.assets]
-        foreign = [symbol for symbol in position.entry if symbol not in held]
+        symbols = [asset.symbol for asset in config.portfolio.assets]
+        foreign = [symbol for symbol in position.entry if symbol not in symbols]
         if foreign:
             raise ValueError(
                 f"{key}.entry: {foreign[0]!r} is not an asset; add it to portfolio.assets"

@@ -60,8 +60,8 @@ def _values(text: str, origin: str) -> dict[str, Any]:
 
 def _toml_remedy(text: str, error: str) -> str:
     """Return the remedy of a TOML error: quotes, if it is at a bare percentage or duration."""
-    if found := re.search(r"at line (\d+), column (\d+)", error):
-        line, at = text.split("\n")[int(found[1]) - 1], int(found[2]) - 1
+    if position := re.search(r"at line (\d+), column (\d+)", error):
+        line, at = text.split("\n")[int(position[1]) - 1], int(position[2]) - 1
         number = re.search(r"=\s*([0-9][0-9.]*\s?)$", line[:at])
         unit = re.match("%|[a-z]+", line[at:])
         if number is not None and unit is not None:
@@ -157,20 +157,20 @@ def store_file_unchecked(path: Path | str, error: TrimtabError) -> Path:
         raise error from None
     try:
         url = tomllib.loads(text)["store"]["url"]
-        found = sqlite_file(url, file.parent)
+        store = sqlite_file(url, file.parent)
     except (tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError):
-        found = None
-    if found is None:
+        store = None
+    if store is None:
         raise ConfigError(
             error.message,
             f"{error.remedy}. To pause now: touch {shlex.quote(str(_likely_store(text, file)))}"
             ".paused (the file of store.url with .paused added)",
         ) from error
-    return found
+    return store
 
 
 def _likely_store(text: str, config: Path) -> Path:
     """Return the store's file by the only URL in the text that names one, else the usual file."""
     urls = set(re.findall(rf"""["']({SQLITE}[^"'\n]+)""", text))
-    found = sqlite_file(urls.pop(), config.parent) if len(urls) == 1 else None
-    return found or config.parent / USUAL_STORE
+    store = sqlite_file(urls.pop(), config.parent) if len(urls) == 1 else None
+    return store or config.parent / USUAL_STORE

@@ -88,8 +88,8 @@ def build_pace(config: Config) -> ExecutionPace:
 def pace_text(config: Config) -> str:
     """Return the execution style and its keys as text."""
     table = config.execution
-    shown = {key: getattr(table, key) for key in STYLE_KEYS[table.style]}
-    parts = [f"{key} {_shown(key, value)}" for key, value in shown.items()]
+    values = {key: getattr(table, key) for key in STYLE_KEYS[table.style]}
+    parts = [f"{key} {_shown(key, value)}" for key, value in values.items()]
     return ", ".join([table.style, *parts])
 
 

@@ -177,7 +177,7 @@ def build_split(config: Config) -> CapitalSplit | None:
     policy, assets = build_policy(config), config.portfolio.assets
     address = {asset.symbol: asset.address for asset in assets}
     base = {market.symbol: market.name for market in futures_markets(config)}
-    found = []
+    strategies = []
     for table in config.strategies:
         strategy_policy = _strategy_policy(config, policy, table)
         if table.weights is None:
@@ -191,7 +191,7 @@ def build_split(config: Config) -> CapitalSplit | None:
             health = StrategyHealthRule(
                 rule.sharpe, rule.recover, rule.window, rule.period, rule.recover_period
             )
-        found.append(
+        strategies.append(
             Strategy(
                 table.name,
                 table.share,
@@ -204,7 +204,7 @@ def build_split(config: Config) -> CapitalSplit | None:
                 market_bps=tuple((base[symbol], bps) for symbol, bps in table.futures.items()),
             )
         )
-    return CapitalSplit(tuple(found), Threshold(config.split.absolute, config.split.relative))
+    return CapitalSplit(tuple(strategies), Threshold(config.split.absolute, config.split.relative))
 
 
 def with_allocators(

@@ -212,7 +212,7 @@ def read_supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
         raise ConfigError(
             f"{field}: cannot be read: {error}", "write a CSV with the columns symbol,supply,as_of"
         ) from None
-    found: dict[str, TokenSupply] = {}
+    supplies: dict[str, TokenSupply] = {}
     for number, line in enumerate(lines, 2):
         symbol, text = (line.get("symbol") or "").strip(), _supply_text(line)
         if symbol not in tokens:
@@ -220,7 +220,7 @@ def read_supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
                 f"{field}, line {number}: {symbol!r} is not an asset",
                 "remove the line, or correct the symbol",
             )
-        if symbol in found:
+        if symbol in supplies:
             raise ConfigError(f"{field}, line {number}: {symbol} is given twice", "keep one line")
         if not _NUMBER.fullmatch(text):
             raise ConfigError(
@@ -232,14 +232,14 @@ def read_supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
         if _DATE.fullmatch(as_of):
             origin += f" of {as_of}"
         token = tokens[symbol]
-        found[symbol] = TokenSupply(
+        supplies[symbol] = TokenSupply(
             token.address, floor_int(Fraction(text) * 10**token.decimals), origin
         )
-    if not found:
+    if not supplies:
         raise ConfigError(
             f"{field}: no supplies", "write a CSV with the columns symbol,supply,as_of"
         )
-    return list(found.values())
+    return list(supplies.values())
 
 
 def _supply_text(line: Mapping[str, str | None]) -> str:

@@ -346,13 +346,15 @@ class LocalChain(LocalContracts):
         the current cross price.
         """
         tokens = {token.symbol for pool in pools for token in (pool.token0, pool.token1)}
-        held = self.balances(tokens, self.whale.address)
+        balances = self.balances(tokens, self.whale.address)
         states = read_views(self.node, [self._state_call(pool) for pool in pools])
         swaps: list[bytes] = []
         for pool, state in zip(pools, states, strict=True):
             v2 = pool.version == 2
             swap = (
-                self._correct_v2(pool, *state[:2]) if v2 else self._correct_v3(pool, state[0], held)
+                self._correct_v2(pool, *state[:2])
+                if v2
+                else self._correct_v3(pool, state[0], balances)
             )
             swaps += [] if swap is None else [bytes.fromhex(call_data(swap)[2:])]
         if swaps:
@@ -376,25 +378,25 @@ class LocalChain(LocalContracts):
             return self._swap_v2(pool.token1, pool.token0, sell1)
         return None
 
-    def _correct_v3(self, pool: LocalPool, now_x96: int, held: Mapping[str, int]) -> Any:
+    def _correct_v3(self, pool: LocalPool, now_x96: int, balances: Mapping[str, int]) -> Any:
         limit_x96 = sqrt_price_x96(self.pool_price(pool.token0.symbol, pool.token1.symbol))
-        given, token = pool.token0, pool.token1
+        token_in, token_out = pool.token0, pool.token1
         if limit_x96 > now_x96:
-            given, token = token, given
+            token_in, token_out = token_out, token_in
         if now_x96 == limit_x96:
             return None
-        return self._swap_v3(pool, given, token, held[given.symbol], limit_x96)
+        return self._swap_v3(pool, token_in, token_out, balances[token_in.symbol], limit_x96)
 
-    def _swap_v2(self, given: Token, wanted: Token, amount_in_raw: int) -> Any:
-        path = [given.address, wanted.address]
+    def _swap_v2(self, token_in: Token, token_out: Token, amount_in_raw: int) -> Any:
+        path = [token_in.address, token_out.address]
         swap = self._router.functions.swapExactTokensForTokens
         return swap(amount_in_raw, 0, path, self.whale.address)
 
     def _swap_v3(
-        self, pool: LocalPool, given: Token, wanted: Token, amount_in_raw: int, limit_x96: int
+        self, pool: LocalPool, token_in: Token, token_out: Token, amount_in_raw: int, limit_x96: int
     ) -> Any:
         """Return a swap of exact input up to a price limit; the rest stays with the whale."""
-        route = given.address, wanted.address, pool.fee_pips, self.whale.address
+        route = token_in.address, token_out.address, pool.fee_pips, self.whale.address
         return self._router.functions.exactInputSingle((*route, amount_in_raw, 0, limit_x96))
 
     @property

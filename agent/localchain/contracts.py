@@ -210,11 +210,11 @@ class LocalContracts:
         """
         self.set_balances({symbol: raw}, owner)
 
-    def set_balances(self, wanted: Mapping[str, int], owner: str | None = None) -> None:
+    def set_balances(self, targets: Mapping[str, int], owner: str | None = None) -> None:
         """Set the balances of several tokens, by symbol."""
-        held, owner = self.balances(wanted, owner), owner or self.wallet.address
-        for symbol, raw in wanted.items():
-            missing, token = raw - held[symbol], self.token_contract(symbol).functions
+        balances, owner = self.balances(targets, owner), owner or self.wallet.address
+        for symbol, raw in targets.items():
+            missing, token = raw - balances[symbol], self.token_contract(symbol).functions
             wrapped = self.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE
             if missing > 0:
                 self.send(token.transfer(owner, missing) if wrapped else token.mint(owner, missing))

@@ -183,7 +183,7 @@ def call_data(call: ContractFunction) -> str:
     """Return the calldata of a bound function; twenty times as fast as web3, which is used only for
     arguments that need its conversions.
     """
-    types = [collapse_if_tuple(one) for one in call.abi["inputs"]]
+    types = [collapse_if_tuple(input) for input in call.abi["inputs"]]
     try:
         return call.selector + encode(types, call.arguments).hex()
     except EncodingError:
@@ -202,7 +202,9 @@ def read_views(node: LocalNode, calls: Sequence[ContractFunction]) -> list[tuple
         [("eth_call", [{"to": call.address, "data": call_data(call)}, "latest"]) for call in calls]
     )
     return [
-        decode([collapse_if_tuple(one) for one in call.abi["outputs"]], bytes.fromhex(answer[2:]))
+        decode(
+            [collapse_if_tuple(output) for output in call.abi["outputs"]], bytes.fromhex(answer[2:])
+        )
         for call, answer in zip(calls, answers, strict=True)
     ]
 
@@ -305,7 +307,7 @@ class AnvilNode:
         sender's next transaction.
         """
         until = time.monotonic() + _MINED_S
-        while any(self.rpc("eth_getTransactionReceipt", one) for one in self._pooled()):
+        while any(self.rpc("eth_getTransactionReceipt", tx_hash) for tx_hash in self._pooled()):
             if time.monotonic() > until:
                 raise RuntimeError("anvil keeps mined transactions in its pool")
             time.sleep(_POLL_S)
@@ -316,10 +318,7 @@ class AnvilNode:
         """Return the hashes of the transactions in the pool."""
         pooled = self.rpc("txpool_content").values()
         return [
-            one["hash"]
-            for by_nonce in pooled
-            for sent in by_nonce.values()
-            for one in sent.values()
+            tx["hash"] for by_nonce in pooled for sent in by_nonce.values() for tx in sent.values()
         ]
 
     def set_native(self, address: str, wei: int) -> None:

@@ -354,11 +354,11 @@ class LocalPerps:
         artifact = npm_artifact(_V3.format("UniswapV3Pool"), PERPS)
         return self.chain.contract(self.markets[symbol].pool, artifact)
 
-    def _step_towards(self, symbol: str, wanted: int, who: str) -> None:
+    def _step_towards(self, symbol: str, target: int, who: str) -> None:
         present = self._sqrt_price(symbol)
-        sells = wanted < present
+        sells = target < present
         step = present * 956 // 1_000 if sells else present * 1_046 // 1_000
-        limit = max(wanted, step) if sells else min(wanted, step)
+        limit = max(target, step) if sells else min(target, step)
         # Exact quote in or out, as far as the price limit.
         amount, base = MOVER_USD * WAD, self.markets[symbol].base
         order = (base, sells, not sells, amount, 0, FAR_FUTURE_S, limit, NO_CODE)

@@ -168,8 +168,8 @@ def is_alive(process: str) -> bool | None:
         return False
     except OSError:  # of another user: it exists
         return None
-    found = _start_ticks(int(pid))
-    return None if found is None else found == started
+    ticks = _start_ticks(int(pid))
+    return None if ticks is None else ticks == started
 
 
 def _namespace() -> str:

@@ -25,14 +25,14 @@ class Redactor:
     """Removes known secrets from text: whole URLs, and their paths, queries and passwords alone."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        found = {
+        patterns = {
             piece
             for secret in secrets
             for piece in (secret, *_pieces(secret))
             if len(piece) >= SHORTEST_SECRET
         }
         self._secrets = sorted(
-            found | {json.dumps(piece)[1:-1] for piece in found}, key=len, reverse=True
+            patterns | {json.dumps(piece)[1:-1] for piece in patterns}, key=len, reverse=True
         )
 
     def __repr__(self) -> str:
@@ -133,7 +133,9 @@ def configure(
     # on a write error, logging would print the record unredacted
     logging.raiseExceptions = False
     root = logging.getLogger()
-    for handler in [one for one in root.handlers if isinstance(one.formatter, LineFormatter)]:
+    for handler in [
+        present for present in root.handlers if isinstance(present.formatter, LineFormatter)
+    ]:
         root.removeHandler(handler)
     ours = logging.getLogger(ROOT)
     if style is None:

@@ -126,30 +126,31 @@ def decide_alerts(
     lasting condition of the kinds in `judged`. A condition that is no longer reported has ended,
     and is dropped if it was not sent yet. Pure and deterministic.
     """
-    found = {state.key: state for state in states}
+    states_by_key = {state.key: state for state in states}
     lasts = set()
     for alert in alerts:
         if alert.kind in rules.kinds:
-            before = found.get(alert.key) or AlertState(alert.key, alert.kind, "", now_s)
+            before = states_by_key.get(alert.key) or AlertState(alert.key, alert.kind, "", now_s)
             if alert.lasting:
                 after = _lasting(before, alert, now_s, rules)
                 lasts.add(alert.key)
             else:
                 after = _happened(before, alert, now_s)
             if after.untold and not before.untold:
-                found.pop(alert.key, None)  # sort after alerts raised earlier
-            found[alert.key] = after
-    for key, state in found.items():
+                states_by_key.pop(alert.key, None)  # sort after alerts raised earlier
+            states_by_key[alert.key] = after
+    for key, state in states_by_key.items():
         if state.since_s is not None and key not in lasts and state.kind in judged:
-            found[key] = replace(state, since_s=None, untold=0)
+            states_by_key[key] = replace(state, since_s=None, untold=0)
     changed = []
-    for state in sorted(found.values(), key=lambda one: one.raised_s):
+    for state in sorted(states_by_key.values(), key=lambda state: state.raised_s):
         if state.untold and state.kind in rules.kinds and rules.due_s(state, now_s) <= now_s:
-            found[state.key] = replace(state, untold=0, told_s=now_s)
+            states_by_key[state.key] = replace(state, untold=0, told_s=now_s)
             changed.append(replace(state, text=_counted(state)))
     known = {state.key: state for state in states}
     return AlertDecision(
-        tuple(state for key, state in found.items() if state != known.get(key)), tuple(changed)
+        tuple(state for key, state in states_by_key.items() if state != known.get(key)),
+        tuple(changed),
     )
 
 
@@ -238,10 +239,10 @@ class AlertChannel:
 
     def collected(self) -> list[Delivery]:
         """Return the results of deliveries since the last call."""
-        found = []
+        lines = []
         while not self._done.empty():
-            found.append(self._done.get())
-        return found
+            lines.append(self._done.get())
+        return lines
 
     def close(self, within_s: float) -> None:
         """Wait for pending messages, then give up; undelivered messages do not count as failed."""
@@ -404,10 +405,10 @@ class AlertNotifier:
         for message in messages:
             self._listeners[message.target].channel.put(message)
 
-    def _settle(self, found: Sequence[Delivery]) -> None:
-        if not found:
+    def _settle(self, deliveries: Sequence[Delivery]) -> None:
+        if not deliveries:
             return
-        self._store.record_deliveries(found)
-        for delivery in found:
+        self._store.record_deliveries(deliveries)
+        for delivery in deliveries:
             if delivery.why:
                 self._failed(delivery)

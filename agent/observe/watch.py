@@ -165,9 +165,9 @@ class Watchdog:
 
     def _run(self, hung: Callable[[str], None], alive: Callable[[], None]) -> None:
         while not self._ended.wait(self._period_s):
-            found = self.hangs()
-            if found is not None:
-                hung(f"{found}; at {self._place()}")
+            hang = self.hangs()
+            if hang is not None:
+                hung(f"{hang}; at {self._place()}")
                 return
             alive()
 
@@ -191,9 +191,9 @@ class SystemdNotifier:
     """Notifies systemd, if it manages the process. Messages that cannot be sent are dropped."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        found = os.environ if environment is None else environment
-        self._address = found.get("NOTIFY_SOCKET", "")
-        self.watchdog_s = _watchdog_s(found)
+        variables = os.environ if environment is None else environment
+        self._address = variables.get("NOTIFY_SOCKET", "")
+        self.watchdog_s = _watchdog_s(variables)
 
     def ready(self) -> None:
         """Notify that the first cycle is done."""
@@ -225,11 +225,11 @@ class SystemdNotifier:
             return
 
 
-def _watchdog_s(found: Mapping[str, str]) -> float | None:
+def _watchdog_s(variables: Mapping[str, str]) -> float | None:
     """Return the interval of watchdog messages, in seconds: half of the unit's WatchdogSec; None
     without one.
     """
-    text, pid = found.get("WATCHDOG_USEC", ""), found.get("WATCHDOG_PID", "")
+    text, pid = variables.get("WATCHDOG_USEC", ""), variables.get("WATCHDOG_PID", "")
     if not text.isdecimal() or int(text) == 0 or (pid and pid != str(os.getpid())):
         return None
     return int(text) / 2e6

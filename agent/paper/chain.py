@@ -93,20 +93,20 @@ class PaperChain:
             return self._seen
         return None
 
-    def margin(self, found: Snapshot) -> Snapshot:
+    def margin(self, snapshot: Snapshot) -> Snapshot:
         """Return a snapshot with the paper margin account in place of the real one."""
         margin = self.state().margin
-        account = found.layer(FuturesReading).account
+        account = snapshot.layer(FuturesReading).account
         if self._venue is None or margin is None or account is None:
-            return found
-        paper = self._venue.account(account, margin, found.head)
-        return found.with_layer(replace(found.layer(FuturesReading), account=paper))
+            return snapshot
+        paper = self._venue.account(account, margin, snapshot.head)
+        return snapshot.with_layer(replace(snapshot.layer(FuturesReading), account=paper))
 
-    def begin_margin(self, found: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
+    def begin_margin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
         """Return the first margin account (see PaperVenue.begin); None without futures."""
         if self._venue is None:
             return None
-        return self._venue.begin(found.layer(FuturesReading).account, found.head, deposit_raw)
+        return self._venue.begin(snapshot.layer(FuturesReading).account, snapshot.head, deposit_raw)
 
     # ports.Sender
     def head(self) -> Head:
@@ -147,7 +147,7 @@ class PaperChain:
         Raises OperatorNeeded for a used nonce.
         """
         state, tx = self.state(), decode_unsigned(signed)
-        if any(one.hash == signed.hash for one in state.waiting) or any(
+        if any(other.hash == signed.hash for other in state.waiting) or any(
             receipt.tx_hash == signed.hash for receipt in state.receipts
         ):
             return
@@ -162,7 +162,9 @@ class PaperChain:
             sent_block = max(sent_block, self._seen.head.number)
         others = tuple(paper_tx for paper_tx in state.waiting if paper_tx.tx.nonce != tx.nonce)
         waiting = tuple(
-            sorted((*others, PaperTx(signed.hash, tx, sent_block)), key=lambda one: one.tx.nonce)
+            sorted(
+                (*others, PaperTx(signed.hash, tx, sent_block)), key=lambda other: other.tx.nonce
+            )
         )
         self._book.save(replace(state, waiting=waiting))
 
@@ -226,7 +228,7 @@ class PaperChain:
     def _applied(
         self,
         state: PaperWallet,
-        one: PaperTx,
+        paper_tx: PaperTx,
         pools: dict[str, Pool],
         seen: Snapshot,
         price_wei: int,
@@ -234,20 +236,20 @@ class PaperChain:
     ) -> tuple[PaperWallet, dict[str, Pool]]:
         """Return the wallet and the pools after a transaction, which may have reverted."""
         done: TransactionEffects | PaperVenueEffects | None
-        head, size = seen.head, len(one.tx.data) // 2 - 1
+        head, size = seen.head, len(paper_tx.tx.data) // 2 - 1
         try:
-            done = self._run(one.tx, state, pools, head)
+            done = self._run(paper_tx.tx, state, pools, head)
         except TransactionReverted as error:
             if further and isinstance(error, TicksExhausted):
                 raise
             done = None
-        units = min(one.tx.gas, FAILED_UNITS) if done is None else done.gas
+        units = min(paper_tx.tx.gas, FAILED_UNITS) if done is None else done.gas
         native_wei = done.native_wei if isinstance(done, TransactionEffects) else state.native_wei
         paid_wei = units * price_wei + seen.data_fee_wei(units, size)
-        if done is not None and (units > one.tx.gas or native_wei < paid_wei):
-            done, units, native_wei = None, one.tx.gas, state.native_wei
+        if done is not None and (units > paper_tx.tx.gas or native_wei < paid_wei):
+            done, units, native_wei = None, paper_tx.tx.gas, state.native_wei
         receipt = Receipt(
-            tx_hash=one.hash,
+            tx_hash=paper_tx.hash,
             status=0,
             block_number=head.number,
             block_hash=head.hash,
@@ -297,7 +299,11 @@ class PaperChain:
                 tx,
                 call,
                 balances,
-                {one.token: one.raw for one in state.allowances if one.spender == vault},
+                {
+                    approval.token: approval.raw
+                    for approval in state.allowances
+                    if approval.spender == vault
+                },
                 self._venue.account(account, state.margin, head),
                 state.margin,
                 head,
@@ -357,7 +363,7 @@ class PaperReader:
                 code=ErrorCode.LAG,
             )
         snapshot = self._chain.margin(snapshot)
-        held = {holding.token: holding.raw for holding in state.balances}
+        amounts = {holding.token: holding.raw for holding in state.balances}
         allowed = {
             (allowance.token, allowance.spender): allowance.raw for allowance in state.allowances
         }
@@ -367,11 +373,12 @@ class PaperReader:
             nonce_latest=state.nonce,
             nonce_pending=state.nonce + len(state.waiting),
             holdings=tuple(
-                Holding(holding.token, held.get(holding.token, 0)) for holding in snapshot.holdings
+                Holding(holding.token, amounts.get(holding.token, 0))
+                for holding in snapshot.holdings
             ),
             allowances=tuple(
-                Allowance(one.token, one.spender, allowed.get((one.token, one.spender), 0))
-                for one in snapshot.allowances
+                Allowance(read.token, read.spender, allowed.get((read.token, read.spender), 0))
+                for read in snapshot.allowances
             ),
             positions=(),
         )
@@ -453,13 +460,13 @@ def paper_from_value(
     collateral = collateral_token(step)
     if (policy := futures_policy(step)) is None or not policy.margin_in_weights:
         margin_raw = 0
-    wanted = {
+    values = {
         asset.token.address: (whole + margin_raw) * asset.target_bps / BPS
         - (margin_raw if asset.token.address == collateral else 0)
         for asset in portfolio.assets
     }
-    wanted = {token: max(Fraction(0), part) for token, part in wanted.items()}
-    scale = whole / sum(wanted.values(), Fraction(0))
+    values = {token: max(Fraction(0), part) for token, part in values.items()}
+    scale = whole / sum(values.values(), Fraction(0))
     raw = {}
     for asset in portfolio.assets:
         price = references.prices.get(asset.token.address)
@@ -470,5 +477,5 @@ def paper_from_value(
             )
         raw[asset.token.address] = asset.reserve_raw
         if price is not None:
-            raw[asset.token.address] += floor_int(wanted[asset.token.address] * scale / price.price)
+            raw[asset.token.address] += floor_int(values[asset.token.address] * scale / price.price)
     return paper_from_amounts(step.snapshot, raw, native_wei)

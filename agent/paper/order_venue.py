@@ -115,7 +115,9 @@ class PaperOrderVenue:
     def post(self, signed: SignedTx) -> str:
         """See OrderVenue. Fills the order on the book of this moment."""
         state = self._state()
-        if state.margin is None or any(one.tx_hash == signed.hash for one in state.receipts):
+        if state.margin is None or any(
+            earlier.tx_hash == signed.hash for earlier in state.receipts
+        ):
             return ""
         wire = json.loads(signed.raw)["orders"][0]
         real = self._client.read()
@@ -126,14 +128,14 @@ class PaperOrderVenue:
             for market in real.markets
             if self._client.asset_of(market.market) == wire["a"]
         )
-        wanted = Fraction(wire["s"])
+        size = Fraction(wire["s"])
         if wire["r"]:
             size_raw = account.size_raw(coin)
             if size_raw and (size_raw < 0) is wire["b"]:
-                wanted = min(wanted, Fraction(abs(size_raw), account.market(coin).unit))
+                size = min(size, Fraction(abs(size_raw), account.market(coin).unit))
             else:
                 return NOT_REDUCING
-        fill = self._matched(account, coin, wire, wanted)
+        fill = self._matched(account, coin, wire, size)
         if fill is None:
             return UNMATCHED
         after = margin.with_trade(account, coin, fill.size_raw, fill.quote_raw)
@@ -172,66 +174,73 @@ class PaperOrderVenue:
             raise OperatorNeeded("there is no paper wallet yet", "run trimtab paper to create one")
         return wallet
 
-    def _account(self, real: MarginAccount, held: PaperMargin) -> MarginAccount:
+    def _account(self, real: MarginAccount, margin: PaperMargin) -> MarginAccount:
         """Return the paper account with the markets of the real one."""
         return replace(
             real,
-            collateral_raw=held.collateral_raw,
-            realised_raw=held.realised_raw,
+            collateral_raw=margin.collateral_raw,
+            realised_raw=margin.realised_raw,
             positions=tuple(
                 Position(position.market, position.size_raw, position.open_notional_raw)
-                for position in held.positions
+                for position in margin.positions
             ),
-            payments=held.payments,
+            payments=margin.payments,
             stops=(),
             resting=(),
         )
 
-    def _paid(self, held: PaperMargin, real: MarginAccount) -> PaperMargin:
+    def _paid(self, margin: PaperMargin, real: MarginAccount) -> PaperMargin:
         """Return the account after the hourly funding until the time of a reading: size times the
         close of the hour before it times the venue's rate. Raises Retryable, OperatorNeeded for a
         position in a market that the config does not have.
         """
         until_ms = _time_s(real) * 1000
         paid, positions = list[VenuePayment](), []
-        for one in held.positions:
+        for position in margin.positions:
             market = next(
-                (perp_market for perp_market in real.markets if perp_market.market == one.market),
+                (
+                    perp_market
+                    for perp_market in real.markets
+                    if perp_market.market == position.market
+                ),
                 None,
             )
             if market is None:
                 raise OperatorNeeded(
-                    f"the paper account has a position in {one.market}, which is not in [futures]",
-                    f"add the market {one.market} with the weight 0% until it is closed",
+                    f"the paper account has a position in {position.market}, which is not in [futures]",
+                    f"add the market {position.market} with the weight 0% until it is closed",
                 )
-            rates = self._client.funding_rates(one.market, _last_ms(one.settled_s), until_ms)
+            rates = self._client.funding_rates(
+                position.market, _last_ms(position.settled_s), until_ms
+            )
             for time_ms, rate in rates:
-                quoted = self._client.price_before(one.market, time_ms)
-                raw = ceil_int(one.size_raw * price_of(quoted, market.size_decimals) * rate)
-                paid.append(VenuePayment(one.market, time_ms // 1000, raw))
-            last_s = max((time_ms // 1000 for time_ms, _ in rates), default=one.settled_s)
-            positions.append(replace(one, settled_s=last_s))
+                quoted = self._client.price_before(position.market, time_ms)
+                raw = ceil_int(position.size_raw * price_of(quoted, market.size_decimals) * rate)
+                paid.append(VenuePayment(position.market, time_ms // 1000, raw))
+            last_s = max((time_ms // 1000 for time_ms, _ in rates), default=position.settled_s)
+            positions.append(replace(position, settled_s=last_s))
         since_s = self._since_s() or 0
-        kept = [*(payment for payment in held.payments if payment.at_s > since_s), *paid]
+        kept = [*(payment for payment in margin.payments if payment.at_s > since_s), *paid]
         return replace(
-            held,
-            realised_raw=held.realised_raw - sum(venue_payment.paid_raw for venue_payment in paid),
+            margin,
+            realised_raw=margin.realised_raw
+            - sum(venue_payment.paid_raw for venue_payment in paid),
             positions=tuple(positions),
-            payments=tuple(sorted(kept, key=lambda one: (one.at_s, one.market))),
+            payments=tuple(sorted(kept, key=lambda position: (position.at_s, position.market))),
         )
 
     def _matched(
-        self, account: MarginAccount, coin: str, wire: dict[str, object], wanted: Fraction
+        self, account: MarginAccount, coin: str, wire: dict[str, object], amount: Fraction
     ) -> PerpFill | None:
         """Return the fill of a size on the book within the limit price; None if nothing fills."""
         market, limit, buys = account.market(coin), Fraction(str(wire["p"])), wire["b"] is True
-        left, quote = wanted, Fraction(0)
+        left, quote = amount, Fraction(0)
         for price, size in () if market.is_paused else self._client.book(coin, asks=buys):
             if left <= 0 or (price > limit if buys else price < limit):
                 break
             part = min(left, size)
             left, quote = left - part, quote + part * price
-        size_raw = floor_int((wanted - left) * market.unit)
+        size_raw = floor_int((amount - left) * market.unit)
         if not size_raw:
             return None
         quote_raw = floor_int((-quote if buys else quote) * 10**QUOTE_DECIMALS)
@@ -260,7 +269,7 @@ class PaperAgentSigner:
 
 
 def _positions(
-    found: tuple[Position, ...], settled: dict[str, int], now_s: int
+    positions: tuple[Position, ...], settled: dict[str, int], now_s: int
 ) -> tuple[PaperPosition, ...]:
     """Return paper positions. They pay funding from `settled` on, Unix seconds by market, or from
     `now_s` on if new.
@@ -273,7 +282,7 @@ def _positions(
             0,
             settled.get(position.market, now_s),
         )
-        for position in found
+        for position in positions
     )
 
 

@@ -72,12 +72,12 @@ class PaperVenue:
         self._collateral = collateral
         self._transport = transport
 
-    def account(self, read: MarginAccount, held: PaperMargin, head: Head) -> MarginAccount:
+    def account(self, read: MarginAccount, margin: PaperMargin, head: Head) -> MarginAccount:
         """Return the paper account with the markets of the real one, at its block."""
         return replace(
             read,
-            collateral_raw=held.collateral_raw,
-            realised_raw=held.realised_raw,
+            collateral_raw=margin.collateral_raw,
+            realised_raw=margin.realised_raw,
             positions=tuple(
                 Position(
                     position.market,
@@ -85,7 +85,7 @@ class PaperVenue:
                     position.open_notional_raw,
                     _funding_raw(position, self._growth(position.market, head)),
                 )
-                for position in held.positions
+                for position in margin.positions
             ),
         )
 
@@ -133,7 +133,7 @@ class PaperVenue:
         balances: Mapping[str, int],
         allowances: Mapping[str, int],
         account: MarginAccount,
-        held: PaperMargin,
+        margin: PaperMargin,
         head: Head,
     ) -> PaperVenueEffects:
         """Return the effects at a block. Raises TransactionReverted if the contracts would
@@ -141,11 +141,13 @@ class PaperVenue:
         """
         match call:
             case Approve(raw=raw):
-                return PaperVenueEffects(balances, {**allowances, tx.to: raw}, held, APPROVE_UNITS)
+                return PaperVenueEffects(
+                    balances, {**allowances, tx.to: raw}, margin, APPROVE_UNITS
+                )
             case OpenPosition():
-                return self._filled(call, balances, allowances, account, held, head)
+                return self._filled(call, balances, allowances, account, margin, head)
             case MarginTransfer():
-                return self._moved(call, balances, allowances, account, held)
+                return self._moved(call, balances, allowances, account, margin)
             case other:
                 raise TransactionReverted(f"{type(other).__name__} is not simulated")
 
@@ -155,7 +157,7 @@ class PaperVenue:
         balances: Mapping[str, int],
         allowances: Mapping[str, int],
         account: MarginAccount,
-        held: PaperMargin,
+        paper: PaperMargin,
         head: Head,
     ) -> PaperVenueEffects:
         """Settle funding, then fill an order, as ClearingHouse.openPosition does."""
@@ -172,7 +174,7 @@ class PaperVenue:
             raise TransactionReverted(f"{REVERTS['CH_TMRL']} (CH_TMRL)")
         size_raw = account.size_raw(call.market)
         paid_raw = sum(
-            one.funding_pending_raw for one in account.positions if one.market == call.market
+            other.funding_pending_raw for other in account.positions if other.market == call.market
         )
         after = margin.with_trade(account, call.market, call.size_raw, total_raw)
         reduces = size_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(size_raw)
@@ -180,7 +182,7 @@ class PaperVenue:
             raise TransactionReverted(f"{REVERTS['CH_NEFCM']} (CH_NEFCM)")
         if not reduces and margin.free_raw(after) < 0:
             raise TransactionReverted(f"{REVERTS['CH_NEFCI']} (CH_NEFCI)")
-        growths = {position.market: position.growth_x96 for position in held.positions}
+        growths = {position.market: position.growth_x96 for position in paper.positions}
         growths[call.market] = self._growth(call.market, head)
         place = self.contracts
         fill = PerpFill(
@@ -194,13 +196,15 @@ class PaperVenue:
         )
         funding = PerpFunding(place.clearing_house, place.trader, call.market, paid_raw)
         positions = tuple(
-            PaperPosition(one.market, one.size_raw, one.open_notional_raw, growths[one.market])
-            for one in after.positions
+            PaperPosition(
+                other.market, other.size_raw, other.open_notional_raw, growths[other.market]
+            )
+            for other in after.positions
         )
         return PaperVenueEffects(
             balances,
             allowances,
-            PaperMargin(held.collateral_raw, after.realised_raw, positions),
+            PaperMargin(paper.collateral_raw, after.realised_raw, positions),
             ORDER_GAS,
             fills=(fill,),
             funding=(funding,) if paid_raw else (),
@@ -212,7 +216,7 @@ class PaperVenue:
         balances: Mapping[str, int],
         allowances: Mapping[str, int],
         account: MarginAccount,
-        held: PaperMargin,
+        paper: PaperMargin,
     ) -> PaperVenueEffects:
         """Deposit or withdraw collateral as the vault does."""
         balance, allowed = balances.get(call.token, 0), allowances.get(call.token, 0)
@@ -225,7 +229,7 @@ class PaperVenue:
             return PaperVenueEffects(
                 {**balances, call.token: balance - call.raw},
                 {**allowances, call.token: allowed - call.raw},
-                replace(held, collateral_raw=held.collateral_raw + raw),
+                replace(paper, collateral_raw=paper.collateral_raw + raw),
                 MARGIN_UNITS,
                 (Transfer(call.token, self.contracts.trader, vault, call.raw),),
             )
@@ -234,7 +238,7 @@ class PaperVenue:
         return PaperVenueEffects(
             {**balances, call.token: balance + call.raw},
             allowances,
-            replace(held, collateral_raw=held.collateral_raw - raw),
+            replace(paper, collateral_raw=paper.collateral_raw - raw),
             MARGIN_UNITS,
             (Transfer(call.token, vault, self.contracts.trader, call.raw),),
         )

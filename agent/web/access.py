@@ -137,14 +137,14 @@ class Access:
             raise TrimtabError("too many logins at once", "try again in a minute")
         self._checks += 1
         try:
-            found = await self._call("login", name, password, code, address)
+            user = await self._call("login", name, password, code, address)
         finally:
             self._checks -= 1
-        if found["user"] not in self._users:
+        if user["user"] not in self._users:
             await self.refresh()  # the user may have been added since the last refresh
-        if found["user"] not in self._users:
-            return int(found["locked_s"])
-        return self.begin(found["user"])
+        if user["user"] not in self._users:
+            return int(user["locked_s"])
+        return self.begin(user["user"])
 
     def begin(self, user: int) -> str:
         """Begin a session and return its new id, of which only a hash is kept."""
@@ -322,16 +322,16 @@ async def form(request: Request) -> dict[str, list[str]] | None:
         pairs = parse_qsl(body.decode(), True, max_num_fields=MAX_FIELDS)
     except (TimeoutError, ValueError):
         return None
-    found: dict[str, list[str]] = {}
+    fields: dict[str, list[str]] = {}
     for name, value in pairs:
-        found.setdefault(name, []).append(value)
-    return found
+        fields.setdefault(name, []).append(value)
+    return fields
 
 
-def is_token(given: list[str] | None, expected: str) -> bool:
+def is_token(values: list[str] | None, expected: str) -> bool:
     """Return whether a form has exactly this token."""
-    return len(given or ()) == 1 and hmac.compare_digest(
-        (given or [""])[0].encode(), expected.encode()
+    return len(values or ()) == 1 and hmac.compare_digest(
+        (values or [""])[0].encode(), expected.encode()
     )
 
 
@@ -340,8 +340,8 @@ def cookie(request: Request, name: str) -> str | None:
     values = []
     for header in request.headers.getlist("cookie"):
         for part in header.split(";"):
-            key, found, value = part.strip().partition("=")
-            if found and key == name:
+            key, separator, value = part.strip().partition("=")
+            if separator and key == name:
                 values.append(value)
     return values[0] if len(values) == 1 else None
 

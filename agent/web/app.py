@@ -156,18 +156,18 @@ class Logins:
             (fields.get(key) or [""])[0] for key in ("name", "password", "code")
         )
         try:
-            found = await access.log_in(
+            token = await access.log_in(
                 name.strip(), password, re.sub(r"\s", "", code), request.scope["address"]
             )
         except TrimtabError as error:
             return self._page(request, 503, f"Logins cannot be checked now: {error}")
-        if isinstance(found, int):
-            if found:
+        if isinstance(token, int):
+            if token:
                 return self._page(
                     request,
                     429,
-                    f"Too many failed logins. Try again in {format_duration(found)}; until then all are refused.",
-                    {"Retry-After": str(found)},
+                    f"Too many failed logins. Try again in {format_duration(token)}; until then all are refused.",
+                    {"Retry-After": str(token)},
                 )
             return self._page(
                 request,
@@ -175,7 +175,7 @@ class Logins:
                 "Wrong name, password or code. A code works once: wait for the next one.",
             )
         answer = RedirectResponse(_target(request), 303)
-        self._set_cookie(answer, access.reach.cookie, found)
+        self._set_cookie(answer, access.reach.cookie, token)
         self._set_cookie(answer, self._form_cookie, "", 0)
         return answer
 
@@ -237,8 +237,8 @@ def _target(request: Request) -> str:
     """Return the page to open after the login: the requested one if it is in TARGETS, else the
     first.
     """
-    asked = request.query_params.get("to", "")
-    return asked if asked in TARGETS else "/"
+    target = request.query_params.get("to", "")
+    return target if target in TARGETS else "/"
 
 
 async def export_archive(board: Board, request: Request) -> Response:
@@ -247,13 +247,13 @@ async def export_archive(board: Board, request: Request) -> Response:
     if name not in EXPORTS:
         return PlainTextResponse("404: no such file\n", 404)
     try:
-        found = await board.stored("records.exports.export_archive", name.removesuffix(".zip"))
+        archive = await board.stored("records.exports.export_archive", name.removesuffix(".zip"))
     except ConfigError as error:
         return PlainTextResponse(f"409: {error}\n", 409)
     except TrimtabError as error:
         return PlainTextResponse(f"503: {error}\n", 503)
     headers = {"Content-Disposition": f'attachment; filename="trimtab-{name}"'}
-    return Response(found, 200, headers, "application/zip")
+    return Response(archive, 200, headers, "application/zip")
 
 
 def build(board: Board, stopping: Callable[[], bool], access: Access | None = None) -> Checks:
@@ -276,7 +276,7 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         begun = board.watch(), access.watch(), end_streams(), load_controls(board, tokens)
-        tasks = [asyncio.create_task(one) for one in begun]
+        tasks = [asyncio.create_task(coroutine) for coroutine in begun]
         yield
         for task in tasks:
             task.cancel()
@@ -294,22 +294,22 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
         if session is not None:
             board.follow(CONTROLS)
         board.wanted(*page.reads)
-        shown = {**board.documents, **run_document(board)}
-        return HTMLResponse(renderer.page(page, shown, board.failed, board.version, session))
+        documents = {**board.documents, **run_document(board)}
+        return HTMLResponse(renderer.page(page, documents, board.failed, board.version, session))
 
     async def step(request: Request) -> Response:
         name = request.path_params["step"]
         if not STEP_ID.fullmatch(name):
             return PlainTextResponse("404: no such step\n", 404)
         try:
-            found = await board.stored("step_document", name)
+            document = await board.stored("step_document", name)
         except ConfigError:
             return PlainTextResponse("404: no such step\n", 404)
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
-        shown = {**board.documents, **found}
+        documents = {**board.documents, **document}
         session = request.scope["session"]
-        return HTMLResponse(renderer.page(STEP, shown, {}, board.version, session))
+        return HTMLResponse(renderer.page(STEP, documents, {}, board.version, session))
 
     app = FastAPI(
         docs_url=None,
@@ -376,9 +376,9 @@ class ReportPages:
     async def open(self, request: Request) -> Response:
         """Answer with a report."""
         try:
-            found = await self._board.call("stored", READ_REPORT, request.path_params["report"])
+            report = await self._board.call("stored", READ_REPORT, request.path_params["report"])
         except ConfigError:
             return PlainTextResponse("404: no such report\n", 404)
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
-        return Response(found, 200, HEADERS, "text/html")
+        return Response(report, 200, HEADERS, "text/html")

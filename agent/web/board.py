@@ -171,12 +171,12 @@ class Board:
             self._asked.add(reading)
             reading.add_done_callback(self._asked.discard)
         try:
-            found: Documents = await asyncio.shield(reading)
+            documents: Documents = await asyncio.shield(reading)
         except TrimtabError:
             if answers.get(key) is reading:
                 del answers[key]
             raise
-        return found
+        return documents
 
     async def run_report(self) -> SeenReport:
         """Return the newest report of the run, not older than REPORT_AGE_S. Simultaneous requests
@@ -271,15 +271,15 @@ class Board:
     async def _read(self, process: str, function: str) -> None:
         before = self.failed.get(function)
         try:
-            found = await self.call(process, function)
+            documents = await self.call(process, function)
         except TrimtabError as error:
             self.failed[function] = error
             changed = str(before) != str(error)
         else:
             changed = before is not None or any(
-                self.documents.get(name) != document for name, document in found.items()
+                self.documents.get(name) != document for name, document in documents.items()
             )
-            self.documents.update(found)
+            self.documents.update(documents)
             self.failed.pop(function, None)
         finally:
             self._reading.pop(function, None)
@@ -294,14 +294,14 @@ class Board:
         """Return time and size of the config, first, and of the store's files."""
         endings = ("", "-wal", ".paused")
         stores = [self.store.with_name(self.store.name + ending) for ending in endings]
-        found: list[object] = []
+        stamps: list[object] = []
         for path in (Path(self.config), *stores):
             try:
                 stat = path.stat()
-                found.append((stat.st_mtime_ns, stat.st_size))
+                stamps.append((stat.st_mtime_ns, stat.st_size))
             except OSError:
-                found.append(None)
-        return tuple(found)
+                stamps.append(None)
+        return tuple(stamps)
 
 
 def _marks(health: RunHealth | None) -> tuple[object, ...]:

@@ -73,7 +73,7 @@ class Door(socket.socket):
         let the loop close those that made room first.
         """
         while True:
-            if sum(one.is_ending for one in self._open.values()) >= MAX_ENDING:
+            if sum(other.is_ending for other in self._open.values()) >= MAX_ENDING:
                 raise BlockingIOError
             plain, peer = super().accept()
             link = _Link(plain.family, plain.type, plain.proto, plain.detach())
@@ -123,7 +123,7 @@ class Door(socket.socket):
     def _has_room(self, network: str, *, is_proxy: bool) -> bool:
         """Return whether a connection may be added, after closing an old one if need be."""
         known = [connection for connection in self._open.values() if not connection.is_ending]
-        same = [one for one in known if one.network == network]
+        same = [other for other in known if other.network == network]
         if not is_proxy and len(same) >= MAX_PER_ADDRESS:
             return self._end_oldest(same)
         return len(known) < MAX_CONNECTIONS or self._end_oldest(known)
@@ -187,9 +187,9 @@ class BoundedProtocol(H11Protocol):
 def raise_file_limit() -> None:
     """Let this process open MAX_FILES files, as far as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _stop(connection: _Connection) -> None:
@@ -200,5 +200,5 @@ def _stop(connection: _Connection) -> None:
 
 def _network(address: str) -> str:
     """Return an IPv4 address, or the /64 network of an IPv6 address."""
-    found = plain_address(address)
-    return str(ipaddress.ip_network((found, 64), strict=False)) if ":" in found else found
+    ip = plain_address(address)
+    return str(ipaddress.ip_network((ip, 64), strict=False)) if ":" in ip else ip

@@ -81,10 +81,10 @@ class ControlPages:
         """Answer a form: carry out pause and resume at once, show anything else with its plan to
         confirm.
         """
-        found = await self._form(request)
-        if isinstance(found, Response):
-            return found
-        session, fields = found
+        typed = await self._form(request)
+        if isinstance(typed, Response):
+            return typed
+        session, fields = typed
         kind = request.path_params["kind"]
         if kind not in FIELDS:
             return PlainTextResponse("404: no such control\n", 404)
@@ -111,10 +111,10 @@ class ControlPages:
 
     async def confirm(self, request: Request) -> Response:
         """Queue the control of a review, once, if the form showed its present plan."""
-        found = await self._form(request)
-        if isinstance(found, Response):
-            return found
-        session, fields = found
+        typed = await self._form(request)
+        if isinstance(typed, Response):
+            return typed
+        session, fields = typed
         review = session.reviews.get(request.path_params["review"])
         if review is None:
             return PlainTextResponse("404: no such request, or an old one; ask again\n", 404)
@@ -248,7 +248,7 @@ TITLES = {
 
 def arguments_of(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str], ...]:
     """Return the arguments of a form: fields that are filled in, and targets that were changed."""
-    found = [
+    arguments = [
         (name, value.strip())
         for name in FIELDS[kind]
         for value in fields.get(name, ())[:1]
@@ -261,5 +261,5 @@ def arguments_of(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tuple[
                 continue
             value = values[0].strip().removesuffix("%").strip()
             if [value] != list(fields.get(WAS + symbol, ())):
-                found.append(("target", f"{symbol}={value}%"))
-    return tuple(found)
+                arguments.append(("target", f"{symbol}={value}%"))
+    return tuple(arguments)

@@ -33,16 +33,16 @@ SIGNED_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 def at(documents: Documents, path: str) -> Any:
     """Return the value at a path such as `status.holdings.0.value`; a key may have dots itself."""
-    found: Any = documents
+    value: Any = documents
     while path:
         name, _, rest = path.partition(".")
-        if isinstance(found, list):
-            found, path = found[int(name)], rest
-        elif path in found:
-            return found[path]
+        if isinstance(value, list):
+            value, path = value[int(name)], rest
+        elif path in value:
+            return value[path]
         else:
-            found, path = found[name], rest
-    return found
+            value, path = value[name], rest
+    return value
 
 
 def format_figure(value: Any, form: str) -> str:
@@ -184,7 +184,7 @@ class Renderer:
     ) -> str:
         """Render a page from the documents read so far; `version` is that of the board."""
         status = documents.get("status", {})
-        decimals = {one["symbol"]: one["decimals"] for one in status.get("holdings", ())}
+        decimals = {statu["symbol"]: statu["decimals"] for statu in status.get("holdings", ())}
 
         def coins(symbol: str) -> str:
             return f"coins:{decimals[symbol]}" if symbol in decimals else "number"
@@ -254,14 +254,14 @@ def steps_of(history: Mapping[str, Any]) -> dict[str, list[int]]:
     """Return the indices of the steps by kind: `swapped` with a swap, `sent` with other
     transactions only, such as approvals and payouts, `held` with none.
     """
-    found: dict[str, list[int]] = {"swapped": [], "sent": [], "held": []}
+    indices: dict[str, list[int]] = {"swapped": [], "sent": [], "held": []}
     for number, step in enumerate(history.get("steps", ())):
-        kinds = {one["kind"] for one in step["transactions"]}
+        kinds = {transaction["kind"] for transaction in step["transactions"]}
         if "swap" in kinds:
-            found["swapped"].append(number)
+            indices["swapped"].append(number)
         else:
-            found["sent" if kinds else "held"].append(number)
-    return found
+            indices["sent" if kinds else "held"].append(number)
+    return indices
 
 
 def last_swap(history: Mapping[str, Any]) -> int | None:
@@ -272,12 +272,12 @@ def last_swap(history: Mapping[str, Any]) -> int | None:
 
 def approvals_before(history: Mapping[str, Any], number: int) -> list[int]:
     """Return the indices of the steps directly before a step that sent its approvals."""
-    found = []
+    indices = []
     for index, step in enumerate(history["steps"][number + 1 :], number + 1):
         if step["outcome"] != APPROVED or step["cost"] is None:
             break
-        found.append(index)
-    return found
+        indices.append(index)
+    return indices
 
 
 def nearest_alert(documents: Documents) -> tuple[str, str] | None:
@@ -285,15 +285,15 @@ def nearest_alert(documents: Documents) -> tuple[str, str] | None:
     without one, and once an asset is outside its band. The numeraire's own price does not move.
     """
     rows, unit = documents.get("alerts", {}).get("assets", ()), documents["status"]["numeraire"]
-    if any(one["side"] != "inside" for one in rows):
+    if any(asset["side"] != "inside" for asset in rows):
         return None
-    found = [
+    distances = [
         (abs(row[f"to_{side}_bps"]), f"alerts.assets.{number}", side)
         for number, row in enumerate(rows)
         for side in ("low", "high")
         if row["symbol"] != unit and row[f"to_{side}_bps"] is not None
     ]
-    return min(found)[1:] if found else None
+    return min(distances)[1:] if distances else None
 
 
 def charts(
@@ -307,21 +307,21 @@ def charts(
         return []
     every = -(-len(values) // POINTS)
     kept = values[::-1][::every][::-1]
-    times = [one["time"] for one in kept]
+    times = [valuation["time"] for valuation in kept]
     bands = {
         holding["symbol"]: [bps / 100 for bps in (*holding["band_bps"], holding["target_bps"])]
         for holding in holdings
     }
-    symbols = {symbol for one in kept for symbol in one["weights_bps"]}
+    symbols = {symbol for valuation in kept for symbol in valuation["weights_bps"]}
     ordered = [band for band in bands if band in symbols] + sorted(symbols - bands.keys())
     return [
-        _chart("Value", unit, times, [float(one["value"]) for one in kept]),
+        _chart("Value", unit, times, [float(valuation["value"]) for valuation in kept]),
         *(
             _chart(
                 printable_text(symbol),
                 "%",
                 times,
-                [one["weights_bps"].get(symbol, 0) / 100 for one in kept],
+                [valuation["weights_bps"].get(symbol, 0) / 100 for valuation in kept],
                 bands.get(symbol),
             )
             for symbol in ordered

@@ -48,7 +48,7 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
     """Return name and slug of each portfolio. The name is the config's file name without extension,
     preceded by the folder if two are equal. Slugs are unique, of a-z, 0-9 and hyphens.
     """
-    stems, found = [path.stem for path in configs], []
+    stems, names = [path.stem for path in configs], []
     slugs: set[str] = set()
     for path in configs:
         name = path.stem
@@ -60,8 +60,8 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
             number += 1
             slug = f"{plain or 'portfolio'}-{number}"
         slugs.add(slug)
-        found.append((name, slug))
-    return found
+        names.append((name, slug))
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +256,11 @@ class Portfolios:
             for task in tasks:
                 task.cancel()
 
-    async def _open_later(self, one: ServedPortfolio, running: AsyncExitStack) -> None:
-        while one.opened is None:
+    async def _open_later(self, portfolio: ServedPortfolio, running: AsyncExitStack) -> None:
+        while portfolio.opened is None:
             await asyncio.sleep(AGAIN_S)
-            one.begin(await one.read(self._opening), self._opening)
-        await _begin(one.opened, running)
+            portfolio.begin(await portfolio.read(self._opening), self._opening)
+        await _begin(portfolio.opened, running)
 
     async def _unserved(self, request: Request) -> Response:
         """Answer a request below /p/ that no open portfolio serves."""
@@ -284,28 +284,30 @@ class Portfolios:
         sessions = [
             _session(portfolio, request, touch=not behind) for portfolio in self._portfolios
         ]
-        open_to_all = not any(one.opened and one.opened.access.required for one in self._portfolios)
+        open_to_all = not any(
+            served.opened and served.opened.access.required for served in self._portfolios
+        )
         rows, documents = [], []
-        for number, (one, session) in enumerate(zip(self._portfolios, sessions, strict=True)):
-            row: dict[str, Any] = {"name": one.name, "prefix": one.reach.prefix, "why": ""}
-            shown: Documents = {}
-            if one.opened is None:
-                told = open_to_all or any(sessions)
-                row |= {"state": "failed", "why": str(one.error) if told else HIDDEN}
-            elif one.opened.access.alive(session):
-                board = one.opened.board
+        for number, (served, session) in enumerate(zip(self._portfolios, sessions, strict=True)):
+            row: dict[str, Any] = {"name": served.name, "prefix": served.reach.prefix, "why": ""}
+            board_documents: Documents = {}
+            if served.opened is None:
+                readable = open_to_all or any(sessions)
+                row |= {"state": "failed", "why": str(served.error) if readable else HIDDEN}
+            elif served.opened.access.alive(session):
+                board = served.opened.board
                 if not behind:
                     _refresh(board, session)
-                shown = board.documents
+                board_documents = board.documents
                 row |= {
                     "state": "open",
-                    **one.opened.about,
+                    **served.opened.about,
                     **_facts(board, f"portfolios.{number}"),
                 }
             else:
                 row |= {"state": "locked"}
             rows.append(row)
-            documents.append(shown)
+            documents.append(board_documents)
         versions = [
             served_portfolio.opened.board.version  # of shown rows only: others must not reveal their activity
             for served_portfolio, row in zip(self._portfolios, rows, strict=True)
@@ -338,11 +340,11 @@ async def _begin(opened: OpenedPortfolio, running: AsyncExitStack) -> None:
     await running.enter_async_context(opened.pages.router.lifespan_context(opened.pages))
 
 
-def _session(one: ServedPortfolio, request: Request, *, touch: bool) -> Session | None:
+def _session(portfolio: ServedPortfolio, request: Request, *, touch: bool) -> Session | None:
     """Return the request's session of this portfolio, if any."""
-    if one.opened is None:
+    if portfolio.opened is None:
         return None
-    return one.opened.access.find(cookie(request, one.reach.cookie), touch=touch)
+    return portfolio.opened.access.find(cookie(request, portfolio.reach.cookie), touch=touch)
 
 
 def _refresh(board: Board, session: Session | None) -> None:
@@ -356,12 +358,12 @@ def _facts(board: Board, path: str) -> dict[str, Any]:
     """Return a portfolio's row of the list: the document paths of its figures, and its marks and
     problems.
     """
-    found = {name: _readable(board.documents, name) for name in ("status", "history", "alerts")}
-    status, history, alerts = found["status"], found["history"], found["alerts"]
+    documents = {name: _readable(board.documents, name) for name in ("status", "history", "alerts")}
+    status, history, alerts = documents["status"], documents["history"], documents["alerts"]
     facts: dict[str, Any] = {"value": "", "drift": "", "profit": "", "last": "", "marks": []}
     if status:
         facts |= {"value": f"{path}.status.total_value", "numeraire": status["numeraire"]}
-        drifts = [abs(one["drift_bps"]) for one in status["holdings"]]
+        drifts = [abs(alert["drift_bps"]) for alert in status["holdings"]]
         if drifts:
             facts["drift"] = f"{path}.status.holdings.{drifts.index(max(drifts))}"
     if status.get("paused"):
@@ -383,7 +385,7 @@ def _facts(board: Board, path: str) -> dict[str, Any]:
         *_failures(board),
         *_run_problems(board, health),
         *_stops(status, history),
-        *(one["text"] for one in alerts.get("open", ())),
+        *(alert["text"] for alert in alerts.get("open", ())),
     ]
     more = len(problems) - MOST_PROBLEMS
     facts["problems"] = problems[:MOST_PROBLEMS] + ([f"{more} more"] if more > 0 else [])
@@ -411,8 +413,8 @@ def _stops(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[st
     decision = status.get("decision", {})
     if decision.get("kind") == "halt":
         yield f"halt: {decision['reason']}"
-    for one in status.get("stuck_exits", ()):
-        yield f"{one['symbol']}: {one['why']}"
+    for stuck in status.get("stuck_exits", ()):
+        yield f"{stuck['symbol']}: {stuck['why']}"
     for last in history.get("steps", ())[:1]:
         if last["outcome"] in BAD_OUTCOMES:
             why = last["reason"].removeprefix(f"{last['outcome']}: ")
@@ -425,13 +427,13 @@ def _failures(board: Board) -> Iterator[str]:
     for name in ("status", "history", "pnl", "alerts"):
         if error := board.documents.get(name, {}).get("error"):
             seen[str(error)] = None
-    yield from (f"not read: {one}" for one in seen)
+    yield from (f"not read: {failure}" for failure in seen)
 
 
 def _readable(documents: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return a document; empty if it is missing or could not be read."""
-    found: Mapping[str, Any] = documents.get(name) or {}
-    return {} if "error" in found else found
+    document: Mapping[str, Any] = documents.get(name) or {}
+    return {} if "error" in document else document
 
 
 def with_prefixes(

@@ -56,10 +56,15 @@ class Probes:
             ("/ready", self.ready, "Whether the run can trade now", "application/json"),
             ("/metrics", self.metrics, "Metrics of the run for Prometheus", "text/plain"),
         ):
-            told = _declared(path, kind)
-            shown = PlainTextResponse if path == "/metrics" else JSONResponse
+            responses = _declared(path, kind)
+            response_class = PlainTextResponse if path == "/metrics" else JSONResponse
             app.add_api_route(
-                path, answer, summary=summary, operation_id=path[1:], response_class=shown, **told
+                path,
+                answer,
+                summary=summary,
+                operation_id=path[1:],
+                response_class=response_class,
+                **responses,
             )
             app.add_route(path, answer, ["HEAD"])
 
@@ -149,13 +154,13 @@ def _declared(path: str, kind: str) -> dict[str, Any]:
     needs = "Scope `read` or a login, if there are users."
     if path == "/metrics":
         schema: dict[str, Any] = {"type": "string"}
-        told, red, failed = needs, "The store cannot be read.", problem
+        description, red, failed = needs, "The store cannot be read.", problem
     else:
         schema = {"$ref": "#/components/schemas/ProbeDocument"}
-        told, red = f"{needs} Without them the answer is `ok` alone.", "Not `ok`."
+        description, red = f"{needs} Without them the answer is `ok` alone.", "Not `ok`."
         failed = {kind: {"schema": schema}}
     return {
-        "description": told,
+        "description": description,
         "openapi_extra": {"servers": [{"url": "/"}], "security": [{"HTTPBearer": []}, {}]},
         "responses": {
             200: {"description": "The answer.", "content": {kind: {"schema": schema}}},
@@ -274,10 +279,10 @@ def _counter(
     name: str, what: str, labels: Sequence[str], rows: Iterable[tuple[str, int]]
 ) -> CounterMetricFamily:
     """Return a counter by labels, whose values are the words of each row's name."""
-    made = CounterMetricFamily(name, what, labels=labels)
+    family = CounterMetricFamily(name, what, labels=labels)
     for words, number in rows:
-        made.add_metric(words.split(" ") if len(labels) > 1 else [words], number)
-    return made
+        family.add_metric(words.split(" ") if len(labels) > 1 else [words], number)
+    return family
 
 
 def _loss_share(report: RunReport) -> float:

@@ -147,9 +147,7 @@ def reach_of(host: str, port: int, public: PublicOptions) -> Reach:
 
 def _addresses(name: str) -> frozenset[str]:
     try:
-        return frozenset(
-            plain_address(str(found[4][0])) for found in socket.getaddrinfo(name, None)
-        )
+        return frozenset(plain_address(str(info[4][0])) for info in socket.getaddrinfo(name, None))
     except OSError:
         raise ConfigError(
             f"--proxy: {name} has no address", "give the name or address of the proxy"
@@ -168,17 +166,17 @@ def public_address(host: str, port: int, public: PublicOptions, secure: bool) ->
 def plain_address(text: str) -> str:
     """Return an IP address in canonical form; IPv4-mapped IPv6 as IPv4."""
     try:
-        found = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return text
-    return str(getattr(found, "ipv4_mapped", None) or found)
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def forwarded_address(lines: Sequence[str]) -> str:
     """Return the last address in the X-Forwarded-For lines, without its port. The proxy appended
     it; the client may have forged those before it.
     """
-    found = ",".join(lines).rpartition(",")[2].strip()
-    if (with_port := _WITH_PORT.fullmatch(found)) is not None:
-        found = with_port[1] or with_port[2]
-    return plain_address(found)
+    address = ",".join(lines).rpartition(",")[2].strip()
+    if (with_port := _WITH_PORT.fullmatch(address)) is not None:
+        address = with_port[1] or with_port[2]
+    return plain_address(address)

@@ -39,23 +39,25 @@ SHUTDOWN_S = 1
 MISSING = "pip install 'trimtab[dashboard]', or in the checkout: make setup"
 
 
-def find_configs(given: Sequence[Path]) -> list[Path]:
+def find_configs(paths: Sequence[Path]) -> list[Path]:
     """Return the config files in order; a folder stands for its *.toml files, sorted by name.
     Raises ConfigError for a folder without any, and for a file given twice.
     """
-    found: list[Path] = []
-    for path in given:
+    configs: list[Path] = []
+    for path in paths:
         if not path.is_dir():
-            found.append(path)
-        elif inside := sorted(one for one in path.glob("*.toml") if not one.name.startswith(".")):
-            found += inside
+            configs.append(path)
+        elif inside := sorted(
+            file for file in path.glob("*.toml") if not file.name.startswith(".")
+        ):
+            configs += inside
         else:
             raise ConfigError(f"--config {path}: no *.toml file in this folder", "name the files")
-    seen = [path.resolve() for path in found]
-    for number, path in enumerate(found):
+    seen = [path.resolve() for path in configs]
+    for number, path in enumerate(configs):
         if seen[number] in seen[:number]:
             raise ConfigError(f"--config {path}: given twice", "omit one of them")
-    return found
+    return configs
 
 
 def serve_dashboard(
@@ -118,14 +120,14 @@ def serve_portfolios(
     with _listening(host, port) as listener, ExitStack() as ended:
         reach = reach_of(host, listener.getsockname()[1], public)
         portfolios = with_prefixes(configs, portfolio_names(configs), reach)
-        for one in portfolios:
-            ended.callback(one.close)
+        for served in portfolios:
+            ended.callback(served.close)
         opening = Opening(host, _is_exposed(host, public), stopping)
 
         async def open_all() -> None:
-            read = await asyncio.gather(*(one.read(opening) for one in portfolios))
-            for one, start in zip(portfolios, read, strict=True):
-                one.begin(start, opening)
+            read = await asyncio.gather(*(portfolio.read(opening) for portfolio in portfolios))
+            for portfolio, start in zip(portfolios, read, strict=True):
+                portfolio.begin(start, opening)
 
         asyncio.run(open_all())
         errors = [portfolio.error for portfolio in portfolios]
@@ -323,16 +325,16 @@ class DashboardProcess:
         self._process.start()
         theirs.close()
         try:
-            found = ours.recv()
+            answer = ours.recv()
         except EOFError:
-            found = Retryable("the dashboard ended before it answered", "try again")
+            answer = Retryable("the dashboard ended before it answered", "try again")
         except BaseException:
             self.stop()
             raise
-        if isinstance(found, TrimtabError):
+        if isinstance(answer, TrimtabError):
             self.stop()
-            raise found
-        self.address: str = found
+            raise answer
+        self.address: str = answer
 
     def require_alive(self) -> None:
         """Raise Retryable if it has ended."""

@@ -132,16 +132,16 @@ class SetupPages:
         page = _page(request)
         if page is None:
             return PlainTextResponse("404: no such page\n", 404)
-        found = await self._check(self._typed)
-        if isinstance(found, Response):
-            return found
-        due = await self._next(found)
+        check = await self._check(self._typed)
+        if isinstance(check, Response):
+            return check
+        due = await self._next(check)
         if page is DONE or due is DONE:
             if page is not due:
                 return RedirectResponse(due.path, 303)
         elif _number(page) > _number(due):
             return RedirectResponse(due.path, 303)
-        return self._html(request, page, found, {})
+        return self._html(request, page, check, {})
 
     async def _take(self, request: Request) -> Response:
         """Answer a form: keep its answers, and go on to the next page if they are valid."""
@@ -156,27 +156,27 @@ class SetupPages:
             return RedirectResponse(DONE.path, 303)
         if page is REVIEW:
             return await self._write(request, fields)
-        given, refused = _texts(page, fields)
-        found = await self._check({**self._typed, **given})
-        if isinstance(found, Response):
-            return found
-        self._typed |= _keepable(given, found["errors"])
-        errors = {name: found["errors"][name] for name in page.fields if name in found["errors"]}
+        texts, refused = _texts(page, fields)
+        check = await self._check({**self._typed, **texts})
+        if isinstance(check, Response):
+            return check
+        self._typed |= _keepable(texts, check["errors"])
+        errors = {name: check["errors"][name] for name in page.fields if name in check["errors"]}
         if errors := {**errors, **refused}:
             self._answered.discard(page.path)
-            return self._html(request, page, found, errors, 422)
+            return self._html(request, page, check, errors, 422)
         self._answered.add(page.path)
-        return RedirectResponse((await self._next(found)).path, 303)
+        return RedirectResponse((await self._next(check)).path, 303)
 
     async def _write(self, request: Request, fields: Mapping[str, list[str]]) -> Response:
         typed = dict(self._typed)  # another form may change them meanwhile
-        found = await self._check(typed)
-        if isinstance(found, Response):
-            return found
-        if (due := await self._next(found)) is not REVIEW:
+        check = await self._check(typed)
+        if isinstance(check, Response):
+            return check
+        if (due := await self._next(check)) is not REVIEW:
             return RedirectResponse(due.path, 303)
-        if not is_token(fields.get("shown"), _digest(found)):
-            return self._html(request, REVIEW, found, {"": CHANGED}, 409)
+        if not is_token(fields.get("shown"), _digest(check)):
+            return self._html(request, REVIEW, check, {"": CHANGED}, 409)
         async with self._writing:
             if self._document is None:
                 try:
@@ -184,27 +184,29 @@ class SetupPages:
                         "start.guide.write_setup", str(self._config), typed
                     )
                 except TrimtabError as error:
-                    return self._html(request, REVIEW, found, {"": str(error)}, 409)
+                    return self._html(request, REVIEW, check, {"": str(error)}, 409)
         return RedirectResponse(DONE.path, 303)
 
     async def _check(self, typed: Mapping[str, str]) -> dict[str, Any] | Response:
         """Return the checked answers with their errors, or a response if the check failed."""
         try:
-            found: dict[str, Any] = await self._process.call("start.guide.check_setup", dict(typed))
+            document: dict[str, Any] = await self._process.call(
+                "start.guide.check_setup", dict(typed)
+            )
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
-        return found
+        return document
 
-    async def _next(self, found: Mapping[str, Any] | None = None) -> SetupPage:
+    async def _next(self, check: Mapping[str, Any] | None = None) -> SetupPage:
         """Return the first page that lacks a valid answer, else the review; DONE once written."""
         if self._document is not None:
             return DONE
-        if found is None:
+        if check is None:
             checked = await self._check(self._typed)
-            found = {"errors": {}} if isinstance(checked, Response) else checked
+            check = {"errors": {}} if isinstance(checked, Response) else checked
         for page in QUESTIONS:
             if page.path not in self._answered or any(
-                field in found["errors"] for field in page.fields
+                field in check["errors"] for field in page.fields
             ):
                 return page
         return REVIEW
@@ -213,7 +215,7 @@ class SetupPages:
         self,
         request: Request,
         page: SetupPage,
-        found: Mapping[str, Any],
+        check: Mapping[str, Any],
         errors: Mapping[str, str],
         status: int = 200,
     ) -> Response:
@@ -224,9 +226,9 @@ class SetupPages:
             pages=(*QUESTIONS, REVIEW),
             typed=self._typed,
             errors=errors,
-            found=found,
+            found=check,
             csrf=session.csrf,
-            shown=_digest(found),
+            shown=_digest(check),
             config=str(self._config.absolute()),
             folder=str(Path.cwd()),
             document=self._document,
@@ -238,7 +240,7 @@ class SetupPages:
 
 def _page(request: Request) -> SetupPage | None:
     return next(
-        (one for one in (*QUESTIONS, REVIEW, DONE) if one.path == request.scope["path"]), None
+        (page for page in (*QUESTIONS, REVIEW, DONE) if page.path == request.scope["path"]), None
     )
 
 
@@ -252,18 +254,18 @@ def _texts(
     """Return the texts of a page's fields, and the errors of those that may be a key or an address,
     which are dropped at once.
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     refused: dict[str, str] = {}
     for name, values in fields.items():
         if name in page.fields or (name.startswith(SHARE) and "basket" in page.fields):
-            found[name] = values[0][:LONGEST_TEXT]
-            why = KEY_TYPED if SECRET.search(found[name]) else ""
-            if why := why or (ADDRESS_TYPED if "://" in found[name] else ""):
-                found[name], refused[name if name in page.fields else "basket"] = "", why
-    return found, refused
+            texts[name] = values[0][:LONGEST_TEXT]
+            why = KEY_TYPED if SECRET.search(texts[name]) else ""
+            if why := why or (ADDRESS_TYPED if "://" in texts[name] else ""):
+                texts[name], refused[name if name in page.fields else "basket"] = "", why
+    return texts, refused
 
 
-def _keepable(given: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:
+def _keepable(texts: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:
     """Return the texts, without those that may be part of a URL: a page must not repeat them."""
     return {
         name: text
@@ -271,14 +273,19 @@ def _keepable(given: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, 
         or name not in errors
         or all(map(NAMED.fullmatch, text.replace(",", " ").split()))
         else ""
-        for name, text in given.items()
+        for name, text in texts.items()
     }
 
 
-def _digest(found: Mapping[str, Any]) -> str:
+def _digest(check: Mapping[str, Any]) -> str:
     """Return a hash of the answers that the last page shows, and of the baskets and tokens."""
-    told = [found.get("shown"), found.get("outlook"), found.get("baskets"), found.get("tokens")]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    shown_parts = [
+        check.get("shown"),
+        check.get("outlook"),
+        check.get("baskets"),
+        check.get("tokens"),
+    ]
+    return hashlib.sha256(json.dumps(shown_parts, sort_keys=True).encode()).hexdigest()
 
 
 def setup_access(reach: Reach) -> Access:

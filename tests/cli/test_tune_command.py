@@ -144,17 +144,17 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
     closes = [100, 101, 125, 125, 90, 90, 120, 120, 100, 100, 125, 125, 90, 90]
     prices.write_text("\n".join(["time,WETH", *(f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1))]) + "\n")
     asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="10%rel", every="7d"), api.PortfolioOptions(config))
-    job = TuneJob(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), asked.terms)
+    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.terms)
     assert {job.engine(choice) for choice in job.runs} == {RunEngine.FULL}
-    tried = spec_for_choice(asked.wanted, job.runs[1], asked.terms, DAY_S)
+    tried = spec_for_choice(asked.backtest, job.runs[1], asked.terms, DAY_S)
     assert tried.policy.trigger == HybridTrigger(Threshold(None, 1_000), Every(7 * DAY_S))
-    assert tried.limits == asked.wanted.limits
-    assert tried.limits.max_live_value == 1_000 * 10**asked.wanted.portfolio.numeraire.decimals
+    assert tried.limits == asked.backtest.limits
+    assert tried.limits.max_live_value == 1_000 * 10**asked.backtest.portfolio.numeraire.decimals
 
 
 def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> None:
     asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", full=True), PORTFOLIO)
-    job = TuneJob(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), asked.terms, True)
+    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.terms, True)
     found = estimate_work(job, job.chunks(), 2)
     assert (found.runs, found.measured, found.cores, found.bars) == (2, 2, 2, 14)
     assert found.core_s > 0 and found.wall_s == found.core_s / 2
@@ -243,7 +243,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
     with clusters(port) as first:
         short = replace(asked, terms=AllocatorSchedule(DAY_S, DAY_S))
         bad = TuneJob(
-            short.table, short.wanted, short.settings, (PolicyChoice(Every(DAY_S), allocator=AllocationMethod.HRP),), (0, 1), short.terms
+            short.table, short.backtest, short.settings, (PolicyChoice(Every(DAY_S), allocator=AllocationMethod.HRP),), (0, 1), short.terms
         )
         with raises_field("--window", "3 steps"):
             list(run_on_cluster(bad, bad.chunks(), address))  # what a run raises comes back as it was
@@ -263,8 +263,8 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
     assert found.resumed == len(before)
     assert {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet") if one.name in before} == before
     here = api.run_tune(replace(asked, full=False))
-    assert len(found.found) == 5
-    assert all(one.values == pytest.approx(other.values, rel=1e-5) for one, other in zip(found.found, here.found, strict=True))
+    assert len(found.results) == 5
+    assert all(one.values == pytest.approx(other.values, rel=1e-5) for one, other in zip(found.results, here.results, strict=True))
 
 
 def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_a_search_goes_on_where_it_stopped(asked: TuneSpec, tmp_path: Path) -> N
     assert {name: files(tmp_path)[name] for name in before} == before
     assert found.resumed == 12
     assert not list(tmp_path.glob(".*.draft"))
-    assert all(np.array_equal(one.values, other.values) for one, other in zip(whole.found, found.found, strict=True))
+    assert all(np.array_equal(one.values, other.values) for one, other in zip(whole.results, found.results, strict=True))
     assert (whole.verdict, whole.claims) == (found.verdict, found.claims)
     third = Counting()
     assert tuned(asked, tmp_path, third).verdict == whole.verdict
@@ -84,7 +84,7 @@ def test_the_files_are_a_table_that_others_can_read(asked: TuneSpec, tmp_path: P
     row = frame.filter(polars.col("run") == found.best).to_dicts()[0]
     choice = found.choices[found.best]
     assert (row["every_s"], row["destination"], row["allocator"]) == (choice.every_s, choice.destination.value, "fixed")
-    assert row["values"] == found.found[found.best].values.tolist()
+    assert row["values"] == found.results[found.best].values.tolist()
 
 
 def test_another_search_is_not_mixed_in(asked: TuneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def test_the_last_quarter_changes_nothing_that_the_search_sees() -> None:
     one, other = (tuned(search(made, every="7d")) for made in (table, replace(table, closes=closes)))
     for name in ("score", "excess", "best", "deflated", "overfitting", "neighbours", "walk_claims"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
-    assert [found.values.tolist() for found in one.found] == [found.values.tolist() for found in other.found]
+    assert [found.values.tolist() for found in one.results] == [found.values.tolist() for found in other.results]
     assert one.claims != other.claims
     assert one.last_from_s == table.times_s[180]
 
@@ -204,9 +204,9 @@ def test_kernel_and_full_step_find_the_same() -> None:
     quick, whole = tuned(asked), tuned(replace(asked, full=True))
     assert dict(quick.engines) == {"kernel": 3}
     assert dict(whole.engines) == {"full": 3}
-    assert sum(one.rebalances for one in quick.found) >= 2
+    assert sum(one.rebalances for one in quick.results) >= 2
     # The calendar rule apart: at the first bar the full step finds dust to trade, refuses, and reviews a bar later.
-    for one, other in zip((*quick.found, quick.last[0]), (*whole.found, whole.last[0]), strict=True):
+    for one, other in zip((*quick.results, quick.last[0]), (*whole.results, whole.last[0]), strict=True):
         assert one.values == pytest.approx(other.values, rel=1e-5)
         assert one.rebalances == other.rebalances
         assert (one.turnover, one.costs) == pytest.approx((other.turnover, other.costs), rel=1e-3)
@@ -218,14 +218,14 @@ def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
     found = tuned(asked)
     assert dict(found.engines) == {"kernel": 1, "full": 1}
     plain = tuned(search(asked.table, band="25%rel"))
-    fixed, chosen = plain.found[0], found.found[0]
+    fixed, chosen = plain.results[0], found.results[0]
     assert chosen.values[2] == pytest.approx(fixed.values[2], rel=1e-5)  # nothing is known yet: the targets count
     assert chosen.values[-1] != pytest.approx(fixed.values[-1], rel=1e-4)
     last = found.last[0].values  # of three bars, after six more in which the allocator looked at prices
     assert len(last) == len(found.last_hold) == len(found.last[1].values) == 3
     assert last[0] == pytest.approx(10_000)
     assert last[-1] != pytest.approx(plain.last[0].values[-1], rel=1e-4)  # it begins with chosen weights, not with the targets
-    wanted = spec_for_choice(asked.wanted, found.choices[0], asked.terms, DAY_S)
+    wanted = spec_for_choice(asked.backtest, found.choices[0], asked.terms, DAY_S)
     direct = simulate(wanted, slice_table(asked.table, 0, 9), FAIR)  # and no later bar
     assert chosen.values[:9] == pytest.approx(direct.equity)
 
@@ -238,7 +238,7 @@ def test_gas_and_delay_rule_the_kernel_out() -> None:
 
 def tuned_engines(market: object) -> set[RunEngine]:
     asked = search(walks(5, 40), settings=market)
-    job = TuneJob(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), TERMS)
+    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), TERMS)
     return {job.engine(choice) for choice in job.runs}
 
 
@@ -260,7 +260,7 @@ def test_returns_are_daily_whatever_the_bars() -> None:
     closes = np.round(100 * np.exp(np.cumsum(np.random.default_rng(7).normal(0, 0.005, (24 * 60, 2)), axis=0)), 6)
     found: TuneResult = tuned(search(hourly(A=closes[:, 0], B=closes[:, 1])))
     assert found.period_s == pytest.approx(24 * HOUR_S)
-    assert len(found.found[0].values) == 45
+    assert len(found.results[0].values) == 45
     assert document(found)["last_quarter"]["claims"][0]["mean"] is None  # 14 days are no evidence
 
 
@@ -306,7 +306,7 @@ def test_the_same_search_gives_the_same_report_and_another_seed_other_intervals(
 
 def test_many_runs_of_the_kernel_are_measured_on_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = search(walks(2, 40), band="1%rel..30%rel:50")
-    job = TuneJob(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), TERMS)
+    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), TERMS)
     assert estimate_work(job, job.chunks(), 4).core_s == 0.0  # fifty are nothing
     monkeypatch.setattr(jobs, "QUICK_RUNS", 10)
     found = estimate_work(job, job.chunks(), 4)

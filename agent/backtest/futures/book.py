@@ -280,17 +280,17 @@ class FuturesBook:
         """Return the size of an order, limited for reductions to the position's size."""
         if not order.is_reduce_only:
             return order.size_raw
-        held = self.account.size_raw(order.market)
-        if held * order.size_raw >= 0:
+        position_raw = self.account.size_raw(order.market)
+        if position_raw * order.size_raw >= 0:
             return 0
-        least = min(abs(held), abs(order.size_raw))
+        least = min(abs(position_raw), abs(order.size_raw))
         return least if order.size_raw > 0 else -least
 
-    def exchanged(self, held: PerpMarket, size_raw: int) -> tuple[int, int]:
+    def exchanged(self, perp_market: PerpMarket, size_raw: int) -> tuple[int, int]:
         """Return the signed quote and the fee of a fill, both rounded against the book."""
         toward = BPS + (self._venue.slippage_bps if size_raw > 0 else -self._venue.slippage_bps)
-        quote_raw = floor_int(-size_raw * held.mark * Fraction(toward, BPS))
-        return quote_raw, mul_div_up(abs(quote_raw), held.fee_ppm, margin.PPM)
+        quote_raw = floor_int(-size_raw * perp_market.mark * Fraction(toward, BPS))
+        return quote_raw, mul_div_up(abs(quote_raw), perp_market.fee_ppm, margin.PPM)
 
     def _trade(self, market: str, size_raw: int, quote_raw: int, cost_raw: int) -> None:
         perp_market, before = self.account.market(market), self.account.size_raw(market)
@@ -350,10 +350,10 @@ class HedgeRecord:
 def hedge_records(sent: Iterable[SentPlan], account: MarginAccount) -> tuple[HedgeRecord, ...]:
     """Return the hedges of a simulation by opening time, from its plans and the account at the end."""
     ended: list[HedgeRecord] = []
-    held: dict[str, tuple[int, HedgeRecord]] = {}
+    open_hedges: dict[str, tuple[int, HedgeRecord]] = {}
     for plan in sent:
         for hedge in plan.hedges:
-            size_raw, record = held.get(hedge.token, (0, None))
+            size_raw, record = open_hedges.get(hedge.token, (0, None))
             if hedge.size_raw == size_raw:
                 continue
             fill, change_raw = plan.fill, hedge.size_raw - size_raw
@@ -366,12 +366,12 @@ def hedge_records(sent: Iterable[SentPlan], account: MarginAccount) -> tuple[Hed
             elif record.profit_raw is not None:
                 earned = (fill.quote_raw - fill.fee_raw) * part
                 record = replace(record, profit_raw=record.profit_raw + round(earned))
-            held[hedge.token] = hedge.size_raw, record
+            open_hedges[hedge.token] = hedge.size_raw, record
             if not hedge.size_raw:
                 closed_s = hedge.at_s if fill is None else fill.time_s
                 ended.append(replace(record, closed_s=closed_s, end=plan.reason))
-                del held[hedge.token]
-    for size_raw, record in held.values():
+                del open_hedges[hedge.token]
+    for size_raw, record in open_hedges.values():
         market = next(
             perp_market for perp_market in account.markets if perp_market.symbol == record.symbol
         )

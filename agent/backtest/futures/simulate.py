@@ -182,12 +182,12 @@ def policies_by_bar(
     if not weights:
         return ()
     flat = combined_policy(policy, {target.market: Fraction(0) for target in policy.targets})
-    found, left = [], [*weights]
+    policies, left = [], [*weights]
     for bar in bars:
         while left and left[0][0] <= bar:
             flat = combined_policy(policy, left.pop(0)[1])
-        found.append(flat)
-    return tuple(found)
+        policies.append(flat)
+    return tuple(policies)
 
 
 def settle_bar(

@@ -215,8 +215,8 @@ class SimulatedVenue:
 
     def values(self) -> Floats:
         """Return the account value at the end of each bar, in whole coins."""
-        found: Floats = self._figures[0]
-        return found
+        values: Floats = self._figures[0]
+        return values
 
     def realised_until(self, money: Token, bar: int) -> Value:
         """Return realised profit less funding and penalties up to the end of a bar, numeraire base
@@ -292,22 +292,22 @@ class SimulatedVenue:
         self, call: FuturesCall | Approve, balances: Mapping[str, int], now_s: int
     ) -> VenueEffects:
         """Return the effects of a call at this bar. Raises TransactionReverted."""
-        book, held = self.book.copy(), dict(balances)
+        book, after = self.book.copy(), dict(balances)
         match call:
             case Approve(raw=raw):
-                return VenueEffects(held, raw, book, APPROVE_UNITS)
+                return VenueEffects(after, raw, book, APPROVE_UNITS)
             case MarginTransfer(token=token, raw=raw, is_deposit=True):
-                if min(held.get(token, 0), self.allowance_raw) < raw:
+                if min(after.get(token, 0), self.allowance_raw) < raw:
                     raise TransactionReverted("STF")
-                held[token] -= raw
+                after[token] -= raw
                 book.deposit(raw, from_wallet=True)
                 moved = (Transfer(token, WALLET, VAULT, raw),)
-                return VenueEffects(held, self.allowance_raw - raw, book, DEPOSIT_GAS, moved)
+                return VenueEffects(after, self.allowance_raw - raw, book, DEPOSIT_GAS, moved)
             case OpenPosition():
                 if now_s > call.deadline_s:
                     raise TransactionReverted("Transaction too old")
                 fill = self._filled(book, call, now_s)
-                return VenueEffects(held, self.allowance_raw, book, ORDER_GAS, fills=(fill,))
+                return VenueEffects(after, self.allowance_raw, book, ORDER_GAS, fills=(fill,))
             case other:
                 raise TransactionReverted(f"{type(other).__name__} is not simulated")
 
@@ -318,8 +318,8 @@ class SimulatedVenue:
         self.done.append(replace(self._sent, fill=fill))
 
     def _filled(self, book: FuturesBook, call: OpenPosition, now_s: int) -> PerpFill:
-        held = book.account.size_raw(call.market)
-        reduces = held * call.size_raw < 0 and abs(call.size_raw) <= abs(held)
+        position_raw = book.account.size_raw(call.market)
+        reduces = position_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(position_raw)
         order = PerpOrder(call.market, call.size_raw, PerpOrderKind.MARKET, call.bound_raw, reduces)
         paused = self.bar in self.path.paused
         if why := "the market is paused" if paused else book.revert_reason(order, now_s):

@@ -43,9 +43,9 @@ SHOWN = 0.00005
 PERIODS = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
 
 
-def costs_section(found: BacktestAnalysis) -> ReportSection:
+def costs_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return costs by kind, cumulated over time, and their sums."""
-    result = found.result
+    result = analysis.result
     scale, done = 10.0**result.decimals, result.rebalances
     if not done:
         return ReportSection("Costs", ("No trades, no costs.",))
@@ -76,7 +76,7 @@ def costs_section(found: BacktestAnalysis) -> ReportSection:
             f"Costs are valued at the prices of their block.{gas}",
         ),
         (chart,),
-        (_cost_table(found),),
+        (_cost_table(analysis),),
     )
 
 
@@ -87,8 +87,8 @@ def _stacked(x: list[int], y: list[float], name: str, colour: str) -> Trace:
     }  # fmt: skip
 
 
-def _cost_table(found: BacktestAnalysis) -> ReportTable:
-    result, years = found.result, max(found.growth.years, 1e-9)
+def _cost_table(analysis: BacktestAnalysis) -> ReportTable:
+    result, years = analysis.result, max(analysis.growth.years, 1e-9)
     moved = sum((rebalance.turnover for rebalance in result.rebalances), Fraction(0))
     sums: tuple[tuple[str, Value], ...] = (
         ("fees", result.fees),
@@ -117,9 +117,9 @@ def _cost_table(found: BacktestAnalysis) -> ReportTable:
     )
 
 
-def turnover_section(found: BacktestAnalysis) -> ReportSection:
+def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on turnover by period."""
-    result = found.result
+    result = analysis.result
     if not result.rebalances:
         return ReportSection("Turnover", ("No trades, no turnover.",))
     keys, width = _periods(result)
@@ -132,7 +132,7 @@ def turnover_section(found: BacktestAnalysis) -> ReportSection:
         counts[row] += rebalance.succeeded
     trace = bar_trace(
         [key * 1_000 for key in keys],
-        [float(f"{one:.5g}") for one in moved],
+        [float(f"{turnover:.5g}") for turnover in moved],
         "turnover",
         "--c1",
         ".1%",
@@ -152,7 +152,7 @@ def turnover_section(found: BacktestAnalysis) -> ReportSection:
         "Half of all purchases and sales over the portfolio's value.",
         (
             f"Total {format_percent(whole)},"
-            f" {format_percent(whole / max(found.growth.years, 1e-9))} a year."
+            f" {format_percent(whole / max(analysis.growth.years, 1e-9))} a year."
         ),
     )
     return ReportSection("Turnover", words, (chart,))
@@ -169,22 +169,22 @@ def _periods(result: SimulationResult) -> tuple[list[int], str]:
         return list(range(first // step * step, last + 1, step)), name
     at = datetime.fromtimestamp(first, UTC)
     at = datetime(at.year, at.month if name == "month" else 1, 1, tzinfo=UTC)
-    found = []
+    periods = []
     while at.timestamp() <= last:
-        found.append(int(at.timestamp()))
+        periods.append(int(at.timestamp()))
         months = at.month if name == "month" else 12
         at = datetime(at.year + months // 12, months % 12 + 1, 1, tzinfo=UTC)
-    return found, name
+    return periods, name
 
 
-def premium_section(found: BacktestAnalysis) -> ReportSection | None:
+def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
     """Return the parts of the excess return against buy and hold."""
-    premium = found.result.premium
-    if premium is None or not any(rebalance.succeeded for rebalance in found.result.rebalances):
+    premium = analysis.result.premium
+    if premium is None or not any(rebalance.succeeded for rebalance in analysis.result.rebalances):
         return None
-    ahead = math.log(float(found.growth.index[-1] / found.growth.hold_index[-1]))
+    ahead = math.log(float(analysis.growth.index[-1] / analysis.growth.hold_index[-1]))
     rest = ahead - premium.advantage
-    outside = [_outside_part(found.result, rest)] if abs(rest) >= SHOWN else []
+    outside = [_outside_part(analysis.result, rest)] if abs(rest) >= SHOWN else []
     parts: tuple[tuple[str, float, str], ...] = (
         (
             "excess growth",
@@ -265,9 +265,9 @@ def _outside_part(result: SimulationResult, rest: float) -> tuple[str, float, st
     return "flows and gas money", rest, f"{flows}; {gas}"
 
 
-def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
+def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
     """Return the section on realised gains of each calendar year."""
-    result = found.result
+    result = analysis.result
     if not result.taxes:
         return None
     rows = tuple(
@@ -299,9 +299,9 @@ def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
     return ReportSection("Taxable gains", words, (), tuple(tables))
 
 
-def run_log_section(found: BacktestAnalysis) -> ReportSection:
+def run_log_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on bars evaluated, and reasons why the agent did not act."""
-    result = found.result
+    result = analysis.result
     words = [
         f"{pluralize(result.bars, 'bar')}, {result.evaluated:,} of them evaluated by a full step;"
         " no trigger could fire at the others."
@@ -346,8 +346,8 @@ def health_section(result: SimulationResult) -> ReportSection | None:
     if not result.strategies:
         return None
 
-    def ratio(one: HealthRecord) -> str:
-        return NONE if one.sharpe_milli is None else format_ratio(one.sharpe_milli / 1_000)
+    def ratio(record: HealthRecord) -> str:
+        return NONE if record.sharpe_milli is None else format_ratio(record.sharpe_milli / 1_000)
 
     ends = tuple(
         (strategy.name, strategy.health, ratio(strategy)) for strategy in result.strategies
@@ -415,15 +415,15 @@ def _names(result: SimulationResult) -> str:
     return " and ".join(", ".join(first).rsplit(", ", 1))
 
 
-def excess_return(found: BacktestAnalysis) -> float:
+def excess_return(analysis: BacktestAnalysis) -> float:
     """Return the growth of the rebalanced portfolio relative to buy and hold, minus one, without
     transfers.
     """
-    return float(found.growth.index[-1] / found.growth.hold_index[-1]) - 1
+    return float(analysis.growth.index[-1] / analysis.growth.hold_index[-1]) - 1
 
 
-def _summary(found: BacktestAnalysis) -> tuple[str, ...]:
-    result, unit, ahead = found.result, found.result.numeraire, excess_return(found)
+def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
+    result, unit, ahead = analysis.result, analysis.result.numeraire, excess_return(analysis)
     done = sum(rebalance.succeeded for rebalance in result.rebalances)
     end, hold = (
         f"{format_money(value, result.decimals)} {unit}"
@@ -458,13 +458,13 @@ def _summary(found: BacktestAnalysis) -> tuple[str, ...]:
             f"In {_span(result)} it traded {pluralize(done, 'time')}, with a turnover of"
             f" {format_ratio(float(result.turnover))} portfolios and costs of"
             f" {format_money(total_costs(result), result.decimals)} {unit}{gas}. Its maximum"
-            f" drawdown was {format_percent(-_max_drawdown(found))}, that of buy and hold"
-            f" {format_percent(-_max_drawdown(found, held=True))}."
+            f" drawdown was {format_percent(-_max_drawdown(analysis))}, that of buy and hold"
+            f" {format_percent(-_max_drawdown(analysis, of_holding=True))}."
         )
     if result.flows:
         lines.append("Both include deposits and withdrawals; the excess return is time-weighted.")
     if done:
-        lines.append(_chance(found))
+        lines.append(_chance(analysis))
     return tuple(lines)
 
 
@@ -476,12 +476,14 @@ def _span(result: SimulationResult) -> str:
     return format_duration(float(result.times_s[-1] - result.times_s[0]))
 
 
-def _chance(found: BacktestAnalysis) -> str:
+def _chance(analysis: BacktestAnalysis) -> str:
     """Describe the 95 % interval of the mean yearly difference to buy and hold (normal
     distribution, independent samples).
     """
-    edge, error = found.risk.edge, found.risk.edge_error
-    if len(found.growth.returns) < FEWEST_FOR_INTERVAL or not (math.isfinite(edge) and error > 0):
+    edge, error = analysis.risk.edge, analysis.risk.edge_error
+    if len(analysis.growth.returns) < FEWEST_FOR_INTERVAL or not (
+        math.isfinite(edge) and error > 0
+    ):
         return "This is one short history; it does not predict the future."
     low, high = (
         format_percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1)
@@ -497,15 +499,15 @@ def _chance(found: BacktestAnalysis) -> str:
     )
 
 
-def _max_drawdown(found: BacktestAnalysis, held: bool = False) -> float:
-    index = found.growth.hold_index if held else found.growth.index
+def _max_drawdown(analysis: BacktestAnalysis, of_holding: bool = False) -> float:
+    index = analysis.growth.hold_index if of_holding else analysis.growth.index
     return float(drawdown_series(index).min())
 
 
-def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
-    result, ahead = found.result, excess_return(found)
+def _facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
+    result, ahead = analysis.result, excess_return(analysis)
     done, spent = sum(rebalance.succeeded for rebalance in result.rebalances), total_costs(result)
-    grown = float(found.growth.index[-1]) - 1
+    grown = float(analysis.growth.index[-1]) - 1
     share = float(spent / result.start_value) if result.start_value else math.nan
     cost = NONE
     if spent:
@@ -529,13 +531,13 @@ def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
         ),
         ReportFact(
             "Maximum drawdown",
-            format_percent(_max_drawdown(found)),
-            f"held: {format_percent(_max_drawdown(found, held=True))}",
+            format_percent(_max_drawdown(analysis)),
+            f"held: {format_percent(_max_drawdown(analysis, of_holding=True))}",
         ),
         ReportFact(
             "Sharpe ratio",
-            format_ratio(found.risk.sharpe),
-            f"held: {format_ratio(found.risk.hold_sharpe)}",
+            format_ratio(analysis.risk.sharpe),
+            f"held: {format_ratio(analysis.risk.hold_sharpe)}",
         ),
         ReportFact(
             "Rebalances", f"{done:,}", f"{format_ratio(float(result.turnover))} times the portfolio"
@@ -549,11 +551,11 @@ def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
 
 
 def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
-    given = {name: value for name, value in result.parameters if value not in OMITTED_VALUES}
+    parameters = {name: value for name, value in result.parameters if value not in OMITTED_VALUES}
     # longer lists are shown by their hash
     flows = result.flows if len(result.flows) <= MOST_FLOWS else ()
     if flows:
-        given.pop("flows", None)
+        parameters.pop("flows", None)
     first = result.targets[0] if len(result.targets) else result.weights[0]
     targets = ", ".join(
         f"{symbol} {format_percent(float(share), 2)}"
@@ -562,14 +564,14 @@ def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
     policy, seed, funding = list[ReportFact](), list[ReportFact](), list[ReportFact]()
     if result.policy:
         policy.append(ReportFact("policy", result.policy))
-    if "seed" not in given:
+    if "seed" not in parameters:
         seed.append(ReportFact("seed", str(result.seed)))
     if result.funding is not None:
         funding.append(ReportFact("funding hash", result.funding.digest, "SHA-256"))
     return (
         ReportFact("targets at the start", targets),
         *policy,
-        *(ReportFact(name.replace("_", " "), value) for name, value in given.items()),
+        *(ReportFact(name.replace("_", " "), value) for name, value in parameters.items()),
         *(
             ReportFact(
                 f"flow, {format_day(flow.time_s)}",

@@ -176,8 +176,8 @@ def _summary(result: FuturesResult) -> str:
     )
 
 
-def _liquidated(held: BookResult) -> str:
-    return f"the held book {pluralize(len(held.liquidations), 'time')}"
+def _liquidated(book: BookResult) -> str:
+    return f"the held book {pluralize(len(book.liquidations), 'time')}"
 
 
 def _money(raw: int) -> str:
@@ -186,8 +186,8 @@ def _money(raw: int) -> str:
 
 def _finite(path: Floats) -> Floats:
     """Return the path with infinite values as gaps."""
-    found: Floats = np.where(np.isfinite(path), path, np.nan)
-    return found
+    finite: Floats = np.where(np.isfinite(path), path, np.nan)
+    return finite
 
 
 def _points(path: Floats, kept: Indices) -> list[float]:

@@ -75,8 +75,10 @@ class ReportTable:
     def numeric_columns(self) -> list[bool]:
         """Return for each column whether all its values are numbers."""
         columns = zip_longest(self.header, *self.rows, fillvalue="")
-        shown = [[one for one in values[1:] if one not in NO_VALUE] for values in columns]
-        return [bool(values) and all(NUMBER.fullmatch(one) for one in values) for values in shown]
+        numbers = [[value for value in values[1:] if value not in NO_VALUE] for values in columns]
+        return [
+            bool(values) and all(NUMBER.fullmatch(value) for value in values) for values in numbers
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def report_document(page: ReportPage) -> dict[str, Any]:
             }
             for section in page.sections
         ],
-        "origin": [one._asdict() for one in page.origin],
+        "origin": [origin._asdict() for origin in page.origin],
     }
 
 
@@ -155,11 +157,11 @@ def to_plain_data(value: Any) -> Any:
     and infinity.
     """
     if isinstance(value, Mapping):
-        return {str(key): to_plain_data(one) for key, one in value.items()}
+        return {str(key): to_plain_data(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
         return to_plain_data(value.tolist())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [to_plain_data(one) for one in value]
+        return [to_plain_data(item) for item in value]
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
@@ -172,17 +174,17 @@ def to_plain_data(value: Any) -> Any:
 def escape_for_plotly(value: Any, key: str = "") -> Any:
     """Escape all text for Plotly, which interprets a few HTML tags and entities."""
     if isinstance(value, dict):
-        return {printable_text(name): escape_for_plotly(one, name) for name, one in value.items()}
+        return {printable_text(name): escape_for_plotly(item, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [escape_for_plotly(one, key) for one in value]
+        return [escape_for_plotly(item, key) for item in value]
     if not isinstance(value, str):
         return value
     if key not in TEMPLATES:
         return _escape_html(printable_text(value))
-    shown = _escape_html(value)
+    text = _escape_html(value)
     for tag in ALLOWED_TAGS:
-        shown = shown.replace(_escape_html(tag), tag)
-    return shown
+        text = text.replace(_escape_html(tag), tag)
+    return text
 
 
 def _escape_html(text: str) -> str:
@@ -220,7 +222,7 @@ def render_html(page: ReportPage) -> str:
                 [_frame(next(numbers), figure) for figure in section.figures]
                 for section in page.sections
             ],
-            data=_data([one for section in page.sections for one in section.figures]),
+            data=_data([chart for section in page.sections for chart in section.figures]),
             style=_static("report.css"),
             scripts=scripts,
             hashes=[_hash(script) for script in scripts],
@@ -236,12 +238,12 @@ def _templates() -> Environment:
 @lru_cache(maxsize=1)
 def _plotly() -> str:
     path = artifacts.plotly_bundle()
-    found = path.read_text(encoding="utf-8").replace("\r\n", "\n")
-    if re.search(r"</script|<!--", found, re.IGNORECASE):
+    text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    if re.search(r"</script|<!--", text, re.IGNORECASE):
         raise ConfigError(
             f"report: {path} cannot be embedded in a page", "install the locked version"
         )
-    return found
+    return text
 
 
 def _static(name: str) -> str:
@@ -260,10 +262,10 @@ def _data(figures: list[Figure]) -> str:
 
     def once(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: once(one) for key, one in value.items()}
+            return {key: once(item) for key, item in value.items()}
         if isinstance(value, list):
             if len(value) < LONG:
-                return [once(one) for one in value]
+                return [once(item) for item in value]
             return {"list": lists.setdefault(_json(value), len(lists))}
         return value
 
@@ -285,8 +287,8 @@ def _json(value: Any) -> str:
 
 def _layout(figure: Figure) -> dict[str, Any]:
     return {
-        key: one
-        for key, one in figure.get("layout", {}).items()
+        key: item
+        for key, item in figure.get("layout", {}).items()
         if key not in ("title", "height", "width", "images")
     }
 
@@ -297,7 +299,7 @@ def _frame(number: int, figure: Figure) -> ChartFrame:
     if isinstance(title, dict):
         title = title.get("text", "")
     title = str(figure.get("title") or title)
-    words = [one.rstrip(".") for one in (title, str(figure.get("says", ""))) if one]
+    words = [part.rstrip(".") for part in (title, str(figure.get("says", ""))) if part]
     height_px = int(figure.get("height") or layout.get("height") or HEIGHT_PX)
     return ChartFrame(
         number, title, ". ".join(words) or "Chart", height_px, bool(figure.get("small"))
@@ -408,14 +410,14 @@ def line_trace(  # noqa: PLR0913
     drawn: Trace = {"color": f"var({colour})", "width": width, "dash": dash}
     if step:
         drawn["shape"] = "hv"
-    found: Trace = {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": drawn}
-    return found | ({"yhoverformat": form} if form else {})
+    trace: Trace = {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": drawn}
+    return trace | ({"yhoverformat": form} if form else {})
 
 
 def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
     """Return one edge of a band; the upper one fills down to the lower one before it."""
     drawn = {"color": f"var({colour})/0.45", "width": 1, "shape": "hv"}
-    found: Trace = {
+    trace: Trace = {
         "type": "scatter",
         "mode": "lines",
         "x": x,
@@ -424,7 +426,7 @@ def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
         "hoverinfo": "skip",
         "showlegend": False,
     }
-    return found | ({"fill": "tonexty", "fillcolor": f"var({colour})/0.12"} if filled else {})
+    return trace | ({"fill": "tonexty", "fillcolor": f"var({colour})/0.12"} if filled else {})
 
 
 def marker_trace(x: Any, y: Any, says: list[str], name: str, colour: str, symbol: str) -> Trace:
@@ -460,8 +462,8 @@ def bar_trace(x: Any, y: Any, name: str, colour: str, form: str) -> Trace:
 
 def value_axis(unit: str, form: str = "") -> Trace:
     """Return a vertical axis with its unit."""
-    found: Trace = {"title": {"text": unit}}
-    return found | ({"tickformat": form, "hoverformat": form} if form else {})
+    axis: Trace = {"title": {"text": unit}}
+    return axis | ({"tickformat": form, "hoverformat": form} if form else {})
 
 
 def time_chart(traces: list[Trace], unit: str, form: str = "", **more: Any) -> Trace:
@@ -485,5 +487,5 @@ def to_milliseconds(times_s: NDArray[np.int64], kept: Indices) -> list[int]:
 def change_indices(values: Floats) -> Indices:
     """Return the indices at which a stepwise series changes, and both ends."""
     changed = np.nonzero(np.diff(np.nan_to_num(values, nan=-1.0)))[0] + 1
-    found: Indices = np.unique(np.concatenate([[0], changed, [len(values) - 1]]))
-    return found
+    indices: Indices = np.unique(np.concatenate([[0], changed, [len(values) - 1]]))
+    return indices

@@ -76,13 +76,13 @@ class BacktestAnalysis:
         )
 
 
-def value_section(found: BacktestAnalysis) -> ReportSection:
+def value_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on value against buy and hold, the calendar rule and single assets, and on
     excess return against buy and hold.
     """
-    result, index, hold = found.result, found.growth.index, found.growth.hold_index
+    result, index, hold = analysis.result, analysis.growth.index, analysis.growth.hold_index
     shares = _first_targets(result)
-    alone = [column for column in found.largest if _moves(result, column)][:MOST_ALONE]
+    alone = [column for column in analysis.largest if _moves(result, column)][:MOST_ALONE]
     months = with_owner_transfers(
         calendar_benchmark(result.prices, shares, result.times_s, CALENDAR_S), result
     )
@@ -163,11 +163,11 @@ def value_section(found: BacktestAnalysis) -> ReportSection:
     return ReportSection("Value", tuple(words), (equity, lead))
 
 
-def weights_section(found: BacktestAnalysis) -> ReportSection:
+def weights_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return a panel for each asset, with weight, target and band."""
-    result, shown = found.result, found.largest[:MOST_PANELS]
+    result, columns = analysis.result, analysis.largest[:MOST_PANELS]
     figures = []
-    for column in shown:
+    for column in columns:
         kept = downsample_indices([result.weights[:, column]], PANEL_POINTS)
         lines = [*_band(result, column)]
         if len(result.targets):
@@ -206,11 +206,11 @@ def weights_section(found: BacktestAnalysis) -> ReportSection:
     words: tuple[str, ...] = (
         "Share of the portfolio. The shaded area is the band, the dotted line the target.",
     )
-    left = len(result.symbols) - len(shown)
+    left = len(result.symbols) - len(columns)
     if left:
         words = (
             *words,
-            f"The {len(shown)} largest are drawn; {left} smaller ones are in the table.",
+            f"The {len(columns)} largest are drawn; {left} smaller ones are in the table.",
         )
     rows = [_weight_row(result, column) for column in range(len(result.symbols))]
     return ReportSection(
@@ -228,16 +228,16 @@ def _weight_row(result: SimulationResult, column: int) -> tuple[str, ...]:
     return (
         result.symbols[column],
         *(
-            format_percent(float(one))
-            for one in (target, path[-1], np.nanmin(path), np.nanmax(path))
+            format_percent(float(weight))
+            for weight in (target, path[-1], np.nanmin(path), np.nanmax(path))
         ),
     )
 
 
-def drawdown_section(found: BacktestAnalysis) -> ReportSection:
+def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the drawdown of both portfolios."""
-    result, own = found.result, drawdown_series(found.growth.index)
-    hold = drawdown_series(found.growth.hold_index)
+    result, own = analysis.result, drawdown_series(analysis.growth.index)
+    hold = drawdown_series(analysis.growth.hold_index)
     kept = downsample_indices([own, hold])
     x = to_milliseconds(result.times_s, kept)
     below = line_trace(x, values_at(own, kept, 4), "rebalanced", "--c1", form=PERCENT) | {
@@ -282,11 +282,11 @@ def _longest(path: Floats, result: SimulationResult) -> str:
     return format_duration(float(spans.max()))
 
 
-def trades_section(found: BacktestAnalysis) -> ReportSection:
+def trades_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the price of every asset with its purchases and sales."""
-    result = found.result
-    shown = [column for column in found.largest if _moves(result, column)][:MOST_PANELS]
-    if not shown:
+    result = analysis.result
+    panels = [column for column in analysis.largest if _moves(result, column)][:MOST_PANELS]
+    if not panels:
         return ReportSection(
             "Trades on prices",
             (f"Only {result.numeraire} was held, so there are no prices to show.",),
@@ -297,7 +297,7 @@ def trades_section(found: BacktestAnalysis) -> ReportSection:
     }
     done = np.array(sorted(bars_traded), dtype=np.int64)
     hidden, figures = 0, []
-    for column in shown:
+    for column in panels:
         price, change = result.prices[:, column], moved[:, column]
         kept = downsample_indices([price], PANEL_POINTS)
         lines = [
@@ -381,14 +381,14 @@ def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[ReportTab
     return (ReportTable(head, rows, title),)
 
 
-def risk_section(found: BacktestAnalysis) -> ReportSection:
+def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on rolling Sharpe ratio and tracking error, and the figures of the whole
     run.
     """
-    result, risk, window = found.result, found.risk, found.growth.window
+    result, risk, window = analysis.result, analysis.risk, analysis.growth.window
     figures: list[Trace] = []
-    span = format_duration(window / found.growth.per_year * 365 * DAY_S)
-    ends = found.growth.samples[window:]
+    span = format_duration(window / analysis.growth.per_year * 365 * DAY_S)
+    ends = analysis.growth.samples[window:]
     if window and len(ends) and np.isfinite(risk.rolling_sharpe).any():
         x = to_milliseconds(result.times_s, ends)
         every: Indices = np.arange(len(ends))
@@ -442,7 +442,7 @@ def risk_section(found: BacktestAnalysis) -> ReportSection:
                 "height": 200,
             }
         )
-    sampling = "bar to bar" if found.growth.per_year < 200 else "day to day"
+    sampling = "bar to bar" if analysis.growth.per_year < 200 else "day to day"
     windows = "The run is too short for rolling windows."
     if figures:
         windows = f"Windows are {span} long and use only past data."
@@ -500,24 +500,24 @@ LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
 """Colours of assets, largest sums first; the table has all assets."""
 
 
-def funding_section(found: BacktestAnalysis) -> ReportSection | None:
+def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
     """Return the cumulative funding carry over time, with its totals; None without funding rates."""
-    result = found.result
+    result = analysis.result
     if result.funding is None:
         return None
     carries, scale = result.funding.carries, 10.0**result.decimals
-    times_s = np.unique(np.concatenate([one.times_s for one in carries]))
+    times_s = np.unique(np.concatenate([part.times_s for part in carries]))
     paths = {carry.symbol: _so_far(carry, times_s, scale) for carry in carries}
     whole: Floats = np.sum(list(paths.values()), axis=0)
-    shown: list[FundingCarry] = []
+    largest: list[FundingCarry] = []
     if len(carries) > 1:
-        shown = sorted(carries, key=lambda one: (-abs(one.total), one.symbol))[: len(LINES)]
-    kept = downsample_indices([whole, *(paths[one.symbol] for one in shown)])
+        largest = sorted(carries, key=lambda part: (-abs(part.total), part.symbol))[: len(LINES)]
+    kept = downsample_indices([whole, *(paths[part.symbol] for part in largest)])
     x = to_milliseconds(times_s, kept)
     traces = [
         *(
-            _line(x, paths[one.symbol], kept, short_name(one.symbol), colour)
-            for one, colour in zip(shown, LINES, strict=False)
+            _line(x, paths[part.symbol], kept, short_name(part.symbol), colour)
+            for part, colour in zip(largest, LINES, strict=False)
         ),
         _line(x, whole, kept, "all", "--c1", STRONG),
     ]
@@ -550,7 +550,7 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
         )
         for funding_carry in carries
     )
-    times = sum(len(one.payments) for one in carries)
+    times = sum(len(part.payments) for part in carries)
     rows = (
         *rows,
         (
@@ -571,11 +571,11 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
     return ReportSection("Funding of a full hedge", words, (chart,), (ReportTable(head, rows),))
 
 
-def _so_far(one: FundingCarry, times_s: Indices, scale: float) -> Floats:
+def _so_far(carry: FundingCarry, times_s: Indices, scale: float) -> Floats:
     """Return the cumulative carry in whole coins at each of these times."""
-    sums = np.concatenate([[0.0], np.cumsum(np.array(one.payments, dtype=np.float64) / scale)])
-    found: Floats = sums[np.searchsorted(one.times_s, times_s, side="right")]
-    return found
+    sums = np.concatenate([[0.0], np.cumsum(np.array(carry.payments, dtype=np.float64) / scale)])
+    paid: Floats = sums[np.searchsorted(carry.times_s, times_s, side="right")]
+    return paid
 
 
 def _line(

@@ -94,14 +94,14 @@ def growth_series(result: SimulationResult) -> GrowthSeries:
     before: list[tuple[int, Value, Value]] = [
         (flow.bar, flow.before, flow.value) for flow in result.flows
     ]
-    held: list[tuple[int, Value, Value]] = [
+    holdings: list[tuple[int, Value, Value]] = [
         (transfer.bar, transfer.hold_before, transfer.value) for transfer in result.flows
     ]
     start = float(result.hold[0])  # the value before the first bar's trades
     return growth_of_indices(
         result.times_s,
         _grown(result.equity, before, scale, start),
-        _grown(result.hold, held, scale, start),
+        _grown(result.hold, holdings, scale, start),
     )
 
 
@@ -128,8 +128,8 @@ def _grown(
         if bar > 0:
             after = float(before + value) / scale
             factors[bar - 1] = float(before) / scale / path[bar - 1] * path[bar] / after
-    found: Floats = path[0] / start * np.concatenate([[1.0], np.cumprod(factors)])
-    return found
+    growth: Floats = path[0] / start * np.concatenate([[1.0], np.cumprod(factors)])
+    return growth
 
 
 def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
@@ -140,8 +140,8 @@ def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
     units = np.full(len(index), float(result.start_value) / scale)
     for flow in result.flows:
         units[flow.bar :] += float(flow.value) / scale / index[flow.bar]
-    found: Floats = index * units
-    return found
+    with_transfers: Floats = index * units
+    return with_transfers
 
 
 def calendar_benchmark(
@@ -162,8 +162,8 @@ def calendar_benchmark(
 
 def drawdown_series(index: Floats) -> Floats:
     """Return the drawdown: the relative distance below the highest value so far, zero or less."""
-    found: Floats = index / np.maximum.accumulate(index) - 1
-    return found
+    drawdowns: Floats = index / np.maximum.accumulate(index) - 1
+    return drawdowns
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +186,13 @@ class RiskMetrics:
     rolling_tracking_error: Floats
 
 
-def risk_metrics(found: GrowthSeries) -> RiskMetrics:
+def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
     """Compute risk metrics with empyrical-reloaded. Sharpe ratios use a risk-free rate of zero.
     Raises Refused if it is not installed.
     """
     with needs_analysis():
         import empyrical
-    a_year, beyond, window = found.per_year, found.returns - found.hold_returns, found.window
+    a_year, beyond, window = growth.per_year, growth.returns - growth.hold_returns, growth.window
     known = len(beyond) > 1
     edge = edge_error = float("nan")
 
@@ -212,19 +212,19 @@ def risk_metrics(found: GrowthSeries) -> RiskMetrics:
         return np.asarray(roll(returns, window=window, annualization=a_year))
 
     if known:
-        logs = np.log1p(found.returns) - np.log1p(found.hold_returns)
+        logs = np.log1p(growth.returns) - np.log1p(growth.hold_returns)
         edge = float(logs.mean() * a_year)
         edge_error = float(logs.std(ddof=1) / np.sqrt(len(logs)) * a_year)
     return RiskMetrics(
-        sharpe=sharpe(found.returns),
-        hold_sharpe=sharpe(found.hold_returns),
-        volatility=volatility(found.returns),
-        hold_volatility=volatility(found.hold_returns),
+        sharpe=sharpe(growth.returns),
+        hold_sharpe=sharpe(growth.hold_returns),
+        volatility=volatility(growth.returns),
+        hold_volatility=volatility(growth.hold_returns),
         tracking_error=volatility(beyond),
         edge=edge,
         edge_error=edge_error,
-        rolling_sharpe=rolling(empyrical.roll_sharpe_ratio, found.returns),
-        rolling_hold_sharpe=rolling(empyrical.roll_sharpe_ratio, found.hold_returns),
+        rolling_sharpe=rolling(empyrical.roll_sharpe_ratio, growth.returns),
+        rolling_hold_sharpe=rolling(empyrical.roll_sharpe_ratio, growth.hold_returns),
         rolling_tracking_error=rolling(empyrical.roll_annual_volatility, beyond),
     )
 
@@ -248,22 +248,22 @@ def figures(result: SimulationResult) -> tuple[PerformanceMetrics, PerformanceMe
     return performance(growth_series(result))
 
 
-def performance(found: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMetrics]:
+def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMetrics]:
     """Return the metrics of both units."""
-    measured = risk_metrics(found)
+    measured = risk_metrics(growth)
 
     def of(index: Floats, volatility: float, sharpe: float) -> PerformanceMetrics:
-        known = found.years * YEAR_S >= FEWEST_SAMPLES * DAY_S and index[-1] > 0
+        known = growth.years * YEAR_S >= FEWEST_SAMPLES * DAY_S and index[-1] > 0
         return PerformanceMetrics(
-            float(index[-1] ** (1 / found.years)) - 1 if known else float("nan"),
+            float(index[-1] ** (1 / growth.years)) - 1 if known else float("nan"),
             volatility,
             sharpe,
             float(drawdown_series(index).min()),
         )
 
     return (
-        of(found.index, measured.volatility, measured.sharpe),
-        of(found.hold_index, measured.hold_volatility, measured.hold_sharpe),
+        of(growth.index, measured.volatility, measured.sharpe),
+        of(growth.hold_index, measured.hold_volatility, measured.hold_sharpe),
     )
 
 
@@ -281,53 +281,53 @@ def unit_changes(result: SimulationResult) -> Floats:
 # --- JSON document of a backtest.
 
 
-def backtest_document(found: SimulationResult) -> dict[str, Any]:
+def backtest_document(result: SimulationResult) -> dict[str, Any]:
     """Return the document of a backtest. Values are decimal strings in the numeraire, ratios
     decimal strings; unknown figures are null.
     """
 
     def money(amount: Fraction) -> str:
-        return value_text(amount, found.decimals, 18)
+        return value_text(amount, result.decimals, 18)
 
     return {
-        "final_value": money(found.final_value),
-        "hold_value": money(found.hold_value),
-        "start_value": money(found.start_value),
-        "twr": f"{found.twr:.6f}",
-        "hold_twr": f"{found.hold_twr:.6f}",
-        "numeraire": found.numeraire,
-        "rebalances": sum(record.succeeded for record in found.rebalances),
-        "turnover": value_text(found.turnover, 0, 6),
+        "final_value": money(result.final_value),
+        "hold_value": money(result.hold_value),
+        "start_value": money(result.start_value),
+        "twr": f"{result.twr:.6f}",
+        "hold_twr": f"{result.hold_twr:.6f}",
+        "numeraire": result.numeraire,
+        "rebalances": sum(record.succeeded for record in result.rebalances),
+        "turnover": value_text(result.turnover, 0, 6),
         "costs": {
-            "fees": money(found.fees),
-            "impact": money(found.impact),
-            "gas": money(found.gas),
-            "total": money(found.fees + found.impact + found.gas),
+            "fees": money(result.fees),
+            "impact": money(result.impact),
+            "gas": money(result.gas),
+            "total": money(result.fees + result.impact + result.gas),
         },
-        "gas_counted": found.gas_counted,
+        "gas_counted": result.gas_counted,
         "figures": {
             name: {
                 key: None if math.isnan(number) else f"{number:.6f}"
                 for key, number in asdict(figure).items()
             }
-            for name, figure in zip(("rebalanced", "held"), figures(found), strict=True)
+            for name, figure in zip(("rebalanced", "held"), figures(result), strict=True)
         },
         "harvest": (
             None
-            if found.premium is None
-            else {name: f"{number:.6f}" for name, number in asdict(found.premium).items()}
+            if result.premium is None
+            else {name: f"{number:.6f}" for name, number in asdict(result.premium).items()}
         ),
-        "funding": None if found.funding is None else _funding(found.funding, money),
-        "from": int(found.times_s[0]),
-        "until": int(found.times_s[-1]),
-        "bars": found.bars,
-        "looked": found.evaluated,
-        "halted": found.halted,
-        "refused": dict(found.refused),
-        "kept": dict(found.kept),
+        "funding": None if result.funding is None else _funding(result.funding, money),
+        "from": int(result.times_s[0]),
+        "until": int(result.times_s[-1]),
+        "bars": result.bars,
+        "looked": result.evaluated,
+        "halted": result.halted,
+        "refused": dict(result.refused),
+        "kept": dict(result.kept),
         "weights_bps": {
             symbol: round(float(w) * 10_000)
-            for symbol, w in zip(found.symbols, found.weights[-1], strict=True)
+            for symbol, w in zip(result.symbols, result.weights[-1], strict=True)
         },
         "trades": [
             {
@@ -338,23 +338,23 @@ def backtest_document(found: SimulationResult) -> dict[str, Any]:
                 "gas": money(rebalance.gas),
                 "succeeded": rebalance.succeeded,
             }
-            for rebalance in found.rebalances
+            for rebalance in result.rebalances
         ],
         "flows": [
             {"time": flow.time_s, "value": money(flow.value), "before": money(flow.before)}
-            for flow in found.flows
+            for flow in result.flows
         ],
         "taxes": {
-            "lots": found.lots,
-            "years": {str(gain.year): money(gain.realised) for gain in found.taxes},
+            "lots": result.lots,
+            "years": {str(gain.year): money(gain.realised) for gain in result.taxes},
             **(
                 {
                     "futures": {
                         str(futures_tax.year): money(futures_tax.realised)
-                        for futures_tax in found.futures_taxes
+                        for futures_tax in result.futures_taxes
                     }
                 }
-                if found.futures_taxes
+                if result.futures_taxes
                 else {}
             ),
         },
@@ -362,25 +362,25 @@ def backtest_document(found: SimulationResult) -> dict[str, Any]:
             {
                 "symbol": holding.symbol,
                 "amount": decimal_text(holding.raw, holding.decimals),
-                "price": price_text(holding.price, holding.decimals, found.decimals),
+                "price": price_text(holding.price, holding.decimals, result.decimals),
                 "at": holding.time_s,
                 "value": money(holding.value),
                 "share": None if holding.share is None else f"{float(holding.share):.6f}",
             }
-            for holding in found.ended
+            for holding in result.ended
         ],
-        "notes": list(found.notes),
-        **_health(found),
-        "config_hash": found.config_hash,
-        "data_hash": found.data_hash,
-        "seed": found.seed,
-        "versions": dict(found.versions),
+        "notes": list(result.notes),
+        **_health(result),
+        "config_hash": result.config_hash,
+        "data_hash": result.data_hash,
+        "seed": result.seed,
+        "versions": dict(result.versions),
     }
 
 
-def _health(found: SimulationResult) -> dict[str, Any]:
+def _health(result: SimulationResult) -> dict[str, Any]:
     """Return the health of strategies at the end, and its changes; nothing without strategies."""
-    if not found.strategies:
+    if not result.strategies:
         return {}
     return {
         key: [
@@ -397,18 +397,18 @@ def _health(found: SimulationResult) -> dict[str, Any]:
             }
             for record in records
         ]
-        for key, records in (("strategies", found.strategies), ("health", found.health))
+        for key, records in (("strategies", result.strategies), ("health", result.health))
     }
 
 
-def _funding(found: FundingSummary, money: Callable[[Fraction], str]) -> dict[str, Any]:
+def _funding(funding: FundingSummary, money: Callable[[Fraction], str]) -> dict[str, Any]:
     def share(yearly: float | None) -> str | None:
         return None if yearly is None else f"{yearly:.6f}"
 
     return {
-        "total": money(found.total),
-        "yearly": share(found.yearly),
-        "intervals": sum(len(funding_carry.payments) for funding_carry in found.carries),
+        "total": money(funding.total),
+        "yearly": share(funding.yearly),
+        "intervals": sum(len(funding_carry.payments) for funding_carry in funding.carries),
         "assets": {
             carry.symbol: {
                 "carry": money(carry.total),
@@ -418,7 +418,7 @@ def _funding(found: FundingSummary, money: Callable[[Fraction], str]) -> dict[st
                 "from": int(carry.times_s[0]),
                 "until": int(carry.times_s[-1]),
             }
-            for carry in found.carries
+            for carry in funding.carries
         },
-        "data_hash": found.digest,
+        "data_hash": funding.digest,
     }

@@ -28,7 +28,7 @@ def quantiles(values: NDArray[np.float64]) -> tuple[float, ...] | None:
     """Return the values at QUANTILES, interpolated linearly; None if any value is NaN."""
     if any(isnan(value) for value in values):
         return None
-    return tuple(float(one) for one in np.quantile(values, QUANTILES))
+    return tuple(float(quantile) for quantile in np.quantile(values, QUANTILES))
 
 
 def outcomes(losses: NDArray[np.float64], start_value: float) -> dict[str, Any]:
@@ -36,13 +36,13 @@ def outcomes(losses: NDArray[np.float64], start_value: float) -> dict[str, Any]:
     the least.
     """
     returns = -losses
-    found: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     for name, values, digits in (
         ("return", returns, 6),
         ("end_value", start_value * (1 + returns), 2),
     ):
         parts = quantiles(values)
-        found[name] = parts and {
+        outcome[name] = parts and {
             "mean": f"{values.mean():.{digits}f}",
             "worst": f"{values.min():.{digits}f}",
             "expected_shortfall": f"{-expected_shortfall(-values):.{digits}f}",
@@ -50,4 +50,4 @@ def outcomes(losses: NDArray[np.float64], start_value: float) -> dict[str, Any]:
                 f"{q:.0%}": f"{value:.{digits}f}" for q, value in zip(QUANTILES, parts, strict=True)
             },
         }
-    return found
+    return outcome

@@ -126,7 +126,7 @@ def run_futures_stress(
     if spec.paths < 1:
         raise ConfigError("--step-paths: no path", "write 1 or more")
     calm = _calm_paths(spec)
-    found = []
+    results_by_kind = []
     for scenario in FuturesScenario:
         if scenario is FuturesScenario.CRASH_RALLY:
             paths = [
@@ -147,10 +147,10 @@ def run_futures_stress(
                 ],
                 spec,
             )
-            for of in ([one.agent for one in results], [one.held for one in results])
+            for of in ([result.agent for result in results], [result.held for result in results])
         ]
-        found.append(StressedScenario(scenario, len(paths), *books))
-    return tuple(found)
+        results_by_kind.append(StressedScenario(scenario, len(paths), *books))
+    return tuple(results_by_kind)
 
 
 def stressed_path(

@@ -182,22 +182,22 @@ def _table(past: ReturnHistory, returns: Floats) -> PriceTable:
 
 
 def _covariance(returns: Floats) -> Floats:
-    found: Floats = np.atleast_2d(np.cov(returns, rowvar=False))
-    return found
+    covariance: Floats = np.atleast_2d(np.cov(returns, rowvar=False))
+    return covariance
 
 
 def _root(covariance: Floats) -> Floats:
     """Return the matrix square root of the covariance, which may be singular."""
     values, vectors = np.linalg.eigh(covariance)
-    found: Floats = vectors * np.sqrt(np.maximum(values, 0.0))
-    return found
+    root: Floats = vectors * np.sqrt(np.maximum(values, 0.0))
+    return root
 
 
 def _not_negative(matrix: Floats) -> Floats:
     """Return the nearest positive semidefinite matrix."""
     root = _root(matrix)
-    found: Floats = root @ root.T
-    return found
+    nearest: Floats = root @ root.T
+    return nearest
 
 
 # --- Stress scenarios applied to a path: crash, lost peg, gas spike, thin pools, silent feeds.
@@ -266,7 +266,7 @@ class StressedPath:
 
 def apply_scenario(
     scenario: Scenario,
-    wanted: BacktestSpec,
+    spec: BacktestSpec,
     table: PriceTable,
     settings: SimulationSettings,
     severity: Severity,
@@ -283,11 +283,11 @@ def apply_scenario(
         case Scenario.CALM:
             return plain
         case Scenario.CRASH:
-            return replace(plain, table=_crashed(wanted, table, severity, first))
+            return replace(plain, table=_crashed(spec, table, severity, first))
         case Scenario.DEPEG:
-            return _depegged(wanted, plain, severity, slice(first, end))
+            return _depegged(spec, plain, severity, slice(first, end))
         case Scenario.GAS:
-            _require_priced_gas(wanted, table)
+            _require_priced_gas(spec, table)
             prices = settings.gas_wei
             if isinstance(prices, int):
                 prices = [prices] * table.bars
@@ -304,37 +304,37 @@ def apply_scenario(
 
 def inapplicable_scenarios(
     scenarios: Sequence[Scenario],
-    wanted: BacktestSpec,
+    spec: BacktestSpec,
     table: PriceTable,
     settings: SimulationSettings,
     severity: Severity,
 ) -> list[tuple[str, str]]:
     """Return the scenarios that do not apply to this portfolio, with the reason."""
-    found = []
+    reasons = []
     for scenario in scenarios:
         try:
-            apply_scenario(scenario, wanted, table, settings, severity)
+            apply_scenario(scenario, spec, table, settings, severity)
         except ConfigError as error:
-            found.append((scenario.value, error.message.removeprefix(f"{scenario.value}: ")))
-    return found
+            reasons.append((scenario.value, error.message.removeprefix(f"{scenario.value}: ")))
+    return reasons
 
 
-def dollar_symbol(wanted: BacktestSpec) -> str:
+def dollar_symbol(spec: BacktestSpec) -> str:
     """Return the symbol of the first dollar asset. Raises ConfigError if there is none."""
-    found = next(
-        (asset.token.symbol for asset in wanted.portfolio.assets if is_dollar(asset.token)), None
+    symbol = next(
+        (asset.token.symbol for asset in spec.portfolio.assets if is_dollar(asset.token)), None
     )
-    if found is None:
+    if symbol is None:
         raise ConfigError(
             "depeg: no asset of this portfolio has a dollar symbol",
             "omit depeg from --scenarios",
         )
-    return found
+    return symbol
 
 
-def _crashed(wanted: BacktestSpec, table: PriceTable, severity: Severity, first: int) -> PriceTable:
-    numeraire = wanted.portfolio.numeraire.symbol
-    safe = {token.symbol for token in wanted.tokens if is_dollar(token)} | {numeraire}
+def _crashed(spec: BacktestSpec, table: PriceTable, severity: Severity, first: int) -> PriceTable:
+    numeraire = spec.portfolio.numeraire.symbol
+    safe = {token.symbol for token in spec.tokens if is_dollar(token)} | {numeraire}
     crashing = [column for column, symbol in enumerate(table.symbols) if symbol not in safe]
     if not crashing:
         raise ConfigError(
@@ -362,9 +362,9 @@ def _flat(table: PriceTable, first: int) -> NDArray[np.float64]:
 
 
 def _depegged(
-    wanted: BacktestSpec, plain: StressedPath, severity: Severity, during: slice
+    spec: BacktestSpec, plain: StressedPath, severity: Severity, during: slice
 ) -> StressedPath:
-    symbol, table = dollar_symbol(wanted), plain.table
+    symbol, table = dollar_symbol(spec), plain.table
     factor = np.ones(table.bars)
     factor[during] = 1 - severity.depeg_bps / BPS
     if symbol in table.symbols:
@@ -375,12 +375,12 @@ def _depegged(
         depegged = replace(
             table, symbols=(*table.symbols, symbol), closes=np.column_stack([table.closes, factor])
         )
-    unit = factor if symbol == wanted.portfolio.numeraire.symbol else plain.unit
+    unit = factor if symbol == spec.portfolio.numeraire.symbol else plain.unit
     return replace(plain, table=depegged, unit=unit)
 
 
-def _require_priced_gas(wanted: BacktestSpec, table: PriceTable) -> None:
-    if not has_gas_price(wanted, table):
+def _require_priced_gas(spec: BacktestSpec, table: PriceTable) -> None:
+    if not has_gas_price(spec, table):
         raise ConfigError(
             "gas-spike: the native coin has no price",
             "name its asset: --native ETH",

@@ -155,26 +155,26 @@ class StressResult:
         return float(Fraction(dict(self.parameters)["start_value"]))
 
 
-def estimate_s(spec: StressSpec, wanted: BacktestSpec, settings: SimulationSettings) -> float:
+def estimate_s(spec: StressSpec, backtest: BacktestSpec, settings: SimulationSettings) -> float:
     """Return the estimated seconds on one core, an approximate upper bound."""
-    trigger = wanted.policy.trigger
+    trigger = backtest.policy.trigger
     quick = (
         is_plain(trigger)
         and not schedules_of(trigger)
-        and wanted.split is None
-        and wanted.portfolio.weights is None
+        and backtest.split is None
+        and backtest.portfolio.weights is None
     )
     bar_s = QUIET_S if quick and not settings.looks_at_all else STEP_S
     step_s = spec.step_paths * (len(spec.scenarios) + 1) * spec.bars * bar_s
-    if isinstance(kernel_setting_or_reason(wanted, settings), str):
+    if isinstance(kernel_setting_or_reason(backtest, settings), str):
         return 2 * step_s
     return step_s + 2 * spec.paths * (
-        KERNEL_S + spec.bars * len(wanted.portfolio.assets) * KERNEL_CELL_S
+        KERNEL_S + spec.bars * len(backtest.portfolio.assets) * KERNEL_CELL_S
     )
 
 
 def run_stress_test(
-    wanted: BacktestSpec,
+    backtest: BacktestSpec,
     table: PriceTable,
     settings: SimulationSettings,
     spec: StressSpec,
@@ -187,7 +187,7 @@ def run_stress_test(
     pieces of work in any order, with identical results. Raises ConfigError for too few prices, an
     invalid block length, and a named scenario that does not apply.
     """
-    table = select_spec_symbols(wanted, table)
+    table = select_spec_symbols(backtest, table)
     past = return_history(table, spec.drift)
     block = mean_block_length(past) if spec.block is None else spec.block
     check_block(block, past)
@@ -195,11 +195,16 @@ def run_stress_test(
     skipped = list[tuple[str, str]]()
     if spec.named:  # reject inapplicable scenarios before any path runs
         for scenario in spec.scenarios:
-            apply_scenario(scenario, wanted, recorded, settings, spec.severity)
+            apply_scenario(scenario, backtest, recorded, settings, spec.severity)
     else:
-        skipped = inapplicable_scenarios(spec.scenarios, wanted, recorded, settings, spec.severity)
-    work = StressWork.of(wanted, settings, spec.severity, past, block, recorded)
-    scenarios = (Scenario.CALM, *(one for one in spec.scenarios if one.value not in dict(skipped)))
+        skipped = inapplicable_scenarios(
+            spec.scenarios, backtest, recorded, settings, spec.severity
+        )
+    work = StressWork.of(backtest, settings, spec.severity, past, block, recorded)
+    scenarios = (
+        Scenario.CALM,
+        *(candidate for candidate in spec.scenarios if candidate.value not in dict(skipped)),
+    )
     pieces = work.pieces(spec.paths, spec.step_paths, scenarios)
     done = _all(work, pieces, share, progress or (lambda *_: None))
     calm = {
@@ -227,7 +232,7 @@ def run_stress_test(
             ("fee_pips", str(settings.fee_pips)),
         ),
         seed=settings.seed,
-        config_hash=sha256(f"{spec_digest(wanted, settings)}\n{spec!r}".encode()).hexdigest(),
+        config_hash=sha256(f"{spec_digest(backtest, settings)}\n{spec!r}".encode()).hexdigest(),
         data_hash=table.digest,
         versions=(*calm[0].versions, ("numba", version("numba"))),
     )
@@ -237,14 +242,14 @@ def _all(
     work: StressWork, pieces: Sequence[StressPiece], share: PieceRunner, progress: Progress
 ) -> list[PieceResult]:
     """Return the results of all pieces in the order of the pieces, not of their completion."""
-    found, counts, whole = dict[StressPiece, PieceResult](), dict[str, int](), dict[str, int]()
+    results, counts, whole = dict[StressPiece, PieceResult](), dict[str, int](), dict[str, int]()
     for piece in pieces:
         whole[piece.name] = whole.get(piece.name, 0) + piece.end - piece.start
     for piece, done in share(work, pieces):
-        found[piece] = done
+        results[piece] = done
         counts[piece.name] = counts.get(piece.name, 0) + piece.end - piece.start
         progress(piece.name, counts[piece.name], whole[piece.name])
-    return [found[piece] for piece in pieces]
+    return [results[piece] for piece in pieces]
 
 
 def _cases(pieces: Sequence[StressPiece], done: Sequence[PieceResult]) -> tuple[StressCase, ...]:
@@ -256,14 +261,14 @@ def _cases(pieces: Sequence[StressPiece], done: Sequence[PieceResult]) -> tuple[
             if piece.name == name
         ]
         refused: dict[str, int] = {}
-        for why, times in (one for _, found in mine for one in found.refused):
+        for why, times in (reason for _, outcome in mine for reason in outcome.refused):
             refused[why] = refused.get(why, 0) + times
         by = "kernel" if mine[0][0].kind is PieceKind.KERNEL else "step"
         cases.append(
             StressCase(
                 name,
                 by,
-                tuple(metrics for _, found in mine for metrics in found.measured),
+                tuple(metrics for _, outcome in mine for metrics in outcome.measured),
                 tuple(sorted(refused.items())),
             )
         )
@@ -282,7 +287,7 @@ def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | No
     for number, piece_result in calm.items():
         path = work.calm(number)
         if not np.isnan(path.closes).any():
-            loss = measure_by_kernel(work.wanted, work.setting, path, value).loss
+            loss = measure_by_kernel(work.backtest, work.setting, path, value).loss
             off.append(abs((1 - loss) / piece_result.grown[0] - 1))
     return max(off, default=None)
 
@@ -349,11 +354,11 @@ def figures(case: StressCase) -> dict[str, Any]:
     """Return mean, worst value, quantiles and expected shortfall (5 %) of each measure, as decimal
     strings; None without values.
     """
-    found: dict[str, Any] = {}
+    document: dict[str, Any] = {}
     for name, field in FIELDS.items():
         values = case.values(field)
         parts = quantiles(values)
-        found[name] = parts and {
+        document[name] = parts and {
             "mean": f"{values.mean():.6f}",
             "worst": f"{values.max():.6f}",
             "expected_shortfall": f"{expected_shortfall(values):.6f}",
@@ -361,10 +366,10 @@ def figures(case: StressCase) -> dict[str, Any]:
                 f"{q:.0%}": f"{value:.6f}" for q, value in zip(QUANTILES, parts, strict=True)
             },
         }
-    return found
+    return document
 
 
-def stress_document(found: StressResult) -> dict[str, Any]:
+def stress_document(stress: StressResult) -> dict[str, Any]:
     """Return the document of a stress test. Shares and ratios are decimal strings of six places,
     null without values.
     """
@@ -374,40 +379,42 @@ def stress_document(found: StressResult) -> dict[str, Any]:
                 "name": case.name,
                 "by": case.by,
                 "paths": len(case.measured),
-                **outcomes(case.values("loss"), found.start_value),
+                **outcomes(case.values("loss"), stress.start_value),
                 **figures(case),
                 "rebalances": sum(metrics.rebalances for metrics in case.measured),
                 "halted": sum(path_metrics.halted for path_metrics in case.measured),
                 "refused": dict(case.refused),
             }
-            for case in found.cases
+            for case in stress.cases
         ],
-        "left_out": dict(found.skipped),
-        "bars": found.bars,
-        "interval_s": found.interval_s,
-        "made_from_moves": found.moves,
-        "block": f"{found.block:.6f}",
-        "jumps_per_bar": f"{found.jump_rate:.6f}",
-        "kernel_off": None if found.kernel_off is None else f"{found.kernel_off:.3e}",
-        "notes": list(found.notes),
-        "parameters": dict(found.parameters),
-        "seed": found.seed,
-        "config_hash": found.config_hash,
-        "data_hash": found.data_hash,
-        "versions": dict(found.versions),
+        "left_out": dict(stress.skipped),
+        "bars": stress.bars,
+        "interval_s": stress.interval_s,
+        "made_from_moves": stress.moves,
+        "block": f"{stress.block:.6f}",
+        "jumps_per_bar": f"{stress.jump_rate:.6f}",
+        "kernel_off": None if stress.kernel_off is None else f"{stress.kernel_off:.3e}",
+        "notes": list(stress.notes),
+        "parameters": dict(stress.parameters),
+        "seed": stress.seed,
+        "config_hash": stress.config_hash,
+        "data_hash": stress.data_hash,
+        "versions": dict(stress.versions),
     }
 
 
-def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
+def stress_sections(stress: StressResult) -> tuple[ReportSection, ...]:
     """Return the sections on simulated paths, then on stress scenarios."""
-    many = [case for case in found.cases if case.by == "kernel" or case.name in CALM_NAMES.values()]
-    broken = [case for case in found.cases if case not in many]
-    span = f"{found.bars} bars of {format_duration(found.interval_s)}"
-    made = (
-        f"Blocks of the recorded moves, {found.block:.1f} bars long on average, are drawn in random"
+    many = [
+        case for case in stress.cases if case.by == "kernel" or case.name in CALM_NAMES.values()
+    ]
+    broken = [case for case in stress.cases if case not in many]
+    span = f"{stress.bars} bars of {format_duration(stress.interval_s)}"
+    sections = (
+        f"Blocks of the recorded moves, {stress.block:.1f} bars long on average, are drawn in random"
         " order (stationary bootstrap, Politis & Romano 1994); the jump diffusion (Merton"
-        f" 1976) has their covariance and {found.jump_rate * 1000:.2f} jumps in 1,000 bars. Each"
-        f" path is {span}, made from {found.moves} moves."
+        f" 1976) has their covariance and {stress.jump_rate * 1000:.2f} jumps in 1,000 bars. Each"
+        f" path is {span}, made from {stress.moves} moves."
     )
     meant = (
         f"Expected shortfall is the mean of the worst {WORST:.0%} of paths; with fewer than"
@@ -415,10 +422,10 @@ def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
     )
     first = ReportSection(
         "Simulated paths",
-        (made, meant, *_off(found)),
+        (sections, meant, *_off(stress)),
         tuple(_distribution(many, name) for name in ("loss", "turnover")),
         (
-            _outcome_table(many, found.start_value),
+            _outcome_table(many, stress.start_value),
             *(
                 _table(many, name)
                 for name in NAMES
@@ -431,14 +438,14 @@ def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
             "The live step on recorded and resampled prices, with gas, limits, minimums and halts."
             " The scenario applies to the middle third of a path; a crash starts from a flat market and has no recovery."
         ),
-        *(f"Skipped: {name}: {why}." for name, why in found.skipped),
+        *(f"Skipped: {name}: {why}." for name, why in stress.skipped),
     )
     second = ReportSection(
         "Stress scenarios",
         words,
         (_bars(broken),),
         (
-            _outcome_table(broken, found.start_value),
+            _outcome_table(broken, stress.start_value),
             _what_happened(broken),
             *(_table(broken, name) for name in NAMES[:3]),
         ),
@@ -446,16 +453,16 @@ def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
     return first, second
 
 
-def stress_page(found: StressResult) -> ReportPage:
+def stress_page(stress: StressResult) -> ReportPage:
     """Build the whole report."""
-    worst = max(found.cases, key=lambda case: expected_shortfall(case.values("loss")))
+    worst = max(stress.cases, key=lambda case: expected_shortfall(case.values("loss")))
     facts = [
         ReportFact(
             f"{case.name}: expected shortfall",
             _percent(expected_shortfall(case.values("loss"))),
             pluralize(len(case.measured), "path"),
         )
-        for case in found.cases[:2]
+        for case in stress.cases[:2]
     ]
     count = len(worst.measured)
     which = f"the mean of its worst {WORST:.0%} of paths"
@@ -465,28 +472,28 @@ def stress_page(found: StressResult) -> ReportPage:
         which = f"the worst of its {count} paths"
     loss = _percent(expected_shortfall(worst.values("loss")))
     summary = (
-        (f"The worst case is {worst.name}: {which} is a loss of {loss} within {found.bars} bars."),
+        (f"The worst case is {worst.name}: {which} is a loss of {loss} within {stress.bars} bars."),
     )
     origin = (
-        *(ReportFact(name, value) for name, value in found.parameters),
-        ReportFact("config", found.config_hash),
-        ReportFact("data", found.data_hash),
-        ReportFact("seed", str(found.seed)),
-        *(ReportFact(name, value) for name, value in found.versions),
+        *(ReportFact(name, value) for name, value in stress.parameters),
+        ReportFact("config", stress.config_hash),
+        ReportFact("data", stress.data_hash),
+        ReportFact("seed", str(stress.seed)),
+        *(ReportFact(name, value) for name, value in stress.versions),
     )
     return ReportPage(
-        "Stress test", tuple(facts), stress_sections(found), summary, origin, kind="Stress"
+        "Stress test", tuple(facts), stress_sections(stress), summary, origin, kind="Stress"
     )
 
 
-def _off(found: StressResult) -> tuple[str, ...]:
-    if found.kernel_off is None:
+def _off(stress: StressResult) -> tuple[str, ...]:
+    if stress.kernel_off is None:
         return ()
     return (
         (
             "These paths ran in the fast kernel, without gas and limits. On the calm paths below,"
             " its final value differs from the live step's by at most"
-            f" {found.kernel_off:.1e}."
+            f" {stress.kernel_off:.1e}."
         ),
     )
 
@@ -548,25 +555,30 @@ def _table(cases: list[StressCase], name: str) -> ReportTable:
         values = case.values(FIELDS[name])
         if (parts := quantiles(values)) is not None:
             numbers = (values.mean(), *parts, expected_shortfall(values), values.max())
-            shown = tuple(
+            lines = tuple(
                 f"{number:.3f}" if name == "turnover" else _percent(float(number))
                 for number in numbers
             )
-            rows.append((case.name, str(len(values)), *shown))
+            rows.append((case.name, str(len(values)), *lines))
     return ReportTable(header, tuple(rows), TITLES[name])
 
 
 def _outcome_table(cases: list[StressCase], start_value: float) -> ReportTable:
     """Return median, bad and good results of each case as return and end value."""
-    shown = ("5%", "50%", "95%")
+    quantiles = ("5%", "50%", "95%")
     rows = []
     for case in cases:
-        found = outcomes(case.values("loss"), start_value)
-        if found["return"] is not None:
-            returns = (f"{100 * float(found['return']['quantiles'][q]):+.2f} %" for q in shown)
-            ends = (f"{float(found['end_value']['quantiles'][q]):,.2f}" for q in shown)
+        losses = outcomes(case.values("loss"), start_value)
+        if losses["return"] is not None:
+            returns = (f"{100 * float(losses['return']['quantiles'][q]):+.2f} %" for q in quantiles)
+            ends = (f"{float(losses['end_value']['quantiles'][q]):,.2f}" for q in quantiles)
             rows.append((case.name, str(len(case.measured)), *returns, *ends))
-    header = ("case", "paths", *(f"return {q}" for q in shown), *(f"end value {q}" for q in shown))
+    header = (
+        "case",
+        "paths",
+        *(f"return {q}" for q in quantiles),
+        *(f"end value {q}" for q in quantiles),
+    )
     return ReportTable(header, tuple(rows), f"Returns, and end values of {start_value:,.2f}")
 
 

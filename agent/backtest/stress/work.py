@@ -70,18 +70,18 @@ class PathMetrics:
 
 
 def kernel_setting_or_reason(
-    wanted: BacktestSpec, settings: SimulationSettings
+    spec: BacktestSpec, settings: SimulationSettings
 ) -> KernelSetting | str:
     """Return the policy as a kernel setting, or the reason why the kernel does not support it."""
-    portfolio, policy, trigger = wanted.portfolio, wanted.policy, wanted.policy.trigger
+    portfolio, policy, trigger = spec.portfolio, spec.policy, spec.policy.trigger
     reasons = (
-        (wanted.split is not None, "several strategies"),
+        (spec.split is not None, "several strategies"),
         (portfolio.weights is not None, "an allocator"),
         (bool(portfolio.orders.terms), "orders"),
         (any(asset.reserve_raw for asset in portfolio.assets), "reserves"),
         (any(asset.band is not None for asset in portfolio.assets), "bands of single assets"),
         (any(asset.max_bps is not None for asset in portfolio.assets), "limits.max_weight"),
-        (wanted.execution.pace.style is not ExecutionStyle.MARKET, "gradual execution"),
+        (spec.execution.pace.style is not ExecutionStyle.MARKET, "gradual execution"),
         (policy.only is not None, "trading one side only"),
         (policy.destination not in DESTINATION_CODES, "this destination"),
         (settings.latency_bars > 0, "latency"),
@@ -99,62 +99,62 @@ def kernel_setting_or_reason(
     if band_and_interval(trigger) is None:
         return "this trigger"
     min_trade = 0.0
-    if wanted.limits.min_trade is not None:
-        min_trade = float(wanted.limits.min_trade / 10**portfolio.numeraire.decimals)
+    if spec.limits.min_trade is not None:
+        min_trade = float(spec.limits.min_trade / 10**portfolio.numeraire.decimals)
     targets = tuple(asset.target_bps for asset in portfolio.assets)
     return KernelSetting(
         targets,
         trigger,
         policy.destination,
-        simulated_costs(wanted, settings),
+        simulated_costs(spec, settings),
         policy.cooldown_s,
         min_trade,
     )
 
 
-def band_edges(wanted: BacktestSpec) -> Floats | None:
+def band_edges(spec: BacktestSpec) -> Floats | None:
     """Return the edges of each asset's band around its configured target, as shares; None if no
     weight can leave a band.
     """
     if (
-        not has_band(wanted.policy.trigger)
-        or wanted.portfolio.weights is not None
-        or wanted.split is not None
+        not has_band(spec.policy.trigger)
+        or spec.portfolio.weights is not None
+        or spec.split is not None
     ):
         return None
-    found = [
-        band(wanted.policy.trigger, asset.target_bps, asset.band, asset.max_bps)
-        for asset in wanted.portfolio.assets
+    edges = [
+        band(spec.policy.trigger, asset.target_bps, asset.band, asset.max_bps)
+        for asset in spec.portfolio.assets
     ]
-    return np.array([[float(low) / BPS, float(high) / BPS] for low, high in found])
+    return np.array([[float(low) / BPS, float(high) / BPS] for low, high in edges])
 
 
 def measure_by_kernel(
-    wanted: BacktestSpec, setting: KernelSetting, table: PriceTable, value: float
+    spec: BacktestSpec, setting: KernelSetting, table: PriceTable, value: float
 ) -> PathMetrics:
     """Measure one path without gaps by the kernel, without gas, limits and stale prices."""
-    tokens = [asset.token for asset in wanted.portfolio.assets]
-    prices = numeraire_prices(wanted, table, table.closes, tokens)
+    tokens = [asset.token for asset in spec.portfolio.assets]
+    prices = numeraire_prices(spec, table, table.closes, tokens)
     kernel_result = run_fast(
         prepare_prices([token.symbol for token in tokens], table.times_s, prices),
         setting,
         value,
         path=True,
     )
-    held = _held(kernel_result)
-    values = held * prices
+    amounts = _held(kernel_result)
+    values = amounts * prices
     totals = values.sum(axis=1)
     turnover = 0.0
     for bar in kernel_result.rebalanced:
-        before = held[max(bar - 1, 0)]
-        traded = float(np.abs((held[bar] - before) * prices[bar]).sum())
+        before = amounts[max(bar - 1, 0)]
+        traded = float(np.abs((amounts[bar] - before) * prices[bar]).sum())
         turnover += 0.5 * traded / float(totals[bar])
     return PathMetrics(
         loss=1 - float(totals[-1] / totals[0]),
         drawdown=max_drawdown(totals),
         behind=1 - kernel_result.final_value / kernel_result.hold_value,
         turnover=turnover,
-        outside=share_outside_bands(values / totals[:, None], band_edges(wanted)),
+        outside=share_outside_bands(values / totals[:, None], band_edges(spec)),
         rebalances=kernel_result.rebalances,
     )
 
@@ -172,11 +172,11 @@ def max_drawdown(values: Floats) -> float:
     return float((1 - values / np.maximum.accumulate(values)).max())
 
 
-def _held(found: KernelResult) -> Floats:
+def _held(result: KernelResult) -> Floats:
     """Return the units at the end of each bar."""
-    first_held = np.where(found.held.any(axis=1), np.arange(len(found.held)), 0)
-    held: Floats = found.held[np.maximum.accumulate(first_held)]
-    return held
+    first_held = np.where(result.held.any(axis=1), np.arange(len(result.held)), 0)
+    amounts: Floats = result.held[np.maximum.accumulate(first_held)]
+    return amounts
 
 
 BLOCKS, JUMPS = "resampled blocks", "jump diffusion"
@@ -224,7 +224,7 @@ class StressWork:
     policy as a kernel setting, or the reason why the kernel does not support it.
     """
 
-    wanted: BacktestSpec
+    backtest: BacktestSpec
     settings: SimulationSettings
     severity: Severity
     past: ReturnHistory
@@ -235,17 +235,17 @@ class StressWork:
 
     @classmethod
     def of(
-        cls, wanted: BacktestSpec, settings: SimulationSettings, severity: Severity, past: ReturnHistory, block: float, recorded: PriceTable
+        cls, spec: BacktestSpec, settings: SimulationSettings, severity: Severity, past: ReturnHistory, block: float, recorded: PriceTable
     ) -> StressWork:  # fmt: skip
         """Build the work with its derived fields."""
         return cls(
-            wanted,
+            spec,
             settings,
             severity,
             past,
             block,
             recorded,
-            kernel_setting_or_reason(wanted, settings),
+            kernel_setting_or_reason(spec, settings),
             fit_jump_diffusion(past),
         )
 
@@ -261,8 +261,15 @@ class StressWork:
         for method in PathMethod:
             if isinstance(self.setting, str):
                 yield from (
-                    StressPiece(NAMES[method], PieceKind.STEP, method, Scenario.CALM, one, one + 1)
-                    for one in range(step_paths)
+                    StressPiece(
+                        NAMES[method],
+                        PieceKind.STEP,
+                        method,
+                        Scenario.CALM,
+                        step_path,
+                        step_path + 1,
+                    )
+                    for step_path in range(step_paths)
                 )
             else:
                 for start in range(0, paths, KERNEL_PIECE):
@@ -277,9 +284,14 @@ class StressWork:
         for scenario in scenarios:
             yield from (
                 StressPiece(
-                    scenario.value, PieceKind.STRESSED, PathMethod.BLOCKS, scenario, one, one + 1
+                    scenario.value,
+                    PieceKind.STRESSED,
+                    PathMethod.BLOCKS,
+                    scenario,
+                    step_path,
+                    step_path + 1,
                 )
-                for one in range(step_paths)
+                for step_path in range(step_paths)
             )
 
     def do(self, piece: StressPiece) -> PieceResult:
@@ -290,9 +302,9 @@ class StressWork:
             return PieceResult(
                 tuple(
                     measure_by_kernel(
-                        self.wanted, self.setting, self.path(piece.method, one), value
+                        self.backtest, self.setting, self.path(piece.method, path_number), value
                     )
-                    for one in numbers
+                    for path_number in numbers
                 )
             )
         from agent.backtest.simulate import simulate
@@ -302,11 +314,11 @@ class StressWork:
             path = self.calm(number)
         else:
             path = self.path(piece.method, number)
-        stressed = apply_scenario(piece.scenario, self.wanted, path, self.settings, self.severity)
-        simulation_result = simulate(self.wanted, stressed.table, stressed.settings)
+        stressed = apply_scenario(piece.scenario, self.backtest, path, self.settings, self.severity)
+        simulation_result = simulate(self.backtest, stressed.table, stressed.settings)
         grown = float(simulation_result.equity[-1] / simulation_result.equity[0])
         return PieceResult(
-            (_measured(self.wanted, stressed, simulation_result),),
+            (_measured(self.backtest, stressed, simulation_result),),
             simulation_result.refused,
             (grown,),
             simulation_result.versions,
@@ -331,15 +343,15 @@ def run_sequentially(
     return ((piece, work.do(piece)) for piece in pieces)
 
 
-def _measured(wanted: BacktestSpec, stressed: StressedPath, found: SimulationResult) -> PathMetrics:
-    values: NDArray[np.float64] = found.equity * stressed.unit
+def _measured(spec: BacktestSpec, stressed: StressedPath, result: SimulationResult) -> PathMetrics:
+    values: NDArray[np.float64] = result.equity * stressed.unit
     return PathMetrics(
         loss=1 - float(values[-1] / values[0]),
         drawdown=max_drawdown(values),
-        behind=1 - float(found.equity[-1] / found.hold[-1]),
-        turnover=float(found.turnover),
-        outside=share_outside_bands(found.weights, band_edges(wanted)),
-        rebalances=sum(rebalance.succeeded for rebalance in found.rebalances),
-        halted=found.halted,
-        refused=sum(times for _, times in found.refused),
+        behind=1 - float(result.equity[-1] / result.hold[-1]),
+        turnover=float(result.turnover),
+        outside=share_outside_bands(result.weights, band_edges(spec)),
+        rebalances=sum(rebalance.succeeded for rebalance in result.rebalances),
+        halted=result.halted,
+        refused=sum(times for _, times in result.refused),
     )

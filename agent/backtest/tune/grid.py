@@ -144,9 +144,9 @@ def parse_grid(
     Raises ConfigError naming the option if the grid is invalid, empty or larger than MOST_SETTINGS.
     """
     bands = tuple(dict.fromkeys(threshold for part in _parts(band) for threshold in _bands(part)))
-    everys = tuple(dict.fromkeys(one for part in _parts(every) for one in _everys(part)))
+    everys = tuple(dict.fromkeys(choice for part in _parts(every) for choice in _everys(part)))
     destinations = tuple(
-        parse_choice(part, "--destination", {one.value: one for one in DESTINATIONS})
+        parse_choice(part, "--destination", {choice.value: choice for choice in DESTINATIONS})
         for part in _parts(destination)
     )
     allocators = tuple(
@@ -214,12 +214,12 @@ def _bands(part: str) -> list[Threshold]:
             f"--band: {part!r} mixes a relative and an absolute band",
             "write both ends as rel or both as abs",
         )
-    found = []
+    bands = []
     for width in _between(_width(first), _width(last), points, part, "--band"):
         threshold = Threshold(None, width) if first.absolute_bps is None else Threshold(width, None)
         validate_band(threshold, "--band")
-        found.append(threshold)
-    return found
+        bands.append(threshold)
+    return bands
 
 
 def _width(band: Threshold) -> int:
@@ -228,10 +228,10 @@ def _width(band: Threshold) -> int:
 
 def _everys(part: str) -> list[int]:
     low, high, points = _range(part, "--every")
-    found = _between(
+    intervals = _between(
         parse_duration_s(low, "--every"), parse_duration_s(high, "--every"), points, part, "--every"
     )
-    return [_interval_s(every_s, part, "--every") for every_s in found]
+    return [_interval_s(every_s, part, "--every") for every_s in intervals]
 
 
 def _range(part: str, option: str) -> tuple[str, str, int]:

@@ -87,7 +87,7 @@ class TuneJob:
     """
 
     table: PriceTable
-    wanted: BacktestSpec
+    backtest: BacktestSpec
     settings: SimulationSettings
     runs: tuple[PolicyChoice, ...]
     marks: tuple[int, ...]
@@ -99,7 +99,7 @@ class TuneJob:
         fits = (
             not self.full
             and choice.allocator is AllocationMethod.FIXED
-            and is_kernel_supported(self.wanted, self.settings)
+            and is_kernel_supported(self.backtest, self.settings)
         )
         return RunEngine.KERNEL if fits else RunEngine.FULL
 
@@ -125,12 +125,12 @@ class TuneJob:
         return [self._by_step(run) for run in range(chunk.start, chunk.end)]
 
     def _by_kernel(self, chunk: TuneChunk, cores: int | None) -> list[RunResult]:
-        tokens = [asset.token for asset in self.wanted.portfolio.assets]
+        tokens = [asset.token for asset in self.backtest.portfolio.assets]
         start = float(self.settings.start_value)
-        prices = numeraire_prices(self.wanted, self.table, self.table.closes, tokens)
+        prices = numeraire_prices(self.backtest, self.table, self.table.closes, tokens)
         bars = prepare_prices([token.symbol for token in tokens], self.table.times_s, prices)
         settings = [
-            kernel_setting(self.wanted, self.settings, choice)
+            kernel_setting(self.backtest, self.settings, choice)
             for choice in self.runs[chunk.start : chunk.end]
         ]
         done = sweep(bars, settings, start, marks=self.marks, cores=cores)
@@ -144,7 +144,7 @@ class TuneJob:
 
     def _by_step(self, run: int) -> RunResult:
         done = simulate(
-            spec_for_choice(self.wanted, self.runs[run], self.terms, self.table.interval_s),
+            spec_for_choice(self.backtest, self.runs[run], self.terms, self.table.interval_s),
             self.table,
             self.settings,
         )
@@ -161,17 +161,20 @@ class TuneJob:
                 sum((rebalance_record.turnover for rebalance_record in counted), Fraction(0))
                 / scale
             ),
-            float(sum((one.fees + one.impact + one.gas for one in counted), Fraction(0)) / scale),
+            float(
+                sum((trade.fees + trade.impact + trade.gas for trade in counted), Fraction(0))
+                / scale
+            ),
             sum(record.succeeded for record in counted),
             np.ascontiguousarray(values / float(whole)),
         )
 
 
-def is_kernel_supported(wanted: BacktestSpec, settings: SimulationSettings) -> bool:
+def is_kernel_supported(spec: BacktestSpec, settings: SimulationSettings) -> bool:
     """Return whether fixed weights, fees and depth describe the policy: no gas, latency, limits,
     reserves, orders, strategies, or bands of single assets.
     """
-    portfolio, policy = wanted.portfolio, wanted.policy
+    portfolio, policy = spec.portfolio, spec.policy
     plain = SimulationSettings(
         settings.depth, settings.fee_pips, settings.start_value, settings.pool, seed=settings.seed
     )
@@ -180,7 +183,7 @@ def is_kernel_supported(wanted: BacktestSpec, settings: SimulationSettings) -> b
         for asset in portfolio.assets
     )
     free = (
-        wanted.split is None
+        spec.split is None
         and portfolio.weights is None
         and not portfolio.orders.terms
         and policy.only is None
@@ -189,44 +192,44 @@ def is_kernel_supported(wanted: BacktestSpec, settings: SimulationSettings) -> b
         settings == plain
         and whole
         and free
-        and wanted.limits == PERMISSIVE_LIMITS
-        and wanted.execution.pace.style is ExecutionStyle.MARKET
+        and spec.limits == PERMISSIVE_LIMITS
+        and spec.execution.pace.style is ExecutionStyle.MARKET
     )
 
 
 def kernel_setting(
-    wanted: BacktestSpec, settings: SimulationSettings, choice: PolicyChoice
+    spec: BacktestSpec, settings: SimulationSettings, choice: PolicyChoice
 ) -> KernelSetting:
     """Return a choice as a kernel setting: each asset has a pool with the numeraire."""
-    targets = tuple(asset.target_bps for asset in wanted.portfolio.assets)
+    targets = tuple(asset.target_bps for asset in spec.portfolio.assets)
     return KernelSetting(
         targets,
         choice.trigger,
         choice.destination,
-        simulated_costs(wanted, settings),
-        wanted.policy.cooldown_s,
+        simulated_costs(spec, settings),
+        spec.policy.cooldown_s,
     )
 
 
 def spec_for_choice(
-    wanted: BacktestSpec, choice: PolicyChoice, terms: AllocatorSchedule, interval_s: int
+    spec: BacktestSpec, choice: PolicyChoice, terms: AllocatorSchedule, interval_s: int
 ) -> BacktestSpec:
     """Return the spec with this choice's trigger, destination and allocator."""
-    policy = replace(wanted.policy, trigger=choice.trigger, destination=choice.destination)
-    weights = wanted.portfolio.weights
+    policy = replace(spec.policy, trigger=choice.trigger, destination=choice.destination)
+    weights = spec.portfolio.weights
     if choice.allocator is not AllocationMethod.FIXED:
-        weights = _weights(wanted, choice.allocator, terms, interval_s)
-    return replace(wanted, policy=policy, portfolio=replace(wanted.portfolio, weights=weights))
+        weights = _weights(spec, choice.allocator, terms, interval_s)
+    return replace(spec, policy=policy, portfolio=replace(spec.portfolio, weights=weights))
 
 
 def _weights(
-    wanted: BacktestSpec, method: AllocationMethod, terms: AllocatorSchedule, interval_s: int
+    spec: BacktestSpec, method: AllocationMethod, terms: AllocatorSchedule, interval_s: int
 ) -> AllocatorConfig:
     """Return the allocator of the choice. The targets apply until it has enough data. The numeraire
     keeps its target, so that all allocators divide the same remainder.
     """
-    money = wanted.portfolio.numeraire.address
-    free = [asset for asset in wanted.portfolio.assets if asset.token.address != money]
+    money = spec.portfolio.numeraire.address
+    free = [asset for asset in spec.portfolio.assets if asset.token.address != money]
     if len(free) < FEWEST_FREE:
         raise ConfigError(
             "--allocator: the portfolio has fewer than two assets to weight",
@@ -251,7 +254,7 @@ def _weights(
             f"write {least * step_s // DAY_S}d or more",
         )
     fixed = tuple(
-        asset.token.address for asset in wanted.portfolio.assets if asset.token.address == money
+        asset.token.address for asset in spec.portfolio.assets if asset.token.address == money
     )
     returns = max(least, terms.window_s // step_s // 2)
     return AllocatorConfig(
@@ -276,20 +279,20 @@ def slice_settings(settings: SimulationSettings, start: int, end: int) -> Simula
 
 
 def buy_and_hold_values(
-    wanted: BacktestSpec, settings: SimulationSettings, table: PriceTable, marks: Sequence[int]
+    spec: BacktestSpec, settings: SimulationSettings, table: PriceTable, marks: Sequence[int]
 ) -> Floats:
     """Return values at the marks, in whole coins, of a wallet that begins at its targets with its
     reserves and never trades.
     """
-    assets = wanted.portfolio.assets
+    assets = spec.portfolio.assets
     prices = numeraire_prices(
-        wanted, table, forward_fill(table.closes), [asset.token for asset in assets]
+        spec, table, forward_fill(table.closes), [asset.token for asset in assets]
     )
     shares = np.array([asset.target_bps / BPS for asset in assets])
     units = float(settings.start_value) * shares / prices[marks[0]]
     units += np.array([asset.reserve_raw / 10.0**asset.token.decimals for asset in assets])
-    found: Floats = prices[list(marks)] @ units
-    return found
+    values: Floats = prices[list(marks)] @ units
+    return values
 
 
 # --- Results of a search as Parquet files in a folder. Each file is written atomically, so that a
@@ -368,28 +371,28 @@ class ResultStore:
         """Return the name of a chunk's file."""
         return f"runs-{chunk.start:07d}-{chunk.end:07d}"
 
-    def keep(self, key: str, found: list[RunResult], choices: Sequence[PolicyChoice]) -> None:
+    def keep(self, key: str, results: list[RunResult], choices: Sequence[PolicyChoice]) -> None:
         """Write the chunk's results to the disk before it counts as done."""
         if self._folder is not None:
-            frame = _polars().DataFrame(_rows(found, choices))
+            frame = _polars().DataFrame(_rows(results, choices))
             _write(self._folder / f"{key}.parquet", frame.write_parquet)
-        self.done[key] = found
+        self.done[key] = results
 
 
 def _polars() -> Any:
     return import_module("polars")
 
 
-def _rows(found: list[RunResult], choices: Sequence[PolicyChoice]) -> dict[str, Any]:
+def _rows(results: list[RunResult], choices: Sequence[PolicyChoice]) -> dict[str, Any]:
     bands = [choice.band for choice in choices]
     return {
-        **{name: [getattr(one, name) for one in found] for name in _COLUMNS},
+        **{name: [getattr(result, name) for result in results] for name in _COLUMNS},
         "band_absolute_bps": [None if band is None else band.absolute_bps for band in bands],
         "band_relative_bps": [None if band is None else band.relative_bps for band in bands],
         "every_s": [choice.every_s for choice in choices],
         "destination": [choice.destination.value for choice in choices],
         "allocator": [choice.allocator.value for choice in choices],
-        "values": [run_result.values.tolist() for run_result in found],
+        "values": [run_result.values.tolist() for run_result in results],
     }
 
 
@@ -498,14 +501,14 @@ def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Work
     if len(kernel) > QUICK_RUNS:
         some = _spread(kernel, KERNEL_SAMPLES)
         job.do(TuneChunk(0, some[0], some[0] + 1, RunEngine.KERNEL))  # warm-up: load and compile
-        for one in some:
+        for step in some:
             begun = time.perf_counter()
-            job.do(TuneChunk(0, one, one + 1, RunEngine.KERNEL))
+            job.do(TuneChunk(0, step, step + 1, RunEngine.KERNEL))
             total += (time.perf_counter() - begun) / len(some) * len(kernel)
         measured += len(some)
     if steps:
         some = _spread(steps, STEP_SAMPLES)
-        total += sum(_step_s(job, one) for one in some) / len(some) * len(steps)
+        total += sum(_step_s(job, step) for step in some) / len(some) * len(steps)
         measured += len(some)
     return WorkEstimate(len(kernel) + len(steps), job.table.bars, total, max(1, cores), measured)
 
@@ -515,9 +518,9 @@ def _spread(runs: Sequence[int], most: int) -> list[int]:
     return [runs[round(i * (len(runs) - 1) / max(1, count - 1))] for i in range(count)]
 
 
-def _step_s(job: TuneJob, one: int) -> float:
+def _step_s(job: TuneJob, number: int) -> float:
     """Return the estimated seconds of a run of the full step, from its first bars."""
-    spec = spec_for_choice(job.wanted, job.runs[one], job.terms, job.table.interval_s)
+    spec = spec_for_choice(job.backtest, job.runs[number], job.terms, job.table.interval_s)
     begun = time.perf_counter()
     with open_run(spec, job.table, job.settings) as going:
         while going.next():

@@ -43,7 +43,7 @@ def document(tuned: TuneResult) -> Document:
         "engines": dict(tuned.engines),
         "resumed": tuned.resumed,
         "objective": search.objective.value,
-        "numeraire": search.wanted.portfolio.numeraire.symbol,
+        "numeraire": search.backtest.portfolio.numeraire.symbol,
         "bars": search.table.bars,
         "from": int(search.table.times_s[0]),
         "last_quarter_from": tuned.last_from_s,
@@ -134,7 +134,7 @@ def _choice(choice: PolicyChoice) -> Document:
 
 
 def _setting(tuned: TuneResult, number: int) -> Document:
-    run_result = tuned.found[number]
+    run_result = tuned.results[number]
     return {
         **_choice(tuned.choices[number]),
         "objective": _number(float(tuned.score[number])),
@@ -281,9 +281,9 @@ def _ranked(tuned: TuneResult) -> ReportSection:
             tuned.choices[i].label,
             _shown(tuned, float(tuned.score[i])),
             format_signed_percent(float(tuned.excess[i])),
-            f"{tuned.found[i].turnover:.2f}",
-            f"{tuned.found[i].costs:.2f}",
-            str(tuned.found[i].rebalances),
+            f"{tuned.results[i].turnover:.2f}",
+            f"{tuned.results[i].costs:.2f}",
+            str(tuned.results[i].rebalances),
         )
         for i in order
     )
@@ -331,16 +331,16 @@ def _fall(tuned: TuneResult, value: float) -> str:
     return f"{value:.3f}"
 
 
-def heat_figure(found: HeatMap, objective: Objective) -> Figure:
+def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
     """Draw a heat map as coloured squares; Plotly's basic bundle lacks heat maps."""
-    down, across = np.nonzero(~np.isnan(found.values))
-    values = found.values[down, across]
+    down, across = np.nonzero(~np.isnan(heat_map.values))
+    values = heat_map.values[down, across]
     axis_format, hover_format = ".2f", ".3f"
     if objective is Objective.GROWTH:
         axis_format, hover_format = "+.1%", "+.2%"
-    size = max(SMALLEST_PX, min(LARGEST_PX, CELL_PX // max(len(found.across.labels), 1)))
+    size = max(SMALLEST_PX, min(LARGEST_PX, CELL_PX // max(len(heat_map.across.labels), 1)))
     named = [
-        f"{found.down.labels[i]}, {found.across.labels[j]}"
+        f"{heat_map.down.labels[i]}, {heat_map.across.labels[j]}"
         for i, j in zip(down, across, strict=True)
     ]
     marker: dict[str, Any] = {
@@ -357,8 +357,8 @@ def heat_figure(found: HeatMap, objective: Objective) -> Figure:
     squares = {
         "type": "scatter",
         "mode": "markers",
-        "x": [found.across.labels[j] for j in across],
-        "y": [found.down.labels[i] for i in down],
+        "x": [heat_map.across.labels[j] for j in across],
+        "y": [heat_map.down.labels[i] for i in down],
         "text": named,
         "marker": marker,
         "showlegend": False,
@@ -367,8 +367,8 @@ def heat_figure(found: HeatMap, objective: Objective) -> Figure:
     ring = {
         "type": "scatter",
         "mode": "markers",
-        "x": [found.across.labels[found.best[1]]],
-        "y": [found.down.labels[found.best[0]]],
+        "x": [heat_map.across.labels[heat_map.best[1]]],
+        "y": [heat_map.down.labels[heat_map.best[0]]],
         "marker": {
             "symbol": "square-open",
             "size": size + 4,
@@ -378,14 +378,14 @@ def heat_figure(found: HeatMap, objective: Objective) -> Figure:
         "showlegend": False,
         "hoverinfo": "skip",
     }
-    axes = (("xaxis", found.across), ("yaxis", found.down))
+    axes = (("xaxis", heat_map.across), ("yaxis", heat_map.down))
     return {
-        "title": f"{objective.value.capitalize()} by {found.down.name} and {found.across.name}",
+        "title": f"{objective.value.capitalize()} by {heat_map.down.name} and {heat_map.across.name}",
         "says": (
-            f"The objective for each {found.down.name} and {found.across.name}; the best setting is"
+            f"The objective for each {heat_map.down.name} and {heat_map.across.name}; the best setting is"
             " ringed."
         ),
-        "height": max(320, 60 + (size + 6) * len(found.down.labels)),
+        "height": max(320, 60 + (size + 6) * len(heat_map.down.labels)),
         "data": [squares, ring],
         "layout": {
             name: {
@@ -429,8 +429,8 @@ def _walk(tuned: TuneResult) -> ReportSection:
                 "name": name,
             }
             for name, parts in (
-                ("over hold", [one[1] for one in tuned.walk]),
-                ("over the calendar rule", [one[2] for one in tuned.walk]),
+                ("over hold", [fold[1] for fold in tuned.walk]),
+                ("over the calendar rule", [fold[2] for fold in tuned.walk]),
             )
         ],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1%"}},

@@ -72,7 +72,7 @@ class TuneSpec:
     """Spec of a search. `table` only has the portfolio's symbols; `calendar` is the baseline rule."""
 
     table: PriceTable
-    wanted: BacktestSpec
+    backtest: BacktestSpec
     settings: SimulationSettings
     grid: PolicyGrid
     calendar: PolicyChoice
@@ -102,7 +102,7 @@ class TuneResult:
 
     search: TuneSpec
     choices: tuple[PolicyChoice, ...]
-    found: tuple[RunResult, ...]
+    results: tuple[RunResult, ...]
     score: Floats
     excess: Floats
     best: int
@@ -155,7 +155,7 @@ def tune(
     runs = (*choices, search.calendar)
     job = TuneJob(
         slice_table(table, 0, split),
-        search.wanted,
+        search.backtest,
         slice_settings(search.settings, 0, split),
         runs,
         marks,
@@ -166,8 +166,8 @@ def tune(
         resumed = sum(
             len(run_results) for key, run_results in kept.done.items() if key.startswith("runs-")
         )
-        found = _all_runs(job, kept, work, allow, progress)
-        return _assemble_result(search, job, kept, found, resumed)
+        results = _all_runs(job, kept, work, allow, progress)
+        return _assemble_result(search, job, kept, results, resumed)
 
 
 def _all_runs(
@@ -190,9 +190,9 @@ def _all_runs(
     return tuple(run_result for chunk in chunks for run_result in kept.done[kept.key(chunk)])
 
 
-def _require(found: Sequence[RunResult], runs: range, marks: int) -> None:
-    if [run_result.run for run_result in found] != list(runs) or any(
-        len(one.values) != marks for one in found
+def _require(results: Sequence[RunResult], runs: range, marks: int) -> None:
+    if [run_result.run for run_result in results] != list(runs) or any(
+        len(result.values) != marks for result in results
     ):
         raise ConfigError(
             f"results of runs {runs.start} to {runs.stop - 1} do not fit",
@@ -201,12 +201,12 @@ def _require(found: Sequence[RunResult], runs: range, marks: int) -> None:
 
 
 def _assemble_result(
-    search: TuneSpec, job: TuneJob, kept: ResultStore, found: tuple[RunResult, ...], resumed: int
+    search: TuneSpec, job: TuneJob, kept: ResultStore, runs: tuple[RunResult, ...], resumed: int
 ) -> TuneResult:
     table, choices, objective = search.table, job.runs[:-1], search.objective
-    returns = np.column_stack([log_returns(run_result.values) for run_result in found])
+    returns = np.column_stack([log_returns(run_result.values) for run_result in runs])
     own, calendar = returns[:, :-1], returns[:, -1]
-    hold = log_returns(buy_and_hold_values(search.wanted, search.settings, job.table, job.marks))
+    hold = log_returns(buy_and_hold_values(search.backtest, search.settings, job.table, job.marks))
     per_year = _per_year(job.table, job.marks)
     scale = per_year if objective is Objective.GROWTH else np.sqrt(per_year)
     score = objective_scores(own, objective) * scale
@@ -224,7 +224,7 @@ def _assemble_result(
     return TuneResult(
         search=search,
         choices=choices,
-        found=found[:-1],
+        results=runs[:-1],
         score=score,
         excess=(own.mean(axis=0) - hold.mean()) * per_year,
         best=best,
@@ -233,7 +233,7 @@ def _assemble_result(
         overfitting=risk,
         stability=heat_map(choices, score, best),
         neighbours=compare_neighbours(choices, score, best),
-        walk=tuple((one, *excess) for one, excess in zip(judged, after, strict=True)),
+        walk=tuple((fold, *excess) for fold, excess in zip(judged, after, strict=True)),
         walk_claims=() if not after else tuple(
             ExcessGrowth(rival, _yearly(np.concatenate(parts), per_year, search.settings.seed))
             for rival, parts in zip(_rivals(search), zip(*after, strict=True), strict=True)
@@ -254,8 +254,8 @@ def _assemble_result(
 
 def log_returns(values: Floats) -> Floats:
     """Return the log return of each period; a value of zero or less counts as almost zero."""
-    found: Floats = np.diff(np.log(np.maximum(values, 1e-9 * values[0])))
-    return found
+    returns: Floats = np.diff(np.log(np.maximum(values, 1e-9 * values[0])))
+    return returns
 
 
 def _period_bars(table: PriceTable) -> int:
@@ -272,16 +272,16 @@ def _rivals(search: TuneSpec) -> tuple[str, str]:
 
 
 def _excesses(
-    search: TuneSpec, job: TuneJob, one: FoldResult, calendar: Floats
+    search: TuneSpec, job: TuneJob, fold: FoldResult, calendar: Floats
 ) -> tuple[Floats, Floats]:
     """Return the excess over buy and hold from the start of the evaluated periods, and over the
     calendar rule.
     """
-    start, end = one.fold.judged_from, one.fold.judged_to
+    start, end = fold.fold.judged_from, fold.fold.judged_to
     hold = log_returns(
-        buy_and_hold_values(search.wanted, search.settings, job.table, job.marks[start : end + 1])
+        buy_and_hold_values(search.backtest, search.settings, job.table, job.marks[start : end + 1])
     )
-    return one.returns - hold, one.returns - calendar[start:end]
+    return fold.returns - hold, fold.returns - calendar[start:end]
 
 
 def _yearly(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | None:
@@ -304,7 +304,7 @@ def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: Policy
         start, end = split - warm_up, table.bars
         marks = tuple(range(warm_up, end - start, step))
         job = TuneJob(
-            slice_table(table, start, end), search.wanted, slice_settings(search.settings, start, end),
+            slice_table(table, start, end), search.backtest, slice_settings(search.settings, start, end),
             (policy_choice,), marks, search.terms, search.full
         )  # fmt: skip
         if key not in kept.done:
@@ -314,7 +314,7 @@ def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: Policy
     tail = slice_table(table, split, table.bars)
     marks = tuple(range(0, tail.bars, step))
     *hold_path, hold_final = buy_and_hold_values(
-        search.wanted, search.settings, tail, (*marks, tail.bars - 1)
+        search.backtest, search.settings, tail, (*marks, tail.bars - 1)
     ).tolist()
     hold = np.array(hold_path)
     per_year = _per_year(tail, marks) if len(marks) > 1 else 0.0
@@ -333,6 +333,6 @@ def _stamp(search: TuneSpec, runs: Sequence[PolicyChoice]) -> dict[str, str]:
         "version": version("trimtab"),
         "grid": sha256("\n".join(map(repr, runs)).encode()).hexdigest(),
         "data": search.table.digest,
-        "settings": spec_digest(search.wanted, search.settings),
+        "settings": spec_digest(search.backtest, search.settings),
         "search": sha256(repr((search.terms, search.full)).encode()).hexdigest(),
     }

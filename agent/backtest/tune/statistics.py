@@ -59,10 +59,10 @@ def objective_scores(returns: Floats, objective: Objective) -> Floats:
     column has a Sharpe ratio of zero.
     """
     count = len(returns)
-    found: Floats = _scores(
+    scores: Floats = _scores(
         returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], count, objective
     )[0]
-    return found
+    return scores
 
 
 def _scores(total: Floats, squares: Floats, count: int, objective: Objective) -> Floats:
@@ -71,8 +71,8 @@ def _scores(total: Floats, squares: Floats, count: int, objective: Objective) ->
         return mean
     spread = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
     small = spread <= 1e-12
-    found: Floats = np.where(small, 0.0, mean / np.where(small, 1.0, spread))
-    return found
+    scores: Floats = np.where(small, 0.0, mean / np.where(small, 1.0, spread))
+    return scores
 
 
 def expected_maximum(variance: float, trials: int) -> float:
@@ -117,14 +117,18 @@ def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
     own = returns[:, best]
     if len(own) < FEWEST_PER_BLOCK or float(np.std(own)) <= 1e-12:
         return None
-    each = objective_scores(returns, Objective.SHARPE)
+    sharpes = objective_scores(returns, Objective.SHARPE)
     trials = returns.shape[1]
-    variance = float(np.var(each, ddof=1)) if trials > 1 else 0.0
+    variance = float(np.var(sharpes, ddof=1)) if trials > 1 else 0.0
     threshold = expected_maximum(variance, trials)
     chance = probabilistic_sharpe(
-        float(each[best]), threshold, len(own), float(skew(own)), float(kurtosis(own, fisher=False))
+        float(sharpes[best]),
+        threshold,
+        len(own),
+        float(skew(own)),
+        float(kurtosis(own, fisher=False)),
     )
-    return DeflatedSharpe(float(each[best]), threshold, trials, chance)
+    return DeflatedSharpe(float(sharpes[best]), threshold, trials, chance)
 
 
 def overfitting_probability(
@@ -481,12 +485,12 @@ def walk_forward(
     """Return the best of `returns[period, setting]` in each fold, evaluated in the periods that
     follow; the first of equal settings.
     """
-    found = []
+    folds = []
     for fold in all_folds:
         inside = objective_scores(returns[fold.chosen_from : fold.judged_from], objective)
         best = int(inside.argmax())
         after = returns[fold.judged_from : fold.judged_to]
-        found.append(
+        folds.append(
             FoldResult(
                 fold,
                 best,
@@ -495,7 +499,7 @@ def walk_forward(
                 after[:, best],
             )
         )
-    return tuple(found)
+    return tuple(folds)
 
 
 # --- Verdict and its wording. No claim goes beyond the out-of-sample interval.

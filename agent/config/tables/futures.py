@@ -253,9 +253,9 @@ class HyperliquidTable(FuturesLayerTable):
         if (self.url is None) == (self.url_env is None):
             raise ValueError("give exactly one of url and url_env")
         names = ("agent_keystore", "agent_key_env", "agent_keyring")
-        if len(given := [name for name in names if getattr(self, name)]) > 1:
+        if len(sources := [name for name in names if getattr(self, name)]) > 1:
             raise ValueError(
-                f"more than one source of the agent key ({', '.join(given)}); keep one"
+                f"more than one source of the agent key ({', '.join(sources)}); keep one"
             )
         if find_spec("hyperliquid") is None:
             raise ValueError(

@@ -69,11 +69,11 @@ def _with_value_in_list(message: str, value: object) -> str:
 
 def _got(value: object, message: str) -> str:
     """Return the value in brackets; empty if it is a table or already in the message."""
-    if isinstance(value, dict | list) or (shown := repr(value)) in message:
+    if isinstance(value, dict | list) or (text := repr(value)) in message:
         return ""
-    if len(shown) > LONGEST:
-        shown = shown[:LONGEST] + "…"
-    return f" (got {shown})"
+    if len(text) > LONGEST:
+        text = text[:LONGEST] + "…"
+    return f" (got {text})"
 
 
 def _message(item: ErrorDetails) -> str:
@@ -139,8 +139,8 @@ def _path_and_tables(
             data = data[part] if isinstance(data, list) and part < len(data) else None
             names.append(_name(data) or str(part))
         elif isinstance(data, dict) and (part in data or lacking):
-            shown = part.isprintable() and len(part) <= LONGEST
-            names.append(part if shown else "(a key that cannot be shown)")
+            printable = part.isprintable() and len(part) <= LONGEST
+            names.append(part if printable else "(a key that cannot be shown)")
             data = data.get(part)
             if part != item["loc"][-1]:
                 fields = [

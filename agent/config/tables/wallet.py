@@ -35,14 +35,14 @@ class WalletTable(ConfigTable):
 
     @model_validator(mode="after")
     def _one_key(self) -> WalletTable:
-        given = [n for n in ("keystore", "key_env", "keyring", "prompt") if getattr(self, n)]
+        sources = [n for n in ("keystore", "key_env", "keyring", "prompt") if getattr(self, n)]
         if self.test_account is not None:
-            given.append("test_account")
-        if len(given) > 1:
-            raise ValueError(f"more than one key source ({', '.join(given)}); keep one")
-        if self.mode == "propose" and given:
+            sources.append("test_account")
+        if len(sources) > 1:
+            raise ValueError(f"more than one key source ({', '.join(sources)}); keep one")
+        if self.mode == "propose" and sources:
             raise ValueError(
-                f'mode "propose" signs nothing here and takes no {given[0]}; remove it, or write'
+                f'mode "propose" signs nothing here and takes no {sources[0]}; remove it, or write'
                 ' mode = "sign"'
             )
         if self.safe and self.mode != "propose":

@@ -223,15 +223,15 @@ def _venue_of_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def futures_weights(
-    venue: VenueTable, spot: Mapping[str, str], given: Mapping[str, str]
+    venue: VenueTable, spot: Mapping[str, str], overrides: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the target weights of the markets: `given`, or by default the proportions of the spot
+    """Return the target weights of the markets: `overrides`, or by default the proportions of the spot
     targets among assets with a market, all long. Raises ConfigError for unknown markets, or if
     absolute weights do not sum to 100 %.
     """
-    if given:
+    if overrides:
         total, weights = 0, dict[str, str]()
-        for symbol, text in given.items():
+        for symbol, text in overrides.items():
             if (name := venue.name_of(symbol)) is None or name in weights:
                 raise ConfigError(
                     f"--futures-target: {symbol!r} has no market at the venue, or its market was"

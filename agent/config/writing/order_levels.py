@@ -65,11 +65,11 @@ def _table(document: Any, subject: str) -> Any:
             portfolio["orders"] = tomlkit.table()
         return portfolio["orders"]
     assets = portfolio.get("assets", [])
-    found = next((asset for asset in assets if asset.get("symbol") == subject), None)
-    if found is None:
+    table = next((asset for asset in assets if asset.get("symbol") == subject), None)
+    if table is None:
         known = ", ".join(str(asset.get("symbol")) for asset in assets)
         raise ConfigError(
             f"orders: {subject!r} is not an asset of {PORTFOLIO}",
             f"choose from {known}, {PORTFOLIO}",
         )
-    return found
+    return table

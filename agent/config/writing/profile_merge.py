@@ -49,9 +49,9 @@ def merge_profile(
             assets.append(_table(token))
             known[token.symbol] = assets[-1]
         _set_target(known[token.symbol], entries[token.symbol])
-    held = {str(asset["address"]).lower() for asset in assets}
-    holds_coin = NATIVE in held or wrapped.lower() in held
-    _update_hubs(portfolio, held, None if holds_coin else _wrapped(config, wrapped))
+    addresses = {str(asset["address"]).lower() for asset in assets}
+    holds_coin = NATIVE in addresses or wrapped.lower() in addresses
+    _update_hubs(portfolio, addresses, None if holds_coin else _wrapped(config, wrapped))
     _replace_allocator(portfolio, profile)
     _replace_policy(document["policy"], profile)
     for key, value in limits.items():
@@ -85,13 +85,13 @@ def _table(token: ResolvedToken, reserve: bool = True) -> Any:
     return table
 
 
-def _update_hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None:
+def _update_hubs(portfolio: Any, asset_addresses: Set[str], wrapped: ResolvedToken | None) -> None:
     """Remove hubs that are now held. Add the wrapped native coin, which prices gas, if it is
     neither held nor a hub.
     """
     hubs = portfolio.get("hubs", [])
     for number in reversed(range(len(hubs))):
-        if str(hubs[number]["address"]).lower() in held:
+        if str(hubs[number]["address"]).lower() in asset_addresses:
             del hubs[number]
     addresses = {str(hub["address"]).lower() for hub in hubs}
     if wrapped is not None and wrapped.address.lower() not in addresses:

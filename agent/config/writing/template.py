@@ -291,8 +291,8 @@ def _triggers() -> str:
 
 
 def _allocators() -> str:
-    shown = (AllocationMethod.FIXED, AllocationMethod.RISK_PARITY, AllocationMethod.SIGNAL)
-    return ", ".join(method.value for method in AllocationMethod if method not in shown)
+    methods = (AllocationMethod.FIXED, AllocationMethod.RISK_PARITY, AllocationMethod.SIGNAL)
+    return ", ".join(method.value for method in AllocationMethod if method not in methods)
 
 
 def _sequencer(preset: Preset) -> str:
@@ -315,7 +315,7 @@ def _limits(
     base = next((asset.feed for asset in assets if asset.symbol == numeraire), None)
     others = [asset.feed for asset in assets if asset.symbol != numeraire]
     deviation_bps = starting_deviation_bps(others, base)
-    held = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
+    has_native = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
     lines = []
     for spec in LIMITS_AS_WRITTEN:
         if spec.unit is LimitUnit.COINS:
@@ -324,7 +324,7 @@ def _limits(
             if spec.about:
                 line += f": {spec.about}"
         else:
-            start = spec.start if held or spec.key != "native_top_up" else "off"
+            start = spec.start if has_native or spec.key != "native_top_up" else "off"
             if spec.key == "oracle_deviation" and deviation_bps is not None:
                 start = f"{deviation_bps / 100:g}%"
             line = f'{spec.key} = "{start}"'

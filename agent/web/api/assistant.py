@@ -173,9 +173,9 @@ def as_data(value: Any) -> Any:
         case str():
             return printable_text(value)
         case Mapping():
-            return {printable_text(str(key)): as_data(one) for key, one in value.items()}
+            return {printable_text(str(key)): as_data(item) for key, item in value.items()}
         case list() | tuple():
-            return [as_data(one) for one in value]
+            return [as_data(item) for item in value]
         case _:
             return value
 
@@ -200,16 +200,16 @@ class Assistant:
         """End the reading process."""
         self._process.stop()
 
-    async def answer(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    async def answer(self, name: str, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Return the document of a tool as data. Raises TrimtabError."""
         if name not in self.tools:
             raise ConfigError("tool: unknown", f"use {', '.join(self.tools)}")
         tool = self.tools[name]
         try:
-            function, arguments, key = tool.call(tool.arguments.model_validate(given))
+            function, arguments, key = tool.call(tool.arguments.model_validate(raw))
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(str(one) for one in first["loc"]) or name
+            where = ".".join(str(part) for part in first["loc"]) or name
             raise ConfigError(f"{where}: {first['msg']}") from None
         document = await self._process.call(function, self._config, *arguments)
         if key is not None:
@@ -247,10 +247,10 @@ def build_server(assistant: Assistant) -> Server[Any]:
         )
 
     async def call_tool(
-        _context: object, asked: types.CallToolRequestParams
+        _context: object, request: types.CallToolRequestParams
     ) -> types.CallToolResult:
         try:
-            document = await assistant.answer(asked.name, asked.arguments or {})
+            document = await assistant.answer(request.name, request.arguments or {})
         except TrimtabError as error:
             text = f"{error.code or type(error).__name__}: {error}"
             return types.CallToolResult(
@@ -270,12 +270,12 @@ def build_server(assistant: Assistant) -> Server[Any]:
         )
 
     async def read_resource(
-        _context: object, asked: types.ReadResourceRequestParams
+        _context: object, request: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
-        if (page := pages.get(str(asked.uri))) is None:
+        if (page := pages.get(str(request.uri))) is None:
             raise MCPError(types.INVALID_PARAMS, "no such page")
         text = await asyncio.to_thread(page.read_text, encoding="utf-8")
-        content = types.TextResourceContents(uri=asked.uri, mime_type=MARKDOWN, text=text)
+        content = types.TextResourceContents(uri=request.uri, mime_type=MARKDOWN, text=text)
         return types.ReadResourceResult(contents=[content])
 
     return Server(

@@ -131,19 +131,21 @@ class Gate:
                 "revoke it: trimtab token revoke; send tokens as Authorization: Bearer TOKEN",
             )
 
-    def admit(self, scope: Messages, wanted: TokenScope | None = None) -> None:
+    def admit(self, scope: Messages, needed: TokenScope | None = None) -> None:
         """Count a request and note its token in the state of the scope. Raises ApiError without a
-        valid token, beyond its rate, and if it lacks the scope `wanted`.
+        valid token, beyond its rate, and if it lacks the scope `needed`.
         """
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        credentials = [value for name, value in scope["headers"] if name == b"authorization"]
         kind, _, text = (
-            given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
+            credentials[0].decode("latin-1").partition(" ")
+            if len(credentials) == 1
+            else ("", "", "")
         )
         try:
             token = self.tokens.find(text.strip()) if kind.lower() == "bearer" else None
         except TrimtabError as error:
             raise ApiError(503, error.code, error.message, error.remedy) from None
-        code, reason = ("token_unknown" if given else "token_missing"), "no valid token"
+        code, reason = ("token_unknown" if credentials else "token_missing"), "no valid token"
         if token is not None:
             state = token.state(int(self._now_s()))
             code, reason = f"token_{state}", f"the token is {state}"
@@ -166,13 +168,13 @@ class Gate:
             "token": token.name,
             "token_id": token.id,
         }
-        if wanted is not None and wanted not in token.scopes:
-            raise _without_scope(wanted)
+        if needed is not None and needed not in token.scopes:
+            raise _without_scope(needed)
 
 
-def _without_scope(wanted: TokenScope) -> ApiError:
+def _without_scope(scope: TokenScope) -> ApiError:
     return ApiError(
-        403, "scope", f"the token lacks the scope {wanted}", f"add a token with --scope {wanted}"
+        403, "scope", f"the token lacks the scope {scope}", f"add a token with --scope {scope}"
     )
 
 
@@ -212,16 +214,16 @@ class Needs:
     route, each once.
     """
 
-    def __init__(self, wanted: TokenScope) -> None:
-        self.wanted = wanted
+    def __init__(self, scope: TokenScope) -> None:
+        self.wanted = scope
 
     def __call__(self, request: Request) -> None:
         """Raise ApiError if the scope is missing or the query is invalid."""
         if self.wanted not in request.state.scopes:
             raise _without_scope(self.wanted)
         known = {param.alias for param in request.scope["route"].dependant.query_params}
-        given = [name for name, _ in request.query_params.multi_items()]
-        if not known.issuperset(given) or len(given) != len({*given}):
+        names = [name for name, _ in request.query_params.multi_items()]
+        if not known.issuperset(names) or len(names) != len({*names}):
             raise ApiError(
                 422,
                 "parameter",
@@ -270,9 +272,11 @@ def refusal_response(refused: Response) -> Response:
 
 async def invalid_response(_: Request, error: Any) -> Response:
     """Return the first invalid parameter, without its value, as problem+json."""
-    found = error.errors()[0]
-    where = ".".join(str(one) for one in found["loc"])
-    return _problem(422, "parameter", printable_text(f"{where}: {found['msg']}"), "see docs/api.md")
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return _problem(
+        422, "parameter", printable_text(f"{where}: {problem['msg']}"), "see docs/api.md"
+    )
 
 
 async def status_response(_: Request, error: Any) -> Response:

@@ -89,10 +89,10 @@ def answer(
 @cache
 def specification(prefix: str = "") -> bytes:
     """Return the OpenAPI document of the API below a prefix."""
-    found = (artifacts.WEB / "api" / "openapi.json").read_bytes()
+    text = (artifacts.WEB / "api" / "openapi.json").read_bytes()
     if not prefix:
-        return found
-    document = json.loads(found)
+        return text
+    document = json.loads(text)
     document["servers"] = [{"url": prefix + PREFIX}]
     for path in PROBES:
         document["paths"][path]["get"]["servers"] = [{"url": prefix}]
@@ -109,15 +109,15 @@ def _declared(
     if paged:
         headers["Link"] = {"schema": {"type": "string"}, "description": 'rel="next": older steps.'}
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    told = {
+    refusals = {
         "dependencies": [Security(HTTPBearer(auto_error=False)), Security(Needs(needed))],
         "description": f"Scope `{needed}`.",
     }
     if written:
         responses = {written: {"description": "The document.", "content": content}, **PROBLEMS}
-        return {**told, "status_code": written, "responses": responses}
+        return {**refusals, "status_code": written, "responses": responses}
     return {
-        **told,
+        **refusals,
         "responses": {
             200: {"description": "The document.", "headers": headers, "content": content},
             304: {"description": "Not modified: the ETag is that of If-None-Match."},
@@ -188,10 +188,10 @@ def _add_live(app: FastAPI, board: Board) -> None:
         if name not in documents:
             table = "[lp]" if name == "lp" else "[futures]"
             raise ApiError(404, "not_configured", f"no {name}: no {table}", f"add {table}")
-        if "raised" in (found := documents[name]):
-            raise found["raised"].with_traceback(None)
+        if "raised" in (document := documents[name]):
+            raise document["raised"].with_traceback(None)
         age_s = time.monotonic() - board.read_at[LIVE]
-        return answer(request, {part: found[part]} if part else found, age_s)
+        return answer(request, {part: document[part]} if part else document, age_s)
 
     def add_live(name: str, schema: str, title: str, source: str, part: str | None = None) -> None:
         async def read(request: Request) -> Response:
@@ -229,12 +229,12 @@ def _add_stored(app: FastAPI, board: Board) -> None:
         limit: Annotated[int, Query(ge=1, le=MOST_STEPS)] = 20,
         before: Annotated[str | None, Query(pattern=STEP)] = None,
     ) -> Response:
-        found = await board.stored("records.step_history.history", limit, before)
-        steps, link = found["steps"], {}
+        document = await board.stored("records.step_history.history", limit, before)
+        steps, link = document["steps"], {}
         if len(steps) == limit:
             older = f"{PREFIX}/history?limit={limit}&before={steps[-1]['step']}"
             link = {"Link": f'<{older}>; rel="next"'}
-        return answer(request, found, more=link)
+        return answer(request, document, more=link)
 
     @app.get(
         "/explain",
@@ -299,8 +299,8 @@ def _add_controls(app: FastAPI, board: Board) -> None:
     async def controls(
         request: Request, limit: Annotated[int, Query(ge=1, le=MOST_STEPS)] = 100
     ) -> Response:
-        found = await board.call("controls", "controls.queue.list_controls", limit)
-        return answer(request, found)
+        document = await board.call("controls", "controls.queue.list_controls", limit)
+        return answer(request, document)
 
     @app.get(
         "/controls/{control}",
@@ -311,8 +311,8 @@ def _add_controls(app: FastAPI, board: Board) -> None:
     async def control(
         request: Request, control: Annotated[str, Path(pattern=CONTROL_ID)]
     ) -> Response:
-        found = await board.call("controls", "controls.queue.find_control", control)
-        return answer(request, found)
+        document = await board.call("controls", "controls.queue.find_control", control)
+        return answer(request, document)
 
     @app.post(
         "/controls/preview",
@@ -336,7 +336,7 @@ def _add_controls(app: FastAPI, board: Board) -> None:
         body: ControlRequest,
         key: Annotated[str, Header(alias="Idempotency-Key", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")],
     ) -> Response:
-        asked = {
+        arguments = {
             "kind": body.kind,
             "arguments": [
                 (control_argument.name, control_argument.value)
@@ -348,9 +348,9 @@ def _add_controls(app: FastAPI, board: Board) -> None:
             "origin": "api",
             "key": f"{request.state.token_id}:{key}",
         }
-        found = await board.call("controls", "controls.queue.submit_request", asked)
-        place = {"Location": f"{PREFIX}/controls/{found['id']}"}
-        return _written(202, found, place)
+        document = await board.call("controls", "controls.queue.submit_request", arguments)
+        place = {"Location": f"{PREFIX}/controls/{document['id']}"}
+        return _written(202, document, place)
 
 
 def _written(status: int, document: Any, headers: Mapping[str, str] | None = None) -> Response:

@@ -157,16 +157,16 @@ class TokenFile:
     def revoke(self, name: str, now_s: int) -> ApiToken:
         """Revoke the active token of this name at once. Raises ConfigError if there is none."""
         with self._locked() as tokens:
-            found = [
+            matching = [
                 token for token in tokens if token.name == name and token.state(now_s) == "active"
             ]
-            if not found:
+            if not matching:
                 raise ConfigError(
                     f"NAME: no active token is named {name!r}", "see trimtab token list"
                 )
-            revoked = replace(found[0], revoked_s=now_s)
+            revoked = replace(matching[0], revoked_s=now_s)
             self._write(
-                tuple(revoked if api_token is found[0] else api_token for api_token in tokens)
+                tuple(revoked if api_token is matching[0] else api_token for api_token in tokens)
             )
         return revoked
 
@@ -205,7 +205,7 @@ def _parse(content: bytes, path: Path) -> tuple[ApiToken, ...]:
             raise ValueError("version")
         rows: list[dict[str, Any]] = document["tokens"]
         tokens = tuple(
-            ApiToken(**{**row, "scopes": tuple(TokenScope(one) for one in row["scopes"])})
+            ApiToken(**{**row, "scopes": tuple(TokenScope(scope) for scope in row["scopes"])})
             for row in rows
         )
         if any(len(bytes.fromhex(token.sha256)) != len(NO_TOKEN) for token in tokens):
