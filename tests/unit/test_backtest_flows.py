@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("polars")
 
-from agent.backtest.data import read_owner_transfers
 from agent.backtest.settings import OwnerTransfer, apply_transfer, parse_owner_transfer
 from agent.backtest.simulate import open_run
 from agent.errors import ConfigError
@@ -108,18 +106,5 @@ def test_while_a_swap_is_on_its_way_the_owner_takes_out_what_it_needs_and_it_rev
     assert (first.bar, first.succeeded) == (3, False)
 
 
-def test_flows_are_read_from_files_and_from_words(tmp_path: Path) -> None:
-    path = tmp_path / "flows.csv"
-    path.write_text("time,amount\n2021-01-02,1000\n2021-01-03T12:00,-250.5\n")
-    assert read_owner_transfers(path) == (parse_owner_transfer("2021-01-02=+1000"), parse_owner_transfer("2021-01-03T12:00=-250.5"))
+def test_owner_transfer__a_time_with_a_zone_is_the_same_moment_in_utc() -> None:
     assert parse_owner_transfer("2021-01-03T12:00+02:00=1").time_s == parse_owner_transfer("2021-01-03T10:00=1").time_s
-    for text, said in (
-        ("when,amount\n2021-01-02,1\n", "needs columns time and amount"),
-        ("time,amount\n2021-01-02,0\n", "is zero or not a number"),
-        ("time,amount\n2021-01-02,much\n", "is zero or not a number"),
-        ("time,amount\n2021-01-02,\n", "is zero or not a number"),
-        ("time,amount\nsoon,5\n", "its time cannot be parsed"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=said):
-            read_owner_transfers(path)
