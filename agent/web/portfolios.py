@@ -413,8 +413,8 @@ def _stops(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[st
     decision = status.get("decision", {})
     if decision.get("kind") == "halt":
         yield f"halt: {decision['reason']}"
-    for stuck in status.get("stuck_exits", ()):
-        yield f"{stuck['symbol']}: {stuck['why']}"
+    for blocked in status.get("stuck_exits", ()):
+        yield f"{blocked['symbol']}: {blocked['why']}"
     for last in history.get("steps", ())[:1]:
         if last["outcome"] in BAD_OUTCOMES:
             why = last["reason"].removeprefix(f"{last['outcome']}: ")
