@@ -18,9 +18,6 @@ from agent.model import (
 )
 from agent.units import NATIVE, Price, Value, floor_int
 
-# --- Grid of ledger values: sums of any number of entries stay exact and small.
-
-
 QUANTA_PER_UNIT = 10**12
 """Quanta (grid steps) per numeraire base unit."""
 

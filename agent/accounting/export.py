@@ -236,9 +236,6 @@ def _milliseconds(entry: Entry) -> str:
     return str(entry.chain_s * 1_000)
 
 
-# --- Tables of text: ledger, disposals, open lots and values over time, in exact decimals.
-
-
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
@@ -447,9 +444,6 @@ def weights_bps(valuation: Valuation) -> dict[str, int]:
     return dict(
         zip((asset.token for asset in managed), largest_remainder(values, BPS), strict=True)
     )
-
-
-# --- Exchange rates over time, for reports in a currency other than the numeraire.
 
 
 MAX_RATE_LINES = 1_000_000

@@ -298,9 +298,6 @@ class FuturesUnits:
         return amounts
 
 
-# --- Funding by market and day (UTC).
-
-
 @dataclass(frozen=True, slots=True)
 class FundingDay:
     """Funding of one market on one day, which starts at `day_s`: `paid` in numeraire base units

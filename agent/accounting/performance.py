@@ -19,9 +19,6 @@ from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Valuation
 from agent.units import NATIVE, YEAR_S, Price, Value
 
-# --- Returns from valuations and external cash flows: time-weighted, and of buy and hold.
-
-
 _EXTERNAL = (
     EntryKind.OPENING, EntryKind.DEPOSIT, EntryKind.WITHDRAWAL, EntryKind.GIFT, EntryKind.GAS_MONEY, EntryKind.PAYOUT, EntryKind.OUTSIDE,
 )  # fmt: skip
@@ -243,9 +240,6 @@ def buy_and_hold(
 
 def _value(units: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:
     return sum((raw * prices[token] for token, raw in units.items()), Fraction(0))
-
-
-# --- Money-weighted return: the internal rate of return of the cash flows.
 
 
 _DAYS = 36_500
@@ -540,9 +534,6 @@ def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:
         for valuation in (start, end)
     )
     return after / before - 1 if before and after else None
-
-
-# --- Calendar periods in UTC.
 
 
 PERIOD_KINDS = ("day", "week", "month", "year", "all")

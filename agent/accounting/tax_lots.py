@@ -30,8 +30,6 @@ from agent.accounting.entries import (
 from agent.model import Entry, LotMethod, OpenLot, Plan, TaxInputs
 from agent.units import NATIVE, Price, Value
 
-# --- Lots: the cost of acquisitions, and the lots that a disposal consumes, by four methods.
-
 
 @dataclass(frozen=True, slots=True)
 class LotPortion:
@@ -485,9 +483,6 @@ class _EntryLots:
     def _take(self, token: str, raw: int, at_cost: int) -> list[Lot]:
         self.run.consumed[token] = self.run.consumed.get(token, 0) + raw
         return self.run.lots.dispose_quanta(token, raw, at_cost)
-
-
-# --- Taxable gains of a plan, before it is sent.
 
 
 @dataclass(frozen=True, slots=True)

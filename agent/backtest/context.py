@@ -82,8 +82,6 @@ from agent.store.journal import IntentStore
 from agent.store.prices import PriceStore
 from agent.venues.composer import RouterComposer
 
-# --- Reader and evidence: one bar is one snapshot.
-
 OPERATORS = ("simulated",)
 
 
@@ -198,9 +196,6 @@ def _by(feed: FeedRound, at_s: int) -> FeedRound:
 def code_hash(address: str) -> str:
     """Return a constant stand-in for the code hash of an address."""
     return "0x" + hashlib.sha256(address.encode()).hexdigest()
-
-
-# --- Composer and chain: each transaction with its effects.
 
 
 class SimulatedComposer(RouterComposer):
@@ -356,9 +351,6 @@ class SimulatedChain:
         return Fill(world.bar, swap, True, traded, fees, lost - fees, gas)
 
 
-# --- In-memory store, reduced to what a simulation needs.
-
-
 class SimulatedIntents(IntentStore):
     """Intents of a simulation. Only the newest intent is checked, since there are no reorgs."""
 
@@ -416,9 +408,6 @@ def simulation_store(coin: str, keeps_prices: bool) -> Store:
     if not keeps_prices:
         store.prices = NoPrices(store.db)
     return store
-
-
-# --- Context of a step.
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,6 @@ from agent.backtest.settings import BacktestSpec
 from agent.errors import ConfigError
 from agent.units import Token, safe_label
 
-# --- Price tables: closes of symbols at rising times, with notes on missing data.
-
-
 FEWEST_BARS = 2
 
 
@@ -165,9 +162,6 @@ def price_gap_notes(
     if wide:
         notes.append(f"{wide} intervals are longer than usual, at most {int(steps.max())} s")
     return tuple(notes)
-
-
-# --- Error messages for unreadable price files, instead of the library's.
 
 
 PARQUET = b"PAR1"
@@ -458,9 +452,6 @@ def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
             f" {bad[name][0]}",
             "prices must be above zero; remove rows without a price",
         )
-
-
-# --- Columns and numeraire prices of a portfolio's tokens in a price table.
 
 
 def columns_by_token(spec: BacktestSpec, table: PriceTable) -> dict[str, int]:

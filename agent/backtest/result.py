@@ -167,9 +167,6 @@ def _check(
         raise ConfigError("harvest: costs reach 100 %", "give them as shares of the holdings")
 
 
-# --- Simulation results: exact money, float paths over the bars, and the data to reproduce them.
-
-
 @dataclass(frozen=True, slots=True)
 class RebalanceRecord:
     """One rebalance, at the bar of its execution. Values in numeraire base units; gas includes its
@@ -292,9 +289,6 @@ class SimulationResult:
     def gas_counted(self) -> bool:
         """True if gas had a price. Without one, the gas total of zero is meaningless."""
         return dict(self.parameters).get("gas_wei") != "0"
-
-
-# --- Paths: value and weights at the end of each bar, and time-weighted returns.
 
 
 Path = NDArray[np.float64]
@@ -436,9 +430,6 @@ def premium_of_simulation(
     )
 
 
-# --- Realised gains by the ledger of a simulation, without the native coin that pays gas.
-
-
 class TaxLotLedger:
     """Cache of the tax run over the ledger, for the ledger's current version."""
 
@@ -504,9 +495,6 @@ def futures_years(world: SimulatedWorld) -> tuple[YearGain, ...]:
     return tuple(years)
 
 
-# --- Delisted holdings: amounts, and the part of the final value that is based on old prices.
-
-
 SHOWN = 2
 """Decimal places of a value in text."""
 
@@ -538,9 +526,6 @@ def format_delisted(holding: DelistedHolding, money: str, decimals: int) -> str:
         f" last price, {price_text(holding.price, holding.decimals, decimals, 6)} {money}, their value is"
         f" {value_text(holding.value, decimals, SHOWN)} {money}{share}"
     )
-
-
-# --- Funding of a finished simulation: the carry of each symbol, and notes on missing data.
 
 
 def funding_of_holdings(

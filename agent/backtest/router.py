@@ -60,9 +60,6 @@ def decode_unsigned(signed: SignedTx) -> UnsignedTx:
     return codec.loads(UnsignedTx, signed.raw.decode(errors="replace"))
 
 
-# --- The router: a multicall with payments, swaps, minimums and events, executed atomically.
-
-
 APPROVE_UNITS = 46_000
 """Gas of an approval of a plain ERC-20 token, as measured on the embedded chain."""
 UNWRAP_UNITS = 30_000

@@ -34,9 +34,6 @@ from agent.model import (
 )
 from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
 
-# --- Deposits and withdrawals during a simulation: notation, and effect on the holdings.
-
-
 IN_NUMERAIRE, PRO_RATA = "numeraire", "pro-rata"
 TRANSFER_MODES = (IN_NUMERAIRE, PRO_RATA)
 MAX_TRANSFER = 10**30

@@ -60,9 +60,6 @@ from agent.policy.triggers.rules import is_plain
 from agent.reference import is_dollar
 from agent.units import BPS, decimal_text, floor_int
 
-# --- Quiet bars are skipped: prices and times alone show that a step would hold.
-
-
 BAND_MARGIN = 1e-6
 """Distance to a band's edge, as a share of the portfolio, below which the exact step decides. Far
 above float errors.

@@ -225,9 +225,6 @@ def _notes(
     return tuple(notes)
 
 
-# --- Settings of the fast kernel, many of them as rows: targets, trigger, destination, costs.
-
-
 DESTINATION_CODES = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.BAND: 2}
 """Codes of destinations in agent/backtest/kernel.py."""
 
@@ -403,9 +400,6 @@ def _check(setting: KernelSetting, assets: int) -> None:
         raise ConfigError(f"costs.depth: {costs.depth}", "use a depth above zero, or infinite")
     if not (setting.min_trade >= 0 and isfinite(setting.min_trade)):
         raise ConfigError(f"min_trade: {setting.min_trade}", "write a value of 0 or more")
-
-
-# --- Sweeps: fixed weights, bands, intervals and costs over one price table, on all cores.
 
 
 PARTS_PER_CORE = 4

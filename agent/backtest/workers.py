@@ -21,8 +21,6 @@ from agent.errors import ConfigError, ErrorCode, Refused, Retryable, TrimtabErro
 if TYPE_CHECKING:
     from agent.backtest.tune.jobs import RunResult, TuneChunk, TuneJob
 
-# --- Chunks of work on processes of this machine.
-
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -112,9 +110,6 @@ def _do(chunk: Any) -> Any:
     if _job is None:
         raise RuntimeError("a worker process did not start")
     return _job.do(chunk)
-
-
-# --- Chunks on this machine: kernel chunks in threads, whole steps in processes.
 
 
 ChunkResult: TypeAlias = "tuple[TuneChunk, list[RunResult]]"

@@ -40,10 +40,6 @@ from agent.model import FeedRound, Head, OrderKind, Pool, Receipt, UnsignedTx
 from agent.units import BPS, PIPS, Price, Token, floor_int
 from agent.units import Price as Ratio
 
-# --- Pools at a bar: synthetic ones of a given depth at the recorded price, and recorded V3 pools
-# moved to it by arbitrage.
-
-
 UINT112_MAX = 2**112 - 1
 
 

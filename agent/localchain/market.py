@@ -188,9 +188,6 @@ def _rewrite_index(chain: LocalChain, feed: str) -> None:
             rpc("anvil_setStorageAt", feed, hex(at), f"0x{value:064x}")
 
 
-# --- `trimtab localchain`: serve the embedded chain on anvil until stopped.
-
-
 HEARTBEAT_S = 10
 """Interval of blocks on an idle chain: agents refuse to act on an old head. Paused while automine
 is off.

@@ -33,9 +33,6 @@ from agent.artifacts import anvil_binary
 from agent.errors import ConfigError, Retryable
 from agent.localchain.world import ACCOUNT_COUNT, HD_PATH, TEST_MNEMONIC, WHALE_INDEX, dev_accounts
 
-# --- web3 provider for a local node: one persistent connection per thread.
-
-
 TIMEOUT_S = 60
 _HEADERS = {"Content-Type": "application/json"}
 
@@ -96,9 +93,6 @@ def _readable(connection: socket.socket) -> bool:
     watch = select.poll()
     watch.register(connection, select.POLLIN)
     return bool(watch.poll(0))
-
-
-# --- The nodes.
 
 
 BLOCK_GAS = 100_000_000
@@ -467,9 +461,6 @@ class TesterNode:
         vm.state.persist()
         chain.header = chain.header.copy(state_root=vm.state.state_root)
         self.tester.mine_blocks(2)
-
-
-# --- Start anvil on a port. It ends with the process that started it.
 
 
 CHAIN_ID = 31337

@@ -150,9 +150,6 @@ DEFAULT_WORLD = LocalWorld(
 wallet of 10,000 USD at its targets."""
 
 
-# --- Pool prices, ticks and amounts of liquidity from USD prices.
-
-
 MAX_TICK = 887_272
 TICK_SPACINGS = {100: 1, 500: 10, 3_000: 60, 10_000: 200}
 """feeAmountTickSpacing of the Uniswap V3 factory; governance later added the tier of 100 pips."""
@@ -234,9 +231,6 @@ def v2_input_to_reach(
         middle = (low + high) // 2
         low, high = (middle, high) if pays(middle) else (low, middle)
     return low
-
-
-# --- Development accounts of every local node, derived from the well-known test mnemonic.
 
 
 TEST_MNEMONIC = "test test test test test test test test test test test junk"

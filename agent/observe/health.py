@@ -141,9 +141,6 @@ def _utc(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-# --- The process of a run, recognised by other processes of its machine.
-
-
 def this_process() -> str:
     """Return a text that no other process has: machine, namespace of process ids, process id, and
     its start in clock ticks since boot. Empty where /proc does not tell them.

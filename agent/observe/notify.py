@@ -27,9 +27,6 @@ from agent.errors import ConfigError
 from agent.model import Alert, AlertKind, AlertMessage, AlertState, Delivery
 from agent.store.alerts import AlertStore
 
-# --- Alert rules: which alerts are due now, by cooldown, repeat and quiet hours. Pure.
-
-
 LONGEST_TEXT = 600
 _FOREIGN = re.compile(r"[^A-Za-z0-9 .,:;%+/()=_-]+")
 """Characters removed from messages, because they may form markup, escapes, formulas or
@@ -314,10 +311,6 @@ def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[De
     for channel in channels:
         channel.close(max(0.0, end - time.monotonic()))
     return [delivery for channel in channels for delivery in channel.collected()]
-
-
-# --- The notifier: decides the alerts of each cycle, records them before they are sent, and queues
-# them without waiting.
 
 
 CLOSING_S = 5.0

@@ -17,9 +17,6 @@ import requests
 
 from agent.units import format_duration
 
-# --- Heartbeat to an external dead man's switch: one request after each healthy cycle.
-
-
 Method = Literal["GET", "POST"]
 TIMEOUT_S = 5.0
 
@@ -85,10 +82,6 @@ def _host(url: str) -> str:
         return urlsplit(url).hostname or "no host"
     except ValueError:
         return "no host"
-
-
-# --- Watchdog thread: reports a hanging cycle and ends the process, never in the middle of a
-# broadcast.
 
 
 SENDING_STAGE = "before:send"
@@ -182,9 +175,6 @@ class Watchdog:
             f"{line.filename.rpartition('/agent/')[2] or line.filename}:{line.lineno} {line.name}"
             for line in (ours or lines)[-4:]
         )
-
-
-# --- systemd notifications (sd_notify(3)): ready, alive, stopping, and one line of status.
 
 
 class SystemdNotifier:

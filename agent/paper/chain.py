@@ -340,9 +340,6 @@ def _price_wei(tx: UnsignedTx, head: Head) -> int | None:
     return min(tx.max_fee_wei, base_wei + (tx.max_priority_fee_wei or 0))
 
 
-# --- Readers of a paper step: the real chain with the paper wallet.
-
-
 class PaperReader:
     """ports.Reader of the real chain with the paper wallet. Reading executes no transaction."""
 
@@ -411,10 +408,6 @@ class PaperEvidence:
         if real is not None:
             snapshot = replace(snapshot, holdings=real.holdings, allowances=real.allowances)
         return self._source.gather(replace(step, snapshot=snapshot), plan)
-
-
-# --- Initial paper wallets: the chain's balances, amounts by token, or a value spread over the
-# targets.
 
 
 def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:

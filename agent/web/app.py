@@ -339,8 +339,6 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
     return app
 
 
-# --- Kept reports. Their scripts reach neither session nor network.
-
 READ_REPORT = "research.kept_reports.read_report"
 HEADERS = {
     "Content-Security-Policy": (

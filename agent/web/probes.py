@@ -170,9 +170,6 @@ def _declared(path: str, kind: str) -> dict[str, Any]:
     }
 
 
-# --- Metrics of a report.
-
-
 def metrics_text(report: RunReport | None, health: RunHealth, now_s: float) -> bytes:
     """Return the metrics of a run in Prometheus' text format."""
     registry = CollectorRegistry()

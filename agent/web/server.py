@@ -296,9 +296,6 @@ def _stoppable() -> Iterator[None]:
             signal.signal(kind, handler)
 
 
-# --- The dashboard in a process of its own, beside one that has a key.
-
-
 HOST = "127.0.0.1"
 STOP_WITHIN_S = 10
 

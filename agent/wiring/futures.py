@@ -181,9 +181,6 @@ def futures_rules(
     )
 
 
-# --- The venue, and the signer of its orders.
-
-
 def chain_venue(
     config: Config,
     portfolio: Portfolio,

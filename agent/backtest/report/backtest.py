@@ -368,9 +368,6 @@ def total_costs(result: SimulationResult) -> Value:
     return result.fees + result.impact + result.gas
 
 
-# --- The backtest page: summary, figures, sections, and the data to repeat it.
-
-
 NO_DIFFERENCE = 0.0005
 """Smallest excess return that is reported as a difference."""
 MOST_FLOWS = 24

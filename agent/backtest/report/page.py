@@ -30,8 +30,6 @@ from agent.units import floor_int
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# --- Parts of pages, written as one self-contained HTML file or a JSON document.
-
 
 Figure = Mapping[str, Any]
 """A Plotly figure as plain data: `data` (traces of type scatter, bar or pie) and `layout`. Optional
@@ -191,9 +189,6 @@ def _escape_html(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-# --- Rendering by the templates of agent/web.
-
-
 LONG = 64
 """Lists of at least this length are stored once and shared."""
 
@@ -306,9 +301,6 @@ def _frame(number: int, figure: Figure) -> ChartFrame:
     )
 
 
-# --- Number and time formats of reports.
-
-
 NONE = "—"
 MINUS = "−"
 LONGEST_NAME = 24
@@ -383,9 +375,6 @@ def format_duration(seconds: float) -> str:
 def pluralize(number: int, thing: str) -> str:
     """Format a count: 1 rebalance, 23 rebalances."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-# --- Charts: lines, bars and bands over the same thinned times.
 
 
 Trace = dict[str, Any]

@@ -493,9 +493,6 @@ def _without_hover(trace: Trace) -> Trace:
     return trace | {"hoverinfo": "skip"}
 
 
-# --- Funding section: carry of shorting the holdings, cumulative and by asset.
-
-
 LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
 """Colours of assets, largest sums first; the table has all assets."""
 

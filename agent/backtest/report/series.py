@@ -278,9 +278,6 @@ def unit_changes(result: SimulationResult) -> Floats:
     return np.vstack([np.zeros(units.shape[1]), change])
 
 
-# --- JSON document of a backtest.
-
-
 def backtest_document(result: SimulationResult) -> dict[str, Any]:
     """Return the document of a backtest. Values are decimal strings in the numeraire, ratios
     decimal strings; unknown figures are null.

@@ -200,9 +200,6 @@ def _not_negative(matrix: Floats) -> Floats:
     return nearest
 
 
-# --- Stress scenarios applied to a path: crash, lost peg, gas spike, thin pools, silent feeds.
-
-
 class Scenario(Enum):
     """Stress scenario; CALM leaves the path unchanged."""
 

@@ -43,8 +43,6 @@ from agent.units import BPS
 if TYPE_CHECKING:  # processes that only run the kernel load neither engine nor store
     from agent.backtest.result import SimulationResult
 
-# --- Kernel measurements of paths, and the reason if the kernel does not support the policy.
-
 
 Floats = NDArray[np.float64]
 WEIGHT_TOLERANCE = 1e-6

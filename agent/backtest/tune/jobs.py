@@ -295,10 +295,6 @@ def buy_and_hold_values(
     return values
 
 
-# --- Results of a search as Parquet files in a folder. Each file is written atomically, so that a
-# killed search can resume.
-
-
 STAMP = "search.json"
 NAMES = {
     "format": "the format of the files",
@@ -447,9 +443,6 @@ def _write(path: Path, content: Content) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from None
-
-
-# --- Time estimate of a search, measured on a few of its settings before the start.
 
 
 CONFIRM_ABOVE_S = 300

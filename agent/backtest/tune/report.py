@@ -21,9 +21,6 @@ from agent.backtest.tune.statistics import (
 )
 from agent.units import YEAR_S
 
-# --- Results of a search as one JSON document, with ratios and values as decimal strings.
-
-
 Document = dict[str, Any]
 SHOWN = 20
 """Number of settings in the document, best first; the files of --out have all."""

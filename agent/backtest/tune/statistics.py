@@ -175,10 +175,6 @@ def _below_median(inside: Floats, outside: Floats) -> float:
     return float((less < more).sum() + 0.5 * (less == more).sum())
 
 
-# --- Confidence interval of a mean of dependent returns: the stationary bootstrap with a block
-# length from the data.
-
-
 LEVEL = 0.95
 DRAWS = 4_000
 TUNE_BOOTSTRAP_FEWEST_BLOCKS = 6
@@ -284,10 +280,6 @@ def bootstrap_interval(
     low, high = np.quantile(resampled_means(values, block, draws, seed) - mean, [tail, 1.0 - tail])
     wider = sqrt(n / (n - block)) * float(student.ppf(tail, n / block - 1.0) / norm.ppf(tail))
     return ConfidenceInterval(mean, mean + wider * float(low), mean + wider * float(high), n, block)
-
-
-# --- Stability of the best setting: the objective over two axes of the grid, and for its
-# neighbours.
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,10 +408,6 @@ def compare_neighbours(
     )
 
 
-# --- Walk-forward: settings are chosen on one part of the data and evaluated on the next. The last
-# quarter is never used for choosing.
-
-
 LAST_SHARE = 4
 """Number of equal parts of the data. The search does not use the last."""
 ROLLING_PIECES = 2
@@ -500,9 +488,6 @@ def walk_forward(
             )
         )
     return tuple(folds)
-
-
-# --- Verdict and its wording. No claim goes beyond the out-of-sample interval.
 
 
 GROWTH_TOLERANCE = 1e-6
