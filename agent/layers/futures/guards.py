@@ -65,7 +65,9 @@ def _layer(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
             case.step.snapshot.layer(FuturesReading).unknown or "no margin account is configured"
         )
     known = {market.market for market in account.markets}
-    if strange := [one.market for one in (*plan.orders, *plan.resting) if one.market not in known]:
+    if strange := [
+        action.market for action in (*plan.orders, *plan.resting) if action.market not in known
+    ]:
         raise MissingData(f"market {strange[0]} is not in the snapshot")
     return plan, policy, account
 
@@ -124,12 +126,12 @@ def _is_protective(account: MarginAccount, stop: StopOrder, limits: FuturesLimit
     """True if a stop closes the whole position, on the losing side of the mark, with a bound within
     the slippage of emergencies from its trigger.
     """
-    market, held = account.market(stop.market), account.size_raw(stop.market)
-    if not held or stop.size_raw != -held or min(stop.trigger_raw, stop.bound_raw) <= 0:
+    market, size_raw = account.market(stop.market), account.size_raw(stop.market)
+    if not size_raw or stop.size_raw != -size_raw or min(stop.trigger_raw, stop.bound_raw) <= 0:
         return False
-    at_mark = abs(held) * market.mark
+    at_mark = abs(size_raw) * market.mark
     slip = Fraction(limits.emergency_slippage_bps, BPS)
-    if held > 0:
+    if size_raw > 0:
         return stop.trigger_raw < at_mark and stop.bound_raw >= stop.trigger_raw * (1 - slip)
     return stop.trigger_raw > at_mark and stop.bound_raw <= stop.trigger_raw * (1 + slip)
 
@@ -140,15 +142,15 @@ def basis(case: GuardCase) -> GuardMeasurement:
     """
     plan, policy, account = _layer(case)
     most = Fraction(policy.limits.max_basis_bps, BPS)
-    found = [
+    deviations = [
         (abs(market.mark / market.index - 1), market.symbol)
         for order in plan.orders
         if not is_reduction(account, order)
         for market in [account.market(order.market)]
     ]
-    if not found:
+    if not deviations:
         return GuardMeasurement("no position is opened", True)
-    worst, symbol = max(found)
+    worst, symbol = max(deviations)
     return GuardMeasurement(f"{_percent(worst)} ({symbol})", worst <= most, _percent(most))
 
 
@@ -300,18 +302,18 @@ def hedge_size(case: GuardCase) -> GuardMeasurement:
     plan, _, account = _layer(case)
     if case.layer.only_reduces():
         return GuardMeasurement("every order reduces", True)
-    unit, found = quote_per_numeraire(case.step), [(Fraction(0), "no hedge")]
+    unit, ratios = quote_per_numeraire(case.step), [(Fraction(0), "no hedge")]
     assets = {asset.token.address: asset for asset in case.step.portfolio.assets}
     for hedge in plan.hedges:
         if not hedge.size_raw:
             continue
         if (asset := assets.get(hedge.token)) is None:
             raise MissingData("the asset of a hedge is not in the portfolio")
-        held = case.investable(asset) * case.price(hedge.token)
+        spot_value = case.investable(asset) * case.price(hedge.token)
         short = -hedge.size_raw * account.market(hedge.market).index / unit
-        share = short / held if held > 0 else Fraction(2)
-        found.append((share, f"{_percent(share)} of {asset.token.label}"))
-    worst, text = max(found)
+        share = short / spot_value if spot_value > 0 else Fraction(2)
+        ratios.append((share, f"{_percent(share)} of {asset.token.label}"))
+    worst, text = max(ratios)
     return GuardMeasurement(text, worst <= 1, _percent(Fraction(1)))
 
 

@@ -123,8 +123,8 @@ def hedge_instead(
             return decided, plan
     if not comparisons:
         return decided, sale
-    told = "; ".join(_text(step, comparison) for comparison in comparisons)
-    decision = replace(decision, reason=f"{decision.reason}; {told}")
+    compared = "; ".join(_text(step, comparison) for comparison in comparisons)
+    decision = replace(decision, reason=f"{decision.reason}; {compared}")
     plan = replace(sale, decision=decision).with_layer(HedgeChoices(tuple(comparisons)))
     return replace(decided, decision=decision), plan
 
@@ -422,8 +422,8 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
             f"{label} cannot be hedged: none of it would be sold, {nothing.message}",
             remedy="see trimtab status",
         ) from None
-    wanted = excess * ratio_bps / BPS
-    comparison, short = compare(step, decided, decision, sale, drift, excess, wanted)
+    hedged = excess * ratio_bps / BPS
+    comparison, short = compare(step, decided, decision, sale, drift, excess, hedged)
     if not short.size_raw:
         raise Refused(f"{label} cannot be hedged: {comparison.reason}", remedy="see trimtab margin")
     comparison = replace(comparison, is_hedged=True, reason="requested by the owner")
@@ -435,7 +435,10 @@ def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan
     """Return the plan that closes a token's hedge. Raises Refused if that is not possible now."""
     label = step.portfolio.token(token).label
     policy, account = futures_policy(step), margin_account(step.snapshot)
-    hedge = next((one for one in (policy.hedges if policy else ()) if one.token == token), None)
+    hedge = next(
+        (candidate for candidate in (policy.hedges if policy else ()) if candidate.token == token),
+        None,
+    )
     if account is None or hedge is None:
         raise ValueError(f"{label} has no open hedge")
     if fault := futures_progress(step).held or stale_markets(step).get(hedge.market):

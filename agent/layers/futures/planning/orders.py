@@ -126,22 +126,22 @@ def top_up_raw(
     keep = 1 - Fraction(hysteresis_bps, BPS)
     value = margin.account_value_raw(account)
     gross = margin.gross_notional_raw(account)
-    wanted = [Fraction(0)]
+    deposits = [Fraction(0)]
     for breach in known_breaches(account, policy, spot_value):
         match breach.limit:
             case "max_leverage" if not limits.max_leverage_bps:
                 return 0
             case "max_leverage":
-                wanted.append(gross * BPS / (keep * limits.max_leverage_bps) - value)
+                deposits.append(gross * BPS / (keep * limits.max_leverage_bps) - value)
             case "max_utilisation":
-                wanted.append(_utilisation_gap(account, keep * limits.max_utilisation_bps / BPS))
+                deposits.append(_utilisation_gap(account, keep * limits.max_utilisation_bps / BPS))
             case "stress_move":
-                wanted.append(gross / keep * stress_need(account, policy) - value)
+                deposits.append(gross / keep * stress_need(account, policy) - value)
             case "spot_multiple":
                 return 0
             case _:
                 pass
-    return ceil_int(max(wanted) / account.settlement_raw)
+    return ceil_int(max(deposits) / account.settlement_raw)
 
 
 def _deposit_raw(
@@ -334,11 +334,11 @@ def _within_target(
     gross = margin.gross_notional_raw
     hedged = gross(account) - gross(targeted(account, policy))
     most = target_gross(account, policy) + freed + hedged
-    wanted = {order.market: order.size_raw for order in openings}
+    sizes = {order.market: order.size_raw for order in openings}
     orders, notes = [], []
-    for name, size in sizes_within_gross(account, wanted, most).items():
+    for name, size in sizes_within_gross(account, sizes, most).items():
         market = account.market(name)
-        if size != wanted[name]:
+        if size != sizes[name]:
             notes.append(f"{market.symbol} is cut so that the notional stays at its target")
         if size and not _is_below_minimum(account, market, size, slippage):
             orders.append(market_order(market, size, slippage, is_reduce_only=False))
@@ -453,8 +453,8 @@ def _at_least_minimum(
     one_lot_raw = index_bound_raw(market, market.lot_raw * sign_of(size_raw), slippage_bps)
     lots = ceil_int(Fraction(market.min_notional_raw, max(1, one_lot_raw - 1)))
     enlarged = lots * market.lot_raw * sign_of(size_raw)
-    held = account.size_raw(market.market)
-    return enlarged if abs(enlarged) <= abs(held) else -held
+    position_raw = account.size_raw(market.market)
+    return enlarged if abs(enlarged) <= abs(position_raw) else -position_raw
 
 
 def market_order(

@@ -302,16 +302,19 @@ def _over_budget(
     if planned.trigger == CLOSE_HEDGE:
         return None
     left = left_to_reduce(step, spot_value_in_quote(step, drifts))
-    wanted = sum(
+    notional = sum(
         (abs(order.size_raw) * account.market(order.market).index for order in closes), Fraction(0)
     )
-    if left is None or wanted <= left:
+    if left is None or notional <= left:
         return None
-    cut = cut_reductions(account, closes, policy.limits, left / wanted)
+    cut = cut_reductions(account, closes, policy.limits, left / notional)
     key = "futures.limits.max_reduction_per_day"
     if not cut:
         return [], f"{key} is used up: only reductions that the index requires are sent"
-    return cut, f"the reductions are cut to {float(left / wanted) * 100:.2f} %, which {key} leaves"
+    return (
+        cut,
+        f"the reductions are cut to {float(left / notional) * 100:.2f} %, which {key} leaves",
+    )
 
 
 def not_worth_it(step: StepInput, plan: Plan, account: MarginAccount) -> str:
@@ -433,7 +436,7 @@ def futures_plan(
     """Return the plan. The wallet changes by gas and moved collateral; fees are paid from the
     margin account.
     """
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     policy = futures_policy(step)
     moved = {} if policy is None else {policy.collateral: sum(map(moved_raw, futures.actions))}
     prices = reference_prices(step).by_token
@@ -453,7 +456,7 @@ def futures_plan(
         holdings_after=tuple(
             (
                 asset.token.address,
-                held.get(asset.token.address, 0) + moved.get(asset.token.address, 0),
+                balances.get(asset.token.address, 0) + moved.get(asset.token.address, 0),
             )
             for asset in step.portfolio.assets
         ),

@@ -227,11 +227,11 @@ def exposures(
     apart = {} if policy.margin_in_weights else {policy.collateral: margin.settled_units(account)}
     futures: dict[str, Value] = {}
     alone = []
-    held = {drift.token for drift in drifts}
+    assets = {drift.token for drift in drifts}
     for position in account.positions:
         market = account.market(position.market)
         value = margin.value_at_mark_raw(account, position) / rate
-        if market.asset in held:
+        if market.asset in assets:
             futures[market.asset] = futures.get(market.asset, Fraction(0)) + value
         else:
             alone.append(Exposure("", market.symbol, Fraction(0), value))

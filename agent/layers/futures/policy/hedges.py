@@ -173,8 +173,8 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
         if hedge.token not in own or hedge.token in untradable:
             continue
         value = hedged_value(step, hedge)
-        wanted = own[hedge.token] + floor_int(value / total * BPS)
-        raised[hedge.token] = max(own[hedge.token], min(wanted, limits[hedge.token]))
+        hedged_bps = own[hedge.token] + floor_int(value / total * BPS)
+        raised[hedge.token] = max(own[hedge.token], min(hedged_bps, limits[hedge.token]))
         label = step.portfolio.token(hedge.token).label
         notes.append(f"{format_percent(value / total)} of the portfolio in {label} is hedged")
     room = max(0, BPS - sum(raised.values()))
@@ -299,16 +299,16 @@ def filled_hedges(granted: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
     if not isinstance(order, PerpOrder) or filled_raw == order.size_raw:
         return granted.hedges
     before = {hedge.token: hedge for hedge in granted.hedges_before if hedge.market == order.market}
-    found = []
+    hedges = []
     for after in granted.hedges:
         was = before.get(after.token)
         was_raw = 0 if was is None else was.size_raw
         change_raw = after.size_raw - was_raw
         if after.market != order.market or abs(change_raw) <= abs(filled_raw):
-            found.append(after)
+            hedges.append(after)
         elif left_raw := was_raw + (filled_raw if change_raw * filled_raw > 0 else 0):
-            found.append(replace(was or after, size_raw=left_raw))
-    return tuple(found)
+            hedges.append(replace(was or after, size_raw=left_raw))
+    return tuple(hedges)
 
 
 def _reduced(hedge: Hedge, bought_raw: int, now_s: int) -> Hedge:

@@ -198,8 +198,8 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         for trigger in waiting_triggers(step, drifts)
     ]
     if fault := futures_fault(step):
-        held = 0 if account is None else len(account.positions)
-        some = held > len(untouched_markets(step))
+        open_count = 0 if account is None else len(account.positions)
+        some = open_count > len(untouched_markets(step))
         notes.append(f"futures: {'nothing is opened' if some else 'no order'}, {fault}")
     else:
         if why := multiple_fault(step, drifts):
@@ -267,18 +267,18 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     ):
         return 0
     if drifts:
-        held = sum(drift.investable_raw for drift in drifts if drift.token == policy.collateral)
+        free_raw = sum(drift.investable_raw for drift in drifts if drift.token == policy.collateral)
         value = spot_value(drifts)
     else:
-        held = collateral_raw(step, policy.collateral)
-        value = Fraction(held)
+        free_raw = collateral_raw(step, policy.collateral)
+        value = Fraction(free_raw)
     if backing_off(step, MARGIN):
         return 0
     if (most_bps := policy.limits.top_up_per_day_bps) is None:
-        return held
+        return free_raw
     most = value * most_bps / BPS  # only the known part
     left = (most - futures_state(step).topped_up_24h) * quote_per_numeraire(step)
-    return max(0, min(held, floor_int(left / account.settlement_raw)))
+    return max(0, min(free_raw, floor_int(left / account.settlement_raw)))
 
 
 def collateral_raw(step: StepInput, token: str) -> int:
@@ -287,7 +287,9 @@ def collateral_raw(step: StepInput, token: str) -> int:
     """
     snapshot = step.snapshot
     balances = {holding.raw for holding in snapshot.holdings if holding.token == token}
-    asset = next((one for one in step.portfolio.assets if one.token.address == token), None)
+    asset = next(
+        (candidate for candidate in step.portfolio.assets if candidate.token.address == token), None
+    )
     if asset is None or len(balances) != 1:
         return 0
     if any(quarantined_item.address == token for quarantined_item in snapshot.quarantined):

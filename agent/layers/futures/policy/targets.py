@@ -94,11 +94,11 @@ class NotionalDrift:
 def targeted(account: MarginAccount, policy: FuturesPolicy) -> MarginAccount:
     """Return the account without its open hedges, since targets apply to the other positions."""
     for hedge in policy.hedges:
-        held = account.size_raw(hedge.market)
+        size_raw = account.size_raw(hedge.market)
         others = tuple(
             position for position in account.positions if position.market != hedge.market
         )
-        if rest := held - hedge.size_raw:
+        if rest := size_raw - hedge.size_raw:
             others = (*others, Position(hedge.market, rest, 0))
         account = replace(account, positions=others)
     return account
@@ -218,13 +218,13 @@ def _leverage_drifted(
     if not policy.leverage_band_bps or (multiple_bps and spot_value is None):
         return False
     gross = Fraction(margin.gross_notional_raw(targeted(account, policy)))
-    wanted = target_gross(account, policy)
+    target = target_gross(account, policy)
     if policy.funding_horizon_s:
         targets = (abs(drift.funded_target) for drift in notional_drifts(account, policy))
-        wanted = sum(targets, Fraction(0))
+        target = sum(targets, Fraction(0))
     if multiple_bps and spot_value is not None:
-        wanted = min(wanted, spot_value * multiple_bps / BPS)
-    return abs(gross - wanted) > wanted * policy.leverage_band_bps / BPS
+        target = min(target, spot_value * multiple_bps / BPS)
+    return abs(gross - target) > target * policy.leverage_band_bps / BPS
 
 
 def orders_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
@@ -255,8 +255,8 @@ def funding_waits(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, .
 
 
 def _change_raw(account: MarginAccount, policy: FuturesPolicy, drift: NotionalDrift) -> int:
-    wanted = size_for_notional_raw(account.market(drift.market), drift.funded_target)
-    return wanted - targeted(account, policy).size_raw(drift.market)
+    target_raw = size_for_notional_raw(account.market(drift.market), drift.funded_target)
+    return target_raw - targeted(account, policy).size_raw(drift.market)
 
 
 def _funding_forbids(
@@ -265,9 +265,9 @@ def _funding_forbids(
     """True if an order enlarges a position whose funding alone is above half of the band. Above the
     whole band it is trimmed; the difference is the hysteresis.
     """
-    held = targeted(account, policy).size_raw(drift.market)
-    after = held + change_raw
-    enlarges = after * drift.target > 0 and abs(after) > abs(held)
+    held_raw = targeted(account, policy).size_raw(drift.market)
+    after = held_raw + change_raw
+    enlarges = after * drift.target > 0 and abs(after) > abs(held_raw)
     half_band = Fraction(policy.band_bps, 2 * BPS)
     return enlarges and drift.funding * abs(drift.target_share) > half_band
 
@@ -283,16 +283,16 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
     room = band * target_gross(account, policy)
     for drift in notional_drifts(account, policy):
         market = account.market(drift.market)
-        held = targeted(account, policy).size_raw(drift.market)
-        sign = sign_of(held)
-        if not band or not held or not sign * drift.drift <= band < sign * drift.funded_drift:
+        held_raw = targeted(account, policy).size_raw(drift.market)
+        sign = sign_of(held_raw)
+        if not band or not held_raw or not sign * drift.drift <= band < sign * drift.funded_drift:
             continue  # a share above its band without funding is drift
         if sign * (drift.notional * (1 + drift.funding) - drift.target) <= room:
             continue
-        wanted = size_for_notional_raw(market, drift.funded_target)
-        kept = wanted if wanted * held > 0 else 0
-        if abs(kept) < abs(held):
-            orders[drift.market] = kept - held
+        target_raw = size_for_notional_raw(market, drift.funded_target)
+        kept = target_raw if target_raw * held_raw > 0 else 0
+        if abs(kept) < abs(held_raw):
+            orders[drift.market] = kept - held_raw
     return orders
 
 
@@ -436,8 +436,8 @@ def reduction_orders(
     orders = {}
     for position in account.positions:
         lot = account.market(position.market).lot_raw
-        wanted = abs(position.size_raw) * share
-        lots = -(-wanted.numerator // (wanted.denominator * lot))
+        reduced = abs(position.size_raw) * share
+        lots = -(-reduced.numerator // (reduced.denominator * lot))
         size = min(abs(position.size_raw), lots * lot)
         orders[position.market] = position.reduction_raw(size)
     return orders
@@ -464,9 +464,9 @@ def unfinished_orders(account: MarginAccount, goals: Iterable[tuple[str, int]]) 
     """Return the orders that reduce each position above its goal to that goal."""
     orders = {}
     for market, goal in goals:
-        held = account.size_raw(market)
-        if held and abs(goal) < abs(held) and goal * held >= 0:
-            orders[market] = goal - held
+        held_raw = account.size_raw(market)
+        if held_raw and abs(goal) < abs(held_raw) and goal * held_raw >= 0:
+            orders[market] = goal - held_raw
     return orders
 
 
@@ -476,12 +476,12 @@ def stale_indexes(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> 
     position is opened while an index is unknown. A reduction needs only the index of its own
     market, because the account's risk is judged at the marks, as liquidators do.
     """
-    wanted = {position.market for position in account.positions}
-    wanted = wanted or {target.market for target in policy.targets if target.weight_bps}
+    markets = {position.market for position in account.positions}
+    markets = markets or {target.market for target in policy.targets if target.weight_bps}
     return {
         market.market: reason
         for market in account.markets
-        if market.market in wanted and (reason := stale_index_reason(market, policy, now_s))
+        if market.market in markets and (reason := stale_index_reason(market, policy, now_s))
     }
 
 

@@ -153,7 +153,9 @@ def _collect(book: PositionBook, move: CollectMove) -> Collect:
 
 def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBook]:
     target, position = move.target, move.one
-    pool = next(found for found in book.step.snapshot.pools if found.address == target.pool)
+    pool = next(
+        candidate for candidate in book.step.snapshot.pools if candidate.address == target.pool
+    )
     liquidity, amounts = quote_provision(book, pool, position, move.ticks, move.desired)
     within = minting.price_range(move.ticks)
     limits, ratio = book.step.limits, book.ratio(target)

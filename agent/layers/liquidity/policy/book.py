@@ -216,8 +216,8 @@ class PositionBook:
 
 def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> PositionBook:
     """Return the book of the snapshot. Raises Refused if a position is unknown."""
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    return PositionBook(step, prices, held, {}, valuation.confirmed_positions(step))
+    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    return PositionBook(step, prices, balances, {}, valuation.confirmed_positions(step))
 
 
 def new_confirmed_position(target: LpTarget) -> ConfirmedPosition:

@@ -261,8 +261,8 @@ def _desired(
     else:
         unit = pool.depth(pool.token0), pool.depth(pool.token1)
     worth = book.value(target, unit)
-    wanted = value / worth
-    part, short = wanted, ""
+    sides = value / worth
+    part, short = sides, ""
     for token, amount in zip((target.token0, target.token1), unit, strict=True):
         if amount > 0 and (most := Fraction(book.spendable(token), amount)) < part:
             part = most

@@ -59,12 +59,17 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
     book, adjustment = open_position_book(step, prices), next_adjustment(step, prices)
     total = book.load().total
     pools = {pool.address: pool for pool in step.snapshot.pools}
-    found = []
+    reports = []
     for target in step.portfolio.lp_targets:
         own = target_positions(book, target)
-        value = sum((book.value_of(one, position) for one, position in own), Fraction(0))
+        value = sum(
+            (book.value_of(confirmed, position) for confirmed, position in own), Fraction(0)
+        )
         fees = sum(
-            (book.value(one, positions.uncollected_fees(position)) for one, position in own),
+            (
+                book.value(confirmed, positions.uncollected_fees(position))
+                for confirmed, position in own
+            ),
             Fraction(0),
         )
         price = pool_price(pools[target.pool]) if target.pool in pools else None
@@ -79,15 +84,15 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
             for item in adjustment.skipped
             if item.what == target_label(target) or item.what in names
         ]
-        found.append(
+        reports.append(
             TargetReport(
                 target=target,
                 value=value,
                 fees=fees,
                 share=value / total if total > 0 else None,
                 left_range=tuple(
-                    one.name
-                    for one, position in own
+                    confirmed.name
+                    for confirmed, position in own
                     if is_out_of_range(position, book.ratio(target))
                 ),
                 pool_off=None if price is None else abs(price / book.ratio(target) - 1),
@@ -95,4 +100,4 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
                 leaves=tuple(leaves),
             )
         )
-    return tuple(found)
+    return tuple(reports)

@@ -72,7 +72,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         return
     own = target_positions(book, target)
     total, share = book.load().total, Fraction(target.share_bps, BPS)
-    wanted = total * share
+    target_value = total * share
     has = sum(
         (book.value_of(confirmed_position, position) for confirmed_position, position in own),
         Fraction(0),
@@ -83,8 +83,8 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         f"{format_percent(has / total if total > 0 else Fraction(0))} of the portfolio against"
         f" a share of {format_percent(share)}"
     )
-    recentred = _leave(builder, target, left, wanted)
-    lacks = wanted - has + recentred
+    recentred = _leave(builder, target, left, target_value)
+    lacks = target_value - has + recentred
     if target.share_bps == 0 and stay:
         _reduce(
             builder, target, stay, has - recentred, f"no liquidity is targeted in {target.pool}"
@@ -98,9 +98,11 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
             lacks,
             f"a new range around the reference price in {target.pool}",
         )
-    elif -lacks > BAND * wanted:
+    elif -lacks > BAND * target_value:
         _reduce(builder, target, stay, -lacks, f"{target.pool} has {where}")
-    elif lacks > (REST if liquidity_progress(book.step).acted else BAND) * wanted and add_liquidity(
+    elif lacks > (
+        REST if liquidity_progress(book.step).acted else BAND
+    ) * target_value and add_liquidity(
         builder, target, pool, stay, lacks, f"{target.pool} has {where}"
     ):
         pass
@@ -110,16 +112,16 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
 
 def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
     """Return positions with liquidity in the target's pool."""
-    found: list[tuple[ConfirmedPosition, LpV2Position | LpV3Position]] = []
+    pairs: list[tuple[ConfirmedPosition, LpV2Position | LpV3Position]] = []
     for pair, position in book.pairs:
         match position:
             case LpV2Position() if position.pair == target.pool and position.liquidity > 0:
-                found.append((pair, position))
+                pairs.append((pair, position))
             case LpV3Position() if position.pool == target.pool and position.liquidity > 0:
-                found.append((pair, position))
+                pairs.append((pair, position))
             case _:
                 pass
-    return found
+    return pairs
 
 
 def is_out_of_range(position: LpV2Position | LpV3Position, ratio: Fraction) -> bool:
@@ -179,7 +181,7 @@ def _reduce(
         for number, (confirmed_position, position) in enumerate(stay)
     )
     for value, number in sized:
-        one, position = stay[number]
+        confirmed, position = stay[number]
         if excess <= 0 or value <= 0:
             continue
         pair = isinstance(position, LpV2Position)
@@ -192,14 +194,15 @@ def _reduce(
             builder.skip(target, why_not)
             continue
         liquidity = min(position.liquidity, ceil_int(position.liquidity * part / value))
-        if one.token_id is None:
+        if confirmed.token_id is None:
             liquidity = min(
-                liquidity, dict(builder.book.step.progress.spend_caps).get(one.contract, liquidity)
+                liquidity,
+                dict(builder.book.step.progress.spend_caps).get(confirmed.contract, liquidity),
             )
         message = f"{reason}: {builder.money(part)} withdrawn"
-        builder.moves.append(WithdrawMove(one, position, liquidity, message))
+        builder.moves.append(WithdrawMove(confirmed, position, liquidity, message))
         builder.reasons.append(message)
-        builder.book = book_after_withdrawal(builder.book, one, position, liquidity)
+        builder.book = book_after_withdrawal(builder.book, confirmed, position, liquidity)
         excess -= part
 
 

@@ -87,7 +87,7 @@ def faults(step: StepInput) -> tuple[str, ...]:
     read = {position.name for position in step.snapshot.positions}
     why_not = {item.item: item.why for item in step.snapshot.quarantined}
     assets = {asset.token.address for asset in step.portfolio.assets}
-    found = []
+    reasons = []
     for confirmed_position in step.portfolio.positions:
         strange = [
             token
@@ -95,14 +95,14 @@ def faults(step: StepInput) -> tuple[str, ...]:
             if token not in assets
         ]
         if strange:
-            found.append(
+            reasons.append(
                 f"position {confirmed_position.name} holds {' and '.join(strange)}: not in the portfolio's assets"
             )
         elif confirmed_position.name not in read:
-            found.append(
+            reasons.append(
                 f"position {confirmed_position.name}: {why_not.get(f'position {confirmed_position.name}', 'it was not read')}"
             )
-    return tuple(found)
+    return tuple(reasons)
 
 
 def undecided_positions_reason(step: StepInput) -> str:
@@ -266,12 +266,12 @@ def _forecasts(
     moving = portfolio.token(position.token0 if moves_first else position.token1).label
     if curve is None:
         return ()
-    found = []
+    forecasts = []
     for move_bps in MOVES_BPS:
         factor = Fraction(BPS + move_bps, BPS)
         x, unit = (factor, Fraction(1)) if moves_first else (1 / factor, factor)
         share = impermanent_loss.impermanent_loss_at(curve, x)
-        found.append(
+        forecasts.append(
             LossForecast(
                 move_bps,
                 moving,
@@ -279,7 +279,7 @@ def _forecasts(
                 bare * impermanent_loss.hold_value_at(curve, x) * unit * share,
             )
         )
-    return tuple(found)
+    return tuple(forecasts)
 
 
 def _v2_fees(position: LpV2Position, one: ConfirmedPosition, price0: Price, price1: Price) -> Value:
