@@ -37,6 +37,7 @@ from agent.model import (
 )
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import bands, rules
+from agent.reference import reference_prices
 from agent.units import BPS, Value, decimal_text, format_duration
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
     plan = outcome.plan
     at_most = bps = profit = None
     if plan is not None:
-        at_most = plan_sandwich_loss(outcome.step_input, plan)
+        at_most = plan_sandwich_loss(reference_prices(outcome.step_input), plan)
         profit = max_extractable_profit(outcome.step_input, plan, at_most)
         if at_most is not None and plan.turnover > 0:
             bps = math.ceil(at_most / plan.turnover * BPS)

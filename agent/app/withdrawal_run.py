@@ -341,7 +341,7 @@ def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token:
     step, plan, every_s = sale.step_input, sale.plan, sale.step_input.limits.first_purchase_s
     if every_s is None or plan is None:
         return
-    after_raw = requests.shortfall_raw(step, plan, token)
+    after_raw = requests.shortfall_raw(step.snapshot, step.portfolio, step.limits, plan, token)
     if after_raw <= 0:
         return
     before_raw = transfers.shortfall_raw(
@@ -362,7 +362,12 @@ def _record_part(
     every_s, plan = step.limits.first_purchase_s, sale.plan
     if every_s is None or plan is None:
         return ""
-    if requests.shortfall_raw(sale.step_input, plan, token) <= 0:
+    if (
+        requests.shortfall_raw(
+            sale.step_input.snapshot, sale.step_input.portfolio, sale.step_input.limits, plan, token
+        )
+        <= 0
+    ):
         return ""
     before_raw = transfers.shortfall_raw(
         sale.step_input.portfolio,

@@ -30,12 +30,15 @@ from agent.layers.questions import BY_PLACE, outside_raw, unknown_value_reason
 from agent.model import (
     Entry,
     EntryKind,
+    ExecutionConfig,
     ExternalTransaction,
     History,
     Intent,
     IntentKind,
     IntentState,
+    Limits,
     Plan,
+    Portfolio,
     Rebalance,
     StepInput,
     UnsignedTx,
@@ -46,7 +49,7 @@ from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes
 from agent.policy.cash_flows.balance_changes import token_label
 from agent.ports import Grant
-from agent.reference import confirmed_prices, reference_prices
+from agent.reference import ReferencePrices, confirmed_prices, reference_prices
 from agent.store.accounts.balances import BalanceStore
 from agent.store.budgets import BudgetStore
 from agent.store.prices import AllocationStore, PriceStore
@@ -78,7 +81,7 @@ def update_ledger(
     """
     for intent in store.ledger.intents_without_entry():
         store.ledger.enter(intent, _posted_entry(store, intent, step))
-    prices = entry_prices(step)
+    prices = entry_prices(step.portfolio, reference_prices(step))
     present = valuation(step, prices)
     if present is None:
         return
@@ -103,7 +106,7 @@ def valuation_of_step(store: Store, step: StepInput) -> Valuation | None:
     """Return the value of a recorded step that the ledger has no valuation of; None if the ledger
     cannot explain it yet: an unknown price or balance, a new holding, or an unwritten flow.
     """
-    prices = entry_prices(step)
+    prices = entry_prices(step.portfolio, reference_prices(step))
     if any(flow.id == 0 for flow in step.history.cash_flows.unexplained):
         return None
     if not store.ledger.has_places(_holdings_by_place(step, prices)):
@@ -154,7 +157,10 @@ def derive_entry(
         raise ValueError(f"intent {intent.id} has no receipt to enter")
     basis = originating_step(store.steps, intent) or present
     grant, owner = store.journal.grant(intent.id), present.snapshot.owner
-    prices, coin = entry_prices(basis), basis.portfolio.wrapped_native
+    prices, coin = (
+        entry_prices(basis.portfolio, reference_prices(basis)),
+        basis.portfolio.wrapped_native,
+    )
     moved = dict(receipt.net(owner)) if receipt.status == 1 else {}
     if wei := intent.coins(owner, coin):
         moved[NATIVE] = moved.get(NATIVE, 0) + wei
@@ -192,7 +198,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
         outside = outside_raw(step, prices.by_token, READINGS)
     except Refused:
         return None
-    reserved = _reserved(step, balances)
+    reserved = _reserved(step.portfolio, step.limits, balances)
     held = []
     readings = {
         token: reading for read in READINGS.values() for token, reading in read(step).items()
@@ -216,18 +222,18 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     )
 
 
-def _reserved(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
+def _reserved(portfolio: Portfolio, limits: Limits, balances: Mapping[str, int]) -> dict[str, int]:
     """Return the wallet's unmanaged base units: reserves, and native coin unless it is an asset.
     The reserve of a native asset is taken from native coin first.
     """
     reserved = {
         asset.token.address: min(balances[asset.token.address], asset.reserve_raw)
-        for asset in step.portfolio.assets
+        for asset in portfolio.assets
     }
-    native = next((asset for asset in step.portfolio.assets if asset.native), None)
+    native = next((asset for asset in portfolio.assets if asset.native), None)
     if native is None:
         return reserved | {NATIVE: balances[NATIVE]}
-    raw, token = native_coin.reserved_raw(step.limits, native), native.token.address
+    raw, token = native_coin.reserved_raw(limits, native), native.token.address
     return reserved | {
         NATIVE: min(balances[NATIVE], raw),
         token: min(balances[token], max(0, raw - balances[NATIVE])),
@@ -271,9 +277,9 @@ def _is_manual(plan: Plan) -> bool:
     return isinstance(plan.decision, Rebalance) and plan.decision.by_hand
 
 
-def entry_prices(step: StepInput) -> EntryPrices:
+def entry_prices(portfolio: Portfolio, references: ReferencePrices) -> EntryPrices:
     """Return the reference prices at which a step's entries are valued."""
-    return EntryPrices(reference_prices(step).by_token, step.portfolio.wrapped_native)
+    return EntryPrices(references.by_token, portfolio.wrapped_native)
 
 
 # --- Entries of transactions that are not final yet: the annual gain limit must count their gains
@@ -312,7 +318,9 @@ def _planned_entry(store: Store, intent: Intent, present: StepInput) -> Entry | 
     change = SettledTransaction(
         intent.id, head.number, head.timestamp_s, intent.tx_hash or "", intent.note, moved, 0
     )
-    return entries.trade_entry(change, entry_prices(basis), {*moved, NATIVE}, {})
+    return entries.trade_entry(
+        change, entry_prices(basis.portfolio, reference_prices(basis)), {*moved, NATIVE}, {}
+    )
 
 
 # --- Records of chosen weights and hourly reference prices.
@@ -415,7 +423,9 @@ def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalT
         for token in sorted(((moved | {coin}) & assets) - prices.keys()):
             raise HistoryUnavailable(f"{token_label(step.portfolio, token)} has no reference price")
         asset_prices = {token: price for token, price in prices.items() if token in assets}
-        usage.append(_prior_usage(step, sent, asset_prices))
+        usage.append(
+            _prior_usage(step.portfolio, step.execution, step.snapshot.owner, sent, asset_prices)
+        )
     return tuple(usage)
 
 
@@ -436,8 +446,14 @@ def _with_feeds_as_of(step: StepInput, sent: MinedTx) -> StepInput:
     return replace(step, snapshot=replace(step.snapshot, feeds=feeds))
 
 
-def _prior_usage(step: StepInput, sent: MinedTx, prices: dict[str, Price]) -> ExternalTransaction:
-    coin, wallet, receipt = step.portfolio.wrapped_native, step.snapshot.owner, sent.receipt
+def _prior_usage(
+    portfolio: Portfolio,
+    execution: ExecutionConfig,
+    owner: str,
+    sent: MinedTx,
+    prices: dict[str, Price],
+) -> ExternalTransaction:
+    coin, wallet, receipt = portfolio.wrapped_native, owner, sent.receipt
     native = prices.get(coin, Fraction(0))
     intent = _as_intent(sent)
     deltas = {token: raw for token, raw in receipt.net(wallet).items() if token in prices and raw}
@@ -445,10 +461,10 @@ def _prior_usage(step: StepInput, sent: MinedTx, prices: dict[str, Price]) -> Ex
         deltas[coin] = deltas.get(coin, 0) + wei
     gas_value = receipt.gas_cost_wei * native
     exchanged = any(raw > 0 for raw in deltas.values()) and any(raw < 0 for raw in deltas.values())
-    traded = exchanged or sent.to == step.execution.router
+    traded = exchanged or sent.to == execution.router
     lost = max(gas_value, trade_loss({}, deltas, prices, gas_value)) if traded else gas_value
     moved = trade_turnover(deltas, prices) if traded else Fraction(0)
-    if sent.to == step.execution.router:
+    if sent.to == execution.router:
         paid = Fraction(0)
     elif traded:  # a payment that returned only dust is still a payment
         paid = lost - gas_value

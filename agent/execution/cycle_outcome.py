@@ -8,7 +8,7 @@ from dataclasses import replace
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers import execution as layers
-from agent.model import Cycle, CycleEnd, IntentKind, StepInput
+from agent.model import Cycle, CycleEnd, IntentKind, Portfolio
 
 QUIET_KINDS = (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
 OutcomeOf = Callable[[str], StepOutcome]
@@ -58,7 +58,7 @@ def _after_exits(cycle: Cycle, last: StepOutcome, outcome_of: OutcomeOf) -> Step
     blocked = tuple(item for item in last.decided.stuck if item.token not in sent)
     parts = [whole.reason]
     if len(sent) > 1:
-        parts += _sold_exits(cycle, last.step_input)
+        parts += _sold_exits(cycle, last.step_input.portfolio)
     if blocked or last.kind is not OutcomeKind.HOLD:
         parts.append(f"then: {last.reason}")
     return replace(
@@ -101,15 +101,13 @@ def error_text(message: str, remedy: str) -> str:
 
 
 def _with_sold_exits(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
-    reasons = [outcome.reason, *_sold_exits(cycle, outcome.step_input)]
+    reasons = [outcome.reason, *_sold_exits(cycle, outcome.step_input.portfolio)]
     return replace(outcome, reason="; ".join(reasons))
 
 
-def _sold_exits(cycle: Cycle, step: StepInput) -> list[str]:
+def _sold_exits(cycle: Cycle, portfolio: Portfolio) -> list[str]:
     """Return a note on the sold exits; empty if there are none."""
-    labels = [
-        step.portfolio.token(note.exit_token).label for note in cycle.exits if not note.failed
-    ]
+    labels = [portfolio.token(note.exit_token).label for note in cycle.exits if not note.failed]
     return [f"exits sold, each in its own transaction: {', '.join(labels)}"] if labels else []
 
 

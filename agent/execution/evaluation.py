@@ -95,7 +95,7 @@ def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
     )
     if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not token:
         return None
-    if token in blocked_exits.excluded_tokens(outcome.step_input):
+    if token in blocked_exits.excluded_tokens(outcome.step_input.targets, outcome.step_input.stuck):
         return None
     if not failing or not {one.guard for one in failing} <= MARKET_GUARDS | BUDGET_GUARDS:
         return None

@@ -265,7 +265,7 @@ def settle_mined(
         own = originating_step(store.steps, intent)
         basis = own or present()
         prices = reference_prices(basis).by_token
-        if own is None and _unpriced(intent, basis, prices):
+        if own is None and _unpriced(intent, basis.portfolio, basis.snapshot.owner, prices):
             continue
         coin, at_s = basis.portfolio.wrapped_native, _chain_s(snapshot, own)
         native = prices.get(coin, Fraction(0))
@@ -353,14 +353,16 @@ def _read(text: str) -> StepInput:
     return codec.loads(StepInput, text)
 
 
-def _unpriced(intent: Intent, basis: StepInput, prices: dict[str, Fraction]) -> bool:
+def _unpriced(
+    intent: Intent, portfolio: Portfolio, owner: str, prices: dict[str, Fraction]
+) -> bool:
     """True if the transaction spent an asset that has no price now."""
     if intent.receipt is None:
         return False
-    ours = {asset.token.address for asset in basis.portfolio.assets}
+    ours = {asset.token.address for asset in portfolio.assets}
     return any(
         raw < 0 and token in ours and token not in prices
-        for token, raw in intent.receipt.net(basis.snapshot.owner).items()
+        for token, raw in intent.receipt.net(owner).items()
     )
 
 

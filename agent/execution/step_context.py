@@ -17,6 +17,7 @@ from agent.model import (
     LayerPart,
     PastPrices,
     Plan,
+    Portfolio,
     Snapshot,
     StepInput,
     Verdict,
@@ -165,15 +166,14 @@ def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInp
         balances.mark_left_alone()
 
 
-def record_order_stages(orders: OrderStore, step: StepInput) -> None:
+def record_order_stages(orders: OrderStore, portfolio: Portfolio, history: History) -> None:
     """Record every order's stage before the step acts on it. Raise Retryable if orders changed
     meanwhile.
     """
-    history = step.history
     if (
         not history.orders.states
         and history.orders.nav_per_share is None
-        and not step.portfolio.orders.terms
+        and not portfolio.orders.terms
     ):
         return
     if not orders.update(

@@ -11,9 +11,12 @@ from agent.model import (
     Allocation,
     CashMemory,
     History,
+    LayerConfig,
     LayerPart,
+    Portfolio,
     PricePoint,
     ScreenedToken,
+    Snapshot,
     StepInput,
     StepMemory,
 )
@@ -27,11 +30,11 @@ HOUR_S = 3_600
 DAY_S = 86_400
 
 
-def read_cash(step: StepInput, cash: CashStore) -> CashMemory | None:
+def read_cash(portfolio: Portfolio, snapshot: Snapshot, cash: CashStore) -> CashMemory | None:
     """Return the account of portfolio.use_cash; None without that limit."""
-    if step.portfolio.use_cash_raw is None:
+    if portfolio.use_cash_raw is None:
         return None
-    return cash.read(step.portfolio.numeraire.address, step.snapshot.head.number)
+    return cash.read(portfolio.numeraire.address, snapshot.head.number)
 
 
 def record_cash(cash: CashStore, history: History) -> None:
@@ -80,7 +83,7 @@ def read_memory(
         ledger,
         choices,
         tuple(untradable),
-        read_cash(bare, store.cash),
+        read_cash(bare.portfolio, bare.snapshot, store.cash),
         tuple(read(bare, store) for read in READERS),
     )
     step = replace(bare, history=replace(bare.history, prices=prices, allocation=chosen))
@@ -88,14 +91,17 @@ def read_memory(
 
 
 def part_history_needed(
-    step: StepInput, choices: Mapping[str, Allocation]
+    portfolio: Portfolio,
+    layers: tuple[LayerConfig, ...],
+    now_s: int,
+    choices: Mapping[str, Allocation],
 ) -> list[tuple[int, int]]:
     """Return (seconds, step in seconds) of recorded prices that due choices of the parts that
     divide the wallet need; `choices` are their earlier ones, by owner.
     """
-    now_s, needs = step.snapshot.head.timestamp_s, []
-    for part in (part for config in step.layers for part in config.allocators):
-        whole = replace(step.portfolio, weights=part.allocator)
+    needs = []
+    for part in (part for config in layers for part in config.allocators):
+        whole = replace(portfolio, weights=part.allocator)
         back_s = targets.allocation_history_s(whole, choices.get(part.owner), now_s)
         needs.append((back_s, part.allocator.step_s))
     return [(back_s, step_s) for back_s, step_s in needs if back_s]
@@ -114,7 +120,9 @@ def _recorded_prices(
     numeraire, weights = portfolio.numeraire.address, portfolio.weights
     others = [trigger for config in step.layers for trigger in config.triggers]
     back_s = rules.required_history_s(step.policy, others)
-    needs = part_history_needed(step, choices)
+    needs = part_history_needed(
+        step.portfolio, step.layers, step.snapshot.head.timestamp_s, choices
+    )
     if weights is not None:
         needs.append((targets.allocation_history_s(portfolio, chosen, now_s), weights.step_s))
     needs.append(risk.price_history_needed(step.policy))

@@ -30,6 +30,7 @@ from agent.planning.partial_plans import worst_case_gas
 from agent.planning.problem import fair_floor
 from agent.reference import (
     PegUnknown,
+    ReferencePrices,
     answer_bound_fault,
     deviation_loss,
     dollar_pegs,
@@ -446,14 +447,14 @@ def sandwich_exposure(
     return SandwichExposure(most_bps, shares[0], shares[1], ", ".join(words))
 
 
-def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
+def plan_sandwich_loss(references: ReferencePrices, plan: Plan) -> Value | None:
     """Return the largest sandwich loss of a plan at reference prices: the predicted outputs less
     their minimums.
 
     None if a received token has no reference price. Skew before the snapshot is part of the plan's
     cost.
     """
-    prices = reference_prices(step).prices
+    prices = references.prices
     ends = [leg for leg in plan.legs if leg.sink is LegFunding.WALLET]
     if any(leg.token_out not in prices for leg in ends):
         return None
@@ -471,7 +472,7 @@ def plan_worst_case(step: StepInput, plan: Plan) -> Value | None:
     price, and all prices off by limits.oracle_deviation; None if a received token, or the native
     coin that pays gas, has no reference price.
     """
-    if (short := plan_sandwich_loss(step, plan)) is None:
+    if (short := plan_sandwich_loss(reference_prices(step), plan)) is None:
         return None
     if plan.gas_units and step.portfolio.wrapped_native not in reference_prices(step).prices:
         return None

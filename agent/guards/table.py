@@ -14,7 +14,17 @@ from agent.guards import market, portfolio, safety
 from agent.guards.case import build_guard_case
 from agent.guards.guard import OFF, Guard, format_money
 from agent.layers import guards as layers
-from agent.model import Evidence, Payout, Plan, StepInput, Verdict
+from agent.model import (
+    CashFlows,
+    Evidence,
+    Limits,
+    Payout,
+    Plan,
+    Portfolio,
+    Snapshot,
+    StepInput,
+    Verdict,
+)
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
 from agent.reference import reference_prices
@@ -110,7 +120,10 @@ def judge_payout(step: StepInput, payout: Payout, confirmed: Sequence[str]) -> t
     """Return the verdict of every guard on one payment. The kill switch is read again before
     sending.
     """
-    return (*judge_payout_permission(step, (payout,), confirmed), _balance(step, payout))
+    return (
+        *judge_payout_permission(step, (payout,), confirmed),
+        _balance(step.snapshot, step.portfolio, step.limits, step.history.cash_flows, payout),
+    )
 
 
 def require_payout_allowed(verdicts: Sequence[Verdict]) -> None:
@@ -146,12 +159,14 @@ def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
     return Verdict(name, f"{format_money(total, numeraire)} in 24 h", limit_text, total <= limit)
 
 
-def _balance(step: StepInput, payout: Payout) -> Verdict:
+def _balance(
+    snapshot: Snapshot, portfolio: Portfolio, limits: Limits, cash_flows: CashFlows, payout: Payout
+) -> Verdict:
     """Judge a payment against the balance less gas floor and reserve. The amount reserved for its
     request may be spent.
     """
-    token = step.portfolio.token(payout.token)
-    available_raw = _available_raw(step, payout)
+    token = portfolio.token(payout.token)
+    available_raw = _available_raw(snapshot, portfolio, limits, cash_flows, payout)
     return Verdict(
         "balance",
         f"{decimal_text(payout.raw, token.decimals)} {token.label}",
@@ -160,17 +175,19 @@ def _balance(step: StepInput, payout: Payout) -> Verdict:
     )
 
 
-def _available_raw(step: StepInput, payout: Payout) -> int:
+def _available_raw(
+    snapshot: Snapshot, portfolio: Portfolio, limits: Limits, cash_flows: CashFlows, payout: Payout
+) -> int:
     if payout.token == NATIVE:
-        return step.snapshot.native_wei - native_coin.floor_wei(step.limits)
-    assets = {asset.token.address: asset for asset in step.portfolio.assets}
+        return snapshot.native_wei - native_coin.floor_wei(limits)
+    assets = {asset.token.address: asset for asset in portfolio.assets}
     if payout.token not in assets:
         return 0
     set_aside = sum(
         claim.payment.raw
-        for claim in step.history.cash_flows.claims
+        for claim in cash_flows.claims
         if (claim.request, claim.payment.token) == (payout.request, payout.token)
     )
-    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    balances = {holding.token: holding.raw for holding in snapshot.holdings}
     reserve = max(0, assets[payout.token].reserve_raw - set_aside)
     return balances.get(payout.token, 0) - reserve

@@ -19,11 +19,14 @@ from agent.model import (
     LayerDecision,
     LegFunding,
     LimitOrder,
+    Limits,
+    OrderStates,
     Plan,
     Portfolio,
     PurchaseKind,
     PurchaseProgress,
     Rebalance,
+    Snapshot,
     StepInput,
     TopUp,
 )
@@ -169,7 +172,7 @@ def _rest_not_worth_it(
     """Return the decision on the rest of a purchase as ordinary drift: it is not worth its cost, so
     the purchase ends.
     """
-    why = f"the rest is {_worthless(step, decided, nothing)}"
+    why = f"the rest is {_worthless(step.snapshot, step.portfolio, step.limits, decided, nothing)}"
     over = Hold(purchases.end_text(active.terms, why))
     rest = purchases.with_purchase(step, None)
     try:
@@ -401,35 +404,48 @@ def _not_worth_it(
         again = ""
     else:
         again = f"; next review {format_time(decided.next_s)}"
-    why = _not_worth_why(step, decided, nothing)
+    why = _not_worth_why(step.snapshot, step.portfolio, step.limits, decided, nothing)
     hold = Hold(
         f"{decision.reason}; {why}{again}",
         decided.next_s,
         nothing.kept_by,
     )
-    return Proposal(decided.held(hold, _worthless(step, decided, nothing)), None)
+    return Proposal(
+        decided.held(
+            hold, _worthless(step.snapshot, step.portfolio, step.limits, decided, nothing)
+        ),
+        None,
+    )
 
 
-def _worthless(step: StepInput, decided: DecisionResult, nothing: planner.NothingPlanned) -> str:
+def _worthless(
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    limits: Limits,
+    decided: DecisionResult,
+    nothing: planner.NothingPlanned,
+) -> str:
     """Return why an execution ends, in short, with the value that is left."""
-    short = _not_worth_why(step, decided, nothing).partition(":")[0]
-    return f"{short}: {minimum.format_money(step.portfolio, nothing.drift)} to move"
+    short = _not_worth_why(snapshot, portfolio, limits, decided, nothing).partition(":")[0]
+    return f"{short}: {minimum.format_money(portfolio, nothing.drift)} to move"
 
 
 def _not_worth_why(
-    step: StepInput, decided: DecisionResult, nothing: planner.NothingPlanned
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    limits: Limits,
+    decided: DecisionResult,
+    nothing: planner.NothingPlanned,
 ) -> str:
     if nothing.kept_by == LOCKED:
         return nothing.message
     compared = [item for item in nothing.off if ALLOWED in item.why]
     if compared:
         why = "; ".join(f"{item.what} {item.why}" for item in compared)
-        return f"not worth its cost (limits.plan_cost {step.limits.plan_cost_bps} bps): {why}"
+        return f"not worth its cost (limits.plan_cost {limits.plan_cost_bps} bps): {why}"
     if nothing.kept_by == MIN_TRADE:
-        return minimum.too_small_to_trade(step.portfolio, step.limits, nothing.drift)
-    return minimum.not_worth_reason(
-        step.snapshot, step.portfolio, step.limits, decided.references, nothing.drift
-    )
+        return minimum.too_small_to_trade(portfolio, limits, nothing.drift)
+    return minimum.not_worth_reason(snapshot, portfolio, limits, decided.references, nothing.drift)
 
 
 def _without_swaps(step: StepInput, decided: DecisionResult, why: str) -> Proposal:
@@ -489,7 +505,7 @@ def _filled(
     for order in orders:
         if (
             why := expiry_reason(step_input.snapshot, step_input.execution, order)
-            or _out(step_input, order)
+            or _out(step_input.portfolio, step_input.history.orders, order)
             or balance_changes.halt_reason(
                 step_input.portfolio, step_input.limits, step_input.history.cash_flows
             )
@@ -509,11 +525,11 @@ def _filled(
     return None, why, ended
 
 
-def _out(step_input: StepInput, order: LimitOrder) -> str:
+def _out(portfolio: Portfolio, orders: OrderStates, order: LimitOrder) -> str:
     """Return why the order's purchase is blocked: an exit order keeps its token out of the market
     and would sell it again. Empty otherwise.
     """
-    known, portfolio = step_input.history.orders.states, step_input.portfolio
+    known = orders.states
     if order.token_out == portfolio.numeraire.address:
         return ""
     by = conditional_orders.fired_exit_order(

@@ -22,14 +22,17 @@ from agent.model import (
     Hold,
     Invest,
     LayerRequest,
+    Limits,
     ManualAction,
     Plan,
     PlanRequest,
+    Portfolio,
     PurchaseKind,
     RaiseForWithdrawal,
     Rebalance,
     SellEntireBalance,
     SellEverything,
+    Snapshot,
     StepInput,
     StepRequest,
     Swap,
@@ -83,7 +86,7 @@ def raise_money(token: str) -> Proposer:
         )
         plan = planner.plan(step, wanted)
         done = transfers.parts_done(step, token)
-        short = shortfall_raw(step, plan, token) > 0
+        short = shortfall_raw(step.snapshot, step.portfolio, step.limits, plan, token) > 0
         if step.limits.first_purchase_s is not None and (
             short or not partial_plans.fits_daily_loss(step, plan)
         ):
@@ -96,7 +99,7 @@ def raise_money(token: str) -> Proposer:
                 transfers.shortfall_raw(
                     step.portfolio, step.limits, native_coin.held_balances(step), token
                 ),
-                shortfall_raw(step, part, token),
+                shortfall_raw(step.snapshot, step.portfolio, step.limits, part, token),
             )
             if left < lacks and (short or left > 0):
                 wanted = replace(
@@ -107,7 +110,7 @@ def raise_money(token: str) -> Proposer:
                     ),
                 )
                 return _by_owner(step, wanted, replace(part, decision=wanted))
-        _require_raised(step, plan, token)
+        _require_raised(step.snapshot, step.portfolio, step.limits, plan, token)
         if done:
             plan = replace(
                 plan,
@@ -324,23 +327,25 @@ def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposa
     )
 
 
-def shortfall_raw(step: StepInput, plan: Plan, token: str) -> int:
+def shortfall_raw(
+    snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, token: str
+) -> int:
     """Return the base units of a claim on `token` that the plan's prediction leaves uncovered; 0 or
     less if it covers them.
     """
-    asset = next(one for one in step.portfolio.assets if one.token.address == token)
+    asset = next(one for one in portfolio.assets if one.token.address == token)
     after = dict(plan.holdings_after)[token]
     if asset.native:
-        after += (
-            step.snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
-        )
-    return native_coin.reserved_raw(step.limits, asset) - after
+        after += snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
+    return native_coin.reserved_raw(limits, asset) - after
 
 
-def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
+def _require_raised(
+    snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, token: str
+) -> None:
     """Raise Refused unless the plan's prediction covers the claim."""
-    asset = next(one for one in step.portfolio.assets if one.token.address == token)
-    if (short := shortfall_raw(step, plan, token)) > 0:
+    asset = next(one for one in portfolio.assets if one.token.address == token)
+    if (short := shortfall_raw(snapshot, portfolio, limits, plan, token)) > 0:
         amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
         left = (
             "; ".join(f"{item.what}: {item.why}" for item in plan.skipped)

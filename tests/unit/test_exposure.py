@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agent.guards.case import build_guard_case
 from agent.guards.market import max_extractable_profit, plan_sandwich_loss, sandwich_exposure
 from agent.model import LegFunding, PlanCost
+from agent.reference import reference_prices
 from tests.support.builders import raw, step_input, token, v2_pool, with_snapshot
 from tests.support.plans import R, Swap, evidence
 from tests.support.plans import plan_of as planned
@@ -70,7 +71,7 @@ def test_no_plan_that_the_guards_let_pass_gives_away_more_than_the_bound(whole: 
     gave = sold * Fraction(2_000 * 10**6, 10**18)
     least = last.min_out_raw * (Fraction(60_000 * 10**6, 10**8) if over_hub else 1)
     assert gave - least <= case.turnover() * Fraction(found.exchanged_bps, 10_000) + 60_000 * 10**6 // 10**8 + 1
-    taken = plan_sandwich_loss(step, plan)
+    taken = plan_sandwich_loss(reference_prices(step), plan)
     assert taken is not None
     assert taken <= case.turnover() * Fraction(slippage_bps or 0, 10_000) * Fraction(11, 10) + 600  # a skew may be a gain too
 
@@ -79,11 +80,11 @@ def test_a_plan_gives_away_what_its_swaps_predict_above_their_minimums() -> None
     first = leg(WETH.address, USDC.address, 10**18, 3_000 * 10**6, min_out_raw=2_990 * 10**6)
     second = replace(first, min_out_raw=first.amount_out_raw)
     step = step_input()
-    assert plan_sandwich_loss(step, plan_of(first, second)) == 10 * 10**6
-    assert plan_sandwich_loss(step, plan_of(second)) == 0
-    assert plan_sandwich_loss(step, plan_of(replace(first, sink=LegFunding.ROUTER), second)) == 0
+    assert plan_sandwich_loss(reference_prices(step), plan_of(first, second)) == 10 * 10**6
+    assert plan_sandwich_loss(reference_prices(step), plan_of(second)) == 0
+    assert plan_sandwich_loss(reference_prices(step), plan_of(replace(first, sink=LegFunding.ROUTER), second)) == 0
     unknown = replace(first, token_out="0x" + "77" * 20)
-    assert plan_sandwich_loss(step, plan_of(unknown)) is None
+    assert plan_sandwich_loss(reference_prices(step), plan_of(unknown)) is None
 
 
 def test_nobody_earns_more_with_a_plan_than_it_loses_and_a_predicted_gain_takes_nothing_off() -> None:

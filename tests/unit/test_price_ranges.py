@@ -94,7 +94,7 @@ def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     deltas = {WETH.address: -raw(1, WETH), USDC.address: plan.legs[0].amount_out_raw}
     assert deviation_loss(step, deltas) == 2_000 * 10**6 * Fraction(150, 10_000)
-    short, worst = plan_sandwich_loss(step, plan), plan_worst_case(step, plan)
+    short, worst = plan_sandwich_loss(reference_prices(step), plan), plan_worst_case(step, plan)
     assert short is not None and worst == plan.cost.total + short + deviation_loss(step, deltas) + worst_case_gas(step, plan)
     before = replace(step, reference=replace(step.reference, cautious=False))
     more = disagreement_loss(step, deltas)

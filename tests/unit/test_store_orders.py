@@ -66,13 +66,14 @@ def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) 
     store = opened(tmp_path)
     bot = two(terms("WETH", OrderKind.STOP_LOSS, 1_500))
     step = apply_orders(bot.seen({"WETH": 2_000}))
-    record_order_stages(store.orders, confirm_prices(eyes_of(store), step))
+    confirmed = confirm_prices(eyes_of(store), step)
+    record_order_stages(store.orders, confirmed.portfolio, confirmed.history)
     (armed,), turn = store.orders.standing()
     assert (armed.stage, turn) == (OrderStage.ARMED, 1)
     read = replace(step.history, orders=replace(step.history.orders, version=turn))
     assert store.orders.update((replace(armed, stage=OrderStage.OFF),), None, turn)
     with raises_code(Retryable, "orders_changed"):
-        record_order_stages(store.orders, replace(step, history=history(read, states=(replace(armed, stage=OrderStage.FIRED),))))
+        record_order_stages(store.orders, step.portfolio, history(read, states=(replace(armed, stage=OrderStage.FIRED),)))
     assert store.orders.standing()[0][0].stage is OrderStage.OFF
     store.close()
 

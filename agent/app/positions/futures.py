@@ -46,6 +46,7 @@ from agent.model import (
     Position,
 )
 from agent.policy.decide import current_drifts
+from agent.reference import reference_prices
 from agent.units import BPS, Price, Token, parse_raw, parse_share_bps, value_text
 
 if TYPE_CHECKING:
@@ -467,7 +468,10 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
     [futures].
     """
     report = futures_layer(agent)
-    store, prices = agent.context.store, entry_prices(report.step)
+    store, prices = (
+        agent.context.store,
+        entry_prices(report.step.portfolio, reference_prices(report.step)),
+    )
     valuations = list(store.valuations.between())
     present = valuation(report.step, prices)
     if present is not None and (not valuations or present.block > valuations[-1].block):

@@ -29,6 +29,7 @@ from agent.layers.gradual.state import (
     GradualState,
 )
 from agent.model import (
+    ExecutionConfig,
     ExecutionPace,
     ExecutionStyle,
     Goal,
@@ -83,7 +84,7 @@ def compare_slice_counts(
     intended_value = value_to_move(step, goal, prices)
     tried = [
         _SliceSimulation(step, decision, goal, references, prices, pace, count)
-        for count in range(1, max_slices(step, intended_value) + 1)
+        for count in range(1, max_slices(step.limits, step.execution, intended_value) + 1)
     ]
     costs = [trial.cost(intended_value, whole if trial.count == 1 else None) for trial in tried]
     options = tuple(replace(cost, rest=cost.rest * _dearest(step.limits, costs)) for cost in costs)
@@ -102,11 +103,11 @@ def value_to_move(step: StepInput, goal: Goal, prices: Mapping[str, Price]) -> V
     )
 
 
-def max_slices(step: StepInput, intended_value: Value) -> int:
+def max_slices(limits: Limits, execution: ExecutionConfig, intended_value: Value) -> int:
     """Return the largest slice count within the config that keeps slices above limits.min_trade; at
     least one.
     """
-    pace, least = step.execution.pace, step.limits.min_trade
+    pace, least = execution.pace, limits.min_trade
     smallest = 1 - Fraction(pace.size_jitter_bps, BPS)
     if not least:
         return pace.max_rounds
@@ -324,7 +325,9 @@ def schedule_plan(
         pacing = compare_slice_counts(step, decision, goal, whole, decided.references)
         count = pacing.chosen
     elif not step.progress.spend_caps:
-        count = max_slices(step, value_to_move(step, goal, _paced_prices(decided)))
+        count = max_slices(
+            step.limits, step.execution, value_to_move(step, goal, _paced_prices(decided))
+        )
     if count == 1 and (pace.budget_bps is None or prior_budget_use(step) is None):
         return decided, replace(whole, pacing=pacing)
     return _begin_gradual_execution(

@@ -26,6 +26,7 @@ from agent.model import (
     ExecutionPace,
     ExecutionStyle,
     Hold,
+    Limits,
     Portfolio,
     Rebalance,
     StepInput,
@@ -170,7 +171,9 @@ def decide_slice(
         return None
     begun, now_s = under.campaign, step.snapshot.head.timestamp_s
     left = _left(drifts, begun)
-    if why := _over(step, drifts, under, left):
+    if why := _over(
+        step.portfolio, step.limits, step.snapshot.head.timestamp_s, drifts, under, left
+    ):
         return SliceDecision(
             Hold(over_text(begun, why)),
             ended=why,
@@ -286,10 +289,15 @@ def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
 
 
 def _over(
-    step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress, left: Value
+    portfolio: Portfolio,
+    limits: Limits,
+    now_s: int,
+    drifts: Sequence[AssetDrift],
+    under: ExecutionProgress,
+    left: Value,
 ) -> str:
     """Return why there will be no further slice; empty while there may be one."""
-    begun, least = under.campaign, step.limits.min_trade or Fraction(0)
+    begun, least = under.campaign, limits.min_trade or Fraction(0)
     rounds = "1 slice" if under.done == 1 else f"{under.done} slices"
     if begun.pace.style is ExecutionStyle.LIMIT and under.done:
         return "done at its price"
@@ -299,14 +307,14 @@ def _over(
         if under.done:
             return f"done in {rounds}"
         return "the drift is gone"
-    if step.snapshot.head.timestamp_s >= begun.expires_s:
+    if now_s >= begun.expires_s:
         return (
             f"its time ended {format_time(begun.expires_s)} after {rounds};"
-            f" {_money(step.portfolio, left)} remain"
+            f" {_money(portfolio, left)} remain"
         )
     if begun.budget is not None and under.spent >= begun.budget:
-        lost = f"it has lost {_money(step.portfolio, under.spent)} against the prices at its start"
-        return f"after {rounds} {lost}, its budget is {format_budget(step.portfolio, begun)}"
+        lost = f"it has lost {_money(portfolio, under.spent)} against the prices at its start"
+        return f"after {rounds} {lost}, its budget is {format_budget(portfolio, begun)}"
     return ""
 
 

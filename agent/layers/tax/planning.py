@@ -11,7 +11,7 @@ from agent.accounting.tax_lots import PlannedGain, max_sellable_raw, planned_gai
 from agent.layers.tax.state import TaxState
 from agent.model import Plan, Portfolio, Rebalance, SkippedItem, StepInput, TaxInputs
 from agent.planning import planner
-from agent.reference import reference_prices
+from agent.reference import ReferencePrices, reference_prices
 from agent.units import Value, value_text
 
 ROUNDS = 4
@@ -34,12 +34,16 @@ def within_year_limit(
     if tax is None or tax.year_limit is None or decision.exit:
         return whole
     left = tax.year_limit - tax.realised
-    gains = _gains(step, tax, whole)
+    gains = _gains(
+        step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, whole
+    )
     if _total(gains) <= max(left, Fraction(0)):
         return whole
     taxed, room = {gain.token for gain in gains if gain.gain > 0}, max(left, Fraction(0))
     for turn in range(ROUNDS):
-        caps = _caps(step, tax, gains, room * MARGIN ** (turn + 1))
+        caps = _caps(
+            step.portfolio, reference_prices(step), tax, gains, room * MARGIN ** (turn + 1)
+        )
         capped = replace(
             decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(caps.items())))
         )
@@ -49,7 +53,9 @@ def within_year_limit(
             raise planner.NothingPlanned(
                 f"{nothing.message}; {_why(step.portfolio, tax)}", nothing.verdicts, nothing.remedy
             ) from None
-        gains = _gains(step, tax, trimmed)
+        gains = _gains(
+            step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, trimmed
+        )
         if _total(gains) <= room:
             note = [
                 SkippedItem(step.portfolio.token(token).label, _why(step.portfolio, tax))
@@ -64,21 +70,25 @@ def within_year_limit(
 
 
 def _caps(
-    step: StepInput, tax: TaxInputs, gains: tuple[PlannedGain, ...], room: Value
+    portfolio: Portfolio,
+    references: ReferencePrices,
+    tax: TaxInputs,
+    gains: tuple[PlannedGain, ...],
+    room: Value,
 ) -> dict[str, int]:
     """Return the base units that may be sold of each asset: tokens with gains share the remainder
     in proportion, others must not realise a gain.
     """
-    prices = reference_prices(step).by_token
+    prices = references.by_token
     whole = sum((max(gain.gain, Fraction(0)) for gain in gains), Fraction(0))
     if whole:
         shares = {gain.token: max(gain.gain, Fraction(0)) / whole for gain in gains}
     else:
         shares = {}
     caps = {}
-    for asset in step.portfolio.assets:
+    for asset in portfolio.assets:
         token = asset.token.address
-        if token == step.portfolio.numeraire.address and not tax.currency:
+        if token == portfolio.numeraire.address and not tax.currency:
             continue
         held = sum(lot.raw for lot in tax.lots if lot.token == token)
         share = shares.get(token, Fraction(0)) * room
@@ -88,13 +98,15 @@ def _caps(
     return caps
 
 
-def _gains(step: StepInput, tax: TaxInputs, plan: Plan) -> tuple[PlannedGain, ...]:
-    at_s, portfolio = step.snapshot.head.timestamp_s, step.portfolio
+def _gains(
+    portfolio: Portfolio, references: ReferencePrices, now_s: int, tax: TaxInputs, plan: Plan
+) -> tuple[PlannedGain, ...]:
+    at_s = now_s
     if plan.wallet_changes():
         return planned_gains(
             plan,
             tax,
-            reference_prices(step).by_token,
+            references.by_token,
             portfolio.numeraire.address,
             portfolio.wrapped_native,
             at_s,
@@ -124,6 +136,8 @@ def taxed_gain(step: StepInput, plan: Plan) -> Value:
     tax = step.layer(TaxState).inputs
     if tax is None:
         return Fraction(0)
-    gain = _total(_gains(step, tax, plan))
+    gain = _total(
+        _gains(step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, plan)
+    )
     taxed = max(Fraction(0), tax.realised + gain) - max(Fraction(0), tax.realised)
     return taxed / tax.rate

@@ -279,7 +279,7 @@ def restore_excluded(step: StepInput) -> StepInput:
     """
     if not step.excluded.reason:
         return step
-    raws, shut = dict(step.excluded.raw), blocked_exits.excluded_tokens(step)
+    raws, shut = dict(step.excluded.raw), blocked_exits.excluded_tokens(step.targets, step.stuck)
     freed = {token: raw for token, raw in raws.items() if token not in shut}
     assets = tuple(
         replace(asset, reserve_raw=max(0, asset.reserve_raw - freed.get(asset.token.address, 0)))
@@ -342,7 +342,11 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
 
     Quarantined tokens and blocked exits are reported elsewhere.
     """
-    held, shut, found = native_coin.held_balances(step), blocked_exits.excluded_tokens(step), []
+    held, shut, found = (
+        native_coin.held_balances(step),
+        blocked_exits.excluded_tokens(step.targets, step.stuck),
+        [],
+    )
     rises = {} if not step.excluded.reason else dict(step.excluded.raw)
     for asset in step.effective_assets:
         token = asset.token.address

@@ -13,6 +13,7 @@ from fractions import Fraction
 from agent.model import (
     PORTFOLIO,
     BlockedExit,
+    EffectiveTargets,
     Failures,
     History,
     OrderStage,
@@ -205,10 +206,10 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     return dict(zip(before, shares, strict=True))
 
 
-def excluded_tokens(step: StepInput) -> set[str]:
+def excluded_tokens(targets: EffectiveTargets, blocked: Sequence[BlockedExit]) -> set[str]:
     """Return excluded tokens: in quarantine, or with a blocked exit."""
-    return {token.token for token in step.targets.quarantine} | {
-        blocked_exit.token for blocked_exit in step.stuck
+    return {token.token for token in targets.quarantine} | {
+        blocked_exit.token for blocked_exit in blocked
     }
 
 

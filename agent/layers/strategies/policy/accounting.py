@@ -35,7 +35,15 @@ from agent.layers.strategies.state import (
     StrategyLedger,
     StrategyState,
 )
-from agent.model import ExternalTransfer, Intent, IntentKind, StepInput
+from agent.model import (
+    ExternalTransfer,
+    Intent,
+    IntentKind,
+    Limits,
+    Portfolio,
+    Snapshot,
+    StepInput,
+)
 from agent.policy import native_coin
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, floor_int
@@ -155,31 +163,33 @@ def unit_value(value: Value, units: int) -> int | None:
     return floor_int(value * SCALE * ONE / units)
 
 
-def wallet_balances(step: StepInput) -> dict[str, int] | None:
+def wallet_balances(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, int] | None:
     """Return the base units of each asset in the wallet, with native coin counted as its wrapped
     token if that is an asset; None if a balance is unknown.
     """
     read: dict[str, set[int]] = {}
-    for holding in step.snapshot.holdings:
+    for holding in snapshot.holdings:
         read.setdefault(holding.token, set()).add(holding.raw)
-    unsure = {item.address for item in step.snapshot.quarantined}
+    unsure = {item.address for item in snapshot.quarantined}
     found = {}
-    for asset in step.portfolio.assets:
+    for asset in portfolio.assets:
         raws = read.get(asset.token.address, set())
         if len(raws) != 1 or asset.token.address in unsure:
             return None
         found[asset.token.address] = next(iter(raws))
         if asset.native:
-            found[asset.token.address] += step.snapshot.native_wei
+            found[asset.token.address] += snapshot.native_wei
     return found
 
 
-def reserved_balances(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
+def reserved_balances(
+    portfolio: Portfolio, limits: Limits, balances: Mapping[str, int]
+) -> dict[str, int]:
     """Return the reserved part of each balance, which belongs to no strategy."""
-    assets = step.portfolio.assets
+    assets = portfolio.assets
     return {
         asset.token.address: min(
-            balances[asset.token.address], native_coin.reserved_raw(step.limits, asset)
+            balances[asset.token.address], native_coin.reserved_raw(limits, asset)
         )
         for asset in assets
     }
@@ -210,7 +220,7 @@ def update_books(
     """Return the accounts at the step's block; `fresh` are transfers not stored yet. `step` is the
     input before any quarantine.
     """
-    split, balances = step.config(CapitalSplit), wallet_balances(step)
+    split, balances = step.config(CapitalSplit), wallet_balances(step.snapshot, step.portfolio)
     if not split.strategies:
         return StrategyBooks(())
     update = open_books(step, split, ledger)
@@ -218,11 +228,11 @@ def update_books(
         return StrategyBooks(
             (), "some balances or prices of the assets are unknown", turn=ledger.turn
         )
-    aside = reserved_balances(step, balances)
+    aside = reserved_balances(step.portfolio, step.limits, balances)
     if not ledger.bookings:
         _open(update, split, {token: raw - aside[token] for token, raw in balances.items()}, aside)
         return _updated_books(update, split, ledger, "")
-    for source, kind, changes, intent in _events(step, ledger, fresh):
+    for source, kind, changes, intent in _events(step.snapshot, step.portfolio, ledger, fresh):
         if kind is StrategyBookingKind.FLOW:
             _flow(update, source, changes, ledger.flows_to)
         elif intent is not None and intent.kind in _OWNERS:
@@ -248,14 +258,17 @@ def apply_configured_split(
     removed ones are closed.
     """
     books = update_books(step, ledger, own, adjustments, fresh)
-    split, balances = step.config(CapitalSplit), wallet_balances(step)
+    split, balances = step.config(CapitalSplit), wallet_balances(step.snapshot, step.portfolio)
     update = open_books(step, split, ledger) if split.strategies else None
     if balances is None or update is None or not books.fault:
         return books
     for booking in books.pending:
         update.replay(booking)
     update.done = list(books.pending)
-    before, aside = copy_holdings(update.held), reserved_balances(step, balances)
+    before, aside = (
+        copy_holdings(update.held),
+        reserved_balances(step.portfolio, step.limits, balances),
+    )
     after = before
     for token in update.tokens:
         after = apply_transfer(
@@ -335,16 +348,19 @@ def _open(
 
 
 def _events(
-    step: StepInput, ledger: StrategyLedger, fresh: Iterable[ExternalTransfer]
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    ledger: StrategyLedger,
+    fresh: Iterable[ExternalTransfer],
 ) -> list[tuple[str, StrategyBookingKind, dict[str, int], Intent | None]]:
     """Return the asset changes since the stored bookings, oldest first: (source, kind, base units
     by token, transaction).
     """
-    native = {asset.token.address for asset in step.portfolio.assets if asset.native}
-    assets = {asset.token.address for asset in step.portfolio.assets}
-    owner = step.snapshot.owner
-    wrapped = step.portfolio.wrapped_native
-    head = step.snapshot.head.number
+    native = {asset.token.address for asset in portfolio.assets if asset.native}
+    assets = {asset.token.address for asset in portfolio.assets}
+    owner = snapshot.owner
+    wrapped = portfolio.wrapped_native
+    head = snapshot.head.number
 
     def of_assets(changes: Iterable[tuple[str, int]]) -> dict[str, int]:
         found: dict[str, int] = {}

@@ -32,6 +32,7 @@ from agent.model import (
     GoalWeight,
     History,
     NoTradeZone,
+    Policy,
     Portfolio,
     PurchaseKind,
     Snapshot,
@@ -86,11 +87,13 @@ class StrategyAdjustment:
         return {token: value - held[token] for token, value in self.wanted}
 
 
-def capital_signals(step: StepInput, held: StrategyHoldings, prices: Prices) -> frozenset[Signal]:
+def capital_signals(
+    split: CapitalSplit, state: StrategiesState, held: StrategyHoldings, prices: Prices
+) -> frozenset[Signal]:
     """Return the strategies whose capital is beyond the split's band, or above the floor of a
     paused one.
     """
-    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    books = state.books
     if books is None:
         return frozenset()
     values, by_name = capital.strategy_capital(held, prices), books.named
@@ -111,7 +114,10 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
     is paused. Weights excluded by orders go to the numeraire; weights of quarantined or unsellable
     tokens are shared by the other tokens in proportion.
     """
-    numeraire, shut = step.portfolio.numeraire.address, blocked_exits.excluded_tokens(step)
+    numeraire, shut = (
+        step.portfolio.numeraire.address,
+        blocked_exits.excluded_tokens(step.targets, step.stuck),
+    )
     if state.health is StrategyHealth.PAUSED:
         weights = {numeraire: BPS}
     else:
@@ -136,7 +142,10 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
     strategies = step.config(CapitalSplit).strategies
     if not strategies:
         return set()
-    numeraire, shut = step.portfolio.numeraire.address, blocked_exits.excluded_tokens(step)
+    numeraire, shut = (
+        step.portfolio.numeraire.address,
+        blocked_exits.excluded_tokens(step.targets, step.stuck),
+    )
     wanted = {
         token
         for strategy in strategies
@@ -192,7 +201,13 @@ def strategy_adjustment(
     if acts and whole > 0:
         values = [
             part * whole
-            for part in _shares(step, strategy, drifts, book.state.health is StrategyHealth.PAUSED)
+            for part in _shares(
+                step.portfolio,
+                step.policy,
+                strategy,
+                drifts,
+                book.state.health is StrategyHealth.PAUSED,
+            )
         ]
     wanted = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
     names = tuple(f"{strategy.name}: {name}" for name in answer.reviews)
@@ -232,7 +247,10 @@ def strategy_drifts(
     """Return the drift of each asset of one strategy from its weights, by the band of its own
     trigger.
     """
-    weights, shut = strategy_weights(step, strategy, state), blocked_exits.excluded_tokens(step)
+    weights, shut = (
+        strategy_weights(step, strategy, state),
+        blocked_exits.excluded_tokens(step.targets, step.stuck),
+    )
     weights = _no_more_than_held(step, weights, held, prices)
     assets = []
     for asset in step.portfolio.assets:
@@ -252,7 +270,10 @@ def _no_more_than_held(
     """Return the weights with assets awaiting their entry capped at their holdings; the rest goes
     to the numeraire.
     """
-    numeraire, shut = step.portfolio.numeraire.address, blocked_exits.excluded_tokens(step)
+    numeraire, shut = (
+        step.portfolio.numeraire.address,
+        blocked_exits.excluded_tokens(step.targets, step.stuck),
+    )
     waiting = [
         token
         for token, bps in weights.items()
@@ -316,7 +337,11 @@ def _signals(
 
 
 def _shares(
-    step: StepInput, strategy: Strategy, drifts: tuple[AssetDrift, ...], paused: bool
+    portfolio: Portfolio,
+    policy: Policy,
+    strategy: Strategy,
+    drifts: tuple[AssetDrift, ...],
+    paused: bool,
 ) -> list[Fraction]:
     """Return the nearest shares within the goal that sum to one; a gap is filled in proportion to
     the room within the goal's ranges.
@@ -326,8 +351,8 @@ def _shares(
     goal = restrict_to_side(
         drifts,
         rebalance_goal(drifts, strategy.destination),
-        step.policy.only,
-        step.portfolio.numeraire.address,
+        policy.only,
+        portfolio.numeraire.address,
     )
     shares = [
         min(max(drift.share, goal_weight.low), goal_weight.high)
@@ -465,11 +490,15 @@ def _capital_moved(
     preceding blocks; return the transfers and the note.
     """
     books = step.layer(StrategiesState).books
-    signals = capital_signals(step, held, prices)
+    signals = capital_signals(step.config(CapitalSplit), step.layer(StrategiesState), held, prices)
     if not signals or books is None:
         return (), ""
     not_yet = rules.unconfirmed_reason(
-        step, prices, lambda then, at: capital_signals(then, held, at)
+        step,
+        prices,
+        lambda then, at: capital_signals(
+            then.config(CapitalSplit), then.layer(StrategiesState), held, at
+        ),
     )
     named = "; ".join(f"{name} has {what}" for what, name in sorted(signals))
     if not_yet:
