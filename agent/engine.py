@@ -30,7 +30,12 @@ from agent.execution.progress import (
     skip_interrupted_exit,
     skip_refused_exit,
 )
-from agent.execution.resumption import new_cycle, recorded_outcome, resumed_cycle
+from agent.execution.resumption import (
+    names_amount,
+    new_cycle,
+    recorded_outcome,
+    resumed_cycle,
+)
 from agent.execution.senders import sender_of
 from agent.execution.sending import execute
 from agent.execution.settlement import review_time_s, settle_mined
@@ -108,7 +113,13 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
     transactions of this process.
     """
     store, now_s = ports.store, ports.readers.clock.now_s()
-    cycle = resumed_cycle(ports, request) or new_cycle(request, now_s)
+    resumed = resumed_cycle(ports, request)
+    if resumed is not None and resumed.outcome is not None:
+        reason = (
+            f"carried out before, by the command that was interrupted; {resumed.outcome.reason}"
+        )
+        return resumed.cycle, replace(resumed.outcome, reason=reason)
+    began = cycle = new_cycle(request, now_s) if resumed is None else resumed.cycle
     outcomes: dict[str, StepOutcome] = {}
 
     def outcome_of(step_id: str) -> StepOutcome:
@@ -131,9 +142,10 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
             )
         outcome = outcome_of_cycle(cycle, last, outcome_of)
     except (TrimtabError, KeyboardInterrupt, SystemExit) as error:  # nobody continues what they end
-        store.cycles.close(str(error) or "interrupted")
+        if not (names_amount(request) and store.journal.open_intents()):  # else repeated by a retry
+            store.cycles.close(str(error) or "interrupted")
         raise
-    if cycle.sent or cycle.restarts or len(outcomes) > 1:
+    if cycle.restarts or cycle != began.end(cycle.ended):  # a cycle that did nothing has no row
         store.cycles.close(cycle.ended.value)
     sent = [intent for ended in outcomes.values() for intent in ended.transactions]
     return cycle, replace(outcome, transactions=tuple(sent))

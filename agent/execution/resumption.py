@@ -12,8 +12,20 @@ from agent.execution.senders import sender_of
 from agent.execution.sending import failed_outcome
 from agent.execution.shortfall import recovered_shortfall
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.execution.step_result import StepPorts
-from agent.model import AgentCycle, Cycle, CycleEnd, Intent, IntentKind, PlanRequest, StepInput
+from agent.execution.step_result import StepPorts, StepResult
+from agent.model import (
+    AgentCycle,
+    Cycle,
+    CycleEnd,
+    Intent,
+    IntentKind,
+    LayerRequest,
+    PlanRequest,
+    StepInput,
+    Swap,
+    SwapAtPrice,
+    Unwrap,
+)
 from agent.planning.requests import proposer
 from agent.store.store import Store
 
@@ -21,6 +33,8 @@ MAX_AGE_S = 3_600
 """Longest time after its start at which a cycle is continued; its skips and its approved amounts
 belong to the market of that time.
 """
+MAX_AGE_OF_AMOUNT_S = 86_400
+"""The same for a request that names an amount: its transaction may await an external signer."""
 MAX_RESTARTS = 3
 """Maximum continuations of a cycle, since something in it may be what ends the process."""
 
@@ -30,10 +44,18 @@ def new_cycle(request: PlanRequest, now_s: int) -> Cycle:
     return Cycle(uuid.uuid4().hex[:12], request, now_s)
 
 
-def resumed_cycle(ports: StepPorts, request: PlanRequest) -> Cycle | None:
+def names_amount(request: PlanRequest) -> bool:
+    """True if the request repeated trades its amount again, unlike one that names targets."""
+    return isinstance(request, Swap | SwapAtPrice | Unwrap | LayerRequest)
+
+
+def resumed_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
     """Return the open cycle of an ended process with the result of its last transaction; None if
     there is none. A cycle that is too old, was continued too often, or has another request is
     closed, with the reason. What was confirmed covers only the same plan again.
+
+    A cycle that its last transaction has ended is closed. It is returned, with the outcome, only if
+    the request names an amount: the command that is repeated must not trade it twice.
     """
     store = ports.store
     if (cycle := store.cycles.open()) is None:
@@ -42,20 +64,20 @@ def resumed_cycle(ports: StepPorts, request: PlanRequest) -> Cycle | None:
         store.cycles.close(why)
         return None
     try:
-        cycle = _with_last_transaction(ports, cycle)
+        cycle, outcome = _with_last_transaction(ports, cycle)
     except TrimtabError as error:
         store.cycles.close(f"its last step is unreadable: {error.message}")
         return None
     if not cycle.is_open:
         store.cycles.close(cycle.ended.value)
-        return None
+        return StepResult(cycle, outcome) if names_amount(request) and outcome else None
     if (confirmed := cycle.confirmed) is not None:
         confirmed = replace(confirmed, is_of_ended_process=True)
     # The caps belong to the plan of that process: a larger one is confirmed, and approved, again.
     restarts = cycle.restarts + 1
     cycle = replace(cycle, request=request, restarts=restarts, confirmed=confirmed, spend_caps=())
     store.cycles.write(cycle)
-    return cycle
+    return StepResult(cycle, None)
 
 
 def _why_not(cycle: Cycle, request: PlanRequest, now_s: int) -> str:
@@ -63,32 +85,36 @@ def _why_not(cycle: Cycle, request: PlanRequest, now_s: int) -> str:
     same = isinstance(request, AgentCycle) and isinstance(cycle.request, AgentCycle)
     if not same and request != cycle.request:
         return "another request began"
-    if not 0 <= now_s - cycle.began_s <= MAX_AGE_S:
-        return f"not continued within {MAX_AGE_S} s of its start"
+    max_age_s = MAX_AGE_OF_AMOUNT_S if names_amount(request) else MAX_AGE_S
+    if not 0 <= now_s - cycle.began_s <= max_age_s:
+        return f"not continued within {max_age_s} s of its start"
     if cycle.restarts >= MAX_RESTARTS:
         return f"continued {MAX_RESTARTS} times"
     return ""
 
 
-def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> Cycle:
-    """Return the cycle after the transaction that was under way when the process ended. One that
-    never reached a block is planned again.
+def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> tuple[Cycle, StepOutcome | None]:
+    """Return the cycle after the transaction that was under way when the process ended, with the
+    outcome of its step. One that never reached a block is planned again.
     """
     step_id = cycle.sending
-    cycle = replace(cycle, sending="")
     intents = ports.store.journal.intents(step_id) if step_id else ()
     mined = [intent for intent in intents if intent.receipt is not None]
     if not mined:
-        return cycle
+        still_open = {intent.id for intent in ports.store.journal.open_intents()}
+        is_pending = any(intent.id in still_open for intent in intents)
+        return (cycle if is_pending else replace(cycle, sending="")), None
+    cycle = replace(cycle, sending="")
     own = [intent for intent in intents if intent.kind is not IntentKind.CANCEL]
     intent = next((sent for sent in own if sent in mined), own[0])  # a mined cancel ends its own
     outcome = _with_result(ports.store, recorded_outcome(ports.store, cycle, step_id), intent)
     cycle = cycle.with_transaction(intent)
     if intent.kind is IntentKind.APPROVE:
-        return after_approval(ports, cycle, outcome, intent).cycle
+        return after_approval(ports, cycle, outcome, intent).cycle, outcome
     if outcome.plan is None:
-        return cycle.end(CycleEnd.DONE)
-    return sender_of(outcome.plan).after_sent(cycle, outcome, outcome.plan, intent)
+        return cycle.end(CycleEnd.DONE), outcome
+    done = sender_of(outcome.plan).after_sent(cycle, outcome, outcome.plan, intent)
+    return done, replace(outcome, transactions=(intent,))
 
 
 def _with_result(store: Store, outcome: StepOutcome, intent: Intent) -> StepOutcome:
@@ -110,6 +136,7 @@ def recorded_outcome(store: Store, cycle: Cycle, step_id: str) -> StepOutcome:
         raise ConfigError(f"step {step_id} is not in the journal", "start the cycle again")
     step = codec.loads(StepInput, record.input_json)
     proposal = proposer(cycle.request)(step)
-    kind = OutcomeKind(record.line.outcome or OutcomeKind.PLANNED.value)
+    outcome = record.line.outcome
+    kind = OutcomeKind(outcome) if outcome in {*OutcomeKind} else OutcomeKind.PLANNED  # "error"
     reason = record.line.reason or proposal.decided.decision.reason
     return StepOutcome(step_id, kind, reason, step, proposal.decided, proposal.plan)

@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import select
 
 from agent import codec, engine
-from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution import approvals
 from agent.execution.confirmation import confirmation_of, covering, plan_hash
 from agent.execution.resumption import MAX_AGE_S, MAX_RESTARTS, new_cycle, resumed_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.execution.step_result import StepResult
 from agent.layers.futures.requests import MoveMargin
 from agent.layers.futures.state import FuturesCycle
 from agent.layers.liquidity.state import LiquidityCycle
@@ -28,6 +29,7 @@ from agent.model import (
     CycleEnd,
     Intent,
     IntentKind,
+    IntentState,
     InterruptedExit,
     MarginDeposit,
     PlanRequest,
@@ -44,7 +46,7 @@ from agent.store.tables import CycleRow
 from tests.support.builders import NOW_S, OWNER, token
 from tests.support.refusal_worlds import World
 from tests.support.stores import Killed
-from tests.support.transactions import CHAIN_ID
+from tests.support.transactions import CHAIN_ID, receipt
 from tests.unit.test_blocked_exits import LINK, MARKET, SOUND, USDC, WBTC, fired, judged
 from tests.unit.test_exits_of_a_step import HEAVIER, stops
 
@@ -238,7 +240,8 @@ def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds:
     cycle = replace(new_cycle(AgentCycle(), NOW_S - MAX_AGE_S), skipped=(BlockedExit(LINK.address, "skipped", "wait"),))
     world.store.cycles.write(cycle)
     resumed = resumed_cycle(world.ports(), AgentCycle())
-    assert resumed == replace(cycle, restarts=1) and world.store.cycles.open() == resumed
+    assert resumed == StepResult(replace(cycle, restarts=1), None)
+    assert world.store.cycles.open() == resumed.cycle
     world.begin()
     assert world.sold == []
     world.begin()
@@ -265,6 +268,61 @@ def test_an_error_that_a_process_survives_closes_its_cycle(worlds: Callable[...,
     with pytest.raises(Retryable):
         world.begin()
     assert world.rows() == [("closed", "sent, and not mined")]
+
+
+SWAP = Swap(LINK.address, USDC.address, 100 * 10**18)
+"""A request that trades its amount whenever it is carried out."""
+
+
+def test_a_swap_whose_process_was_killed_is_not_carried_out_twice(worlds: Callable[..., MortalWorld]) -> None:
+    step = fired(pools=ALL)
+    living = worlds(step, lambda _: False, lacks=(LINK.address,))
+    assert living.begin(SWAP).kind is OutcomeKind.DONE
+    assert living.sold == [{LINK.address}]
+    for moment in range(living.fate.moments):
+        world = worlds(step, lambda _: False, lacks=(LINK.address,))
+        world.fate = Fate(moment)
+        with pytest.raises(Killed):
+            world.begin(SWAP)
+        world.fate = Fate()
+        assert world.begin(SWAP).kind is OutcomeKind.DONE, moment
+        assert world.sold == [{LINK.address}], moment
+        assert world.store.cycles.open() is None
+    world.begin(SWAP)
+    assert len(world.sold) == 2, "once it was reported, a further command is another swap"
+
+
+def test_a_swap_that_was_not_mined_in_time_is_reported_by_the_repeated_command(worlds: Callable[..., MortalWorld]) -> None:
+    world = worlds(fired(pools=ALL), lambda _: False)
+    run = world.run
+
+    def pends(step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+        nonce = world.store.journal.expected_nonce()
+        intent = world.store.journal.intend(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
+        world.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
+        world.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
+        raise Retryable("sent, and not mined", "run the command again", code=ErrorCode.NOT_MINED)
+
+    world.run = pends  # type: ignore[method-assign]
+    with pytest.raises(Retryable):
+        world.begin(SWAP)
+    (pending,) = world.store.journal.open_intents()
+    world.run = run  # type: ignore[method-assign]
+    mined = replace(receipt(str(pending.tx_hash), world.snapshot().head.number + 1, "0x01"), transfers=())
+    world.store.journal.advance(pending.id, IntentState.MINED, NOW_S, receipt=mined)
+    again = world.begin(SWAP)
+    assert "carried out before" in again.reason
+    assert [intent.id for intent in again.transactions] == [pending.id]
+    assert world.sold == []
+    assert world.store.cycles.open() is None
+
+
+def test_a_cycle_whose_first_step_is_refused_leaves_nothing_to_go_on_with(worlds: Callable[..., MortalWorld]) -> None:
+    world = worlds(fired(pools=ALL), lambda _: True)
+    assert world.begin(SWAP).kind is OutcomeKind.REFUSED
+    assert world.store.cycles.open() is None
+    world.begin(SWAP)
+    assert len(world.asked) == 2, "what was refused is confirmed again"
 
 
 def test_an_owner_who_interrupts_a_command_takes_back_the_confirmation(worlds: Callable[..., MortalWorld]) -> None:
