@@ -32,7 +32,7 @@ class KernelPrices:
     """A price table in the kernel's form: one row of prices in one numeraire per asset, one column
     per bar.
 
-    `traded` is zero while an asset has no price, `shown` the newest price so far (zero before the
+    `traded` is zero while an asset has no price, `quoted` the newest price so far (zero before the
     first). `state` marks bars that trade; `breaks` has the bars where that changes, and the end. An
     asset is included from its first price on. While an asset lacks a price nothing trades, as the
     live agent halts on unknown prices. After `patience_bars` the other assets trade with targets

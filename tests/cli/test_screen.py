@@ -78,6 +78,7 @@ READING = (
     ("txs",),
     ("pnl", "--now"),
     ("books", "journal"),
+    ("books", "lots"),
     ("orders",),
     ("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.1", "--price", "90000", "USDC/WETH", "--until", "4h", "--send", "--yes"),
     ("limit",),

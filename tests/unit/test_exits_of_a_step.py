@@ -356,7 +356,7 @@ def test_the_stop_of_an_asset_in_a_pool_follows_an_exit_that_reverts(worlds: Wor
     def withdraws(step: StepInput, plan: Plan) -> PreparedTransaction:
         raise Withdrawn
 
-    world.action = withdraws  # type: ignore[attr-defined]
+    world.layer_action = withdraws  # type: ignore[attr-defined]
     for _ in range(earlier):
         plan = judged(in_pool_and_wallet()).plan
         world.store.steps.begin(f"e{len(world.store.steps.newest(100))}", NOW_S, "{}")
@@ -402,7 +402,7 @@ def test_a_withdrawal_that_fails_does_not_hold_up_that_of_another_pool(worlds: W
             raise NO
         return world.mined(step_id, kind, made, replace(granted, plan=sold), note)
 
-    world.action, world.run, world.fails = withdraws, sends, {LINK.address}  # type: ignore[attr-defined, method-assign]
+    world.layer_action, world.run, world.fails = withdraws, sends, {LINK.address}  # type: ignore[attr-defined, method-assign]
     done = world.rounds()
     assert tried == [first.address, second.address]
     assert done.kind is OutcomeKind.REFUSED and mentions(done.reason, "no price", "ended reverted" if reverts else "simulated: no")

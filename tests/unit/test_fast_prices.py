@@ -48,7 +48,7 @@ def test_a_whole_table_has_nothing_to_say_and_is_not_changed() -> None:
     prices = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     found = prepare_prices("AB", hours(3), prices)
     assert found.notes == ()
-    assert found.traded.tolist() == found.shown.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
+    assert found.traded.tolist() == found.quoted.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
     assert found.state.tolist() == [CHANGED, SAME, SAME]
     prices[0, 0] = 9.0
     assert found.traded[0, 0] == 1.0
@@ -58,7 +58,7 @@ def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -
     prices = np.array([[1, NAN], [2, NAN], [3, 7], [NAN, 8], [5, 9], [6, NAN], [7, NAN], [8, NAN]])
     waits = prepare_prices(["OLD", "NEW"], [*hours(7), START_S + 12 * HOUR_S], prices)
     assert waits.state.tolist() == [CHANGED, SAME, CHANGED, CLOSED, SAME, CLOSED, CLOSED, CLOSED]
-    assert waits.shown.tolist() == [[1, 2, 3, 3, 5, 6, 7, 8], [0, 0, 7, 8, 9, 9, 9, 9]]
+    assert waits.quoted.tolist() == [[1, 2, 3, 3, 5, 6, 7, 8], [0, 0, 7, 8, 9, 9, 9, 9]]
     assert waits.notes == (
         "OLD has 1 missing prices, at most 1 in a row: nothing trades",
         "NEW has no price before 2020-09-13 14:26:40 UTC: until then the other assets share its weight",

@@ -146,7 +146,7 @@ def test_futures_weights_stay_within_one_of_the_target_notional(weights: dict[st
 
 def test_a_market_that_a_signal_does_not_name_has_no_weight() -> None:
     found = answered(json.dumps({"futures": {}}), asked(WITH_MARKET))
-    assert [weight for _, weight in found.futures_ppm or ()] == [0]
+    assert [weight for _, weight in found.market_ppm or ()] == [0]
 
 
 def test_a_weight_beyond_its_limit_is_no_target() -> None:
