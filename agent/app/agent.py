@@ -40,6 +40,7 @@ from agent.execution.step_context import StepOutcome, TickExtender, confirm_pric
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
 from agent.layers.liquidity.policy import valuation
 from agent.layers.strategies.policy.accounting import paused_strategies
+from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import (
     AgentCycle,
     FuturesPolicy,
@@ -101,8 +102,12 @@ class Agent:
         warnings = (
             *minimum.warnings(self.portfolio),
             *overweight_messages(decided.drifts),
-            *valuation.warnings(step_input),
-            *paused_strategies(step_input).values(),
+            *valuation.warnings(step_input.snapshot, step_input.portfolio),
+            *paused_strategies(
+                step_input.portfolio,
+                step_input.config(CapitalSplit),
+                step_input.layer(StrategiesState),
+            ).values(),
             *above_ceiling_warnings(step_input, decided.drifts),
             *accepted_limits(self.context.config.limits),
         )

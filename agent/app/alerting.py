@@ -25,6 +25,7 @@ from agent.layers.futures.execution.cycle import comparisons
 from agent.layers.futures.policy.hedges import compare_text
 from agent.layers.futures.state import planned_futures
 from agent.layers.strategies.policy.accounting import paused_strategies
+from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import (
     Alert,
     AlertKind,
@@ -313,7 +314,9 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
                 f" orders shows why; {disarm_command(step.portfolio, step.history.orders, blocked)}"
             )
             yield Alert(AlertKind.ORDER, f"stuck:{blocked.token}", text, True)
-        for name, why in paused_strategies(latest).items():
+        for name, why in paused_strategies(
+            latest.portfolio, latest.config(CapitalSplit), latest.layer(StrategiesState)
+        ).items():
             yield Alert(AlertKind.ORDER, f"strategy:{name}", why, True)
         yield from futures_alerts(result)
         yield from funding_alerts(latest)

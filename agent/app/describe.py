@@ -33,7 +33,7 @@ from agent.model import (
     LimitUnit,
     LpTarget,
     Portfolio,
-    StepInput,
+    Snapshot,
 )
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import bands, rules
@@ -47,11 +47,10 @@ if TYPE_CHECKING:
 _POOL = re.compile("(?:pool )?(0x[0-9a-fA-F]{40})")
 
 
-def pool_names(step: StepInput) -> dict[str, str]:
+def pool_names(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, str]:
     """Return unique names of the pools read, by address: WETH/USDC 0.05 %, or V2 after the pair for
     a V2 pool.
     """
-    portfolio = step.portfolio
 
     def rank(token: str) -> int:
         """Return the rank of a token in a pair's name: other tokens first, then wrapped native
@@ -64,7 +63,7 @@ def pool_names(step: StepInput) -> dict[str, str]:
         return int(token == portfolio.wrapped_native)
 
     names: dict[str, str] = {}
-    for pool in step.snapshot.pools:
+    for pool in snapshot.pools:
         pair = "/".join(
             portfolio.token(side).label for side in sorted((pool.token0, pool.token1), key=rank)
         )
@@ -91,7 +90,10 @@ def off_target(outcome: StepOutcome) -> list[str]:
     """Return why assets stay off target after the plan of an outcome, one text for each."""
     if outcome.plan is None:
         return []
-    step, names = outcome.step_input, pool_names(outcome.step_input)
+    step, names = (
+        outcome.step_input,
+        pool_names(outcome.step_input.snapshot, outcome.step_input.portfolio),
+    )
     assets = {asset.token.label for asset in step.portfolio.assets}
     return [
         f"{item.what} stays {replace_pool_addresses(item.why, names)}"
@@ -177,11 +179,11 @@ def submission_text(config: Config) -> str:
     return f"{how}: {exposure(config).words}; {APPROVAL_LEAK}"
 
 
-def target_shares(step: StepInput) -> dict[str, Fraction]:
+def target_shares(split: CapitalSplit, state: StrategiesState) -> dict[str, Fraction]:
     """Return the target share of capital of each strategy; the configured shares if the stored
     strategies differ from the config's.
     """
-    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    books = state.books
     if books is None:
         return {}
     if {strategy.name for strategy in split.strategies} != set(books.named):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -17,10 +17,12 @@ from agent.model import (
     Intent,
     IntentKind,
     IntentState,
+    Limits,
     OwnerRequest,
     Payment,
     Payout,
     PendingPayment,
+    Portfolio,
     RaiseForWithdrawal,
     RequestKind,
     RequestState,
@@ -33,6 +35,7 @@ from agent.planning import requests
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
 from agent.policy.cash_flows.purchases import LASTS_S
+from agent.policy.native_coin import held_balances
 from agent.store import Store
 from agent.units import NATIVE, ceil_int, format_time
 from agent.wiring import AgentContext
@@ -347,7 +350,10 @@ def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token:
     before_raw = transfers.shortfall_raw(
         step.portfolio, step.limits, native_coin.held_balances(step), token
     )
-    done, now_s = _done(step, request, token), step.snapshot.head.timestamp_s
+    done, now_s = (
+        _done(step.portfolio, step.limits, held_balances(step), request, token),
+        step.snapshot.head.timestamp_s,
+    )
     count = done + _remaining_parts(before_raw, before_raw - after_raw)
     parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s), before_raw)
     store.requests.record_parts(request.id, parts)
@@ -378,7 +384,17 @@ def _record_part(
     after_raw = transfers.shortfall_raw(
         step.portfolio, step.limits, native_coin.held_balances(step), token
     )
-    done, now_s = 1 + _done(sale.step_input, request, token), step.snapshot.head.timestamp_s
+    done, now_s = (
+        1
+        + _done(
+            sale.step_input.portfolio,
+            sale.step_input.limits,
+            held_balances(sale.step_input),
+            request,
+            token,
+        ),
+        step.snapshot.head.timestamp_s,
+    )
     count = done + _remaining_parts(after_raw, before_raw - after_raw)
     parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s))
     store.requests.record_parts(request.id, parts)
@@ -396,14 +412,18 @@ def _remaining_parts(shortfall_raw: int, raised_raw: int) -> int:
     return ceil_int(Fraction(shortfall_raw, raised_raw)) if raised_raw > 0 else 1
 
 
-def _done(step: StepInput, request: OwnerRequest, token: str) -> int:
+def _done(
+    portfolio: Portfolio,
+    limits: Limits,
+    balances: Mapping[str, int],
+    request: OwnerRequest,
+    token: str,
+) -> int:
     """Return the number of parts raised, including one interrupted before it was recorded."""
     return (
         0
         if request.parts is None
-        else transfers.counted(
-            step.portfolio, step.limits, native_coin.held_balances(step), request.parts, token
-        ).done
+        else transfers.counted(portfolio, limits, balances, request.parts, token).done
     )
 
 
@@ -477,12 +497,11 @@ def format_parts(parts: WithdrawalProgress) -> str:
     return f"{parts.done} of about {parts.count} parts raised, next at {format_time(parts.next_s)}"
 
 
-def _has_shortfall(request: OwnerRequest, step: StepInput) -> bool:
+def _has_shortfall(
+    request: OwnerRequest, portfolio: Portfolio, limits: Limits, balances: Mapping[str, int]
+) -> bool:
     return any(
-        transfers.shortfall_raw(
-            step.portfolio, step.limits, native_coin.held_balances(step), payment.token
-        )
-        > 0
+        transfers.shortfall_raw(portfolio, limits, balances, payment.token) > 0
         for payment in request.payments
     )
 
@@ -494,7 +513,10 @@ def is_next(request: OwnerRequest, step: StepInput) -> bool:
     if request.kind is not RequestKind.WITHDRAW or (parts := request.parts) is None:
         return False
     now_s = step.snapshot.head.timestamp_s
-    return now_s < parts.until_s and (now_s >= parts.next_s or not _has_shortfall(request, step))
+    return now_s < parts.until_s and (
+        now_s >= parts.next_s
+        or not _has_shortfall(request, step.portfolio, step.limits, held_balances(step))
+    )
 
 
 def continue_withdrawal(
@@ -525,7 +547,9 @@ def continue_withdrawal(
     )
     if request is None or request.parts is None or every_s is None:
         return cycle
-    if _has_shortfall(request, step):  # schedule the next attempt first, in case this one fails
+    if _has_shortfall(
+        request, step.portfolio, step.limits, held_balances(step)
+    ):  # schedule the next attempt first, in case this one fails
         next_s = step.snapshot.head.timestamp_s + every_s
         request = replace(request, parts=replace(request.parts, next_s=next_s))
         store.requests.record_parts(request.id, request.parts)

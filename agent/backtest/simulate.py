@@ -53,7 +53,7 @@ from agent.layers.futures.execution.cycle import futures_plan
 from agent.layers.futures.policy.chosen_weights import chosen_futures
 from agent.layers.futures.policy.targets import emergency_orders, triggered
 from agent.layers.strategies.policy.futures import chosen_shares
-from agent.layers.strategies.state import StrategiesState
+from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
 from agent.policy.drift import band, has_band
 from agent.policy.triggers.rules import is_plain
@@ -342,7 +342,11 @@ class SimulationRun:
         for why in () if plan is None else plan.refused:
             _count(self._refused_futures, why)
         step = outcome.step_input
-        shares = chosen_shares(step) if step.divides_wallet else chosen_futures(step)
+        shares = (
+            chosen_shares(step.config(CapitalSplit), step.layer(StrategiesState))
+            if step.divides_wallet
+            else chosen_futures(step)
+        )
         if shares is not None and (
             not self._futures or self._futures[-1][1] != tuple(shares.items())
         ):

@@ -85,7 +85,7 @@ def quote(
 
     with spinner(READING), api.open_agent(config) as agent:
         step, swaps = agent.quote(token_in, token_out, amount, pool)
-    document = plans.quote(swaps, step)
+    document = plans.quote(swaps, step.snapshot, step.portfolio)
     emit(
         document,
         as_json,
@@ -330,7 +330,9 @@ def format_reason(outcome: StepOutcome) -> str:
     """
     from agent.app.describe import pool_names, replace_pool_addresses
 
-    reason = replace_pool_addresses(outcome.reason, pool_names(outcome.step_input))
+    reason = replace_pool_addresses(
+        outcome.reason, pool_names(outcome.step_input.snapshot, outcome.step_input.portfolio)
+    )
     return reason.removeprefix(f"{outcome.kind.value}: ")
 
 

@@ -10,6 +10,7 @@ from agent.layers.futures.policy.needs import hold_blocked_futures
 from agent.layers.strategies.policy import inputs as strategies
 from agent.layers.strategies.policy import netting
 from agent.layers.strategies.policy.futures import chosen_shares
+from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import Goal, StepInput, StepMemory
 from agent.units import Price
 
@@ -21,7 +22,11 @@ is excluded, and before the targets.
 """
 TARGET_ADJUSTMENTS: tuple[Callable[[StepInput], StepInput], ...] = (
     strategies.combine_targets,
-    lambda step: with_market_weights(step, chosen_shares(step), "the strategies"),
+    lambda step: with_market_weights(
+        step,
+        chosen_shares(step.config(CapitalSplit), step.layer(StrategiesState)),
+        "the strategies",
+    ),
     apply_futures_targets,
 )
 """Target adjustments of the layers, after the portfolio's allocator, and before orders."""

@@ -28,7 +28,7 @@ from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
 from agent.policy.native_coin import data_fee_cap_wei
 from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
-from agent.reference import price_ranges, reference_prices
+from agent.reference import ReferencePrices, price_ranges, reference_prices
 from agent.signing.base import PRIORITY_CAP_WEI
 from agent.signing.base import encode_observations as encode_slots
 from agent.signing.base import encode_payout as encode_transfer
@@ -45,13 +45,13 @@ from agent.venues.drafts import LayerComposer, TxDraft
 from agent.venues.gas_fees import gas_fees
 
 
-def known_prices(step: StepInput) -> dict[str, Fraction]:
+def known_prices(portfolio: Portfolio, references: ReferencePrices) -> dict[str, Fraction]:
     """Return reference prices by token, numeraire base units per base unit. The native coin has the
     price of its wrapped token.
     """
-    prices = reference_prices(step).by_token
-    if step.portfolio.wrapped_native in prices:
-        prices[NATIVE] = prices[step.portfolio.wrapped_native]
+    prices = references.by_token
+    if portfolio.wrapped_native in prices:
+        prices[NATIVE] = prices[portfolio.wrapped_native]
     return prices
 
 
@@ -63,7 +63,10 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
     lowered by one base unit of the numeraire for the rounding of prices. Raises Refused if a token
     has no reference price.
     """
-    known, changes = known_prices(step), min_balance_changes(plan.legs)
+    known, changes = (
+        known_prices(step.portfolio, reference_prices(step)),
+        min_balance_changes(plan.legs),
+    )
     if missing := [token for token in changes if token not in known]:
         raise Refused(
             f"no reference price of {', '.join(missing)}",
@@ -382,7 +385,7 @@ def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
     the plan's minimums (T1, T4); of several prices that agree, by the one that requires more (T29),
     except for an exit (reference.price_ranges).
     """
-    prices, ranges = known_prices(step), price_ranges(step)
+    prices, ranges = known_prices(step.portfolio, reference_prices(step)), price_ranges(step)
 
     def floor(leg: Leg) -> int:
         price_in, price_out = prices[leg.token_in], prices[leg.token_out]

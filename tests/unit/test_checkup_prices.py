@@ -22,7 +22,7 @@ def rows(step: StepInput, local: bool = False) -> dict[str, tuple[str, str, str]
     """(state, found, remedy) by check, of a portfolio without feeds: nothing is asked of a chain."""
     nothing: Any = SimpleNamespace(assets=(), hubs=())
     desk = SimpleNamespace(portfolio=nothing, line=None, config=SimpleNamespace(chain=SimpleNamespace(local=local)))
-    return {told[0]: told[1:] for told in price_checks(cast("wiring.Desk", desk), step)}
+    return {told[0]: told[1:] for told in price_checks(cast("wiring.Desk", desk), step.snapshot, step.policy, step.reference)}
 
 
 def step_of(trigger: Trigger, confirm_blocks: int = 0, jitter_bps: int = 0) -> StepInput:

@@ -73,7 +73,7 @@ def test_a_cut_reduction_keeps_the_shares_of_its_markets_and_its_goals() -> None
     assert held is not None
     values = [abs(one.size_raw) * held.market(one.market).index / E18 for one in planned_futures(plan).orders]
     assert abs(values[0] - values[1]) < 40, "halves, to one lot of BTC"
-    goals = dict(reduction_goals(step, planned_futures(plan)))
+    goals = dict(reduction_goals(step.snapshot, planned_futures(plan)))
     assert goals == {one.market: held.size_raw(one.market) + one.size_raw for one in planned_futures(plan).orders}
     first = planned_futures(plan).orders[0]
     rest = margin.with_trade(held, first.market, first.size_raw, margin.position_value_raw(held.market(first.market), -first.size_raw))

@@ -192,12 +192,12 @@ def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | N
 
 def test_collateral_of_an_uncertain_balance_is_not_deposited() -> None:
     step, usdc = step_of(OVER), token("USDC").address
-    assert collateral_raw(step, usdc) > 0
+    assert collateral_raw(step.snapshot, step.portfolio, step.limits, usdc) > 0
     doubtful = with_snapshot(step, quarantined=(QuarantinedItem("balance", usdc, "differs"),))
-    assert collateral_raw(doubtful, usdc) == 0
+    assert collateral_raw(doubtful.snapshot, doubtful.portfolio, doubtful.limits, usdc) == 0
     twice = with_snapshot(step, holdings=(*step.snapshot.holdings, Holding(usdc, 1)))
-    assert collateral_raw(twice, usdc) == 0
-    assert collateral_raw(step, token("DAI").address) == 0
+    assert collateral_raw(twice.snapshot, twice.portfolio, twice.limits, usdc) == 0
+    assert collateral_raw(step.snapshot, step.portfolio, step.limits, token("DAI").address) == 0
 
 
 def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:
@@ -285,7 +285,7 @@ def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
     plan = rebalance(step).plan
     assert plan is not None and planned_futures(plan) is not None
     [order] = planned_futures(plan).orders
-    assert reduction_goals(step, planned_futures(plan)) == (("ETH", 20 * E18 + order.size_raw),)
+    assert reduction_goals(step.snapshot, planned_futures(plan)) == (("ETH", 20 * E18 + order.size_raw),)
     under_way = step_of(book(10_000, 12 * E18)).with_progress(FuturesProgress(reduction_goals=(("ETH", 10 * E18),)))
     found = decide(under_way).decision
     assert isinstance(found, AdjustFutures) and found.is_reducing
@@ -300,7 +300,7 @@ def test_orders_to_targets_leave_no_goals() -> None:
     step = step_of(EMPTY)
     plan = rebalance(step).plan
     assert plan is not None and planned_futures(plan) is not None and not planned_futures(plan).is_reducing
-    assert reduction_goals(step, planned_futures(plan)) == ()
+    assert reduction_goals(step.snapshot, planned_futures(plan)) == ()
 
 
 def test_the_note_of_an_order_has_six_places_and_never_promises_more_than_the_bound() -> None:

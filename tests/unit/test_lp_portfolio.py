@@ -83,7 +83,11 @@ def test_a_pushed_pool_moves_neither_weights_nor_totals_nor_forecasts(pushed: Fr
     for before, after in zip(compute_drifts(unmoved, PRICES), compute_drifts(moved, PRICES), strict=True):
         assert abs(before.raw_at(POSITIONS) - after.raw_at(POSITIONS)) <= 2 + before.raw_at(POSITIONS) // 10**5
         assert (before.weight_bps, before.outside) == (after.weight_bps, after.outside)
-    assert abs(valuation.expected_loss(moved, PRICES) / valuation.expected_loss(unmoved, PRICES) - 1) < Fraction(1, 10**5)
+    assert abs(
+        valuation.expected_loss(moved.snapshot, moved.portfolio, PRICES)
+        / valuation.expected_loss(unmoved.snapshot, unmoved.portfolio, PRICES)
+        - 1
+    ) < Fraction(1, 10**5)
 
 
 def test_what_was_read_beside_the_confirmed_positions_does_not_count() -> None:
@@ -138,7 +142,7 @@ def test_a_burned_position_counts_nothing_and_is_told() -> None:
     step = replace(with_snapshot(step, positions=(lp.gone(),)), portfolio=mine)
     assert isinstance(decide(step).decision, Hold)
     assert investable_total(compute_drifts(step, PRICES)) == 10_000 * USD
-    assert mentions(valuation.warnings(step)[0], "uniswap_v3 #42", "not exist")
+    assert mentions(valuation.warnings(step.snapshot, step.portfolio)[0], "uniswap_v3 #42", "not exist")
     plan = sell_weth(step)
     guards.require(plan, guards.judge(step, plan, evidence(step, plan)))
 
@@ -242,7 +246,7 @@ def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> N
 
 # reports
 def report(step: StepInput) -> valuation.PositionReport:
-    [found] = valuation.reports(step, reference_prices(step).by_token)
+    [found] = valuation.reports(step.snapshot, step.portfolio, reference_prices(step).by_token)
     return found
 
 

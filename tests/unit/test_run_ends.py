@@ -62,7 +62,7 @@ def test_each_cycle_has_its_time_and_one_that_comes_to_the_same_is_one_line(
     assert len(printed) == 3, "in full: the first, another reason, and the first again after something else"
     assert said.out.splitlines() == [
         "2027-01-15 08:00:00 UTC",
-        f"2027-01-15 08:10:00 UTC, as before: refused: {pool_names(step)[pool]} is dear",
+        f"2027-01-15 08:10:00 UTC, as before: refused: {pool_names(step.snapshot, step.portfolio)[pool]} is dear",
         "2027-01-15 08:20:00 UTC",
         "2027-01-15 08:50:00 UTC",
     ]

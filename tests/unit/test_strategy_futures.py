@@ -17,7 +17,16 @@ from agent.layers.futures.policy.exposure import market_growth
 from agent.layers.futures.state import futures_policy
 from agent.layers.strategies.policy import capital
 from agent.layers.strategies.policy.futures import chosen_shares, strategy_futures, with_market_growth
-from agent.layers.strategies.state import NavPoint, StrategiesState, Strategy, StrategyBook, StrategyBooks, StrategyHealth, StrategyState
+from agent.layers.strategies.state import (
+    CapitalSplit,
+    NavPoint,
+    StrategiesState,
+    Strategy,
+    StrategyBook,
+    StrategyBooks,
+    StrategyHealth,
+    StrategyState,
+)
 from agent.model import MarketGrowth, StepInput
 from agent.model.futures import FuturesTarget
 from tests.support.builders import DAY_S, NOW_S, RULE, split, strategy, token
@@ -45,7 +54,7 @@ def books(*paused: str) -> StrategyBooks:
 
 def apply_shares(step: StepInput) -> StepInput:
     """As agent/layers/inputs.py does."""
-    return with_market_weights(step, chosen_shares(step), "the strategies")
+    return with_market_weights(step, chosen_shares(step.config(CapitalSplit), step.layer(StrategiesState)), "the strategies")
 
 
 def test_strategies_count_by_their_share_and_opposite_weights_offset() -> None:

@@ -55,13 +55,12 @@ from agent.model import (
     Plan,
     Portfolio,
     ShownPlan,
-    StepInput,
     Verdict,
     lp_action,
 )
 from agent.reference import reference_prices
 from agent.store.files.secret import installation_secret
-from agent.units import BPS, decimal_text, floor_int
+from agent.units import BPS, Price, decimal_text, floor_int
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -379,7 +378,7 @@ def _amounts(
         if outcome.plan is None:
             continue
         for name, amount, tolerance in (
-            *_swapped(outcome.step_input, outcome.plan, share_bps),
+            *_swapped(reference_prices(outcome.step_input).by_token, outcome.plan, share_bps),
             *_provided(outcome.plan, share_bps),
             *_futures(outcome.plan, share_bps),
         ):
@@ -388,9 +387,8 @@ def _amounts(
     return tuple((name, *amounts[name]) for name in sorted(amounts))
 
 
-def _swapped(step: StepInput, plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
+def _swapped(prices: Mapping[str, Price], plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
     """Return the changes of the wallet by token, each with the tolerance in that token."""
-    prices = reference_prices(step).by_token
     moved = plan.turnover * share_bps / BPS
     amounts = []
     for token, raw in plan.wallet_changes().items():

@@ -63,7 +63,9 @@ def report_of(
         account,
         spot,
         tuple(limit_checks(state, policy.limits, spot)),
-        () if trades_for_another(step) else exposures(account, policy, drifts),
+        ()
+        if trades_for_another(step.snapshot, futures_policy(step))
+        else exposures(account, policy, drifts),
         plan,
         hold_reason,
     )

@@ -42,7 +42,7 @@ from agent.layers import documents as layers
 from agent.layers.futures.state import planned_futures
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.tax.state import TaxState
-from agent.model import Halt, Hold, Portfolio
+from agent.model import Halt, Hold, Portfolio, Snapshot
 from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.reference import reference_prices
 from agent.units import BPS, decimal_text, price_text
@@ -473,7 +473,9 @@ class StepDocument(TypedDict):
         Of("step_input", "plan"),
     ]
     pools: Annotated[
-        dict[str, str], ConvertedBy(lambda step, _: pool_names(step)), Of("step_input")
+        dict[str, str],
+        ConvertedBy(lambda step, _: pool_names(step.snapshot, step.portfolio)),
+        Of("step_input"),
     ]
 
 
@@ -613,17 +615,16 @@ def rebalance(outcome: StepOutcome, realised: list[RealisedDocument]) -> Rebalan
     return cast(RebalanceDocument, document)
 
 
-def quote(best: Quote, step: StepInput) -> QuoteDocument:
+def quote(best: Quote, snapshot: Snapshot, portfolio: Portfolio) -> QuoteDocument:
     """Return the document of a quote."""
-    portfolio = step.portfolio
     return fill(
         QuoteDocument,
         best,
         portfolio,
-        block=step.snapshot.head.number,
+        block=snapshot.head.number,
         numeraire=portfolio.numeraire.label,
         token_in=portfolio.token(best.legs[0].token_in).label,
         token_out=portfolio.token(best.legs[-1].token_out).label,
         legs=[fill(LegDocument, item, portfolio) for item in best.legs],
-        pools=pool_names(step),
+        pools=pool_names(snapshot, portfolio),
     )

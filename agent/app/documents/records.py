@@ -39,13 +39,12 @@ from agent.app.documents.plans import (
 from agent.layers.futures.state import margin_account
 from agent.layers.strategies.policy.accounting import unit_value
 from agent.layers.strategies.policy.capital import ONE
-from agent.model import IntentState
+from agent.model import IntentState, Portfolio, Snapshot
 from agent.units import BPS, decimal_text, value_text
 
 if TYPE_CHECKING:
     from agent.layers.strategies.policy.netting import StrategyAdjustment
     from agent.layers.strategies.state import CapitalSplit, StrategyBook
-    from agent.model import StepInput
     from agent.units import Price
 
 
@@ -208,11 +207,11 @@ def strategy_document(
     split: CapitalSplit,
     adjustment: StrategyAdjustment | None,
     due: Fraction,
-    step: StepInput,
+    snapshot: Snapshot,
+    portfolio: Portfolio,
     prices: dict[str, Price],
 ) -> StrategyDocument:
     """Return the document of one strategy."""
-    portfolio = step.portfolio
     value = sum((raw * prices[token] for token, raw in book.holdings if raw), Fraction(0))
     unit = unit_value(value, book.units)
     strategy = next(item for item in split.strategies if item.name == book.name)
@@ -255,7 +254,7 @@ def strategy_document(
         holdings=holdings,
     )
     if strategy.market_bps:
-        account = margin_account(step.snapshot)
+        account = margin_account(snapshot)
         markets = () if account is None else account.markets
         names = {perp_market.market: perp_market.symbol for perp_market in markets}
         document["futures"] = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.model import Payment, StepInput
+from agent.model import Payment, Portfolio, Snapshot, StepInput
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import cash_limit, transfers
-from agent.reference import reference_prices
+from agent.reference import ReferencePrices, reference_prices
 from agent.units import NATIVE
 
 PAYOUT_GAS = 60_000
@@ -19,7 +19,12 @@ def payable_today(step: StepInput, payment: Payment) -> Payment:
     the guard then refuses, if that part is worth less than its gas.
     """
     part = replace(payment, raw=min(payment.raw, transfers.max_payout_raw(step, payment.token)))
-    return part if part.raw > 0 and _exceeds_gas(step, part) else payment
+    return (
+        part
+        if part.raw > 0
+        and _exceeds_gas(step.snapshot, step.portfolio, reference_prices(step), part)
+        else payment
+    )
 
 
 def free_payments(step: StepInput) -> tuple[Payment, ...]:
@@ -39,12 +44,19 @@ def free_payments(step: StepInput) -> tuple[Payment, ...]:
             reserve_wei = max(0, asset.reserve_raw - raw)
             free_wei = step.snapshot.native_wei - kept_wei - reserve_wei
             payments.append(Payment(token, free_wei, True))
-    return tuple(payment for payment in payments if payment.raw > 0 and _exceeds_gas(step, payment))
+    return tuple(
+        payment
+        for payment in payments
+        if payment.raw > 0
+        and _exceeds_gas(step.snapshot, step.portfolio, reference_prices(step), payment)
+    )
 
 
-def _exceeds_gas(step: StepInput, payment: Payment) -> bool:
-    price = transfers.token_price(step.portfolio, reference_prices(step), payment.token)
-    native = transfers.token_price(step.portfolio, reference_prices(step), NATIVE)
+def _exceeds_gas(
+    snapshot: Snapshot, portfolio: Portfolio, references: ReferencePrices, payment: Payment
+) -> bool:
+    price = transfers.token_price(portfolio, references, payment.token)
+    native = transfers.token_price(portfolio, references, NATIVE)
     if price is None or native is None:
         return True
-    return payment.raw * price > minimum.leg_gas_value(step.snapshot, native, PAYOUT_GAS)
+    return payment.raw * price > minimum.leg_gas_value(snapshot, native, PAYOUT_GAS)

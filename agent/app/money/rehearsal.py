@@ -19,7 +19,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import IntentKind, StepInput, Swap
 from agent.planning import proposals
 from agent.policy.cash_flows import transfers
-from agent.reference import reference_prices
+from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, Token, Value, ceil_int
 
 DOUBLINGS = 14
@@ -152,7 +152,9 @@ def _ended(
     )
     cost = sum((_gas_value(step_outcome) for step_outcome in outcomes), Fraction(0))
     for way in ways:
-        cost += way.in_raw * _price(step, way.sold) - way.got_raw * _price(step, way.bought)
+        cost += way.in_raw * _price(reference_prices(step), way.sold) - way.got_raw * _price(
+            reference_prices(step), way.bought
+        )
     return Rehearsal(outcomes, ways, state, verdict, cost, predicted)
 
 
@@ -176,7 +178,7 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
 
 def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tuple[StepOutcome, int]:
     """Return the smallest trade that every guard allows, or the last refusal, with its amount."""
-    price = _price(step, sold)
+    price = _price(reference_prices(step), sold)
     least = (step.limits.min_trade or Fraction(10**agent.portfolio.numeraire.decimals)) * ROOM
     most_raw = transfers.free_raw(step).get(sold.address, 0)
     raw = min(max(1, ceil_int(least / price)), max(1, most_raw))
@@ -256,8 +258,8 @@ def _gas_value(outcome: StepOutcome) -> Value:
     return sum(receipt.gas_cost_wei for receipt in receipts) * price
 
 
-def _price(step: StepInput, token: Token) -> Fraction:
-    price = reference_prices(step).prices.get(token.address)
+def _price(references: ReferencePrices, token: Token) -> Fraction:
+    price = references.prices.get(token.address)
     if price is None:
         raise Refused(f"{token.label} has no reference price", remedy="see trimtab doctor")
     return price.price

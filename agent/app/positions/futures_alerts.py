@@ -24,7 +24,7 @@ from agent.layers.futures.policy.needs import (
     waiting_triggers,
 )
 from agent.layers.futures.policy.targets import uncertain_books, unnamed_reasons
-from agent.layers.futures.state import futures_policy, margin_account
+from agent.layers.futures.state import futures_policy, futures_state, margin_account
 from agent.margin.account import account_value_raw
 from agent.model import (
     Alert,
@@ -66,7 +66,11 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     if plan is None:
         spot, now_s = spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
         plan = plan_futures(
-            account, replace(policy, ask=()), spot, now_s, opens_from_s=opens_s(step)
+            account,
+            replace(policy, ask=()),
+            spot,
+            now_s,
+            opens_from_s=opens_s(futures_policy(step), futures_state(step)),
         )
     would = f"It would {planned_actions(step, plan)}. " if plan.actions else ""
     if waiting:
@@ -167,7 +171,12 @@ def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fract
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
     whole = portfolio_total(step, drifts)
-    if account is None or policy is None or whole <= 0 or trades_for_another(step):
+    if (
+        account is None
+        or policy is None
+        or whole <= 0
+        or trades_for_another(step.snapshot, futures_policy(step))
+    ):
         return {}
     return {
         step.portfolio.token(exposure.token).label

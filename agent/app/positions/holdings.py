@@ -101,17 +101,17 @@ def liquidity(agent: Agent) -> LiquidityReport:
     )
     try:
         whole: Value | None = portfolio_total(step, compute_drifts(step, prices))
-        lost: Value | None = valuation.expected_loss(step, prices)
-        worth: Value | None = valuation.total_value(step, prices)
+        lost: Value | None = valuation.expected_loss(step.snapshot, step.portfolio, prices)
+        worth: Value | None = valuation.total_value(step.snapshot, step.portfolio, prices)
         targets = target_reports(step, prices)
     except Refused:
         whole, lost, worth, targets = None, None, None, ()
     limits = step.limits
     return LiquidityReport(
         step_input=step,
-        reports=valuation.reports(step, prices),
+        reports=valuation.reports(step.snapshot, step.portfolio, prices),
         unreadable=valuation.faults(step),
-        warnings=valuation.warnings(step),
+        warnings=valuation.warnings(step.snapshot, step.portfolio),
         ignored=ignored,
         portfolio_value=whole,
         expected_loss=_bounded(lost, whole, limits.impermanent_loss_bps),
@@ -308,9 +308,17 @@ def _document(step: StepInput) -> StrategiesDocument:
     adjustments = (
         {} if view is None else {adjustment.name: adjustment for adjustment in view.wishes}
     )
-    due = describe.target_shares(step)
+    due = describe.target_shares(step.config(CapitalSplit), step.layer(StrategiesState))
     documents = [
-        strategy_document(book, split, adjustments.get(book.name), due[book.name], step, prices)
+        strategy_document(
+            book,
+            split,
+            adjustments.get(book.name),
+            due[book.name],
+            step.snapshot,
+            step.portfolio,
+            prices,
+        )
         for book in books.sleeves
     ]
     whole = sum((Fraction(document["capital"]) for document in documents), Fraction(0))

@@ -69,7 +69,10 @@ def standing_orders(agent: Agent) -> OrdersDocument:
         step = agent.plan().step_input  # only a plan shows refusals by guards
     document = orders_document(step, agent.context.store.orders.standing()[0])
     limits: list[OpenLimitOrderDocument] = [
-        {**order_document(limit_order), **limit_prices(limit_order, step)}
+        {
+            **order_document(limit_order),
+            **limit_prices(limit_order, step),
+        }
         for limit_order in agent.context.store.executions.limit_orders()
         if limit_order.state == "open"
     ]

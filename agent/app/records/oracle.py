@@ -33,6 +33,7 @@ from agent.model import (
     ManualAction,
     Pool,
     Portfolio,
+    ReferenceConfig,
     Snapshot,
     StepInput,
     Verdict,
@@ -76,8 +77,8 @@ def observations(agent: Agent) -> PoolObservationsDocument:
     return {
         "block": step.snapshot.head.number,
         "window_s": step.reference.twap_window_s,
-        "enough": _enough(step),
-        "pools": [_pool(step, pool) for pool in pools],
+        "enough": _enough(step.snapshot, step.reference),
+        "pools": [_pool(step.snapshot, step.portfolio, step.reference, pool) for pool in pools],
     }
 
 
@@ -165,7 +166,7 @@ def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocumen
     if not 1 <= to <= prices.MAX_OBSERVATIONS:
         raise ConfigError(
             f"--to: {to} is not between 1 and {prices.MAX_OBSERVATIONS}",
-            f"{_enough(step)} are enough for the window",
+            f"{_enough(step.snapshot, step.reference)} are enough for the window",
         )
     if rises > MOST_AT_ONCE:
         raise ConfigError(
@@ -183,9 +184,9 @@ def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocumen
         value = Fraction(gas * price_wei) * native.price
         cost = value_text(value, step.portfolio.numeraire.decimals)
     return {
-        **_pool(step, pool),
+        **_pool(step.snapshot, step.portfolio, step.reference, pool),
         "block": head.number,
-        "enough": _enough(step),
+        "enough": _enough(step.snapshot, step.reference),
         "to": to,
         "rises": rises,
         "gas_units": gas,
@@ -216,12 +217,14 @@ def _named_pool(snapshot: Snapshot, address: str) -> Pool:
     return named
 
 
-def _pool(step: StepInput, pool: Pool) -> ObservationsDocument:
+def _pool(
+    snapshot: Snapshot, portfolio: Portfolio, reference: ReferenceConfig, pool: Pool
+) -> ObservationsDocument:
     kept, coming = pool.observations or (0, 0)
-    why = prices.twap_rejection(step.snapshot, step.reference, pool)
+    why = prices.twap_rejection(snapshot, reference, pool)
     return {
         "pool": pool.address,
-        "tokens": [step.portfolio.token(address).label for address in (pool.token0, pool.token1)],
+        "tokens": [portfolio.token(address).label for address in (pool.token0, pool.token1)],
         "fee_pips": pool.fee_pips,
         "observations": kept,
         "observations_next": coming,
@@ -230,8 +233,8 @@ def _pool(step: StepInput, pool: Pool) -> ObservationsDocument:
     }
 
 
-def _enough(step: StepInput) -> int:
-    return prices.required_observations(step.snapshot.head.chain_id, step.reference.twap_window_s)
+def _enough(snapshot: Snapshot, reference: ReferenceConfig) -> int:
+    return prices.required_observations(snapshot.head.chain_id, reference.twap_window_s)
 
 
 if TYPE_CHECKING:

@@ -22,7 +22,15 @@ from agent.chain.history import past_rounds, past_twaps
 from agent.config.fields import parse_duration_s
 from agent.config.weights import read_supplies
 from agent.errors import ConfigError, TrimtabError
-from agent.model import Pool, Portfolio, PricePoint, PriceSource, StepInput
+from agent.model import (
+    Pool,
+    Portfolio,
+    PricePoint,
+    PriceSource,
+    ReferenceConfig,
+    Snapshot,
+    StepInput,
+)
 from agent.reference import prices as means
 from agent.reference import prices as rounds
 from agent.reference import reference_prices, round_price
@@ -401,18 +409,18 @@ def _by_feeds(
     feeds. Times with a stale round are omitted.
     """
     numeraire = step.portfolio.numeraire
-    unit_usd, unit_fault = _feed_prices(agent, step, numeraire, ends_s[-1])
+    unit_usd, unit_fault = _feed_prices(agent, step.snapshot, step.portfolio, numeraire, ends_s[-1])
     series = []
     for token in tokens:
         token_usd: FeedPrices = ()
         fault = unit_fault
         if unit_usd:
-            token_usd, fault = _feed_prices(agent, step, token, ends_s[-1])
+            token_usd, fault = _feed_prices(agent, step.snapshot, step.portfolio, token, ends_s[-1])
         scale = Fraction(10) ** (numeraire.decimals - token.decimals)
         points = []
         for end_s in reversed(ends_s):
-            price = _price_at(token_usd, end_s, _max_age_s(step, token))
-            unit = _price_at(unit_usd, end_s, _max_age_s(step, numeraire))
+            price = _price_at(token_usd, end_s, _max_age_s(step.portfolio, step.reference, token))
+            unit = _price_at(unit_usd, end_s, _max_age_s(step.portfolio, step.reference, numeraire))
             if price is not None and unit is not None:
                 points.append(PricePoint(token.address, end_s, round_price(price / unit * scale)))
         series.append(_FetchedPrices(token, FEED, tuple(points), fault))
@@ -424,21 +432,19 @@ FeedPrices = tuple[tuple[int, Fraction], ...]
 
 
 def _feed_prices(
-    agent: Agent, step: StepInput, token: Token, since_s: int
+    agent: Agent, snapshot: Snapshot, portfolio: Portfolio, token: Token, since_s: int
 ) -> tuple[FeedPrices, str]:
     """Return the prices of the token's feed, and the reason if they do not reach back to `since_s`
     (empty otherwise).
     """
-    feed = step.portfolio.feed(token.address)
+    feed = portfolio.feed(token.address)
     if feed is None:
         return (), f"{token.label} has no feed"
-    latest = next(
-        (feed_round for feed_round in step.snapshot.feeds if feed_round.feed == feed), None
-    )
+    latest = next((feed_round for feed_round in snapshot.feeds if feed_round.feed == feed), None)
     if latest is None:
         return (), f"the feed of {token.label} was not read"
     try:
-        answers, complete = past_rounds(agent.context.line, feed, step.snapshot.head, since_s)
+        answers, complete = past_rounds(agent.context.line, feed, snapshot.head, since_s)
     except TrimtabError as error:
         return (), error.message
     usd = tuple(
@@ -451,8 +457,8 @@ def _feed_prices(
     return usd, f"the feed of {token.label} has no earlier rounds, or too many for one fetch"
 
 
-def _max_age_s(step: StepInput, token: Token) -> int:
-    return step.reference.max_age_s(step.portfolio.feed(token.address) or "")
+def _max_age_s(portfolio: Portfolio, reference: ReferenceConfig, token: Token) -> int:
+    return reference.max_age_s(portfolio.feed(token.address) or "")
 
 
 def _price_at(usd: FeedPrices, end_s: int, max_age_s: int) -> Fraction | None:

@@ -315,7 +315,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     ]
     if plan is not None and not sent:
         sent = [(plan, None)]
-    pools = pool_names(step_input)
+    pools = pool_names(step_input.snapshot, step_input.portfolio)
     legs = [leg for plan, swap in sent for leg in leg_documents(plan, swap, portfolio, pools)]
     words += leg_words(legs)
     words.append(f"Outcome: {outcome}. {record.line.reason or ''}".rstrip())
@@ -394,7 +394,7 @@ def _zone_words(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
 
 def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
     portfolio = step_input.portfolio
-    numeraire, names = portfolio.numeraire, pool_names(step_input)
+    numeraire, names = portfolio.numeraire, pool_names(step_input.snapshot, step_input.portfolio)
     cost = value_text(plan.cost.total, numeraire.decimals, 4)
     turnover = value_text(plan.turnover, numeraire.decimals, 2)
     if plan.actions:

@@ -30,7 +30,9 @@ from agent.model import (
     Hold,
     ManualAction,
     Plan,
+    Portfolio,
     Rebalance,
+    Snapshot,
     StepInput,
     TopUp,
 )
@@ -57,7 +59,7 @@ def plan_from_input(text: str) -> StepOutcome:
 
 def plan_from(step_input: StepInput) -> StepOutcome:
     """Plan a parsed input, without the guards that need live evidence. Raises ConfigError."""
-    require_possible(step_input)
+    require_possible(step_input.snapshot, step_input.portfolio)
     try:
         return evaluation.evaluate_input(step_input, proposals.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -68,22 +70,21 @@ def plan_from(step_input: StepInput) -> StepOutcome:
         ) from None
 
 
-def require_possible(step: StepInput) -> None:
+def require_possible(snapshot: Snapshot, portfolio: Portfolio) -> None:
     """Raise ConfigError for impossible decimals or pools, on which a decision might not
     terminate.
     """
-    portfolio = step.portfolio
     tokens = (portfolio.numeraire, *(asset.token for asset in portfolio.assets), *portfolio.hubs)
     for address, decimals in (  # before powers of ten are computed
         *((token.address, token.decimals) for token in tokens),
-        *((answer.feed, answer.decimals) for answer in step.snapshot.feeds),
+        *((answer.feed, answer.decimals) for answer in snapshot.feeds),
     ):
         if not 0 <= decimals <= MOST_DECIMALS:
             raise ConfigError(
                 f"{address} has impossible decimals in the input: {decimals}",
                 "use a file written by plan --save-input",
             )
-    for pool in step.snapshot.pools:
+    for pool in snapshot.pools:
         if pool.fault:
             raise ConfigError(
                 f"pool {pool.address} is impossible in the input: {pool.fault}",
@@ -156,7 +157,7 @@ def _replay_document(path: Path) -> Document:
     """Replay one file; an invalid one is reported as unreadable."""
     try:
         step = recorder.load_recorded_step(_read(path))
-        require_possible(step.input)
+        require_possible(step.input.snapshot, step.input.portfolio)
         facts = _facts(step)
     except TrimtabError as error:
         return {"file": printable_text(path.name), "result": UNREADABLE, "why": error.message}

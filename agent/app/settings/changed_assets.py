@@ -17,8 +17,10 @@ from agent.errors import Refused
 from agent.model import (
     CodeHash,
     Pool,
+    Portfolio,
     PriceSource,
-    StepInput,
+    ReferenceConfig,
+    Snapshot,
     Verdict,
 )
 from agent.policy import minimum
@@ -84,7 +86,10 @@ def inspect_new_tokens(
     step = context.readers.step_input_at(snapshot)
     references = reference_prices(step)
     _require_prices(context, references, tokens)
-    notes = [_price_note(step, references, token, rows) for token in tokens]
+    notes = [
+        _price_note(step.snapshot, step.portfolio, step.reference, references, token, rows)
+        for token in tokens
+    ]
     labels = {context.portfolio.token(token).label for token in tokens}
     for label, screened in screen_tokens(context, step):
         if label not in labels:
@@ -121,18 +126,23 @@ def _require_prices(
 
 
 def _price_note(
-    step: StepInput, references: ReferencePrices, token: str, rows: Sequence[ContractDocument]
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    reference: ReferenceConfig,
+    references: ReferencePrices,
+    token: str,
+    rows: Sequence[ContractDocument],
 ) -> str:
-    quote, numeraire = references.prices[token], step.portfolio.numeraire
-    described = step.portfolio.token(token)
+    quote, numeraire = references.prices[token], portfolio.numeraire
+    described = portfolio.token(token)
     pools = ""
     if quote.source is PriceSource.TWAP:
         counted = {
             pool.address
-            for pool in step.snapshot.pools
+            for pool in snapshot.pools
             if token in (pool.token0, pool.token1)
             and pool.keeps_observations
-            and not means.twap_rejection(step.snapshot, step.reference, pool)
+            and not means.twap_rejection(snapshot, reference, pool)
         }
         names = ", ".join(row["what"] for row in rows if row["address"] in counted)
         pools = f" (of the new pools: {names})"

@@ -325,7 +325,7 @@ def _planned_edit(
         for key, note in price_level_notes(loaded.config.portfolio).items()
         if known.get(key) != note
     )
-    names = pool_names(transition.step_input)
+    names = pool_names(transition.step_input.snapshot, transition.step_input.portfolio)
     warnings += tuple(replace_pool_addresses(note, names) for note in _notes(transition, unpinned))
     return EditReport(
         changes,

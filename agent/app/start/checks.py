@@ -43,6 +43,7 @@ from agent.model import (
     FeedRound,
     Policy,
     PriceSource,
+    ReferenceConfig,
     ScreenedToken,
     Snapshot,
     StepInput,
@@ -73,15 +74,17 @@ the maximum of an integer type.
 """
 
 
-def price_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
+def price_checks(
+    context: wiring.AgentContext, snapshot: Snapshot, policy: Policy, reference: ReferenceConfig
+) -> Iterator[CheckLine]:
     """Yield a row for each feed, for TWAPs, for sequencer and data fee of a rollup, and for
     triggers without price confirmation.
     """
-    yield from _feeds(context, step)
-    yield from _twap_checks(step)
-    yield from _sequencer(step)
-    yield from _data_fee(step.snapshot)
-    yield from _unguarded(context, step.policy)
+    yield from _feeds(context, snapshot, reference)
+    yield from _twap_checks(snapshot, reference)
+    yield from _sequencer(snapshot, reference)
+    yield from _data_fee(snapshot)
+    yield from _unguarded(context, policy)
 
 
 def _unguarded(context: wiring.AgentContext, policy: Policy) -> Iterator[CheckLine]:
@@ -106,7 +109,9 @@ def _unguarded(context: wiring.AgentContext, policy: Policy) -> Iterator[CheckLi
         )
 
 
-def _feeds(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
+def _feeds(
+    context: wiring.AgentContext, snapshot: Snapshot, reference: ReferenceConfig
+) -> Iterator[CheckLine]:
     tokens = {
         token.address: token.label
         for token in (*(a.token for a in context.portfolio.assets), *context.portfolio.hubs)
@@ -121,7 +126,7 @@ def _feeds(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]
     ]
     for (label, feed), answer in zip(named.items(), query_lens(context.line, items), strict=True):
         latest = next(
-            (feed_round for feed_round in step.snapshot.feeds if feed_round.feed == feed), None
+            (feed_round for feed_round in snapshot.feeds if feed_round.feed == feed), None
         )
         if latest is None:
             continue  # a quarantined token has its own row
@@ -129,7 +134,7 @@ def _feeds(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]
         pair = f"{base} / {quote}, {format_answer_bounds(latest)}"
         check, fault = (
             f"feed {label}",
-            rounds.feed_round_fault(step.snapshot, step.reference, latest),
+            rounds.feed_round_fault(snapshot, reference, latest),
         )
         if fault:
             yield check, FAIL, f"it {fault}", "wait for its next round, or correct the feed"
@@ -162,14 +167,14 @@ def format_answer_bounds(answer: FeedRound) -> str:
     return f"{low} to {decimal_text(answer.max_answer, answer.decimals)}"
 
 
-def _twap_checks(step: StepInput) -> Iterator[CheckLine]:
-    if PriceSource.TWAP not in step.reference.kinds:
+def _twap_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[CheckLine]:
+    if PriceSource.TWAP not in reference.kinds:
         return
-    pools = [pool for pool in step.snapshot.pools if pool.keeps_observations]
+    pools = [pool for pool in snapshot.pools if pool.keeps_observations]
     rejected = [
         f"{pool.address}: {why}"
         for pool in pools
-        if (why := means.twap_rejection(step.snapshot, step.reference, pool))
+        if (why := means.twap_rejection(snapshot, reference, pool))
     ]
     counted = f"{len(pools) - len(rejected)} of {len(pools)} V3 pools have a usable TWAP"
     if rejected:
@@ -179,10 +184,10 @@ def _twap_checks(step: StepInput) -> Iterator[CheckLine]:
         yield "TWAPs", OK, counted, ""
 
 
-def _sequencer(step: StepInput) -> Iterator[CheckLine]:
-    if step.reference.sequencer_feed is None:
+def _sequencer(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[CheckLine]:
+    if reference.sequencer_feed is None:
         return
-    if fault := sequencer_fault(step.snapshot, step.reference):
+    if fault := sequencer_fault(snapshot, reference):
         yield "sequencer", FAIL, fault, "wait; trading is halted until it is up"
     else:
         yield "sequencer", OK, "up", ""
@@ -333,9 +338,9 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
             screened.why,
             screened.finding.remedy,
         )
-    for check in price_checks(context, step):
+    for check in price_checks(context, step.snapshot, step.policy, step.reference):
         yield CheckResult(*check)
-    for check in venue_checks(context, step):
+    for check in venue_checks(context, step.snapshot, step.portfolio):
         yield CheckResult(*check)
     yield from _money(context, snapshot)
     for warning in minimum.warnings(context.portfolio):

@@ -33,7 +33,7 @@ from agent.files import sync_folder
 from agent.layers.futures.policy.needs import approval_ends_soon
 from agent.layers.futures.state import margin_account
 from agent.margin import account as margin
-from agent.model import FuturesReading, Verdict
+from agent.model import FuturesReading, Portfolio, Snapshot, Verdict
 from agent.signing import keys
 from agent.signing.calldata import address_from_word, selector
 from agent.signing.secret import PrivateKey, disable_core_dumps
@@ -42,7 +42,7 @@ from agent.units import decimal_text, format_time, safe_label
 if TYPE_CHECKING:
     from agent.app.agent import Agent
     from agent.app.documents.owner import AgentApprovalDocument, MarketNumberDocument
-    from agent.model import Snapshot, StepInput
+    from agent.model import Snapshot
 
 
 LINKS = (
@@ -61,18 +61,20 @@ _HAS_POOL, _PRICE_FEED = selector("hasPool(address)"), selector("getPriceFeed()"
 _CHAINLINK_FEED, _AGGREGATOR = selector("getChainlinkPriceFeedV3()"), selector("getAggregator()")
 
 
-def venue_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
+def venue_checks(
+    context: wiring.AgentContext, snapshot: Snapshot, portfolio: Portfolio
+) -> Iterator[CheckLine]:
     """Yield a row for each part of the venue; none without [futures]."""
     table = context.config.futures
     if table is None:
         return
     if isinstance(table, HyperliquidTable):
-        yield from _hyperliquid(context, step.snapshot, table)
+        yield from _hyperliquid(context, snapshot, table)
         return
-    yield from _collateral(context, step, table)
+    yield from _collateral(context, snapshot, portfolio, table)
     yield from _addresses(context, table)
     yield from _markets(context, table)
-    yield from _implementations(context, step.snapshot, table.contracts)
+    yield from _implementations(context, snapshot, table.contracts)
 
 
 def _hyperliquid(
@@ -169,11 +171,11 @@ def _agent_key(table: HyperliquidTable, folder: Path) -> CheckLine:
 
 
 def _collateral(
-    context: wiring.AgentContext, step: StepInput, table: FuturesTable
+    context: wiring.AgentContext, snapshot: Snapshot, portfolio: Portfolio, table: FuturesTable
 ) -> Iterator[CheckLine]:
     """Compare the vault's token and decimals with the configured collateral, and show balances."""
     check = "futures collateral"
-    token = next(a.token for a in step.portfolio.assets if a.token.symbol == table.collateral)
+    token = next(a.token for a in portfolio.assets if a.token.symbol == table.collateral)
     settlement, decimals, vault_raw = query_lens(
         context.line,
         [
@@ -190,13 +192,13 @@ def _collateral(
         text = f"the vault uses {places} decimals, {token.label} has {token.decimals}"
         yield check, FAIL, text, "correct the venue's addresses"
         return
-    account, in_vault = margin_account(step.snapshot), answer_uint(vault_raw, 256)
+    account, in_vault = margin_account(snapshot), answer_uint(vault_raw, 256)
     if account is None or not isinstance(in_vault, int):
-        why = step.snapshot.layer(FuturesReading).unknown or "the vault's balance could not be read"
+        why = snapshot.layer(FuturesReading).unknown or "the vault's balance could not be read"
         yield check, FAIL, why, "no orders are sent until the margin account is known"
         return
     margin_raw = account.collateral_raw // account.settlement_raw
-    wallet_raw = next((h.raw for h in step.snapshot.holdings if h.token == token.address), 0)
+    wallet_raw = next((h.raw for h in snapshot.holdings if h.token == token.address), 0)
     mine, free, all_of_it = (
         decimal_text(raw, token.decimals) for raw in (margin_raw, wallet_raw, in_vault)
     )

@@ -24,7 +24,12 @@ from agent.layers.futures.policy.needs import (
     uses_reduction_budget,
 )
 from agent.layers.futures.policy.targets import emergency_orders, unnamed_reasons
-from agent.layers.futures.state import FuturesState, futures_policy, margin_account, planned_futures
+from agent.layers.futures.state import (
+    FuturesState,
+    futures_policy,
+    margin_account,
+    planned_futures,
+)
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import (
@@ -164,7 +169,9 @@ def reopening(case: GuardCase) -> GuardMeasurement:
     if last_s is None or all(is_reduction(account, order) for order in plan.orders):
         return GuardMeasurement("no emergency, or nothing opened", True, limit)
     since_s = case.step.snapshot.head.timestamp_s - last_s
-    is_over = case.step.snapshot.head.timestamp_s >= opens_s(case.step)
+    is_over = case.step.snapshot.head.timestamp_s >= opens_s(
+        futures_policy(case.step), case.step.layer(FuturesState)
+    )
     return GuardMeasurement(f"{format_seconds(since_s)} after an emergency", is_over, limit)
 
 
@@ -187,7 +194,11 @@ def futures_state(case: GuardCase) -> GuardMeasurement:
         if _opens_by_reduction(after, action):
             return GuardMeasurement("a reduction that opens", False)
         after = after_action(after, action)
-    spot_value = None if trades_for_another(case.step) else _spot_value(case)
+    spot_value = (
+        None
+        if trades_for_another(case.step.snapshot, futures_policy(case.step))
+        else _spot_value(case)
+    )
     state = margin_state(after, policy.limits, policy.leverage_bps)
     broken = breaches(state, policy.limits, spot_value)
     large = oversized(after, policy.limits, policy.leverage_bps)
@@ -217,14 +228,16 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
     """Require the account's own key for deposits, withdrawals and delegates; a deposit within the
     spendable balance, a withdrawal within the free margin, and only the configured delegate.
     """
-    if _ends_delegate(case) and not trades_for_another(case.step):
+    if _ends_delegate(case) and not trades_for_another(
+        case.step.snapshot, futures_policy(case.step)
+    ):
         return GuardMeasurement("only revokes a delegate", True)
     plan, policy, account = _layer(case)
     if not plan.account_actions:
         return GuardMeasurement("no margin moved", True)
     if not account.is_on_chain:
         return GuardMeasurement("an off-chain venue", False)
-    if trades_for_another(case.step):
+    if trades_for_another(case.step.snapshot, futures_policy(case.step)):
         return GuardMeasurement(f"a delegate of {policy.account}", False)
     portfolio, unit = case.step.portfolio, account.settlement_raw
     token = portfolio.token(policy.collateral)
@@ -258,12 +271,15 @@ def top_up_budget(case: GuardCase) -> GuardMeasurement:
     if _by_owner(case) or not plan.top_up_raw:
         return GuardMeasurement("no top-up", True, limit)
     case.require_known_day()
-    unit = quote_per_numeraire(case.step)
+    unit = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
     deposited = (
         case.step.layer(FuturesState).topped_up_24h * unit
         + plan.top_up_raw * account.settlement_raw
     )
-    total = Fraction(collateral_raw(case.step, policy.collateral) * account.settlement_raw)
+    total = Fraction(
+        collateral_raw(case.step.snapshot, case.step.portfolio, case.step.limits, policy.collateral)
+        * account.settlement_raw
+    )
     if not decision_faults(case.step, case.references):
         total = _spot_value(case)
     text = "all of the spot portfolio" if total <= 0 else _percent(deposited / total)
@@ -282,11 +298,15 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
     if plan.is_emergency or not closes or not most or not uses_reduction_budget(case.plan):
         return GuardMeasurement("not measured", True, "off" if not most else _times(most))
     is_unknown = uncounted_reason(case.step) or decision_faults(case.step, case.references)
-    if required_by_index(case.step, None if is_unknown else _spot_value(case)):
+    if required_by_index(
+        case.step.snapshot, futures_policy(case.step), None if is_unknown else _spot_value(case)
+    ):
         return GuardMeasurement("required by the index", True, _times(most))
     case.require_known_day()
     value = margin.account_value_raw(account)
-    closed = case.step.layer(FuturesState).reduced_24h * quote_per_numeraire(case.step)
+    closed = case.step.layer(FuturesState).reduced_24h * quote_per_numeraire(
+        case.step.snapshot, case.step.portfolio
+    )
     closed += sum(
         (abs(order.size_raw) * account.market(order.market).index for order in closes), Fraction(0)
     )
@@ -302,7 +322,10 @@ def hedge_size(case: GuardCase) -> GuardMeasurement:
     plan, _, account = _layer(case)
     if case.layer.only_reduces():
         return GuardMeasurement("every order reduces", True)
-    unit, ratios = quote_per_numeraire(case.step), [(Fraction(0), "no hedge")]
+    unit, ratios = (
+        quote_per_numeraire(case.step.snapshot, case.step.portfolio),
+        [(Fraction(0), "no hedge")],
+    )
     assets = {asset.token.address: asset for asset in case.step.portfolio.assets}
     for hedge in plan.hedges:
         if not hedge.size_raw:
@@ -331,7 +354,7 @@ def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
         worse = filled - fair if order.size_raw > 0 else fair - filled
         cost += max(Fraction(0), worse) + filled * market.fee_ppm / margin.PPM
         notional += fair
-    unit = quote_per_numeraire(case.step)
+    unit = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
     return cost / unit, notional / unit
 
 
@@ -391,7 +414,7 @@ def _by_owner(case: GuardCase) -> bool:
 def _spot_value(case: GuardCase) -> Value:
     """Return the value of the spot portfolio in quote base units. Raises MissingData."""
     value = case.total() - margin_value(case.step, case.prices)
-    return value * quote_per_numeraire(case.step)
+    return value * quote_per_numeraire(case.step.snapshot, case.step.portfolio)
 
 
 def _percent(share: Fraction) -> str:

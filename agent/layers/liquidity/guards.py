@@ -32,7 +32,9 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         return _after(case, limit_bps, before, after, (before.loss, after.loss), "expected")
     if not case.step.portfolio.positions or case.layer.only_reduces():
         return NONE
-    lost = known(lambda: valuation.expected_loss(case.step, case.prices))
+    lost = known(
+        lambda: valuation.expected_loss(case.step.snapshot, case.step.portfolio, case.prices)
+    )
     return _liquidity_share(case, lost, limit_bps, "expected")
 
 
@@ -43,7 +45,9 @@ def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         return _after(case, limit_bps, before, after, (before.weight, after.weight), "in positions")
     if not case.step.portfolio.positions or case.layer.only_reduces():
         return NONE
-    value = known(lambda: valuation.total_value(case.step, case.prices))
+    value = known(
+        lambda: valuation.total_value(case.step.snapshot, case.step.portfolio, case.prices)
+    )
     return _liquidity_share(case, value, limit_bps, "in positions")
 
 

@@ -34,7 +34,7 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) 
     own = replace(own, orders=own.orders + 1, reduced=own.reduced or frees)
     if isinstance(action, PerpOrder) and frees:
         markets = (*own.reduced_markets, action.market)
-        goals = reduction_goals(outcome.step_input, futures)
+        goals = reduction_goals(outcome.step_input.snapshot, futures)
         own = replace(own, reduced_markets=markets, reduction_goals=goals)
     if failed and (left := leave_failed_market(own, outcome, plan, intent)) is not None:
         return cycle.with_layer(left).begin_plan()

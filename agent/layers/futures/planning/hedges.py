@@ -61,7 +61,9 @@ from agent.model import (
     MarginDeposit,
     PerpMarket,
     Plan,
+    Portfolio,
     Rebalance,
+    Snapshot,
     StepInput,
 )
 from agent.planning import planner
@@ -93,7 +95,7 @@ def hedge_instead(
     ):
         return decided, sale
     if (
-        futures_fault(step)
+        futures_fault(step.snapshot, policy)
         or decision.apart
         or decided.zone
         or step.divides_wallet
@@ -108,7 +110,7 @@ def hedge_instead(
         for asset_drift in decided.drifts
         if changes.get(asset_drift.token, 0) < 0
         and asset_drift.token not in (home, policy.collateral, *hedged)
-        and market_of(step, asset_drift.token) is not None
+        and market_of(step.snapshot, asset_drift.token) is not None
     ]
     for excess, drift in sorted(sold, key=lambda item: (-item[0], item[1].token)):
         ratio = policy.hedge.ratio_bps
@@ -116,14 +118,14 @@ def hedge_instead(
         hedge_comparison, short = compare(step, decided, decision, sale, drift, excess, wanted)
         comparisons.append(hedge_comparison)
         if hedge_comparison.is_hedged:
-            reason = f"{_text(step, hedge_comparison)}; {decision.reason}"
+            reason = f"{_text(step.portfolio, hedge_comparison)}; {decision.reason}"
             plan = _opening(step, decided.drifts, hedge_comparison, short, reason)
             plan = plan.with_layer(HedgeChoices(tuple(comparisons)))
             decided = replace(decided.held(plan.decision), reviewed=False, reviews=())
             return decided, plan
     if not comparisons:
         return decided, sale
-    compared = "; ".join(_text(step, comparison) for comparison in comparisons)
+    compared = "; ".join(_text(step.portfolio, comparison) for comparison in comparisons)
     decision = replace(decision, reason=f"{decision.reason}; {compared}")
     plan = replace(sale, decision=decision).with_layer(HedgeChoices(tuple(comparisons)))
     return replace(decided, decision=decision), plan
@@ -149,13 +151,13 @@ def compare(
     nothing = HedgeComparison(
         drift.token, excess, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, terms.horizon_s
     )
-    market = market_of(step, drift.token)
+    market = market_of(step.snapshot, drift.token)
     short = Short(0, "it has no futures market")
     if market is not None:
         short = _short(step, decided.drifts, drift, market, wanted)
     if market is None or not short.size_raw:
         return replace(nothing, reason=short.why), short
-    hedged = -short.size_raw * market.index / quote_per_numeraire(step)
+    hedged = -short.size_raw * market.index / quote_per_numeraire(step.snapshot, step.portfolio)
     fees, funding, tied, capital = short_costs(
         market, hedged, terms.horizon_s, margin_share(market, policy), terms.capital_cost_bps
     )
@@ -188,9 +190,9 @@ def compare(
     return chosen, short
 
 
-def market_of(step: StepInput, token: str) -> PerpMarket | None:
+def market_of(snapshot: Snapshot, token: str) -> PerpMarket | None:
     """Return the market with the same price as a token; None without one."""
-    account = margin_account(step.snapshot)
+    account = margin_account(snapshot)
     markets = () if account is None else account.markets
     return next((market for market in markets if market.asset == token), None)
 
@@ -246,7 +248,9 @@ def _short(
         wanted = min(wanted, max(NONE, room))
     if wanted < (step.limits.min_trade or 0):
         return Short(0, "the part to short is below limits.min_trade")
-    size_raw = size_for_notional_raw(market, -wanted * quote_per_numeraire(step))
+    size_raw = size_for_notional_raw(
+        market, -wanted * quote_per_numeraire(step.snapshot, step.portfolio)
+    )
     if not size_raw:
         lot = decimal_text(market.lot_raw, market.size_decimals)
         return Short(0, f"the part to short is below one lot of {lot}")
@@ -281,11 +285,13 @@ def _no_short_reason(
         return "it already has a hedge"
     if not dict(step.config(FuturesConfig).unhedged_bps).get(drift.token, drift.target_bps):
         return "its target is 0 %"
-    if closed_lately(step, drift.token):
+    if closed_lately(step.snapshot, futures_policy(step), futures_state(step), drift.token):
         return "its last hedge was closed within one horizon"
     return (
-        cooldown_reason(opens_s(step), step.snapshot.head.timestamp_s)
-        or backing_off(step, market.market)
+        cooldown_reason(
+            opens_s(futures_policy(step), futures_state(step)), step.snapshot.head.timestamp_s
+        )
+        or backing_off(step.snapshot, step.history, market.market)
         or no_opening_reason(market, policy)
         or stale_index_reason(market, policy, step.snapshot.head.timestamp_s)
     )
@@ -303,7 +309,12 @@ def _deposit_raw(
     at_hand = depositable_raw(step, drifts)
     if 0 < (approved := approved_raw(step, policy)) <= at_hand:
         return approved
-    tied = wanted * quote_per_numeraire(step) * margin_share(market, policy) * DEPOSIT
+    tied = (
+        wanted
+        * quote_per_numeraire(step.snapshot, step.portfolio)
+        * margin_share(market, policy)
+        * DEPOSIT
+    )
     return min(at_hand, ceil_int(tied / account.settlement_raw))
 
 
@@ -357,7 +368,7 @@ def _opening(
 ) -> Plan:
     """Return the plan of the order that opens a hedge, or of the deposit needed first."""
     policy, account = futures_policy(step), margin_account(step.snapshot)
-    market = market_of(step, comparison.token)
+    market = market_of(step.snapshot, comparison.token)
     if policy is None or account is None or market is None:
         raise ValueError("a hedge needs a market and a margin account")
     if short.deposit_raw:
@@ -365,7 +376,7 @@ def _opening(
         futures = FuturesPlan(
             (),
             HEDGE_MARGIN,
-            _text(step, comparison),
+            _text(step.portfolio, comparison),
             (deposit,),
             hedges=futures_state(step).hedges,
         )
@@ -380,15 +391,14 @@ def _opening(
     futures = FuturesPlan(
         (order,),
         HEDGE,
-        _text(step, comparison),
+        _text(step.portfolio, comparison),
         hedges=hedges_after(step, market.market, size_raw, opened),
     )
     decision = AdjustFutures(f"futures: {reason}", is_reducing=False, by_owner=by_owner)
     return futures_plan(step, decision, futures, account, tuple(drifts))
 
 
-def _text(step: StepInput, comparison: HedgeComparison) -> str:
-    portfolio = step.portfolio
+def _text(portfolio: Portfolio, comparison: HedgeComparison) -> str:
     label = portfolio.token(comparison.token).label
     return compare_text(comparison, label, portfolio.numeraire.decimals)
 
@@ -407,7 +417,7 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
             f"{label} cannot be hedged: [futures.hedge] is missing",
             remedy="add [futures.hedge] with its horizon, min_saving, tax_rate and capital_cost",
         )
-    if fault := futures_progress(step).held or futures_fault(step):
+    if fault := futures_progress(step).held or futures_fault(step.snapshot, policy):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
     drift = next(asset_drift for asset_drift in drifts if asset_drift.token == token)
     own_bps = dict(step.config(FuturesConfig).unhedged_bps).get(token, drift.target_bps)
@@ -427,7 +437,9 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
     if not short.size_raw:
         raise Refused(f"{label} cannot be hedged: {comparison.reason}", remedy="see trimtab margin")
     comparison = replace(comparison, is_hedged=True, reason="requested by the owner")
-    plan = _opening(step, drifts, comparison, short, _text(step, comparison), by_owner=True)
+    plan = _opening(
+        step, drifts, comparison, short, _text(step.portfolio, comparison), by_owner=True
+    )
     return plan.with_layer(HedgeChoices((comparison,)))
 
 
@@ -441,7 +453,9 @@ def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan
     )
     if account is None or hedge is None:
         raise ValueError(f"{label} has no open hedge")
-    if fault := futures_progress(step).held or stale_markets(step).get(hedge.market):
+    if fault := futures_progress(step).held or stale_markets(step.snapshot, policy).get(
+        hedge.market
+    ):
         raise Refused(
             f"the hedge of {label} cannot be closed: {fault}", remedy="see trimtab margin"
         )

@@ -133,7 +133,7 @@ def plan_adjustment(
     """
     account, policy, drifts = margin_account(step.snapshot), futures_policy(step), tuple(drifts)
     if account is None or policy is None:
-        return account_fault(step) or "the margin account is unknown"
+        return account_fault(step.snapshot, policy) or "the margin account is unknown"
     if decision.closes:
         planned = closing_plan(step, decision.closes, decision.reason)
     else:
@@ -149,9 +149,9 @@ def plan_adjustment(
             [
                 position.market
                 for position in account.positions
-                if backing_off(step, position.market)
+                if backing_off(step.snapshot, step.history, position.market)
             ],
-            opens_s(step),
+            opens_s(policy, futures_state(step)),
         )
         if basis is not account:
             planned = beside_resting(account, planned)
@@ -161,7 +161,7 @@ def plan_adjustment(
     orders, refused = [], list(planned.refused)
     longest_s = failures.FIRST_WAIT_S if planned.is_emergency else failures.LONGEST_WAIT_S
     for order in planned.orders:
-        if waits := backing_off(step, order.market, longest_s):
+        if waits := backing_off(step.snapshot, step.history, order.market, longest_s):
             refused.append(f"{account.market(order.market).symbol}: {waits}")
         else:
             orders.append(order)
@@ -228,7 +228,7 @@ def plan_now(
         spot,
         now_s,
         depositable_raw(step, drifts),
-        opens_from_s=opens_s(step),
+        opens_from_s=opens_s(futures_policy(step), futures_state(step)),
     )
     if basis is not account:
         plan = beside_resting(account, plan)
@@ -333,7 +333,7 @@ def not_worth_it(step: StepInput, plan: Plan, account: MarginAccount) -> str:
         cost += max(Fraction(0), worse)
         cost += abs(order.size_raw) * market.mark * market.fee_ppm / PPM
         notional += abs(order.size_raw) * market.index
-    unit = quote_per_numeraire(step)
+    unit = quote_per_numeraire(step.snapshot, step.portfolio)
     cost, notional = cost / unit + plan.cost.gas, notional / unit
     if cost * BPS <= most_bps * notional:
         return ""
@@ -351,7 +351,7 @@ def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[Asset
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or planned.trigger not in ENDING_HEDGES:
         return 0
-    if not planned.orders or not account.is_on_chain or untouched_markets(step):
+    if not planned.orders or not account.is_on_chain or untouched_markets(step.snapshot, policy):
         return 0
     needed = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
     at_hand = deposit_at_hand_raw(step, drifts)
@@ -419,7 +419,9 @@ def _hedges_first(step: StepInput, planned: FuturesPlan) -> FuturesPlan:
         return planned
     for hedge in policy.hedges:
         closing = closing_plan(step, hedge.market, "")
-        waits = stale_markets(step).get(hedge.market) or backing_off(step, hedge.market)
+        waits = stale_markets(step.snapshot, futures_policy(step)).get(hedge.market) or backing_off(
+            step.snapshot, step.history, hedge.market
+        )
         if closing.is_reducing and not waits:
             reason = f"{planned.trigger} is above its limit; close a hedge first"
             return replace(closing, trigger=planned.trigger, reason=reason)
@@ -464,11 +466,12 @@ def futures_plan(
             (drift.token, bps) for drift, bps in zip(drifts, weights, strict=True)
         ),
         cost=PlanCost(
-            fees / quote_per_numeraire(step),
+            fees / quote_per_numeraire(step.snapshot, step.portfolio),
             zero,
             zero,
             gas_units * price_wei * coin,
-            funding=funding_raw(account, futures.orders, horizon_s) / quote_per_numeraire(step),
+            funding=funding_raw(account, futures.orders, horizon_s)
+            / quote_per_numeraire(step.snapshot, step.portfolio),
         ),
         turnover=zero,
         gross_volume=zero,

@@ -116,7 +116,7 @@ def deleverage(asked: Deleverage) -> Proposer:
             )
         sizes, stale = (
             _sizes(step, policy, account, leverage_bps, symbol),
-            stale_markets(step),
+            stale_markets(step.snapshot, futures_policy(step)),
         )
         if stale and stale.keys() >= sizes.keys():
             why = ", ".join(stale.values())

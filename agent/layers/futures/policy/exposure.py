@@ -20,6 +20,8 @@ from agent.model import (
     MarginMark,
     MarketGrowth,
     PerpMarket,
+    Portfolio,
+    Snapshot,
     StepInput,
 )
 from agent.units import BPS, Price, Value
@@ -66,7 +68,7 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     owner's portfolio.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None or trades_for_another(step):
+    if account is None or policy is None or trades_for_another(step.snapshot, policy):
         return {}
     assets = {asset.token.address for asset in step.portfolio.assets}
     if policy.collateral not in assets - {token.token for token in step.targets.quarantine}:
@@ -95,37 +97,40 @@ def margin_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
     )
 
 
-def trades_for_another(step: StepInput) -> bool:
+def trades_for_another(snapshot: Snapshot, policy: FuturesPolicy | None) -> bool:
     """True if the wallet is a delegate, which trades for another account and can neither deposit
     nor withdraw margin.
     """
-    policy = futures_policy(step)
-    return policy is not None and policy.account not in ("", step.snapshot.owner)
+    return policy is not None and policy.account not in ("", snapshot.owner)
 
 
-def margin_fault(step: StepInput) -> str:
+def margin_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
     """Return why the value of the portfolio's margin account is unknown; empty if it is known,
     without futures, and for a delegate, whose portfolio has no margin account.
     """
-    return "" if trades_for_another(step) else account_fault(step)
+    return "" if trades_for_another(snapshot, policy) else account_fault(snapshot, policy)
 
 
 def unknown_account_reason(step: StepInput) -> str:
     """Return that the margin account is unknown, and why; empty as `margin_fault` is."""
-    fault = margin_fault(step)
+    fault = margin_fault(step.snapshot, futures_policy(step))
     return f"the margin account is unknown: {fault}" if fault else ""
 
 
 def unknown_margin_reason(step: StepInput) -> str:
     """Return that the margin account's value is unknown; empty if it is known."""
-    return "the margin account's value is unknown" if margin_fault(step) else ""
+    return (
+        "the margin account's value is unknown"
+        if margin_fault(step.snapshot, futures_policy(step))
+        else ""
+    )
 
 
-def account_fault(step: StepInput) -> str:
+def account_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
     """Return why the margin account is unknown; empty if it is known, or without futures."""
-    if futures_policy(step) is None or margin_account(step.snapshot) is not None:
+    if policy is None or margin_account(snapshot) is not None:
         return ""
-    return step.snapshot.layer(FuturesReading).unknown or "the margin account was not read"
+    return snapshot.layer(FuturesReading).unknown or "the margin account was not read"
 
 
 def margin_mark(step: StepInput) -> MarginMark | None:
@@ -156,7 +161,7 @@ def uncounted_reason(step: StepInput) -> str:
     """
     if step.excluded.exits_only:
         return step.excluded.exits_only
-    if (policy := futures_policy(step)) is not None and trades_for_another(step):
+    if (policy := futures_policy(step)) is not None and trades_for_another(step.snapshot, policy):
         return f"the portfolio of {policy.account} is not read"
     empty = {holding.token for holding in step.snapshot.holdings if not holding.raw}
     shut = [token.token for token in step.targets.quarantine if token.token not in empty]
@@ -186,13 +191,13 @@ class Exposure:
         return self.spot + self.futures
 
 
-def quote_per_numeraire(step: StepInput) -> Fraction:
+def quote_per_numeraire(snapshot: Snapshot, portfolio: Portfolio) -> Fraction:
     """Return base units of the futures quote per numeraire base unit: the numeraire is the
     collateral (`require_futures`), which venues count as one quote coin.
     """
-    account = margin_account(step.snapshot)
+    account = margin_account(snapshot)
     decimals = 18 if account is None else account.quote.decimals
-    return Fraction(10**decimals, 10**step.portfolio.numeraire.decimals)
+    return Fraction(10**decimals, 10**portfolio.numeraire.decimals)
 
 
 def quote_rate(
@@ -255,7 +260,9 @@ def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:
     if account is None or policy is None:
         return None
     margined = Fraction(max(0, margin.account_value_raw(account)))
-    whole = margined + max(Fraction(0), spot_value * quote_per_numeraire(step))
+    whole = margined + max(
+        Fraction(0), spot_value * quote_per_numeraire(step.snapshot, step.portfolio)
+    )
     return MarketGrowth(
         {market.market: market.index for market in account.markets},
         {market.market: market.funding_daily for market in account.markets},

@@ -16,6 +16,7 @@ from agent.layers.futures.policy.exposure import DAY_S, expected_funding, quote_
 from agent.layers.futures.policy.needs import stale_markets
 from agent.layers.futures.state import (
     FuturesConfig,
+    FuturesState,
     futures_policy,
     futures_progress,
     futures_state,
@@ -33,6 +34,8 @@ from agent.model import (
     MarginAccount,
     PerpMarket,
     PerpOrder,
+    Portfolio,
+    Snapshot,
     StepInput,
 )
 from agent.policy import quarantine
@@ -127,12 +130,16 @@ def held_hedges(
     return tuple(found)
 
 
-def hedged_value(step: StepInput, hedge: Hedge) -> Value:
+def hedged_value(snapshot: Snapshot, portfolio: Portfolio, hedge: Hedge) -> Value:
     """Return the value of a hedge at the index, in numeraire base units."""
-    account = margin_account(step.snapshot)
+    account = margin_account(snapshot)
     if account is None:
         return Fraction(0)
-    return -hedge.size_raw * account.market(hedge.market).index / quote_per_numeraire(step)
+    return (
+        -hedge.size_raw
+        * account.market(hedge.market).index
+        / quote_per_numeraire(snapshot, portfolio)
+    )
 
 
 def apply_hedges(step: StepInput) -> StepInput:
@@ -172,7 +179,7 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     for hedge in hedges:
         if hedge.token not in own or hedge.token in untradable:
             continue
-        value = hedged_value(step, hedge)
+        value = hedged_value(step.snapshot, step.portfolio, hedge)
         hedged_bps = own[hedge.token] + floor_int(value / total * BPS)
         raised[hedge.token] = max(own[hedge.token], min(hedged_bps, limits[hedge.token]))
         label = step.portfolio.token(hedge.token).label
@@ -216,7 +223,7 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     own_bps = dict(step.config(FuturesConfig).unhedged_bps).get(hedge.token, drift.target_bps)
     if not own_bps:
         return f"{drift.symbol} has no target"
-    value = hedged_value(step, hedge)
+    value = hedged_value(step.snapshot, step.portfolio, hedge)
     _, high_bps = band(step.policy.trigger, own_bps, drift.own_band, drift.max_bps)
     excess = drift.value - investable_total(drifts) * own_bps / BPS
     if drift.share * BPS <= high_bps and 2 * excess <= value:
@@ -224,7 +231,7 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     market = account.market(hedge.market)
     left_s = hedge.at_s + policy.hedge.horizon_s - now_s
     funding = max(Fraction(0), expected_funding(market, -value, left_s))
-    funding += _pending(account, hedge) / quote_per_numeraire(step)
+    funding += _pending(account, hedge) / quote_per_numeraire(step.snapshot, step.portfolio)
     if funding > hedge.sale_cost:
         return "its funding exceeds the cost of the sale"
     return ""
@@ -248,20 +255,20 @@ def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures |
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or futures_progress(step).held:
         return None
-    stale = stale_markets(step)
+    stale = stale_markets(step.snapshot, policy)
     for hedge in policy.hedges:
         if hedge.market not in stale and (why := unwind_reason(step, drifts, hedge)):
-            label = _label(step, hedge)
+            label = _label(step.snapshot, step.portfolio, hedge)
             reason = f"futures: the hedge of {label} is closed: {why}"
             return AdjustFutures(reason, is_reducing=True, closes=hedge.market)
     return None
 
 
-def _label(step: StepInput, hedge: Hedge) -> str:
+def _label(snapshot: Snapshot, portfolio: Portfolio, hedge: Hedge) -> str:
     """Return the name of a hedge's asset, or of its market if the asset is no longer known."""
-    known = [asset.token for asset in step.portfolio.assets] + [*step.portfolio.hubs]
+    known = [asset.token for asset in portfolio.assets] + [*portfolio.hubs]
     labels = [token.label for token in known if token.address == hedge.token]
-    if not labels and (account := margin_account(step.snapshot)) is not None:
+    if not labels and (account := margin_account(snapshot)) is not None:
         labels = [account.market(hedge.market).symbol]
     return labels[0] if labels else hedge.token
 
@@ -316,13 +323,15 @@ def _reduced(hedge: Hedge, bought_raw: int, now_s: int) -> Hedge:
     return replace(hedge, size_raw=left, at_s=hedge.at_s if left else now_s)
 
 
-def closed_lately(step: StepInput, token: str) -> bool:
+def closed_lately(
+    snapshot: Snapshot, policy: FuturesPolicy | None, state: FuturesState, token: str
+) -> bool:
     """True if a hedge of the token was closed within one horizon; after a hedge expires, the excess
     is sold, not hedged again.
     """
-    policy, now_s = futures_policy(step), step.snapshot.head.timestamp_s
+    now_s = snapshot.head.timestamp_s
     horizon_s = 0 if policy is None or policy.hedge is None else policy.hedge.horizon_s
     return any(
         hedge.token == token and not hedge.size_raw and now_s < hedge.at_s + horizon_s
-        for hedge in futures_state(step).hedges
+        for hedge in state.hedges
     )

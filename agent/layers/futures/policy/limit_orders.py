@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.needs import cooldown_reason, futures_fault, opens_s
 from agent.layers.futures.policy.targets import notional_drifts, targeted
-from agent.layers.futures.state import futures_policy, margin_account
+from agent.layers.futures.state import futures_policy, futures_state, margin_account
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import breaches, if_filled, margin_state
@@ -39,7 +39,9 @@ def ended_orders(step: StepInput, cloids: Collection[str]) -> dict[str, str]:
         return dict.fromkeys(cloids, why)
     resting = [order for order in account.resting if order.cloid in cloids]
     now_s = step.snapshot.head.timestamp_s
-    why = futures_fault(step) or cooldown_reason(opens_s(step), now_s)
+    why = futures_fault(step.snapshot, policy) or cooldown_reason(
+        opens_s(policy, futures_state(step)), now_s
+    )
     why = why or _broken(account, policy)
     if why:
         return {order.cloid: why for order in resting}

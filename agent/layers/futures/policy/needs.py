@@ -34,6 +34,7 @@ from agent.layers.futures.policy.targets import (
     unnamed_reasons,
 )
 from agent.layers.futures.state import (
+    FuturesState,
     futures_policy,
     futures_progress,
     futures_state,
@@ -47,10 +48,14 @@ from agent.model import (
     AdjustFutures,
     AssetDrift,
     FuturesPlan,
+    FuturesPolicy,
     FuturesReading,
+    History,
+    Limits,
     MarginAccount,
     PerpMarket,
     Plan,
+    Portfolio,
     Position,
     RestingAction,
     Snapshot,
@@ -76,7 +81,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or futures_progress(step).held:
         return None
-    stale = stale_markets(step)
+    stale = stale_markets(step.snapshot, policy)
     if stale and stale.keys() >= {position.market for position in account.positions}:
         return None
     if emergency_orders(account, policy).keys() - stale.keys():
@@ -128,20 +133,21 @@ def due_stops(step: StepInput) -> tuple[RestingAction, ...]:
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return ()
-    stale = stale_markets(step)
+    stale = stale_markets(step.snapshot, policy)
     return tuple(
         change
         for change in stop_changes(account, policy)
-        if change.market not in stale and not backing_off(step, f"{RESTING_STOP} {change.market}")
+        if change.market not in stale
+        and not backing_off(step.snapshot, step.history, f"{RESTING_STOP} {change.market}")
     )
 
 
-def reduction_goals(step: StepInput, plan: FuturesPlan) -> tuple[tuple[str, int], ...]:
+def reduction_goals(snapshot: Snapshot, plan: FuturesPlan) -> tuple[tuple[str, int], ...]:
     """Return the size at which each position of a limit's reduction ends; empty for other plans.
     Orders are sent one by one, each planned again. After the first order the limit may hold again,
     but the others must still be cut by the same share.
     """
-    account = margin_account(step.snapshot)
+    account = margin_account(snapshot)
     if account is None or plan.trigger not in {trigger.value for trigger in REDUCING}:
         return ()
     return tuple(
@@ -149,33 +155,37 @@ def reduction_goals(step: StepInput, plan: FuturesPlan) -> tuple[tuple[str, int]
     )
 
 
-def stale_markets(step: StepInput) -> dict[str, str]:
+def stale_markets(snapshot: Snapshot, policy: FuturesPolicy | None) -> dict[str, str]:
     """Return, by market, why each unknown index is unknown; empty without an account."""
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(snapshot)
     if policy is None or account is None:
         return {}
-    return stale_indexes(account, policy, step.snapshot.head.timestamp_s)
+    return stale_indexes(account, policy, snapshot.head.timestamp_s)
 
 
-def futures_fault(step: StepInput) -> str:
+def futures_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
     """Return why the futures layer opens no position at this block; empty if it may."""
-    return account_fault(step) or ", ".join(untouched_markets(step).values())
+    return account_fault(snapshot, policy) or ", ".join(
+        untouched_markets(snapshot, policy).values()
+    )
 
 
-def untouched_markets(step: StepInput) -> dict[str, str]:
+def untouched_markets(snapshot: Snapshot, policy: FuturesPolicy | None) -> dict[str, str]:
     """Return, by market, why its position prevents new positions and is not reduced first: its
     index is unknown, or the config does not name the market. Empty without an account.
     """
-    account = margin_account(step.snapshot)
-    return {} if account is None else {**unnamed_reasons(account), **stale_markets(step)}
+    account = margin_account(snapshot)
+    return (
+        {} if account is None else {**unnamed_reasons(account), **stale_markets(snapshot, policy)}
+    )
 
 
-def opens_s(step: StepInput) -> int:
+def opens_s(policy: FuturesPolicy | None, state: FuturesState) -> int:
     """Return the chain time from which positions may be opened again after an emergency; zero if
     there was none. The wait prevents a price that gaps back from opening and closing them once
     more.
     """
-    policy, last_s = futures_policy(step), futures_state(step).emergency_s
+    last_s = state.emergency_s
     if policy is None or last_s is None or not policy.limits.emergency_cooldown_s:
         return 0
     return last_s + policy.limits.emergency_cooldown_s
@@ -197,9 +207,9 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         DRIFT_REASONS.get(trigger, f"{trigger.value} is above its limit")
         for trigger in waiting_triggers(step, drifts)
     ]
-    if fault := futures_fault(step):
+    if fault := futures_fault(step.snapshot, policy):
         open_count = 0 if account is None else len(account.positions)
-        some = open_count > len(untouched_markets(step))
+        some = open_count > len(untouched_markets(step.snapshot, policy))
         notes.append(f"futures: {'nothing is opened' if some else 'no order'}, {fault}")
     else:
         if why := multiple_fault(step, drifts):
@@ -209,13 +219,15 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         if policy is not None and account is not None:
             waits = (*position_notes(account, policy), *funding_waits(account, policy))
             notes += [f"futures: {why}" for why in waits]
-    if cooldown := cooldown_reason(opens_s(step), step.snapshot.head.timestamp_s):
+    if cooldown := cooldown_reason(
+        opens_s(policy, futures_state(step)), step.snapshot.head.timestamp_s
+    ):
         notes.append(f"futures: {cooldown}")
     if futures_progress(step).held:
         notes.append(futures_progress(step).held)
     if account is not None and (why := uncertain_books(account)):
         notes.append(f"futures: {why}")
-    if policy is not None and trades_for_another(step):
+    if policy is not None and trades_for_another(step.snapshot, policy):
         notes.append(
             f"futures: this key is a delegate of {policy.account}; it trades and neither"
             " deposits nor withdraws margin, which counts in the owner's portfolio alone"
@@ -235,7 +247,7 @@ def multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
 def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[FuturesTrigger, ...]:
     """Return the triggers that fired and wait for the user; empty while prices are unknown."""
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if step.snapshot.layer(FuturesReading).blocked or futures_fault(step):
+    if step.snapshot.layer(FuturesReading).blocked or futures_fault(step.snapshot, policy):
         return ()
     if account is None or policy is None or not policy.ask or not drifts:
         return ()
@@ -249,7 +261,7 @@ def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value 
     """
     if not drifts or uncounted_reason(step):
         return None
-    return spot_value(drifts) * quote_per_numeraire(step)
+    return spot_value(drifts) * quote_per_numeraire(step.snapshot, step.portfolio)
 
 
 def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
@@ -262,7 +274,7 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     if (
         account is None
         or policy is None
-        or trades_for_another(step)
+        or trades_for_another(step.snapshot, policy)
         or step.history.budgets.unknown
     ):
         return 0
@@ -270,31 +282,32 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
         free_raw = sum(drift.investable_raw for drift in drifts if drift.token == policy.collateral)
         value = spot_value(drifts)
     else:
-        free_raw = collateral_raw(step, policy.collateral)
+        free_raw = collateral_raw(step.snapshot, step.portfolio, step.limits, policy.collateral)
         value = Fraction(free_raw)
-    if backing_off(step, MARGIN):
+    if backing_off(step.snapshot, step.history, MARGIN):
         return 0
     if (most_bps := policy.limits.top_up_per_day_bps) is None:
         return free_raw
     most = value * most_bps / BPS  # only the known part
-    left = (most - futures_state(step).topped_up_24h) * quote_per_numeraire(step)
+    left = (most - futures_state(step).topped_up_24h) * quote_per_numeraire(
+        step.snapshot, step.portfolio
+    )
     return max(0, min(free_raw, floor_int(left / account.settlement_raw)))
 
 
-def collateral_raw(step: StepInput, token: str) -> int:
+def collateral_raw(snapshot: Snapshot, portfolio: Portfolio, limits: Limits, token: str) -> int:
     """Return the wallet's spendable balance of a token, base units; zero unless it is known for
     certain.
     """
-    snapshot = step.snapshot
     balances = {holding.raw for holding in snapshot.holdings if holding.token == token}
     asset = next(
-        (candidate for candidate in step.portfolio.assets if candidate.token.address == token), None
+        (candidate for candidate in portfolio.assets if candidate.token.address == token), None
     )
     if asset is None or len(balances) != 1:
         return 0
     if any(quarantined_item.address == token for quarantined_item in snapshot.quarantined):
         return 0
-    return max(0, balances.pop() - native_coin.reserved_raw(step.limits, asset))
+    return max(0, balances.pop() - native_coin.reserved_raw(limits, asset))
 
 
 def approval_ends_soon(snapshot: Snapshot) -> bool:
@@ -302,14 +315,16 @@ def approval_ends_soon(snapshot: Snapshot) -> bool:
     return 0 < snapshot.layer(FuturesReading).agent_end_s < snapshot.now_s + WARNING_S
 
 
-def backing_off(step: StepInput, market: str, longest_s: int = failures.LONGEST_WAIT_S) -> str:
+def backing_off(
+    snapshot: Snapshot, history: History, market: str, longest_s: int = failures.LONGEST_WAIT_S
+) -> str:
     """Return why a market backs off after failed reductions, for at most `longest_s`; empty if it
     does not.
     """
-    failed = failures.exit_failures(step.history, market)
+    failed = failures.exit_failures(history, market)
     wait_s = min(failures.retry_wait_s(failed), longest_s)
     again_s = failed.at_s + wait_s
-    if wait_s == 0 or step.snapshot.head.timestamp_s >= again_s:
+    if wait_s == 0 or snapshot.head.timestamp_s >= again_s:
         return ""
     return f"its orders failed or were refused; tried again at {format_time(again_s)}"
 
@@ -320,15 +335,17 @@ gas.
 """
 
 
-def required_by_index(step: StepInput, spot_value: Fraction | None) -> bool:
+def required_by_index(
+    snapshot: Snapshot, policy: FuturesPolicy | None, spot_value: Fraction | None
+) -> bool:
     """Return True if the account breaches a limit with every mark set to its index. A stale index
     is replaced by the mark if that is better for the account. An unknown spot value (None, else in
     quote base units) requires no reduction.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(snapshot)
     if account is None or policy is None:
         return False
-    at_index = margin.at_index(account, stale_markets(step))
+    at_index = margin.at_index(account, stale_markets(snapshot, policy))
     return bool(set(triggered(at_index, policy, spot_value)) & set(LIMITED))
 
 
@@ -348,11 +365,13 @@ def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | N
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not policy.limits.reduction_per_day_bps:
         return None
-    if step.history.budgets.unknown or required_by_index(step, spot_value):
+    if step.history.budgets.unknown or required_by_index(step.snapshot, policy, spot_value):
         return None
     value = max(0, margin.account_value_raw(account))
     most = Fraction(value * policy.limits.reduction_per_day_bps, BPS)
-    left = most - futures_state(step).reduced_24h * quote_per_numeraire(step)
+    left = most - futures_state(step).reduced_24h * quote_per_numeraire(
+        step.snapshot, step.portfolio
+    )
     return left if left > most * LEAST_PART else Fraction(0)
 
 
@@ -363,7 +382,7 @@ def emergency_need(step: StepInput) -> AdjustFutures | None:
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or futures_progress(step).held:
         return None
-    if not emergency_orders(account, policy).keys() - stale_markets(step).keys():
+    if not emergency_orders(account, policy).keys() - stale_markets(step.snapshot, policy).keys():
         return None
     return AdjustFutures("futures: liquidation is near", is_reducing=True)
 

@@ -82,7 +82,7 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
             verdicts,
             "see the reasons; trimtab lp shows every position",
         )
-    unit = gas_unit_value(step, prices, needed=False)
+    unit = gas_unit_value(step.snapshot, step.portfolio, step.limits, prices, needed=False)
     plan = _plan(
         step,
         decision,

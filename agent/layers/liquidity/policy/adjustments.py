@@ -24,6 +24,9 @@ from agent.layers.liquidity.policy.targets import (
     adjust_to_target,
 )
 from agent.model import (
+    Limits,
+    Portfolio,
+    Snapshot,
     StepInput,
     Verdict,
 )
@@ -37,7 +40,8 @@ def limit_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityA
     if not step.portfolio.positions:
         return NO_ADJUSTMENT
     return withdraw_to_limits(
-        open_position_book(step, prices), gas_unit_value(step, prices, needed=False)
+        open_position_book(step, prices),
+        gas_unit_value(step.snapshot, step.portfolio, step.limits, prices, needed=False),
     )
 
 
@@ -49,7 +53,13 @@ def target_adjustment(step: StepInput, prices: Mapping[str, Price]) -> Liquidity
         return NO_ADJUSTMENT
     builder = AdjustmentBuilder(
         open_position_book(step, prices),
-        gas_unit_value(step, prices, needed=step.limits.plan_cost_bps is not None),
+        gas_unit_value(
+            step.snapshot,
+            step.portfolio,
+            step.limits,
+            prices,
+            needed=step.limits.plan_cost_bps is not None,
+        ),
     )
     for target in step.portfolio.lp_targets:
         adjust_to_target(builder, target)
@@ -74,26 +84,28 @@ def restrict_to_pools(step: StepInput, pools: Collection[str]) -> StepInput:
     return replace(step, portfolio=replace(step.portfolio, lp_targets=kept))
 
 
-def gas_unit_value(step: StepInput, prices: Mapping[str, Price], needed: bool) -> Value:
+def gas_unit_value(
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    limits: Limits,
+    prices: Mapping[str, Price],
+    needed: bool,
+) -> Value:
     """Return the value of a unit of gas in numeraire base units; zero if it has no price and is not
     `needed`. Raises Refused if it is needed.
     """
-    native = prices.get(step.portfolio.wrapped_native)
-    base_wei = step.snapshot.head.base_fee_wei
+    native = prices.get(portfolio.wrapped_native)
+    base_wei = snapshot.head.base_fee_wei
     if base_wei is None:
-        price_wei = step.snapshot.gas_price_wei
+        price_wei = snapshot.gas_price_wei
     else:
-        price_wei = base_wei + step.snapshot.priority_fee_wei
+        price_wei = base_wei + snapshot.priority_fee_wei
     if native is not None:
         return price_wei * native
     if needed:
         raise Refused(
             "gas cannot be valued: the wrapped native coin has no reference price",
-            (
-                Verdict(
-                    "plan_cost", "gas without a price", f"{step.limits.plan_cost_bps} bps", False
-                ),
-            ),
+            (Verdict("plan_cost", "gas without a price", f"{limits.plan_cost_bps} bps", False),),
             "add the wrapped native coin to portfolio.hubs, or give it a feed",
         )
     return Fraction(0)

@@ -217,7 +217,9 @@ class PositionBook:
 def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> PositionBook:
     """Return the book of the snapshot. Raises Refused if a position is unknown."""
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    return PositionBook(step, prices, balances, {}, valuation.confirmed_positions(step))
+    return PositionBook(
+        step, prices, balances, {}, valuation.confirmed_positions(step.snapshot, step.portfolio)
+    )
 
 
 def new_confirmed_position(target: LpTarget) -> ConfirmedPosition:

@@ -14,7 +14,9 @@ from agent.layers.liquidity.state import LiquidityState, liquidity_progress
 from agent.model import (
     PORTFOLIO,
     AdjustLiquidity,
+    History,
     Hold,
+    Snapshot,
     StepInput,
 )
 from agent.policy import failures, native_coin
@@ -42,9 +44,12 @@ def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
     """Withdraw from targeted pools what triggered orders sell, once the wallet has none of it."""
     step = context.step
     leaves = exits.leaving_tokens(step.portfolio, step.history, step.targets, context.drifts)
-    in_pools = {token for token in leaves if is_in_targeted_pool(step, token)}
+    in_pools = {
+        token for token in leaves if is_in_targeted_pool(step.snapshot, step.portfolio, token)
+    }
     pools = _without_waiting(
-        step,
+        step.snapshot,
+        step.history,
         tuple(
             target.pool
             for target in step.portfolio.lp_targets
@@ -62,15 +67,17 @@ def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
     return context.result(native_coin.top_up(step, out) or out)
 
 
-def _without_waiting(step: StepInput, pools: tuple[str, ...]) -> tuple[str, ...]:
+def _without_waiting(
+    snapshot: Snapshot, history: History, pools: tuple[str, ...]
+) -> tuple[str, ...]:
     """Return the pools whose withdrawal is not backing off after its own failures; all pools if
     every one is, so that the guards report the reason.
     """
-    now_s = step.snapshot.head.timestamp_s
+    now_s = snapshot.head.timestamp_s
     ready = tuple(
         pool
         for pool in pools
-        if failures.retry_at_s(failures.exit_failures(step.history, pool)) <= now_s
+        if failures.retry_at_s(failures.exit_failures(history, pool)) <= now_s
     )
     return ready or pools
 

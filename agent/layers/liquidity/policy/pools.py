@@ -11,6 +11,7 @@ from agent.model import (
     ExecutionConfig,
     LpTarget,
     Portfolio,
+    Snapshot,
     StepInput,
 )
 from agent.units import Value
@@ -46,16 +47,14 @@ def without_targets(portfolio: Portfolio, left: Collection[str]) -> Portfolio:
     return replace(portfolio, lp_targets=targets)
 
 
-def is_in_targeted_pool(step: StepInput, token: str) -> bool:
+def is_in_targeted_pool(snapshot: Snapshot, portfolio: Portfolio, token: str) -> bool:
     """True if a pool with a liquidity target has the token, so its liquidity is withdrawn first."""
     pools = {
-        target.pool
-        for target in step.portfolio.lp_targets
-        if token in (target.token0, target.token1)
+        target.pool for target in portfolio.lp_targets if token in (target.token0, target.token1)
     }
     provided = {
         getattr(position, "pair", None) or getattr(position, "pool", None)
-        for position in step.snapshot.positions
+        for position in snapshot.positions
         if getattr(position, "liquidity", 0)
     }
     return bool(pools & provided)
@@ -63,7 +62,10 @@ def is_in_targeted_pool(step: StepInput, token: str) -> bool:
 
 def keeps(step: StepInput, drift: AssetDrift, least: Value) -> bool:
     """True if targeted pools have at least this value of an asset, which an exit withdraws."""
-    return is_in_targeted_pool(step, drift.token) and drift.raw_at(POSITIONS) * drift.price >= least
+    return (
+        is_in_targeted_pool(step.snapshot, step.portfolio, drift.token)
+        and drift.raw_at(POSITIONS) * drift.price >= least
+    )
 
 
 def place(step: StepInput) -> str:

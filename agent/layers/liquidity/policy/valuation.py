@@ -20,6 +20,7 @@ from agent.model import (
     LpV2Position,
     LpV3Position,
     Portfolio,
+    Snapshot,
     StepInput,
 )
 from agent.units import BPS, Price, Value, safe_label
@@ -80,15 +81,15 @@ class PositionReport:
     pool_off: Fraction | None
 
 
-def faults(step: StepInput) -> tuple[str, ...]:
+def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]:
     """Return why a confirmed position cannot be counted: it was not read, or has a token that is
     not an asset. Unknown is never zero.
     """
-    read = {position.name for position in step.snapshot.positions}
-    why_not = {item.item: item.why for item in step.snapshot.quarantined}
-    assets = {asset.token.address for asset in step.portfolio.assets}
+    read = {position.name for position in snapshot.positions}
+    why_not = {item.item: item.why for item in snapshot.quarantined}
+    assets = {asset.token.address for asset in portfolio.assets}
     reasons = []
-    for confirmed_position in step.portfolio.positions:
+    for confirmed_position in portfolio.positions:
         strange = [
             token
             for token in (confirmed_position.token0, confirmed_position.token1)
@@ -105,6 +106,11 @@ def faults(step: StepInput) -> tuple[str, ...]:
     return tuple(reasons)
 
 
+def faults(step: StepInput) -> tuple[str, ...]:
+    """Return the faults of `position_faults` for a step."""
+    return position_faults(step.snapshot, step.portfolio)
+
+
 def undecided_positions_reason(step: StepInput) -> str:
     """Return why trading is blocked until the owner adopts or forgets some positions; empty if
     there are none.
@@ -119,17 +125,19 @@ def undecided_positions_reason(step: StepInput) -> str:
     )
 
 
-def confirmed_positions(step: StepInput) -> tuple[tuple[ConfirmedPosition, LpPosition], ...]:
+def confirmed_positions(
+    snapshot: Snapshot, portfolio: Portfolio
+) -> tuple[tuple[ConfirmedPosition, LpPosition], ...]:
     """Return every confirmed position with its data; unconfirmed positions do not count (T11).
     Raises Refused.
     """
-    wrong = faults(step)
+    wrong = position_faults(snapshot, portfolio)
     if wrong:
         raise Refused("; ".join(wrong), remedy=REMEDY)
-    read = {position.name: position for position in step.snapshot.positions}
+    read = {position.name: position for position in snapshot.positions}
     return tuple(
         (confirmed_position, read[confirmed_position.name])
-        for confirmed_position in step.portfolio.positions
+        for confirmed_position in portfolio.positions
     )
 
 
@@ -137,7 +145,9 @@ def holdings(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
     """Return base units by token in confirmed positions, uncollected fees included. Raises Refused
     if a position or price is unknown.
     """
-    return positions.look_through([position for _, position in confirmed_positions(step)], prices)
+    return positions.look_through(
+        [position for _, position in confirmed_positions(step.snapshot, step.portfolio)], prices
+    )
 
 
 def holdings_by_place(step: StepInput, prices: Mapping[str, Price]) -> dict[tuple[str, str], int]:
@@ -145,7 +155,7 @@ def holdings_by_place(step: StepInput, prices: Mapping[str, Price]) -> dict[tupl
     position is unknown.
     """
     amounts: dict[tuple[str, str], int] = {}
-    for _, position in confirmed_positions(step):
+    for _, position in confirmed_positions(step.snapshot, step.portfolio):
         if isinstance(position, LpV2Position | LpV3Position):
             pair = position.token0, position.token1
             price0, price1 = (prices.get(token) or Fraction(1) for token in pair)
@@ -154,9 +164,9 @@ def holdings_by_place(step: StepInput, prices: Mapping[str, Price]) -> dict[tupl
     return amounts
 
 
-def total_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
+def total_value(snapshot: Snapshot, portfolio: Portfolio, prices: Mapping[str, Price]) -> Value:
     """Return the value of all confirmed positions. Raises Refused if one is unknown."""
-    return value_of_positions(confirmed_positions(step), prices)
+    return value_of_positions(confirmed_positions(snapshot, portfolio), prices)
 
 
 def value_of_positions(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
@@ -165,11 +175,11 @@ def value_of_positions(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
     return sum((amount * prices[token] for token, amount in raw.items()), Fraction(0))
 
 
-def expected_loss(step: StepInput, prices: Mapping[str, Price]) -> Value:
+def expected_loss(snapshot: Snapshot, portfolio: Portfolio, prices: Mapping[str, Price]) -> Value:
     """Return the mean impermanent loss of all confirmed positions over their horizons. Raises
     Refused if one is unknown.
     """
-    return expected_loss_of(confirmed_positions(step), prices)
+    return expected_loss_of(confirmed_positions(snapshot, portfolio), prices)
 
 
 def expected_loss_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
@@ -179,25 +189,27 @@ def expected_loss_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
     return sum((_expected(pair, position, prices) for pair, position in pairs), Fraction(0))
 
 
-def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionReport, ...]:
+def reports(
+    snapshot: Snapshot, portfolio: Portfolio, prices: Mapping[str, Price]
+) -> tuple[PositionReport, ...]:
     """Return a full report of every confirmed position that was read and has prices; `faults`
     covers the others.
     """
-    read = {position.name: position for position in step.snapshot.positions}
+    read = {position.name: position for position in snapshot.positions}
     return tuple(
-        _report(step.portfolio, confirmed_position, read[confirmed_position.name], prices)
-        for confirmed_position in step.portfolio.positions
+        _report(portfolio, confirmed_position, read[confirmed_position.name], prices)
+        for confirmed_position in portfolio.positions
         if confirmed_position.name in read
         and {confirmed_position.token0, confirmed_position.token1} <= set(prices)
     )
 
 
-def warnings(step: StepInput) -> tuple[str, ...]:
+def warnings(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]:
     """Return warnings on the positions; they never stop a step."""
-    if not faults(step):
+    if not position_faults(snapshot, portfolio):
         gone = [
             position
-            for _, position in confirmed_positions(step)
+            for _, position in confirmed_positions(snapshot, portfolio)
             if isinstance(position, LpMissingPosition)
         ]
     else:

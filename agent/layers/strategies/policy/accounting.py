@@ -523,13 +523,15 @@ def _updated_books(
     return StrategyBooks(tuple(strategy_books), fault, tuple(update.done), ledger.turn)
 
 
-def paused_strategies(step: StepInput) -> dict[str, str]:
+def paused_strategies(
+    portfolio: Portfolio, split: CapitalSplit, state: StrategiesState
+) -> dict[str, str]:
     """Return a message by name for each strategy that the health rule paused."""
-    books, split = step.layer(StrategiesState).books, step.config(CapitalSplit)
+    books = state.books
     levered = {strategy.name for strategy in split.strategies if strategy.market_bps}
     return {
         book.name: (
-            f"Strategy {book.name} is paused and held in {step.portfolio.numeraire.label}"
+            f"Strategy {book.name} is paused and held in {portfolio.numeraire.label}"
             f"{', without futures' if book.name in levered else ''}: {book.state.reason}. trimtab"
             " strategies"
         )

@@ -15,18 +15,17 @@ from agent.layers.strategies.state import (
     StrategyHealth,
     StrategyState,
 )
-from agent.model import MarketGrowth, StepInput
+from agent.model import MarketGrowth
 from agent.units import BPS, Price, floor_int
 
 
-def chosen_shares(step: StepInput) -> dict[str, Fraction] | None:
+def chosen_shares(split: CapitalSplit, state: StrategiesState) -> dict[str, Fraction] | None:
     """Return the signed shares of the target notional, by market, of the strategies together; None
     if none has futures weights.
     """
-    split = step.config(CapitalSplit)
     if not any(strategy.market_bps for strategy in split.strategies):
         return None
-    return strategy_futures(split, step.layer(StrategiesState).books)
+    return strategy_futures(split, state.books)
 
 
 def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[str, Fraction]:
