@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from agent.config.fields import ConfigTable
+from agent.layers.holding.config import TEMPLATE as HOLDING_TEMPLATE
+from agent.layers.holding.config import HoldingTable
 from agent.layers.tax.config import TEMPLATE as TAX_TEMPLATE
 from agent.layers.tax.config import TaxTable
 
@@ -11,7 +13,8 @@ class LayerTables(ConfigTable):
     """Tables of layers in a config; None: the layer is off."""
 
     tax: TaxTable | None = None
+    holding: HoldingTable | None = None
 
 
-TEMPLATES: tuple[str, ...] = (TAX_TEMPLATE,)
+TEMPLATES: tuple[str, ...] = (TAX_TEMPLATE, HOLDING_TEMPLATE)
 """Text of the tables in the config of `trimtab init`."""

@@ -9,10 +9,11 @@ from typing import Any
 from agent.guards.case import GuardCase, GuardMeasurement
 from agent.guards.guard import Guard
 from agent.layers.futures import guards as futures
+from agent.layers.holding import guards as holding
 from agent.layers.liquidity import guards as liquidity
 from agent.layers.tax import guards as tax
 
-PLAN_GUARDS: tuple[Guard[Any], ...] = (tax.YEAR_LIMIT,)
+PLAN_GUARDS: tuple[Guard[Any], ...] = (tax.YEAR_LIMIT, holding.HOLDING)
 """Guards of a layer's limits, after those of losses and before those of weights and sizes."""
 HOLDING_GUARDS: tuple[Guard[Any], ...] = (*liquidity.HOLDING_GUARDS,)
 """Guards of limits on what a layer has outside the wallet, after those of weights and sizes."""

@@ -8,6 +8,7 @@ from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.layers.futures import accounting as futures
 from agent.layers.futures.execution.booking import account_readings, book_futures_action
 from agent.layers.futures.policy.plans import MARGIN
+from agent.layers.holding import memory as holding
 from agent.layers.liquidity import accounting as liquidity
 from agent.layers.liquidity.execution.booking import book_liquidity_action
 from agent.layers.strategies import memory as strategies
@@ -27,7 +28,10 @@ from agent.units import Price, Value
 
 Principal = Callable[[str], Mapping[str, int]]
 """Function from the name of a place to its net amounts in the ledger, by token."""
-READERS: tuple[Callable[[StepInput, Store], LayerPart], ...] = (strategies.read_memory,)
+READERS: tuple[Callable[[StepInput, Store], LayerPart], ...] = (
+    strategies.read_memory,
+    holding.read_memory,
+)
 """Readers of a layer's records at the block of a step with snapshot, config and budgets."""
 BOOKINGS: Mapping[
     IntentKind,

@@ -8,6 +8,7 @@ from agent.layers.futures.guard_case import build_futures_case
 from agent.layers.futures.policy import deciders as futures
 from agent.layers.futures.policy.needs import futures_note
 from agent.layers.gradual import policy as gradual
+from agent.layers.holding import policy as holding
 from agent.layers.liquidity.guard_case import build_liquidity_case
 from agent.layers.liquidity.policy import deciders as liquidity
 from agent.layers.strategies.policy import decide as strategies
@@ -69,6 +70,7 @@ NOTES: tuple[Callable[[StepInput, Sequence[AssetDrift]], str], ...] = (futures_n
 """Notes at the end of a decision's reason, from the step and its drifts; empty if there are none."""
 FINISHES: tuple[Callable[[StepInput, DecisionResult], DecisionResult], ...] = (
     gradual.end_if_invalid,
+    holding.explain_held,
 )
 """What every decision says of a layer besides."""
 BESIDE_PURCHASES: tuple[Callable[[DecisionContext], LayerResult], ...] = (

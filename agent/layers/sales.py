@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from agent.layers.holding import planning as holding
 from agent.layers.tax import planning as tax
 from agent.model import Plan, Rebalance, StepInput
 from agent.planning import planner
 from agent.units import Value
 
 SALE_LIMITS: tuple[Callable[[StepInput, Rebalance, Plan, tuple[Value, str] | None], Plan], ...] = (
+    holding.without_held,
     tax.within_year_limit,
 )
 """Return the plan, or one that sells less, within a layer's limit and the bound on turnover. Raise
-NothingPlanned if the limit allows no plan.
+NothingPlanned if the limit allows no plan. Each gets the decision of the plan before it, whose goal
+says what an earlier limit leaves.
 """
 TAXED_GAINS: tuple[Callable[[StepInput, Plan], Value], ...] = (tax.taxed_gain,)
 """Gains of a plan on which tax is due."""
@@ -25,5 +28,6 @@ def plan_sales(step: StepInput, decision: Rebalance, most: tuple[Value, str] | N
     """
     plan = planner.plan(step, decision, most=most)
     for limited in SALE_LIMITS:
-        plan = limited(step, decision, plan, most)
+        if isinstance(plan.decision, Rebalance):
+            plan = limited(step, plan.decision, plan, most)
     return plan

@@ -6,17 +6,22 @@ from collections.abc import Callable, Mapping
 
 from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
+from agent.layers.holding import settings as holding
 from agent.layers.liquidity import settings as liquidity
 from agent.layers.strategies import settings as strategies
 from agent.model import LayerConfig, Portfolio, without_defaults
 
 SETTINGS: tuple[Callable[[LoadedConfig, Portfolio], LayerConfig], ...] = (
     strategies.build_settings,
+    holding.build_settings,
 )
 """Settings of a layer, by token address. Raise ConfigError."""
-CHECKS: tuple[Callable[[Config], None], ...] = ()
+CHECKS: tuple[Callable[[Config], None], ...] = (holding.require_assets,)
 """Rules that span tables, after all others. Raise ValueError for an invalid config."""
-PARAMETERS: tuple[Callable[[Config, Portfolio], Mapping[str, str]], ...] = (liquidity.parameters,)
+PARAMETERS: tuple[Callable[[Config, Portfolio], Mapping[str, str]], ...] = (
+    liquidity.parameters,
+    holding.parameters,
+)
 """Names and values of the settings that the owner confirms."""
 
 

@@ -13,6 +13,7 @@ from agent.layers.futures.state import (
     FuturesState,
 )
 from agent.layers.gradual.state import GradualState
+from agent.layers.holding.state import HoldingConfig, HoldingState
 from agent.layers.liquidity.state import LiquidityCycle, LiquidityProgress, LiquidityState
 from agent.layers.signals.state import SignalState
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
@@ -46,10 +47,12 @@ STATES: tuple[type[LayerState], ...] = (
     SignalState,
     FuturesState,
     LiquidityState,
+    HoldingState,
 )
 CONFIGS: tuple[type[LayerConfig], ...] = (
     CapitalSplit,
     FuturesConfig,
+    HoldingConfig,
 )
 PROGRESS: tuple[type[LayerProgress], ...] = (FuturesProgress, LiquidityProgress)
 READINGS: tuple[type[LayerReading], ...] = (FuturesReading,)

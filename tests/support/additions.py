@@ -283,7 +283,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         ),
     }
 )
-"""CONTRIBUTING.md, "A layer", describes it."""
+"""A layer of a second kind: it answers LOCKED, which no layer of agent/layers does."""
 
 COMMAND: Addition = MappingProxyType(
     {

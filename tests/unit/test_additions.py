@@ -29,13 +29,15 @@ EXAMPLES: dict[str, tuple[additions.Addition, Callable[[], None]]] = {
 
 
 def test_an_example_layer_changes_its_folder_and_the_registries(tmp_path: Path) -> None:
-    """CONTRIBUTING.md, "A layer"."""
+    """One that no layer of the package resembles: amounts that no swap may spend, exits included."""
     others = {name for name in additions.LAYER if not name.startswith("layers/lockup/")}
     assert {Path(name).parent.as_posix() for name in others} == {"layers"}
     check_copy([additions.LAYER], [additions.check_layer], tmp_path)
 
 
-@pytest.mark.parametrize("layer", ["gradual", "tax", *slow((layer,) for layer in ("futures", "liquidity", "signals", "strategies"))])
+@pytest.mark.parametrize(
+    "layer", ["gradual", "tax", "holding", *slow((layer,) for layer in ("futures", "liquidity", "signals", "strategies"))]
+)
 def test_a_layer_is_deleted_with_its_folder_and_its_registry_lines(layer: str, tmp_path: Path) -> None:
     """The core then imports and decides what does not use it as before."""
     steps = recorded(tmp_path)

@@ -1,0 +1,37 @@
+"""Guard of the holding time, which does not trust the planner."""
+
+from __future__ import annotations
+
+from agent.guards.case import GuardCase, GuardMeasurement
+from agent.guards.guard import Guard
+from agent.layers.holding.policy import held_until_s, sold_early
+from agent.model import Rebalance, StepInput
+from agent.units import format_time
+
+
+def _sold(case: GuardCase, ends_s: dict[str, int]) -> GuardMeasurement:
+    """Return the held tokens that the plan sells. Exits and manual swaps pass."""
+    del ends_s
+    sold, decision = sold_early(case.step, case.plan), case.plan.decision
+    if not sold:
+        return GuardMeasurement("sells none of them", True)
+    text = f"sells {', '.join(case.step.portfolio.token(token).label for token in sold)}"
+    if (isinstance(decision, Rebalance) and decision.by_hand) or case.is_sell_only():
+        return GuardMeasurement(f"{text} (not applied)", True)
+    return GuardMeasurement(text, False)
+
+
+def _limit_text(ends_s: dict[str, int], step: StepInput) -> str:
+    return ", ".join(
+        f"no {step.portfolio.token(token).label} before {format_time(end_s)}"
+        for token, end_s in ends_s.items()
+    )
+
+
+HOLDING = Guard(
+    "holding",
+    lambda step: held_until_s(step) or None,
+    _limit_text,
+    _sold,
+    "wait until then, or lower holding.hours",
+)

@@ -1,0 +1,24 @@
+"""What a step reads of the layer: when the assets were bought."""
+
+from __future__ import annotations
+
+from agent.layers.holding.state import HoldingConfig, HoldingState
+from agent.layers.holding.store import ANY_TOKEN, HoldingStore
+from agent.model import StepInput
+from agent.store.store import Store
+
+
+def read_memory(step: StepInput, store: Store) -> HoldingState:
+    """Return the purchases within the holding time; nothing if the layer is off. Native coin counts
+    as its wrapped token.
+    """
+    config = step.config(HoldingConfig)
+    if not config.tokens:
+        return HoldingState()
+    after_s = step.snapshot.head.timestamp_s - config.least_s
+    times_s: dict[str, int] = {}
+    for bought, at_s in store.layer(HoldingStore).last_purchases_s(after_s).items():
+        for token in config.tokens if bought == ANY_TOKEN else (step.portfolio.held_as(bought),):
+            if token in config.tokens:
+                times_s[token] = max(at_s, times_s.get(token, at_s))
+    return HoldingState(tuple(sorted(times_s.items())))

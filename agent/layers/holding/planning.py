@@ -1,0 +1,47 @@
+"""Plans that leave what is held."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.layers.holding.policy import held_reason, held_text, held_until_s, sold_early
+from agent.model import Plan, Rebalance, SkippedItem, StepInput
+from agent.planning import planner
+from agent.planning.plan_builder import LOCKED
+from agent.units import Value
+
+
+def without_held(
+    step: StepInput, decision: Rebalance, whole: Plan, most: tuple[Value, str] | None
+) -> Plan:
+    """Return the plan, or one that sells no token that is held; its decision says so too, so that
+    whatever is planned from it leaves them. Exits never wait.
+
+    `most` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if nothing
+    else is worth a trade.
+    """
+    sold = sold_early(step, whole)
+    if decision.exit or not sold:
+        return whole
+    unsold = tuple(dict.fromkeys((*decision.goal.unsold, *held_until_s(step))))
+    kept = replace(decision, goal=replace(decision.goal, unsold=unsold))
+    try:
+        plan = planner.plan(step, kept, most=most)
+    except planner.NothingPlanned as nothing:
+        reason = held_reason(
+            step, [token for token in sold if held_text(step, token) not in decision.reason]
+        )
+        raise planner.NothingPlanned(
+            "; ".join(
+                part for part in (reason, "no other swap is possible or worth its cost") if part
+            ),
+            nothing.verdicts,
+            "wait until then, or lower holding.hours",
+            LOCKED,
+            nothing.drift,
+            nothing.off,
+        ) from None
+    texts = {step.portfolio.token(token).label: held_text(step, token) for token in sold}
+    others = [item for item in plan.skipped if item.what not in texts]
+    kept_items = [SkippedItem(label, text, LOCKED) for label, text in texts.items()]
+    return replace(plan, skipped=(*others, *kept_items))

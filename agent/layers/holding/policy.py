@@ -1,0 +1,66 @@
+"""Tokens that a rebalance may not sell yet, and the reason that decisions give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from agent.layers.holding.state import HoldingConfig, HoldingState
+from agent.model import Hold, Plan, Rebalance, StepInput
+from agent.policy.decision import DecisionResult
+from agent.units import format_time
+
+
+def held_until_s(step: StepInput) -> dict[str, int]:
+    """Return the chain time from which each token that is held may be sold."""
+    config, now_s = step.config(HoldingConfig), step.snapshot.head.timestamp_s
+    ends_s = {
+        token: at_s + config.least_s
+        for token, at_s in step.layer(HoldingState).bought_s
+        if token in config.tokens
+    }
+    return {token: end_s for token, end_s in ends_s.items() if now_s < end_s}
+
+
+def sold_early(step: StepInput, plan: Plan) -> list[str]:
+    """Return the held tokens of which the plan leaves less in the wallet. Native coin counts as its
+    wrapped token.
+    """
+    changes: dict[str, int] = {}
+    for address, raw in plan.wallet_changes().items():
+        token = step.portfolio.held_as(address)
+        changes[token] = changes.get(token, 0) + raw
+    return [token for token in held_until_s(step) if changes.get(token, 0) < 0]
+
+
+def held_text(step: StepInput, token: str) -> str:
+    """Return when a held token was bought, and until when it is kept."""
+    end_s = held_until_s(step)[token]
+    bought_s = end_s - step.config(HoldingConfig).least_s
+    return f"bought {format_time(bought_s)}, is kept until {format_time(end_s)} (holding.hours)"
+
+
+def held_reason(step: StepInput, tokens: Iterable[str]) -> str:
+    """Return the same of several tokens with their names; empty without tokens."""
+    return "; ".join(
+        f"{step.portfolio.token(token).label}, {held_text(step, token)}" for token in tokens
+    )
+
+
+def explain_held(step: StepInput, result: DecisionResult) -> DecisionResult:
+    """Return the decision with the reason for each asset above its band that is held. Exits and
+    halts do not need it.
+    """
+    decision = result.decision
+    if not isinstance(decision, Hold | Rebalance):
+        return result
+    if isinstance(decision, Rebalance) and (decision.exit or decision.by_hand):
+        return result
+    ends_s = held_until_s(step)
+    above = [
+        drift.token
+        for drift in result.drifts
+        if drift.token in ends_s and drift.outside and drift.drift_bps > 0
+    ]
+    reason = "; ".join(part for part in (decision.reason, held_reason(step, above)) if part)
+    return replace(result, decision=replace(decision, reason=reason))

@@ -1,0 +1,44 @@
+"""Settings of the layer from [holding]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.config.loaded import LoadedConfig
+from agent.config.schema import Config
+from agent.layers.holding.state import HoldingConfig
+from agent.model import Portfolio
+from agent.units import format_duration
+
+
+def require_assets(config: Config) -> None:
+    """Raise ValueError for a symbol that is no asset of the portfolio, or is the numeraire."""
+    if config.holding is None:
+        return
+    numeraire = config.portfolio.numeraire
+    allowed = [asset.symbol for asset in config.portfolio.assets if asset.symbol != numeraire]
+    for symbol in config.holding.assets or ():
+        if symbol not in allowed:
+            why = "the numeraire" if symbol == numeraire else "no asset of the portfolio"
+            raise ValueError(f"holding.assets: {symbol} is {why}; choose from {', '.join(allowed)}")
+
+
+def build_settings(loaded: LoadedConfig, portfolio: Portfolio) -> HoldingConfig:
+    """Return the settings by token address."""
+    table = loaded.config.holding
+    if table is None:
+        return HoldingConfig()
+    symbols = {asset.symbol for asset in loaded.config.portfolio.assets}
+    symbols &= set(symbols if table.assets is None else table.assets)
+    tokens = (asset.token for asset in portfolio.assets if asset.token.symbol in symbols)
+    home = portfolio.numeraire.address
+    return HoldingConfig(tuple(t.address for t in tokens if t.address != home), table.hours)
+
+
+def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
+    """Return the settings as the owner confirms them."""
+    del portfolio
+    if (table := config.holding) is None:
+        return {}
+    assets = "all assets but the numeraire" if table.assets is None else ", ".join(table.assets)
+    return {"holding": f"{assets}: {format_duration(table.hours)} after a purchase"}

@@ -1,0 +1,59 @@
+"""Last purchases of tokens, from the recorded movements of the wallet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Select, bindparam, select
+
+from agent.model import IntentKind
+from agent.store.accounts.balances import parse_changes
+from agent.store.budget_rows import parse_fraction
+from agent.store.database import Database, all_rows
+from agent.store.tables import ExternalTransactionRow, MovementRow
+
+ANY_TOKEN = ""
+"""Stands for the token of a purchase whose token is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingStore:
+    """Purchases; each method is a transaction of its own."""
+
+    db: Database
+
+    def last_purchases_s(self, after_s: int) -> dict[str, int]:
+        """Return the chain time of the last purchase of each token after `after_s`, by address.
+
+        A trade of the wallet that this store did not send counts as the agent's, because its store
+        may be lost; if it is unknown what that trade bought, its time is that of ANY_TOKEN.
+        """
+        with self.db.read("read the last purchases") as db:
+            swaps = all_rows(db, _swaps(), MovementRow, after_s=after_s)
+            rises = [(row.token, row.chain_s) for row in swaps if int(row.delta_raw) > 0]
+            for row in all_rows(db, _external(), ExternalTransactionRow, after_s=after_s):
+                if parse_fraction(row.turnover) > 0:
+                    changes = parse_changes(row) or ((ANY_TOKEN, 1),)
+                    rises += [(token, row.chain_s) for token, raw in changes if raw > 0]
+        times_s: dict[str, int] = {}
+        for token, at_s in rises:
+            times_s[token] = max(at_s, times_s.get(token, at_s))
+        return times_s
+
+
+@cache
+def _swaps() -> Select[Any]:
+    """Select what swaps moved after a time."""
+    return select(MovementRow).where(
+        MovementRow.kind == IntentKind.SWAP.value, MovementRow.chain_s > bindparam("after_s")
+    )
+
+
+@cache
+def _external() -> Select[Any]:
+    """Select the transactions after a time that this store did not send."""
+    return select(ExternalTransactionRow).where(
+        ExternalTransactionRow.chain_s > bindparam("after_s")
+    )
