@@ -23,7 +23,7 @@ from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import comparisons
 from agent.layers.futures.policy.hedges import compare_text
-from agent.layers.futures.state import planned_futures
+from agent.layers.futures.state import futures_policy, planned_futures
 from agent.layers.strategies.policy.accounting import paused_strategies
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import (
@@ -201,7 +201,9 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
     """
     step, plan = outcome.step_input, outcome.plan
     if (futures := planned_futures(plan)) is not None:
-        trades = planned_actions(step, futures, is_done=is_done)
+        trades = planned_actions(
+            step.snapshot, step.portfolio, futures_policy(step), futures, is_done=is_done
+        )
     else:
         tense = ("sold", "bought") if is_done else ("sell", "buy")
         trades = format_trades(plan, step.portfolio, tense)
@@ -319,7 +321,7 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
         ).items():
             yield Alert(AlertKind.ORDER, f"strategy:{name}", why, True)
         yield from futures_alerts(result)
-        yield from funding_alerts(latest)
+        yield from funding_alerts(latest.snapshot, futures_policy(latest))
         yield from agent_alerts(latest.snapshot)
         yield from unnamed_alerts(latest.snapshot)
         yield from book_alerts(latest.snapshot)

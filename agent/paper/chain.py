@@ -450,7 +450,7 @@ def paper_from_value(
     """
     portfolio, references = step.portfolio, reference_prices(step)
     whole = value * 10**portfolio.numeraire.decimals
-    collateral = collateral_token(step)
+    collateral = collateral_token(futures_policy(step))
     if (policy := futures_policy(step)) is None or not policy.margin_in_weights:
         margin_raw = 0
     values = {

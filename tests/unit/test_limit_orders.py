@@ -15,7 +15,7 @@ from agent.layers.futures.planning.orders import market_order, plan_futures
 from agent.layers.futures.planning.plans import as_limit_orders, beside_resting
 from agent.layers.futures.policy.limit_orders import end_reason, ended_orders
 from agent.layers.futures.policy.targets import FuturesTrigger
-from agent.layers.futures.state import planned_futures
+from agent.layers.futures.state import futures_policy, futures_state, planned_futures
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import if_filled
@@ -154,12 +154,13 @@ OPENING = replace(TERMS, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
 
 
 def ended(step: StepInput) -> str:
-    return ended_orders(step, [CLOID]).get(CLOID, "")
+    return ended_orders(step.snapshot, futures_policy(step), futures_state(step), [CLOID]).get(CLOID, "")
 
 
 def test_a_step_lets_an_order_rest_and_ends_no_other() -> None:
     assert ended(step_of(RESTING, OPENING)) == ""
-    assert ended_orders(step_of(RESTING, POLICY), ["0x00"]) == {}
+    step = step_of(RESTING, POLICY)
+    assert ended_orders(step.snapshot, futures_policy(step), futures_state(step), ["0x00"]) == {}
 
 
 def test_an_order_ends_with_an_account_that_is_unknown_or_opens_nothing() -> None:

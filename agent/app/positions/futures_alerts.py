@@ -31,7 +31,9 @@ from agent.model import (
     AlertKind,
     AssetDrift,
     FuturesPlan,
+    FuturesPolicy,
     FuturesReading,
+    Portfolio,
     Snapshot,
     StepInput,
 )
@@ -72,7 +74,11 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
             now_s,
             opens_from_s=opens_s(futures_policy(step), futures_state(step)),
         )
-    would = f"It would {planned_actions(step, plan)}. " if plan.actions else ""
+    would = (
+        f"It would {planned_actions(step.snapshot, step.portfolio, futures_policy(step), plan)}. "
+        if plan.actions
+        else ""
+    )
     if waiting:
         key = ", ".join(trigger.value for trigger in waiting)
         head, command = (
@@ -90,12 +96,12 @@ FUNDING_ALERT_BPS = 100
 """Funding expected in 24 h, as a share of the account value, above which an alert is raised."""
 
 
-def funding_alerts(step: StepInput) -> Iterator[Alert]:
+def funding_alerts(snapshot: Snapshot, policy: FuturesPolicy | None) -> Iterator[Alert]:
     """Yield an alert while the funding that the positions pay in 24 h at the newest rates is above
     FUNDING_ALERT_BPS of the account value, whether or not futures.funding_horizon is set.
     """
-    account = margin_account(step.snapshot)
-    if account is None or (policy := futures_policy(step)) is None:
+    account = margin_account(snapshot)
+    if account is None or policy is None:
         return
     value, paid = account_value_raw(account), expected_cost(account, DAY_S)
     if paid <= 0 or paid * BPS <= FUNDING_ALERT_BPS * value:
@@ -150,15 +156,22 @@ def agent_alerts(snapshot: Snapshot) -> Iterator[Alert]:
         yield Alert(AlertKind.HALT, "futures:agent_ends", text, True)
 
 
-def planned_actions(step: StepInput, plan: FuturesPlan, *, is_done: bool = False) -> str:
+def planned_actions(
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    policy: FuturesPolicy | None,
+    plan: FuturesPlan,
+    *,
+    is_done: bool = False,
+) -> str:
     """Return the actions of a plan as text, such as "close 0.4 of 1.2 WETH (long)"; empty without
     an account.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(snapshot)
     if account is None or policy is None:
         return ""
     collateral = next(
-        (a.token for a in step.portfolio.assets if a.token.address == policy.collateral), None
+        (a.token for a in portfolio.assets if a.token.address == policy.collateral), None
     )
     return ", ".join(
         action_text(account, action, collateral, is_done=is_done) for action in plan.actions

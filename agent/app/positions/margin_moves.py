@@ -9,6 +9,7 @@ from agent.errors import ConfigError, Refused
 from agent.execution.step_context import StepOutcome
 from agent.layers.futures.planning.requests import require_account
 from agent.layers.futures.requests import MoveMargin
+from agent.layers.futures.state import futures_policy
 from agent.margin import account as margin
 from agent.model import DelegateChange, MarginDeposit, MarginWithdrawal
 from agent.units import parse_raw
@@ -41,7 +42,8 @@ def move_margin(
 
 
 def _free_margin_raw(agent: Agent) -> int:
-    account = require_account(agent.step_input())
+    step = agent.step_input()
+    account = require_account(step.snapshot, futures_policy(step))
     if (raw := margin.free_raw(account) // account.settlement_raw) > 0:
         return raw
     raise Refused(

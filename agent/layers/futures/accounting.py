@@ -23,6 +23,7 @@ from agent.model import (
     EntryKind,
     FuturesEntry,
     FuturesFill,
+    FuturesPolicy,
     MarginDeposit,
     MarginReading,
     MarginWithdrawal,
@@ -30,6 +31,7 @@ from agent.model import (
     PerpOrder,
     Receipt,
     SettledFunding,
+    Snapshot,
     StepInput,
 )
 from agent.ports import Grant
@@ -45,7 +47,7 @@ def settled_entry(
     receipt: Receipt,
 ) -> Entry:
     """Return the entry of a successful futures action; that of a delegate's approval is gas."""
-    effect = futures_effect(basis, receipt, prices)
+    effect = futures_effect(basis.snapshot, futures_policy(basis), receipt, prices)
     match granted_action(grant):
         case PerpOrder():
             return futures_entry(change, prices, counted, effect)
@@ -79,11 +81,13 @@ def futures_entry(
     return replace(entry, futures=futures)
 
 
-def futures_effect(basis: StepInput, receipt: Receipt, prices: EntryPrices) -> FuturesEntry | None:
+def futures_effect(
+    snapshot: Snapshot, policy: FuturesPolicy | None, receipt: Receipt, prices: EntryPrices
+) -> FuturesEntry | None:
     """Return the effect of a receipt's events on the margin account of the step; None without an
     account.
     """
-    account, policy = margin_account(basis.snapshot), futures_policy(basis)
+    account = margin_account(snapshot)
     if account is None or policy is None:
         return None
     symbols = {market.market: market.symbol for market in account.markets}
@@ -148,9 +152,9 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
     )
 
 
-def margin_reading(step: StepInput) -> MarginReading | None:
+def margin_reading(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginReading | None:
     """Read the margin account at the step's block; None if it is unknown or there is none."""
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(snapshot)
     if account is None:
         return None
     pending = {position.market: position.funding_pending_raw for position in account.positions}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.layers.futures.state import collateral_token, margin_account
+from agent.layers.futures.state import collateral_token, futures_policy, margin_account
 from agent.model import (
     DelegateChange,
     FuturesAction,
@@ -21,7 +21,7 @@ from agent.venues.allowances import label_and_decimals
 
 def futures_note(step: StepInput, futures: FuturesAction) -> str:
     """Describe a futures action."""
-    collateral = collateral_token(step)
+    collateral = collateral_token(futures_policy(step))
     match futures:
         case PerpOrder():
             return order_note(step.snapshot, futures)

@@ -168,9 +168,8 @@ def with_policy(step: StepInput, policy: FuturesPolicy | None) -> StepInput:
     return step.with_config(replace(step.config(FuturesConfig), policy=policy))
 
 
-def collateral_token(step: StepInput) -> str:
+def collateral_token(policy: FuturesPolicy | None) -> str:
     """Return the address of the margin account's collateral; empty without futures."""
-    policy = futures_policy(step)
     return "" if policy is None else policy.collateral
 
 

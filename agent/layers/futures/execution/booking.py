@@ -11,9 +11,19 @@ from fractions import Fraction
 from agent.layers.futures.accounting import margin_reading
 from agent.layers.futures.planning.plans import moved_raw
 from agent.layers.futures.policy.exposure import margin_holdings
-from agent.layers.futures.state import collateral_token
+from agent.layers.futures.state import collateral_token, futures_policy
 from agent.margin import account as margin
-from agent.model import FuturesGrant, Intent, MarginReading, PerpFill, PerpOrder, Receipt, StepInput
+from agent.model import (
+    FuturesGrant,
+    FuturesPolicy,
+    Intent,
+    MarginReading,
+    PerpFill,
+    PerpOrder,
+    Receipt,
+    Snapshot,
+    StepInput,
+)
 from agent.ports.perpetuals import futures_grant
 from agent.store.store import Store
 from agent.units import Price, Value, ceil_int
@@ -42,7 +52,7 @@ def book_futures_action(
             is_partly = intent.tx.is_venue_order
             cost, moved = _order_cost(granted.action, granted, receipt, is_partly=is_partly)
         else:
-            cost, moved = _collateral_cost(granted, receipt, basis)
+            cost, moved = _collateral_cost(granted, receipt, basis.snapshot, futures_policy(basis))
         lost, turnover = lost + cost / unit, moved / unit
     store.budgets.book(intent, turnover, lost, receipt.gas_cost_wei, chain_s)
     return lost
@@ -70,13 +80,13 @@ def _order_cost(
 
 
 def _collateral_cost(
-    granted: FuturesGrant, receipt: Receipt, basis: StepInput
+    granted: FuturesGrant, receipt: Receipt, snapshot: Snapshot, policy: FuturesPolicy | None
 ) -> tuple[Value, Value]:
     """Return the wallet's shortfall against the granted amount, and the deposit that counts against
     its budget, in quote base units.
     """
     expected_raw, unit = moved_raw(granted.action), granted.account.settlement_raw
-    lacks_raw = expected_raw - receipt.net(basis.snapshot.owner).get(collateral_token(basis), 0)
+    lacks_raw = expected_raw - receipt.net(snapshot.owner).get(collateral_token(policy), 0)
     return Fraction(max(0, lacks_raw) * unit), Fraction(max(0, -expected_raw) * unit)
 
 
@@ -109,5 +119,5 @@ def _summed(fills: Sequence[PerpFill]) -> PerpFill:
 
 def account_readings(step: StepInput) -> dict[str, MarginReading]:
     """Return the reading of the margin account by its collateral; empty if it counts nowhere."""
-    reading = margin_reading(step)
+    reading = margin_reading(step.snapshot, futures_policy(step))
     return {} if reading is None else dict.fromkeys(margin_holdings(step), reading)

@@ -12,7 +12,7 @@ from agent.execution.step_result import StepPorts, StepResult, close_step
 from agent.layers.futures.execution.cycle import futures_plan
 from agent.layers.futures.policy.limit_orders import ended_orders
 from agent.layers.futures.policy.targets import DRIFT_REASONS
-from agent.layers.futures.state import FuturesConfig, FuturesCycle
+from agent.layers.futures.state import FuturesConfig, FuturesCycle, futures_policy, futures_state
 from agent.model import Cycle
 
 
@@ -53,4 +53,7 @@ def end_reasons(outcome: StepOutcome, cloids: Collection[str]) -> dict[str, str]
     elif futures is not None and futures.orders and futures.is_reducing:
         drifts = {trigger.value for trigger in DRIFT_REASONS}
         why = "" if futures.trigger in drifts else "positions are reduced"
-    return dict.fromkeys(cloids, why) if why else ended_orders(outcome.step_input, cloids)
+    if why:
+        return dict.fromkeys(cloids, why)
+    step = outcome.step_input
+    return ended_orders(step.snapshot, futures_policy(step), futures_state(step), cloids)

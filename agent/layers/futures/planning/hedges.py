@@ -69,7 +69,7 @@ from agent.model import (
 from agent.planning import planner
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import investable_total, rebalance_goal
-from agent.reference import reference_prices
+from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, Value, ceil_int, decimal_text, floor_int
 
 DEPOSIT = Fraction(105, 100)
@@ -163,7 +163,7 @@ def compare(
     )
     basis = max(NONE, 1 - market.mark / market.index) * hedged
     beside = _plan_beside(step, decision, sale, drift, hedged)
-    saved, gas = _costs(sale), _order_gas(step)
+    saved, gas = _costs(sale), _order_gas(step.snapshot, step.portfolio, reference_prices(step))
     if beside is not None:
         saved = tuple(  # type: ignore[assignment]
             whole - part for whole, part in zip(saved, _costs(beside), strict=True)
@@ -307,7 +307,7 @@ def _deposit_raw(
     if policy is None or account is None or not policy.vault:
         return 0
     at_hand = depositable_raw(step, drifts)
-    if 0 < (approved := approved_raw(step, policy)) <= at_hand:
+    if 0 < (approved := approved_raw(step.snapshot, step.progress.spend_caps, policy)) <= at_hand:
         return approved
     tied = (
         wanted
@@ -339,10 +339,9 @@ def _costs(plan: Plan) -> tuple[Value, Value]:
     return cost.fees + cost.gas + cost.approvals, cost.impact + cost.skew
 
 
-def _order_gas(step: StepInput) -> Value:
+def _order_gas(snapshot: Snapshot, portfolio: Portfolio, references: ReferencePrices) -> Value:
     """Return the gas of one futures order."""
-    snapshot = step.snapshot
-    coin = reference_prices(step).by_token.get(step.portfolio.wrapped_native, NONE)
+    coin = references.by_token.get(portfolio.wrapped_native, NONE)
     return ORDER_GAS * snapshot.inclusion_price_wei * coin
 
 
@@ -392,7 +391,14 @@ def _opening(
         (order,),
         HEDGE,
         _text(step.portfolio, comparison),
-        hedges=hedges_after(step, market.market, size_raw, opened),
+        hedges=hedges_after(
+            step.snapshot,
+            futures_policy(step),
+            futures_state(step),
+            market.market,
+            size_raw,
+            opened,
+        ),
     )
     decision = AdjustFutures(f"futures: {reason}", is_reducing=False, by_owner=by_owner)
     return futures_plan(step, decision, futures, account, tuple(drifts))
@@ -460,12 +466,22 @@ def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan
             f"the hedge of {label} cannot be closed: {fault}", remedy="see trimtab margin"
         )
     reason = f"futures: the hedge of {label} is closed by the owner"
-    futures = closing_plan(step, hedge.market, reason)
+    futures = closing_plan(step.snapshot, futures_policy(step), hedge.market, reason)
     if not futures.orders:
         raise Refused(
             "; ".join([reason, *futures.refused]), remedy="wait until the market trades again"
         )
     size_raw = futures.orders[0].size_raw
-    futures = replace(futures, hedges=hedges_after(step, hedge.market, size_raw, closes=True))
+    futures = replace(
+        futures,
+        hedges=hedges_after(
+            step.snapshot,
+            futures_policy(step),
+            futures_state(step),
+            hedge.market,
+            size_raw,
+            closes=True,
+        ),
+    )
     decision = AdjustFutures(reason, futures.is_reducing, by_owner=True, closes=hedge.market)
     return futures_plan(step, decision, futures, account, decided.drifts)

@@ -37,6 +37,7 @@ from agent.layers.futures.policy.needs import (
 )
 from agent.layers.futures.policy.targets import LIMITED, REDUCING, FuturesTrigger
 from agent.layers.futures.state import (
+    FuturesState,
     futures_policy,
     futures_progress,
     futures_state,
@@ -54,6 +55,8 @@ from agent.model import (
     FuturesPlan,
     FuturesPolicy,
     Hedge,
+    History,
+    Limits,
     MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
@@ -63,7 +66,9 @@ from agent.model import (
     PerpOrderKind,
     Plan,
     PlanCost,
+    Portfolio,
     SkippedItem,
+    Snapshot,
     StepInput,
     StopOrder,
 )
@@ -135,7 +140,9 @@ def plan_adjustment(
     if account is None or policy is None:
         return account_fault(step.snapshot, policy) or "the margin account is unknown"
     if decision.closes:
-        planned = closing_plan(step, decision.closes, decision.reason)
+        planned = closing_plan(
+            step.snapshot, futures_policy(step), decision.closes, decision.reason
+        )
     else:
         basis = planned_account(step, drifts) or account
         planned = plan_futures(
@@ -144,7 +151,7 @@ def plan_adjustment(
             spot_value_in_quote(step, drifts),
             step.snapshot.head.timestamp_s,
             deposit_at_hand_raw(step, drifts),
-            approved_raw(step, policy),
+            approved_raw(step.snapshot, step.progress.spend_caps, policy),
             futures_progress(step).reduction_goals,
             [
                 position.market
@@ -155,7 +162,7 @@ def plan_adjustment(
         )
         if basis is not account:
             planned = beside_resting(account, planned)
-        planned = _hedges_first(step, planned)
+        planned = _hedges_first(step.snapshot, step.history, futures_policy(step), planned)
     parts = dict(futures_progress(step).order_parts)
     planned = replace(planned, orders=smaller_orders(account, planned, policy.limits, parts))
     orders, refused = [], list(planned.refused)
@@ -168,7 +175,11 @@ def plan_adjustment(
     if over := _over_budget(step, planned, orders, drifts):
         orders, why = over
         refused.append(why)
-    stops = () if orders or planned.account_actions else due_stops(step)
+    stops = (
+        ()
+        if orders or planned.account_actions
+        else due_stops(step.snapshot, step.history, futures_policy(step))
+    )
     if over and not orders and not stops:
         return "; ".join(refused)
     if stops:
@@ -188,11 +199,13 @@ def plan_adjustment(
         orders=as_limit_orders(account, policy, planned.trigger, orders),
         refused=tuple(refused),
         is_reducing=all(order.is_reduce_only for order in orders),
-        hedges=_hedges_left(step, decision, planned, orders),
+        hedges=_hedges_left(
+            step.snapshot, futures_policy(step), futures_state(step), decision, planned, orders
+        ),
     )
     decision = replace(decision, is_reducing=futures.is_reducing)
     plan = futures_plan(step, decision, futures, account, drifts)
-    return not_worth_it(step, plan, account) or plan
+    return not_worth_it(step.snapshot, step.portfolio, step.limits, plan, account) or plan
 
 
 def beside_resting(account: MarginAccount, planned: FuturesPlan) -> FuturesPlan:
@@ -317,11 +330,13 @@ def _over_budget(
     )
 
 
-def not_worth_it(step: StepInput, plan: Plan, account: MarginAccount) -> str:
+def not_worth_it(
+    snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, account: MarginAccount
+) -> str:
     """Return why the orders of a plan are not worth their cost: fees and basis at the mark, plus
     gas, exceed limits.plan_cost. Empty if they do not, and for reductions and closed hedges.
     """
-    most_bps, futures = step.limits.plan_cost_bps, planned_futures(plan)
+    most_bps, futures = limits.plan_cost_bps, planned_futures(plan)
     if most_bps is None or futures is None or futures.is_reducing or not futures.orders:
         return ""
     if futures.trigger == CLOSE_HEDGE:
@@ -333,7 +348,7 @@ def not_worth_it(step: StepInput, plan: Plan, account: MarginAccount) -> str:
         cost += max(Fraction(0), worse)
         cost += abs(order.size_raw) * market.mark * market.fee_ppm / PPM
         notional += abs(order.size_raw) * market.index
-    unit = quote_per_numeraire(step.snapshot, step.portfolio)
+    unit = quote_per_numeraire(snapshot, portfolio)
     cost, notional = cost / unit + plan.cost.gas, notional / unit
     if cost * BPS <= most_bps * notional:
         return ""
@@ -355,7 +370,7 @@ def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[Asset
         return 0
     needed = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
     at_hand = deposit_at_hand_raw(step, drifts)
-    approved = approved_raw(step, policy)
+    approved = approved_raw(step.snapshot, step.progress.spend_caps, policy)
     deposit = approved if 0 < approved <= at_hand else min(needed, at_hand)
     return deposit if deposit >= max(1, step.limits.min_trade or 0) else 0
 
@@ -367,32 +382,42 @@ def deposit_at_hand_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     return depositable_raw(step, () if decision_faults(step, reference_prices(step)) else drifts)
 
 
-def approved_raw(step: StepInput, policy: FuturesPolicy) -> int:
+def approved_raw(
+    snapshot: Snapshot, spend_caps: tuple[tuple[str, int], ...], policy: FuturesPolicy
+) -> int:
     """Return the deposit approved for the vault in this step; zero if there is none."""
-    approved = dict(step.progress.spend_caps).get(policy.collateral, 0)
+    approved = dict(spend_caps).get(policy.collateral, 0)
     allowed = {
-        (allowance.token, allowance.spender): allowance.raw
-        for allowance in step.snapshot.allowances
+        (allowance.token, allowance.spender): allowance.raw for allowance in snapshot.allowances
     }
     return approved if allowed.get((policy.collateral, policy.vault)) == approved else 0
 
 
 def _hedges_left(
-    step: StepInput, decision: AdjustFutures, planned: FuturesPlan, orders: Sequence[PerpOrder]
+    snapshot: Snapshot,
+    policy: FuturesPolicy | None,
+    state: FuturesState,
+    decision: AdjustFutures,
+    planned: FuturesPlan,
+    orders: Sequence[PerpOrder],
 ) -> tuple[Hedge, ...]:
     """Return the hedges after the first order; the current hedges if a margin move comes first."""
     if planned.account_actions or not orders:
-        return futures_state(step).hedges
+        return state.hedges
     first = orders[0]
     ends = bool(decision.closes) or planned.trigger in ENDING_HEDGES
-    return hedges_after(step, first.market, first.size_raw, closes=ends and first.size_raw > 0)
+    return hedges_after(
+        snapshot, policy, state, first.market, first.size_raw, closes=ends and first.size_raw > 0
+    )
 
 
-def closing_plan(step: StepInput, market: str, reason: str) -> FuturesPlan:
+def closing_plan(
+    snapshot: Snapshot, policy: FuturesPolicy | None, market: str, reason: str
+) -> FuturesPlan:
     """Return the order that buys back the hedge of a market; if the market also has a larger long,
     only as far as limits allow.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(snapshot)
     if account is None or policy is None:
         return FuturesPlan((), CLOSE_HEDGE, reason)
     size = -sum(hedge.size_raw for hedge in policy.hedges if hedge.market == market)
@@ -406,21 +431,19 @@ def closing_plan(step: StepInput, market: str, reason: str) -> FuturesPlan:
     )
 
 
-def _hedges_first(step: StepInput, planned: FuturesPlan) -> FuturesPlan:
+def _hedges_first(
+    snapshot: Snapshot, history: History, policy: FuturesPolicy | None, planned: FuturesPlan
+) -> FuturesPlan:
     """Return the plan or, if closing a hedge provides a reduction that a limit requires, the plan
     that closes the first such hedge.
     """
     limits = {trigger.value for trigger in REDUCING}
-    if (
-        not planned.orders
-        or planned.trigger not in limits
-        or (policy := futures_policy(step)) is None
-    ):
+    if not planned.orders or planned.trigger not in limits or policy is None:
         return planned
     for hedge in policy.hedges:
-        closing = closing_plan(step, hedge.market, "")
-        waits = stale_markets(step.snapshot, futures_policy(step)).get(hedge.market) or backing_off(
-            step.snapshot, step.history, hedge.market
+        closing = closing_plan(snapshot, policy, hedge.market, "")
+        waits = stale_markets(snapshot, policy).get(hedge.market) or backing_off(
+            snapshot, history, hedge.market
         )
         if closing.is_reducing and not waits:
             reason = f"{planned.trigger} is above its limit; close a hedge first"

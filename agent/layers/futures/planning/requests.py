@@ -14,6 +14,8 @@ from agent.layers.futures.policy.hedges import hedges_after
 from agent.layers.futures.policy.needs import closing_order, deleverage_orders, stale_markets
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
 from agent.layers.futures.state import (
+    FuturesProgress,
+    FuturesState,
     collateral_token,
     futures_policy,
     futures_progress,
@@ -38,6 +40,8 @@ from agent.model import (
     MarginDeposit,
     MarginWithdrawal,
     PerpOrder,
+    Portfolio,
+    Snapshot,
     StepInput,
 )
 from agent.planning.proposals import Proposal, Proposer
@@ -86,13 +90,13 @@ def move_margin(asked: MoveMargin) -> Proposer:
             # with a stolen key the account can be made unreadable
             account = margin_account(step.snapshot) or UNREAD_ACCOUNT
         else:
-            account = require_account(step)
+            account = require_account(step.snapshot, futures_policy(step))
         if not account.is_on_chain:
             raise Refused(
                 "margin and keys of an off-chain venue are managed at the venue itself",
                 remedy="use the venue's website",
             )
-        reason = _reason(step, action)
+        reason = _reason(step.portfolio, futures_policy(step), action)
         is_deposit = isinstance(action, MarginDeposit)
         plan = FuturesPlan((), "", reason, (action,), is_reducing=is_deposit)
         return by_owner(step, AdjustFutures(reason, is_deposit, by_owner=True), plan, account)
@@ -107,7 +111,7 @@ def deleverage(asked: Deleverage) -> Proposer:
     leverage_bps, symbol = asked.leverage_bps, asked.symbol
 
     def propose(step: StepInput) -> Proposal:
-        account = require_account(step)
+        account = require_account(step.snapshot, futures_policy(step))
         if (policy := futures_policy(step)) is None:
             raise Refused("nothing is reduced: the config has no [futures]")
         if futures_progress(step).held:
@@ -115,7 +119,7 @@ def deleverage(asked: Deleverage) -> Proposer:
                 f"nothing is reduced: {futures_progress(step).held}", remedy="see trimtab doctor"
             )
         sizes, stale = (
-            _sizes(step, policy, account, leverage_bps, symbol),
+            _sizes(futures_progress(step), policy, account, leverage_bps, symbol),
             stale_markets(step.snapshot, futures_policy(step)),
         )
         if stale and stale.keys() >= sizes.keys():
@@ -137,7 +141,7 @@ def deleverage(asked: Deleverage) -> Proposer:
 
 
 def _sizes(
-    step: StepInput,
+    progress: FuturesProgress,
     policy: FuturesPolicy,
     account: MarginAccount,
     leverage_bps: int | None,
@@ -145,12 +149,12 @@ def _sizes(
 ) -> dict[str, int]:
     """Return the remaining orders of this step. Raises Refused for an unknown market."""
     markets = [market.market for market in account.markets if symbol in ("", market.symbol)]
-    if not markets and futures_progress(step).reduced_markets:
+    if not markets and progress.reduced_markets:
         return {}  # a market without a row in the config, closed in this step
     if not markets:
         known = ", ".join(perp_market.symbol for perp_market in account.markets)
         raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {known}")
-    left = [one for one in markets if one not in futures_progress(step).reduced_markets]
+    left = [one for one in markets if one not in progress.reduced_markets]
     if leverage_bps is None:
         return {name: size for one in left for name, size in closing_order(account, one).items()}
     goal = Fraction(leverage_bps, BPS)
@@ -164,11 +168,11 @@ def _goal(leverage_bps: int | None, symbol: str) -> str:
     return f"the owner reduces {what} to a leverage of {leverage_bps / BPS:g}x"
 
 
-def require_account(step: StepInput) -> MarginAccount:
+def require_account(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginAccount:
     """Return the margin account. Raises Refused if it is unknown or futures are not configured."""
-    account = margin_account(step.snapshot)
-    if futures_policy(step) is None or account is None:
-        why = step.snapshot.layer(FuturesReading).unknown or "the config has no [futures]"
+    account = margin_account(snapshot)
+    if policy is None or account is None:
+        why = snapshot.layer(FuturesReading).unknown or "the config has no [futures]"
         raise Refused(f"the margin account is unknown: {why}", remedy="see trimtab margin")
     return account
 
@@ -185,16 +189,28 @@ def by_owner(
             f"too little native coin for gas: {first.reason}",
             remedy="send native coin to the wallet, or run trimtab rebalance --send first",
         )
-    futures = replace(futures, hedges=_hedges_left(step, futures.orders))
+    futures = replace(
+        futures,
+        hedges=_hedges_left(
+            step.snapshot, futures_policy(step), futures_state(step), futures.orders
+        ),
+    )
     return Proposal(decided, futures_plan(step, decision, futures, account, decided.drifts))
 
 
-def _hedges_left(step: StepInput, orders: Sequence[PerpOrder]) -> tuple[Hedge, ...]:
+def _hedges_left(
+    snapshot: Snapshot,
+    policy: FuturesPolicy | None,
+    state: FuturesState,
+    orders: Sequence[PerpOrder],
+) -> tuple[Hedge, ...]:
     """Return the hedges after the first order; a purchase reduces the hedge of its market."""
     if not orders:
-        return futures_state(step).hedges
+        return state.hedges
     first = orders[0]
-    return hedges_after(step, first.market, first.size_raw, closes=first.size_raw > 0)
+    return hedges_after(
+        snapshot, policy, state, first.market, first.size_raw, closes=first.size_raw > 0
+    )
 
 
 def _decided(step: StepInput, decision: Decision) -> DecisionResult:
@@ -202,10 +218,10 @@ def _decided(step: StepInput, decision: Decision) -> DecisionResult:
     return replace(decided, decision=decision)
 
 
-def _reason(step: StepInput, action: AccountAction) -> str:
+def _reason(portfolio: Portfolio, policy: FuturesPolicy | None, action: AccountAction) -> str:
     match action:
         case MarginDeposit(raw) | MarginWithdrawal(raw):
-            token = step.portfolio.token(collateral_token(step))
+            token = portfolio.token(collateral_token(policy))
             verb = "deposits" if isinstance(action, MarginDeposit) else "withdraws"
             return f"the owner {verb} {decimal_text(raw, token.decimals)} {token.label} of margin"
         case DelegateChange(delegate, is_allowed):

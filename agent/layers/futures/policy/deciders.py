@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from agent.layers.futures.policy.hedges import hedge_need
 from agent.layers.futures.policy.needs import ORDER_GAS, emergency_need, futures_need
-from agent.layers.futures.state import futures_policy
+from agent.layers.futures.state import futures_policy, futures_progress
 from agent.layers.questions import SPOT_FAULTS
 from agent.model import AdjustFutures, Halt, HaltCode, Hold, StepInput
 from agent.policy import failures, native_coin
@@ -32,7 +32,7 @@ def reduce_without_prices(context: DecisionContext, halted: Halt) -> DecisionRes
     step = context.step
     if context.stop:
         return None
-    need = emergency_need(step)
+    need = emergency_need(step.snapshot, futures_policy(step), futures_progress(step))
     if need is None and {*halted.codes} <= FAULTS_OF_SPOT:
         need = futures_need(step, ())
     if need is None or not need.is_reducing:
@@ -46,7 +46,11 @@ def escape_liquidation(context: DecisionContext) -> DecisionResult | None:
     order.
     """
     step = context.step
-    if context.stop or (need := emergency_need(step)) is None:
+    if (
+        context.stop
+        or (need := emergency_need(step.snapshot, futures_policy(step), futures_progress(step)))
+        is None
+    ):
         return None
     short = step.snapshot.native_wei < native_coin.least_wei(step.snapshot, ORDER_GAS)
     return context.result((native_coin.top_up(step, need) if short else None) or need)

@@ -274,7 +274,9 @@ def _label(snapshot: Snapshot, portfolio: Portfolio, hedge: Hedge) -> str:
 
 
 def hedges_after(
-    step: StepInput,
+    snapshot: Snapshot,
+    policy: FuturesPolicy | None,
+    state: FuturesState,
     market: str,
     size_raw: int,
     opened: Hedge | None = None,
@@ -286,10 +288,10 @@ def hedges_after(
     `opened` is the hedge that the order opens. An order that `closes` reduces the hedge of its
     market by its size; any other order changes only the targeted position.
     """
-    policy, now_s = futures_policy(step), step.snapshot.head.timestamp_s
+    now_s = snapshot.head.timestamp_s
     if policy is None:
-        return futures_state(step).hedges
-    closed = [hedge for hedge in futures_state(step).hedges if not hedge.size_raw]
+        return state.hedges
+    closed = [hedge for hedge in state.hedges if not hedge.size_raw]
     hedges = [*policy.hedges] if opened is None else [*policy.hedges, opened]
     after = [
         _reduced(one, size_raw, now_s) if closes and one.market == market else one for one in hedges

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from agent.layers.futures.policy.needs import cooldown_reason, futures_fault, opens_s
 from agent.layers.futures.policy.targets import notional_drifts, targeted
-from agent.layers.futures.state import futures_policy, futures_state, margin_account
+from agent.layers.futures.state import FuturesState, margin_account
 from agent.margin import account as margin
 from agent.margin.account import index_bound_raw
 from agent.margin.state import breaches, if_filled, margin_state
@@ -19,7 +19,7 @@ from agent.model import (
     MarginAccount,
     PerpMarket,
     RestingOrder,
-    StepInput,
+    Snapshot,
 )
 from agent.units import BPS, format_time
 
@@ -29,19 +29,19 @@ with each price.
 """
 
 
-def ended_orders(step: StepInput, cloids: Collection[str]) -> dict[str, str]:
+def ended_orders(
+    snapshot: Snapshot, policy: FuturesPolicy | None, state: FuturesState, cloids: Collection[str]
+) -> dict[str, str]:
     """Return why each of these orders that still rest ends, by client order id; without those that
     are to rest on.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(snapshot)
     if account is None or policy is None:
-        why = step.snapshot.layer(FuturesReading).unknown or "the margin account is unknown"
+        why = snapshot.layer(FuturesReading).unknown or "the margin account is unknown"
         return dict.fromkeys(cloids, why)
     resting = [order for order in account.resting if order.cloid in cloids]
-    now_s = step.snapshot.head.timestamp_s
-    why = futures_fault(step.snapshot, policy) or cooldown_reason(
-        opens_s(policy, futures_state(step)), now_s
-    )
+    now_s = snapshot.head.timestamp_s
+    why = futures_fault(snapshot, policy) or cooldown_reason(opens_s(policy, state), now_s)
     why = why or _broken(account, policy)
     if why:
         return {order.cloid: why for order in resting}

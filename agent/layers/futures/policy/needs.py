@@ -34,6 +34,7 @@ from agent.layers.futures.policy.targets import (
     unnamed_reasons,
 )
 from agent.layers.futures.state import (
+    FuturesProgress,
     FuturesState,
     futures_policy,
     futures_progress,
@@ -96,7 +97,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     opens = fired and fired[0] in DRIFT_REASONS
     if opens and not (stale or unnamed_reasons(account)):
         return AdjustFutures(f"futures: {DRIFT_REASONS[fired[0]]}", is_reducing=False)
-    if due_stops(step):
+    if due_stops(step.snapshot, step.history, futures_policy(step)):
         return AdjustFutures(f"futures: {STOPS_CHANGE}", is_reducing=True)
     return None
 
@@ -128,17 +129,19 @@ RESTING_STOP = "resting_stop"
 """Trigger of changes of resting stops, and name under which their failures are counted."""
 
 
-def due_stops(step: StepInput) -> tuple[RestingAction, ...]:
+def due_stops(
+    snapshot: Snapshot, history: History, policy: FuturesPolicy | None
+) -> tuple[RestingAction, ...]:
     """Return the changes of resting stops that are due, without those of markets that back off."""
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(snapshot)
     if account is None or policy is None:
         return ()
-    stale = stale_markets(step.snapshot, policy)
+    stale = stale_markets(snapshot, policy)
     return tuple(
         change
         for change in stop_changes(account, policy)
         if change.market not in stale
-        and not backing_off(step.snapshot, step.history, f"{RESTING_STOP} {change.market}")
+        and not backing_off(snapshot, history, f"{RESTING_STOP} {change.market}")
     )
 
 
@@ -375,14 +378,16 @@ def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | N
     return left if left > most * LEAST_PART else Fraction(0)
 
 
-def emergency_need(step: StepInput) -> AdjustFutures | None:
+def emergency_need(
+    snapshot: Snapshot, policy: FuturesPolicy | None, progress: FuturesProgress
+) -> AdjustFutures | None:
     """Return the emergency of the account, judged at the marks, as liquidation is; None if there is
     none, while the account is unknown, and if no market of its orders has a fresh index.
     """
-    account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None or futures_progress(step).held:
+    account = margin_account(snapshot)
+    if account is None or policy is None or progress.held:
         return None
-    if not emergency_orders(account, policy).keys() - stale_markets(step.snapshot, policy).keys():
+    if not emergency_orders(account, policy).keys() - stale_markets(snapshot, policy).keys():
         return None
     return AdjustFutures("futures: liquidation is near", is_reducing=True)
 
