@@ -51,14 +51,15 @@ def names_amount(request: PlanRequest) -> bool:
 
 def resumed_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
     """Return the open cycle of an ended process with the result of its last transaction; None if
-    there is none. A cycle that is too old, was continued too often, or has another request is
-    closed, with the reason. What was confirmed covers only the same plan again.
+    there is none. A cycle that is too old or was continued too often is closed, with the reason.
+    What was confirmed covers only the same plan again.
 
     A cycle that its last transaction has ended is closed. It is returned, with the outcome, only if
-    the request names an amount: the command that is repeated must not trade it twice.
+    the request names an amount: the command that is repeated must not trade it twice, even if
+    another request was carried out in between.
     """
     store = ports.store
-    if (cycle := store.cycles.open()) is None:
+    if (cycle := _open_cycle(store, request)) is None:
         return None
     if why := _why_not(cycle, request, ports.readers.clock.now_s()):
         store.cycles.close(why)
@@ -80,11 +81,22 @@ def resumed_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
     return StepResult(cycle, None)
 
 
+def _open_cycle(store: Store, request: PlanRequest) -> Cycle | None:
+    """Return the open cycle of this request. One of another request ends; if it names an amount
+    and had sent a transaction, it is opened again when its request is repeated.
+    """
+    if (cycle := store.cycles.open()) is not None:
+        same = isinstance(request, AgentCycle) and isinstance(cycle.request, AgentCycle)
+        if same or request == cycle.request:
+            return cycle
+        is_unreported = cycle.sending and names_amount(cycle.request)
+        end = store.cycles.leave_unreported if is_unreported else store.cycles.close
+        end("another request began")
+    return store.cycles.reopen(request) if names_amount(request) else None
+
+
 def _why_not(cycle: Cycle, request: PlanRequest, now_s: int) -> str:
-    """Return why an open cycle is not continued; empty if it is."""
-    same = isinstance(request, AgentCycle) and isinstance(cycle.request, AgentCycle)
-    if not same and request != cycle.request:
-        return "another request began"
+    """Return why an open cycle of this request is not continued; empty if it is."""
     max_age_s = MAX_AGE_OF_AMOUNT_S if names_amount(request) else MAX_AGE_S
     if not 0 <= now_s - cycle.began_s <= max_age_s:
         return f"not continued within {max_age_s} s of its start"

@@ -9,11 +9,13 @@ from sqlalchemy import bindparam, select, update
 
 from agent import codec
 from agent.errors import ConfigError
-from agent.model import Cycle
+from agent.model import Cycle, PlanRequest
 from agent.store.database import Database, first_row, insert_rows
 from agent.store.tables import CycleRow
 
 OPEN, CLOSED = "open", "closed"
+UNREPORTED = "unreported"
+"""State of a cycle that gave way to another request while its own transaction was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,33 @@ class CycleStore:
 
     def close(self, reason: str) -> None:
         """Close the open cycle, if there is one, and record why."""
-        with self.db.write("close the cycle", keeps_answers=True) as db:
-            db.execute(_close(), {"reason": reason})
+        self._end(CLOSED, reason)
+
+    def leave_unreported(self, reason: str) -> None:
+        """End the open cycle until its request is repeated."""
+        self._end(UNREPORTED, reason)
+
+    def reopen(self, request: PlanRequest) -> Cycle | None:
+        """Open the oldest unreported cycle of this request again; None without one. No cycle may be
+        open.
+        """
+        with self.db.read("read the unreported cycles") as db:
+            rows = db.execute(_unreported()).all()
+        for row in rows:
+            if (cycle := codec.loads(Cycle, row.cycle_json)).request == request:
+                with self.db.write("reopen the cycle", keeps_answers=True) as db:
+                    db.execute(_replace(), {"of": cycle.id, "state": OPEN, "reason": None})
+                return cycle
+        return None
+
+    def _end(self, state: str, reason: str) -> None:
+        with self.db.write("end the cycle", keeps_answers=True) as db:
+            db.execute(_end_open(), {"state": state, "reason": reason})
 
 
 _open = cache(lambda: select(CycleRow).where(CycleRow.state == OPEN))
 _replace = cache(lambda: update(CycleRow).where(CycleRow.id == bindparam("of")))
-_close = cache(lambda: update(CycleRow).where(CycleRow.state == OPEN).values(state=CLOSED))
+_unreported = cache(
+    lambda: select(CycleRow.cycle_json).where(CycleRow.state == UNREPORTED).order_by(CycleRow.seq)
+)
+_end_open = cache(lambda: update(CycleRow).where(CycleRow.state == OPEN))

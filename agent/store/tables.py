@@ -63,7 +63,7 @@ class StepRow(Base):
 
 class CycleRow(Base):
     """One cycle that has acted or left something out, and the reason of its end; only the newest may
-    be open.
+    be open. An unreported one has ended, and its transaction is reported to its repeated request.
     """
 
     __tablename__ = "cycles"

@@ -36,13 +36,14 @@ Signs = Callable[[dict[str, Any]], str]
 
 
 def by_owner(chain: LocalChain, **changes: object) -> Signs:
-    """The wallet's owner signs what the file says, with fees of his own, and sends it."""
+    """The wallet's owner signs what the file says, with fees of his own, and sends it; anvil mines after its answer."""
 
     def sign(document: dict[str, Any]) -> str:
         fields = {name: int(value, 16) if name not in ("to", "data") else value for name, value in document["transaction"].items()}
         fields["maxPriorityFeePerGas"] = fields["maxFeePerGas"] = 10 * fields["maxFeePerGas"]
         signed = Account.sign_transaction({**fields, **changes}, OWNER.key)
-        return str(chain.transport.call("eth_sendRawTransaction", ["0x" + bytes(signed[0]).hex()]))
+        sent = chain.w3.eth.send_raw_transaction(signed[0])
+        return str(chain.w3.to_hex(chain.w3.eth.wait_for_transaction_receipt(sent, poll_latency=0.01)["transactionHash"]))
 
     return sign
 

@@ -16,7 +16,7 @@ from agent import codec, engine
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution import approvals
 from agent.execution.confirmation import confirmation_of, covering, plan_hash
-from agent.execution.resumption import MAX_AGE_S, MAX_RESTARTS, new_cycle, resumed_cycle
+from agent.execution.resumption import MAX_AGE_OF_AMOUNT_S, MAX_AGE_S, MAX_RESTARTS, new_cycle, resumed_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepResult
 from agent.layers.futures.requests import MoveMargin
@@ -315,6 +315,35 @@ def test_a_swap_that_was_not_mined_in_time_is_reported_by_the_repeated_command(w
     assert [intent.id for intent in again.transactions] == [pending.id]
     assert world.sold == []
     assert world.store.cycles.open() is None
+
+
+@pytest.mark.parametrize("between", [AgentCycle(), Swap(LINK.address, USDC.address, 50 * 10**18)])
+def test_a_killed_swap_is_reported_after_another_request(worlds: Callable[..., MortalWorld], between: PlanRequest) -> None:
+    step = fired(pools=ALL)
+    moments = worlds(step, lambda _: False, lacks=(LINK.address,))
+    moments.begin(SWAP)
+    for moment in range(moments.fate.moments):
+        world = worlds(step, lambda _: False, lacks=(LINK.address,))
+        world.fate = Fate(moment)
+        with pytest.raises(Killed):
+            world.begin(SWAP)
+        world.fate = Fate()
+        was_sold = len(world.sold)
+        world.begin(between)
+        of_between = len(world.sold) - was_sold
+        again = world.begin(SWAP)
+        assert len(world.sold) == of_between + 1, moment
+        assert ("carried out before" in again.reason) == bool(was_sold), moment
+        assert {state for state, _ in world.rows()} <= {"closed"}
+
+
+def test_a_swap_that_was_left_a_day_ago_is_another_swap(worlds: Callable[..., MortalWorld]) -> None:
+    world = worlds(fired(pools=ALL), lambda _: False)
+    world.store.cycles.write(Cycle("1", SWAP, NOW_S - MAX_AGE_OF_AMOUNT_S - 1, sending="a step"))
+    world.begin(AgentCycle())
+    world.begin(SWAP)
+    assert world.rows()[0] == ("closed", f"not continued within {MAX_AGE_OF_AMOUNT_S} s of its start")
+    assert world.sold == [{LINK.address}]
 
 
 def test_a_cycle_whose_first_step_is_refused_leaves_nothing_to_go_on_with(worlds: Callable[..., MortalWorld]) -> None:
