@@ -49,18 +49,18 @@ def printable_text(text: str) -> str:
     """Return the text with terminal controls and direction marks escaped and long words cut
     (T17).
     """
-    shown = text
+    printable = text
     if not text.isprintable():
-        shown = "".join(
+        printable = "".join(
             char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
             for char in text
         )
-    if len(shown) > LONGEST_WORD:
-        shown = " ".join(
+    if len(printable) > LONGEST_WORD:
+        printable = " ".join(
             word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 1]}…"
-            for word in shown.split(" ")
+            for word in printable.split(" ")
         )
-    return shown if len(shown) <= LONGEST_TEXT else f"{shown[: LONGEST_TEXT - 1]}…"
+    return printable if len(printable) <= LONGEST_TEXT else f"{printable[: LONGEST_TEXT - 1]}…"
 
 
 class ErrorCode(StrEnum):
@@ -183,8 +183,8 @@ class ConfigError(TrimtabError):
         """Config key or option at the start of the message, after the file name if any; empty if
         there is none.
         """
-        found = _KEY.search(self.message) or _WORD.search(self.message)
-        return found[1] if found else ""
+        named = _KEY.search(self.message) or _WORD.search(self.message)
+        return named[1] if named else ""
 
 
 @dataclass(frozen=True, slots=True)

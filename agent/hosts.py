@@ -14,5 +14,5 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")
 
 def host_name(header: str) -> str:
     """Return the name in a Host header without its port, in lower case; empty if it is malformed."""
-    found = _HOST.fullmatch(header)
-    return "" if found is None else found[1].strip("[]").lower()
+    match = _HOST.fullmatch(header)
+    return "" if match is None else match[1].strip("[]").lower()

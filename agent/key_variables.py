@@ -48,8 +48,8 @@ def drop_key_variables(configs: Sequence[Path]) -> None:
     anew without them: the system shows the first environment of a process for as long as it runs.
     A command that another program calls leaves that program's environment alone.
     """
-    given = sys.argv[1:]
-    if sys.orig_argv[len(sys.orig_argv) - len(given) :] != given:
+    arguments = sys.argv[1:]
+    if sys.orig_argv[len(sys.orig_argv) - len(arguments) :] != arguments:
         return
     named: list[str] = []
     for config in configs:

@@ -155,8 +155,8 @@ def value_text(value: Fraction, decimals: int, places: int | None = None) -> str
     """Return a value in numeraire base units as a decimal of whole coins, rounded half-even to
     `places` (default: `decimals`).
     """
-    shown = decimals if places is None else places
-    return decimal_text(round(value * Fraction(10) ** (shown - decimals)), shown)
+    digits = decimals if places is None else places
+    return decimal_text(round(value * Fraction(10) ** (digits - decimals)), digits)
 
 
 def gain_text(text: str) -> str:
@@ -354,10 +354,10 @@ def format_bps(bps: int) -> str:
 
 def format_points(distance: Fraction) -> str:
     """Format a distance between shares in percentage points; a small one is never shown as zero."""
-    shown = round(abs(distance) * BPS)
-    if shown == 0 and distance != 0:
+    points = round(abs(distance) * BPS)
+    if points == 0 and distance != 0:
         return "less than 0.01 points"
-    return "1 point" if shown == 100 else f"{decimal_text(shown, 2)} points"
+    return "1 point" if points == 100 else f"{decimal_text(points, 2)} points"
 
 
 def format_time(at_s: int) -> str:

@@ -82,12 +82,16 @@ def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[
     if reserve_in <= 0 or reserve_out <= 0:
         return any_amount
     common = gcd(PIPS, fee_pips)
-    kept, held, safe = (PIPS - fee_pips) // common, reserve_in * (PIPS // common), 1 << _SAFE_BITS
+    kept, scaled_in, safe = (
+        (PIPS - fee_pips) // common,
+        reserve_in * (PIPS // common),
+        1 << _SAFE_BITS,
+    )
 
     def quote(amount_in: int) -> int:
         if 0 < amount_in < safe:
             amount_in *= kept
-            return amount_in * reserve_out // (held + amount_in)
+            return amount_in * reserve_out // (scaled_in + amount_in)
         return any_amount(amount_in)
 
     return quote

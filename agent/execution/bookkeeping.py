@@ -199,13 +199,13 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     except Refused:
         return None
     reserved = _reserved(step.portfolio, step.limits, balances)
-    held = []
+    valued = []
     readings = {
         token: reading for read in READINGS.values() for token, reading in read(step).items()
     }
     for token in (*targets, NATIVE):
         price = prices.of(token) or Fraction(0)
-        held.append(
+        valued.append(
             ValuedHolding(
                 token,
                 balances[token],
@@ -216,9 +216,9 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
                 readings.get(token),
             )
         )
-    value = sum((holding.total_raw * holding.price for holding in held), Fraction(0))
+    value = sum((holding.total_raw * holding.price for holding in valued), Fraction(0))
     return Valuation(
-        step.snapshot.head.number, step.snapshot.head.timestamp_s, quantize(value), tuple(held)
+        step.snapshot.head.number, step.snapshot.head.timestamp_s, quantize(value), tuple(valued)
     )
 
 
@@ -343,10 +343,10 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
     at_s, numeraire = review_time_s(step.snapshot), step.portfolio.numeraire.address
     if prices.has(numeraire, at_s):
         return
-    past, wanted = step.snapshot.past, step.policy.confirm_blocks
-    if len(past) < wanted:
+    past, blocks = step.snapshot.past, step.policy.confirm_blocks
+    if len(past) < blocks:
         try:
-            past = readers.reader.past(step.snapshot.head, wanted)
+            past = readers.reader.past(step.snapshot.head, blocks)
         except (Refused, Retryable):
             return
     points = confirmed_prices(step, past, at_s)

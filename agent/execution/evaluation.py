@@ -97,10 +97,12 @@ def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
         return None
     if token in blocked_exits.excluded_tokens(outcome.step_input.targets, outcome.step_input.stuck):
         return None
-    if not failing or not {one.guard for one in failing} <= MARKET_GUARDS | BUDGET_GUARDS:
+    if not failing or not {verdict.guard for verdict in failing} <= MARKET_GUARDS | BUDGET_GUARDS:
         return None
-    why = "; ".join(f"{one.guard} measured {one.measured}, limit {one.limit}" for one in failing)
-    remedies = dict.fromkeys(REMEDIES.get(one.guard, "plan again") for one in failing)
+    why = "; ".join(
+        f"{verdict.guard} measured {verdict.measured}, limit {verdict.limit}" for verdict in failing
+    )
+    remedies = dict.fromkeys(REMEDIES.get(verdict.guard, "plan again") for verdict in failing)
     return BlockedExit(token, f"refused: {why}", "; ".join(remedies))
 
 

@@ -91,9 +91,9 @@ def _below(
     least: dict[str, int], receipt: Receipt, before: Snapshot, after: Snapshot | None
 ) -> dict[str, tuple[int, int]]:
     moved = receipt.net(before.owner)
-    held = {holding.token: holding.raw for holding in before.holdings}
+    balances = {holding.token: holding.raw for holding in before.holdings}
     now = {} if after is None else {holding.token: holding.raw for holding in after.holdings}
     changes = {token: moved.get(token, 0) for token in least}
-    for token in least.keys() & held.keys() & now.keys():
-        changes[token] = min(changes[token], now[token] - held[token])
+    for token in least.keys() & balances.keys() & now.keys():
+        changes[token] = min(changes[token], now[token] - balances[token])
     return {token: (changes[token], raw) for token, raw in least.items() if changes[token] < raw}

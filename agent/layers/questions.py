@@ -173,7 +173,9 @@ def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:
 
 def held_weights(step: StepInput) -> dict[str, Fraction]:
     """Return the signed weights of what layers hold in markets, by market."""
-    return {market: weight for held in HELD_WEIGHTS for market, weight in held(step).items()}
+    return {
+        market: weight for weights_of in HELD_WEIGHTS for market, weight in weights_of(step).items()
+    }
 
 
 def gas_price_limit_wei(step: StepInput, plan: Plan) -> int | None:

@@ -278,14 +278,14 @@ def nearest_liquidation(account: MarginAccount) -> tuple[PerpMarket, Fraction] |
     """Return the market with the smallest move to liquidation, and that move as a share of its
     mark; None if no single market can cause a liquidation.
     """
-    found = [
+    distances = [
         (abs(distance), position.market, distance)
         for position in account.positions
         if (distance := liquidation_distance(account, position.market)) is not None
     ]
-    if not found:
+    if not distances:
         return None
-    _, market, distance = min(found)
+    _, market, distance = min(distances)
     return account.market(market), distance
 
 
@@ -330,10 +330,10 @@ def with_trade(account: MarginAccount, market: str, size_raw: int, quote_raw: in
     Pending funding of the position is settled, and a reduction realises its share of the profit.
     """
     position = next(
-        (held for held in account.positions if held.market == market), Position(market, 0, 0)
+        (known for known in account.positions if known.market == market), Position(market, 0, 0)
     )
     realised, open_notional = _realise(position, size_raw, quote_raw)
-    others = tuple(held for held in account.positions if held.market != market)
+    others = tuple(other for other in account.positions if other.market != market)
     after = Position(market, position.size_raw + size_raw, open_notional)
     return replace(
         account,
@@ -346,10 +346,10 @@ def _realise(position: Position, size_raw: int, quote_raw: int) -> tuple[int, in
     """Return the realised profit of a fill and the open notional after it
     (Exchange._getPnlToBeRealized, whose share closed has 18 decimals).
     """
-    held = position.size_raw
-    if held * size_raw >= 0:
+    size = position.size_raw
+    if size * size_raw >= 0:
         return 0, position.open_notional_raw + quote_raw
-    closed = mul_div_down(abs(size_raw), WAD, abs(held))
+    closed = mul_div_down(abs(size_raw), WAD, abs(size))
     if closed <= WAD:
         realised = quote_raw + truncate(Fraction(position.open_notional_raw * closed, WAD))
     else:

@@ -152,8 +152,8 @@ def oversized(
 
 def is_reduction(account: MarginAccount, order: PerpOrder) -> bool:
     """True if an order only makes a position smaller, without flipping its sign."""
-    held = account.size_raw(order.market)
-    return held * order.size_raw < 0 and abs(order.size_raw) <= abs(held)
+    size = account.size_raw(order.market)
+    return size * order.size_raw < 0 and abs(order.size_raw) <= abs(size)
 
 
 def largest_allowed_raw(
@@ -246,12 +246,12 @@ def _parts(account: MarginAccount, sizes: Mapping[str, int], part: int) -> dict[
     """
     if part == PARTS:
         return dict(sizes)
-    found = {}
+    parts = {}
     for market, size in sizes.items():
         lot = account.market(market).lot_raw
         whole = abs(size) * part // (PARTS * lot) * lot
-        found[market] = whole if size > 0 else -whole
-    return found
+        parts[market] = whole if size > 0 else -whole
+    return parts
 
 
 def _all_allowed(

@@ -161,16 +161,16 @@ def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
     number of legs: after all), the token, and the sum of its legs' minimums. Outputs of V3 legs
     wait in the router until another leg leaves, spends, wraps or unwraps the same token there.
     """
-    found: list[tuple[int, str, int]] = []
+    due: list[tuple[int, str, int]] = []
     waiting: dict[str, int] = {}
     for number, leg in enumerate(legs):
         through = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
         through |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
         through |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
-        found += [(number, token, waiting.pop(token)) for token in [*waiting] if token in through]
+        due += [(number, token, waiting.pop(token)) for token in [*waiting] if token in through]
         if leg.venue == V3_VENUE and leg.sink is LegFunding.WALLET:
             waiting[leg.token_out] = waiting.get(leg.token_out, 0) + leg.min_out_raw
-    return found + [(len(legs), token, min_raw) for token, min_raw in waiting.items()]
+    return due + [(len(legs), token, min_raw) for token, min_raw in waiting.items()]
 
 
 def _by_value(coin: WrappedNative, leg: Leg) -> tuple[Leg, ...]:

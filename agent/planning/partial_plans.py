@@ -244,8 +244,10 @@ def plan_proportional_part(
             plan = sales.plan_sales(step, replace(decision, goal=goal))
         except planner.NothingPlanned:
             break
-        wanted = {token: value * part for token, value in lacks.items()}
-        reached = min(_reached(step.portfolio, decided, plan, wanted).values(), default=Fraction(1))
+        part_values = {token: value * part for token, value in lacks.items()}
+        reached = min(
+            _reached(step.portfolio, decided, plan, part_values).values(), default=Fraction(1)
+        )
         fits = _part_that_fits(step, plan)
         if fits == 1 and reached >= WHOLE:
             return replace(plan, decision=decision), part

@@ -47,11 +47,12 @@ def assemble_plan(
     gap_bps: Fraction | None,
 ) -> Plan:
     """Return the plan of a draft's legs, not judged by guards yet."""
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     legs = with_payment_legs(problem.coin, draft.legs)
     moved = balance_deltas(legs)
     after = tuple(
-        (node.address, held[node.address] + moved.get(node.address, 0)) for node in problem.assets
+        (node.address, balances[node.address] + moved.get(node.address, 0))
+        for node in problem.assets
     )
     values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
     return Plan(

@@ -240,13 +240,13 @@ def _exits_first(step_input: StepInput) -> Proposal:
         and plan is None
         and isinstance(decision := decided.decision, Rebalance)
     ):
-        found = blocked_exits.backing_off(
+        exit_plan = blocked_exits.backing_off(
             step.snapshot, step.history.failures, token
         ) or planned_exit(step, decision, token)
-        if isinstance(found, Plan):
-            plan = found
+        if isinstance(exit_plan, Plan):
+            plan = exit_plan
         else:
-            step = blocked_exits.exclude_blocked_exits(step, [found])
+            step = blocked_exits.exclude_blocked_exits(step, [exit_plan])
             decided = decide(step)
     if (
         plan is None
@@ -324,11 +324,11 @@ def decision_at(step_input: StepInput) -> DecisionResult:
             decision_result = _worth_it(step_input, decided)
     except Refused:
         return decided
-    held = (
+    is_held = (
         isinstance(decision_result.decision, Hold)
         and decision_result.decision.kept_by in HOLDING_CAUSES
     )
-    return decision_result if held or tried else decided
+    return decision_result if is_held or tried else decided
 
 
 def _worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
@@ -388,9 +388,11 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
 
 
 def _in_time(step: StepInput, decided: DecisionResult, decision: Rebalance, plan: Plan) -> Proposal:
-    decided, found = layers.schedule(step, decided, decision, plan)
+    decided, scheduled = layers.schedule(step, decided, decision, plan)
     return Proposal(
-        decided, found, ticks_end=found is None and bool(plan_pools_out_of_ticks(step, plan.legs))
+        decided,
+        scheduled,
+        ticks_end=scheduled is None and bool(plan_pools_out_of_ticks(step, plan.legs)),
     )
 
 

@@ -78,23 +78,23 @@ def raise_money(token: str) -> Proposer:
     def propose(step: StepInput) -> Proposal:
         label = step.portfolio.token(token).label
         goal = transfers.goal_to_raise(step, token)
-        wanted = Rebalance(
+        decision = Rebalance(
             f"raise {label} for a withdrawal",
             goal,
             exit=True,
             apart=transfers.gross_sale_value(step, token),
         )
-        plan = planner.plan(step, wanted)
+        plan = planner.plan(step, decision)
         done = transfers.parts_done(step, token)
         short = shortfall_raw(step.snapshot, step.portfolio, step.limits, plan, token) > 0
         if step.limits.first_purchase_s is not None and (
             short or not partial_plans.fits_daily_loss(step, plan)
         ):
-            decided = replace(decide(step), decision=wanted)
+            decided = replace(decide(step), decision=decision)
             if partial_plans.fits_daily_loss(step, plan):
                 part = plan
             else:
-                part = plan_proportional_part(step, decided, wanted, plan)[0]
+                part = plan_proportional_part(step, decided, decision, plan)[0]
             lacks, left = (
                 transfers.shortfall_raw(
                     step.portfolio, step.limits, native_coin.held_balances(step), token
@@ -102,19 +102,21 @@ def raise_money(token: str) -> Proposer:
                 shortfall_raw(step.snapshot, step.portfolio, step.limits, part, token),
             )
             if left < lacks and (short or left > 0):
-                wanted = replace(
-                    wanted,
+                decision = replace(
+                    decision,
                     reason=(
-                        f"{wanted.reason}, part {done + 1} of about"
+                        f"{decision.reason}, part {done + 1} of about"
                         f" {done + ceil_int(Fraction(lacks, lacks - left))}"
                     ),
                 )
-                return _by_owner(step, wanted, replace(part, decision=wanted))
+                return _by_owner(step, decision, replace(part, decision=decision))
         _require_raised(step.snapshot, step.portfolio, step.limits, plan, token)
         if done:
             plan = replace(
                 plan,
-                decision=replace(wanted, reason=f"{wanted.reason}, part {done + 1} of {done + 1}"),
+                decision=replace(
+                    decision, reason=f"{decision.reason}, part {done + 1} of {done + 1}"
+                ),
             )
         return _by_owner(step, plan.decision, plan)
 
@@ -143,13 +145,13 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
                 step, cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)
             )
         if step.limits.first_purchase_s is None:
-            wanted = Rebalance(
+            decision = Rebalance(
                 message,
                 transfers.goal_to_invest(step, usable),
                 by_owner=True,
             )
             try:
-                plan = partial_plans.plan_within_daily_loss(step, wanted)
+                plan = partial_plans.plan_within_daily_loss(step, decision)
             except planner.NothingPlanned as nothing:
                 return _uninvested(step, nothing.message)
             return _by_owner(step, plan.decision, plan)
@@ -159,15 +161,15 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
             flows = replace(step.history.cash_flows, invested=invested)
             step = replace(step, history=replace(step.history, cash_flows=flows))
         decided = _by_owner(step, Hold(""), None).decided
-        wanted = Rebalance(
+        decision = Rebalance(
             message,
             purchases.purchase_goal(step, decided.drifts),
             by_owner=True,
             apart=purchases.turnover_allowance(step),
         )
-        decided = replace(decided, decision=wanted)
+        decided = replace(decided, decision=decision)
         try:
-            decided, made = plan_purchase(step, decided, wanted, PurchaseKind.TOP_UP)
+            decided, made = plan_purchase(step, decided, decision, PurchaseKind.TOP_UP)
         except planner.NothingPlanned as nothing:
             return _uninvested(step, nothing.message)
         return Proposal(decided, made, step)
@@ -213,10 +215,10 @@ def _everything_sold(given: StepInput) -> Proposal:
     for asset_drift in exits.in_turn(
         step.history, [drift for drift in drifts if drift.token != home and drift.investable_raw]
     ):
-        found = _sold_out(step, drifts, asset_drift.token, "sell everything for the numeraire")
-        if isinstance(found, Proposal):
-            return found
-        blocked.append(found)
+        sale = _sold_out(step, drifts, asset_drift.token, "sell everything for the numeraire")
+        if isinstance(sale, Proposal):
+            return sale
+        blocked.append(sale)
     if step is not given:
         compute_drifts(given, reference_prices(given).by_token)  # raises if a price is missing
     if kept is not None:
@@ -249,13 +251,15 @@ def sell_out(token: str) -> Proposer:
         ):
             return _by_owner(step, Hold(f"no {label} is left to sell"), None)
         if not blocked:
-            found = _sold_out(step, drifts, token, f"sell all {label}")
-            if isinstance(found, Proposal):
-                return found
-            blocked = [found.why]
+            sale = _sold_out(step, drifts, token, f"sell all {label}")
+            if isinstance(sale, Proposal):
+                return sale
+            blocked = [sale.why]
         return _by_owner(step, Hold(f"no more {label} can be sold: {blocked[0]}"), None)
 
-    return lambda step: replace(sold_out(given := cash_limit.restore_excluded(step)), step=given)
+    return lambda step: replace(
+        sold_out(restored := cash_limit.restore_excluded(step)), step=restored
+    )
 
 
 def _sold_out(
@@ -264,12 +268,12 @@ def _sold_out(
     """Return the owner's sale of this whole token balance for the numeraire, or why none of it can
     be sold now.
     """
-    found = planned_exit(
+    plan = planned_exit(
         step, Rebalance(reason, exit_goal(step.portfolio, drifts, token), exit=True), token
     )
-    if isinstance(found, BlockedExit):
-        return found
-    proposal = _by_owner(step, found.decision, found)
+    if isinstance(plan, BlockedExit):
+        return plan
+    proposal = _by_owner(step, plan.decision, plan)
     return replace(proposal, decided=replace(proposal.decided, exit_token=token))
 
 
@@ -292,12 +296,12 @@ def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]
     if why := transfers.open_withdrawal_reason(step):
         return Proposal(replace(decided, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
     try:
-        wanted = Rebalance(
+        decision = Rebalance(
             cash_limit.append_excluded(step.excluded, "the transition to these targets"),
             rebalance_goal(decided.drifts, Destination.TARGET),
             by_owner=True,
         )
-        plan = planned(step, wanted)
+        plan = planned(step, decision)
     except planner.NothingPlanned as nothing:
         return _by_owner(step, Hold(nothing.message), None)
     return _by_owner(step, plan.decision, plan)
@@ -333,7 +337,7 @@ def shortfall_raw(
     """Return the base units of a claim on `token` that the plan's prediction leaves uncovered; 0 or
     less if it covers them.
     """
-    asset = next(one for one in portfolio.assets if one.token.address == token)
+    asset = next(member for member in portfolio.assets if member.token.address == token)
     after = dict(plan.holdings_after)[token]
     if asset.native:
         after += snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
@@ -344,7 +348,7 @@ def _require_raised(
     snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, token: str
 ) -> None:
     """Raise Refused unless the plan's prediction covers the claim."""
-    asset = next(one for one in portfolio.assets if one.token.address == token)
+    asset = next(member for member in portfolio.assets if member.token.address == token)
     if (short := shortfall_raw(snapshot, portfolio, limits, plan, token)) > 0:
         amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
         left = (

@@ -338,9 +338,9 @@ class RouteSimulator:
         for number, (pool, token_in) in enumerate(route.hops):
             if trial.short is not None or amount == 0:
                 return amount
-            found = self._leg_fits(trial, pool, token_in, amount)
-            if isinstance(found, Fraction):
-                trial.short = range(begin, end), found
+            fit = self._leg_fits(trial, pool, token_in, amount)
+            if isinstance(fit, Fraction):
+                trial.short = range(begin, end), fit
                 return amount
             first, ends = number == 0 and not route.feeds, last and number == len(route.hops) - 1
             before = trial.now.get(pool, self.now[pool])
@@ -348,16 +348,16 @@ class RouteSimulator:
                 _SimulatedLeg(
                     token_in,
                     pools.token_out(before, token_in),
-                    found,
+                    fit,
                     before,
                     first,
                     ends,
                     range(begin, end),
                 )
             )
-            trial.now[pool] = found.after
+            trial.now[pool] = fit.after
             trial.spent[pool, token_in] = trial.spent.get((pool, token_in), 0) + amount
-            amount = found.amount_out_raw
+            amount = fit.amount_out_raw
         return amount
 
     def _leg_fits(
@@ -511,12 +511,12 @@ def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDr
         last_pool, last_in = route.hops[-1]
         end = pools.token_out(problem.pools[last_pool], last_in)
         ends = [(source.hops[0][1], end) for source in route.sources]
-        wanted = [
+        amounts = [
             source.amount_raw + left.pop(pair, 0)
             for source, pair in zip(route.sources, ends, strict=True)
         ]
-        for pair, asked, taken in zip(ends, wanted, walk.run(route, wanted), strict=True):
-            left[pair] = left.get(pair, 0) + asked - taken
+        for pair, amount, taken in zip(ends, amounts, walk.run(route, amounts), strict=True):
+            left[pair] = left.get(pair, 0) + amount - taken
     return walk.draft, sum(
         (raw * problem.price(token) for (token, _), raw in left.items()), Fraction(0)
     )

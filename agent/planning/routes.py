@@ -157,8 +157,8 @@ def _send(
         return
     rest = list(lots)
     for number, flow in enumerate(flows):
-        wanted = flow.taken * present / leaving
-        sent, rest = (rest, []) if number == len(flows) - 1 else _take(rest, wanted)
+        share = flow.taken * present / leaving
+        sent, rest = (rest, []) if number == len(flows) - 1 else _take(rest, share)
         sent = sorted((lot for lot in sent if lot.here > DUST_FLOW), key=lambda lot: lot.turn)
         whole = math.fsum(lot.here for lot in sent)
         curve, entered = flow.pool_edge.offer.real, 0.0

@@ -101,14 +101,14 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     if amount_in_raw > seller.spendable_raw:
         decimals = step.portfolio.token(token_in).decimals
         spendable = decimal_text(seller.spendable_raw, decimals)
-        asked = decimal_text(amount_in_raw, decimals)
+        amount = decimal_text(amount_in_raw, decimals)
         excluded = cash_limit.append_excluded(step.excluded, "sell less, or lower the reserve")
         raise Refused(
-            f"{asked} {seller.label} exceeds the spendable balance",
+            f"{amount} {seller.label} exceeds the spendable balance",
             (
                 Verdict(
                     "balance",
-                    f"{asked} {seller.label}",
+                    f"{amount} {seller.label}",
                     f"{spendable} {seller.label} less reserve",
                     False,
                 ),
@@ -291,27 +291,27 @@ def _require_whole(
     if sold == amount_in_raw:
         return
     token = portfolio.token(token_in)
-    asked, fits = decimal_text(amount_in_raw, token.decimals), decimal_text(sold, token.decimals)
+    amount, fits = decimal_text(amount_in_raw, token.decimals), decimal_text(sold, token.decimals)
     if barred:
         reasons = "; ".join(f"pool {pool} {why}" for pool, why in barred.items())
         raise Refused(
-            f"only {fits} of {asked} {token.label} can be sold above the floors: {reasons}",
-            (Verdict("fair_floor", f"{fits} {token.label}", f"{asked} {token.label}", False),),
+            f"only {fits} of {amount} {token.label} can be sold above the floors: {reasons}",
+            (Verdict("fair_floor", f"{fits} {token.label}", f"{amount} {token.label}", False),),
             "a pool off the reference price may be manipulated: wait, or check limits.price_impact"
             " and limits.slippage",
         )
     if not draft.full:
         raise Refused(
-            f"no route of one or two usable pools sells {asked} {token.label} for the other "
+            f"no route of one or two usable pools sells {amount} {token.label} for the other "
             "token, or the amount buys less than one base unit",
             (Verdict("route", "none", "one or two pools", False),),
             "sell more, add a hub that both tokens trade with, or lower limits.pool_min_value",
         )
-    verdict = Verdict("price_impact", f"{asked} {token.label}", f"{fits} {token.label}", False)
+    verdict = Verdict("price_impact", f"{amount} {token.label}", f"{fits} {token.label}", False)
     remedy = f"sell at most {fits} {token.label} at a time"
     if ended := pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps):
         raise KnownTicksExceeded(
-            f"only {fits} of {asked} {token.label} fit within the ticks read of {', '.join(ended)}",
+            f"only {fits} of {amount} {token.label} fit within the ticks read of {', '.join(ended)}",
             verdict,
             remedy,
             ended,
@@ -320,7 +320,7 @@ def _require_whole(
         bound = "the pools' liquidity"
     else:
         bound = f"limits.price_impact of {problem.impact_bps} bps"
-    raise Refused(f"only {fits} of {asked} {token.label} fit within {bound}", (verdict,), remedy)
+    raise Refused(f"only {fits} of {amount} {token.label} fit within {bound}", (verdict,), remedy)
 
 
 def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
@@ -340,8 +340,8 @@ def _known_prices(step: StepInput) -> dict[str, Fraction]:
     """Return reference prices, or spot prices if there is none; a quote has no effect on
     decisions.
     """
-    found = {token: price for token, price in spot_prices(price_inputs(step)).items() if price > 0}
-    return found | {
+    prices = {token: price for token, price in spot_prices(price_inputs(step)).items() if price > 0}
+    return prices | {
         token: price for token, price in reference_prices(step).by_token.items() if price > 0
     }
 
@@ -390,12 +390,12 @@ def _single(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) -> L
     swapped = pool.swap(token_in, amount_in_raw)
     if swapped.amount_in_raw < amount_in_raw:
         token = step.portfolio.token(token_in)
-        asked = decimal_text(amount_in_raw, token.decimals)
+        amount = decimal_text(amount_in_raw, token.decimals)
         fits = decimal_text(swapped.amount_in_raw, token.decimals)
-        verdict = Verdict("pool", f"{asked} {token.label}", f"{fits} {token.label}", False)
+        verdict = Verdict("pool", f"{amount} {token.label}", f"{fits} {token.label}", False)
         remedy = f"sell at most {fits} {token.label} at a time"
         raise Refused(
-            f"pool {pool.address} takes only {fits} of {asked} {token.label}: its liquidity ends"
+            f"pool {pool.address} takes only {fits} of {amount} {token.label}: its liquidity ends"
             " there",
             (verdict,),
             remedy,

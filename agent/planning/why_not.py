@@ -107,14 +107,14 @@ def _cost(
     fees, impact = [], Fraction(0)
     token, raw = source, amount_raw
     for pool in route:
-        given = raw * problem.price(token)
+        value = raw * problem.price(token)
         try:
             out_raw = pool.quote(token, raw)
         except Refused:  # its ticks or reserves end before
             return
         token, raw = amm.token_out(pool, token), out_raw
-        fees.append(given * Fraction(pool.fee_pips, PIPS))
-        impact += given - raw * problem.price(token) - fees[-1]
+        fees.append(value * Fraction(pool.fee_pips, PIPS))
+        impact += value - raw * problem.price(token) - fees[-1]
     approvals = approval_count({source: amount_raw}, problem.gas.allowances)
     leg = LEG_GAS * problem.gas_unit_value + problem.leg_data_fee
     yield RouteCost(

@@ -349,7 +349,9 @@ def restrict_to_side(
             )
         case TradeSide.LOSERS:
             bought = {
-                one.token: off[one.token] for one in drifts if one.outside and off[one.token] > 0
+                drift.token: off[drift.token]
+                for drift in drifts
+                if drift.outside and off[drift.token] > 0
             }
             changes = bought | _scaled(
                 {token: lack for token, lack in _short(drifts).items() if lack < 0},

@@ -88,8 +88,8 @@ def too_small_reason(
     """Return why the total is too small to invest; empty if it is not (R1.5)."""
     value = investable_total(drifts)
     if value == 0:
-        held = any(drift.raw > 0 for drift in drifts)
-        if held:
+        owns_any = any(drift.raw > 0 for drift in drifts)
+        if owns_any:
             return "all balances are reserved; nothing can be invested"
         return "the wallet holds none of the portfolio's assets"
     if limits.min_trade is None:
@@ -369,7 +369,9 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
     ]
     return MinimumTotalInputs(
         weighed,
-        next((one.target_bps for one in step.effective_assets if one.token.address == home), 0),
+        next(
+            (asset.target_bps for asset in step.effective_assets if asset.token.address == home), 0
+        ),
         step.limits.plan_cost_bps,
         step.limits.min_trade or Fraction(0),
         max((fee for fee in fees if fee is not None), default=USUAL_PIPS),

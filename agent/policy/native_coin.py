@@ -97,11 +97,11 @@ def held_balances(step: StepInput) -> dict[str, int]:
     """Return the base units of each asset by token; the native asset includes native coin. The cost
     of this step's approvals is added back, so that the plan after them equals the plan before.
     """
-    found = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     for asset in step.portfolio.assets:
-        if asset.native and asset.token.address in found:
-            found[asset.token.address] += step.snapshot.native_wei + step.progress.spent_gas_wei
-    return found
+        if asset.native and asset.token.address in balances:
+            balances[asset.token.address] += step.snapshot.native_wei + step.progress.spent_gas_wei
+    return balances
 
 
 def reserved_raw(limits: Limits, asset: Asset) -> int:

@@ -100,12 +100,12 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
     address.
     """
     if not 0 < risk.cost_bps <= MOST_COST_BPS:
-        shown = (
+        fault = (
             f"{float(risk.cost_bps):g} bps is out of range: it must be above 0 and at most"
             f" {MOST_COST_BPS} bps a year"
         )
         yield (
-            f"policy.trigger.tracking_error_cost: {shown}",
+            f"policy.trigger.tracking_error_cost: {fault}",
             'write the annual cost of 1 % of tracking error, such as "0.5bps"',
         )
     if not SHORTEST_HORIZON_S <= risk.horizon_s <= LONGEST_HORIZON_S:
@@ -121,9 +121,9 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
                 f'write its annual volatility, such as {label} = "60%"',
             )
         elif not LEAST_VOLATILITY_BPS <= known[address] <= MOST_VOLATILITY_BPS:
-            shown = f"{label} = {known[address] / 100:g}% is not between 0.1% and 1000%"
+            fault = f"{label} = {known[address] / 100:g}% is not between 0.1% and 1000%"
             yield (
-                f"policy.risk.volatilities: {shown}",
+                f"policy.risk.volatilities: {fault}",
                 'even a stable token moves: write at least "0.1%"',
             )
     yield from _pairs(risk, labels)
@@ -217,12 +217,12 @@ def apply_measured_risk(step: StepInput) -> StepInput:
     volatilities = {step.portfolio.numeraire.address: LEAST_VOLATILITY_BPS} | dict(
         risk.volatilities_bps
     )
-    asked = [token for token in names if token not in volatilities]
+    estimated = [token for token in names if token not in volatilities]
     try:
-        if asked:
+        if estimated:
             estimate = estimate_risk(
                 trigger.risk.measuring,
-                asked,
+                estimated,
                 names,
                 step.history.prices,
                 trusted_time_s(step.snapshot),
@@ -237,9 +237,9 @@ def apply_measured_risk(step: StepInput) -> StepInput:
     }
     pairs_found = () if estimate is None else estimate.correlations_bps
     known = {
-        frozenset((one, other)): bps for one, other, bps in (*pairs_found, *risk.correlations_bps)
+        frozenset((name, other)): bps for name, other, bps in (*pairs_found, *risk.correlations_bps)
     }
-    pairs = [(one, other) for number, other in enumerate(names) for one in [*names][:number]]
+    pairs = [(name, other) for number, other in enumerate(names) for name in [*names][:number]]
     related = _possible({pair: _close(known.get(frozenset(pair), 0)) for pair in pairs}, [*names])
     complete = replace(
         risk,

@@ -202,8 +202,8 @@ def _held_deltas(portfolio: Portfolio, deltas: Mapping[str, int]) -> dict[str, i
     """Return the changes with native coin added to its wrapped token."""
     moved: dict[str, int] = {}
     for token, raw in deltas.items():
-        held = portfolio.held_as(token)
-        moved[held] = moved.get(held, 0) + raw
+        account = portfolio.held_as(token)
+        moved[account] = moved.get(account, 0) + raw
     return moved
 
 
@@ -319,9 +319,9 @@ def depegged_tokens(
         pegs = dollar_pegs(step, references, limit_bps, only)
         return tuple(peg.token.address for peg in pegs if peg.off)
     except PegUnknown:
-        held = {asset.token.address for asset in step.portfolio.assets}
-        held &= held if only is None else {*only}
-        return tuple(token for token in step.history.depegged if token in held)
+        tokens = {asset.token.address for asset in step.portfolio.assets}
+        tokens &= tokens if only is None else {*only}
+        return tuple(token for token in step.history.depegged if token in tokens)
 
 
 def depeg_fault(

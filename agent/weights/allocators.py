@@ -43,10 +43,10 @@ converges undamped).
 
 def minimum_variance_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
     """Return the shares w that minimise wᵀΣw (Markowitz 1952), by convex optimisation."""
-    made = import_extra("skfolio.optimization").MeanRisk(
+    estimator = import_extra("skfolio.optimization").MeanRisk(
         prior_estimator=_prior(covariance), solver_params=_EXACT, **_bounds(low, high)
     )
-    return _polished_minimum_variance(covariance, low, high, _solved(made, covariance))
+    return _polished_minimum_variance(covariance, low, high, _solved(estimator, covariance))
 
 
 def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
@@ -97,15 +97,15 @@ def _equal_risk_within(covariance: Floats, low: Floats, high: Floats, near: Floa
     """
     least, most = near - low <= _CLOSE, high - near <= _CLOSE
     free = np.flatnonzero(~(least | most))
-    held = np.where(least, low, np.where(most, high, 0.0))
-    if not len(free) or not (held[least | most] > 0).all():
+    bounded = np.where(least, low, np.where(most, high, 0.0))
+    if not len(free) or not (bounded[least | most] > 0).all():
         return near
-    parts = np.repeat((held / (1 - fsum_array(held)))[:, None], len(free), axis=1)
+    parts = np.repeat((bounded / (1 - fsum_array(bounded)))[:, None], len(free), axis=1)
     parts[free] = np.eye(len(free))
-    found = _equal_risk_newton(
+    solved = _equal_risk_newton(
         covariance / (fsum_array(np.diag(covariance)) / len(covariance)), parts
     )
-    shares = np.where(least, low, np.where(most, high, found / fsum_array(found)))
+    shares = np.where(least, low, np.where(most, high, solved / fsum_array(solved)))
     return shares if (np.abs(shares - near) <= _NEAR).all() else near
 
 
@@ -142,7 +142,7 @@ def hrp_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
     """
     cluster, seriation = import_extra("skfolio.cluster"), import_extra("skfolio.seriation")
     tree = cluster.HierarchicalClustering(linkage_method=cluster.LinkageMethod.SINGLE)
-    made = import_extra("skfolio.optimization").HierarchicalRiskParity(
+    estimator = import_extra("skfolio.optimization").HierarchicalRiskParity(
         prior_estimator=_prior(covariance),
         distance_estimator=_distance(covariance),
         seriation_estimator=seriation.HierarchicalSeriation(
@@ -150,15 +150,15 @@ def hrp_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
         ),
         **_bounds(low, high),
     )
-    return _solved(made, covariance)
+    return _solved(estimator, covariance)
 
 
 def _budgeted(covariance: Floats, low: Floats, high: Floats) -> Floats:
     prior = _prior(covariance)
-    made = import_extra("skfolio.optimization").RiskBudgeting(
+    estimator = import_extra("skfolio.optimization").RiskBudgeting(
         prior_estimator=prior, solver_params=_EXACT, **_bounds(low, high)
     )
-    return _solved(made, covariance)
+    return _solved(estimator, covariance)
 
 
 def column_distances(covariance: Floats) -> Floats:
@@ -191,13 +191,13 @@ def _solved(made: Any, covariance: Floats) -> Floats:
             remedy="check portfolio.weights.limits",
             code=ErrorCode.WEIGHTS,
         ) from None
-    found = np.asarray(made.weights_, dtype=np.float64)
-    if not np.isfinite(found).all():
+    shares = np.asarray(made.weights_, dtype=np.float64)
+    if not np.isfinite(shares).all():
         raise Refused(
             "the optimiser found no weights: they are not numbers",
             remedy="check portfolio.weights.limits",
         )
-    return found
+    return shares
 
 
 def _prior(covariance: Floats) -> Any:
@@ -340,14 +340,16 @@ def market_cap(
         f"{facts.names[t]} {float(cap / whole * 100):.2f} %"
         for t, cap in zip(bounds.tokens, caps, strict=True)
     )
-    held = [
+    at_limit = [
         facts.names[t]
         for t, share, low, high in zip(bounds.tokens, shares, bounds.low, bounds.high, strict=True)
         if share in (low, high)
     ]
     why = f"shares of market capitalisation: {parts}"
-    if held:
-        why += f"; held at a limit: {', '.join(held)}, the rest goes to the others in proportion"
+    if at_limit:
+        why += (
+            f"; held at a limit: {', '.join(at_limit)}, the rest goes to the others in proportion"
+        )
     return UnroundedWeights(
         tuple(shares),
         why,

@@ -45,7 +45,7 @@ def _legendre(count: int) -> tuple[tuple[float, float], ...]:
     """Return nodes and weights on [-1, 1]: roots of the Legendre polynomial by Newton's method
     (Abramowitz and Stegun 25.4.29).
     """
-    found = []
+    points = []
     for number in range(count):
         x = _cosine(math.pi * (number + 0.75) / (count + 0.5))
         slope = 1.0
@@ -58,8 +58,8 @@ def _legendre(count: int) -> tuple[tuple[float, float], ...]:
             x -= step
             if abs(step) < 1e-15:
                 break
-        found.append((x, 2 / ((1 - x * x) * slope * slope)))
-    return tuple(found)
+        points.append((x, 2 / ((1 - x * x) * slope * slope)))
+    return tuple(points)
 
 
 _NODES = _legendre(QUADRATURE_POINTS)

@@ -232,11 +232,11 @@ def credit_fees(owed: Amounts, inside: Amounts, last: Amounts, liquidity: int) -
     """Return the fees owed after the growth since `last` (Position.update), in uint128 like the
     contract.
     """
-    one, two = (
+    owed0, owed1 = (
         (before + ((now - then & _UINT256) * liquidity // Q128)) & _UINT128
         for before, now, then in zip(owed, inside, last, strict=True)
     )
-    return one, two
+    return owed0, owed1
 
 
 def _root(value: Fraction) -> int:
@@ -350,14 +350,14 @@ def _settled(
     """Return the state after UniswapV2Pair._update of a mint or burn: reserves equal balances,
     kLast their product while feeTo is set.
     """
-    held = (position.balances[0] + moved[0], position.balances[1] + moved[1])
+    balances = (position.balances[0] + moved[0], position.balances[1] + moved[1])
     return replace(
         position,
         liquidity=liquidity,
         total_supply=position.total_supply + v2_protocol_mint(position) + minted_raw,
-        reserves=held,
-        balances=held,
-        k_last=held[0] * held[1] if position.protocol_fee else 0,
+        reserves=balances,
+        balances=balances,
+        k_last=balances[0] * balances[1] if position.protocol_fee else 0,
     )
 
 

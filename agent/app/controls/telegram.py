@@ -258,9 +258,11 @@ class TelegramBot:
         waiting = self.store.controls.waiting()
         if waiting is None or not self.store.phone.take_offer(waiting.hash):
             return
-        shown = await self._read(self.actions.plan)
+        plan_view = await self._read(self.actions.plan)
         for chat in self.table.chats:
-            await self._send(chat, f"A plan is waiting for you.\n{self._with_code(chat, shown)}")
+            await self._send(
+                chat, f"A plan is waiting for you.\n{self._with_code(chat, plan_view)}"
+            )
 
     async def _tell_ended(self) -> None:
         for event in self.store.controls.log(self.store.phone.last_told()):

@@ -83,14 +83,14 @@ def index_age(case: GuardCase) -> GuardMeasurement:
     own market.
     """
     plan, policy, account = _layer(case)
-    wanted = {one.market for one in (*plan.orders, *plan.resting)}
+    markets = {order.market for order in (*plan.orders, *plan.resting)}
     if plan.account_actions or not case.layer.only_reduces():
-        wanted |= {position.market for position in account.positions}
+        markets |= {position.market for position in account.positions}
     now_s = case.step.snapshot.head.timestamp_s
     ages = [
         (now_s - market.index_s, market.symbol)
         for market in account.markets
-        if market.market in wanted
+        if market.market in markets
     ]
     if any(age_s < 0 for age_s, _ in ages):
         return GuardMeasurement("an index dated in the future", False)
@@ -207,7 +207,9 @@ def futures_state(case: GuardCase) -> GuardMeasurement:
             breach for breach in broken if breach.limit != "max_position"
         ]  # no order enlarges it
     if broken:
-        text = "; ".join(f"{one.limit} {one.measured}, limit {one.allowed}" for one in broken)
+        text = "; ".join(
+            f"{breach.limit} {breach.measured}, limit {breach.allowed}" for breach in broken
+        )
         return GuardMeasurement(text, False)
     leverage = margin.leverage(after)
     return GuardMeasurement(
@@ -248,12 +250,14 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
                     return GuardMeasurement(f"the delegate {delegate}", False)
                 continue
             case MarginDeposit(raw):
-                asset = next(one for one in portfolio.assets if one.token == token)
+                asset = next(member for member in portfolio.assets if member.token == token)
                 most_raw, source = case.investable(asset), "in the wallet"
             case MarginWithdrawal(raw):
                 most_raw, source = margin.free_raw(account) // unit, "of free margin"
         if not 0 < raw <= most_raw:
-            amount, most = (decimal_text(max(0, one), token.decimals) for one in (raw, most_raw))
+            amount, most = (
+                decimal_text(max(0, raw_amount), token.decimals) for raw_amount in (raw, most_raw)
+            )
             return GuardMeasurement(f"{amount} of {most} {token.label} {source}", False)
     return GuardMeasurement("within wallet, free margin and delegate", True)
 

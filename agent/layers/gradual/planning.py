@@ -176,8 +176,8 @@ class _SliceSimulation:
             return None
 
     def _sold(self, plan: Plan) -> Value:
-        held = {holding.token: holding.raw for holding in self.step.snapshot.holdings}
-        changes = {token: raw - held[token] for token, raw in plan.holdings_after}
+        balances = {holding.token: holding.raw for holding in self.step.snapshot.holdings}
+        changes = {token: raw - balances[token] for token, raw in plan.holdings_after}
         if plan.native_after_wei is not None:
             coin = self.step.portfolio.wrapped_native
             changes[coin] = (
@@ -196,7 +196,7 @@ class _SliceSimulation:
             drifts = compute_drifts(self.step, self.prices)
             values, tokens = (
                 [asset_drift.value for asset_drift in drifts],
-                [one.token for one in drifts],
+                [drift.token for drift in drifts],
             )
             points = [Fraction(drift.target_bps, BPS) for drift in drifts]
             standing = penalty(trigger.risk, tokens, points, values, sum(values, Fraction(0)))

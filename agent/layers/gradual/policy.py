@@ -70,8 +70,8 @@ def slice_value(execution: GradualExecution, draw: SliceDraw) -> Value:
 
 def slice_fraction(execution: GradualExecution, draw: SliceDraw, left: Value) -> Fraction:
     """Return the next slice as a fraction of `left`; 1 if no more than one slice remains."""
-    wanted = slice_value(execution, draw)
-    return Fraction(1) if left <= wanted else wanted / left
+    value = slice_value(execution, draw)
+    return Fraction(1) if left <= value else value / left
 
 
 def mean_interval_s(pace: ExecutionPace, rounds: int) -> int:
@@ -269,10 +269,10 @@ def budget_left(
 
 def format_budget(portfolio: Portfolio, begun: GradualExecution) -> str:
     """Format an execution's budget, and mark the remainder of a shared one."""
-    shown = _money(portfolio, begun.budget or Fraction(0))
+    budget = _money(portfolio, begun.budget or Fraction(0))
     if begun.before is None:
-        return shown
-    return f"{shown}, the remainder of a budget shared until {format_time(begun.before.until_s)}"
+        return budget
+    return f"{budget}, the remainder of a budget shared until {format_time(begun.before.until_s)}"
 
 
 def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:

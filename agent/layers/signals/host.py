@@ -115,13 +115,13 @@ class SignalHost:
             worker = self._workers[settings.name] = _Worker(settings.name)
             timeout_s += START_S
         try:
-            found = json.loads(worker.ask(_line(request.view), timeout_s))
+            answer = json.loads(worker.ask(_line(request.view), timeout_s))
         except TimeoutError:
             why = f"it gave no answer within {settings.timeout_s} s"
         except (OSError, ValueError) as error:
             why = f"it failed: {error}"
         else:
-            return checked_answer(request, found, source)
+            return checked_answer(request, answer, source)
         self._workers.pop(settings.name).stop()
         return _without(refused, why)
 

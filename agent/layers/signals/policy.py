@@ -77,7 +77,7 @@ def _request(
         if token in free and (why := _too_little(weights, bars, now_s)):
             late.append(f"{token.label} {why}")
     # these are shares of the wallet, not of one of its parts
-    whole = replace(step, layers=tuple(one for one in step.layers if not one.divides_wallet))
+    whole = replace(step, layers=tuple(layer for layer in step.layers if not layer.divides_wallet))
     shares = {drift.token: drift.share for drift in current_drifts(whole)}
     if not shares:
         late.append("some balances or prices are unknown")

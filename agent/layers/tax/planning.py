@@ -90,10 +90,10 @@ def _caps(
         token = asset.token.address
         if token == portfolio.numeraire.address and not tax.currency:
             continue
-        held = sum(lot.raw for lot in tax.lots if lot.token == token)
+        lots_raw = sum(lot.raw for lot in tax.lots if lot.token == token)
         share = shares.get(token, Fraction(0)) * room
         caps[token] = max_sellable_raw(
-            tax.lots, tax.method, token, prices[token] * tax.rate, share, held
+            tax.lots, tax.method, token, prices[token] * tax.rate, share, lots_raw
         )
     return caps
 

@@ -64,7 +64,7 @@ class RunReport:
 
 def counted(counts: Counts, more: Counts) -> Counts:
     """Return the sums of both by name."""
-    found = dict(counts)
+    totals = dict(counts)
     for name, number in more:
-        found[name] = found.get(name, 0) + number
-    return tuple(sorted(found.items()))
+        totals[name] = totals.get(name, 0) + number
+    return tuple(sorted(totals.items()))

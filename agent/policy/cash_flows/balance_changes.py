@@ -64,13 +64,13 @@ def differences(snapshot: Snapshot, books: ExpectedBalances) -> dict[str, tuple[
     for change in books.own:
         if change.block <= snapshot.head.number:
             own[change.token] = own.get(change.token, 0) + change.delta_raw
-    found = {}
+    changes = {}
     for opening in books.openings:
         if opening.token in balances:
             delta = balances[opening.token] - own.get(opening.token, 0) - opening.raw
             if delta:
-                found[opening.token] = (delta, opening.block)
-    return found
+                changes[opening.token] = (delta, opening.block)
+    return changes
 
 
 def balances_of(snapshot: Snapshot) -> dict[str, int]:
@@ -309,14 +309,14 @@ def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
     bound. Dust of one token must not halt the agent because the price of another is missing for one
     cycle.
     """
-    held, sure = native_coin.held_balances(step), balances_of(step.snapshot)
+    balances, sure = native_coin.held_balances(step), balances_of(step.snapshot)
     known = (
         {asset.token.address for asset in step.portfolio.assets}
-        & held.keys()
+        & balances.keys()
         & sure.keys()
         & prices.keys()
     )
-    free = sum((held[token] * prices[token] for token in known), Fraction(0))
+    free = sum((balances[token] * prices[token] for token in known), Fraction(0))
     try:
         return free + outside_value(step, prices)
     except Refused:

@@ -43,7 +43,7 @@ def reserve_unused_cash(
     limit, token = portfolio.use_cash_raw, portfolio.numeraire.address
     if limit is None or memory is None:
         return step
-    held = balance_changes.balances_of(step.snapshot).get(token)
+    balance = balance_changes.balances_of(step.snapshot).get(token)
     fresh = tuple(
         flow.delta_raw
         for flow in balance_changes.unexplained(step, balances)
@@ -52,32 +52,34 @@ def reserve_unused_cash(
     reserve = next(asset.reserve_raw for asset in portfolio.assets if asset.token.address == token)
     account = memory.account
     if account is None or account.token != token:
-        taken = min(limit, max(0, (held or 0) - reserve))
+        taken = min(limit, max(0, (balance or 0) - reserve))
         account = CashAccount(
             token,
             limit,
             taken,
-            max(0, (held or 0) - reserve - taken),
+            max(0, (balance or 0) - reserve - taken),
             memory.transfer,
             memory.intent,
             memory.external,
         )
         # an opening holds the whole balance: a transfer that is recorded later would count twice
         is_known = (
-            held is not None
+            balance is not None
             and not fresh
             and balance_changes.is_comparable(step.snapshot, balances)
         )
     else:
-        account = _with_limit(updated(account, memory), limit, held, reserve)
+        account = _with_limit(updated(account, memory), limit, balance, reserve)
         is_known = True
     state = CashState(account, memory.account == account, is_known, memory.turn)
     unused = with_transfers(account, fresh).unused_raw if memory.account else account.unused_raw
-    if held is not None:
-        unused = min(unused, max(0, held - reserve))
+    if balance is not None:
+        unused = min(unused, max(0, balance - reserve))
     assets = tuple(
-        replace(one, reserve_raw=one.reserve_raw + unused) if one.token.address == token else one
-        for one in portfolio.assets
+        replace(asset, reserve_raw=asset.reserve_raw + unused)
+        if asset.token.address == token
+        else asset
+        for asset in portfolio.assets
     )
     return replace(
         step,
@@ -192,7 +194,7 @@ def above_ceiling(portfolio: Portfolio, limits: Limits, total: Fraction) -> str:
     numeraire, most = portfolio.numeraire, limits.max_live_value
     if most is None or total <= most:
         return ""
-    value, ceiling = (value_text(one, numeraire.decimals, 2) for one in (total, most))
+    value, ceiling = (value_text(value_of, numeraire.decimals, 2) for value_of in (total, most))
     return (
         f"{value} {numeraire.label} held, portfolio.max_live_value is {ceiling}"
         f" {numeraire.label}: every rebalance is refused"
@@ -249,10 +251,10 @@ def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepI
     """Return the step with these base units by token reserved, at most the free ones; `aside` gives
     the amounts and `why`.
     """
-    portfolio, held = step.portfolio, native_coin.held_balances(step)
+    portfolio, balances = step.portfolio, native_coin.held_balances(step)
     left = {}
     for asset in portfolio.assets:
-        free = held.get(asset.token.address, 0) - native_coin.reserved_raw(step.limits, asset)
+        free = balances.get(asset.token.address, 0) - native_coin.reserved_raw(step.limits, asset)
         left[asset.token.address] = max(0, min(free, raws.get(asset.token.address, 0)))
     if not any(left.values()):
         return step
@@ -342,7 +344,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
 
     Quarantined tokens and blocked exits are reported elsewhere.
     """
-    held, shut, found = (
+    balances, shut, amounts = (
         native_coin.held_balances(step),
         blocked_exits.excluded_tokens(step.targets, step.stuck),
         [],
@@ -355,7 +357,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
         claimed = [
             claim for claim in step.history.cash_flows.claims if claim.payment.token == token
         ]
-        free = held.get(token, 0)
+        free = balances.get(token, 0)
         cash = step.history.cash_flows.cash
         unused = cash.unused_raw if cash is not None and cash.account.token == token else 0
         out = conditional_orders.fired_exit_order(
@@ -379,6 +381,6 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
         ]
         for raw, reason in reasons:
             if (kept := min(raw, free)) > 0:
-                found.append((token, kept, reason))
+                amounts.append((token, kept, reason))
                 free -= kept
-    return tuple(found)
+    return tuple(amounts)

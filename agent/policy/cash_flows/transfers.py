@@ -127,7 +127,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
             came[token] = came.get(token, 0) + flow.delta_raw
     if not came:
         return step
-    held = native_coin.held_balances(step)
+    balances = native_coin.held_balances(step)
 
     def kept(asset: Asset) -> Asset:
         token = asset.token.address
@@ -136,7 +136,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
             for claim in step.history.cash_flows.claims
             if claim.payment.token == token
         )
-        there = held.get(token, 0) - native_coin.reserved_raw(step.limits, asset) + claimed
+        there = balances.get(token, 0) - native_coin.reserved_raw(step.limits, asset) + claimed
         return replace(
             asset, reserve_raw=asset.reserve_raw + max(0, min(came.get(token, 0), there))
         )
@@ -165,7 +165,7 @@ def shortfall_raw(
     """Return the base units by which an asset's balance is below its reserve and claims; 0 if it
     covers them.
     """
-    asset = next((one for one in portfolio.assets if one.token.address == token), None)
+    asset = next((member for member in portfolio.assets if member.token.address == token), None)
     if asset is None:
         return 0
     return max(
@@ -240,7 +240,7 @@ def next_part_s(snapshot: Snapshot, claims: Sequence[PendingPayment]) -> int | N
 
 def parts_done(step: StepInput, token: str) -> int:
     """Return the number of parts raised of the withdrawal that needs `token`."""
-    found = (
+    open_parts = (
         claim.parts
         for claim in step.history.cash_flows.claims
         if claim.payment.token == token and claim.parts is not None
@@ -248,7 +248,7 @@ def parts_done(step: StepInput, token: str) -> int:
     return next(
         (
             counted(step.portfolio, step.limits, native_coin.held_balances(step), parts, token).done
-            for parts in found
+            for parts in open_parts
         ),
         0,
     )
@@ -382,12 +382,14 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
         | {name: value * into for name, value in short.items()},
     )
     most = tuple(
-        (one.token, min(came[one.token], one.investable_raw))
-        for one in drifts
-        if one.token in spare
+        (drift.token, min(came[drift.token], drift.investable_raw))
+        for drift in drifts
+        if drift.token in spare
     )
     return replace(
-        goal, unsold=tuple(one.token for one in drifts if one.token not in spare), sell_at_most=most
+        goal,
+        unsold=tuple(drift.token for drift in drifts if drift.token not in spare),
+        sell_at_most=most,
     )
 
 
@@ -403,16 +405,16 @@ def insufficient_balance(
     value that needs no sale, in addition to `asked` and `there`; None names no sales.
     """
     numeraire, kept = portfolio.numeraire, own or Fraction(0)
-    wanted, found, short, sold = (
+    needed, available, short, sold = (
         f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
         for value in (asked + kept, there + kept, asked - there, there)
     )
     sales = "" if own is None else f", {sold} of it only by sales, before their costs"
     return Refused(
-        f"insufficient balance: short by {short}; the value available for it is {found}{sales}",
-        (Verdict("holdings", wanted, found, False),),
+        f"insufficient balance: short by {short}; the value available for it is {available}{sales}",
+        (Verdict("holdings", needed, available, False),),
         "withdraw less; reserves, gas money and positions in pools are not "
-        f"sold{'; ' * bool(held := balance_changes.halt_reason(portfolio, limits, cash_flows))}{held}",
+        f"sold{'; ' * bool(halted := balance_changes.halt_reason(portfolio, limits, cash_flows))}{halted}",
     )
 
 
@@ -450,10 +452,10 @@ def _taken(
     """
     sold: dict[str, Value] = {}
     for name in sorted(over, key=lambda one: over[one], reverse=True):
-        wanted = gross - sum(sold.values(), Fraction(0))
-        if wanted <= 0 or over[name] <= 0:
+        missing = gross - sum(sold.values(), Fraction(0))
+        if missing <= 0 or over[name] <= 0:
             break
-        part = min(over[name], wanted)
+        part = min(over[name], missing)
         sold[name] = part if part >= least else min(least, free[name])
     return sold
 
@@ -527,8 +529,8 @@ def investable_deposits(
     if not taken:
         numeraire = step.portfolio.numeraire
         managed, most = (
-            f"{value_text(one, numeraire.decimals, 2)} {numeraire.label}"
-            for one in (managed_value, limit)
+            f"{value_text(bound, numeraire.decimals, 2)} {numeraire.label}"
+            for bound in (managed_value, limit)
         )
         smallest = min(_value(whole.portfolio, flow, prices) for flow in came)
         came_words = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"

@@ -154,13 +154,13 @@ def _often(one: SubmissionRefusal) -> str:
 def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> StepInput:
     """Return the step with these exits excluded, so that their assets keep their holdings."""
     known = {blocked_exit.token for blocked_exit in step.stuck}
-    new = {one.token: one for one in found if one.token not in known}
+    new = {blocked.token: blocked for blocked in found if blocked.token not in known}
     if not new:
         return step
-    targets, held = _targets(step, {*new}), native_coin.held_balances(step)
+    targets, balances = _targets(step, {*new}), native_coin.held_balances(step)
     for asset in step.portfolio.assets:
-        if (one := new.get(token := asset.token.address)) is not None and token in held:
-            raw = max(0, held[token] - native_coin.reserved_raw(step.limits, asset))
+        if (one := new.get(token := asset.token.address)) is not None and token in balances:
+            raw = max(0, balances[token] - native_coin.reserved_raw(step.limits, asset))
             new[token] = replace(one, raw=raw)
     assets = tuple(
         replace(

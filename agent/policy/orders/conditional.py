@@ -363,9 +363,9 @@ class PriceWindow:
 
     def span(self, token: str) -> tuple[Price, Price] | None:
         """Return the lowest and highest price over the blocks; None if one of them has no price."""
-        found = [prices[token] for prices in (self.now, *self.before) if token in prices]
-        if self.is_complete and len(found) == 1 + len(self.before):
-            return (min(found), max(found))
+        known = [prices[token] for prices in (self.now, *self.before) if token in prices]
+        if self.is_complete and len(known) == 1 + len(self.before):
+            return (min(known), max(known))
         return None
 
 
@@ -490,13 +490,13 @@ def _of_token(
     """Return all orders of one token. Once an exit of the token or of the portfolio has fired, its
     other exits pause.
     """
-    wanted = {terms.kind: terms for terms in step.portfolio.orders.terms if terms.token == token}
+    terms_of = {terms.kind: terms for terms in step.portfolio.orders.terms if terms.token == token}
     known = {order.kind: order for order in step.history.orders.states if order.token == token}
-    gone = any(fired_exit_order(step.history.orders.states, one) for one in (token, PORTFOLIO))
+    gone = any(fired_exit_order(step.history.orders.states, key) for key in (token, PORTFOLIO))
     entry: ConditionalOrder | None = None
     orders: list[ConditionalOrder] = []
-    for kind in sorted({*wanted, *known}, key=ORDER.__getitem__):
-        order, terms = known.get(kind), wanted.get(kind)
+    for kind in sorted({*terms_of, *known}, key=ORDER.__getitem__):
+        order, terms = known.get(kind), terms_of.get(kind)
         if order is None and terms is not None:
             order = ConditionalOrder(
                 token, kind, OrderStage.WAITING, terms, step.snapshot.head.timestamp_s

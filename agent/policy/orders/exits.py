@@ -142,7 +142,7 @@ def faults(portfolio: Portfolio, orders: OrderStates, references: ReferencePrice
     """Return the orders that contradict current prices; each blocks all trading except exits until
     the owner resolves it.
     """
-    book, known, found = portfolio.orders, orders_by_key(orders.states), []
+    book, known, fired = portfolio.orders, orders_by_key(orders.states), []
     entries = {
         order.token: order
         for order in orders.states
@@ -161,11 +161,11 @@ def faults(portfolio: Portfolio, orders: OrderStates, references: ReferencePrice
                 require_valid_level(replace(order, terms=terms), price, book)
         except Refused as why:
             at = format_order_price(portfolio, terms.token, price)
-            found.append(
+            fired.append(
                 f"{order_name(portfolio, terms)} contradicts the price of {at}: {why.message}"
                 f" ({why.remedy}; trimtab orders)"
             )
-    return found
+    return fired
 
 
 def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift]) -> Rebalance | None:
@@ -218,7 +218,9 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
         step.history,
         [asset_drift for asset_drift in leaving if not exit_price_fault(step, asset_drift.token)],
     )
-    return tuple(one.token for one in leaving if 0 < one.investable_raw * one.price >= least)
+    return tuple(
+        drift.token for drift in leaving if 0 < drift.investable_raw * drift.price >= least
+    )
 
 
 def in_turn(history: History, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:

@@ -320,7 +320,7 @@ def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
         weight.token: min(weight.low, ends.get(weight.token, weight.low)) for weight in goal.weights
     }
     if any(goal_weight.low != goal_weight.high for goal_weight in goal.weights) or all(
-        points[one.token] == one.low for one in goal.weights
+        points[weight.token] == weight.low for weight in goal.weights
     ):
         return goal
     return replace(goal, weights=_filled(drifts, points))

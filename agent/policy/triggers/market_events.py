@@ -82,32 +82,38 @@ def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> Trigg
     prices are named and never fire.
     """
     over = [event_progress for event_progress in progress if event_progress.fired]
-    known = [one for one in progress if not one.unknown]
-    texts = [one.words for one in over] or [
+    known = [state for state in progress if not state.unknown]
+    texts = [state.words for state in over] or [
         max(known, key=lambda one: one.reach).words for _ in known[:1]
     ]
-    texts += [f"{one.symbol} is not judged: {one.unknown}" for one in progress if one.unknown]
+    texts += [
+        f"{state.symbol} is not judged: {state.unknown}" for state in progress if state.unknown
+    ]
     texts = texts or ["none of the watched assets is in the portfolio"]
     if over:
         reason = f"{limit}: {'; '.join(texts)}"
     else:
         reason = f"no asset has {limit}: {'; '.join(texts)}"
     return TriggerResult(
-        bool(over), reason, None, signals=tuple(sorted((signal, one.token) for one in over))
+        bool(over), reason, None, signals=tuple(sorted((signal, state.token) for state in over))
     )
 
 
 def _evaluate_drawdown(event: Drawdown, inputs: TriggerInput) -> TriggerResult:
     limit = f"a drawdown of more than {format_percent(Fraction(event.fall_bps, BPS))}"
     return _result(
-        limit, "fall", [_fall(event, *one, inputs) for one in _counted(event.tokens, inputs)]
+        limit,
+        "fall",
+        [_fall(event, *counted, inputs) for counted in _counted(event.tokens, inputs)],
     )
 
 
 def _evaluate_jump(event: VolatilityJump, inputs: TriggerInput) -> TriggerResult:
     limit = f"more than {format_percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
     return _result(
-        limit, "jump", [_jump(event, *one, inputs) for one in _counted(event.tokens, inputs)]
+        limit,
+        "jump",
+        [_jump(event, *counted, inputs) for counted in _counted(event.tokens, inputs)],
     )
 
 

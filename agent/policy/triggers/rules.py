@@ -73,9 +73,14 @@ def evaluate_trigger(
 ) -> TriggerResult:
     """Return the result of `trigger` at block time `now_s`; TriggerInput describes the input."""
     if isinstance(trigger, AnyOf):
-        each = [(one, with_trigger_bands(drifts, one)) for one in trigger.triggers]
+        banded_triggers = [
+            (member, with_trigger_bands(drifts, member)) for member in trigger.triggers
+        ]
         return _any(
-            [evaluate_trigger(one, banded, now_s, history, jitter_bps) for one, banded in each]
+            [
+                evaluate_trigger(member, banded, now_s, history, jitter_bps)
+                for member, banded in banded_triggers
+            ]
         )
     return RULES[type(trigger)].evaluate(trigger, TriggerInput(drifts, now_s, history, jitter_bps))
 
@@ -119,7 +124,9 @@ def band_and_interval(trigger: Trigger) -> tuple[Threshold | None, int | None] |
     """Return the band and the interval in seconds if they alone decide; None with any other rule or
     a cron schedule.
     """
-    if not is_plain(trigger) or any(isinstance(one, Cron) for one in schedules_of(trigger)):
+    if not is_plain(trigger) or any(
+        isinstance(schedule, Cron) for schedule in schedules_of(trigger)
+    ):
         return None
     return next(iter(thresholds_of(trigger)), None), review_interval_s(trigger)
 
@@ -137,8 +144,8 @@ def validate_trigger(trigger: Trigger) -> None:
             f"policy.trigger: a list of {len(trigger.triggers)}",
             f"write 2 to {MOST_TRIGGERS} triggers, or one by itself",
         )
-    for one in trigger.triggers:
-        validate_trigger(one)
+    for member in trigger.triggers:
+        validate_trigger(member)
 
 
 def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None) -> None:
@@ -184,9 +191,9 @@ def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None
 def _zone_goes_with_zone(policy: Policy) -> None:
     zone = isinstance(policy.trigger, NoTradeZone)
     if zone and policy.destination is not Destination.ZONE:
-        shown = policy.destination.value
+        destination = policy.destination.value
         raise ConfigError(
-            f"policy.destination: {shown}, but the trigger is a zone",
+            f"policy.destination: {destination}, but the trigger is a zone",
             'write destination = "zone"',
         )
     if policy.destination is Destination.ZONE and not zone:
@@ -210,7 +217,9 @@ ONLY = {
 def format_trigger(trigger: Trigger, portfolio: Portfolio) -> str:
     """Return the text of a trigger, such as "threshold: 10% of the target"."""
     if isinstance(trigger, AnyOf):
-        return "any of: " + "; ".join(format_trigger(one, portfolio) for one in trigger.triggers)
+        return "any of: " + "; ".join(
+            format_trigger(member, portfolio) for member in trigger.triggers
+        )
     return RULES[type(trigger)].describe(trigger, portfolio)
 
 

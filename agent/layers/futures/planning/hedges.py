@@ -114,8 +114,8 @@ def hedge_instead(
     ]
     for excess, drift in sorted(sold, key=lambda item: (-item[0], item[1].token)):
         ratio = policy.hedge.ratio_bps
-        wanted = excess * ratio / BPS
-        hedge_comparison, short = compare(step, decided, decision, sale, drift, excess, wanted)
+        short_value = excess * ratio / BPS
+        hedge_comparison, short = compare(step, decided, decision, sale, drift, excess, short_value)
         comparisons.append(hedge_comparison)
         if hedge_comparison.is_hedged:
             reason = f"{_text(step.portfolio, hedge_comparison)}; {decision.reason}"
@@ -219,7 +219,7 @@ def _least_short_breach(
     least = market_order(market, -market.lot_raw, limits.slippage_bps, is_reduce_only=False)
     state = margin_state(after_action(account, least), limits, target_bps)
     broken = breaches(state, limits, spot_value)
-    if not broken or {one.limit for one in broken} - {"max_position", "spot_multiple"}:
+    if not broken or {breach.limit for breach in broken} - {"max_position", "spot_multiple"}:
         return "the margin account is too small for a short"
     named = "; ".join(
         f"{breach.limit} {breach.measured}, limit {breach.allowed}" for breach in broken

@@ -218,7 +218,7 @@ def beside_resting(account: MarginAccount, planned: FuturesPlan) -> FuturesPlan:
     waits = [perp_order.market for perp_order in planned.orders if perp_order.market in resting]
     return replace(
         planned,
-        orders=tuple(one for one in planned.orders if one.market not in resting),
+        orders=tuple(order for order in planned.orders if order.market not in resting),
         refused=(
             *planned.refused,
             *(f"{account.market(name).symbol}: an order rests at the venue" for name in waits),

@@ -71,7 +71,7 @@ def hedge_by_owner(asked: OpenHedge | CloseHedge) -> Proposer:
             if futures_progress(step).after_hedge:
                 return Proposal(_decided(step, Hold(f"{label} is hedged")), None)
             plan = hedges.open_by_owner(step, decided, asked.token, asked.ratio_bps)
-        elif policy is None or all(one.token != asked.token for one in policy.hedges):
+        elif policy is None or all(hedge.token != asked.token for hedge in policy.hedges):
             return Proposal(_decided(step, Hold(f"{label} has no open hedge")), None)
         else:
             plan = hedges.close_by_owner(step, decided, asked.token)
@@ -154,9 +154,11 @@ def _sizes(
     if not markets:
         known = ", ".join(perp_market.symbol for perp_market in account.markets)
         raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {known}")
-    left = [one for one in markets if one not in progress.reduced_markets]
+    left = [market for market in markets if market not in progress.reduced_markets]
     if leverage_bps is None:
-        return {name: size for one in left for name, size in closing_order(account, one).items()}
+        return {
+            name: size for market in left for name, size in closing_order(account, market).items()
+        }
     goal = Fraction(leverage_bps, BPS)
     return deleverage_orders(account, goal, left, policy.limits.slippage_bps)
 

@@ -165,7 +165,7 @@ def uncounted_reason(step: StepInput) -> str:
         return f"the portfolio of {policy.account} is not read"
     empty = {holding.token for holding in step.snapshot.holdings if not holding.raw}
     shut = [token.token for token in step.targets.quarantine if token.token not in empty]
-    labels = ", ".join(step.portfolio.token(one).label for one in shut)
+    labels = ", ".join(step.portfolio.token(token).label for token in shut)
     return f"{labels} is in quarantine" if shut else ""
 
 

@@ -118,7 +118,7 @@ def held_hedges(
         target.market for target in policy.targets if target.weight_bps and policy.leverage_bps
     }
     known = {market.market for market in account.markets}
-    found = []
+    bounded = []
     for hedge in hedges:
         if hedge.market not in known:
             continue
@@ -126,8 +126,8 @@ def held_hedges(
         if hedge.market not in targeted:
             size = max(size, min(0, account.size_raw(hedge.market)))
         if size:
-            found.append(replace(hedge, size_raw=size))
-    return tuple(found)
+            bounded.append(replace(hedge, size_raw=size))
+    return tuple(bounded)
 
 
 def hedged_value(snapshot: Snapshot, portfolio: Portfolio, hedge: Hedge) -> Value:
@@ -294,10 +294,11 @@ def hedges_after(
     closed = [hedge for hedge in state.hedges if not hedge.size_raw]
     hedges = [*policy.hedges] if opened is None else [*policy.hedges, opened]
     after = [
-        _reduced(one, size_raw, now_s) if closes and one.market == market else one for one in hedges
+        _reduced(hedge, size_raw, now_s) if closes and hedge.market == market else hedge
+        for hedge in hedges
     ]
-    named = {one.token for one in after}
-    return (*(one for one in closed if one.token not in named), *after)
+    named = {hedge.token for hedge in after}
+    return (*(hedge for hedge in closed if hedge.token not in named), *after)
 
 
 def filled_hedges(granted: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:

@@ -412,9 +412,9 @@ def deleverage_orders(
         return {}
     gained = sum(
         (
-            abs(margin.value_at_mark_raw(account, one))
-            * (1 - leverage * _cost_share(account.market(one.market), one, slippage_bps))
-            for one in positions
+            abs(margin.value_at_mark_raw(account, position))
+            * (1 - leverage * _cost_share(account.market(position.market), position, slippage_bps))
+            for position in positions
         ),
         Fraction(0),
     )

@@ -41,8 +41,8 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
         if trigger is None:
             continue
         if market.is_paused or position.is_long is (trigger >= market.mark):
-            kept |= {one.cloid for one in account.stops if one.market == position.market}
-        elif good := [one for one in matching if abs(one.trigger / trigger - 1) <= near / 2]:
+            kept |= {stop.cloid for stop in account.stops if stop.market == position.market}
+        elif good := [stop for stop in matching if abs(stop.trigger / trigger - 1) <= near / 2]:
             kept.add(good[0].cloid)
         elif abs(trigger / market.mark - 1) <= FARTHEST:
             placed.append(_stop_order(position, trigger, policy.limits.emergency_slippage_bps))

@@ -128,9 +128,9 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
     """
     weights = {target.market: target.weight_bps for target in policy.targets}
     targets = weights if policy.leverage_bps else {}
-    wanted = target_gross(account, policy)
+    target_notional = target_gross(account, policy)
     account = targeted(account, policy)
-    gross = Fraction(margin.gross_notional_raw(account)) or wanted
+    gross = Fraction(margin.gross_notional_raw(account)) or target_notional
     drifts = []
     for market in account.markets:
         weight = Fraction(targets.get(market.market, 0), BPS)
@@ -138,7 +138,7 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
         if not weight and not notional:
             continue
         share = notional / gross if gross else Fraction(0)
-        target = wanted * weight
+        target = target_notional * weight
         pays = bleeding(market, notional or target, policy.funding_horizon_s)
         drifts.append(
             NotionalDrift(market.market, market.symbol, notional, target, share, weight, pays)
@@ -303,7 +303,7 @@ def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, i
 
     A position p beside others of notional r has the share p / max(p + r, target notional).
     """
-    limits, wanted = policy.limits, target_gross(account, policy)
+    limits, target_notional = policy.limits, target_gross(account, policy)
     keep = Fraction(limits.max_position_bps * (BPS - limits.hysteresis_bps), BPS**2)
     gross = margin.gross_notional_raw(account)
     hedged = {hedge.market for hedge in policy.hedges}
@@ -315,10 +315,10 @@ def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, i
         if position.market not in large or position.market in hedged:
             continue
         others = gross - abs(margin.value_at_mark_raw(account, position))
-        kept = max(keep * wanted, keep * others / (1 - keep) if keep < 1 else Fraction(0))
+        kept = max(keep * target_notional, keep * others / (1 - keep) if keep < 1 else Fraction(0))
         weight = weights.get(position.market, 0)
         if weight * position.size_raw > 0:
-            kept = max(kept, wanted * abs(weight) / BPS)
+            kept = max(kept, target_notional * abs(weight) / BPS)
         size = size_for_notional_raw(market, kept)
         if size < abs(position.size_raw):
             orders[position.market] = position.reduction_raw(abs(position.size_raw) - size)

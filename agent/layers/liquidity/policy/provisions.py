@@ -190,8 +190,8 @@ def _place(
     """Return the position to increase or the ticks of a new one; or why there is none."""
     if pool.tick_state is None:
         pairs = [
-            (one, position)
-            for one, position in book.pairs
+            (confirmed, position)
+            for confirmed, position in book.pairs
             if isinstance(position, LpV2Position) and position.pair == target.pool
         ]
         if pairs:
@@ -203,8 +203,8 @@ def _place(
         if isinstance(position, LpV3Position)
     ]
     if ranges:
-        one, largest = max(ranges, key=lambda pair: pair[1].liquidity)
-        return one, (largest.tick_lower, largest.tick_upper)
+        chosen, largest = max(ranges, key=lambda pair: pair[1].liquidity)
+        return chosen, (largest.tick_lower, largest.tick_upper)
     if target.width_bps is None or target.tick_spacing is None:
         return "a new range needs a width"
     return None, minting.range_around(book.ratio(target), target.width_bps, target.tick_spacing)

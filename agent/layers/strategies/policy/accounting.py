@@ -137,9 +137,11 @@ def open_books(
     for booking in ledger.bookings:
         if booking.block <= step.snapshot.head.number:
             update.replay(booking)
-    wanted = {strategy.name for strategy in split.strategies}
+    configured = {strategy.name for strategy in split.strategies}
     for name in [
-        name for name, held in update.held.items() if name not in wanted and not any(held.values())
+        name
+        for name, holdings in update.held.items()
+        if name not in configured and not any(holdings.values())
     ]:
         del update.held[name], update.units[name]  # closed
     return update
@@ -171,15 +173,15 @@ def wallet_balances(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, int] 
     for holding in snapshot.holdings:
         read.setdefault(holding.token, set()).add(holding.raw)
     unsure = {item.address for item in snapshot.quarantined}
-    found = {}
+    balances = {}
     for asset in portfolio.assets:
         raws = read.get(asset.token.address, set())
         if len(raws) != 1 or asset.token.address in unsure:
             return None
-        found[asset.token.address] = next(iter(raws))
+        balances[asset.token.address] = next(iter(raws))
         if asset.native:
-            found[asset.token.address] += snapshot.native_wei
-    return found
+            balances[asset.token.address] += snapshot.native_wei
+    return balances
 
 
 def reserved_balances(
@@ -301,9 +303,9 @@ def netting_booking(
         return None
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
     prices = reference_prices(step).by_token
-    held = {book.name: dict(book.holdings) for book in books.sleeves}
+    holdings = {book.name: dict(book.holdings) for book in books.sleeves}
     update = StrategyBooksUpdate(
-        step, prices, tokens, held, {book.name: book.units for book in books.sleeves}, {}, []
+        step, prices, tokens, holdings, {book.name: book.units for book in books.sleeves}, {}, []
     )
     wished, base = adjustments(step)
     after, _ = settle_trade(base, wished, {}, prices, tokens)
@@ -321,7 +323,7 @@ def _resplit(
     after: StrategyHoldings = {name: held.get(name, {}) for name in dict.fromkeys((*names, *held))}
     whole = sum(strategy_capital(after, update.prices).values(), Fraction(0))
     due = dict.fromkeys(after, Fraction(0)) | {
-        one.name: whole * one.share_bps / BPS for one in split.strategies
+        strategy.name: whole * strategy.share_bps / BPS for strategy in split.strategies
     }
     restore_capital_shares(after, due, update.prices)
     # Rounding dust left after the payments above; the first strategy gets it.
@@ -339,12 +341,12 @@ def _open(
     aside: Mapping[str, int],
 ) -> None:
     shares = {strategy.name: Fraction(strategy.share_bps) for strategy in split.strategies}
-    held: StrategyHoldings = {name: {} for name in shares}
+    holdings: StrategyHoldings = {name: {} for name in shares}
     for token, raw in free.items():
         for name, part in split_pro_rata(raw, shares).items():
-            held[name][token] = part
+            holdings[name][token] = part
     update.held, update.units = {name: {} for name in shares}, dict.fromkeys(shares, 0)
-    update.book("open", StrategyBookingKind.OPEN, held, aside)
+    update.book("open", StrategyBookingKind.OPEN, holdings, aside)
 
 
 def _events(
@@ -363,12 +365,12 @@ def _events(
     head = snapshot.head.number
 
     def of_assets(changes: Iterable[tuple[str, int]]) -> dict[str, int]:
-        found: dict[str, int] = {}
+        by_asset: dict[str, int] = {}
         for token, raw in changes:
             named = wrapped if token == NATIVE and wrapped in native else token
             if named in assets:
-                found[named] = found.get(named, 0) + raw
-        return found
+                by_asset[named] = by_asset.get(named, 0) + raw
+        return by_asset
 
     events: list[tuple[int, str, StrategyBookingKind, dict[str, int], Intent | None]] = []
     for intent in ledger.intents:
@@ -429,9 +431,9 @@ def _trade(
     base, prices = update.held, update.prices
     if own is not None:
         known = reference_prices(own).by_token
-        wanted, moved = adjustments(own)
+        own_adjustments, moved = adjustments(own)
         if known.keys() >= set(update.tokens) and moved.keys() == update.held.keys():
-            wished, prices = wanted, known
+            wished, prices = own_adjustments, known
             if _same(update, moved):  # no other booking has changed the accounts since
                 base = moved
     after, costs = settle_trade(base, wished, inside, prices, update.tokens)

@@ -188,13 +188,13 @@ def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple
     """Return purchases and sales per token, in the order of `tokens`; a positive adjustment
     buys.
     """
-    found = []
+    netted_tokens = []
     for token in tokens:
         values = [adjustment.get(token, Fraction(0)) for adjustment in adjustments.values()]
         bought = sum((v for v in values if v > 0), Fraction(0))
         sold = -sum((v for v in values if v < 0), Fraction(0))
-        found.append(NettedToken(token, bought, sold))
-    return tuple(found)
+        netted_tokens.append(NettedToken(token, bought, sold))
+    return tuple(netted_tokens)
 
 
 def market_remainder(adjustments: StrategyValues, netted: NettedToken) -> dict[str, Value]:
@@ -218,24 +218,24 @@ def net_internally(
         token, price = netted.token, prices[netted.token]
         if netted.crossed <= 0 or price <= 0:
             continue
-        wanted = {
+        of_token = {
             name: adjustment[token]
             for name, adjustment in adjustments.items()
             if token in adjustment
         }
         sold = {
             name: -value * netted.crossed / netted.sold
-            for name, value in wanted.items()
+            for name, value in of_token.items()
             if value < 0
         }
-        bought = {name: value for name, value in wanted.items() if value > 0}
-        given = {
+        bought = {name: value for name, value in of_token.items() if value > 0}
+        sales_raw = {
             name: min(held[name].get(token, 0), floor_int(value / price))
             for name, value in sold.items()
         }
-        for name, raw in given.items():
+        for name, raw in sales_raw.items():
             held[name][token] -= raw
-        for name, raw in split_pro_rata(sum(given.values()), bought).items():
+        for name, raw in split_pro_rata(sum(sales_raw.values()), bought).items():
             held[name][token] = held[name].get(token, 0) + raw
 
 
@@ -287,14 +287,14 @@ def settle_trade(
     else:
         costs = {name: cost / len(basis) for name in held}
     due = {name: before[name] - costs[name] for name in held}
-    wanted = {
+    after = {
         name: {
             t: held[name].get(t, 0) * prices[t] + adjustments.get(name, {}).get(t, Fraction(0))
             for t in tokens
         }
         for name in held
     }
-    restore_capital_shares(books, due, prices, wanted)
+    restore_capital_shares(books, due, prices, after)
     return books, costs
 
 
@@ -362,16 +362,18 @@ def target_capital_shares(
         if books[strategy.name].state.health is StrategyHealth.PAUSED
     }
     if len(paused) == len(split.strategies):
-        return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
-    floors = sum(one.floor_bps for one in split.strategies if one.name in paused)
-    working = sum(one.share_bps for one in split.strategies if one.name not in paused)
+        return {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
+    floors = sum(strategy.floor_bps for strategy in split.strategies if strategy.name in paused)
+    working = sum(
+        strategy.share_bps for strategy in split.strategies if strategy.name not in paused
+    )
     return {
-        one.name: (
-            Fraction(one.floor_bps, BPS)
-            if one.name in paused
-            else Fraction(one.share_bps * (BPS - floors), working * BPS)
+        strategy.name: (
+            Fraction(strategy.floor_bps, BPS)
+            if strategy.name in paused
+            else Fraction(strategy.share_bps * (BPS - floors), working * BPS)
         )
-        for one in split.strategies
+        for strategy in split.strategies
     }
 
 
@@ -414,7 +416,7 @@ def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int |
     returns = [(now * ONE) // before - ONE for before, now in pairwise(closes)]
     count, total = len(returns), sum(returns)
     spread = (
-        count * sum(one * one for one in returns) - total * total
+        count * sum(part * part for part in returns) - total * total
     )  # n·Σr² - (Σr)² = n·(n - 1)·variance
     if spread <= 0:
         return None

@@ -98,15 +98,15 @@ def capital_signals(
         return frozenset()
     values, by_name = capital.strategy_capital(held, prices), books.named
     whole, due = sum(values.values(), Fraction(0)), target_capital_shares(split, books.named)
-    found = set()
+    beyond = set()
     for name, value in values.items() if whole > 0 else ():
         target_bps, share_bps = due[name] * BPS, value / whole * BPS
         low, high = band(split.band, round(target_bps))
         if by_name[name].state.health is StrategyHealth.PAUSED:
             low, high = Fraction(0), target_bps + 1
         if not low <= share_bps <= high:
-            found.add(("too much capital" if share_bps > high else "too little capital", name))
-    return frozenset(found)
+            beyond.add(("too much capital" if share_bps > high else "too little capital", name))
+    return frozenset(beyond)
 
 
 def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) -> dict[str, int]:
@@ -146,7 +146,7 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
         step.portfolio.numeraire.address,
         blocked_exits.excluded_tokens(step.targets, step.stuck),
     )
-    wanted = {
+    targeted = {
         token
         for strategy in strategies
         for token, bps in strategy.weights_bps
@@ -156,7 +156,7 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
         asset.token.address
         for asset in step.effective_assets
         if asset.target_bps == 0
-        and asset.token.address in wanted - shut
+        and asset.token.address in targeted - shut
         and asset.token.address != numeraire
     }
 
@@ -209,7 +209,7 @@ def strategy_adjustment(
                 book.state.health is StrategyHealth.PAUSED,
             )
         ]
-    wanted = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
+    wanted_values = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
     names = tuple(f"{strategy.name}: {name}" for name in answer.reviews)
     return StrategyAdjustment(
         strategy.name,
@@ -220,7 +220,7 @@ def strategy_adjustment(
         drifts,
         acts,
         reason,
-        wanted,
+        wanted_values,
         next_s,
         answer.due,
         names,
@@ -407,9 +407,9 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None:
         raise ValueError("there are no strategies")
-    held: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
-    before = capital.strategy_capital(held, prices)
-    moved, asked = _capital_moved(step, split, held, prices)
+    holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
+    before = capital.strategy_capital(holdings, prices)
+    moved, note = _capital_moved(step, split, holdings, prices)
     whole = sum(before.values(), Fraction(0))
     due, named = target_capital_shares(split, books.named), books.named
     adjustments = tuple(
@@ -417,7 +417,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
             step,
             strategy,
             named[strategy.name],
-            held,
+            holdings,
             before[strategy.name] / whole if whole else Fraction(0),
             due[strategy.name],
             prices,
@@ -429,14 +429,19 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
         {adjustment.name: adjustment.wishes for adjustment in adjustments}, tokens
     )
     outside = {token: raw * prices[token] for token, raw in outside_raw(step, prices).items()}
-    total = sum((one.capital for one in adjustments), sum(outside.values(), Fraction(0)))
+    total = sum(
+        (adjustment.capital for adjustment in adjustments), sum(outside.values(), Fraction(0))
+    )
     shares = [Fraction(0)] * len(tokens)
     if total:
-        wanted = [
-            sum((dict(one.wanted)[token] for one in adjustments), outside.get(token, Fraction(0)))
+        values = [
+            sum(
+                (dict(adjustment.wanted)[token] for adjustment in adjustments),
+                outside.get(token, Fraction(0)),
+            )
             for token in tokens
         ]
-        shares = [value / total for value in wanted]
+        shares = [value / total for value in values]
     goal = Goal(
         tuple(GoalWeight(token, share, share) for token, share in zip(tokens, shares, strict=True))
     )
@@ -456,7 +461,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
         moved,
         netted,
         goal,
-        _strategies_result(step.portfolio, adjustments, moved, asked, netted, saved),
+        _strategies_result(step.portfolio, adjustments, moved, note, netted, saved),
         saved,
     )
 
@@ -476,11 +481,11 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
     if books is None or strategies_fault(step):
         return {}, {}
     prices = reference_prices(step).by_token
-    held: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
-    _capital_moved(step, split, held, prices)
+    holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
+    _capital_moved(step, split, holdings, prices)
     return {
         adjustment.name: adjustment.wishes for adjustment in net_strategies(step, prices).wishes
-    }, held
+    }, holdings
 
 
 def _capital_moved(
@@ -533,25 +538,27 @@ def _strategies_result(
     strategies.
     """
     acting = [adjustment for adjustment in found if adjustment.acts]
-    notes = [f"{one.name} acts ({one.reason})" for one in acting]
+    notes = [f"{adjustment.name} acts ({adjustment.reason})" for adjustment in acting]
     if moved:
         notes.append(f"{asked}: the split is restored internally ({_moves(portfolio, moved)})")
     elif asked:
         notes.append(asked)
     if not acting:
-        notes += [f"no strategy acts: {'; '.join(f'{one.name}: {one.reason}' for one in found)}"]
+        notes += [
+            f"no strategy acts: {'; '.join(f'{adjustment.name}: {adjustment.reason}' for adjustment in found)}"
+        ]
     if any(token.crossed for token in netted):
         notes.append(
             f"{format_netting(portfolio, netted)} and saves at least {_money(portfolio, saved)} of pool fees"
         )
-    review_times = [one.next_s for one in found]
-    due = [one for one in found if one.due]
+    review_times = [adjustment.next_s for adjustment in found]
+    due = [adjustment for adjustment in found if adjustment.due]
     return TriggerResult(
         bool(acting or moved),
         "; ".join(notes),
         None if None in review_times else earliest(*review_times),
         bool(due),
-        tuple(name for one in due for name in one.by),
+        tuple(name for adjustment in due for name in adjustment.by),
     )
 
 
