@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3 import pool_swap
 from agent.amm.v3.math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool

@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
 from agent.planning.planner import plan

@@ -7,7 +7,7 @@ A new kind needs a module in this package and an entry in POOL_KINDS.
 from __future__ import annotations
 
 from agent.amm.solidly import SolidlyPool
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.model import Pool
 

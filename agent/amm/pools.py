@@ -9,62 +9,8 @@ from fractions import Fraction
 from math import isqrt
 
 from agent.errors import ConfigError, ErrorCode, Refused
-from agent.model import Pool, Verdict
+from agent.model import Pool
 from agent.units import BPS, mul_div_up
-
-# --- Errors: contract reverts, and swaps beyond the known ticks.
-
-
-class ContractRevert(Refused):
-    """A revert of the deployed contract in function `where` with the string `reason` ("" for a bare
-    require).
-    """
-
-    def __init__(self, where: str, reason: str, remedy: str = "") -> None:
-        message = f"reverts with {reason!r}" if reason else "reverts without a reason"
-        super().__init__(f"{where} {message}", remedy=remedy)
-        self.where = where
-        self.reason = reason
-
-
-class KnownTicksExceeded(Refused):
-    """An amount exceeds the known ticks of `pools`; it may fit once more ticks are read."""
-
-    def __init__(self, message: str, verdict: Verdict, remedy: str, pools: tuple[str, ...]) -> None:
-        super().__init__(message, (verdict,), remedy)
-        self.pools = pools
-
-
-class BeyondKnownTicks(KnownTicksExceeded):
-    """A quote needs ticks that were not read. `largest_raw` base units is the largest quotable
-    amount on `side` ("in" or "out").
-    """
-
-    def __init__(
-        self,
-        pool: str,
-        side: str,
-        asked_raw: int,
-        largest_raw: int,
-        known_from_tick: int,
-        known_to_tick: int,
-    ) -> None:
-        super().__init__(
-            f"pool {pool}: {asked_raw} base units {side} leave the known ticks [{known_from_tick},"
-            f" {known_to_tick}]; the largest amount {side} that can be quoted is {largest_raw}",
-            Verdict(
-                "known_ticks",
-                f"{asked_raw} base units {side}",
-                f"{largest_raw} base units {side}",
-                False,
-            ),
-            f"trade at most {largest_raw} base units {side} at a time",
-            (pool,),
-        )
-        self.side = side
-        self.asked_raw = asked_raw
-        self.largest_raw = largest_raw
-
 
 # --- Direction, prices, and searches for bounds.
 

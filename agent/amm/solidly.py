@@ -12,13 +12,13 @@ from math import isqrt
 from typing import ClassVar
 
 from agent.amm.pools import (
-    ContractRevert,
     is_zero_for_one,
     last_that_fits,
     moved_back,
     sqrt_ratio_x96,
     without_mean,
 )
+from agent.amm.swap_errors import ContractRevert
 from agent.model import PriceCurve, SwapGas, SwapResult
 from agent.units import BPS, PIPS, UINT256_MAX, Token
 

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from agent import engine, wiring
-from agent.amm.lp import positions
-from agent.amm.pools import KnownTicksExceeded
+from agent.amm.lp import own_changes
+from agent.amm.swap_errors import KnownTicksExceeded
 from agent.app.cycles import (
     AgentRun,
     Confirm,
@@ -372,7 +372,7 @@ class Agent:
             return dict(
                 zip(
                     (grant.action.token0, grant.action.token1),
-                    positions.expected_amounts(lp_action(grant.action)),
+                    own_changes.expected_amounts(lp_action(grant.action)),
                     strict=True,
                 )
             )

@@ -19,7 +19,7 @@ from agent.config.tables.limits import LimitsTable
 from agent.config.tables.triggers import RiskTable
 from agent.config.tables.weights import WeightsTable
 from agent.config.weights import weights_text
-from agent.guards.market import (
+from agent.guards.sandwich import (
     SandwichExposure,
     max_extractable_profit,
     plan_sandwich_loss,
@@ -36,7 +36,7 @@ from agent.model import (
     Snapshot,
 )
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.triggers import bands, rules
+from agent.policy.triggers import bands, trigger_text
 from agent.reference import reference_prices
 from agent.units import BPS, Value, decimal_text, format_duration
 
@@ -230,7 +230,7 @@ def _bound(strategy: Strategy, portfolio: Portfolio, chosen: str) -> str:
         *([chosen] if chosen else []),
     ]
     parts += [
-        rules.format_trigger(strategy.trigger, portfolio),
+        trigger_text.format_trigger(strategy.trigger, portfolio),
         strategy.destination.value,
         f"cooldown {format_duration(strategy.cooldown_s)}",
         f"health {health}",
@@ -276,13 +276,13 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
             ", ".join(_format_target(target) for target in portfolio.lp_targets) or "none"
         ),
         "orders": conditional_orders.format_orders(portfolio) or "none",
-        "trigger": rules.format_trigger(policy.trigger, portfolio),
+        "trigger": trigger_text.format_trigger(policy.trigger, portfolio),
         "bands of single assets": bands.format_bands(portfolio) or "none",
         "destination": config.policy.destination,
         "only": (
             "both sides"
             if policy.only is None
-            else f"{policy.only.value}: {rules.ONLY[policy.only]}"
+            else f"{policy.only.value}: {trigger_text.ONLY[policy.only]}"
         ),
         "cooldown": f"{format_duration(config.policy.cooldown)}",
         "confirm_blocks": str(config.policy.confirm_blocks or 0),

@@ -16,8 +16,8 @@ from fractions import Fraction
 from functools import partial
 
 from agent.amm import POOL_KINDS
-from agent.amm.pools import BeyondKnownTicks, ContractRevert
-from agent.amm.v2 import V2Pool
+from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
+from agent.amm.v2_pool import V2Pool
 from agent.backtest import router
 from agent.backtest.data import PriceTable
 from agent.backtest.futures.venue import CLEARING_HOUSE, VAULT, VenueEffects

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent import codec
-from agent.amm.pools import BeyondKnownTicks, ContractRevert
+from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.backtest.settings import ROUTER, WALLET
 from agent.model import Leg, LegFunding, Pool, SignedTx, SwapResult, Transfer, UnsignedTx
 from agent.planning.gas import NATIVE_VENUE, GasInputs, leg_gas_units, plan_gas_units

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.errors import ConfigError, needs_analysis
 from agent.model import Destination, Policy, Trigger
-from agent.policy.triggers.rules import band_and_interval, validate_policy
+from agent.policy.triggers.rules import band_and_interval
+from agent.policy.triggers.validation import validate_policy
 from agent.units import BPS, PIPS, format_duration, format_time
 
 Floats = NDArray[np.float64]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agent.amm.lp import positions
+from agent.amm.lp import own_changes
 from agent.chain.lens import (
     BALANCE_OF,
     MANAGER_POSITIONS,
@@ -79,7 +79,7 @@ class PositionReader:
             return replace(ref, confirmed=position)
         ranges = (
             PositionRange(mint.pool, mint.fee_pips, *(mint.ticks or (0, 0)))
-            for mint in positions.open_mints(moves)
+            for mint in own_changes.open_mints(moves)
             if mint.name == position.name
         )
         return PositionRef(position, self._factories[position.venue], next(ranges, None))

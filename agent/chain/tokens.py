@@ -23,7 +23,8 @@ from agent.chain.lens import (
 from agent.chain.rpc import RpcCall, Transport, hex_data, parse_quantity, require_result
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.model import LegFunding, Plan, Pool, Provide, ProxyImplementation, Snapshot, StepInput
-from agent.planning.gas import V3_VENUE, swap_spend
+from agent.planning.approval_gas import swap_spend
+from agent.planning.gas import V3_VENUE
 from agent.signing.calldata import APPROVE, address_from_word
 from agent.units import NATIVE, Token, safe_label
 

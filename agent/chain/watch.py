@@ -8,7 +8,7 @@ from enum import Enum
 from math import isqrt
 from typing import Protocol
 
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import Q96, get_tick_at_sqrt_ratio
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from agent.amm.lp import positions as own
+from agent.amm.lp import own_changes
 from agent.config.schema import Config
 from agent.config.tables.liquidity import (
     LpTable,
@@ -210,20 +210,22 @@ def known_positions(
     if config.lp is not None:
         venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
         for move in moves:
-            if venues.get(move.venue) is None and own.is_position_open(moves, move.name):
+            if venues.get(move.venue) is None and own_changes.is_position_open(moves, move.name):
                 raise ConfigError(
                     f"venues.{move.venue}: missing, but the agent has liquidity in {move.name}",
                     f"keep [venues.{move.venue}] in the config; a target with a share of 0%"
                     " withdraws liquidity",
                 )
-        return own.tracked_positions(
+        return own_changes.tracked_positions(
             portfolio.positions,
             portfolio.lp_targets,
             moves,
             config.lp.volatility,
             config.lp.horizon,
         )
-    if still_open := {move.name for move in moves if own.is_position_open(moves, move.name)}:
+    if still_open := {
+        move.name for move in moves if own_changes.is_position_open(moves, move.name)
+    }:
         raise ConfigError(
             f"lp: missing, but the agent has liquidity in {', '.join(sorted(still_open))}",
             "keep [lp] with its volatility and horizon in the config; a target with a share of 0%"
@@ -237,7 +239,7 @@ def lp_venues(config: Config, moves: Sequence[LpPositionChange]) -> frozenset[st
     targets = () if config.lp is None else config.lp.targets
     configured = [entry.kind for entry in (*config.portfolio.positions, *targets)]
     return frozenset(configured) | {
-        move.venue for move in moves if own.is_position_open(moves, move.name)
+        move.venue for move in moves if own_changes.is_position_open(moves, move.name)
     }
 
 

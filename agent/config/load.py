@@ -33,7 +33,7 @@ from agent.config.weights import require_futures_allocators, require_signals
 from agent.errors import ConfigError, TrimtabError
 from agent.key_variables import named_key_variables
 from agent.layers import settings
-from agent.policy.triggers import rules
+from agent.policy.triggers import validation
 from agent.store.files.locks import make_private
 
 NO_CONFIG = (
@@ -107,7 +107,7 @@ def check_values(data: dict[str, Any], origin: str) -> Config:
     bands = {
         asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None
     }
-    rules.validate_policy(build_policy(config), bands)
+    validation.validate_policy(build_policy(config), bands)
     build_split(config)
     return config
 

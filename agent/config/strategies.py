@@ -25,7 +25,7 @@ from agent.model import (
     Portfolio,
     Threshold,
 )
-from agent.policy.triggers import rules
+from agent.policy.triggers import validation
 from agent.units import BPS, largest_remainder
 
 MAX_STRATEGIES = 12
@@ -244,7 +244,7 @@ def _strategy_policy(config: Config, policy: Policy, table: StrategyTable) -> Po
             policy = replace(policy, destination=Destination(table.destination))
         if table.cooldown is not None:
             policy = replace(policy, cooldown_s=table.cooldown)
-        rules.validate_policy(policy)
+        validation.validate_policy(policy)
     except ConfigError as error:
         raise ConfigError(
             error.message.replace("policy.", f"strategies.{table.name}.", 1), error.remedy

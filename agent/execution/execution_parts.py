@@ -6,7 +6,7 @@ from agent.execution.step_context import StepOutcome
 from agent.model import StepInput
 from agent.policy.cash_flows.purchases import decide_part
 from agent.policy.drift import compute_drifts
-from agent.policy.quarantine import decision_faults
+from agent.policy.step_faults import decision_faults
 from agent.reference import reference_prices
 from agent.store.store import Store
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from agent.amm.pools import KnownTicksExceeded
+from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import ErrorCode, Refused, Retryable
 from agent.model import (
     Decision,
@@ -30,7 +30,7 @@ from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.triggers import rules
+from agent.policy.triggers import price_confirmation
 from agent.ports import Clock, Composer, EvidenceSource, Executor, Reader
 from agent.reference import depegged_tokens, reference_prices
 from agent.store.accounts.balances import BalanceStore
@@ -147,7 +147,7 @@ def _acts_on_prices(step: StepInput) -> bool:
     if step.history.cash_flows.purchase is not None:
         steps.append(purchases.with_purchase(step, None))
     return any(
-        rules.needs_past_blocks(step_input, lambda other: decide(other).price_driven)
+        price_confirmation.needs_past_blocks(step_input, lambda other: decide(other).price_driven)
         for step_input in steps
     )
 

@@ -20,7 +20,7 @@ from agent.model import (
     StepInput,
     StepMemory,
 )
-from agent.policy import risk, targets
+from agent.policy import risk_estimates, target_changes
 from agent.policy.triggers import rules
 from agent.store.accounts.positions import CashStore
 from agent.store.prices import PriceStore
@@ -102,7 +102,7 @@ def part_history_needed(
     needs = []
     for part in (part for config in layers for part in config.allocators):
         whole = replace(portfolio, weights=part.allocator)
-        back_s = targets.allocation_history_s(whole, choices.get(part.owner), now_s)
+        back_s = target_changes.allocation_history_s(whole, choices.get(part.owner), now_s)
         needs.append((back_s, part.allocator.step_s))
     return [(back_s, step_s) for back_s, step_s in needs if back_s]
 
@@ -124,8 +124,10 @@ def _recorded_prices(
         step.portfolio, step.layers, step.snapshot.head.timestamp_s, choices
     )
     if weights is not None:
-        needs.append((targets.allocation_history_s(portfolio, chosen, now_s), weights.step_s))
-    needs.append(risk.price_history_needed(step.policy))
+        needs.append(
+            (target_changes.allocation_history_s(portfolio, chosen, now_s), weights.step_s)
+        )
+    needs.append(risk_estimates.price_history_needed(step.policy))
     until_s = now_s - back_s - bool(back_s)
     older = {
         point

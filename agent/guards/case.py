@@ -28,7 +28,7 @@ from agent.model import (
     StepInput,
     TopUp,
 )
-from agent.planning.gas import approval_gas_units, plan_sizes, worst_gas_wei
+from agent.planning.approval_gas import approval_gas_units, plan_sizes, worst_gas_wei
 from agent.policy import native_coin
 from agent.policy.cash_flows import purchases, transfers
 from agent.reference import (

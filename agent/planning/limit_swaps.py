@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.amm.pools import KnownTicksExceeded
+from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import Refused
 from agent.model import (
     LegFunding,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-from agent.amm.pools import KnownTicksExceeded
+from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import Refused
 from agent.layers import planning as layers
 from agent.layers import sales
@@ -30,7 +30,7 @@ from agent.model import (
     StepInput,
     TopUp,
 )
-from agent.planning import partial_plans, planner, swaps
+from agent.planning import gas_refill, partial_plans, planner
 from agent.planning.limit_swaps import limit_swap
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
 from agent.planning.purchases import plan_purchase
@@ -194,7 +194,7 @@ def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
         case LayerDecision():
             return _in_layer(step, decided)
         case TopUp() as decision:
-            return Proposal(decided, swaps.plan_top_up(step, decision))
+            return Proposal(decided, gas_refill.plan_top_up(step, decision))
         case Hold() | Halt():
             return Proposal(decided, None)
 

@@ -15,14 +15,8 @@ from agent.model import (
     Rebalance,
     StepInput,
 )
-from agent.planning.partial_plans import (
-    DAILY_LOSS,
-    daily_loss_reason,
-    daily_loss_wait_reason,
-    fits_daily_loss,
-    move_value,
-    plan_proportional_part,
-)
+from agent.planning.partial_plans import DAILY_LOSS, daily_loss_wait_reason, fits_daily_loss
+from agent.planning.purchase_plans import daily_loss_reason, move_value, plan_proportional_part
 from agent.policy.cash_flows import purchases
 from agent.policy.cash_flows.balance_changes import DAY_S
 from agent.policy.decision import DecisionResult

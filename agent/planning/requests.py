@@ -41,8 +41,7 @@ from agent.model import (
     Unwrap,
     Verdict,
 )
-from agent.planning import partial_plans, planner, swaps
-from agent.planning.partial_plans import plan_proportional_part
+from agent.planning import gas_refill, partial_plans, planner
 from agent.planning.proposals import (
     Proposal,
     Proposer,
@@ -52,6 +51,7 @@ from agent.planning.proposals import (
     single_order,
     waiting_orders,
 )
+from agent.planning.purchase_plans import plan_proportional_part
 from agent.planning.purchases import plan_purchase
 from agent.policy import native_coin, quarantine
 from agent.policy.cash_flows import cash_limit, purchases, transfers
@@ -315,7 +315,7 @@ def unwrap(raw: int) -> Proposer:
         decision = TopUp(
             f"{decimal_text(raw, token.decimals)} {token.label} is unwrapped for a payout", raw
         )
-        return _by_owner(step, decision, swaps.plan_top_up(step, decision))
+        return _by_owner(step, decision, gas_refill.plan_top_up(step, decision))
 
     return propose
 

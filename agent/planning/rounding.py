@@ -11,17 +11,10 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from agent.amm import pools
-from agent.amm.pools import BeyondKnownTicks, ContractRevert
+from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.model import Leg, LegFunding, PlanCost, Pool, StepInput, SwapResult
-from agent.planning.gas import (
-    approval_count,
-    gas_value,
-    leg_gas_units,
-    legs_bytes,
-    plan_gas_units,
-    swap_spend,
-    with_payment_legs,
-)
+from agent.planning.approval_gas import approval_count, legs_bytes, swap_spend
+from agent.planning.gas import gas_value, leg_gas_units, plan_gas_units, with_payment_legs
 from agent.planning.problem import Problem, fair_floor, impact_bound_bps, min_out
 from agent.planning.routes import Route, merge_routes
 from agent.policy.minimum import APPROVAL_BYTES, APPROVAL_GAS

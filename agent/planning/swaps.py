@@ -11,26 +11,23 @@ from functools import partial
 import numpy as np
 
 from agent.amm import pools
-from agent.amm.pools import KnownTicksExceeded
+from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import (
     Goal,
     GoalWeight,
-    Holding,
     Leg,
     LegFunding,
     Plan,
-    PlanCost,
     Pool,
     Portfolio,
     Rebalance,
     SkippedItem,
     Snapshot,
     StepInput,
-    TopUp,
     Verdict,
 )
-from agent.planning.gas import balance_deltas, gas_price_wei, gas_value, unwrap, with_data_fee
+from agent.planning.gas import gas_price_wei
 from agent.planning.plan_builder import assemble_plan, rounded_gap
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import (
@@ -48,11 +45,9 @@ from agent.planning.solver.dual import Program, Solution, solve_dual
 from agent.planning.solver.fixed_point import legs_by_edge, to_routes
 from agent.planning.solver.search import PoolSelection, PoolSelector
 from agent.planning.solver.utility import sell_program
-from agent.policy import native_coin
 from agent.policy.cash_flows import cash_limit
-from agent.policy.drift import compute_drifts
 from agent.reference import price_inputs, reference_prices, spot_prices
-from agent.units import NATIVE, Value, decimal_text
+from agent.units import Value, decimal_text
 
 SOLD = 1 - 1e-9
 """Fraction of the total capacity that a smaller set of pools has to absorb."""
@@ -415,52 +410,3 @@ def _single(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) -> L
         source=LegFunding.WALLET,
         sink=LegFunding.WALLET,
     )
-
-
-# --- Top-up of gas money: wrapped coin unwrapped by the wallet itself, without router or approval.
-
-
-def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
-    """Return a plan of one leg that unwraps the decision's amount. Raises Refused if a price or
-    balance is missing.
-    """
-    token = step.portfolio.wrapped_native
-    prices = reference_prices(step).by_token
-    if token not in prices:
-        raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
-    legs = (unwrap(token, decision.raw),)
-    moved = balance_deltas(legs)
-    snapshot = step.snapshot
-    holdings = tuple(
-        Holding(held.token, held.raw + moved.get(held.token, 0)) for held in snapshot.holdings
-    )
-    native_wei = snapshot.native_wei + moved[NATIVE]
-    drifts = compute_drifts(
-        replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices
-    )
-    raw = {holding.token: holding.raw for holding in holdings}
-    nothing = Fraction(0)
-    plan = Plan(
-        block=snapshot.head.number,
-        decision=decision,
-        legs=legs,
-        holdings_after=tuple((drift.token, raw[drift.token]) for drift in drifts),
-        weights_after_bps=tuple(
-            (asset_drift.token, asset_drift.weight_bps) for asset_drift in drifts
-        ),
-        cost=PlanCost(
-            nothing,
-            nothing,
-            nothing,
-            gas_value(native_coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token]),
-        ),
-        turnover=nothing,
-        gross_volume=nothing,
-        gas_units=native_coin.UNWRAP_GAS,
-        gap_bps=None,
-        verdicts=(),
-        skipped=(),
-        expires_block=snapshot.head.number + step.execution.expire_blocks,
-        native_after_wei=native_wei,
-    )
-    return with_data_fee(step, plan, prices[token])

@@ -11,7 +11,7 @@ from fractions import Fraction
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.model import Pool, Portfolio
-from agent.planning.gas import approval_count
+from agent.planning.approval_gas import approval_count
 from agent.planning.problem import Problem
 from agent.planning.solver.search import COARSE
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS

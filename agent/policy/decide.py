@@ -14,7 +14,7 @@ from agent.model import (
     Hold,
     StepInput,
 )
-from agent.policy import minimum, quarantine, targets
+from agent.policy import minimum, quarantine, target_changes
 from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.policy.deciders import exits, money_flows, trigger
 from agent.policy.decision import (
@@ -28,7 +28,7 @@ from agent.policy.decision import (
 )
 from agent.policy.drift import investable_total
 from agent.policy.orders import blocked_exits
-from agent.policy.quarantine import Fault, decision_faults
+from agent.policy.step_faults import Fault, decision_faults
 from agent.reference import reference_prices
 
 
@@ -92,7 +92,7 @@ def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
     target weights.
     """
     stop = context.stop or first_fault(
-        (HaltCode.WEIGHTS, targets.missing_weights_reason(context.step.history))
+        (HaltCode.WEIGHTS, target_changes.missing_weights_reason(context.step.history))
     )
     if stop is None:
         return None

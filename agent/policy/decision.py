@@ -24,7 +24,7 @@ from agent.model.layers import LayerResult
 from agent.model.parts import T, part_of, with_part, without_defaults
 from agent.policy.cash_flows import balance_changes, transfers
 from agent.policy.drift import compute_drifts
-from agent.policy.quarantine import Fault
+from agent.policy.step_faults import Fault
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.reference import ReferencePrices
 from agent.units import Price

@@ -23,9 +23,10 @@ from agent.model import (
 )
 from agent.policy import minimum
 from agent.policy.cash_flows import purchases
-from agent.policy.drift import corrections, rebalance_goal, restrict_to_side
+from agent.policy.drift import corrections, rebalance_goal
 from agent.policy.minimum import format_money
-from agent.policy.triggers import bands, rules
+from agent.policy.one_sided import restrict_to_side
+from agent.policy.triggers import bands, price_confirmation
 from agent.policy.triggers.bands import TriggerResult
 from agent.reference import ReferencePrices
 from agent.units import Price, Value, format_time
@@ -144,7 +145,11 @@ def confirm_rebalance(
     """Return the rebalance if a schedule caused it or the preceding blocks confirm it; else a hold
     whose review stays due.
     """
-    not_yet = "" if by_time else rules.unconfirmed_reason(step, prices, rules.trigger_signals)
+    not_yet = (
+        ""
+        if by_time
+        else price_confirmation.unconfirmed_reason(step, prices, price_confirmation.trigger_signals)
+    )
     if not_yet:
         return unconfirmed_hold(decision.reason, not_yet), False
     return decision, reviewed

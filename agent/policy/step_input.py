@@ -20,8 +20,8 @@ from agent.model import (
 from agent.policy import quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, transfers
 from agent.policy.orders.exits import apply_orders
-from agent.policy.risk import apply_measured_risk
-from agent.policy.targets import apply_allocation
+from agent.policy.risk_estimates import apply_measured_risk
+from agent.policy.target_changes import apply_allocation
 from agent.units import NATIVE, decimal_text
 
 InputStep = Callable[[StepInput], StepInput]

@@ -21,7 +21,8 @@ from agent.errors import ErrorCode, Refused
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.model import AllocationMethod, AllocatorConfig, PricePoint, SignalAnswer, TokenSupply
 from agent.units import BPS, Price, proportional_shares
-from agent.weights.returns import Floats, Returns, compute_returns, covariance, import_extra
+from agent.weights.extras import import_extra
+from agent.weights.returns import Floats, Returns, compute_returns, covariance
 
 Optimiser = Callable[[Floats, Floats, Floats], Floats]
 """(covariance, minimum shares, maximum shares) to shares within these bounds with sum 1."""

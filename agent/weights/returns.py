@@ -8,17 +8,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import import_module
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.errors import Refused, needs_analysis
+from agent.errors import Refused
 from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.model import PricePoint
-from agent.units import BPS, YEAR_S
+from agent.units import YEAR_S
 
 Floats = NDArray[np.float64]
 MIN_RETURNS = 2
@@ -231,62 +230,3 @@ def _days(seconds: int) -> str:
 _REMEDY = (
     "wait until the agent has recorded prices, or run trimtab prices import or trimtab prices fetch"
 )
-
-
-# --- Risk estimates for the no-trade zone, with the allocators' returns and covariance.
-
-
-@dataclass(frozen=True, slots=True)
-class RiskEstimate:
-    """Annual volatilities by token and the correlation of each pair once, in bps, from `count`
-    returns between `from_s` and `until_s`.
-    """
-
-    volatilities_bps: tuple[tuple[str, int], ...]
-    correlations_bps: tuple[tuple[str, str, int], ...]
-    count: int
-    from_s: int
-    until_s: int
-
-
-def estimate_risk(
-    window: ReturnsWindow,
-    tokens: Sequence[str],
-    names: Mapping[str, str],
-    prices: Sequence[PricePoint],
-    now_s: int,
-) -> RiskEstimate:
-    """Return the estimated risk of `tokens`, at least one. Raises Refused for prices that are
-    missing, too old or constant, or a token that is a combination of others.
-    """
-    seen = compute_returns(window, tokens, names, prices, now_s)
-    matrix = covariance(seen, names)
-    spread = np.sqrt(np.diag(matrix))
-    related = matrix / np.outer(spread, spread)
-    pairs = [(row, column) for row in range(len(tokens)) for column in range(row)]
-    return RiskEstimate(
-        tuple((token, _to_bps(float(value))) for token, value in zip(tokens, spread, strict=True)),
-        tuple(
-            (tokens[column], tokens[row], _to_bps(float(related[row, column])))
-            for row, column in pairs
-        ),
-        len(seen.moves),
-        seen.from_s,
-        seen.until_s,
-    )
-
-
-def _to_bps(share: float) -> int:
-    """Return basis points, rounded half to even, the only form in which these floats reach
-    decisions.
-    """
-    return round(share * BPS)
-
-
-# --- Optional packages of some allocators, loaded on first use, since that takes seconds.
-
-
-def import_extra(module: str) -> Any:
-    """Import and return a module. Raises Refused if the extra `analysis` is not installed."""
-    with needs_analysis(", or use a different kind"):
-        return import_module(module)

@@ -43,7 +43,7 @@ from agent.config.tables.chain import RpcTable
 from agent.config.tables.record import FILES, MEGABYTES
 from agent.config.weights import allocator_supply_tokens, build_signals, build_weights
 from agent.errors import ConfigError
-from agent.execution.bookkeeping import with_prior_day
+from agent.execution.adopted_budgets import with_prior_day
 from agent.execution.step_context import StepReaders
 from agent.execution.step_memory import LayerReader, read_memory
 from agent.layers.futures.policy.venue import distrust_changed_venue

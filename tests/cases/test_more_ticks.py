@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.amm.pools import KnownTicksExceeded
+from agent.amm.swap_errors import KnownTicksExceeded
 from agent.amm.v3.pool import V3Pool
 from agent.app.paper import open_paper
 from agent.artifacts import npm_artifact

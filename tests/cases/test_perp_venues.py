@@ -18,7 +18,8 @@ from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from agent.margin.account import index_bound_raw
+from agent.margin import contract_sizes
+from agent.margin.contract_sizes import index_bound_raw
 from agent.model import FuturesReading, Intent, IntentState, StepInput
 from agent.model.futures import MarginAccount, PerpMarket, PerpOrder, PerpOrderKind
 from agent.ports.perpetuals import PerpVenue
@@ -79,7 +80,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 def order_of(market: PerpMarket, notional: int, account: MarginAccount, slippage_bps: int = 200) -> PerpOrder:
     """A market order of so many dollars, negative for a sale, bound from the index."""
-    size = margin.size_for_notional_raw(market, Fraction(notional * account.quote.unit))
+    size = contract_sizes.size_for_notional_raw(market, Fraction(notional * account.quote.unit))
     return PerpOrder(market.market, size, PerpOrderKind.MARKET, index_bound_raw(market, size, slippage_bps), False)
 
 

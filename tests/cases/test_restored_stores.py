@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.amm.lp import positions
+from agent.amm.lp import own_changes
 from agent.app.agent import Agent
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded
@@ -167,7 +167,7 @@ def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(a
         api.forget_position(loaded.path, "987654")
     assert api.forget_position(loaded.path, str(mint.token_id))["position"] == mint.name
     with again(chain, loaded) as agent:
-        assert not positions.is_position_open(agent.context.store.positions.changes(), mint.name)
+        assert not own_changes.is_position_open(agent.context.store.positions.changes(), mint.name)
         assert not isinstance(agent.status().decided.decision, Halt)
     with pytest.raises(ConfigError, match="is not a position that the agent opened or adopted"):
         api.forget_position(loaded.path, str(mint.token_id))

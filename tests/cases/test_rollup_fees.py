@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Halt, HaltCode, IntentKind
 from agent.model.rollups import SPIKE
-from agent.planning.gas import legs_bytes
+from agent.planning.approval_gas import legs_bytes
 from tests.support.agents import ROOMY, again, agent_on, allow, allowances, failed, fund, meanwhile, purse, require_exact, trusted, yes
 from tests.support.rollups import op_stack
 from tests.support.transactions import Killed

@@ -7,8 +7,9 @@ from random import Random
 import pytest
 
 from agent.amm import pools
-from agent.amm.pools import ContractRevert
-from agent.amm.v2 import UINT112_MAX, V2Pool, get_amount_in, get_amount_out
+from agent.amm.swap_errors import ContractRevert
+from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out
+from agent.amm.v2_pool import V2Pool
 from agent.chain.rpc import RpcFault
 from agent.localchain import LocalChain
 from agent.localchain.contracts import FAR_FUTURE_S

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from agent.amm import pools
-from agent.amm.pools import ContractRevert
+from agent.amm.swap_errors import ContractRevert
 from agent.amm.v3 import pool_swap
 from agent.amm.v3.math import (
     MAX_SQRT_RATIO,

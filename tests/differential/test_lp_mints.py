@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from agent.amm.lp import minting as mint
-from agent.amm.lp import positions
+from agent.amm.lp import position_changes, positions
 from agent.localchain import LocalChain
 from agent.model import Collect, LpV2Position, LpV3Position, Provide, Withdraw
 from tests.differential.test_lp_actions import busy
@@ -68,7 +68,7 @@ def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, po
         assert lp_acting.act(chain, more).liquidity == more.liquidity
         grown = ranged(chain, pool, done.token_id)
         assert positions.uncollected_fees(grown) == positions.uncollected_fees(
-            positions.after_provision(before, more.liquidity, more.amounts_raw)
+            position_changes.after_provision(before, more.liquidity, more.amounts_raw)
         )
         part = random.randrange(1, grown.liquidity + 1)
         out = taking(grown, part)
@@ -114,11 +114,11 @@ def test_any_amount_of_a_pair_is_foretold_to_the_wei(anvil_chain: LocalChain, fe
         done = lp_acting.act(chain, more)
         assert (done.moved, done.liquidity) == (lp_acting.expected(more), liquidity)
         grown = lp.read(chain, own)
-        assert grown == positions.after_provision(pair, liquidity, amounts)
+        assert grown == position_changes.after_provision(pair, liquidity, amounts)
         assert isinstance(grown, LpV2Position)
         busy(chain, V2, seed + 9, 60_000)
         now = lp.read(chain, own)
         assert isinstance(now, LpV2Position)
         out = taking(now, random.randrange(10**9, now.liquidity))
         assert lp_acting.act(chain, out).moved == lp_acting.expected(out)
-        assert lp.read(chain, own) == positions.after_withdrawal(now, out.liquidity)
+        assert lp.read(chain, own) == position_changes.after_withdrawal(now, out.liquidity)

@@ -12,7 +12,7 @@ from agent.errors import Refused
 from agent.layers.futures.planning.orders import plan_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from agent.margin.account import index_bound_raw
+from agent.margin.contract_sizes import index_bound_raw
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.units import UINT256_MAX
 from agent.venues import perpetual_protocol as venue

@@ -12,7 +12,7 @@ from web3.logs import DISCARD
 from agent.layers.futures.policy.exposure import expected_cost
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from agent.margin.account import index_bound_raw
+from agent.margin.contract_sizes import index_bound_raw
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, Position
 from agent.venues import perpetual_protocol as venue
 from tests.support.perps import WAD, contracts_of, later, read_now, send_data

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.amm import pools
-from agent.amm.pools import BeyondKnownTicks, ContractRevert
+from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.localchain import LocalChain
 from agent.model import Leg, LegFunding, Plan, Pool
 from agent.signing.calldata import FundsLocation

@@ -362,7 +362,7 @@ def check_trigger() -> None:
     from agent.model import AnyOf, Hold, PricePoint, PriceSource, Rebalance, StepInput
     from agent.model.triggers import PeakDrawdown
     from agent.policy.decide import decide
-    from agent.policy.triggers import rules
+    from agent.policy.triggers import rules, validation
     from tests.support.builders import NOW_S, history, step_input, token, unit_price
     from tests.unit.test_config import text, tokens
 
@@ -372,7 +372,7 @@ def check_trigger() -> None:
     def refused(trigger: str) -> str:
         try:
             config = parse_config(written(trigger))
-            rules.validate_policy(build_policy(config))
+            validation.validate_policy(build_policy(config))
         except ConfigError as error:
             return str(error)
         raise AssertionError("it is valid")
@@ -410,7 +410,7 @@ def check_allocator() -> None:
     from agent.app.describe import parameters
     from agent.config.load import parse_config
     from agent.model import PRICED_METHODS, AllocationMethod, StepInput
-    from agent.policy.targets import apply_allocation
+    from agent.policy.target_changes import apply_allocation
     from tests.support.planning_worlds import allocator, moves, recorded, weighed
     from tests.unit.test_config_weights import RETURNS, built, config_text, mistake, portfolio_of
 

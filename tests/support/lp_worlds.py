@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from agent import guards
 from agent.amm.lp import minting, positions
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
 from agent.layers.liquidity.planning.actions import plan_liquidity

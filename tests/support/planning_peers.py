@@ -8,8 +8,8 @@ from fractions import Fraction
 from graphlib import CycleError, TopologicalSorter
 
 from agent.amm import pools as amm
-from agent.amm.pools import BeyondKnownTicks, ContractRevert
-from agent.amm.v2 import V2Pool
+from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
 from agent.model import LegFunding, Plan, Pool, Rebalance, StepInput

@@ -30,7 +30,7 @@ from agent.model import (
     Verdict,
 )
 from agent.planning import proposals
-from agent.planning.gas import swap_spend
+from agent.planning.approval_gas import swap_spend
 from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import Store

@@ -17,7 +17,7 @@ from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
 from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.guards.market import plan_worst_case
+from agent.guards.sandwich import plan_worst_case
 from agent.localchain import LocalChain, LocalPool
 from agent.localchain.chain import SWAP_ROUTER_02, V2_PAIR
 from agent.localchain.nodes import AnvilNode

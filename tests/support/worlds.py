@@ -23,7 +23,7 @@ from filelock import FileLock
 from sqlalchemy import URL, Engine
 from web3.utils import abi as abis
 
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.artifacts import npm_artifact

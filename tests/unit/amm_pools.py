@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from agent.amm.pools import ContractRevert
-from agent.amm.v2 import V2Pool
+from agent.amm.swap_errors import ContractRevert
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity

@@ -12,7 +12,7 @@ from agent.app.alerting import cycle_alerts as alerts
 from agent.app.documents.plans import tax_document
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.guards.market import plan_worst_case
+from agent.guards.sandwich import plan_worst_case
 from agent.layers.tax.state import TaxState
 from agent.model import (
     Alert,

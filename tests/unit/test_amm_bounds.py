@@ -8,8 +8,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agent.amm import pools
-from agent.amm.pools import BeyondKnownTicks, ContractRevert
-from agent.amm.v2 import V2Pool
+from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3 import pool_swap
 from agent.amm.v3.math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool

@@ -7,8 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.amm import pools
-from agent.amm.pools import ContractRevert
-from agent.amm.v2 import V2Pool
+from agent.amm.swap_errors import ContractRevert
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import ConfigError, Refused
 from agent.units import PIPS

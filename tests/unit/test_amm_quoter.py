@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.amm.pools import BeyondKnownTicks, ContractRevert
-from agent.amm.v2 import V2Pool
+from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import (
     MAX_SQRT_RATIO,
     MAX_TICK,

@@ -5,8 +5,9 @@ from fractions import Fraction
 import pytest
 from pydantic import ValidationError
 
-from agent.amm.pools import ContractRevert, marginal_price
+from agent.amm.pools import marginal_price
 from agent.amm.solidly import SolidlyPool
+from agent.amm.swap_errors import ContractRevert
 from agent.config.tables.venues import VenuesTable
 from agent.guards import judge
 from agent.planning.planner import plan

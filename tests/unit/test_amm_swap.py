@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.amm import pools
-from agent.amm.pools import BeyondKnownTicks, ContractRevert
+from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.amm.v3.math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, Q96, get_sqrt_ratio_at_tick, price_limit
 from agent.amm.v3.pool_swap import swap
 from tests.unit.amm_pools import TOKEN0, TOKEN1, flat, v3_pool

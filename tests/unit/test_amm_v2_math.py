@@ -4,8 +4,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.amm.pools import ContractRevert
-from agent.amm.v2 import UINT112_MAX, V2Pool, get_amount_in, get_amount_out, require_pair_swaps
+from agent.amm.swap_errors import ContractRevert
+from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out, require_pair_swaps
+from agent.amm.v2_pool import V2Pool
 
 reserves = st.integers(1, UINT112_MAX)
 

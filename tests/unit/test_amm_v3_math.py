@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.pools import ContractRevert
+from agent.amm.swap_errors import ContractRevert
 from agent.amm.v3.math import (
     MAX_SQRT_RATIO,
     MAX_TICK,

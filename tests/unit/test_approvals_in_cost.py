@@ -6,10 +6,10 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.guards.case import build_guard_case
-from agent.guards.market import max_extractable_profit
+from agent.guards.sandwich import max_extractable_profit
 from agent.model import Allowance, Goal, GoalWeight, Plan, Rebalance, StepInput, TopUp
 from agent.planning import planner
-from agent.planning.gas import approval_gas_units
+from agent.planning.approval_gas import approval_gas_units
 from agent.policy.minimum import APPROVAL_GAS
 from tests.support.builders import GWEI, ROUTER, step_input, token, with_limits, with_snapshot
 from tests.support.plans import evidence, sell_weth, verdict

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.amm.lp import positions as change
+from agent.amm.lp import position_changes
 from agent.amm.lp import positions as exact
 from agent.amm.v3.math import get_tick_at_sqrt_ratio
 from agent.execution import settlement
@@ -170,7 +170,7 @@ def test_what_both_snapshots_say_counts_where_it_is_worse_than_the_receipt(store
     action = withdraw(position, position.liquidity // part)
     whole = received(action)
     mined(store, step, action, whole)
-    left = change.after_withdrawal(position, action.liquidity)
+    left = position_changes.after_withdrawal(position, action.liquidity)
     came = {TOKEN0: whole[0], TOKEN1: whole[1] // 2}
     holdings = tuple(Holding(item.token, item.raw + came[item.token]) for item in step.snapshot.holdings)
     after = builders.with_snapshot(step, holdings=holdings, positions=() if unread else (left,))

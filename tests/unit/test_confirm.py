@@ -30,7 +30,7 @@ from agent.model import (
 )
 from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
-from agent.policy.triggers import rules
+from agent.policy.triggers import price_confirmation
 from tests.support.builders import NOW_S, brought_up, feed_round, history, split, step_input, strategy, token, v2_pool, with_history
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import causes, mentions
@@ -137,10 +137,10 @@ def test_blocks_that_were_not_read_or_lack_a_price_confirm_nothing() -> None:
 def test_within_its_bands_nothing_is_asked_of_the_blocks_before() -> None:
     calm = priced(FAIR, [], 3)
     assert isinstance(decide(calm).decision, Hold)
-    assert not rules.needs_past_blocks(calm, lambda step: decide(step).decision)
-    assert rules.needs_past_blocks(priced(AWAY, [], 3), lambda step: decide(step).decision)
-    assert not rules.needs_past_blocks(priced(AWAY, [AWAY], 3), lambda step: decide(step).decision)
-    assert not rules.needs_past_blocks(priced(AWAY, [], 0), lambda step: decide(step).decision)
+    assert not price_confirmation.needs_past_blocks(calm, lambda step: decide(step).decision)
+    assert price_confirmation.needs_past_blocks(priced(AWAY, [], 3), lambda step: decide(step).decision)
+    assert not price_confirmation.needs_past_blocks(priced(AWAY, [AWAY], 3), lambda step: decide(step).decision)
+    assert not price_confirmation.needs_past_blocks(priced(AWAY, [], 0), lambda step: decide(step).decision)
 
 
 def test_a_schedule_asks_no_price_and_a_hybrid_stays_due_until_prices_are_confirmed() -> None:

@@ -33,10 +33,10 @@ from agent.model import (
 )
 from agent.model.rollups import DATA_BYTES, DATA_FEE_ITEM, ENVELOPE_BYTES, OPERATOR_GAS, SPIKE
 from agent.planning import proposals
-from agent.planning.gas import ACTION_BYTES, plan_sizes, with_data_fee
+from agent.planning.approval_gas import ACTION_BYTES, plan_sizes, with_data_fee
 from agent.policy import minimum, native_coin
 from agent.policy.minimum import APPROVAL_BYTES
-from agent.policy.quarantine import data_fee_fault
+from agent.policy.step_faults import data_fee_fault
 from agent.ports import Grant, Simulation
 from agent.venues.perpetual_protocol import PerpContracts, futures_call
 from tests.support.builders import OWNER, ROUTER, step_input, with_limits, with_snapshot

@@ -11,7 +11,7 @@ import pytest
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.history import RecentTransactions, recent_transactions_from
-from agent.execution.bookkeeping import prior_day_usage, with_prior_day
+from agent.execution.adopted_budgets import prior_day_usage, with_prior_day
 from agent.model import IntentKind, IntentState
 from agent.store import open_store
 from agent.units import NATIVE

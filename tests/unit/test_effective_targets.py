@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.policy.step_input import apply_effective_targets
-from agent.policy.targets import with_targets
+from agent.policy.target_changes import with_targets
 from tests.support.builders import step_input
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.guards.case import build_guard_case
-from agent.guards.market import max_extractable_profit, plan_sandwich_loss, sandwich_exposure
+from agent.guards.sandwich import max_extractable_profit, plan_sandwich_loss, sandwich_exposure
 from agent.model import LegFunding, PlanCost
 from agent.reference import reference_prices
 from tests.support.builders import raw, step_input, token, v2_pool, with_snapshot

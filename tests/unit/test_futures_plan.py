@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agent.layers.futures.planning.orders import plan_futures, top_up_raw
 from agent.margin import account as margin
+from agent.margin import contract_sizes
 from agent.margin.state import after_action, after_fill_at_bound, breaches, margin_state
 from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
 from agent.units import floor_int
@@ -200,7 +201,7 @@ def moved(held: MarginAccount, share: Fraction) -> MarginAccount:
 
 def order_for(held: MarginAccount, size_raw: int) -> PerpOrder:
     market = held.markets[0]
-    bound = margin.index_bound_raw(market, size_raw, ROUGH.emergency_slippage_bps)
+    bound = contract_sizes.index_bound_raw(market, size_raw, ROUGH.emergency_slippage_bps)
     return PerpOrder(market.market, size_raw, PerpOrderKind.MARKET, bound, True)
 
 

@@ -19,7 +19,8 @@ from agent.model import Destination, ExecutionStyle, Hold, PastPrices, Rebalance
 from agent.planning import planner, proposals
 from agent.planning.partial_plans import worst_case_loss
 from agent.policy.decide import decide
-from agent.policy.drift import corrections, partial_goal
+from agent.policy.drift import corrections
+from agent.policy.one_sided import partial_goal
 from tests.support.builders import feed_address, feed_round, step_input, token, with_history, with_snapshot
 from tests.support.gradual_execution import PACE, Run, later, market, paced, roomy, run
 from tests.support.text import mentions

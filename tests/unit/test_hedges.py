@@ -14,17 +14,8 @@ from agent import codec, guards
 from agent.errors import Refused
 from agent.layers.futures.planning.hedges import open_by_owner
 from agent.layers.futures.planning.requests import hedge_by_owner
-from agent.layers.futures.policy.hedges import (
-    apply_hedges,
-    choose,
-    compare_text,
-    filled_hedges,
-    hedge_need,
-    held_hedges,
-    margin_share,
-    short_costs,
-    unwind_reason,
-)
+from agent.layers.futures.policy.hedge_closing import filled_hedges, hedge_need, unwind_reason
+from agent.layers.futures.policy.hedges import apply_hedges, choose, compare_text, held_hedges, margin_share, short_costs
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
 from agent.layers.futures.requests import CloseHedge, OpenHedge

@@ -17,7 +17,7 @@ from agent.layers.futures.policy.limit_orders import end_reason, ended_orders
 from agent.layers.futures.policy.targets import FuturesTrigger
 from agent.layers.futures.state import futures_policy, futures_state, planned_futures
 from agent.margin import account as margin
-from agent.margin.account import index_bound_raw
+from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import if_filled
 from agent.model import PerpFill, Receipt, StepInput
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, Position, RestingOrder

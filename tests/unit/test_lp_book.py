@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.amm.lp import positions
+from agent.amm.lp import position_changes, positions
 from agent.layers.liquidity.policy.book import PositionBook
 from agent.model import LpV3Position
 from tests.support.lp_worlds import USDC, WETH, book, ranged, v3_at, wanted, world
@@ -37,9 +37,9 @@ def test_what_is_taken_out_comes_with_all_fees_and_its_minimums_are_sure() -> No
     after = start.taken(one, half, (paid[0] - 3, paid[1] - 5))
     assert moved(start, after) == (paid[0] + fees[0], paid[1] + fees[1])
     assert doubt(after.uncertain) == (3, 5)
-    assert after.at(one) == positions.after_withdrawal(position, half)
+    assert after.at(one) == position_changes.after_withdrawal(position, half)
     again = after.taken(one, 1, (0, 0))
-    rest = positions.principal(positions.after_withdrawal(position, half), 1)
+    rest = positions.principal(position_changes.after_withdrawal(position, half), 1)
     assert doubt(again.uncertain) == (3 + rest[0], 5 + rest[1])
 
 

@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import pytest
 
-from agent.amm.lp import minting
+from agent.amm.lp import action_gas
 from agent.model import AdjustLiquidity, LpPosition, LpTarget
-from agent.planning.gas import worst_gas_wei
+from agent.planning.approval_gas import worst_gas_wei
 from agent.policy.decide import decide
 from agent.policy.minimum import APPROVAL_GAS
 from agent.policy.native_coin import worst_price_wei
@@ -20,9 +20,9 @@ from tests.support.lp_worlds import PRICES, USD, WETH, only_provide, paired, pla
 @pytest.mark.parametrize(
     ("places", "target", "units"),
     [
-        ([], wanted(2_000), minting.V3_MINT_UNITS),
-        ([ranged(500, 1_800, 2_200)], wanted(2_000), minting.V3_INCREASE_UNITS),
-        ([paired(500)], wanted(2_000, v2_at()), minting.V2_ADD_UNITS),
+        ([], wanted(2_000), action_gas.V3_MINT_UNITS),
+        ([ranged(500, 1_800, 2_200)], wanted(2_000), action_gas.V3_INCREASE_UNITS),
+        ([paired(500)], wanted(2_000, v2_at()), action_gas.V2_ADD_UNITS),
     ],
 )
 def test_what_is_provided_counts_the_gas_of_its_own_call(places: list[LpPosition], target: LpTarget, units: int) -> None:
@@ -32,7 +32,7 @@ def test_what_is_provided_counts_the_gas_of_its_own_call(places: list[LpPosition
 def test_leaving_a_range_for_good_pays_no_gas_of_a_mint() -> None:
     """At a gas price at which a withdrawal is worth it, and a new position with it is not."""
     place = ranged(500, 2_500, 3_000)
-    most_wei = 500 * USD * Fraction(50, 10_000) / (PRICES[WETH.address] * minting.V3_WITHDRAW_UNITS)
+    most_wei = 500 * USD * Fraction(50, 10_000) / (PRICES[WETH.address] * action_gas.V3_WITHDRAW_UNITS)
     for share, taken in ((0, True), (500, False)):
         step = world([place], [wanted(share)], trigger=quiet())
         step = with_snapshot(step, priority_fee_wei=0, head=replace(step.snapshot.head, base_fee_wei=int(most_wei * Fraction(9, 10))))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.lp import minting, positions
+from agent.amm.lp import minting, position_changes, positions
 from agent.amm.v3.math import MAX_TICK, MIN_TICK
 from agent.units import BPS
 from tests.support.lp_worlds import price_at, v2, v3
@@ -91,7 +91,7 @@ def test_the_protocols_share_is_minted_before_ours() -> None:
     grown = v2(10**10, 10**10, (2 * 10**10, 2 * 10**10), k_last=10**20, protocol_fee=True)
     supply = 10**10 + positions.v2_protocol_mint(grown)
     assert minting.v2_liquidity(grown, (10**10, 10**10)) == supply // 2
-    after = positions.after_provision(grown, supply // 2, (10**10, 10**10))
+    after = position_changes.after_provision(grown, supply // 2, (10**10, 10**10))
     assert (after.total_supply, after.k_last) == (supply + supply // 2, 9 * 10**20)  # type: ignore[union-attr]  # a pair stays a pair
 
 
@@ -99,7 +99,7 @@ def test_the_protocols_share_is_minted_before_ours() -> None:
 def test_a_pair_that_is_left_holds_what_it_did_not_pay(liquidity: int, reserve0: int, reserve1: int) -> None:
     before = v2(10**18, 10**19, (reserve0, reserve1), k_last=0)
     paid = positions.v2_burn(before, liquidity)
-    after = positions.after_withdrawal(before, liquidity)
+    after = position_changes.after_withdrawal(before, liquidity)
     assert (after.liquidity, after.total_supply) == (10**18 - liquidity, 10**19 - liquidity)  # type: ignore[union-attr]  # a pair stays a pair
     assert after.balances == (reserve0 - paid[0], reserve1 - paid[1])  # type: ignore[union-attr]  # a pair stays a pair
 
@@ -112,22 +112,22 @@ def earned() -> dict[str, object]:
 
 def test_what_was_collected_is_not_collected_again_and_liquidity_stays() -> None:
     before = v3(**earned())
-    after = positions.after_collect(before)
+    after = position_changes.after_collect(before)
     assert positions.uncollected_fees(before) == (6, 8)
     assert positions.uncollected_fees(after) == (0, 0)
     assert after.liquidity == before.liquidity
-    assert positions.after_collect(after) == after
+    assert position_changes.after_collect(after) == after
 
 
 def test_taking_out_a_part_leaves_the_rest_without_fees() -> None:
     before = v3(**earned())
-    after = positions.after_withdrawal(before, before.liquidity // 4)
+    after = position_changes.after_withdrawal(before, before.liquidity // 4)
     assert after.liquidity == before.liquidity - before.liquidity // 4
     assert positions.uncollected_fees(after) == (0, 0)
 
 
 def test_putting_more_in_keeps_the_fees_earned_before() -> None:
     before = v3(**earned())
-    after = positions.after_provision(before, 10**20, (1, 1))
+    after = position_changes.after_provision(before, 10**20, (1, 1))
     assert after.liquidity == before.liquidity + 10**20
     assert positions.uncollected_fees(after) == positions.uncollected_fees(before)

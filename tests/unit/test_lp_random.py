@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import guards
-from agent.amm.lp import minting
+from agent.amm.lp import action_gas
 from agent.errors import Refused
 from agent.guards.case import build_guard_case
 from agent.layers.liquidity.guard_case import LiquidityCase
@@ -140,7 +140,7 @@ def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: Any) -> None:
         ratio, pool = now.ratio(action), next(p for p in found.step.snapshot.pools if p.address == action.pool)
         price = Fraction(pool.reserve1, pool.reserve0) if hasattr(pool, "reserve0") else Fraction(pool.sqrt_price_x96**2, 2**192)
         limit = found.step.limits.oracle_deviation_bps
-        assert minting.is_within_band(price, ratio, (limit or 0) + (found.step.limits.slippage_bps or 0))
+        assert action_gas.is_within_band(price, ratio, (limit or 0) + (found.step.limits.slippage_bps or 0))
         if limit is not None:
             assert abs(price / ratio - 1) * 10_000 <= limit
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.layers.futures.policy.hedges import choose, short_costs
 from agent.layers.futures.policy.targets import FuturesTrigger, orders_to_target, reduction_orders, triggered
 from agent.margin import account as margin
-from agent.margin.account import index_bound_raw, size_for_notional_raw
+from agent.margin.contract_sizes import index_bound_raw, size_for_notional_raw
 from agent.margin.state import after_fill_at_bound, breaches, largest_allowed_raw, margin_state
 from agent.model.futures import (
     FuturesLimits,

@@ -30,7 +30,7 @@ from agent.model import (
 from agent.planning import proposals
 from agent.policy.decide import decide
 from agent.policy.triggers import bands
-from agent.policy.triggers.rules import trigger_signals
+from agent.policy.triggers.price_confirmation import trigger_signals
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import NOW_S, brought_up, split, strategy, token, with_limits, zoned

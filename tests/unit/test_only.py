@@ -15,7 +15,8 @@ from agent.errors import Refused
 from agent.model import Destination, Hold, Plan, Rebalance, StepInput, Threshold, TradeSide, Trigger
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.drift import corrections, rebalance_goal, restrict_to_side
+from agent.policy.drift import corrections, rebalance_goal
+from agent.policy.one_sided import restrict_to_side
 from tests.support.builders import ETHER, step_input, token, with_limits, with_snapshot
 from tests.support.planning_worlds import any_problem, check_legs
 from tests.support.text import mentions

@@ -34,7 +34,8 @@ from agent.model import (
 )
 from agent.planning import proposals
 from agent.policy.cash_flows import purchases
-from agent.policy.drift import compute_drifts, corrections, rebalance_goal, target_weights
+from agent.policy.drift import compute_drifts, corrections, rebalance_goal
+from agent.policy.one_sided import target_weights
 from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits

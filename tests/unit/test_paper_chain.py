@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.backtest.router import NullSigner, RouterAddresses, decode_unsigned
 from agent.chain.tokens import encode_approve
 from agent.errors import OperatorNeeded, Refused, Retryable

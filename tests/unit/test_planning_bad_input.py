@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.errors import Refused

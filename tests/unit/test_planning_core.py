@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.planning.pool_curves import CurveStack, PoolCurve, build_trade_curves, stack_curves
 from agent.planning.solver.box import box_minimum
 from agent.planning.solver.dual import evaluate_dual, solve_dual

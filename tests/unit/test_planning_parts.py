@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.planning import gas
 from agent.planning.pool_curves import build_trade_curves
 from agent.planning.problem import EdgeFlow, PoolEdge, fair_floor, least_rate, min_out

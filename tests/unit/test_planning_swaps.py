@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.amm import pools as amm
-from agent.amm.pools import BeyondKnownTicks
+from agent.amm.swap_errors import BeyondKnownTicks
 from agent.errors import ConfigError, Refused
 from agent.model import LegFunding, Plan, Pool, StepInput
 from agent.planning.planner import plan_swap, quote

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.amm import FORMS, POOL_KINDS
-from agent.amm.pools import ContractRevert, marginal_price, price_move_bps, token_out
+from agent.amm.pools import marginal_price, price_move_bps, token_out
+from agent.amm.swap_errors import ContractRevert
 from agent.errors import ConfigError
 from agent.model import Pool
 from agent.planning.pool_curves import build_trade_curves

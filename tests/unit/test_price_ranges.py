@@ -9,9 +9,9 @@ import pytest
 
 from agent.config.presets import ETHEREUM, FEED_THRESHOLDS_BPS, starting_deviation_bps
 from agent.guards.case import build_guard_case
-from agent.guards.market import plan_sandwich_loss, plan_worst_case
+from agent.guards.sandwich import plan_sandwich_loss, plan_worst_case
 from agent.model import PriceSource, StepInput
-from agent.planning.gas import approval_gas_units
+from agent.planning.approval_gas import approval_gas_units
 from agent.planning.partial_plans import worst_case_gas, worst_case_loss
 from agent.planning.problem import build_problem, fair_floor
 from agent.reference import deviation_loss, disagreement_loss, price_ranges, reference_prices

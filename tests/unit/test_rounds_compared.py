@@ -11,7 +11,7 @@ from math import sqrt
 import pytest
 
 from agent.amm import pools
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.layers.gradual.planning import remaining_impact
 from agent.layers.gradual.state import GradualResult
 from agent.model import PriceSource, SlicingComparison, StepInput

@@ -16,7 +16,7 @@ from agent.chain.tokens import encode_approve, needed_approvals, open_allowances
 from agent.errors import Refused
 from agent.execution.reconcile import with_bumped_fees
 from agent.model import Allowance, Head, LegFunding
-from agent.planning.gas import swap_spend
+from agent.planning.approval_gas import swap_spend
 from agent.signing.calldata import Approve, UndecodableCalldata, decode, selector
 from agent.venues.calldata import encode_multicall
 from agent.venues.gas_fees import GasFees, bump_fees, gas_fees

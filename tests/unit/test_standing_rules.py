@@ -30,7 +30,7 @@ from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.exits import apply_order_targets, apply_orders
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.step_input import apply_effective_targets
-from agent.policy.triggers import rules
+from agent.policy.triggers import price_confirmation
 from agent.reference import reference_prices
 from tests.support.builders import ETHER, brought_up, split, step_input, strategy, token, v3_pool, with_history
 from tests.support.standing_orders import Bot, price_of, terms, three, two
@@ -67,7 +67,7 @@ def test_blocks_are_read_only_where_prices_would_move_an_order() -> None:
     assert stirs(2_000), "to be armed"
     bot.look({"WETH": 2_000})
     assert [stirs(price) for price in (2_000, 1_501, 2_001, 2_003, 1_500)] == [False, False, False, True, True]
-    assert not rules.needs_past_blocks(apply_orders(bot.seen({"WETH": 2_000}, [])), lambda step: decide(step).decision)
+    assert not price_confirmation.needs_past_blocks(apply_orders(bot.seen({"WETH": 2_000}, [])), lambda step: decide(step).decision)
 
 
 def test_while_a_price_is_unknown_or_contradicts_another_nothing_fires_and_it_is_said() -> None:

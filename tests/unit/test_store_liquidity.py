@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.amm.lp import positions
+from agent.amm.lp import own_changes
 from agent.errors import OperatorNeeded
 from agent.layers.liquidity.state import LiquidityState
 from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpPositionChange, LpTarget, Receipt, Transfer
@@ -148,7 +148,7 @@ def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts
 
 
 def moves(*pairs: tuple[LpAction, Receipt]) -> tuple[LpPositionChange, ...]:
-    return tuple(done for action, found in pairs if (done := positions.position_change(action, found, WALLET)) is not None)
+    return tuple(done for action, found in pairs if (done := own_changes.position_change(action, found, WALLET)) is not None)
 
 
 CONFIRMED = ConfirmedPosition("uniswap_v3", MANAGER, 42, *TOKENS, (1_000, 2_000), None, 5_000, MONTH_S)
@@ -158,7 +158,7 @@ WITHDRAWN = replace(WITHDRAW_V3, liquidity=10**19, held=4 * 10**19)
 def known(
     confirmed: tuple[ConfirmedPosition, ...], done: tuple[LpPositionChange, ...], *targets: LpTarget
 ) -> tuple[ConfirmedPosition, ...]:
-    return positions.tracked_positions(confirmed, targets, done, 6_000, MONTH_S)
+    return own_changes.tracked_positions(confirmed, targets, done, 6_000, MONTH_S)
 
 
 def test_what_the_agent_opened_counts_with_what_it_put_in() -> None:

@@ -8,7 +8,7 @@ from agent.execution.step_memory import part_history_needed
 from agent.layers.strategies.state import CapitalSplit, Strategy
 from agent.model import AllocationMethod, Halt, HaltCode, StepInput
 from agent.policy.decide import decide
-from agent.policy.targets import apply_allocation
+from agent.policy.target_changes import apply_allocation
 from tests.support.builders import NOW_S, books_of, brought_up, split, step_input, strategy
 from tests.support.planning_worlds import DAY_S, PLAIN, allocator, bps_of, moves, recorded, weighed
 from tests.support.text import mentions

@@ -15,7 +15,7 @@ from agent.errors import ConfigError
 from agent.layers.futures.policy.chosen_weights import with_market_weights
 from agent.layers.futures.policy.exposure import market_growth
 from agent.layers.futures.state import futures_policy
-from agent.layers.strategies.policy import capital
+from agent.layers.strategies.policy import health
 from agent.layers.strategies.policy.futures import chosen_shares, strategy_futures, with_market_growth
 from agent.layers.strategies.state import (
     CapitalSplit,
@@ -81,7 +81,7 @@ def test_strategies_without_futures_leave_the_targets_of_the_config() -> None:
 
 def updated(state: StrategyState, one: Strategy, prices: dict[str, Fraction], now_s: int, growth: MarketGrowth) -> StrategyState:
     """The state at one unit's value, with its futures weights in the index."""
-    return with_market_growth(capital.update_unit_index(state, one, ONE, prices, now_s), state, one, growth)
+    return with_market_growth(health.update_unit_index(state, one, ONE, prices, now_s), state, one, growth)
 
 
 def state_after(days: list[Fraction], one: Strategy, part: Fraction) -> tuple[StrategyState, list[NavPoint]]:
@@ -93,8 +93,8 @@ def state_after(days: list[Fraction], one: Strategy, part: Fraction) -> tuple[St
         now_s = START_S + day * DAY_S + DAY_S - 60
         state = updated(state, one, {USDC: Fraction(1)}, now_s, growth)
         points.append(NavPoint(now_s, state.unit, state.index))
-        sharpe = capital.sharpe_milli(points, RULE.window_s, now_s)
-        state = capital.update_health(state, RULE, sharpe, now_s)
+        sharpe = health.sharpe_milli(points, RULE.window_s, now_s)
+        state = health.update_health(state, RULE, sharpe, now_s)
     return state, points
 
 

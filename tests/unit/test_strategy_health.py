@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.layers.strategies.policy import capital
+from agent.layers.strategies.policy import health
 from agent.layers.strategies.state import NavPoint, StrategyHealth, StrategyState
 from tests.support.builders import DAY_S, NOW_S, RULE, strategy, token
 
@@ -40,8 +40,8 @@ def judged_daily(state: StrategyState, table: list[NavPoint], since: int = 0) ->
     found = []
     for number, point in enumerate(table):
         if number >= since:
-            sharpe = capital.sharpe_milli(table[: number + 1], RULE.window_s, point.at_s)
-            state = capital.update_health(state, RULE, sharpe, point.at_s)
+            sharpe = health.sharpe_milli(table[: number + 1], RULE.window_s, point.at_s)
+            state = health.update_health(state, RULE, sharpe, point.at_s)
             found.append(state)
     return found
 
@@ -53,7 +53,7 @@ def test_the_ratio_is_that_of_the_textbook(seed: int, drift: float, noise: float
     values = [point.index / ONE for point in table]
     returns = [now / before - 1 for before, now in pairwise(values)]
     expected = statistics.mean(returns) / statistics.stdev(returns) * 365**0.5
-    found = capital.sharpe_milli(table, MONTH, table[-1].at_s)
+    found = health.sharpe_milli(table, MONTH, table[-1].at_s)
     assert found is not None
     assert found == pytest.approx(expected * 1000, abs=1.01)
 
@@ -67,7 +67,7 @@ def test_the_ratio_is_rounded_down_to_the_thousandth(sign: int) -> None:
         for step in steps:
             closes.append(closes[-1] + sign * step)
         table = [NavPoint(START_S + number * DAY_S + DAY_S - 60, close, close) for number, close in enumerate(closes)]
-        found = capital.sharpe_milli(table, 3 * DAY_S, table[-1].at_s)
+        found = health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s)
         returns = [now * ONE // before - ONE for before, now in pairwise(closes)]
         mean = Fraction(sum(returns), 3)
         squared = mean**2 / (sum((one - mean) ** 2 for one in returns) / 2) * 365 * 10**6
@@ -89,29 +89,29 @@ def test_the_ratio_is_rounded_down_to_the_thousandth(sign: int) -> None:
 )
 def test_two_thirds_of_the_days_and_three_values_are_enough(days: list[int], window_s: int, known: bool) -> None:
     table = [NavPoint(START_S + day * DAY_S + DAY_S - 60, ONE + day**3, ONE + day**3) for day in days]
-    assert (capital.sharpe_milli(table, window_s, table[-1].at_s) is not None) is known
+    assert (health.sharpe_milli(table, window_s, table[-1].at_s) is not None) is known
 
 
 def test_a_strategy_that_was_worth_nothing_once_has_no_ratio() -> None:
     closes = [ONE, 0, ONE, 2 * ONE]
     table = [NavPoint(START_S + number * DAY_S + DAY_S - 60, close, close) for number, close in enumerate(closes)]
-    assert capital.sharpe_milli(table, 3 * DAY_S, table[-1].at_s) is None
+    assert health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s) is None
 
 
 def test_the_index_of_a_strategy_is_rounded_down() -> None:
     usdc = token("USDC").address
     trend = strategy("trend", 5_000, {"USDC": 10_000})
     state = replace(ACTIVE, index=10, unit=3)
-    assert capital.update_unit_index(state, trend, 5, {usdc: Fraction(1)}, START_S).index == 16
-    assert capital.update_unit_index(replace(state, unit=0), trend, 5, {usdc: Fraction(1)}, START_S).index == 10
+    assert health.update_unit_index(state, trend, 5, {usdc: Fraction(1)}, START_S).index == 16
+    assert health.update_unit_index(replace(state, unit=0), trend, 5, {usdc: Fraction(1)}, START_S).index == 10
     paused = replace(state, health=StrategyHealth.PAUSED, marks=((usdc, Fraction(3)),))
-    assert capital.update_unit_index(paused, trend, None, {usdc: Fraction(5)}, START_S).index == 16
+    assert health.update_unit_index(paused, trend, None, {usdc: Fraction(5)}, START_S).index == 16
 
 
 def test_of_several_values_of_a_day_the_last_one_counts() -> None:
     daily = points(walk(0.001, 40))
     noisy = [NavPoint(point.at_s - 7_200, 3 * ONE, 3 * ONE) for point in daily]
-    assert capital.sharpe_milli([*noisy, *daily], MONTH, daily[-1].at_s) == capital.sharpe_milli(daily, MONTH, daily[-1].at_s)
+    assert health.sharpe_milli([*noisy, *daily], MONTH, daily[-1].at_s) == health.sharpe_milli(daily, MONTH, daily[-1].at_s)
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,13 @@ def test_of_several_values_of_a_day_the_last_one_counts() -> None:
 )
 def test_of_too_little_history_nothing_is_said(values: list[float], why: str) -> None:
     table = points(values)
-    assert capital.sharpe_milli(table, MONTH, START_S + max(len(values), 1) * DAY_S - 60) is None, why
+    assert health.sharpe_milli(table, MONTH, START_S + max(len(values), 1) * DAY_S - 60) is None, why
 
 
 def test_a_window_with_many_days_missing_says_nothing() -> None:
     table = points(walk(-0.01, 40))
     holes = [point for number, point in enumerate(table) if number < 10 or number % 3 == 0]
-    assert capital.sharpe_milli(holes, MONTH, table[-1].at_s) is None
+    assert health.sharpe_milli(holes, MONTH, table[-1].at_s) is None
 
 
 def test_a_bad_strategy_is_cut_once_it_was_bad_for_the_whole_period_and_not_a_day_before() -> None:
@@ -146,20 +146,20 @@ def test_a_good_strategy_is_never_cut() -> None:
 
 def test_one_good_day_begins_the_period_anew() -> None:
     low = replace(ACTIVE, turning_s=START_S)
-    almost = capital.update_health(low, RULE, 100, START_S + RULE.period_s - 1)
+    almost = health.update_health(low, RULE, 100, START_S + RULE.period_s - 1)
     assert (almost.health, almost.turning_s) == (StrategyHealth.ACTIVE, START_S)
-    assert capital.update_health(almost, RULE, 500, START_S + RULE.period_s).turning_s is None
-    assert capital.update_health(almost, RULE, None, START_S + RULE.period_s).turning_s is None, "what is unknown cuts nothing"
-    assert capital.update_health(almost, RULE, 499, START_S + RULE.period_s).health is StrategyHealth.PAUSED
+    assert health.update_health(almost, RULE, 500, START_S + RULE.period_s).turning_s is None
+    assert health.update_health(almost, RULE, None, START_S + RULE.period_s).turning_s is None, "what is unknown cuts nothing"
+    assert health.update_health(almost, RULE, 499, START_S + RULE.period_s).health is StrategyHealth.PAUSED
 
 
 def test_it_comes_back_at_the_higher_limit_alone_and_after_its_own_period() -> None:
     paused = StrategyState("trend", StrategyHealth.PAUSED, START_S)
-    between = capital.update_health(paused, RULE, 799, START_S + DAY_S)
+    between = health.update_health(paused, RULE, 799, START_S + DAY_S)
     assert (between.health, between.turning_s) == (StrategyHealth.PAUSED, None), "0.5 to 0.8 changes nothing, whichever side it comes from"
-    high = capital.update_health(paused, RULE, 800, START_S + DAY_S)
+    high = health.update_health(paused, RULE, 800, START_S + DAY_S)
     assert (high.health, high.turning_s) == (StrategyHealth.PAUSED, START_S + DAY_S)
-    back = capital.update_health(high, RULE, 800, START_S + DAY_S + RULE.recover_s)
+    back = health.update_health(high, RULE, 800, START_S + DAY_S + RULE.recover_s)
     assert back.health is StrategyHealth.ACTIVE and "above 0.8" in back.reason
 
 
@@ -167,9 +167,9 @@ def test_while_paused_it_is_judged_by_what_its_weights_would_have_made() -> None
     weth, usdc = token("WETH").address, token("USDC").address
     trend = strategy("trend", 5_000, {"WETH": 6_000, "USDC": 4_000}, health=RULE)
     prices = {weth: Fraction(2_000), usdc: Fraction(1)}
-    first = capital.update_unit_index(replace(ACTIVE, health=StrategyHealth.PAUSED), trend, ONE, prices, START_S)
+    first = health.update_unit_index(replace(ACTIVE, health=StrategyHealth.PAUSED), trend, ONE, prices, START_S)
     assert first.index == ONE, "nothing to compare with yet"
-    later = capital.update_unit_index(first, trend, ONE, prices | {weth: Fraction(2_200)}, START_S + 3_600)
+    later = health.update_unit_index(first, trend, ONE, prices | {weth: Fraction(2_200)}, START_S + 3_600)
     assert later.unit == ONE and later.index == ONE * 106 // 100
-    back = capital.update_unit_index(replace(later, health=StrategyHealth.ACTIVE), trend, ONE * 11 // 10, prices, START_S + 7_200)
+    back = health.update_unit_index(replace(later, health=StrategyHealth.ACTIVE), trend, ONE * 11 // 10, prices, START_S + 7_200)
     assert back.index == later.index * 11 // 10, "working again it follows its own unit value"

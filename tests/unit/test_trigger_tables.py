@@ -29,7 +29,7 @@ from agent.model import (
 )
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
-from agent.policy.triggers import rules
+from agent.policy.triggers import price_confirmation
 from agent.policy.triggers.schedules import EXECUTION, schedule_name
 from agent.reference import reference_prices
 from tests.support.builders import NOW_S, history, step_input
@@ -289,7 +289,7 @@ def test_bands_of_a_hybrid_whose_review_is_not_due_confirm_nothing() -> None:
     for last_s, found in ((NOW_S - 60, 0), (NOW_S - DAY_S, 2)):
         step = step_input(values={"WETH": 5_500, "USDC": 4_500}, trigger=both, past=history(last_review_s=last_s))
         prices = reference_prices(step).by_token
-        assert len(rules.trigger_signals(step, prices)) == found
+        assert len(price_confirmation.trigger_signals(step, prices)) == found
 
 
 def test_a_schedule_is_remembered_by_what_it_says_and_what_it_is_for() -> None:

@@ -10,8 +10,9 @@ from agent.errors import ConfigError
 from agent.model import Asset, AssetDrift, Cron, Destination, Every, History, HybridTrigger, Policy, Threshold, Trigger
 from agent.policy.drift import drifts_from_balances
 from agent.policy.triggers.bands import TriggerResult
-from agent.policy.triggers.rules import evaluate_trigger, validate_policy, validate_trigger
+from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import next_cron_time as next_time
+from agent.policy.triggers.validation import validate_policy, validate_trigger
 from agent.units import format_duration, format_time
 from tests.support.builders import NOW_S, history, token
 from tests.support.samples import slow

@@ -25,9 +25,9 @@ from agent.model import (
 )
 from agent.policy.decide import decide
 from agent.policy.step_input import apply_effective_targets
-from agent.policy.targets import allocation_history_s
+from agent.policy.target_changes import allocation_history_s
 from agent.units import BPS
-from agent.weights import returns
+from agent.weights import extras
 from tests.support.builders import NOW_S, token
 from tests.support.planning_worlds import DAY_S, PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.standing_orders import price_of, terms
@@ -284,7 +284,7 @@ def test_a_missing_package_halts_with_the_remedy(monkeypatch: pytest.MonkeyPatch
     def missing(module: str) -> object:
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
-    monkeypatch.setattr(returns, "import_module", missing)
+    monkeypatch.setattr(extras, "import_module", missing)
     assert "skfolio.cluster" in reason(weighed(allocator(AllocationMethod.HRP), recorded(moves())))
 
 

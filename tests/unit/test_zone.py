@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent import codec
-from agent.amm.v2 import V2Pool
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.model import Destination, Halt, HaltCode, Hold, NoTradeZone, QuarantinedItem, Rebalance, StepInput, Threshold
 from agent.policy.decide import decide

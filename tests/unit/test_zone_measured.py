@@ -17,8 +17,8 @@ from agent.errors import ConfigError
 from agent.execution.step_memory import read_memory
 from agent.model import Destination, Hold, NoTradeZone, PricePoint, Rebalance, RiskEstimationWindow, StepInput, TrackingRisk
 from agent.planning.proposals import rebalance
-from agent.policy import risk as measuring
 from agent.policy import risk as risks
+from agent.policy import risk_estimates
 from agent.policy.decide import decide
 from agent.policy.step_input import apply_effective_targets, assemble_input
 from agent.store import open_store
@@ -159,7 +159,7 @@ def test_a_step_carries_the_recorded_prices_of_its_window_and_no_others(tmp_path
     assert "90 returns" in risk_of(found).measured
     unmeasured = replace(made, policy=replace(made.policy, trigger=NoTradeZone(replace(BARE, measuring=None))))
     plain = assemble_input(unmeasured, read_memory(unmeasured, store))
-    assert plain.history.prices == () and measuring.price_history_needed(plain.policy) == (0, 0)
+    assert plain.history.prices == () and risk_estimates.price_history_needed(plain.policy) == (0, 0)
     store.close()
 
 

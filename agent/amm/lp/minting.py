@@ -21,9 +21,8 @@ zero there, and the overpayment stops growing.
 from __future__ import annotations
 
 from fractions import Fraction
-from math import isqrt
 
-from agent.amm.lp.positions import Amounts, sqrt_price_x96, v2_product, v2_protocol_mint
+from agent.amm.lp.positions import Amounts, sqrt_price_x96, v2_protocol_mint
 from agent.amm.v2 import UINT112_MAX
 from agent.amm.v3.math import (
     MAX_TICK,
@@ -33,8 +32,8 @@ from agent.amm.v3.math import (
     get_sqrt_ratio_at_tick,
     get_tick_at_sqrt_ratio,
 )
-from agent.model import LpV2Position, LpV3Position
-from agent.units import BPS, floor_int, mul_div_down
+from agent.model import LpV2Position
+from agent.units import BPS, mul_div_down
 
 # --- Amounts of provision: mint, increaseLiquidity and addLiquidity of the contracts, in exact
 # integers.
@@ -151,131 +150,3 @@ def _for_amount0(low: int, high: int, amount: int) -> int:
 def _for_amount1(low: int, high: int, amount: int) -> int:
     """Return the liquidity for an amount of token1 (LiquidityAmounts.getLiquidityForAmount1)."""
     return mul_div_down(amount, Q96, high - low)
-
-
-# --- Gas of each liquidity action, as measured constants, and minimums.
-
-
-V3_MINT_UNITS = 500_000
-"""NonfungiblePositionManager.mint into a range of two new ticks; embedded chain, plain ERC-20
-tokens."""
-V3_INCREASE_UNITS = 320_000
-"""NonfungiblePositionManager.increaseLiquidity; embedded chain."""
-V3_WITHDRAW_UNITS = 300_000
-"""decreaseLiquidity and collect in one multicall; embedded chain."""
-V3_COLLECT_UNITS = 230_000
-"""collect of a position with liquidity, updated first by a burn of zero; embedded chain."""
-V2_ADD_UNITS = 190_000
-"""UniswapV2Router02.addLiquidity; embedded chain."""
-V2_REMOVE_UNITS = 180_000
-"""UniswapV2Router02.removeLiquidity; embedded chain."""
-APPROVE_UNITS = 46_000
-"""ERC20.approve from zero, as a separate transaction; embedded chain."""
-
-
-REFERENCE_LIQUIDITY = 1 << 160
-"""Liquidity unit of relative figures; large, so that rounding is negligible."""
-
-
-def price_band(ratio: Fraction, band_bps: int) -> tuple[Fraction, Fraction]:
-    """Return the lowest and highest price of the band around `ratio`, token1 base units per token0
-    base unit.
-    """
-    wide = 1 + Fraction(band_bps, BPS)
-    return ratio / wide, ratio * wide
-
-
-def is_within_band(price: Fraction, ratio: Fraction, band_bps: int) -> bool:
-    """Return whether a pool's price is within the band."""
-    low, high = price_band(ratio, band_bps)
-    return low <= price <= high
-
-
-def withdrawal_minimums(
-    position: LpV2Position | LpV3Position, liquidity: int, ratio: Fraction, band_bps: int
-) -> Amounts:
-    """Return the least base units that withdrawing `liquidity` pays within the band, fees excluded;
-    rounded down.
-    """
-    low, high = price_band(ratio, band_bps)
-    if isinstance(position, LpV2Position):
-        if position.liquidity <= 0:
-            return 0, 0
-        # A pair keeps √(a0·a1) of this part at any price; the product is that of all LP tokens of
-        # the wallet.
-        part = Fraction(v2_product(position)) * Fraction(liquidity, position.liquidity) ** 2
-        return isqrt(floor_int(part / high)), isqrt(floor_int(part * low))
-    bottom, top = sqrt_price_range((position.tick_lower, position.tick_upper))
-    at_high, at_low = (min(max(sqrt_price_x96(price), bottom), top) for price in (high, low))
-    return get_amount0_delta(at_high, top, liquidity, round_up=False), get_amount1_delta(
-        bottom, at_low, liquidity, round_up=False
-    )
-
-
-def provision_minimums(
-    within: SqrtPriceRange | None, desired: Amounts, ratio: Fraction, band_bps: int
-) -> Amounts:
-    """Return the least base units that providing `desired` uses within the band, rounded down.
-    `within` is None for a pair.
-    """
-    low, high = price_band(ratio, band_bps)
-    if within is None:
-        return min(desired[0], floor_int(desired[1] / high)), min(
-            desired[1], floor_int(desired[0] * low)
-        )
-    at_high, at_low = sqrt_price_x96(high), sqrt_price_x96(low)
-    of_high, of_low = (liquidity_for_amounts(at, within, desired) for at in (at_high, at_low))
-    least0, least1 = (
-        mint_amounts(at_high, within, of_high)[0],
-        mint_amounts(at_low, within, of_low)[1],
-    )
-    # One unit covers the rounding of prices between the band's end and the pool's own.
-    return max(0, min(least0, desired[0]) - 1), max(0, min(least1, desired[1]) - 1)
-
-
-def nonzero_minimums(least: Amounts, expected: Amounts) -> Amounts:
-    """Return minimums with at least one above zero.
-
-    A range inside the band could hold either token alone at its ends. Then the minimum is one unit
-    of each expected token, so that no transaction accepts zero in return.
-    """
-    return least if max(least) > 0 else (min(1, expected[0]), min(1, expected[1]))
-
-
-def max_overpayment(within: SqrtPriceRange | None, ratio: Fraction, band_bps: int) -> Fraction:
-    """Return the largest relative overpayment for liquidity bought at a price within the band: cost
-    above its value at the reference, per unit of value.
-    """
-    if within is None:
-        # (1 + x)/(2·√x) - 1 at x = 1 + d, and the same at its inverse; the root is rounded down, so
-        # the result is rounded up.
-        wide = 1 + Fraction(band_bps, BPS)
-        root = Fraction(isqrt(floor_int(wide * REFERENCE_LIQUIDITY**2)), REFERENCE_LIQUIDITY)
-        return (1 + wide) / (2 * root) - 1
-    worth = _paid(within, ratio, ratio)
-    return max(_paid(within, price, ratio) / worth - 1 for price in price_band(ratio, band_bps))
-
-
-def widest_band_bps(
-    within: SqrtPriceRange | None, ratio: Fraction, most_bps: int, slippage_bps: int | None
-) -> int:
-    """Return the widest band of at most `most_bps` in which overpayment stays within the slippage
-    limit.
-    """
-    if slippage_bps is None:
-        return most_bps
-    low, high = 0, most_bps
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (
-            (middle, high)
-            if max_overpayment(within, ratio, middle) * BPS <= slippage_bps
-            else (low, middle - 1)
-        )
-    return low
-
-
-def _paid(within: SqrtPriceRange, price: Fraction, ratio: Fraction) -> Fraction:
-    """Return the cost of REFERENCE_LIQUIDITY bought at `price`, valued at `ratio`, in token1."""
-    amount0, amount1 = mint_amounts(sqrt_price_x96(price), within, REFERENCE_LIQUIDITY)
-    return amount0 * ratio + amount1

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import isqrt
 
-from agent.amm.pools import ContractRevert
+from agent.amm.swap_errors import ContractRevert
 from agent.units import PIPS, UINT256_MAX
 
 MIN_TICK = -887272

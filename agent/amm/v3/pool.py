@@ -14,7 +14,8 @@ from itertools import accumulate
 from math import isqrt
 from typing import ClassVar
 
-from agent.amm.pools import BeyondKnownTicks, is_zero_for_one, moved_back, without_mean
+from agent.amm.pools import is_zero_for_one, moved_back, without_mean
+from agent.amm.swap_errors import BeyondKnownTicks
 from agent.amm.v3.math import (
     MAX_SQRT_RATIO,
     MAX_TICK,

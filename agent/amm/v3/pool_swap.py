@@ -13,7 +13,7 @@ from math import isqrt
 from operator import attrgetter
 from typing import NamedTuple
 
-from agent.amm.pools import ContractRevert
+from agent.amm.swap_errors import ContractRevert
 from agent.amm.v3.math import (
     MAX_SQRT_RATIO,
     MAX_TICK,

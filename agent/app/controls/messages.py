@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.app.documents.plans import tax_document
 from agent.errors import printable_text
-from agent.guards.market import plan_worst_case
+from agent.guards.sandwich import plan_worst_case
 from agent.model import (
     Alert,
     AlertKind,

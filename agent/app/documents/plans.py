@@ -37,7 +37,7 @@ from agent.app.documents.futures import (
     optional_comparisons,
     optional_summary,
 )
-from agent.guards.market import plan_worst_case
+from agent.guards.sandwich import plan_worst_case
 from agent.layers import documents as layers
 from agent.layers.futures.state import planned_futures
 from agent.layers.strategies.policy.decide import StrategiesResult

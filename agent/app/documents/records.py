@@ -38,7 +38,7 @@ from agent.app.documents.plans import (
 )
 from agent.layers.futures.state import margin_account
 from agent.layers.strategies.policy.accounting import unit_value
-from agent.layers.strategies.policy.capital import ONE
+from agent.layers.strategies.policy.health import ONE
 from agent.model import IntentState, Portfolio, Snapshot
 from agent.units import BPS, decimal_text, value_text
 

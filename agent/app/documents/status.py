@@ -61,7 +61,7 @@ from agent.policy.minimum import (
     minimum_total_inputs,
     suggested_settings,
 )
-from agent.policy.triggers import bands, rules
+from agent.policy.triggers import bands, trigger_text
 from agent.reference import reference_prices
 from agent.units import PIPS, Value, format_time, price_text, value_text
 
@@ -174,9 +174,9 @@ class PortfolioStatus:
         return fill(
             TriggerDocument,
             policy,
-            words=rules.format_trigger(policy.trigger, portfolio),
+            words=trigger_text.format_trigger(policy.trigger, portfolio),
             bands=bands.format_bands(portfolio),
-            only_words="" if policy.only is None else rules.ONLY[policy.only],
+            only_words="" if policy.only is None else trigger_text.ONLY[policy.only],
             next_s=next_s,
             next=None if next_s is None else format_time(next_s),
         )

@@ -33,7 +33,7 @@ from agent.layers.futures.policy.targets import (
 from agent.layers.futures.requests import CloseHedge, Deleverage, OpenHedge
 from agent.layers.futures.state import margin_account
 from agent.margin import account as margin
-from agent.margin.account import size_for_notional_raw
+from agent.margin.contract_sizes import size_for_notional_raw
 from agent.margin.state import after_fill_at_mark, breaches, largest_allowed_raw, margin_state
 from agent.model import (
     FuturesLimits,

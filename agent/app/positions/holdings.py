@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import wiring
-from agent.amm.lp import positions
+from agent.amm.lp import own_changes, positions
 from agent.app import describe
 from agent.app.agent import Agent
 from agent.app.documents import fill
@@ -196,7 +196,9 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
     present = agent.step_input().snapshot.positions
     # its principal is booked as its cost
     amounts = next((positions.principal(place) for place in present if place.name == name), (0, 0))
-    store.positions.decide(name, positions.imported_position(mint, amounts), context.clock.now_s())
+    store.positions.decide(
+        name, own_changes.imported_position(mint, amounts), context.clock.now_s()
+    )
     return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in amounts]}
 
 
@@ -216,7 +218,7 @@ def forget_position(config: Path | str, which: str) -> AdoptedPositionDocument:
         now_s = int(time.time())
         moves = store.positions.changes()
         undecided = store.budgets.history(now_s).layer(LiquidityState).undecided
-        if name not in undecided and not positions.is_position_open(moves, name):
+        if name not in undecided and not own_changes.is_position_open(moves, name):
             raise ConfigError(
                 f"position {name} is not a position that the agent opened or adopted",
                 "see trimtab lp; remove a position of the config from portfolio.positions",

@@ -38,7 +38,7 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.policy import targets
+from agent.policy import target_changes, targets
 from agent.reference import prices, reference_prices
 from agent.units import decimal_text, value_text
 from agent.weights.allocators import WeightBounds
@@ -253,14 +253,14 @@ def weights(agent: Agent) -> WeightsDocument:
         )
     step = agent.step_input()
     store, assets = agent.context.store, agent.portfolio.assets
-    now_s = targets.trusted_time_s(step.snapshot)
+    now_s = target_changes.trusted_time_s(step.snapshot)
     since_s = now_s - settings.window_s - max(settings.step_s, settings.max_age_s)
     recorded = store.prices.between(
         agent.portfolio.numeraire.address, since_s, now_s, settings.step_s
     )
     step_input = replace(step, history=replace(step.history, prices=recorded, allocation=None))
     answers = agent.context.signals.answers(signal_requests(step_input, {}))
-    facts = targets.allocator_inputs(step_input.with_layer(SignalState(answers)))
+    facts = target_changes.allocator_inputs(step_input.with_layer(SignalState(answers)))
     last = store.allocations.newest()
     current = targets.valid_allocation(settings, assets, last)
     seen: Returns | None = None

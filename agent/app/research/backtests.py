@@ -56,7 +56,7 @@ from agent.model import (
     Threshold,
     Trigger,
 )
-from agent.policy.triggers.rules import validate_policy
+from agent.policy.triggers.validation import validate_policy
 from agent.units import BPS, PIPS, Token, parse_raw, parse_share_bps
 
 __all__ = ["backtest_document"]

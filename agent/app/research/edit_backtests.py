@@ -52,7 +52,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.writing.edits import apply_changes, parse_changes
 from agent.errors import ConfigError, TrimtabError, needs_analysis
 from agent.model import Every, HybridTrigger, Threshold, Trigger
-from agent.policy.triggers.schedules import LONGEST_S, SHORTEST_S
+from agent.policy.triggers.schedule_triggers import LONGEST_S, SHORTEST_S
 from agent.units import BPS, YEAR_S, format_time, value_text
 
 Floats = NDArray[np.float64]

@@ -20,13 +20,13 @@ from agent.policy.drift import (
     ideal_trades,
     investable_total,
     rebalance_goal,
-    restrict_to_side,
     unreachable_reasons,
 )
 from agent.policy.minimum import correction_drift
+from agent.policy.one_sided import restrict_to_side
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.rules import evaluate_trigger
-from agent.policy.triggers.schedules import SHORTEST_S
+from agent.policy.triggers.schedule_triggers import SHORTEST_S
 from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw, safe_label
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from agent.config.tables.orders import OrderKeys
 from agent.config.writing.profile import FILES
 from agent.model import LIMITS, LimitUnit, NoTradeZone
 from agent.policy import drift
-from agent.policy.triggers import rules
+from agent.policy.triggers import trigger_text
 from agent.units import Token, format_duration
 
 UNKNOWN_DECIMALS = 18
@@ -118,7 +118,7 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
     return {
         "config_hash": loaded.digest,
         "numeraire": settings.portfolio.numeraire,
-        "trigger": rules.format_trigger(policy.trigger, portfolio),
+        "trigger": trigger_text.format_trigger(policy.trigger, portfolio),
         "assets": assets,
         "sections": sections,
     }

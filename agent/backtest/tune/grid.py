@@ -21,7 +21,7 @@ from agent.model import (
     thresholds_of,
 )
 from agent.policy.triggers.bands import validate_band
-from agent.policy.triggers.schedules import LONGEST_S, SHORTEST_S
+from agent.policy.triggers.schedule_triggers import LONGEST_S, SHORTEST_S
 from agent.units import format_duration
 
 One = TypeVar("One")

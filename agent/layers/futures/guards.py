@@ -31,7 +31,7 @@ from agent.layers.futures.state import (
     planned_futures,
 )
 from agent.margin import account as margin
-from agent.margin.account import index_bound_raw
+from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import (
     after_action,
     breaches,
@@ -54,7 +54,7 @@ from agent.model import (
     PerpOrder,
     StopOrder,
 )
-from agent.policy.quarantine import decision_faults
+from agent.policy.step_faults import decision_faults
 from agent.units import BPS, Value, decimal_text
 
 

@@ -7,7 +7,7 @@ from functools import cache
 
 from sqlalchemy import Connection, Select, bindparam, select
 
-from agent.layers.futures.policy.hedges import filled_hedges
+from agent.layers.futures.policy.hedge_closing import filled_hedges
 from agent.layers.futures.state import FuturesState
 from agent.model import (
     FuturesGrant,

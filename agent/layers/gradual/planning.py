@@ -46,7 +46,8 @@ from agent.model import (
     StepInput,
 )
 from agent.planning import planner
-from agent.planning.gas import NATIVE_VENUE, swap_spend
+from agent.planning.approval_gas import swap_spend
+from agent.planning.gas import NATIVE_VENUE
 from agent.planning.limit_swaps import limit_reached, output_value, with_raised_minimums
 from agent.planning.partial_plans import (
     plan_within_daily_loss,
@@ -56,7 +57,8 @@ from agent.planning.partial_plans import (
 )
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decision import DecisionResult
-from agent.policy.drift import compute_drifts, corrections, partial_goal, target_weights
+from agent.policy.drift import compute_drifts, corrections
+from agent.policy.one_sided import partial_goal, target_weights
 from agent.policy.risk import penalty
 from agent.reference import ReferencePrices
 from agent.units import (

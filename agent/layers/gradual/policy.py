@@ -33,8 +33,9 @@ from agent.model import (
 )
 from agent.policy import native_coin
 from agent.policy.decision import DecisionContext, DecisionResult
-from agent.policy.drift import compute_drifts, corrections, partial_goal, target_weights
-from agent.policy.triggers import rules
+from agent.policy.drift import compute_drifts, corrections
+from agent.policy.one_sided import partial_goal, target_weights
+from agent.policy.triggers import price_confirmation
 from agent.policy.triggers.bands import Signal
 from agent.units import BPS, Price, Value, ceil_int, format_time, value_text
 
@@ -188,7 +189,7 @@ def decide_slice(
             Hold(f"{message}: due {format_time(under.next_s)}", under.next_s, "execution.style")
         )
     execution_slice = ExecutionSlice(under.done + 1, _part(under, left, now_s), left)
-    if not_yet := rules.unconfirmed_reason(step, prices, execution_signals):
+    if not_yet := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
         return SliceDecision(
             Hold(
                 f"{message}; but {not_yet}; checked again in the next cycle",

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from agent.accounting import entries
 from agent.accounting.entries import EntryPrices, SettledTransaction
-from agent.amm.lp import positions
+from agent.amm.lp import own_changes
 from agent.model import Collect, Entry, EntryKind, Provide, Receipt, StepInput, Withdraw
 from agent.ports import Grant
 
@@ -37,7 +37,7 @@ def settled_entry(
                 change, prices, counted, action.name, provided, min(share, Fraction(1)), fees
             )
         case Provide() as action:
-            done = positions.position_change(action, receipt, basis.snapshot.owner)
+            done = own_changes.position_change(action, receipt, basis.snapshot.owner)
             name = action.name if done is None else done.name
             return entries.provision_entry(change, prices, counted, name)
     return entries.trade_entry(change, prices, counted, {}, EntryKind.TRADE)

@@ -25,7 +25,7 @@ from agent.model import (
 )
 from agent.policy import targets
 from agent.policy.decide import current_drifts
-from agent.policy.targets import trusted_time_s
+from agent.policy.target_changes import trusted_time_s
 from agent.units import (
     Token,
     format_duration,

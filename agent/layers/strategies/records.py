@@ -10,7 +10,7 @@ from fractions import Fraction
 from agent.execution.settlement import review_time_s
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.questions import market_growth
-from agent.layers.strategies.policy import accounting, capital, netting
+from agent.layers.strategies.policy import accounting, capital, health, netting
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.strategies.policy.futures import with_market_growth
 from agent.layers.strategies.state import (
@@ -82,7 +82,7 @@ def _record_strategy_states(journal: StrategyStore, step: StepInput, books: Stra
             capital.holdings_value(dict(book.holdings), prices), book.units
         )
         strategy = strategies[book.name]
-        noted = capital.update_unit_index(book.state, strategy, unit, prices, now_s)
+        noted = health.update_unit_index(book.state, strategy, unit, prices, now_s)
         noted = with_market_growth(noted, book.state, strategy, growth)
         point = NavPoint(now_s, noted.unit, noted.index)
         states.append(_with_health(noted, strategies[book.name], point, journal.nav_points))
@@ -101,6 +101,6 @@ def _with_health(
     if rule is None:
         return state
     past = points(state.name, point.at_s - rule.window_s - 2 * DAY_S)
-    return capital.update_health(
-        state, rule, capital.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s
+    return health.update_health(
+        state, rule, health.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s
     )

@@ -31,7 +31,8 @@ from agent.model import (
     StepInput,
 )
 from agent.policy.cash_flows.transfers import goal_to_invest
-from agent.policy.drift import compute_drifts, corrections, rebalance_goal, restrict_to_side
+from agent.policy.drift import compute_drifts, corrections, rebalance_goal
+from agent.policy.one_sided import restrict_to_side
 from agent.reference import reference_prices
 from agent.units import Value, floor_int, format_time, value_text
 

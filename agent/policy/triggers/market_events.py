@@ -23,7 +23,7 @@ from agent.policy.triggers.bands import (
     TriggerResult,
     TriggerRules,
 )
-from agent.policy.triggers.schedules import LONGEST_S
+from agent.policy.triggers.schedule_triggers import LONGEST_S
 from agent.units import BPS, YEAR_S, Price, format_bps, format_duration, format_percent, format_time
 
 HOUR_S = 3_600

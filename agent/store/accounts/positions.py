@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from agent import codec
-from agent.amm.lp.positions import position_change
+from agent.amm.lp.own_changes import position_change
 from agent.model import (
     CashAccount,
     CashMemory,

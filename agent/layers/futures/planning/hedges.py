@@ -19,14 +19,8 @@ from agent.layers.futures.planning.plans import (
     futures_plan,
 )
 from agent.layers.futures.policy.exposure import quote_per_numeraire
-from agent.layers.futures.policy.hedges import (
-    choose,
-    closed_lately,
-    compare_text,
-    hedges_after,
-    margin_share,
-    short_costs,
-)
+from agent.layers.futures.policy.hedge_closing import closed_lately, hedges_after
+from agent.layers.futures.policy.hedges import choose, compare_text, margin_share, short_costs
 from agent.layers.futures.policy.needs import (
     ORDER_GAS,
     backing_off,
@@ -45,7 +39,7 @@ from agent.layers.futures.state import (
     futures_state,
     margin_account,
 )
-from agent.margin.account import size_for_notional_raw
+from agent.margin.contract_sizes import size_for_notional_raw
 from agent.margin.state import after_action, breaches, largest_allowed_raw, margin_state
 from agent.model import (
     AdjustFutures,

@@ -32,7 +32,7 @@ from agent.layers.futures.policy.targets import (
     unnamed_reasons,
 )
 from agent.margin import account as margin
-from agent.margin.account import index_bound_raw
+from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import (
     after_fill_at_bound,
     is_reduction,

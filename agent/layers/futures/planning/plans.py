@@ -19,7 +19,7 @@ from agent.layers.futures.policy.exposure import (
     expected_funding,
     quote_per_numeraire,
 )
-from agent.layers.futures.policy.hedges import hedges_after
+from agent.layers.futures.policy.hedge_closing import hedges_after
 from agent.layers.futures.policy.needs import (
     ORDER_GAS,
     RESTING_STOP,
@@ -72,10 +72,10 @@ from agent.model import (
     StepInput,
     StopOrder,
 )
-from agent.planning.gas import with_data_fee
+from agent.planning.approval_gas import with_data_fee
 from agent.policy import failures
 from agent.policy.decision import DecisionResult
-from agent.policy.quarantine import decision_faults
+from agent.policy.step_faults import decision_faults
 from agent.reference import reference_prices
 from agent.units import BPS, ceil_int, floor_int, largest_remainder
 

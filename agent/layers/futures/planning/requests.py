@@ -10,7 +10,7 @@ from agent.errors import Refused
 from agent.layers.futures.planning import hedges
 from agent.layers.futures.planning.orders import reducing_plan
 from agent.layers.futures.planning.plans import futures_plan
-from agent.layers.futures.policy.hedges import hedges_after
+from agent.layers.futures.policy.hedge_closing import hedges_after
 from agent.layers.futures.policy.needs import closing_order, deleverage_orders, stale_markets
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
 from agent.layers.futures.state import (

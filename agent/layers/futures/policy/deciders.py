@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers.futures.policy.hedges import hedge_need
+from agent.layers.futures.policy.hedge_closing import hedge_need
 from agent.layers.futures.policy.needs import ORDER_GAS, emergency_need, futures_need
 from agent.layers.futures.state import futures_policy, futures_progress
 from agent.layers.questions import SPOT_FAULTS

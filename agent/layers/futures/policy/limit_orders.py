@@ -10,8 +10,8 @@ from fractions import Fraction
 from agent.layers.futures.policy.needs import cooldown_reason, futures_fault, opens_s
 from agent.layers.futures.policy.targets import notional_drifts, targeted
 from agent.layers.futures.state import FuturesState, margin_account
-from agent.margin import account as margin
-from agent.margin.account import index_bound_raw
+from agent.margin import contract_sizes
+from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import breaches, if_filled, margin_state
 from agent.model import (
     FuturesPolicy,
@@ -92,7 +92,7 @@ def _is_beyond_target(account: MarginAccount, policy: FuturesPolicy, order: Rest
     if (drift := drifts.get(order.market)) is None:
         return True
     market = account.market(order.market)
-    target = margin.size_for_notional_raw(market, drift.funded_target)
+    target = contract_sizes.size_for_notional_raw(market, drift.funded_target)
     after = targeted(account, policy).size_raw(order.market) + order.size_raw
     side = 1 if order.size_raw > 0 else -1
     return side * (after - target) > max(Fraction(market.lot_raw), abs(order.size_raw) * BEYOND)

@@ -43,7 +43,7 @@ from agent.layers.futures.state import (
     margin_account,
 )
 from agent.margin import account as margin
-from agent.margin.account import index_bound_raw
+from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import if_filled
 from agent.model import (
     AdjustFutures,

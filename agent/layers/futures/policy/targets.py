@@ -13,7 +13,7 @@ from fractions import Fraction
 from agent.layers.futures.policy.exposure import DAY_S, bleeding
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
-from agent.margin.account import index_bound_raw, size_for_notional_raw
+from agent.margin.contract_sizes import index_bound_raw, size_for_notional_raw
 from agent.margin.state import (
     Breach,
     after_fill_at_bound,

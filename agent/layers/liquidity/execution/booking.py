@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from agent.amm.lp import positions
+from agent.amm.lp import own_changes, position_changes, positions
 from agent.model import (
     Collect,
     Intent,
@@ -55,7 +55,7 @@ def book_liquidity_action(
     if own is not None and granted is not None and receipt.status == 1:
         action = lp_action(granted)
         prices = reference_prices(basis).by_token
-        done = positions.position_change(action, receipt, own.snapshot.owner)
+        done = own_changes.position_change(action, receipt, own.snapshot.owner)
         bookings = [_by_receipt(action, done, own.snapshot, receipt, prices)]
         if after is not None:
             bookings.append(_by_snapshots(action, done, own.snapshot, after, prices))
@@ -95,13 +95,13 @@ def _position_after(
 ) -> LpPosition | None:
     match action, before:
         case [Collect(), LpV3Position()]:
-            return positions.after_collect(before)
+            return position_changes.after_collect(before)
         case [Provide(token_id=None, ticks=tuple()), None] if done is not None:
             return _minted(action, done)
         case [_, LpV2Position() | LpV3Position()] if done is not None:
             if done.liquidity > 0:
-                return positions.after_provision(before, done.liquidity, done.amounts_raw)
-            return positions.after_withdrawal(before, -done.liquidity)
+                return position_changes.after_provision(before, done.liquidity, done.amounts_raw)
+            return position_changes.after_withdrawal(before, -done.liquidity)
         case _:
             return None
 

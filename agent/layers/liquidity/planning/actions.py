@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.amm.lp import minting, positions
+from agent.amm.lp import action_gas, minting, positions
 from agent.errors import ErrorCode, Refused
 from agent.layers.liquidity.policy.adjustments import (
     gas_unit_value,
@@ -37,7 +37,7 @@ from agent.model import (
     Verdict,
     Withdraw,
 )
-from agent.planning.gas import approval_gas_units, with_data_fee
+from agent.planning.approval_gas import approval_gas_units, with_data_fee
 from agent.policy.decision import DecisionResult
 from agent.reference import reference_prices
 from agent.units import Value, largest_remainder
@@ -116,7 +116,7 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
     confirmed_position, position = move.one, move.position
     pair = isinstance(position, LpV2Position)
     amounts = positions.principal(position, move.liquidity)
-    least = minting.withdrawal_minimums(
+    least = action_gas.withdrawal_minimums(
         position, move.liquidity, book.ratio(confirmed_position), band_bps(book.step.limits) or 0
     )
     return Withdraw(
@@ -128,9 +128,9 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
         token1=confirmed_position.token1,
         liquidity=move.liquidity,
         amounts_raw=amounts,
-        min_raw=minting.nonzero_minimums(least, amounts),
+        min_raw=action_gas.nonzero_minimums(least, amounts),
         fees_raw=positions.uncollected_fees(position),
-        gas_units=minting.V2_REMOVE_UNITS if pair else minting.V3_WITHDRAW_UNITS,
+        gas_units=action_gas.V2_REMOVE_UNITS if pair else action_gas.V3_WITHDRAW_UNITS,
         reason=move.reason,
         held=position.liquidity,
     )
@@ -146,7 +146,7 @@ def _collect(book: PositionBook, move: CollectMove) -> Collect:
         token0=confirmed_position.token0,
         token1=confirmed_position.token1,
         fees_raw=positions.uncollected_fees(position),
-        gas_units=minting.V3_COLLECT_UNITS,
+        gas_units=action_gas.V3_COLLECT_UNITS,
         reason=move.reason,
     )
 
@@ -159,7 +159,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
     liquidity, amounts = quote_provision(book, pool, position, move.ticks, move.desired)
     within = minting.price_range(move.ticks)
     limits, ratio = book.step.limits, book.ratio(target)
-    band = minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
+    band = action_gas.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
     after = book_after_provision(book, target, pool, position, move.ticks, move.desired)
     if after is None:
         raise Refused(
@@ -178,8 +178,8 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         liquidity=liquidity,
         desired_raw=move.desired,
         amounts_raw=amounts,
-        min_raw=minting.nonzero_minimums(
-            minting.provision_minimums(within, move.desired, ratio, band), amounts
+        min_raw=action_gas.nonzero_minimums(
+            action_gas.provision_minimums(within, move.desired, ratio, band), amounts
         ),
         gas_units=provision_gas_units(within, position),
         reason=move.reason,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.amm.lp import minting, positions
+from agent.amm.lp import action_gas, position_changes, positions
 from agent.layers.liquidity.policy import valuation
 from agent.layers.liquidity.policy.pools import POSITIONS
 from agent.layers.questions import outside_value
@@ -132,7 +132,7 @@ class PositionBook:
             return self
         paid = positions.principal(position, liquidity_out)
         fees = positions.uncollected_fees(position)
-        return self._with(one, positions.after_withdrawal(position, liquidity_out))._moved(
+        return self._with(one, position_changes.after_withdrawal(position, liquidity_out))._moved(
             one, (paid[0] + fees[0], paid[1] + fees[1]), (paid[0] - least[0], paid[1] - least[1])
         )
 
@@ -141,7 +141,7 @@ class PositionBook:
         position = self.at(one)
         if not isinstance(position, LpV3Position):
             return self
-        return self._with(one, positions.after_collect(position))._moved(
+        return self._with(one, position_changes.after_collect(position))._moved(
             one, positions.uncollected_fees(position), (0, 0)
         )
 
@@ -150,9 +150,9 @@ class PositionBook:
         position = self.at(one)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
-        return self._with(one, positions.after_provision(position, liquidity_in, amounts))._moved(
-            one, (-amounts[0], -amounts[1]), (0, 0)
-        )
+        return self._with(
+            one, position_changes.after_provision(position, liquidity_in, amounts)
+        )._moved(one, (-amounts[0], -amounts[1]), (0, 0))
 
     def minted(self, target: LpTarget, position: LpV3Position, amounts: Amounts) -> PositionBook:
         """Return the book after a new position was minted."""
@@ -228,7 +228,7 @@ def new_confirmed_position(target: LpTarget) -> ConfirmedPosition:
     """
     token_id = None
     if target.tick_spacing is not None:
-        token_id = positions.UNMINTED_TOKEN_ID
+        token_id = position_changes.UNMINTED_TOKEN_ID
     return ConfirmedPosition(
         target.venue,
         target.contract,
@@ -282,7 +282,7 @@ def price_deviation_reason(limits: Limits, price: Fraction | None, reference: Fr
             f"its pool is {float(off * BPS):.2f} bps off the reference, limits.oracle_deviation is"
             f" {limits.oracle_deviation_bps} bps"
         )
-    if not minting.is_within_band(price, reference, band):
+    if not action_gas.is_within_band(price, reference, band):
         return (
             f"its pool is {float(off * BPS):.2f} bps off the reference, at most {band} bps are"
             " allowed"

@@ -23,7 +23,7 @@ from agent.policy import failures, native_coin
 from agent.policy import rebalance as rebalances
 from agent.policy.decision import DecisionContext, DecisionResult
 from agent.policy.orders import exits
-from agent.policy.triggers import rules
+from agent.policy.triggers import price_confirmation
 from agent.units import Price
 
 
@@ -33,7 +33,7 @@ def withdraw_over_limit(context: DecisionContext) -> DecisionResult | None:
     too_much = liquidity_moves.limit_adjustment(step, prices)
     if not too_much.over:
         return None
-    not_yet = rules.unconfirmed_reason(step, prices, signals.limit_signals)
+    not_yet = price_confirmation.unconfirmed_reason(step, prices, signals.limit_signals)
     out: Hold | AdjustLiquidity = AdjustLiquidity(too_much.reason)
     if not_yet:
         out = rebalances.unconfirmed_hold(too_much.reason, not_yet)
@@ -110,7 +110,9 @@ def withdrawals_first(
         return None
     if not any(isinstance(move, WithdrawMove) for move in adjustment.moves):
         return None
-    if not_yet := rules.unconfirmed_reason(step, prices, signals.liquidity_signals, every=True):
+    if not_yet := price_confirmation.unconfirmed_reason(
+        step, prices, signals.liquidity_signals, every=True
+    ):
         return rebalances.unconfirmed_hold(adjustment.reason, not_yet)
     return AdjustLiquidity(adjustment.reason)
 
@@ -142,7 +144,9 @@ def liquidity_or_hold(
             reason=f"{hold.reason}; {adjustment.reason}; {cooldown[0]}",
             next_s=hold.next_s or cooldown[1],
         )
-    if not_yet := rules.unconfirmed_reason(step, prices, signals.liquidity_signals, every=True):
+    if not_yet := price_confirmation.unconfirmed_reason(
+        step, prices, signals.liquidity_signals, every=True
+    ):
         return replace(hold, reason=f"{hold.reason}; {adjustment.reason}, but {not_yet}")
     return AdjustLiquidity(adjustment.reason)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from agent.amm.lp import impermanent_loss, minting, positions
+from agent.amm.lp import action_gas, impermanent_loss, positions
 from agent.layers.liquidity.policy.book import (
     LiquidityExposure,
     LiquidityLimits,
@@ -73,7 +73,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             if (
                 book.value(confirmed_position, positions.uncollected_fees(position))
-                > minting.V3_COLLECT_UNITS * gas_unit_value
+                > action_gas.V3_COLLECT_UNITS * gas_unit_value
             ):  # dust alone cannot exceed a limit
                 moves.append(
                     CollectMove(confirmed_position, position, f"{why}: its uncollected amounts")
@@ -182,9 +182,9 @@ def _rank(
     bare = book.value_without_fees(one, position)
     avoided = bare * impermanent_loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
     if isinstance(position, LpV2Position):
-        units = minting.V2_REMOVE_UNITS
+        units = action_gas.V2_REMOVE_UNITS
     else:
-        units = minting.V3_WITHDRAW_UNITS
+        units = action_gas.V3_WITHDRAW_UNITS
     share_bps = book.step.limits.plan_cost_bps
     if curve.in_range:
         forgone = bare * (FORGONE_BPS if share_bps is None else share_bps) / BPS

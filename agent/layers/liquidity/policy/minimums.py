@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.amm.lp import minting
+from agent.amm.lp import action_gas, minting
 from agent.errors import ErrorCode, Refused
 from agent.layers.liquidity.policy.book import Amounts, PositionBook, band_bps, open_position_book
 from agent.model import (
@@ -50,15 +50,15 @@ def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
                 raise Refused(
                     f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION
                 )
-            return minting.withdrawal_minimums(position, action.liquidity, ratio, band)
+            return action_gas.withdrawal_minimums(position, action.liquidity, ratio, band)
         case Provide():
             ticks = action.ticks if action.token_id is None else _ticks(book, action)
             within = minting.price_range(ticks)
-            return minting.provision_minimums(
+            return action_gas.provision_minimums(
                 within,
                 action.desired_raw,
                 ratio,
-                minting.widest_band_bps(within, ratio, band, limits.slippage_bps),
+                action_gas.widest_band_bps(within, ratio, band, limits.slippage_bps),
             )
         case Collect():
             return 0, 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.amm.lp import impermanent_loss, minting, positions
+from agent.amm.lp import action_gas, impermanent_loss, minting, position_changes, positions
 from agent.layers.liquidity.policy.book import (
     Amounts,
     PositionBook,
@@ -29,7 +29,7 @@ def book_after_withdrawal(
     liquidity: int,
 ) -> PositionBook:
     """Return the book after the withdrawal, with the guaranteed minimums received."""
-    least = minting.withdrawal_minimums(
+    least = action_gas.withdrawal_minimums(
         position, liquidity, book.ratio(one), band_bps(book.step.limits) or 0
     )
     return book.taken(one, liquidity, least)
@@ -66,7 +66,7 @@ class AdjustmentBuilder:
         Gas already spent on this step's approvals does not count.
         """
         limits = self.book.step.limits
-        units += 0 if self.book.step.progress.spend_caps else approvals * minting.APPROVE_UNITS
+        units += 0 if self.book.step.progress.spend_caps else approvals * action_gas.APPROVE_UNITS
         cost = units * self.gas_unit_value + skew
         if limits.min_trade is not None and value < limits.min_trade:
             return (
@@ -114,7 +114,7 @@ def add_liquidity(
         return False
     position, ticks = place
     within = minting.price_range(ticks)
-    band = minting.widest_band_bps(
+    band = action_gas.widest_band_bps(
         within, book.ratio(target), band_bps(book.step.limits) or 0, book.step.limits.slippage_bps
     )
     value, bound = _allowed(book, target, within, value)
@@ -153,10 +153,10 @@ def provision_gas_units(
 ) -> int:
     """Return the gas units of a provision: to a pair, to a new range, or to an existing one."""
     if within is None:
-        return minting.V2_ADD_UNITS
+        return action_gas.V2_ADD_UNITS
     if position is None:
-        return minting.V3_MINT_UNITS
-    return minting.V3_INCREASE_UNITS
+        return action_gas.V3_MINT_UNITS
+    return action_gas.V3_INCREASE_UNITS
 
 
 def quote_provision(
@@ -256,7 +256,7 @@ def _desired(
     """
     if (at := pool.tick_state) is not None:
         unit = minting.mint_amounts(
-            at.sqrt_price_x96, within or (0, 0), minting.REFERENCE_LIQUIDITY
+            at.sqrt_price_x96, within or (0, 0), action_gas.REFERENCE_LIQUIDITY
         )
     else:
         unit = pool.depth(pool.token0), pool.depth(pool.token1)
@@ -307,7 +307,7 @@ def _unsafe(
 ) -> str:
     """Return why the pool is unsafe for provision now; empty if it is safe."""
     price = pools.marginal_price(pool, pool.token0)
-    if not minting.is_within_band(price, book.ratio(target), band):
+    if not action_gas.is_within_band(price, book.ratio(target), band):
         return (
             f"the pool is more than {band} bps off the reference, where limits.slippage "
             "no longer bounds the cost of liquidity"
@@ -341,5 +341,7 @@ def book_after_provision(
     if one is not None:
         return book.put(one, liquidity, amounts)
     if (at := pool.tick_state) is not None and ticks is not None:
-        return book.minted(target, positions.new_position(target, at, ticks, liquidity), amounts)
+        return book.minted(
+            target, position_changes.new_position(target, at, ticks, liquidity), amounts
+        )
     return None

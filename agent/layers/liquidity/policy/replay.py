@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.amm.lp import minting, positions
+from agent.amm.lp import action_gas, minting, position_changes, positions
 from agent.amm.v3.math import MAX_TICK, MIN_TICK
 from agent.errors import Refused
 from agent.layers.liquidity.policy.book import Amounts, PositionBook, band_bps
@@ -91,8 +91,10 @@ def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:
         return Fraction(0)
     ticks, ratio = run.action.ticks, run.before.ratio(run.action)
     within = minting.price_range(ticks)
-    widest_bps = minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
-    return minting.max_overpayment(within, ratio, widest_bps)
+    widest_bps = action_gas.widest_band_bps(
+        within, ratio, band_bps(limits) or 0, limits.slippage_bps
+    )
+    return action_gas.max_overpayment(within, ratio, widest_bps)
 
 
 def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
@@ -170,7 +172,7 @@ def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedActi
         )
         if action.token_id is None:
             after = book.minted(
-                target, positions.new_position(target, at, action.ticks, liquidity), amounts
+                target, position_changes.new_position(target, at, action.ticks, liquidity), amounts
             )
         else:
             named, position = _own(book, action)

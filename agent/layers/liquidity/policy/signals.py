@@ -7,7 +7,7 @@ from agent.layers.liquidity.policy.book import liquidity_limits, open_position_b
 from agent.layers.liquidity.policy.moves import ProvideMove
 from agent.model import StepInput
 from agent.policy.triggers.bands import Signal
-from agent.policy.triggers.rules import Prices
+from agent.policy.triggers.price_confirmation import Prices
 
 
 def limit_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from agent.amm.lp import minting, positions
+from agent.amm.lp import action_gas, minting, positions
 from agent.layers.liquidity.policy.book import (
     PositionBook,
     pool_price,
@@ -143,9 +143,9 @@ def _leave(
         book = builder.book
         value = book.value_of(confirmed_position, position)
         units, approvals = (
-            (minting.V3_WITHDRAW_UNITS + minting.V3_MINT_UNITS, APPROVALS)
+            (action_gas.V3_WITHDRAW_UNITS + action_gas.V3_MINT_UNITS, APPROVALS)
             if wanted > 0
-            else (minting.V3_WITHDRAW_UNITS, 0)
+            else (action_gas.V3_WITHDRAW_UNITS, 0)
         )
         why_not = builder.worth_it(value, units, approvals)
         if why_not:
@@ -187,9 +187,9 @@ def _reduce(
         pair = isinstance(position, LpV2Position)
         part = min(value, excess)
         if pair:
-            why_not = builder.worth_it(part, minting.V2_REMOVE_UNITS, 1)
+            why_not = builder.worth_it(part, action_gas.V2_REMOVE_UNITS, 1)
         else:
-            why_not = builder.worth_it(part, minting.V3_WITHDRAW_UNITS)
+            why_not = builder.worth_it(part, action_gas.V3_WITHDRAW_UNITS)
         if why_not:
             builder.skip(target, why_not)
             continue
@@ -221,7 +221,7 @@ def _compound(
         ):
             continue
         why_not = builder.worth_it(
-            earned, minting.V3_COLLECT_UNITS + minting.V3_INCREASE_UNITS, APPROVALS
+            earned, action_gas.V3_COLLECT_UNITS + action_gas.V3_INCREASE_UNITS, APPROVALS
         )
         if why_not:
             builder.skip(target, f"fees of {confirmed_position.name} are not collected: {why_not}")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.layers.strategies.policy.capital import (
-    ONE,
     StrategyHoldings,
     StrategyValues,
     apply_transfer,
@@ -22,6 +21,7 @@ from agent.layers.strategies.policy.capital import (
     split_pro_rata,
     strategy_capital,
 )
+from agent.layers.strategies.policy.health import ONE
 from agent.layers.strategies.state import (
     STRATEGY_UNITS,
     UNALLOCATED,

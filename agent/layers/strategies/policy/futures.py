@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.strategies.policy.capital import DAY_S, target_capital_shares
+from agent.layers.strategies.policy.capital import target_capital_shares
+from agent.layers.strategies.policy.health import DAY_S
 from agent.layers.strategies.state import (
     CapitalSplit,
     StrategiesState,

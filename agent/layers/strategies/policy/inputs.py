@@ -13,7 +13,7 @@ from agent.layers.strategies.policy.capital import target_capital_shares
 from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyLedger
 from agent.model import Allocation, LayerPart, StepInput, StepMemory
 from agent.policy.cash_flows import balance_changes
-from agent.policy.targets import apply_allocation, with_targets
+from agent.policy.target_changes import apply_allocation, with_targets
 from agent.units import BPS, format_percent, largest_remainder
 
 

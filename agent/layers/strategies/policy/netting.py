@@ -39,16 +39,11 @@ from agent.model import (
     StepInput,
     Threshold,
 )
-from agent.policy.drift import (
-    band,
-    drifts_from_balances,
-    investable_total,
-    rebalance_goal,
-    restrict_to_side,
-)
+from agent.policy.drift import band, drifts_from_balances, investable_total, rebalance_goal
+from agent.policy.one_sided import restrict_to_side
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
-from agent.policy.triggers import rules
+from agent.policy.triggers import price_confirmation
 from agent.policy.triggers.bands import Signal, TriggerResult
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import earliest
@@ -191,7 +186,7 @@ def strategy_adjustment(
             reason = f"{reason}; but its cooldown lasts until {format_time(rested_s)}"
             next_s = rested_s
         elif not answer.by_time and (
-            not_yet := rules.unconfirmed_reason(
+            not_yet := price_confirmation.unconfirmed_reason(
                 step, prices, lambda then, at: _signals(then, strategy, book, held, at)
             )
         ):
@@ -498,7 +493,7 @@ def _capital_moved(
     signals = capital_signals(step.config(CapitalSplit), step.layer(StrategiesState), held, prices)
     if not signals or books is None:
         return (), ""
-    not_yet = rules.unconfirmed_reason(
+    not_yet = price_confirmation.unconfirmed_reason(
         step,
         prices,
         lambda then, at: capital_signals(

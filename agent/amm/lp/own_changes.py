@@ -1,0 +1,185 @@
+"""The agent's own changes of positions, from transaction receipts, and the positions that result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import ErrorCode, OperatorNeeded
+from agent.model import (
+    Collect,
+    ConfirmedPosition,
+    LiquidityAdded,
+    LpAction,
+    LpPositionChange,
+    LpTarget,
+    Provide,
+    Receipt,
+    Withdraw,
+)
+from agent.units import floor_int
+
+
+def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositionChange | None:
+    """Return the effect of a mined `action`; None if liquidity did not change (a collect or a
+    revert). Raises OperatorNeeded if the receipt of a provision does not show it: an unknown
+    position would be missing from every total.
+    """
+    if receipt.status != 1 or isinstance(action, Collect):
+        return None
+    if isinstance(action, Withdraw):
+        return LpPositionChange(
+            action.venue, action.contract, action.token_id, action.pool, action.token0, action.token1,
+            0, None, -action.liquidity, action.held, (0, 0), receipt.block_number,
+        )  # fmt: skip
+    return (
+        _put_in_v2(action, receipt, wallet)
+        if action.venue == "uniswap_v2"
+        else _put_in_v3(action, receipt, wallet)
+    )
+
+
+def _put_in_v2(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
+    net = receipt.net(wallet)
+    liquidity = net.get(action.contract, 0)
+    if liquidity <= 0:
+        raise _silent(action, receipt)
+    amounts = (-net.get(action.token0, 0), -net.get(action.token1, 0))
+    return _provided(action, None, liquidity, amounts, receipt)
+
+
+def _put_in_v3(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
+    """Return the change of a provision. If a transaction emits several mint events, the last is
+    that of the outer call.
+    """
+    fits = [
+        added
+        for added in receipt.added
+        if added.manager == action.contract and _fits(added, action, wallet)
+    ]
+    if not fits:
+        raise _silent(action, receipt)
+    return _provided(action, fits[-1].token_id, fits[-1].liquidity, fits[-1].amounts_raw, receipt)
+
+
+def _fits(added: LiquidityAdded, action: Provide, wallet: str) -> bool:
+    return (
+        added.minted_to == wallet if action.token_id is None else added.token_id == action.token_id
+    )
+
+
+def _provided(
+    action: Provide,
+    token_id: int | None,
+    liquidity: int,
+    amounts: tuple[int, int],
+    receipt: Receipt,
+) -> LpPositionChange:
+    fresh = action.token_id is None and token_id is not None
+    return LpPositionChange(
+        action.venue, action.contract, token_id, action.pool, action.token0, action.token1,
+        action.fee_pips if fresh else 0, action.ticks if fresh else None, liquidity, 0, amounts, receipt.block_number,
+    )  # fmt: skip
+
+
+def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
+    return OperatorNeeded(
+        f"the receipt of {receipt.tx_hash} does not show the liquidity that it added to"
+        f" {action.name}",
+        "try another endpoint; planning is blocked until the position is known",
+        code=ErrorCode.RECEIPT,
+    )
+
+
+def imported_position(mint: LpPositionChange, amounts: tuple[int, int]) -> LpPositionChange:
+    """Return the mint of a position imported by the owner, as if `amounts` had been provided."""
+    return replace(mint, amounts_raw=amounts)
+
+
+def expected_amounts(action: LpAction) -> tuple[int, int]:
+    """Return the planned effect of an action on the wallet, base units of (token0, token1);
+    negative for payments.
+    """
+    match action:
+        case Withdraw():
+            return (
+                action.amounts_raw[0] + action.fees_raw[0],
+                action.amounts_raw[1] + action.fees_raw[1],
+            )
+        case Collect():
+            return action.fees_raw
+        case Provide():
+            return -action.amounts_raw[0], -action.amounts_raw[1]
+
+
+def is_position_open(moves: Sequence[LpPositionChange], name: str) -> bool:
+    """Return whether the agent provided liquidity to a position and has not withdrawn all of it.
+    The sum of the agent's own changes does not suffice, because anyone may add liquidity to a
+    position.
+    """
+    done = [
+        move.held + move.liquidity if move.liquidity < 0 else move.liquidity
+        for move in moves
+        if move.name == name
+    ]
+    return any(change.liquidity > 0 for change in moves if change.name == name) and done[-1] > 0
+
+
+def open_mints(moves: Sequence[LpPositionChange]) -> tuple[LpPositionChange, ...]:
+    """Return the mint of each V3 position that the agent opened and has not fully withdrawn."""
+    return tuple(
+        move for move in moves if move.ticks is not None and is_position_open(moves, move.name)
+    )
+
+
+def tracked_positions(
+    confirmed: Sequence[ConfirmedPosition],
+    targets: Sequence[LpTarget],
+    moves: Sequence[LpPositionChange],
+    volatility_bps: int,
+    horizon_s: int,
+) -> tuple[ConfirmedPosition, ...]:
+    """Return all tracked positions: those of the config, V2 pairs that are targets, and open ones
+    minted by the agent.
+
+    A config entry counts as provided by the owner. The agent's provisions add to it, and its
+    withdrawals reduce it in proportion. `volatility_bps` and `horizon_s` apply to positions outside
+    the config and the targets' pools.
+    """
+    found = {position.name: position for position in confirmed}
+    risks = {target.pool: (target.volatility_bps, target.horizon_s) for target in targets}
+
+    def add(at: LpTarget | LpPositionChange, token_id: int | None, block: int | None) -> None:
+        risk = risks.get(at.pool, (volatility_bps, horizon_s))
+        confirmed_position = ConfirmedPosition(
+            at.venue, at.contract, token_id, at.token0, at.token1, (0, 0), block, *risk
+        )
+        found.setdefault(confirmed_position.name, confirmed_position)
+
+    for target in targets:
+        if target.tick_spacing is None:
+            add(target, None, None)
+    for mint in open_mints(moves):
+        add(mint, mint.token_id, mint.block_number)
+    for done in moves:
+        if done.token_id is None and is_position_open(moves, done.name):
+            add(done, None, done.block_number)
+        if done.name in found:
+            found[done.name] = _after(found[done.name], done)
+    return tuple(found.values())
+
+
+def _after(one: ConfirmedPosition, done: LpPositionChange) -> ConfirmedPosition:
+    if done.liquidity >= 0:
+        return replace(
+            one,
+            entry_raw=(
+                one.entry_raw[0] + done.amounts_raw[0],
+                one.entry_raw[1] + done.amounts_raw[1],
+            ),
+        )
+    rest = Fraction(max(0, done.held + done.liquidity), done.held) if done.held > 0 else Fraction(1)
+    return replace(
+        one, entry_raw=(floor_int(one.entry_raw[0] * rest), floor_int(one.entry_raw[1] * rest))
+    )

@@ -1,0 +1,208 @@
+"""State of a Uniswap V2 pair, as a Pool."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from math import isqrt
+from typing import ClassVar
+
+from agent.amm.pools import (
+    is_zero_for_one,
+    last_that_fits,
+    moved_back,
+    sqrt_ratio_x96,
+    without_mean,
+)
+from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out, quoter, require_pair_swaps
+from agent.floats import power
+from agent.model import PriceCurve, SwapGas, SwapResult
+from agent.units import BPS, PIPS, Token, mul_div_up
+
+
+@dataclass(frozen=True, slots=True)
+class V2Pool:
+    """State of a Uniswap V2 pair; reserves are in base units of token0 and token1.
+
+    `unwritten` is true for each price accumulator that is still zero; its first write costs more
+    gas.
+    """
+
+    address: str
+    venue: str
+    token0: str
+    token1: str
+    reserve0: int
+    reserve1: int
+    fee_pips: int = 3000
+    unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
+
+    kind: ClassVar[str] = "uniswap_v2"
+    forms: ClassVar[tuple[str, ...]] = ("v2",)
+    gas: ClassVar[SwapGas] = SwapGas(
+        {"swap_router_02": 65_600, "rebalancer": 54_700}, again=33_400, first_writes=2
+    )
+    paid_first: ClassVar[bool] = True
+    label: ClassVar[str] = " V2"
+    fault: ClassVar[str] = ""
+    keeps_observations: ClassVar[bool] = False
+    observed: ClassVar[None] = None
+    observations: ClassVar[None] = None
+    mean_window_s: ClassVar[None] = None
+    tick_state: ClassVar[None] = None
+
+    @classmethod
+    def simulated(
+        cls,
+        form: str,
+        address: str,
+        tokens: tuple[Token, Token],
+        price: Fraction,
+        reserves: tuple[int, int],
+        fee_pips: int,
+    ) -> V2Pool:
+        """See Pool: the price follows from the reserves."""
+        return cls(address, cls.kind, tokens[0].address, tokens[1].address, *reserves, fee_pips)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if a reserve is zero."""
+        return self.reserve0 <= 0 or self.reserve1 <= 0
+
+    @property
+    def has_price(self) -> bool:
+        """True if both reserves are above zero."""
+        return not self.is_empty
+
+    def _reserves(self, token_in: str) -> tuple[int, int]:
+        """Return the reserves of token_in and of token_out."""
+        if is_zero_for_one(self, token_in):
+            return self.reserve0, self.reserve1
+        return self.reserve1, self.reserve0
+
+    def quote(self, token_in: str, amount_in_raw: int) -> int:
+        """See Pool: UniswapV2Library.getAmountOut."""
+        return get_amount_out(amount_in_raw, *self._reserves(token_in), self.fee_pips)
+
+    def quoter(self, token_in: str) -> Callable[[int], int]:
+        """See Pool."""
+        return quoter(*self._reserves(token_in), self.fee_pips)
+
+    def swap(self, token_in: str, amount_in_raw: int) -> SwapResult[V2Pool]:
+        """See Pool: UniswapV2Pair.swap, called by Router02."""
+        return self._swapped(token_in, amount_in_raw, self.quote(token_in, amount_in_raw))
+
+    def swap_exact_out(self, token_in: str, amount_out_raw: int) -> SwapResult[V2Pool]:
+        """Swap token_in for exactly amount_out_raw base units of the other token."""
+        amount_in_raw = get_amount_in(amount_out_raw, *self._reserves(token_in), self.fee_pips)
+        return self._swapped(token_in, amount_in_raw, amount_out_raw)
+
+    def _swapped(self, token_in: str, amount_in: int, amount_out: int) -> SwapResult[V2Pool]:
+        reserve_in, reserve_out = self._reserves(token_in)
+        require_pair_swaps(amount_in, amount_out, reserve_in, reserve_out)
+        reserve_in, reserve_out = reserve_in + amount_in, reserve_out - amount_out
+        if token_in == self.token0:
+            after = replace(self, reserve0=reserve_in, reserve1=reserve_out)
+        else:
+            after = replace(self, reserve0=reserve_out, reserve1=reserve_in)
+        return SwapResult(
+            amount_in, amount_out, mul_div_up(amount_in, self.fee_pips, PIPS), after, 0
+        )
+
+    def price_terms(self, token_in: str) -> tuple[int, int]:
+        """See Pool."""
+        reserve_in, reserve_out = self._reserves(token_in)
+        return reserve_out, reserve_in
+
+    def max_in(self, token_in: str, impact_bps: int) -> int:
+        """See Pool. Exact: one more unit exceeds the impact bound or the maximum reserve."""
+        return _max_in(*self._reserves(token_in), self.fee_pips, impact_bps)
+
+    def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
+        """See Pool: φ·Rin·Rout / (Rin + φ·x)² = price (Angeris, Evans, Chitra, Boyd 2022)."""
+        if price <= 0:
+            return self.max_in(token_in, impact_bps)
+        reserve_in, reserve_out = self._reserves(token_in)
+        p, q, kept = price.numerator, price.denominator, PIPS - self.fee_pips
+        best = (isqrt(kept * PIPS * reserve_in * reserve_out * q // p) - reserve_in * PIPS) // kept
+        return min(best, self.max_in(token_in, impact_bps)) if best > 0 else 0
+
+    def runs_out(self, token_in: str, impact_bps: int) -> bool:
+        """See Pool: the whole state of a pair is known."""
+        return False
+
+    def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
+        """See Pool. The bound includes the fee in the reserves: (1 + x)^(1+φ) = 1/(1 − impact), x
+        in reserves.
+
+        This is the largest total input over any number of swaps; for a single swap the largest
+        input is some millionths smaller.
+        """
+        reserve_in, reserve_out = self._reserves(token_in)
+        if reserve_in <= 0 or reserve_out <= 0:
+            return None
+        start, kept = math.sqrt(reserve_out / reserve_in), 1 - self.fee_pips / PIPS
+        grown = power(1 - min(impact_bps, BPS - 1) / BPS, -1 / (1 + kept)) - 1
+        return PriceCurve(
+            [start, start / (1 + kept * grown)], [math.sqrt(reserve_in) * math.sqrt(reserve_out)]
+        )
+
+    def depth(self, token: str) -> int:
+        """See Pool: the reserve."""
+        return self._reserves(token)[0]
+
+    def spot_depth(self, token: str) -> int:
+        """See Pool: the reserve."""
+        return 0 if self.is_empty else self.depth(token)
+
+    def recovered(self, start: V2Pool, left: Fraction) -> V2Pool:
+        """See Pool."""
+        if self == start:
+            return self
+        root = moved_back(
+            sqrt_ratio_x96(start.reserve1, start.reserve0),
+            sqrt_ratio_x96(self.reserve1, self.reserve0),
+            left,
+        )
+        product = self.reserve0 * self.reserve1
+        return replace(
+            self,
+            reserve0=isqrt((product << 192) // (root * root)),
+            reserve1=isqrt(product * (root * root) >> 192),
+        )
+
+    def mean_price(self, token: str) -> Fraction:
+        """See Pool. Always raises, because a pair has no TWAP."""
+        raise without_mean(self)
+
+    def mean_depth(self, token: str) -> int:
+        """See Pool. Always raises, because a pair has no TWAP."""
+        raise without_mean(self)
+
+
+def _max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -> int:
+    """Return max_in of a pair: the root of (Rin + φ·x)·(Rin + x) = Rin² / (1 - impact), then a
+    search upwards.
+
+    The root always fits: the output is rounded down, so the price moves less than in exact
+    arithmetic.
+    """
+    most = UINT112_MAX - reserve_in
+    kept = max(0, BPS - impact_bps)
+    if kept == 0 or reserve_in <= 0 or reserve_out <= 0:
+        return max(most, 0) if reserve_in > 0 and reserve_out > 0 else 0
+
+    def fits(amount_in: int) -> bool:
+        if amount_in > most:
+            return False
+        left = reserve_out - get_amount_out(amount_in, reserve_in, reserve_out, fee_pips)
+        return left * reserve_in * BPS >= kept * reserve_out * (reserve_in + amount_in)
+
+    linear = reserve_in * (2 * PIPS - fee_pips)
+    constant = reserve_in * reserve_in * impact_bps * PIPS // kept
+    root = (isqrt(linear * linear + 4 * (PIPS - fee_pips) * constant) - linear) // (
+        2 * (PIPS - fee_pips)
+    )
+    return last_that_fits(fits, min(max(root, 0), most))

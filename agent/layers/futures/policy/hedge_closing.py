@@ -1,0 +1,172 @@
+"""Closing of hedges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.layers.futures.policy.exposure import DAY_S, expected_funding, quote_per_numeraire
+from agent.layers.futures.policy.hedges import hedged_value
+from agent.layers.futures.policy.needs import stale_markets
+from agent.layers.futures.state import (
+    FuturesConfig,
+    FuturesState,
+    futures_policy,
+    futures_progress,
+    margin_account,
+)
+from agent.model import (
+    AdjustFutures,
+    AssetDrift,
+    FuturesGrant,
+    FuturesPolicy,
+    Hedge,
+    MarginAccount,
+    PerpOrder,
+    Portfolio,
+    Snapshot,
+    StepInput,
+)
+from agent.policy import quarantine
+from agent.policy.drift import band, investable_total
+from agent.units import BPS
+
+
+def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -> str:
+    """Return why to close an open hedge; empty if it stays open. A hedge is closed if its asset is
+    in quarantine, has no target or is not in the portfolio; if the asset is back in its band and
+    its excess over target is at most half the hedged value; if pending and expected funding until
+    the horizon exceeds the cost of the sale; or if its horizon has passed.
+    """
+    account, policy = margin_account(step.snapshot), futures_policy(step)
+    if account is None or policy is None:
+        return ""
+    if policy.hedge is None:
+        return "hedges are no longer configured"
+    now_s = step.snapshot.head.timestamp_s
+    if now_s - hedge.at_s >= policy.hedge.horizon_s:
+        return f"its horizon of {policy.hedge.horizon_s / DAY_S:g} days has passed"
+    if why := quarantine.format_quarantine(step.portfolio, step.targets.quarantine, (hedge.token,)):
+        return why
+    drift = next((asset_drift for asset_drift in drifts if asset_drift.token == hedge.token), None)
+    if drift is None:
+        return "its asset is not in the portfolio"
+    own_bps = dict(step.config(FuturesConfig).unhedged_bps).get(hedge.token, drift.target_bps)
+    if not own_bps:
+        return f"{drift.symbol} has no target"
+    value = hedged_value(step.snapshot, step.portfolio, hedge)
+    _, high_bps = band(step.policy.trigger, own_bps, drift.own_band, drift.max_bps)
+    excess = drift.value - investable_total(drifts) * own_bps / BPS
+    if drift.share * BPS <= high_bps and 2 * excess <= value:
+        return f"{drift.symbol} is back in its band"
+    market = account.market(hedge.market)
+    left_s = hedge.at_s + policy.hedge.horizon_s - now_s
+    funding = max(Fraction(0), expected_funding(market, -value, left_s))
+    funding += _pending(account, hedge) / quote_per_numeraire(step.snapshot, step.portfolio)
+    if funding > hedge.sale_cost:
+        return "its funding exceeds the cost of the sale"
+    return ""
+
+
+def _pending(account: MarginAccount, hedge: Hedge) -> Fraction:
+    """Return the hedge's part of the funding that its position owes; zero if the position is
+    long or receives funding.
+    """
+    for position in account.positions:
+        if position.market == hedge.market and position.size_raw < 0:
+            part = min(Fraction(1), Fraction(hedge.size_raw, position.size_raw))
+            return max(0, position.funding_pending_raw) * part
+    return Fraction(0)
+
+
+def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
+    """Return the first hedge to close at this block; None if all stay open, or while the account or
+    the index of its market is unknown.
+    """
+    account, policy = margin_account(step.snapshot), futures_policy(step)
+    if account is None or policy is None or futures_progress(step).held:
+        return None
+    stale = stale_markets(step.snapshot, policy)
+    for hedge in policy.hedges:
+        if hedge.market not in stale and (why := unwind_reason(step, drifts, hedge)):
+            label = _label(step.snapshot, step.portfolio, hedge)
+            reason = f"futures: the hedge of {label} is closed: {why}"
+            return AdjustFutures(reason, is_reducing=True, closes=hedge.market)
+    return None
+
+
+def _label(snapshot: Snapshot, portfolio: Portfolio, hedge: Hedge) -> str:
+    """Return the name of a hedge's asset, or of its market if the asset is no longer known."""
+    known = [asset.token for asset in portfolio.assets] + [*portfolio.hubs]
+    labels = [token.label for token in known if token.address == hedge.token]
+    if not labels and (account := margin_account(snapshot)) is not None:
+        labels = [account.market(hedge.market).symbol]
+    return labels[0] if labels else hedge.token
+
+
+def hedges_after(
+    snapshot: Snapshot,
+    policy: FuturesPolicy | None,
+    state: FuturesState,
+    market: str,
+    size_raw: int,
+    opened: Hedge | None = None,
+    *,
+    closes: bool = False,
+) -> tuple[Hedge, ...]:
+    """Return the hedges after an order of `size_raw` in a market is filled.
+
+    `opened` is the hedge that the order opens. An order that `closes` reduces the hedge of its
+    market by its size; any other order changes only the targeted position.
+    """
+    now_s = snapshot.head.timestamp_s
+    if policy is None:
+        return state.hedges
+    closed = [hedge for hedge in state.hedges if not hedge.size_raw]
+    hedges = [*policy.hedges] if opened is None else [*policy.hedges, opened]
+    after = [
+        _reduced(hedge, size_raw, now_s) if closes and hedge.market == market else hedge
+        for hedge in hedges
+    ]
+    named = {hedge.token for hedge in after}
+    return (*(hedge for hedge in closed if hedge.token not in named), *after)
+
+
+def filled_hedges(granted: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
+    """Return the hedges after an order filled by `filled_raw`, which may be less than ordered at a
+    venue that cancels the rest. The filled size first opens or closes the hedge of its market.
+    """
+    order = granted.action
+    if not isinstance(order, PerpOrder) or filled_raw == order.size_raw:
+        return granted.hedges
+    before = {hedge.token: hedge for hedge in granted.hedges_before if hedge.market == order.market}
+    hedges = []
+    for after in granted.hedges:
+        was = before.get(after.token)
+        was_raw = 0 if was is None else was.size_raw
+        change_raw = after.size_raw - was_raw
+        if after.market != order.market or abs(change_raw) <= abs(filled_raw):
+            hedges.append(after)
+        elif left_raw := was_raw + (filled_raw if change_raw * filled_raw > 0 else 0):
+            hedges.append(replace(was or after, size_raw=left_raw))
+    return tuple(hedges)
+
+
+def _reduced(hedge: Hedge, bought_raw: int, now_s: int) -> Hedge:
+    left = min(0, hedge.size_raw + bought_raw)
+    return replace(hedge, size_raw=left, at_s=hedge.at_s if left else now_s)
+
+
+def closed_lately(
+    snapshot: Snapshot, policy: FuturesPolicy | None, state: FuturesState, token: str
+) -> bool:
+    """True if a hedge of the token was closed within one horizon; after a hedge expires, the excess
+    is sold, not hedged again.
+    """
+    now_s = snapshot.head.timestamp_s
+    horizon_s = 0 if policy is None or policy.hedge is None else policy.hedge.horizon_s
+    return any(
+        hedge.token == token and not hedge.size_raw and now_s < hedge.at_s + horizon_s
+        for hedge in state.hedges
+    )

@@ -1,0 +1,26 @@
+"""Contract sizes and price bounds of orders."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from agent.model import PerpMarket
+from agent.units import BPS, ceil_int, floor_int
+
+
+def size_for_notional_raw(market: PerpMarket, notional: Fraction) -> int:
+    """Return the signed size of a notional at the mark, rounded toward zero to whole lots so that a
+    position never exceeds its target.
+    """
+    lots = floor_int(abs(notional) / market.mark / market.lot_raw)
+    return -lots * market.lot_raw if notional < 0 else lots * market.lot_raw
+
+
+def index_bound_raw(market: PerpMarket, size_raw: int, slippage_bps: int) -> int:
+    """Return the maximum quote of a buy, or the minimum of a sale, `slippage_bps` beyond the index.
+    The mark is not used, because trades can move it (threat T12). A buy's bound is rounded down and
+    a sale's up, so rounding never loosens it.
+    """
+    if size_raw > 0:
+        return floor_int(size_raw * market.index * Fraction(BPS + slippage_bps, BPS))
+    return ceil_int(-size_raw * market.index * Fraction(BPS - slippage_bps, BPS))

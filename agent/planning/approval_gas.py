@@ -1,0 +1,120 @@
+"""Approvals that a plan still needs before it can be sent, and their gas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.layers import questions as layers
+from agent.model import (
+    Leg,
+    LegFunding,
+    Plan,
+    Provide,
+    Snapshot,
+    StepInput,
+    TopUp,
+)
+from agent.model.rollups import SPIKE
+from agent.policy import native_coin
+from agent.policy.minimum import APPROVAL_BYTES, APPROVAL_GAS, LEG_BYTES
+from agent.units import NATIVE, ceil_int
+
+
+def swap_spend(legs: Sequence[Leg]) -> dict[str, int]:
+    """Return the base units that swaps take from the wallet, by token; native coin is sent along
+    and needs no approval.
+    """
+    amounts: dict[str, int] = {}
+    for leg in legs:
+        if leg.source is LegFunding.WALLET and leg.token_in != NATIVE:
+            amounts[leg.token_in] = amounts.get(leg.token_in, 0) + leg.amount_in_raw
+    return amounts
+
+
+def approval_count(amounts: Mapping[str, int], allowed: Mapping[str, int]) -> int:
+    """Return the number of approvals for these amounts: one from a zero allowance, two if a smaller
+    allowance is reset first.
+    """
+    short = [allowed.get(token, 0) for token, raw in amounts.items() if allowed.get(token, 0) < raw]
+    return sum(2 if raw > 0 else 1 for raw in short)
+
+
+def approval_gas_units(step: StepInput, plan: Plan) -> int:
+    """Return the gas of the approvals that the plan still needs. A top-up needs none, because the
+    wallet itself unwraps.
+    """
+    if isinstance(plan.decision, TopUp):
+        return 0
+    needed = approval_count(swap_spend(plan.legs), _allowed(step.snapshot, step.execution.router))
+    for action in plan.actions:
+        spender = step.execution.position_contract(action.venue)
+        needed += approval_count(action.spends_raw, _allowed(step.snapshot, spender))
+    for deposit in layers.DEPOSITS:
+        token, raw, spender = deposit(step, plan)
+        if spender or raw:
+            needed += approval_count({token: raw}, _allowed(step.snapshot, spender))
+    return APPROVAL_GAS * needed
+
+
+def revocation_gas_units(plan: Plan) -> int:
+    """Return the gas of setting to zero what a pool leaves of the allowances for provided
+    liquidity: of one of two tokens, since its price moves before the transaction is mined. Swaps
+    use exactly what they were allowed.
+    """
+    two_sided = [
+        action for action in plan.actions if isinstance(action, Provide) and min(action.desired_raw)
+    ]
+    return APPROVAL_GAS * len(two_sided)
+
+
+def worst_gas_wei(step: StepInput, plan: Plan) -> int:
+    """Return the largest gas cost of the plan's transactions: gas limits (GAS_MARGIN times the
+    estimate) at the fee cap, which is at most limits.gas_price or, in an emergency, that
+    emergency's ceiling; on rollups also SPIKE times the data fee.
+    """
+    price_wei = native_coin.price_below_wei(step.snapshot, layers.gas_price_limit_wei(step, plan))
+    around = approval_gas_units(step, plan) + revocation_gas_units(plan)
+    units = ceil_int((plan.gas_units + around) * native_coin.GAS_MARGIN)
+    if not units:  # nothing is sent on chain
+        return 0
+    revocations = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)
+    fee_wei = SPIKE * step.snapshot.data_fee_wei(units, *plan_sizes(step, plan), *revocations)
+    return units * price_wei + fee_wei
+
+
+ACTION_BYTES = 1_024
+"""Most calldata of a liquidity action or a futures order."""
+
+
+def plan_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:
+    """Return the most calldata of each transaction of the plan, missing approvals included."""
+    sizes = [legs_bytes(plan.legs)] if plan.legs else []
+    actions = len(plan.actions) + sum(count(plan) for count in layers.ACTION_COUNTS)
+    approvals = approval_gas_units(step, plan) // APPROVAL_GAS
+    return (*sizes, *[ACTION_BYTES] * actions, *[APPROVAL_BYTES] * approvals)
+
+
+def legs_bytes(legs: Sequence[Leg]) -> int:
+    """Return the most calldata of a transaction of these legs."""
+    return LEG_BYTES * (len(legs) + 1)
+
+
+def with_data_fee(step: StepInput, plan: Plan, native_price: Fraction) -> Plan:
+    """Return a plan with the data fee of its transactions added to its gas cost; unchanged on
+    chains without one.
+    """
+    if step.snapshot.data_fee is None or not plan.gas_units:
+        return plan
+    units = plan.gas_units + approval_gas_units(step, plan)
+    fee = step.snapshot.data_fee_wei(units, *plan_sizes(step, plan)) * native_price
+    return replace(plan, cost=replace(plan.cost, gas=plan.cost.gas + fee, data_fee=fee))
+
+
+def _allowed(snapshot: Snapshot, spender: str) -> dict[str, int]:
+    return {
+        allowance.token: allowance.raw
+        for allowance in snapshot.allowances
+        if allowance.spender == spender
+    }

@@ -1,0 +1,67 @@
+"""Top-up of gas money: wrapped coin unwrapped by the wallet itself, without router or approval."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.model import (
+    Holding,
+    Plan,
+    PlanCost,
+    StepInput,
+    TopUp,
+)
+from agent.planning.approval_gas import with_data_fee
+from agent.planning.gas import balance_deltas, gas_price_wei, gas_value, unwrap
+from agent.policy import native_coin
+from agent.policy.drift import compute_drifts
+from agent.reference import reference_prices
+from agent.units import NATIVE
+
+
+def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
+    """Return a plan of one leg that unwraps the decision's amount. Raises Refused if a price or
+    balance is missing.
+    """
+    token = step.portfolio.wrapped_native
+    prices = reference_prices(step).by_token
+    if token not in prices:
+        raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
+    legs = (unwrap(token, decision.raw),)
+    moved = balance_deltas(legs)
+    snapshot = step.snapshot
+    holdings = tuple(
+        Holding(held.token, held.raw + moved.get(held.token, 0)) for held in snapshot.holdings
+    )
+    native_wei = snapshot.native_wei + moved[NATIVE]
+    drifts = compute_drifts(
+        replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices
+    )
+    raw = {holding.token: holding.raw for holding in holdings}
+    nothing = Fraction(0)
+    plan = Plan(
+        block=snapshot.head.number,
+        decision=decision,
+        legs=legs,
+        holdings_after=tuple((drift.token, raw[drift.token]) for drift in drifts),
+        weights_after_bps=tuple(
+            (asset_drift.token, asset_drift.weight_bps) for asset_drift in drifts
+        ),
+        cost=PlanCost(
+            nothing,
+            nothing,
+            nothing,
+            gas_value(native_coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token]),
+        ),
+        turnover=nothing,
+        gross_volume=nothing,
+        gas_units=native_coin.UNWRAP_GAS,
+        gap_bps=None,
+        verdicts=(),
+        skipped=(),
+        expires_block=snapshot.head.number + step.execution.expire_blocks,
+        native_after_wei=native_wei,
+    )
+    return with_data_fee(step, plan, prices[token])

@@ -1,0 +1,117 @@
+"""Price confirmation: price signals must also hold at the preceding blocks, because one or two
+blocks can be manipulated (T3). Nothing is stored for this: the preceding blocks are read again,
+by hash, before each action. So a restart, second process or restored store cannot lose or double
+a count, a reorg changes the blocks read, and the same input gives the same decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from agent.errors import Refused
+from agent.model import (
+    LayerDecision,
+    NoTradeZone,
+    PastPrices,
+    Portfolio,
+    Rebalance,
+    StepInput,
+)
+from agent.policy.drift import compute_drifts
+from agent.policy.triggers import bands, no_trade_zone
+from agent.policy.triggers.bands import (
+    Signal,
+)
+from agent.policy.triggers.rules import evaluate_trigger
+from agent.reference import price_inputs, prices_from
+from agent.units import Price
+
+Prices = Mapping[str, Price]
+SignalSource = Callable[[StepInput, Prices], frozenset[Signal]]
+
+
+def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
+    """Return the price signals of the trigger by kind and token: bands, market events, zone
+    exchanges, weights above their limit. Raises Refused.
+    """
+    drifts, trigger = compute_drifts(step, prices), step.policy.trigger
+    if isinstance(trigger, NoTradeZone):
+        pair = no_trade_zone.evaluate_zone(
+            step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, prices
+        )[0].pair
+        pays = pair is not None and pair.saves > pair.costs
+        if pays and pair is not None:
+            moves = frozenset({("too much", pair.source), ("too little", pair.target)})
+        else:
+            moves = frozenset[Signal]()
+        return bands.overweight_signals(drifts) or moves
+    trigger_result = evaluate_trigger(
+        trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
+    )
+    return bands.overweight_signals(drifts) | frozenset(trigger_result.signals)
+
+
+def unconfirmed_reason(
+    step: StepInput, prices: Prices, signals: SignalSource, every: bool = False
+) -> str:
+    """Return why the preceding blocks do not confirm the signals of current `prices`; empty if they
+    do, or if no confirmation is required.
+
+    One signal must hold in all of the blocks; with `every` all of them must.
+    """
+    confirm_blocks = step.policy.confirm_blocks
+    if confirm_blocks == 0:
+        return ""
+    before = step.snapshot.past[:confirm_blocks]
+    head = step.snapshot.head.number
+    if [past.head.number for past in before] != list(
+        range(head - 1, head - 1 - confirm_blocks, -1)
+    ):
+        return (
+            f"prices of the {confirm_blocks} preceding blocks are missing, and policy.confirm_blocks requires"
+            " them"
+        )
+    kept = now = signals(step, prices)
+    for past in before:
+        then, why = _then(step, past, signals)
+        kept &= then
+        if why or not kept or (every and kept != now):
+            return (
+                f"{why or 'the prices did not confirm it'} at block {past.head.number}, and"
+                f" policy.confirm_blocks is {confirm_blocks}"
+            )
+    return ""
+
+
+def needs_past_blocks(step: StepInput, decided: Callable[[StepInput], object]) -> bool:
+    """True if prices alone make the step act, so that the preceding blocks must be read."""
+    if step.policy.confirm_blocks == 0 or step.snapshot.past:
+        return False
+    alone = decided(replace(step, policy=replace(step.policy, confirm_blocks=0)))
+    return isinstance(alone, Rebalance | LayerDecision)
+
+
+def _then(
+    step: StepInput, past: PastPrices, signals: SignalSource
+) -> tuple[frozenset[Signal], str]:
+    """Return the signals at that block's prices and pools with the current wallet, or why they are
+    unknown.
+    """
+    references = prices_from(price_inputs(step).at(past))
+    unpriced = [
+        f"{gap.label} had no reference price"
+        for gap in references.unpriced
+        if _is_asset(step.portfolio, gap.token)
+    ]
+    if unpriced:
+        return frozenset(), "; ".join(unpriced)
+    then = replace(step, snapshot=replace(step.snapshot, pools=past.pools))
+    try:
+        return signals(then, references.by_token), ""
+    except Refused as unknown:
+        return frozenset(), unknown.message
+
+
+def _is_asset(portfolio: Portfolio, token: str) -> bool:
+    return any(asset.token.address == token for asset in portfolio.assets)

@@ -1,0 +1,223 @@
+"""Triggers by schedules: alone, with a band, or with a separate execution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.errors import ConfigError
+from agent.model import (
+    AnyOf,
+    Cron,
+    Every,
+    HybridTrigger,
+    Portfolio,
+    Schedule,
+    StagedTrigger,
+    Threshold,
+)
+from agent.policy.triggers import bands
+from agent.policy.triggers.bands import (
+    KeyUnit,
+    TriggerInput,
+    TriggerNotation,
+    TriggerResult,
+    TriggerRules,
+)
+from agent.policy.triggers.schedules import (
+    EXECUTION,
+    ScheduleStatus,
+    earliest,
+    next_cron_time,
+    schedule_status,
+)
+from agent.units import format_duration
+
+SHORTEST_S = 1_800
+LONGEST_S = 2_419_200
+_SOME_DAY_S = 1_700_000_000
+"""Start time for validating cron expressions; any day would do."""
+_KEYS = {"every": KeyUnit.DURATION, "cron": KeyUnit.TEXT, "timezone": KeyUnit.TEXT}
+
+
+def build_schedule(
+    every_s: int | None, cron: str | None, timezone: str | None, prefix: str = ""
+) -> Schedule:
+    """Build the schedule of the keys with that prefix. Raises ConfigError unless exactly one is
+    given.
+    """
+    if (every_s is None) == (cron is None):
+        raise ConfigError(
+            f"policy.trigger: give exactly one of {prefix}every and {prefix}cron",
+            f"for example {prefix}every = '1d'",
+        )
+    if every_s is not None:
+        return Every(every_s)
+    if timezone is None:
+        raise ConfigError(
+            "policy.trigger.timezone: missing; a cron trigger needs a time zone",
+            "for example timezone = 'UTC'",
+        )
+    return Cron(cron or "", timezone)
+
+
+def _hybrid(absolute_bps: int | None, relative_bps: int | None, *schedule: Any) -> HybridTrigger:
+    return HybridTrigger(bands.build_band(absolute_bps, relative_bps), build_schedule(*schedule))
+
+
+def _either(absolute_bps: int | None, relative_bps: int | None, *schedule: Any) -> AnyOf:
+    return AnyOf((bands.build_band(absolute_bps, relative_bps), build_schedule(*schedule)))
+
+
+def _staged(*keys: Any) -> StagedTrigger:
+    review_every_s, review_cron, execute_every_s, execute_cron, timezone, *widths = keys
+    band = None if widths == [None, None] else Threshold(*widths)
+    review = build_schedule(review_every_s, review_cron, timezone, "review_")
+    return StagedTrigger(
+        review, build_schedule(execute_every_s, execute_cron, timezone, "execute_"), band
+    )
+
+
+def _validate_schedule(schedule: Schedule, prefix: str = "") -> None:
+    match schedule:
+        case Every(every_s):
+            if not SHORTEST_S <= every_s <= LONGEST_S:
+                raise ConfigError(
+                    f"policy.trigger.{prefix}every: {every_s} s", "write a time from 30m to 28d"
+                )
+        case Cron(expression, timezone):
+            if next_cron_time(schedule, _SOME_DAY_S) is None:
+                raise ConfigError(
+                    f"policy.trigger.{prefix}cron: {expression!r} in {timezone} never comes",
+                    "write a date that exists",
+                )
+
+
+def _validate_hybrid(trigger: HybridTrigger) -> None:
+    bands.validate_band(trigger.threshold, "policy.trigger")
+    _validate_schedule(trigger.schedule)
+
+
+def _validate_staged(trigger: StagedTrigger) -> None:
+    review, execution = trigger.review, trigger.execution
+    if trigger.threshold is not None:
+        bands.validate_band(trigger.threshold, "policy.trigger")
+    _validate_schedule(review, "review_")
+    _validate_schedule(execution, "execute_")
+    if (
+        isinstance(review, Every)
+        and isinstance(execution, Every)
+        and execution.every_s < review.every_s
+    ):
+        raise ConfigError(
+            f"policy.trigger.execute_every: {execution.every_s} s is less "
+            f"than review_every, {review.every_s} s",
+            "an execution reviews too: review at least as often, or use hybrid",
+        )
+
+
+def _evaluate_schedule(trigger: Schedule, inputs: TriggerInput) -> TriggerResult:
+    review = schedule_status(trigger, inputs.now_s, inputs.history, inputs.jitter_bps)
+    reason = f"{review.words}; {bands.furthest_text(inputs.drifts)}"
+    return TriggerResult(review.due, reason, review.next_s, review.due, _names(review), review.due)
+
+
+def _evaluate_hybrid(trigger: HybridTrigger, inputs: TriggerInput) -> TriggerResult:
+    review = schedule_status(trigger.schedule, inputs.now_s, inputs.history, inputs.jitter_bps)
+    outside = bands.outside_text(inputs.drifts)
+    signals = bands.band_signals(inputs.drifts) if review.due else ()
+    reason = f"{review.words}; {outside or bands.inside_text(inputs.drifts)}"
+    return TriggerResult(
+        review.due and bool(outside),
+        reason,
+        review.next_s,
+        review.due,
+        _names(review),
+        signals=signals,
+    )
+
+
+def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerResult:
+    """Return a schedule's result at an execution, or a hybrid's with a band; a review in between
+    only reports.
+    """
+    review = schedule_status(trigger.review, inputs.now_s, inputs.history, inputs.jitter_bps)
+    execution = schedule_status(
+        trigger.execution, inputs.now_s, inputs.history, inputs.jitter_bps, EXECUTION
+    )
+    next_s = earliest(review.next_s, execution.next_s)
+    banded = trigger.threshold is not None
+    if banded:
+        outside = bands.outside_text(inputs.drifts)
+        standing = outside or bands.inside_text(inputs.drifts)
+    else:
+        outside, standing = "", bands.furthest_text(inputs.drifts)
+    acts = not banded or bool(outside)
+    if execution.due:
+        signals = bands.band_signals(inputs.drifts) if banded else ()
+        names = (execution.name, review.name)
+        return TriggerResult(
+            acts, f"{execution.words}; {standing}", next_s, True, names, not banded, signals
+        )
+    reason = f"{review.words}; {execution.words}; {standing}"
+    waits_s = execution.next_s if review.due and acts else None
+    return TriggerResult(False, reason, next_s, review.due, _names(review), waits_s=waits_s)
+
+
+def _names(review: ScheduleStatus) -> tuple[str, ...]:
+    return (review.name,) if review.due else ()
+
+
+def _describe_staged(trigger: StagedTrigger, _: Portfolio) -> str:
+    if trigger.threshold is None:
+        beyond = ""
+    else:
+        beyond = f", beyond {bands.format_width(trigger.threshold)}"
+    return f"review: {_when(trigger.review)}, executed {_when(trigger.execution)}{beyond}"
+
+
+def _when(schedule: Schedule) -> str:
+    match schedule:
+        case Every(every_s):
+            return f"every {format_duration(every_s)}"
+        case Cron(expression, timezone):
+            return f"{expression} in {timezone}"
+
+
+_BY_TIME = TriggerRules(
+    _validate_schedule, _evaluate_schedule, lambda trigger, _: f"time: {_when(trigger)}", plain=True
+)
+RULES = {
+    Every: _BY_TIME,
+    Cron: _BY_TIME,
+    HybridTrigger: TriggerRules(
+        _validate_hybrid,
+        _evaluate_hybrid,
+        lambda one, _: f"hybrid: {bands.format_width(one.threshold)}, {_when(one.schedule)}",
+        plain=True,
+    ),
+    StagedTrigger: TriggerRules(_validate_staged, _evaluate_staged, _describe_staged),
+}
+NOTATIONS = (
+    TriggerNotation(
+        "time",
+        _KEYS,
+        build_schedule,
+        'every = "1d", or cron = "0 9 * * mon" with timezone = "Europe/Berlin"',
+    ),
+    TriggerNotation(
+        "hybrid", bands.BAND_KEYS | _KEYS, _hybrid, "a review on schedule that acts beyond a band"
+    ),
+    TriggerNotation("either", bands.BAND_KEYS | _KEYS, _either),
+    TriggerNotation(
+        "review",
+        {
+            f"{what}_{key}": unit
+            for what in ("review", "execute")
+            for key, unit in _KEYS.items()
+            if key != "timezone"
+        }
+        | {"timezone": KeyUnit.TEXT}
+        | bands.BAND_KEYS,
+        _staged,
+    ),
+)

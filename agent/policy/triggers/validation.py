@@ -1,0 +1,90 @@
+"""Validation of each trigger, and of combinations in a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.errors import ConfigError
+from agent.model import (
+    AnyOf,
+    Destination,
+    NoTradeZone,
+    Policy,
+    Threshold,
+    TradeSide,
+    Trigger,
+)
+from agent.policy.drift import has_band
+from agent.policy.triggers.bands import (
+    validate_band,
+)
+from agent.policy.triggers.rules import MOST_TRIGGERS, RULES
+
+
+def validate_trigger(trigger: Trigger) -> None:
+    """Raise ConfigError for a trigger that could never fire, or has invalid numbers."""
+    if not isinstance(trigger, AnyOf):
+        RULES[type(trigger)].validate(trigger)
+        return
+    if not 2 <= len(trigger.triggers) <= MOST_TRIGGERS:
+        raise ConfigError(
+            f"policy.trigger: a list of {len(trigger.triggers)}",
+            f"write 2 to {MOST_TRIGGERS} triggers, or one by itself",
+        )
+    for member in trigger.triggers:
+        validate_trigger(member)
+
+
+def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None) -> None:
+    """Raise ConfigError if the trigger is invalid or conflicts with destination, sides or the
+    assets' own `bands`, by symbol.
+    """
+    validate_trigger(policy.trigger)
+    if policy.cooldown_s < 0:
+        raise ConfigError(
+            f"policy.cooldown: {policy.cooldown_s} s is negative", 'write a time such as "1h"'
+        )
+    banded = has_band(policy.trigger)
+    if (
+        policy.destination is Destination.BAND
+        and not banded
+        and not isinstance(policy.trigger, NoTradeZone)
+    ):
+        raise ConfigError(
+            "policy.destination: band, but the trigger has no band",
+            'use a threshold or hybrid trigger, or "target"',
+        )
+    if policy.only in (TradeSide.WINNERS, TradeSide.LOSERS) and not banded:
+        raise ConfigError(
+            f"policy.only: {policy.only.value} needs bands, but the trigger has none",
+            'use a threshold or hybrid trigger, or only = "sell"',
+        )
+    if policy.only is not None and isinstance(policy.trigger, NoTradeZone):
+        raise ConfigError(
+            f"policy.only: {policy.only.value}, but a zone trades both sides",
+            "remove it, or use a threshold",
+        )
+    for symbol, own in (bands or {}).items():
+        where = f"portfolio.assets.{symbol}.band"
+        validate_band(own, where)
+        if not banded:
+            raise ConfigError(
+                f"{where}: the trigger has no bands",
+                "remove it, or use a threshold or hybrid trigger",
+            )
+    _zone_goes_with_zone(policy)
+
+
+def _zone_goes_with_zone(policy: Policy) -> None:
+    zone = isinstance(policy.trigger, NoTradeZone)
+    if zone and policy.destination is not Destination.ZONE:
+        destination = policy.destination.value
+        raise ConfigError(
+            f"policy.destination: {destination}, but the trigger is a zone",
+            'write destination = "zone"',
+        )
+    if policy.destination is Destination.ZONE and not zone:
+        raise ConfigError(
+            "policy.destination: zone, but the trigger is not a zone",
+            'use trigger = { kind = "zone", … }, or "target"',
+        )
