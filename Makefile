@@ -61,7 +61,7 @@ fmt: $(READY)
 # random searches and of cases that repeat one another the long part, and each property on twenty times as many examples, new ones each time.
 # Last, tests that sign, store, plan and send, without the shortcuts that spare the suite what libraries repeat.
 PLAIN_TESTS := $(wildcard tests/unit/test_signer*.py tests/unit/test_store*.py tests/unit/test_execution*.py) \
-  tests/unit/test_multiplied_by_tables.py tests/differential/test_sender.py tests/differential/test_second_quote.py \
+  tests/unit/test_signing_shortcuts.py tests/differential/test_sender.py tests/differential/test_second_quote.py \
   tests/cases/test_rebalance.py tests/cases/test_rebalance_atomic.py tests/cases/test_approvals.py tests/cases/test_key_services.py \
   tests/cli/test_sending.py tests/cli/test_commands.py
 slow: $(READY)

@@ -194,7 +194,7 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
 
 @pytest.mark.slow
 def test_every_round_and_every_approval_goes_to_the_private_endpoint_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    """T15: the mempool shows nothing of a round before it is done; what it shows after is no help (test_rounds_unforeseen.py)."""
+    """T15: the mempool shows nothing of a round before it is done; what it shows after is no help (test_slices_unforeseen.py)."""
     chain = anvil_chain
     assert chain.url is not None
     fund(chain, HEAVY["WETH"])
