@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 import types
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import fields as dataclass_fields
-from dataclasses import is_dataclass, replace
+from dataclasses import is_dataclass
 from fractions import Fraction
 from typing import Any, TypeVar, Union, get_args, get_origin, overload
 
@@ -21,34 +19,19 @@ from agent.errors import ConfigError
 from agent.layers.states import (
     ACTIONS,
     LAYER_UNIONS,
-    MOVED,
-    MOVED_CONFIGS,
-    MOVED_GRANTS,
-    MOVED_PARTS,
-    MOVED_PROGRESS,
     PARTS,
 )
 from agent.model import (
     AccountAction,
-    Budgets,
-    CashFlows,
     Decision,
-    EffectiveTargets,
-    Failures,
     FuturesAction,
-    History,
     LayerAction,
     Pool,
     RestingAction,
-    Reviews,
     Schedule,
-    StepInput,
-    StepProgress,
     StepRequest,
     Trigger,
-    without_defaults,
 )
-from agent.ports import Grant
 
 T = TypeVar("T")
 
@@ -66,15 +49,6 @@ _UNIONS: tuple[Any, ...] = (
     AccountAction,
     RestingAction,
 )
-_TAGS = {
-    "NoTradeZone": "Zone",
-    "HybridTrigger": "Hybrid",
-    "StagedTrigger": "Staged",
-    "AgentCycle": "OwnStrategy",
-    "RaiseForWithdrawal": "RaiseMoney",
-    "SellEntireBalance": "SellOut",
-}
-"""Stored "type" of classes that were renamed, in the recorded steps of tests/golden."""
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
@@ -287,18 +261,6 @@ def _build() -> Converter:
     converter.register_structure_hook_factory(
         lambda cls: cls is Pool, lambda _: _one_of(tuple(POOL_KINDS.values()), converter)
     )
-    converter.register_structure_hook_factory(
-        lambda cls: cls is StepInput, lambda cls: _step_reader(cls, converter)
-    )
-    converter.register_structure_hook_factory(
-        lambda cls: cls is History, lambda cls: _history_reader(cls, converter)
-    )
-    converter.register_structure_hook_factory(
-        lambda cls: cls in MOVED_PARTS, lambda cls: _parts_reader(cls, converter)
-    )
-    converter.register_structure_hook_factory(
-        lambda cls: cls is Grant, lambda cls: _grant_reader(cls, converter)
-    )
     converter.register_structure_hook_factory(_is_member, lambda cls: _one_of((cls,), converter))
     converter.register_structure_hook_factory(
         _is_tagged_union, lambda union: _one_of(get_args(union), converter)
@@ -306,14 +268,9 @@ def _build() -> Converter:
     return converter
 
 
-def _tag(cls: Any) -> str:
-    name: str = cls.__name__
-    return _TAGS.get(name, name)
-
-
 def _tagging(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
     fields: Callable[[Any], dict[str, Any]] = make_dict_unstructure_fn(cls, converter)
-    return lambda value: {TAG: _tag(cls), **fields(value)}
+    return lambda value: {TAG: cls.__name__, **fields(value)}
 
 
 def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
@@ -325,163 +282,6 @@ def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
         return fields(data, target)
 
     return read
-
-
-FORMER_HISTORY: Mapping[str, tuple[str, str]] = {
-    **{
-        field.name: (group, field.name)
-        for group, cls in {
-            "reviews": Reviews,
-            "budgets": Budgets,
-            "failures": Failures,
-            "cash_flows": CashFlows,
-        }.items()
-        for field in dataclass_fields(cls)
-    },
-    "reviews": ("reviews", "by_schedule"),
-    "failures_stop": ("failures", "is_stopped"),
-    "late": ("failures", "submission_refusals"),
-    "flows": ("cash_flows", "unexplained"),
-    "orders": ("orders", "states"),
-    "orders_turn": ("orders", "version"),
-    "unit_value": ("orders", "nav_per_share"),
-}
-"""Value of History, and its field, of each field of the history in steps recorded while it was
-flat.
-"""
-
-
-FORMER_STEP: Mapping[str, tuple[str, str]] = {
-    **{
-        field.name: ("progress", field.name)
-        for field in dataclass_fields(StepProgress)
-        if field.name != "layers"
-    },
-    **{field.name: ("targets", field.name) for field in dataclass_fields(EffectiveTargets)},
-    "wishes": ("targets", "reasons"),
-    "aside": ("excluded", "reason"),
-    "aside_raw": ("excluded", "raw"),
-    "exits_only": ("excluded", "exits_only"),
-}
-"""The same of each field of a step's input."""
-FORMER_NAMES = (
-    FORMER_STEP.keys()
-    | {name for names in MOVED_CONFIGS.values() for name in names}
-    | {name for names in MOVED_PROGRESS.values() for name in names}
-)
-"""Fields of a step's input that have moved to one of its values or to a part of a layer."""
-
-
-def _step_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    """Return a reader that also reads steps recorded when StepInput was flat."""
-    read = _object_reader(cls, converter)
-
-    def moved(data: Any, target: Any) -> Any:
-        if not isinstance(data, dict) or not data.keys() & FORMER_NAMES:
-            return read(data, target)
-        flat = dict(data)
-        parts = _parts(flat, MOVED_PROGRESS)
-        configs = [*flat.pop("layers", ()), *_parts(flat, MOVED_CONFIGS)]
-        own, values = _grouped(flat, FORMER_STEP)
-        if parts:
-            values["progress"]["layers"] = parts
-        step = read({**own, **values, "layers": configs}, target)
-        progress = replace(step.progress, layers=without_defaults(step.progress.layers))
-        return replace(step, progress=progress, layers=without_defaults(step.layers))
-
-    return moved
-
-
-def _grouped(
-    data: Mapping[str, Any], places: Mapping[str, tuple[str, str]]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the fields that stay, and the others by the value to which they have moved."""
-    own: dict[str, Any] = {}
-    values: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-    for name, value in data.items():
-        group, field = places.get(name, ("", name))
-        (values[group] if group else own)[field] = value
-    return own, values
-
-
-def _parts_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    """Return a reader that also reads objects recorded when parts of layers were their fields."""
-    read, parts = _object_reader(cls, converter), MOVED_PARTS[cls]
-    names = {name for fields in parts.values() for name in fields}
-
-    def moved(data: Any, target: Any) -> Any:
-        if not isinstance(data, dict) or not data.keys() & names:
-            return read(data, target)
-        flat = dict(data)
-        layers = [*flat.pop("layers", ()), *_parts(flat, parts)]
-        value = read({**flat, "layers": layers}, target)
-        return replace(value, layers=without_defaults(value.layers))
-
-    return moved
-
-
-def _grant_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    """Return a reader that also reads grants stored when each layer had a field of its own."""
-    read = _object_reader(cls, converter)
-
-    def moved(data: Any, target: Any) -> Any:
-        if not isinstance(data, dict) or not data.keys() & MOVED_GRANTS.keys():
-            return read(data, target)
-        own = {name: value for name, value in data.items() if name not in MOVED_GRANTS}
-        for name, tag in MOVED_GRANTS.items():
-            if (fields := data.get(name)) is not None:
-                own["layer"] = {TAG: tag, **fields}
-        return read(own, target)
-
-    return moved
-
-
-def _parts(flat: dict[str, Any], moved: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Take the fields that have moved to parts of layers, and return these parts."""
-    parts = []
-    for tag, names in moved.items():
-        part = {to: flat.pop(name) for name, to in names.items() if name in flat}
-        whole = part.pop("", None) or {}
-        if part or whole:
-            parts.append({TAG: tag, **part, **whole})
-    return parts
-
-
-def _history_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    """Return a reader that also reads steps recorded when History was flat: its fields have moved
-    to its values and to the states of layers.
-    """
-    read = _object_reader(cls, converter)
-
-    def moved(data: Any, target: Any) -> Any:
-        if not isinstance(data, dict) or "budgets" in data:
-            return read(data, target)
-        flat = _purchase_apart(data)
-        flat.pop("failed_s", None)
-        states = list(flat.pop("layers", []))
-        states += _parts(flat, MOVED)
-        own, values = _grouped(flat, FORMER_HISTORY)
-        values["budgets"] = values.get("budgets", {})
-        history = read({**own, **values, "layers": states}, target)
-        return replace(history, layers=without_defaults(history.layers))
-
-    return moved
-
-
-def _purchase_apart(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the history of a step recorded when purchases in parts were gradual executions."""
-    progress = data.get("campaign")
-    if not isinstance(progress, dict) or not isinstance(progress.get("campaign"), dict):
-        return dict(data)
-    terms, progress = dict(progress["campaign"]), dict(progress)
-    kind, came, sold = terms.pop("purchase", None), terms.pop("came", []), progress.pop("sold", [])
-    if kind is None:
-        return {**data, "campaign": {**progress, "campaign": terms}}
-    purchase = {name: terms[name] for name in ("wish", "arrival", "began_s", "expires_s")}
-    parts = {"kind": kind, "parts": terms["rounds"], "interval_s": terms["pace"]["interval_s"]}
-    kept = {name: progress[name] for name in ("id", "done", "moved", "spent", "next_s")}
-    active = {**kept, "terms": {**purchase, **parts, "came": came}, "sold": sold}
-    return {**data, "campaign": None, "purchase": active}
 
 
 def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[Any, ...]]:
@@ -511,7 +311,7 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
 def _one_of(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
     kinds = [kind for cls in members for kind in PARTS.get(cls, (cls,))]
     readers = {
-        _tag(cls): (_object_reader(cls, converter), cls)
+        cls.__name__: (_object_reader(cls, converter), cls)
         for cls in kinds
         if cls is not types.NoneType
     }

@@ -284,12 +284,12 @@ def test_no_two_classes_have_one_name() -> None:
 
 
 GONE = {
-    "announcer", "announcers", "arcs", "ballot", "ballots", "campaigns", "carrier", "carriers", "circles", "courier", "couriers", "crumb",
-    "crumbs", "eyes", "hands", "keyless", "laid", "lean", "letters", "onlooker", "osring", "remembered", "sleeve", "strays", "taker",
-    "vouched",
+    "announcer", "announcers", "arcs", "ballot", "ballots", "campaign", "campaigns", "carrier", "carriers", "circles", "courier",
+    "couriers", "crumb", "crumbs", "eyes", "hands", "keyless", "laid", "lean", "letters", "onlooker", "osring", "remembered", "sleeve",
+    "sleeves", "strays", "stuck", "taker", "vouched", "wishes",
 }  # fmt: skip
 """Words that docs/glossary.md replaced: in no identifier of agent/."""
-NO_VARIABLE = {"aim", "campaign", "desk", "harvest", "heard", "letter", "panel", "sleeves", "stray", "stuck", "tidy", "wish", "wishes"}
+NO_VARIABLE = {"aim", "desk", "harvest", "heard", "letter", "panel", "stray", "tidy", "wish"}
 """Words that stay as fields and attributes, most of them because they are stored: no local variable or parameter has these names."""
 GONE_FROM_TEXT = {
     "announcer", "ballot", "campaign", "courier", "crumb", "desk", "eyes", "hands", "onlooker", "osring", "sleeve", "stray", "vouched",

@@ -308,14 +308,14 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
         latest = result.after or result.step_input
         yield from drift_alerts(result)
         yield from _order_alerts(latest.portfolio, latest.history.orders.states)
-        for blocked in result.decided.stuck:
+        for blocked in result.decided.blocked_exits:
             step = result.step_input
             label = conditional_orders.order_subject(step.portfolio, blocked.token)
             text = (
                 f"{label} cannot be sold although its order fired; everything else continues. trimtab"
                 f" orders shows why; {disarm_command(step.portfolio, step.history.orders, blocked)}"
             )
-            yield Alert(AlertKind.ORDER, f"stuck:{blocked.token}", text, True)
+            yield Alert(AlertKind.ORDER, f"blocked:{blocked.token}", text, True)
         for name, why in paused_strategies(
             latest.portfolio, latest.config(CapitalSplit), latest.layer(StrategiesState)
         ).items():

@@ -465,7 +465,7 @@ class HealthLog:
 
     def add(self, time_s: int, books: StrategyBooks | None) -> None:
         """Add the states after a step; None without strategies."""
-        for book in () if books is None else books.sleeves:
+        for book in () if books is None else books.strategies:
             state = book.state
             record = HealthRecord(
                 time_s, book.name, state.health.value, state.reason, state.sharpe_milli

@@ -317,8 +317,8 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
     show_sent(console, document)
     for line in document["left"] if document["state"] not in ("planned", "declined") else ():
         console.print(cell(f"stays in the wallet: {line}"))
-    if document["left_alone"]:
-        console.print(cell(document["left_alone"]))
+    if document["excluded"]:
+        console.print(cell(document["excluded"]))
     if document["futures"]:
         console.print(cell(f"Futures: {document['futures']}", "yellow"))
     if document["state"] == "planned":

@@ -298,8 +298,8 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
     if document["payments"]:
         console.print(table)
     show_sent(console, document)
-    if document["left_alone"]:
-        console.print(cell(document["left_alone"]))
+    if document["excluded"]:
+        console.print(cell(document["excluded"]))
     if document["state"] == "planned":
         if console is out:
             does = "pay" if document["to"] else "set it aside"

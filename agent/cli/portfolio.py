@@ -338,7 +338,7 @@ def format_reason(outcome: StepOutcome) -> str:
 
 def _show_target_reasons(document: Document) -> None:
     """Print the reasons for targets that differ from the config."""
-    for reason in document["wishes"]:
+    for reason in document["target_reasons"]:
         say(f"Targets: {reason}.")
 
 

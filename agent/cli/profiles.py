@@ -207,7 +207,7 @@ def _show(console: Console, document: Document) -> None:
                 "",
             )
     console.print(table)
-    for item in document["left_alone"]:
+    for item in document["excluded"]:
         console.print(
             cell(
                 f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed; its"

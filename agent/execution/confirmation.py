@@ -34,7 +34,7 @@ def confirmation_of(outcome: StepOutcome, plan: Plan) -> Confirmation:
         bool(plan.actions),
         outcome.decided.order,
         tuple(sorted(screened.token for screened in step.targets.quarantine)),
-        tuple(sorted(blocked.token for blocked in outcome.decided.stuck)),
+        tuple(sorted(blocked.token for blocked in outcome.decided.blocked_exits)),
     )
 
 
@@ -74,7 +74,7 @@ def require_exit_possible(confirmed: Confirmation, outcome: StepOutcome) -> None
     why = [quarantine.format_quarantine(step.portfolio, step.targets.quarantine, {token})]
     why += [
         f"{label} cannot be sold now: {blocked.why}"
-        for blocked in step.stuck
+        for blocked in step.blocked_exits
         if blocked.token == token
     ]
     if reasons := [f"{reason}, {UNCONFIRMED}" for reason in why if reason]:
@@ -97,7 +97,7 @@ def _require_no_new_exclusions(confirmed: Confirmation, outcome: StepOutcome) ->
             f"{quarantine.format_quarantine(step.portfolio, step.targets.quarantine, shut)}, {UNCONFIRMED}",
             remedy=REPLAN_REMEDY,
         )
-    if stays := {blocked.token for blocked in step.stuck} - {*confirmed.blocked}:
+    if stays := {blocked.token for blocked in step.blocked_exits} - {*confirmed.blocked}:
         raise Refused(
             f"{blocked_exits.format_blocked_exits(step, stays)}, {UNCONFIRMED}",
             remedy=REPLAN_REMEDY,

@@ -55,7 +55,7 @@ def _after_exits(cycle: Cycle, last: StepOutcome, outcome_of: OutcomeOf) -> Step
     """Return the outcome of the last failed exit, else of the last exit."""
     whole = outcome_of((cycle.failed_exits or cycle.exits)[-1].step_id)
     sent = {note.exit_token for note in cycle.exits}
-    blocked = tuple(item for item in last.decided.stuck if item.token not in sent)
+    blocked = tuple(item for item in last.decided.blocked_exits if item.token not in sent)
     parts = [whole.reason]
     if len(sent) > 1:
         parts += _sold_exits(cycle, last.step_input.portfolio)
@@ -64,7 +64,7 @@ def _after_exits(cycle: Cycle, last: StepOutcome, outcome_of: OutcomeOf) -> Step
     return replace(
         whole,
         reason="; ".join(parts),
-        decided=replace(whole.decided, stuck=blocked),
+        decided=replace(whole.decided, blocked_exits=blocked),
         exits_tried=cycle.tried,
         after=last.step_input,
     )

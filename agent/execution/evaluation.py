@@ -95,7 +95,9 @@ def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
     )
     if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not token:
         return None
-    if token in blocked_exits.excluded_tokens(outcome.step_input.targets, outcome.step_input.stuck):
+    if token in blocked_exits.excluded_tokens(
+        outcome.step_input.targets, outcome.step_input.blocked_exits
+    ):
         return None
     if not failing or not {verdict.guard for verdict in failing} <= MARKET_GUARDS | BUDGET_GUARDS:
         return None

@@ -311,7 +311,7 @@ class GuardCase:
         return sum(
             (
                 blocked.raw * self.prices.get(blocked.token, Fraction(0))
-                for blocked in self.step.stuck
+                for blocked in self.step.blocked_exits
             ),
             Fraction(0),
         )

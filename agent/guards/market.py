@@ -256,7 +256,9 @@ def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     """Yield the deviation of each asset's spot price; for an exit only of assets that it trades, so
     that pools of other assets cannot block it.
     """
-    ignored = {blocked.token for blocked in case.step.stuck}  # not traded; often has no pool
+    ignored = {
+        blocked.token for blocked in case.step.blocked_exits
+    }  # not traded; often has no pool
 
     if case.layer.only_reduces():
         return

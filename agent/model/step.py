@@ -103,7 +103,7 @@ class StepInput:
     progress: StepProgress = NO_PROGRESS
     targets: EffectiveTargets = OWN_TARGETS
     excluded: Exclusions = NOTHING_EXCLUDED
-    stuck: tuple[BlockedExit, ...] = ()
+    blocked_exits: tuple[BlockedExit, ...] = ()
     """Triggered exits that cannot be carried out now. Their assets are skipped."""
     layers: tuple[LayerConfig, ...] = ()
     """Settings of the layers that are on."""

@@ -258,7 +258,7 @@ def problem_for_tokens(
             f"token {step.portfolio.token(blocked_exit.token).label}",
             f"its exit is not possible now: {blocked_exit.why}",
         )
-        for blocked_exit in step.stuck
+        for blocked_exit in step.blocked_exits
     ]
     return Problem(
         nodes=nodes,

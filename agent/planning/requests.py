@@ -211,7 +211,7 @@ def _everything_sold(given: StepInput) -> Proposal:
     drifts = compute_drifts(step, reference_prices(step).by_token)
     if investable_total(drifts) == 0 and step is given:
         return _by_owner(step, Hold("nothing to sell: all balances are zero or reserved"), None)
-    home, blocked = step.portfolio.numeraire.address, [*step.stuck]
+    home, blocked = step.portfolio.numeraire.address, [*step.blocked_exits]
     for asset_drift in exits.in_turn(
         step.history, [drift for drift in drifts if drift.token != home and drift.investable_raw]
     ):
@@ -245,7 +245,9 @@ def sell_out(token: str) -> Proposer:
             if not spares_exits(decided.decision) or exit_price_fault(step, token):
                 return _by_owner(step, decided.decision, None)
             drifts = compute_drifts(step, reference_prices(step).by_token)
-        blocked = [blocked_exit.why for blocked_exit in step.stuck if blocked_exit.token == token]
+        blocked = [
+            blocked_exit.why for blocked_exit in step.blocked_exits if blocked_exit.token == token
+        ]
         if not blocked and not any(
             drift.token == token and drift.investable_raw for drift in drifts
         ):

@@ -38,7 +38,7 @@ def decide(step: StepInput) -> DecisionResult:
     Raises ConfigError for an invalid schedule. The reason always names tokens in quarantine,
     blocked exits, and increases accepted as deposits.
     """
-    result = replace(_first_result(step), stuck=step.stuck)
+    result = replace(_first_result(step), blocked_exits=step.blocked_exits)
     for finish in layers.FINISHES:
         result = finish(step, result)
     notes = (
@@ -110,7 +110,7 @@ def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
         )
     ):
         return None
-    if context.step.stuck:
+    if context.step.blocked_exits:
         return context.result(Hold(f"nothing else is traded: {reason}"))
     code = HaltCode.MIN_TRADE
     if investable_total(context.drifts) == 0:
@@ -159,4 +159,6 @@ def halt_for(step: StepInput, reason: str) -> DecisionResult:
     """Return a halt for a reason outside of the step, with drifts and prices for its report."""
     context = DecisionContext(step, reference_prices(step))
     drifts = () if decision_faults(step, context.references) else context.drifts
-    return DecisionResult(Halt(reason), drifts, context.references, stuck=step.stuck)
+    return DecisionResult(
+        Halt(reason), drifts, context.references, blocked_exits=step.blocked_exits
+    )

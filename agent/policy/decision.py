@@ -57,7 +57,7 @@ class DecisionResult:
     - `zone`: the state of a no-trade zone; its rebalance is valid only if the plan saves more than
       it costs.
     - `order`: the limit order that is filled.
-    - `exit_token`: the asset that an exit sells, empty without an exit; `stuck`: blocked exits.
+    - `exit_token`: the asset that an exit sells, empty without an exit; `blocked_exits`: those that are not tried.
     - `purchase`: the part of a purchase in parts; `layers`: the parts of the layers.
     """
 
@@ -70,7 +70,7 @@ class DecisionResult:
     next_s: int | None = None
     order: str = ""
     exit_token: str = ""
-    stuck: tuple[BlockedExit, ...] = ()
+    blocked_exits: tuple[BlockedExit, ...] = ()
     purchase: PurchaseResult = NO_PURCHASE
     layers: tuple[LayerResult, ...] = ()
 

@@ -32,7 +32,7 @@ TARGET_ADJUSTMENTS: tuple[InputStep, ...] = (
     apply_measured_risk,
 )
 """Target adjustments in order: allocator, layers, orders, and the measured risk of a zone. Each
-reads `step.history` and returns the step with its targets and the reason in `wishes`.
+reads `step.history` and returns the step with its targets and the reason in `targets.reasons`.
 """
 
 

@@ -493,7 +493,7 @@ class StrategyBookingRow(Base):
     reorg removes its block.
     """
 
-    __tablename__ = "sleeve_bookings"
+    __tablename__ = "strategy_bookings"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
     source: Mapped[str] = mapped_column(String(120), unique=True)
     booking_json: Mapped[str] = mapped_column(Text)
@@ -502,7 +502,7 @@ class StrategyBookingRow(Base):
 class StrategyRow(Base):
     """State of one strategy without its holdings, as JSON."""
 
-    __tablename__ = "sleeves"
+    __tablename__ = "strategies"
     name: Mapped[str] = mapped_column(String(60), primary_key=True)
     state_json: Mapped[str] = mapped_column(Text)
 
@@ -510,7 +510,7 @@ class StrategyRow(Base):
 class NavPointRow(Base):
     """NAV per share of a strategy in one hour, and its health index, in 10^-12."""
 
-    __tablename__ = "sleeve_units"
+    __tablename__ = "strategy_units"
     name: Mapped[str] = mapped_column(String(60), primary_key=True)
     hour: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     at_s: Mapped[int] = mapped_column(BigInteger)

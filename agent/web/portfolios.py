@@ -413,7 +413,7 @@ def _stops(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[st
     decision = status.get("decision", {})
     if decision.get("kind") == "halt":
         yield f"halt: {decision['reason']}"
-    for blocked in status.get("stuck_exits", ()):
+    for blocked in status.get("blocked_exits", ()):
         yield f"{blocked['symbol']}: {blocked['why']}"
     for last in history.get("steps", ())[:1]:
         if last["outcome"] in BAD_OUTCOMES:

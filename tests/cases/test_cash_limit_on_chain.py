@@ -50,7 +50,7 @@ def test_a_thousand_of_five_is_invested_once_and_never_more(anvil_chain: LocalCh
         assert near(chain.balance("USDC"), 4_500) and unused(agent) == 4_000 * USD
         for _ in range(3):
             assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        (left,) = status(agent.status())["left_alone"]
+        (left,) = status(agent.status())["excluded"]
         assert (left["symbol"], left["amount"]) == ("USDC", "4000") and mentions(left["why"], "portfolio.use_cash")
 
 
@@ -157,12 +157,12 @@ def test_strategies_share_only_what_is_used(anvil_chain: LocalChain, tmp_path: P
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, {**CAPPED, **strategies("50%", "50%")}, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
-        assert sum(one.raw(chain.tokens["USDC"].address) for one in books(agent).sleeves) == chain.balance("USDC") - 4_000 * USD
+        assert sum(one.raw(chain.tokens["USDC"].address) for one in books(agent).strategies) == chain.balance("USDC") - 4_000 * USD
         give(chain, "USDC", 250)
         explained(agent)
         agent.rebalance(send=True, confirm=yes)
         assert unused(agent) == 4_250 * USD
-        assert sum(one.raw(chain.tokens["USDC"].address) for one in books(agent).sleeves) == chain.balance("USDC") - 4_250 * USD
+        assert sum(one.raw(chain.tokens["USDC"].address) for one in books(agent).strategies) == chain.balance("USDC") - 4_250 * USD
 
 
 def test_a_restored_store_counts_its_own_trades_as_such(anvil_chain: LocalChain, tmp_path: Path) -> None:

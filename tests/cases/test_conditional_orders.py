@@ -114,7 +114,9 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         chain.mine(BLOCKS + 1)
         real = agent.status()
         assert [order.stage for order in real.step_input.history.orders.states] == [OrderStage.FIRED], "what stays is a crash"
-        assert [one.token for one in real.decided.stuck] == [chain.tokens["WETH"].address], "no price within the limits is to be had"
+        assert [one.token for one in real.decided.blocked_exits] == [chain.tokens["WETH"].address], (
+            "no price within the limits is to be had"
+        )
         assert "WETH" in real.decided.decision.reason
 
 
@@ -207,10 +209,12 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         assert not plan.exits and blocked(done) == [chain.tokens["LINK"].address] and "LINK" in done.reason
         assert chain.balance("LINK") == before.raw["LINK"] and chain.balance("WETH") < before.raw["WETH"]
         assert stages(agent) == {"LINK stop_loss": "fired"}
-        assert ["trimtab orders disarm LINK" in line for line in api.standing_orders(agent)["stuck"]] == [True]
+        assert ["trimtab orders disarm LINK" in line for line in api.standing_orders(agent)["blocked_exits"]] == [True]
         assert mentions(" ".join(api.explain(loaded.path, done.step_id)["words"]), "LINK")
         again_held = agent.rebalance(send=True, confirm=yes)
-        assert again_held.kind is OutcomeKind.HOLD and [one.token for one in again_held.decided.stuck] == [chain.tokens["LINK"].address]
+        assert again_held.kind is OutcomeKind.HOLD and [one.token for one in again_held.decided.blocked_exits] == [
+            chain.tokens["LINK"].address
+        ]
         assert agent.context.store.budgets.history(chain.clock.now_s()).reviews.last_rebalance_s is not None
     loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)
     with again(chain, loaded) as agent:

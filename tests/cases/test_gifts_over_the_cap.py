@@ -50,7 +50,7 @@ def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceili
 def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, strategies("50%", "50%")) as agent:
-        own = {symbol: sum(one.raw(chain.tokens[symbol].address) for one in books(agent).sleeves) for symbol in TWO}
+        own = {symbol: sum(one.raw(chain.tokens[symbol].address) for one in books(agent).strategies) for symbol in TWO}
         assert own["USDC"] == chain.balance("USDC") - 1_100 * USD, "no strategy holds the gift"
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(9, 10)})
         done = looked(agent)
@@ -61,7 +61,7 @@ def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalCha
         assert total <= 10_050 * USD, "no more is managed than may be"
         assert not books(agent).fault
         agent.context.store.balances.classify(1, None, chain.now_s())
-        own = {symbol: sum(one.raw(chain.tokens[symbol].address) for one in books(agent).sleeves) for symbol in TWO}
+        own = {symbol: sum(one.raw(chain.tokens[symbol].address) for one in books(agent).strategies) for symbol in TWO}
         assert own["USDC"] == chain.balance("USDC"), "what its owner confirmed is theirs"
 
 
@@ -108,7 +108,7 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
 
     def told(agent: Agent) -> str:
         found = agent.status()
-        (left,) = status(found)["left_alone"]
+        (left,) = status(found)["excluded"]
         assert (left["symbol"], left["amount"]) == ("USDC", "1100") and "max_live_value" in left["why"]
         assert mentions(found.decided.decision.reason, "1100 USDC", "excluded")
         return type(found.decided.decision).__name__

@@ -61,11 +61,11 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     assert mentions(campaign.why, f"done in {len(sizes)}")
     assert campaign.progress.done == len(sizes) > 2
     assert len(set(sizes)) == len(sizes), "no two rounds alike"
-    fair = sum(sizes) / campaign.progress.campaign.rounds
+    fair = sum(sizes) / campaign.progress.execution.rounds
     assert all(0.68 * fair <= size <= 1.32 * fair for size in sizes[:-1])
     assert losses["rounds"] < losses["market"] * Fraction(6, 10)
-    assert campaign.progress.campaign.budget is not None
-    assert campaign.progress.spent <= campaign.progress.campaign.budget
+    assert campaign.progress.execution.budget is not None
+    assert campaign.progress.spent <= campaign.progress.execution.budget
     assert abs(float(campaign.progress.spent) / 10**6 - float(losses["rounds"])) < 1, "what the store counts is what the wallet lost"
     assert any("due in" in line for line in told)
     assert set(allowances(chain).values()) == {0}
@@ -97,7 +97,7 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
         (before,) = agent.context.store.layer(GradualExecutionStore).newest()
-        shown = status(agent.status())["campaign"]
+        shown = status(agent.status())["gradual_execution"]
     assert before.state == "open"
     assert (shown["id"], shown["rounds_done"]) == (before.progress.id, before.progress.done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
@@ -108,7 +108,7 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
         assert store.journal.open_intents() == ()
         rounds = [part_of_step(store, one.step_id) for one in reversed(done)]
     assert campaign.progress.id == before.progress.id
-    assert campaign.progress.campaign == before.progress.campaign
+    assert campaign.progress.execution == before.progress.execution
     assert rounds == [(campaign.progress.id, number) for number in range(1, len(done) + 1)], "each round once"
     assert mentions(campaign.why, f"done in {len(done)}")
     assert max(off_target(chain, TARGETS).values()) <= 10
@@ -136,10 +136,10 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
     assert any("due" in one.reason for one in found if one.kind is OutcomeKind.HOLD)
     times = [one.step_input.snapshot.head.timestamp_s for one in traded]
     rounds = [one.step_input.layer(GradualState).progress for one in traded[1:]]
-    drawn = [(one.campaign, one.draw) for one in rounds if one is not None]
+    drawn = [(one.execution, one.draw) for one in rounds if one is not None]
     assert len({draw for _, draw in drawn}) == len(drawn) == len(traded) - 1, "each waits for a time of its own"
     assert all(after - before >= slice_wait_s(*one) for (before, after), one in zip(pairwise(times), drawn, strict=True))
-    assert times[-1] <= campaign.progress.campaign.expires_s
+    assert times[-1] <= campaign.progress.execution.expires_s
     assert max(off_target(chain, TARGETS).values()) <= 10
     assert standing.step_input.layer(GradualState).progress is None
 
@@ -168,9 +168,9 @@ def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: L
     under = campaign.progress
     assert campaign.state == "ended"
     assert "budget" in campaign.why
-    assert 0 < under.done < under.campaign.rounds
-    assert under.campaign.budget is not None
-    assert 0 < under.spent <= under.campaign.budget
+    assert 0 < under.done < under.execution.rounds
+    assert under.execution.budget is not None
+    assert 0 < under.spent <= under.execution.budget
     assert swaps(outcome)
     assert resting.kind is OutcomeKind.HOLD
     assert causes(resting) == ("policy.cooldown",)

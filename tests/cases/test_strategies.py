@@ -50,7 +50,7 @@ def require_sum(chain: LocalChain, agent: Agent) -> None:
     """All strategies together hold what the wallet does, to the base unit, asked of the contracts."""
     found = books(agent)
     for symbol in TWO:
-        assert sum(one.raw(chain.tokens[symbol].address) for one in found.sleeves) == chain.balance(symbol)
+        assert sum(one.raw(chain.tokens[symbol].address) for one in found.strategies) == chain.balance(symbol)
 
 
 def weight(chain: LocalChain, agent: Agent, name: str) -> Fraction:
@@ -86,7 +86,7 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         _, _, receipt = swap_of(done)
         require_sum(chain, agent)
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
-        costs = {one.name: one.costs for one in books(agent).sleeves}
+        costs = {one.name: one.costs for one in books(agent).strategies}
         moved = receipt.net(chain.wallet.address)
         prices = {drift.token: drift.price for drift in done.decided.drifts}
         assert sum(costs.values()) == -sum(raw * prices[token] for token, raw in moved.items())
@@ -96,8 +96,8 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         chain.set_balance("USDC", chain.balance("USDC") + 1_000 * USD)
         explained(agent)
         require_sum(chain, agent)
-        grown = {one.name: one.units for one in books(agent).sleeves}
-        assert all(grown[one.name] > one.units for one in held_before.sleeves)
+        grown = {one.name: one.units for one in books(agent).strategies}
+        assert all(grown[one.name] > one.units for one in held_before.strategies)
 
 
 def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_step(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_st
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         require_sum(chain, agent)
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
-        costs = {one.name: one.costs for one in books(agent).sleeves}
+        costs = {one.name: one.costs for one in books(agent).strategies}
         assert costs["down"] == 0 < costs["up"], "whose wish was filled inside pays nothing of the trade"
 
 
@@ -141,7 +141,7 @@ def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil
         chosen = agent.context.store.allocations.newest("down")
         assert chosen is not None and dict(chosen.weights_bps) == {chain.tokens[symbol].address: 5_000 for symbol in TWO}
         assert agent.context.store.allocations.newest("up") is None
-        wished = {one.name: one.acts for one in netting.wishes}
+        wished = {one.name: one.acts for one in netting.adjustments}
         assert wished == {"up": True, "down": False}, "30 % was wanted of it before it chose"
 
 
@@ -151,13 +151,13 @@ def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(an
     paying = {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off", "portfolio.max_live_value": "off"}
     with again(chain, trusted(chain, tmp_path, {**strategies("60%", "40%"), **paying}, TWO)) as agent:
         agent.rebalance(send=True, confirm=yes)
-        before = {one.name: (one.units, dict(one.holdings)) for one in books(agent).sleeves}
+        before = {one.name: (one.units, dict(one.holdings)) for one in books(agent).strategies}
         done = transfers.withdraw(agent, "24000", to=HOME, send=True, confirm=lambda _: True)
         assert done.state == "paid" and chain.balance("USDC", HOME) == 24_000 * USD
         agent.rebalance(send=True, confirm=yes)
         require_sum(chain, agent)
         price = chain.books.prices_usd["WETH"] * USD / 10**18
-        for one in books(agent).sleeves:
+        for one in books(agent).strategies:
             units, held = before[one.name]
             was, now = (
                 Fraction(tokens[chain.tokens["USDC"].address]) + tokens[chain.tokens["WETH"].address] * price
@@ -210,9 +210,9 @@ def test_status_names_each_paused_strategy(anvil_chain: LocalChain, tmp_path: Pa
         why = "the Sharpe ratio was low"
         low = tuple(
             replace(one, state=replace(one.state, health=StrategyHealth.PAUSED, reason=why)) if one.name == "up" else one
-            for one in found.sleeves
+            for one in found.strategies
         )
-        changed = step.with_layer(StrategiesState(replace(found, sleeves=low)))
+        changed = step.with_layer(StrategiesState(replace(found, strategies=low)))
         monkeypatch.setattr(agent, "step_input", lambda: changed)
         (told,) = [text for text in agent.status().warnings if "paused" in text]
         assert mentions(told, "up", "Sharpe ratio", "trimtab strategies")

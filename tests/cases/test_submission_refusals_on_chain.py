@@ -66,12 +66,12 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         (known,) = store.budgets.history(chain.clock.now_s()).failures.submission_refusals
         assert (known.token, known.times) == (address, 1)
         held = agent.rebalance(send=True, confirm=yes)
-        assert [one.token for one in held.decided.stuck] == [address] and held.kind is not OutcomeKind.REFUSED, held.reason
+        assert [one.token for one in held.decided.blocked_exits] == [address] and held.kind is not OutcomeKind.REFUSED, held.reason
         found = store.budgets.history(chain.clock.now_s())
         assert [one.times for one in found.failures.submission_refusals] == [2] and found.failures.approvals_in_row == 0, (
             "its approvals stop nothing else"
         )
-        assert ["2 times" in line for line in api.standing_orders(agent)["stuck"]] == [True]
+        assert ["2 times" in line for line in api.standing_orders(agent)["blocked_exits"]] == [True]
         chain.send(token.functions.setBlacklisted(router, False))
         sold = agent.rebalance(send=True, confirm=yes)
         assert sold.plan is not None and sold.plan.exits and chain.balance("GUEST") < before.raw["GUEST"]

@@ -38,11 +38,11 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
     assert mentions(planned.out, "Targets", "inverse_volatility", "chosen")
     done = run("rebalance", "--json").json  # a dry run is a look too, and what it chooses stands
     assert done["outcome"] == "planned"
-    assert mentions(done["wishes"][0], "inverse_volatility", "chosen")
+    assert mentions(done["target_reasons"][0], "inverse_volatility", "chosen")
     document = run("weights", "--json").json
     assert document["due"] is False
     assert sum(document["standing"]["weights_bps"].values()) == 10_000
-    assert run("status", "--json").json["wishes"] == done["wishes"]
+    assert run("status", "--json").json["target_reasons"] == done["target_reasons"]
     words = run("weights").out
     for part in (
         "Weights by inverse_volatility",

@@ -464,15 +464,15 @@ def of(step: StepInput, name: str, symbol: str) -> Fraction:
 def with_state(step: StepInput, state: StrategyState) -> StepInput:
     """Return the step with another state of one strategy."""
     books = books_of(step)
-    changed = tuple(replace(one, state=state) if one.name == state.name else one for one in books.sleeves)
-    return step.with_layer(StrategiesState(replace(books, sleeves=changed)))
+    changed = tuple(replace(one, state=state) if one.name == state.name else one for one in books.strategies)
+    return step.with_layer(StrategiesState(replace(books, strategies=changed)))
 
 
 def sums_to_the_wallet(step: StepInput) -> bool:
     """Return whether strategies and amounts set aside add up to each balance, to the base unit, by the bookings alone."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     aside = {one.token.address: min(held[one.token.address], one.reserve_raw) for one in step.portfolio.assets}
-    return all(sum(one.raw(address) for one in books_of(step).sleeves) + aside[address] == held[address] for address in aside)
+    return all(sum(one.raw(address) for one in books_of(step).strategies) + aside[address] == held[address] for address in aside)
 
 
 def balances(step: StepInput, **coins: Fraction | int | str) -> StepInput:

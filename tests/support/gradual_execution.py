@@ -134,7 +134,7 @@ def market(step: StepInput, price: Fraction) -> StepInput:
 class Run:
     """A whole gradual execution without a chain: the value moved by each slice, and the total loss at arrival prices."""
 
-    campaign: GradualExecution
+    execution: GradualExecution
     steps: list[StepInput]
     plans: list[Plan]
     sizes: list[Fraction]

@@ -142,7 +142,7 @@ def test_an_exit_without_a_market_leaves_its_turn_to_the_next() -> None:
 def test_each_exit_is_a_plan_of_its_own_in_the_portfolio_s_order() -> None:
     step, sold = fired("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND)), []
     while (found := judged(step)).plan is not None and found.plan.exits:
-        assert moved(found.plan) == {found.decided.exit_token, USDC.address} and not found.decided.stuck
+        assert moved(found.plan) == {found.decided.exit_token, USDC.address} and not found.decided.blocked_exits
         sold.append((found.decided.exit_token, found.reason.rpartition("; ")[2]))
         held = tuple(replace(one, raw=dict(found.plan.holdings_after)[one.token]) for one in step.snapshot.holdings)
         step = replace(step, snapshot=replace(step.snapshot, holdings=held))
@@ -186,7 +186,7 @@ def test_liquidity_of_other_assets_is_taken_out_while_the_wallet_s_part_is_stuck
     assert isinstance(first, Rebalance) and first.exit, "the wallet's part would go first"
     found = proposals.rebalance(step)
     assert isinstance(found.decided.decision, AdjustLiquidity) and found.plan is not None and found.plan.actions
-    assert [one.token for one in found.decided.stuck] == [WETH.address]
+    assert [one.token for one in found.decided.blocked_exits] == [WETH.address]
 
 
 def test_an_exit_that_the_guards_refuse_for_its_pool_holds_back_its_own_asset_alone() -> None:
@@ -229,7 +229,7 @@ def test_what_is_refused_for_all_of_the_wallet_stays_a_refusal() -> None:
             return evidence(step, plan, paused=True, pause_reason="by hand")
 
     found = evaluation.evaluate_input(fired("WBTC"), proposals.rebalance, Paused(), "abc")
-    assert found.kind is OutcomeKind.REFUSED and found.decided.stuck == ()
+    assert found.kind is OutcomeKind.REFUSED and found.decided.blocked_exits == ()
 
 
 def test_a_refusal_of_what_goes_on_besides_names_the_exit_too() -> None:
@@ -244,7 +244,7 @@ def test_a_limit_order_by_hand_is_filled_and_may_sell_what_is_stuck() -> None:
     order = LimitOrder("o", WETH.address, USDC.address, 10**17, Fraction(1_000, 10**12), 2_000_000_000, 1)
     found = proposals.waiting_orders((order,))(step)
     assert found.decided.order == "o" and found.plan is not None
-    assert [one.token for one in found.decided.stuck] == [LINK.address], "it is told all the same"
+    assert [one.token for one in found.decided.blocked_exits] == [LINK.address], "it is told all the same"
     dear = with_limits(fired("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=1)
     sells = replace(order, token_in=LINK.address, amount_in_raw=10**18, price=Fraction(1, 10**12))
     by_hand = proposals.single_order(sells)(dear)
@@ -257,9 +257,9 @@ def test_status_orders_alerts_and_the_journal_tell_it() -> None:
     step = fired("LINK")
     decided = proposals.decision_at(step)
     assert blocked(decided) == [LINK.address] and "LINK" in decided.decision.reason and not decided.exit_token
-    assert ["LINK is" in line for line in orders_document(step)["stuck"]] == [True]
+    assert ["LINK is" in line for line in orders_document(step)["blocked_exits"]] == [True]
     found = judged(step)
-    (told,) = [one for one in alerts(found, RunFacts(False, "", None)) if one.key.startswith("stuck:")]
+    (told,) = [one for one in alerts(found, RunFacts(False, "", None)) if one.key.startswith("blocked:")]
     assert told.kind is AlertKind.ORDER and told.lasting
     assert mentions(told.text, "LINK", "order") and "trimtab orders disarm LINK" in told.text
     again = codec.loads(StepInput, codec.dumps(found.step_input))
@@ -268,9 +268,9 @@ def test_status_orders_alerts_and_the_journal_tell_it() -> None:
 
 def test_once_there_is_a_market_it_is_sold() -> None:
     stuck = judged(fired("LINK"))
-    assert stuck.decided.stuck
+    assert stuck.decided.blocked_exits
     found = judged(fired("LINK", pools=(*MARKET, SOUND)))
-    assert found.plan is not None and found.plan.exits and not found.decided.stuck
+    assert found.plan is not None and found.plan.exits and not found.decided.blocked_exits
     assert dict(found.plan.holdings_after)[LINK.address] == 0
 
 
@@ -282,14 +282,14 @@ def test_strategies_go_on_and_exchange_inside_while_an_exit_of_one_is_stuck(heal
     step = apply_effective_targets(brought_up(made.with_config(split(one, other)), None))
     books = step.layer(StrategiesState).books
     assert books is not None
-    states = tuple(replace(sleeve, state=replace(sleeve.state, health=health)) for sleeve in books.sleeves[:1]) + books.sleeves[1:]
-    step = step.with_layer(StrategiesState(replace(books, sleeves=states)))
+    states = tuple(replace(sleeve, state=replace(sleeve.state, health=health)) for sleeve in books.strategies[:1]) + books.strategies[1:]
+    step = step.with_layer(StrategiesState(replace(books, strategies=states)))
     found = judged(step)
-    assert [stuck.token for stuck in found.decided.stuck] == [LINK.address]
+    assert [stuck.token for stuck in found.decided.blocked_exits] == [LINK.address]
     assert found.kind is OutcomeKind.PLANNED and LINK.address not in moved(found.plan)
     netting = found.decided.layer(StrategiesResult).netting
     assert netting is not None
-    assert all(dict(wish.wishes)[LINK.address] == 0 for wish in netting.wishes)
+    assert all(dict(wish.adjustments)[LINK.address] == 0 for wish in netting.adjustments)
 
 
 def test_the_exit_by_itself_cannot_be_planned() -> None:
@@ -306,8 +306,8 @@ def test_orders_name_the_guard_that_refuses_an_exit() -> None:
     stored = SimpleNamespace(standing=lambda: (step.history.orders.states, 1))
     desk = SimpleNamespace(store=SimpleNamespace(executions=SimpleNamespace(limit_orders=list), orders=stored))
     agent: Any = SimpleNamespace(step_input=lambda: step, plan=lambda: judged(step), context=desk)
-    assert orders_document(step)["stuck"] == []
-    (line,) = standing_orders(agent)["stuck"]
+    assert orders_document(step)["blocked_exits"] == []
+    (line,) = standing_orders(agent)["blocked_exits"]
     assert mentions(line, "LINK", "oracle_deviation")
 
 
@@ -455,7 +455,7 @@ def test_the_end_of_a_bot_sells_what_a_conflict_of_other_prices_does_not_concern
         sold.append(outcome.decided.exit_token)
         step = exclude_blocked_exits(outcome.step_input, [BlockedExit(sold[-1], "sold", "")])
     assert sold == [WETH.address, WBTC.address]
-    assert any(one.token == LINK.address and ORACLE in one.why for one in outcome.decided.stuck)
+    assert any(one.token == LINK.address and ORACLE in one.why for one in outcome.decided.blocked_exits)
     removed = evaluation.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out(WBTC.address), Sees(), "abc")
     assert removed.kind is OutcomeKind.PLANNED and moved(removed.plan) == {WBTC.address, USDC.address}
     held = evaluation.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out(LINK.address), Sees(), "abc")

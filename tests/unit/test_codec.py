@@ -157,7 +157,7 @@ def _changed(path: str, value: object) -> Any:
         ("snapshot.holdings", "0xabc", "'0xabc' is not a list @ $.snapshot.holdings"),
         ("snapshot.surprise", 1, "unknown field 'surprise' @ $.snapshot"),
         ("policy.trigger.type", "Every", "@ $.policy.trigger"),
-        ("policy.trigger.type", ["Every"], "is none of AnyOf, Cron, Drawdown, Every, Hybrid, Staged, Threshold"),
+        ("policy.trigger.type", ["Every"], "is none of AnyOf, Cron, Drawdown, Every, HybridTrigger, NoTradeZone, StagedTrigger, Threshold"),
         ("policy.destination", "moon", "'moon' is not a valid Destination @ $.policy.destination"),
         ("reference.kinds", ["feed", "rumour"], "'rumour' is not a valid PriceSource @ $.reference.kinds[1]"),
         ("limits.min_trade", "1.5", "'1.5' is not a fraction such as 3/2 @ $.limits.min_trade"),

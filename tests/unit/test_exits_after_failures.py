@@ -248,7 +248,7 @@ def test_a_loss_limit_that_refuses_one_exit_leaves_room_for_a_smaller_one(limit:
     lost = {"loss_24h": Fraction(92 * 10**6)} if limit == "daily_loss" else {"loss_total": Fraction(92 * 10**6)}
     found = after_reverts(step, {}, **lost)
     assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == LINK.address
-    assert [one.token for one in found.decided.stuck] == [WBTC.address] and limit in found.reason
+    assert [one.token for one in found.decided.blocked_exits] == [WBTC.address] and limit in found.reason
 
 
 def test_an_exit_that_a_loss_limit_refuses_lets_nothing_be_bought() -> None:

@@ -102,7 +102,7 @@ def test_one_that_tells_a_look_from_a_sending_does_not_hold_up_many_others(world
     done = world.rounds()
     assert done.kind is OutcomeKind.DONE, done.reason
     assert world.sold == addresses("T1", "T2", "T3", "T4")
-    assert [one.token for one in world.late] == [one.token for one in done.decided.stuck] == [token("T0").address]
+    assert [one.token for one in world.late] == [one.token for one in done.decided.blocked_exits] == [token("T0").address]
     assert mentions(done.reason, "T0", "refused")
 
 
@@ -128,7 +128,7 @@ def test_what_the_limits_leave_of_an_exit_waits_for_the_next_cycle(worlds: World
     world = worlds(with_limits(fired("LINK", "WBTC", pools=shallow), price_impact_bps=50), lambda _: False)
     done = world.rounds()
     assert world.sold == [{WBTC.address}, {LINK.address}], "once in each step"
-    assert done.kind is OutcomeKind.DONE and done.decided.stuck == (), "it was sold as far as it could be"
+    assert done.kind is OutcomeKind.DONE and done.decided.blocked_exits == (), "it was sold as far as it could be"
     world.rounds()
     assert world.sold[2:] == [{WBTC.address}]
 

@@ -57,7 +57,7 @@ def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: fl
 def test_a_stop_that_fired_sells_all_of_it(pools: tuple[Pool, ...]) -> None:
     for symbol in ("WETH", "WBTC"):
         found = judged(fired(symbol, pools=(*pools, SOUND)))
-        assert found.plan is not None and not found.decided.stuck
+        assert found.plan is not None and not found.decided.blocked_exits
         assert after(found.step_input, found.plan)[symbol] == 0
 
 
@@ -79,5 +79,5 @@ def test_an_exit_is_tried_whole_when_the_search_finds_nothing(monkeypatch: pytes
 
     monkeypatch.setattr(planner, "find_fixed_point", blind)
     found = judged(fired("WBTC", pools=(*MARKET, SOUND)))
-    assert found.plan is not None and not found.decided.stuck
+    assert found.plan is not None and not found.decided.blocked_exits
     assert after(found.step_input, found.plan)["WBTC"] == 0

@@ -106,8 +106,8 @@ def test_a_small_asset_that_a_stop_took_out_ends_a_correction_that_would_buy_it_
     step = due_round()
     assert step.layer(GradualState).progress is not None
     small = tuple(replace(one, target_bps=20 if one.token == WETH else 9_980) for one in step.portfolio.assets)
-    begun = replace(step.layer(GradualState).progress.campaign, targets_bps=tuple((one.token.address, one.target_bps) for one in small))
-    under = replace(step.layer(GradualState).progress, campaign=begun)
+    begun = replace(step.layer(GradualState).progress.execution, targets_bps=tuple((one.token.address, one.target_bps) for one in small))
+    under = replace(step.layer(GradualState).progress, execution=begun)
     step = replace(step, portfolio=replace(step.portfolio, assets=small)).with_layer(GradualState(under))
     assert "changed" not in decide(step).layer(GradualResult).ended
     out = tuple(replace(one, target_bps=0 if one.token == WETH else 10_000) for one in small)

@@ -193,7 +193,7 @@ def test_prices_that_turned_end_it() -> None:
 def test_its_time_ends_it_however_long_it_was_paused() -> None:
     step = begun(drifted())
     assert step.layer(GradualState).progress is not None
-    campaign = step.layer(GradualState).progress.campaign
+    campaign = step.layer(GradualState).progress.execution
     assert decide(later(step, campaign.expires_s - campaign.began_s - 1)).layer(GradualResult).ended == ""
     why = ended(later(step, campaign.expires_s - campaign.began_s))
     assert "time ended" in why
@@ -203,12 +203,12 @@ def test_its_time_ends_it_however_long_it_was_paused() -> None:
 def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it_at_worst() -> None:
     step = begun(drifted(budget_bps=50))
     assert step.layer(GradualState).progress is not None
-    budget = step.layer(GradualState).progress.campaign.budget
+    budget = step.layer(GradualState).progress.execution.budget
     assert budget == 1_000 * USD
     assert "its budget" in ended(with_progress(step, done=1, spent=budget))
     found = proposals.rebalance(step)
     assert found.plan is not None
-    worst = worst_case_loss(step, found.plan, dict(step.layer(GradualState).progress.campaign.arrival))
+    worst = worst_case_loss(step, found.plan, dict(step.layer(GradualState).progress.execution.arrival))
     just = proposals.rebalance(with_progress(step, spent=budget - worst))
     assert just.plan is not None
     over = proposals.rebalance(with_progress(step, spent=budget - worst + 1))
@@ -236,7 +236,7 @@ def test_after_its_end_the_cooldown_counts_from_there() -> None:
 # whole campaigns
 def check(done: Run, least: Fraction, loose: bool = False) -> None:
     """Sizes within their bounds but for the last, and all together the wish."""
-    campaign = done.campaign
+    campaign = done.execution
     jitter = Fraction(campaign.pace.size_jitter_bps, 10_000)
     fair = mean_slice_value(campaign)
     for size in done.sizes[:-1]:
@@ -254,11 +254,11 @@ def test_rounds_are_of_random_size_and_together_the_wish(seed: int, jitter: int,
     step = paced(step, replace(TWAP, size_jitter_bps=jitter)) if over else step
     done = run(step, random.Random(seed))
     check(done, step.limits.min_trade or Fraction(0), loose=over)
-    assert done.campaign.rounds > 1
-    mean_s = mean_interval_s(done.campaign.pace, done.campaign.rounds)
+    assert done.execution.rounds > 1
+    mean_s = mean_interval_s(done.execution.pace, done.execution.rounds)
     waits = [after - before for before, after in zip(done.times_s, done.times_s[1:], strict=False)]
     assert all(mean_s // 2 <= wait <= mean_s * 3 // 2 + 2 for wait in waits)
-    assert not over or done.times_s[-1] <= done.campaign.expires_s
+    assert not over or done.times_s[-1] <= done.execution.expires_s
 
 
 @given(seed=st.integers(0, 10**6), budget=st.integers(20, 120), drop=st.integers(-60, 60))
@@ -273,25 +273,25 @@ def test_what_is_lost_against_the_prices_of_the_start_is_never_above_the_budget(
     if proposals.rebalance(step).decided.layer(GradualResult).begins is None:
         return
     done = run(step, random.Random(seed), moves)
-    assert done.campaign.budget is not None
-    assert done.spent <= done.campaign.budget
+    assert done.execution.budget is not None
+    assert done.spent <= done.execution.budget
     assert done.ended
 
 
 def test_a_falling_price_ends_it_by_its_budget_before_it_is_done() -> None:
     done = run(drifted(budget_bps=60), random.Random(1), lambda step, number: market(step, Fraction(2_000) * (1 - Fraction(number, 400))))
     assert "budget" in done.ended
-    assert 0 < sum(done.sizes) < done.campaign.wish
-    assert done.campaign.budget is not None
-    assert done.spent <= done.campaign.budget
+    assert 0 < sum(done.sizes) < done.execution.wish
+    assert done.execution.budget is not None
+    assert done.spent <= done.execution.budget
 
 
 def test_a_correction_over_a_stated_time_ends_within_it() -> None:
     for seed in range(3):
         done = run(paced(drifted(), TWAP), random.Random(seed))
-        assert done.campaign.rounds == 8
-        assert done.campaign.ends_s == done.campaign.began_s + 14_400
-        assert done.times_s[-1] <= done.campaign.expires_s
+        assert done.execution.rounds == 8
+        assert done.execution.ends_s == done.execution.began_s + 14_400
+        assert done.times_s[-1] <= done.execution.expires_s
         assert len(done.sizes) >= 4
 
 
@@ -311,7 +311,7 @@ def test_the_size_of_a_slice_and_the_wait_after_it_vary_by_their_own_jitter_both
     pace = replace(PACE, size_jitter_bps=2_000, time_jitter_bps=5_000)
     campaign = begun(drifted()).layer(GradualState).progress
     assert campaign is not None
-    execution = replace(campaign.campaign, pace=pace)
+    execution = replace(campaign.execution, pace=pace)
     assert jitter_factor(ppm, 2_000) == 1 + share / 5
     even = SliceDraw((MILLION - 1) // 2, (MILLION - 1) // 2)
     sized, waited = replace(even, size_ppm=ppm), replace(even, wait_ppm=ppm)

@@ -131,8 +131,8 @@ def test_strategies_over_one_wallet_are_brought_down_together() -> None:
     step = brought_up(step.with_config(split(*lazy)))
     named = step.layer(StrategiesState).books
     assert named is not None
-    rested = tuple(replace(one, last_rebalance_s=NOW_S - 3_600) for one in named.sleeves)
-    step = step.with_layer(StrategiesState(replace(named, sleeves=rested)))
+    rested = tuple(replace(one, last_rebalance_s=NOW_S - 3_600) for one in named.strategies)
+    step = step.with_layer(StrategiesState(replace(named, strategies=rested)))
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance) and "limits.max_weight" in decided.decision.reason
     assert not decided.layer(StrategiesResult).is_netting_only

@@ -39,7 +39,7 @@ def test_a_profile_makes_another_portfolio_the_same(template: str, tmp_path: Pat
     for key in LimitsTable.model_fields:
         before, theirs_value, now = (getattr(one.limits, key) for one in (load_config(config(tmp_path, f"x{key}")).config, wanted, found))
         assert now == (theirs_value if is_tighter(key, theirs_value, before) else before), key
-    assert (document["editing"].state, document["left_alone"]) == ("written", [])
+    assert (document["editing"].state, document["excluded"]) == ("written", [])
     assert not [row for row in document["assets"] if row["differs"]]
     again = tmp_path / "again.toml"
     api.export_profile(mine, again)
@@ -146,10 +146,10 @@ def test_what_the_profile_does_not_hold_is_left_alone_or_sold_by_word(tmp_path: 
     mine = "WBTC=40% LINK=30% USDC=30%"
     left = config(tmp_path, "left", targets=mine)
     document = taken_over(left, profile(tmp_path))
-    assert [row["symbol"] for row in document["left_alone"]] == ["WBTC", "LINK"]
+    assert [row["symbol"] for row in document["excluded"]] == ["WBTC", "LINK"]
     assert {asset.symbol: asset.target for asset in load_config(left).config.portfolio.assets} == {"USDC": 4_000, "WETH": 6_000}
     sold = config(tmp_path, "sold", targets=mine)
-    assert taken_over(sold, profile(tmp_path), sell_others=True)["left_alone"] == []
+    assert taken_over(sold, profile(tmp_path), sell_others=True)["excluded"] == []
     assert {asset.symbol: asset.target for asset in load_config(sold).config.portfolio.assets} == {
         **{"WBTC": 0, "LINK": 0},
         **{"USDC": 4_000, "WETH": 6_000},

@@ -68,11 +68,11 @@ def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) 
                 until_s = until_s or begins.expires_s
                 under = ExecutionProgress(f"c{look}", begins, 0, Fraction(0), Fraction(0), begins.began_s, begins.first)
             assert under is not None
-            own = _lost(step, found.plan.holdings_after, dict(under.campaign.arrival)) + found.plan.cost.gas
+            own = _lost(step, found.plan.holdings_after, dict(under.execution.arrival)) + found.plan.cost.gas
             done.lost += own
             done.rounds += 1
             under = replace(under, done=under.done + 1, moved=under.moved + found.plan.turnover, spent=under.spent + own)
-            under = replace(under, next_s=now_s + slice_wait_s(under.campaign, draw), draw=draw)
+            under = replace(under, next_s=now_s + slice_wait_s(under.execution, draw), draw=draw)
             step = carried(step, found.plan, 600)
         else:
             step = later(step, 600)
@@ -142,7 +142,7 @@ def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
     left = carried_budget(gained, TARGETS_CHANGED)
     assert (left.spent, left.until_s, left.arrival) == (0, first.expires_s, first.arrival)
     second = replace(first, before=replace(left, spent=Fraction(7)), expires_s=first.expires_s + 10**6, wish=first.wish * 2)
-    after = carried_budget(replace(gained, campaign=second, spent=Fraction(5)), "done in 2 rounds")
+    after = carried_budget(replace(gained, execution=second, spent=Fraction(5)), "done in 2 rounds")
     assert (after.spent, after.until_s, after.wish, after.arrival) == (12, first.expires_s, first.wish * 2, ())
 
 
@@ -201,19 +201,9 @@ def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> Non
     assert found.plan is None and "its price" in found.decided.decision.reason
 
 
-def test_a_step_and_a_campaign_of_before_load_without_it() -> None:
+def test_an_execution_without_one_before_it_is_read_without_that_field() -> None:
     step = drifted()
     begun = proposals.rebalance(step).decided.layer(GradualResult).begins
     written = codec.to_jsonable(begun)
     del written["before"]
     assert codec.from_jsonable(GradualExecution, written) == begun
-    under = ExecutionProgress("c1", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
-    under_way = step.with_layer(GradualState(progress=under, ended_s=7))
-    old = codec.to_jsonable(under_way)
-    former = {place: name for name, place in codec.FORMER_HISTORY.items()}
-    for group in ("reviews", "budgets", "failures", "cash_flows", "orders"):
-        old["history"] |= {former[group, name]: value for name, value in old["history"].pop(group).items()}
-    (state,) = old["history"].pop("layers")
-    assert state.pop("type") == "GradualState"
-    old["history"] |= {"campaign": state["progress"], "campaign_ended_s": 7, "draw": None, "spent": None}
-    assert codec.from_jsonable(StepInput, old) == under_way == codec.from_jsonable(StepInput, codec.to_jsonable(under_way))

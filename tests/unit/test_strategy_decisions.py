@@ -80,21 +80,21 @@ def test_who_does_not_act_keeps_what_it_has() -> None:
     parts = (strategy("rests", 2_000, HALF, cooldown_s=10**9), strategy("calm", 2_000, HALF), strategy("acts", 6_000, HALF))
     step = brought_up(step_input().with_config(split(*parts, relative_bps=10_000)), books)
     rested = replace(books_of(step).named["rests"], last_rebalance_s=NOW_S - 10)
-    others = tuple(rested if one.name == "rests" else one for one in books_of(step).sleeves)
-    step = step.with_layer(StrategiesState(replace(books_of(step), sleeves=others)))
+    others = tuple(rested if one.name == "rests" else one for one in books_of(step).strategies)
+    step = step.with_layer(StrategiesState(replace(books_of(step), strategies=others)))
     found = decide(step)
-    by_name = {one.name: one for one in view_of(found).wishes}
+    by_name = {one.name: one for one in view_of(found).adjustments}
     assert [by_name[name].acts for name in ("rests", "calm", "acts")] == [False, False, True]
     assert "until" in by_name["rests"].reason
     assert isinstance(found.decision, Rebalance)
-    assert by_name["acts"].wishes == {WETH: 1_000 * 10**6, USDC: -1_000 * 10**6}
+    assert by_name["acts"].adjustments == {WETH: 1_000 * 10**6, USDC: -1_000 * 10**6}
     assert shares(found.decision.goal) == {WETH: Fraction(6, 10), USDC: Fraction(4, 10)}
 
 
 def test_each_goes_by_its_own_trigger_and_destination() -> None:
     halfway = strategy("halfway", 5_000, UP, destination=Destination.HALFWAY)
     edge = strategy("edge", 5_000, UP, destination=Destination.BAND)
-    wished = {one.name: dict(one.wanted) for one in view_of(decide(shared(halfway, edge))).wishes}
+    wished = {one.name: dict(one.wanted) for one in view_of(decide(shared(halfway, edge))).adjustments}
     assert wished["halfway"] == {WETH: 3_250 * 10**6, USDC: 1_750 * 10**6}
     assert wished["edge"] == {WETH: 3_900 * 10**6, USDC: 1_100 * 10**6}, "72 % would do for WETH, but 22 % is the most for USDC"
 
@@ -106,7 +106,7 @@ def test_a_schedule_is_reviewed_by_each_strategy_for_itself() -> None:
     past = replace(step_input().history, reviews=replace(step_input().history.reviews, by_schedule=((first.reviews[0], NOW_S - 3_600),)))
     again = decide(shared(timed, banded, past=past))
     assert isinstance(again.decision, Hold) and not again.reviewed
-    assert not any(one.acts for one in view_of(again).wishes)
+    assert not any(one.acts for one in view_of(again).adjustments)
 
 
 def test_a_split_of_75_to_25_is_brought_back_to_60_to_40_in_kind() -> None:
@@ -116,12 +116,12 @@ def test_a_split_of_75_to_25_is_brought_back_to_60_to_40_in_kind() -> None:
     step = brought_up(step_input().with_config(split(*parts)), books)
     found = view_of(decide(step))
     assert [(giver, receiver, round(value / 10**6)) for giver, receiver, value in found.moved] == [("trend", "reversion", 1_500)]
-    capital = {one.name: one.capital for one in found.wishes}
+    capital = {one.name: one.capital for one in found.adjustments}
     assert capital == {"trend": 6_000 * 10**6, "reversion": 4_000 * 10**6}
     booking = accounting.netting_booking(step, "s", netting.strategy_adjustments)
     assert booking is not None
     after = brought_up(step, replace(books, bookings=(*books.bookings, booking)))
-    units = {one.name: one.units for one in books_of(after).sleeves}
+    units = {one.name: one.units for one in books_of(after).strategies}
     assert units == {"trend": 8 * 10**17, "reversion": 16 * 10**17}, "who gives a fifth of its capital gives a fifth of its units"
     assert not view_of(decide(after)).moved
 
@@ -136,7 +136,7 @@ def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None
     parts = (strategy("bad", 5_000, UP, floor_bps=1_000), strategy("good", 5_000, HALF))
     step = with_state(shared(*parts), StrategyState("bad", StrategyHealth.PAUSED, NOW_S))
     found = decide(step)
-    by_name = {one.name: one for one in view_of(found).wishes}
+    by_name = {one.name: one for one in view_of(found).adjustments}
     assert [(one[0], one[1]) for one in view_of(found).moved] == [("bad", "good")]
     assert abs(by_name["bad"].capital - 1_000 * 10**6) < 10
     assert dict(by_name["bad"].wanted)[WETH] == 0 and by_name["bad"].acts
@@ -194,7 +194,7 @@ def test_without_books_nothing_is_decided() -> None:
 def test_prices_of_blocks_before_must_agree_with_each_strategy() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
     found = decide(replace(step, policy=replace(step.policy, confirm_blocks=3)))
-    assert not found.layer(StrategiesResult).is_netting_only and not any(one.acts for one in view_of(found).wishes)
+    assert not found.layer(StrategiesResult).is_netting_only and not any(one.acts for one in view_of(found).adjustments)
     assert mentions(found.decision.reason, "3 preceding", "missing")
 
 

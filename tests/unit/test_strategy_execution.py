@@ -77,7 +77,7 @@ def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_wou
     assert netting is not None and isinstance(found.decision, Rebalance)
     (moved,) = netting.moved
     assert moved[:2] == ("trend", "calm")
-    trend, calm = netting.wishes
+    trend, calm = netting.adjustments
     assert abs(trend.capital / (trend.capital + calm.capital) - Fraction(1, 10)) < Fraction(1, 10_000)
     assert dict(trend.wanted)[token("WETH").address] == 0, "what its floor holds is sold and waits"
     _, back = months.days(0.006, lambda step: state(step) is StrategyHealth.ACTIVE, 60)

@@ -80,7 +80,7 @@ def swap(changes: dict[str, Fraction | int | str], name: str = "t1", kind: Inten
 
 def test_books_open_with_the_wallet_split_by_share_and_what_is_left_alone_is_nobodys() -> None:
     step = brought_up(shared(reserves={"USDC": 100}))
-    assert [(one.name, one.units) for one in books_of(step).sleeves] == [("up", 6 * 10**15), ("down", 4 * 10**15)]
+    assert [(one.name, one.units) for one in books_of(step).strategies] == [("up", 6 * 10**15), ("down", 4 * 10**15)]
     assert (of(step, "up", "WETH"), of(step, "down", "WETH")) == (Fraction(3, 2), 1)
     assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_000, 2_000)
     assert sums_to_the_wallet(step)
@@ -99,14 +99,14 @@ def test_the_value_of_a_unit_follows_every_base_unit() -> None:
 def test_what_is_written_down_is_found_again() -> None:
     first = brought_up(shared())
     again = brought_up(shared(), written(NEW, first))
-    assert books_of(again).sleeves == books_of(first).sleeves and books_of(again).pending == ()
+    assert books_of(again).strategies == books_of(first).strategies and books_of(again).pending == ()
 
 
 def test_a_deposit_is_shared_by_capital_and_is_no_return() -> None:
     ledger = written(NEW, brought_up(shared()))
     step = brought_up(balances(shared(), USDC=6_000), replace(ledger, flows=(flow("USDC", 1_000),)))
     assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_600, 2_400)
-    assert [one.units for one in books_of(step).sleeves] == [66 * 10**14, 44 * 10**14]
+    assert [one.units for one in books_of(step).strategies] == [66 * 10**14, 44 * 10**14]
     assert not books_of(step).fault and sums_to_the_wallet(step)
 
 
@@ -135,8 +135,8 @@ def test_a_trade_of_unknown_purpose_is_borne_by_capital() -> None:
     traded = replace(ledger, intents=(swap({"WETH": -1, "USDC": 1_990}),))
     step = brought_up(balances(shared(), WETH="1.5", USDC=6_990), traded)
     assert not books_of(step).fault and sums_to_the_wallet(step)
-    assert [one.costs for one in books_of(step).sleeves] == [6 * 10**6, 4 * 10**6]
-    assert [one.units for one in books_of(step).sleeves] == [6 * 10**15, 4 * 10**15], "a loss is a return, and takes no units"
+    assert [one.costs for one in books_of(step).strategies] == [6 * 10**6, 4 * 10**6]
+    assert [one.units for one in books_of(step).strategies] == [6 * 10**15, 4 * 10**15], "a loss is a return, and takes no units"
 
 
 def test_a_trade_is_shared_out_by_the_wishes_of_its_own_step_and_an_exchange_inside_goes_with_it() -> None:
@@ -144,7 +144,7 @@ def test_a_trade_is_shared_out_by_the_wishes_of_its_own_step_and_an_exchange_ins
     ledger = replace(written(NEW, own), intents=(swap({"WETH": "0.29", "USDC": -600}),))
     step = brought_up(balances(shared(), WETH="2.79", USDC=4_400), ledger, own=lambda _: own)
     assert not books_of(step).fault and sums_to_the_wallet(step)
-    up, down = books_of(step).sleeves
+    up, down = books_of(step).strategies
     assert (up.costs, down.costs) == (20 * 10**6, 0), "all that the market filled was wished by one"
     assert (of(step, "down", "WETH"), of(step, "down", "USDC")) == (Fraction(4, 10), 3_200)
     assert up.last_rebalance_s == down.last_rebalance_s == step.snapshot.head.timestamp_s
@@ -155,8 +155,8 @@ def test_a_payout_is_taken_from_all_like_a_withdrawal() -> None:
     ledger = written(NEW, brought_up(shared()))
     step = brought_up(balances(shared(), USDC=4_000), replace(ledger, intents=(swap({"USDC": -1_000}, kind=IntentKind.PAYOUT),)))
     assert not books_of(step).fault and sums_to_the_wallet(step)
-    assert [one.units for one in books_of(step).sleeves] == [54 * 10**14, 36 * 10**14]
-    assert {one.costs for one in books_of(step).sleeves} == {0}
+    assert [one.units for one in books_of(step).strategies] == [54 * 10**14, 36 * 10**14]
+    assert {one.costs for one in books_of(step).strategies} == {0}
 
 
 def test_gas_of_the_native_asset_is_a_cost_of_all() -> None:
@@ -169,7 +169,7 @@ def test_gas_of_the_native_asset_is_a_cost_of_all() -> None:
     step = brought_up(replace(native, snapshot=paid), replace(ledger, intents=(gas,)))
     assert gas.changes(OWNER, WETH.address) == {NATIVE: -(10**15)}
     assert not books_of(step).fault
-    assert sum((one.costs for one in books_of(step).sleeves), Fraction(0)) == 2 * 10**6
+    assert sum((one.costs for one in books_of(step).strategies), Fraction(0)) == 2 * 10**6
 
 
 def test_a_reserve_that_grows_is_given_by_all_and_comes_back() -> None:
@@ -179,7 +179,7 @@ def test_a_reserve_that_grows_is_given_by_all_and_comes_back() -> None:
     step = brought_up(kept, ledger)
     assert sums_to_the_wallet(step) and [of(step, name, "USDC") for name in ("up", "down")] == [2_400, 1_600]
     back = brought_up(shared(), written(ledger, step))
-    assert sums_to_the_wallet(back) and [one.units for one in books_of(back).sleeves] == [6 * 10**15, 4 * 10**15]
+    assert sums_to_the_wallet(back) and [one.units for one in books_of(back).strategies] == [6 * 10**15, 4 * 10**15]
 
 
 def test_a_single_unit_that_nothing_explains_is_a_fault() -> None:
@@ -201,7 +201,7 @@ def test_the_owners_word_makes_books_agree_with_wallet_and_config() -> None:
     capital = {one: of(changed, one, "WETH") * 2_000 + of(changed, one, "USDC") for one in ("up", "new", "third")}
     assert [round(capital[one]) for one in ("up", "new", "third")] == [5_500, 3_300, 2_200]
     again = brought_up(step, replace(ledger, bookings=(*ledger.bookings, *found.pending)))
-    assert books_of(again).sleeves == found.sleeves and not books_of(again).fault
+    assert books_of(again).strategies == found.strategies and not books_of(again).fault
 
 
 EVENTS = st.lists(
@@ -229,7 +229,7 @@ def test_whatever_happens_in_whatever_order_the_sum_is_the_wallet(events: list[t
             ledger = replace(ledger, flows=(), intents=(swap({s: c for s, c in moves.items() if c}, f"t{number}", sort),))
         now = brought_up(balances(step, **held), ledger)
         assert not books_of(now).fault and sums_to_the_wallet(now)
-        assert min(raw for one in books_of(now).sleeves for _, raw in one.holdings) >= 0
+        assert min(raw for one in books_of(now).strategies for _, raw in one.holdings) >= 0
         ledger = written(ledger, now)
 
 

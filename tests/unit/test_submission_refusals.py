@@ -75,7 +75,7 @@ def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -
         step = blocked_exits.exclude_blocked_exits(outcome.step_input, [BlockedExit(outcome.decided.exit_token, "sold", "")])
     assert sold == [(one.address, {one.address, USDC.address}) for one in (WETH, LINK)]
     assert outcome.kind is OutcomeKind.HOLD
-    assert next(one.why for one in outcome.decided.stuck if one.token == WBTC.address).startswith("refused: oracle_deviation")
+    assert next(one.why for one in outcome.decided.blocked_exits if one.token == WBTC.address).startswith("refused: oracle_deviation")
 
 
 def test_an_asset_whose_pool_is_refused_is_not_taken_for_sold_out() -> None:
@@ -125,11 +125,13 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
     if rests_s:
         assert mentions(found.decided.decision.reason, "be sold", f"{times} times", "until")
         assert "trimtab resume" in found.decided.decision.reason and "each cycle" not in found.decided.decision.reason
-    assert ["the token said no" in line and "trimtab orders disarm LINK" in line for line in orders_document(step)["stuck"]] == [True]
+    assert ["the token said no" in line and "trimtab orders disarm LINK" in line for line in orders_document(step)["blocked_exits"]] == [
+        True
+    ]
     ahead = with_history(step, submission_refusals=(replace(refused, at_s=now_s + 9 * 86_400),))
-    assert proposals.rebalance(ahead).decided.stuck == (), "a header from the future makes nothing rest until that day"
+    assert proposals.rebalance(ahead).decided.blocked_exits == (), "a header from the future makes nothing rest until that day"
     over = with_history(step, submission_refusals=(replace(refused, at_s=now_s - rests_s),))
-    assert proposals.rebalance(over).decided.stuck == (), "then it is tried"
+    assert proposals.rebalance(over).decided.blocked_exits == (), "then it is tried"
 
 
 def test_no_sale_that_the_owner_asks_for_rests() -> None:

@@ -116,7 +116,7 @@ def test_no_strategy_holds_what_is_left_alone() -> None:
     shares = split(strategy("one", 6_000, {"WETH": 5_000, "USDC": 5_000}), strategy("two", 4_000, {"WBTC": 8_000, "USDC": 2_000}))
     step = brought_up(exclude_unexplained_rises(gifted(1_500).with_config(shares)))
     assert sums_to_the_wallet(step)
-    assert sum(one.raw(USDC.address) for one in books_of(step).sleeves) == raw(2_000, USDC)
+    assert sum(one.raw(USDC.address) for one in books_of(step).strategies) == raw(2_000, USDC)
     assert investable_total(decide(step).drifts) == raw(10_000, USDC)
     assert mentions(decide(step).decision.reason, "1500 USDC", "excluded")
 

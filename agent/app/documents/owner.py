@@ -78,7 +78,7 @@ WithdrawalDocument = TypedDict("WithdrawalDocument", {
     "state": str, "reason": str, "request": int | None, "to": Address | None,
     "payments": list[PaymentDocument], "sale": OutcomeDocument | None,
     "verdicts": list[VerdictDocument], "remedies": list[str], "transactions": list[SentDocument],
-    "left_alone": LeftAlone, "block": Block,
+    "excluded": LeftAlone, "block": Block,
 })  # fmt: skip
 """A withdrawal; `sale` precedes the payments, None if the balance suffices."""
 RequestDocument = TypedDict("RequestDocument", {
@@ -143,7 +143,7 @@ ShutdownDocument = TypedDict("ShutdownDocument", {
     "revoke": Annotated[list[AllowanceDocument], Of("allowed")],
     "sale": Annotated[PlanDocument | None, FIRST_PLAN, Of("sales")], "sales": list[OutcomeDocument],
     "payments": list[PaymentDocument], "verdicts": list[VerdictDocument], "remedies": list[str],
-    "transactions": list[SentDocument], "left": list[str], "left_alone": LeftAlone, "block": Block,
+    "transactions": list[SentDocument], "left": list[str], "excluded": LeftAlone, "block": Block,
     "futures": str,
 })  # fmt: skip
 """A shutdown; `sale` is the first of `sales`, `left` are holdings that could not be sold or
@@ -285,7 +285,7 @@ class ImportedProfileDocument(EditDocument):
     config: str
     chain_id: int
     assets: list[ProfileAssetDocument]
-    left_alone: list[DroppedAssetDocument]
+    excluded: list[DroppedAssetDocument]
     policy: list[PolicyChangeDocument]
     limits: list[ProfileLimitDocument]
     notes: list[str]

@@ -230,10 +230,10 @@ def netting_document(netting: NettingResult | None, portfolio: Portfolio) -> Net
         NettingDocument,
         netting,
         portfolio,
-        acting=[adjustment.name for adjustment in netting.wishes if adjustment.acts],
+        acting=[adjustment.name for adjustment in netting.adjustments if adjustment.acts],
         reasons={
             strategy_adjustment.name: strategy_adjustment.reason
-            for strategy_adjustment in netting.wishes
+            for strategy_adjustment in netting.adjustments
         },
         capital_moved=[
             {"from": giver, "to": receiver, "value": money(value, portfolio)}
@@ -285,7 +285,7 @@ Netting = Annotated[
     Of("decided"),
 ]
 TargetReasons = Annotated[list[str], Of("step_input.targets.reasons")]
-BlockedExits = Annotated[list[BlockedExitDocument], Of("decided.stuck")]
+BlockedExits = Annotated[list[BlockedExitDocument], Of("decided.blocked_exits")]
 Excluded = Annotated[
     list[ExcludedDocument], ConvertedBy(lambda step, _: excluded_holdings(step)), Of("step_input")
 ]
@@ -462,10 +462,10 @@ class StepDocument(TypedDict):
     screen: Screened
     zone: Zone
     strategies: Netting
-    campaign: Progress
-    wishes: TargetReasons
-    stuck_exits: BlockedExits
-    left_alone: Excluded
+    gradual_execution: Progress
+    target_reasons: TargetReasons
+    blocked_exits: BlockedExits
+    excluded: Excluded
     flows: Transfers
     tax: Annotated[
         PlanTaxDocument | None,

@@ -184,7 +184,7 @@ OrdersDocument = TypedDict("OrdersDocument", {
     "block": int, "numeraire": str, "absent": Annotated[str, one_of("cash", "redistribute")],
     "hysteresis_bps": int, "confirm_blocks": int, "unit_worth": Decimal | None,
     "contradictions": list[str], "orders": list[ConditionalOrderDocument], "told": list[str],
-    "stuck": list[str], "limit_orders": NotRequired[list[OpenLimitOrderDocument]],
+    "blocked_exits": list[str], "limit_orders": NotRequired[list[OpenLimitOrderDocument]],
 })  # fmt: skip
 StrategyHoldingDocument = TypedDict("StrategyHoldingDocument", {
     "symbol": str, "raw": Raw, "amount": Decimal, "value": Money, "weight_bps": int,
@@ -307,7 +307,7 @@ WeightsDocument = TypedDict("WeightsDocument", {
     "block": int, "at_s": int, "kind": str, "due": bool, "next_s": int | None,
     "standing": AllocationDocument | None, "now": AllocationDocument | None, "fault": str,
     "turnover_bps": int | None, "assets": list[WeightedAssetDocument],
-    "correlations": dict[str, Decimal], "wishes": list[str],
+    "correlations": dict[str, Decimal], "target_reasons": list[str],
 })  # fmt: skip
 
 

@@ -120,16 +120,16 @@ class StatusDocument(TypedDict):
     pause_reason: str
     pause_hard: Annotated[bool, Of("hard")]
     set_aside: Annotated[list[SetAsideDocument], Of("step_input.history.cash_flows.claims")]
-    left_alone: Excluded
+    excluded: Excluded
     decision: Annotated[
         DecisionDocument, ConvertedBy(lambda decided, _: decision(decided)), Of("decided")
     ]
     trigger: TriggerDocument
     least_total: Annotated[LeastTotalDocument | None, Of("least")]
-    wishes: TargetReasons
-    stuck_exits: BlockedExits
+    target_reasons: TargetReasons
+    blocked_exits: BlockedExits
     flows: Transfers
-    campaign: Progress
+    gradual_execution: Progress
     zone: Zone
     strategies: Netting
     endpoints: list[EndpointDocument]

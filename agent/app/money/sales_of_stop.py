@@ -43,5 +43,5 @@ def unsold_reason(outcome: StepOutcome) -> str:
     """Return the blocked exits with their reasons."""
     return "; ".join(
         f"{outcome.step_input.portfolio.token(blocked.token).label} is not sold: {blocked.why}"
-        for blocked in outcome.decided.stuck
+        for blocked in outcome.decided.blocked_exits
     )

@@ -308,7 +308,7 @@ def _document(step: StepInput) -> StrategiesDocument:
     numeraire = step.portfolio.numeraire
     view = _view(step, books)
     adjustments = (
-        {} if view is None else {adjustment.name: adjustment for adjustment in view.wishes}
+        {} if view is None else {adjustment.name: adjustment for adjustment in view.adjustments}
     )
     due = describe.target_shares(step.config(CapitalSplit), step.layer(StrategiesState))
     documents = [
@@ -321,7 +321,7 @@ def _document(step: StepInput) -> StrategiesDocument:
             step.portfolio,
             prices,
         )
-        for book in books.sleeves
+        for book in books.strategies
     ]
     whole = sum((Fraction(document["capital"]) for document in documents), Fraction(0))
     for document in documents:

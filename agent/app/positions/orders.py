@@ -88,7 +88,7 @@ def orders_document(
     known = conditional_orders.orders_by_key(
         step.history.orders.states if stored is None else tuple(stored)
     )
-    references, blocked = reference_prices(step), decision_at(step).stuck
+    references, blocked = reference_prices(step), decision_at(step).blocked_exits
     return {
         "block": step.snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
@@ -101,7 +101,7 @@ def orders_document(
         "contradictions": exits.faults(step.portfolio, step.history.orders, references),
         "orders": [_row(step, order, known.get(order.key)) for order in step.history.orders.states],
         "told": list(step.targets.reasons),
-        "stuck": [
+        "blocked_exits": [
             *(
                 blocked_exits.format_blocked_exit(
                     step.snapshot, step.portfolio, step.history, blocked_exit

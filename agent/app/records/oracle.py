@@ -285,7 +285,7 @@ def weights(agent: Agent) -> WeightsDocument:
         "turnover_bps": _turnover_bps(chosen, current),
         "assets": _assets(step.snapshot, settings, bounds, current, chosen, seen, agent),
         "correlations": _correlations(step.portfolio, seen),
-        "wishes": list(step.targets.reasons),
+        "target_reasons": list(step.targets.reasons),
     }
 
 

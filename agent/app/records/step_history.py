@@ -163,7 +163,7 @@ def _netting_sentences(result: NettingResult | None, portfolio: Portfolio) -> li
     unit = portfolio.numeraire.label
     sentences = [
         f"Strategy {strategy.name} {'acted' if strategy.acts else 'waited'}: {strategy.reason}."
-        for strategy in result.wishes
+        for strategy in result.adjustments
     ]
     sentences += [
         f"Capital of {move['value']} {unit} moved from {move['from']} to {move['to']} internally."

@@ -237,7 +237,7 @@ def _assets(
         for place, asset in before.items()
         if place not in kept
     ]
-    return {"assets": rows, "left_alone": gone}
+    return {"assets": rows, "excluded": gone}
 
 
 def _policy(loaded: LoadedConfig, new: LoadedConfig) -> list[Document]:

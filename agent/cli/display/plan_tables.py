@@ -133,8 +133,8 @@ def _summary(console: Console, document: Document, more: str) -> None:
         )
     if (tax := document.get("tax")) is not None and tax["disposals"]:
         console.print(cell(f"Taxable gain: {_gain(tax, tax['currency'])}, by {tax['method']}"))
-    if document.get("campaign") is not None:
-        console.print(cell(format_execution(document["campaign"], unit)))
+    if document.get("gradual_execution") is not None:
+        console.print(cell(format_execution(document["gradual_execution"], unit)))
     if document["outcome"] != "refused":
         show_off_target(console, document)
     failed = [item for item in document["verdicts"] if not item["passed"]]
@@ -341,8 +341,8 @@ def actions_table(documents: Sequence[Document], decimals: dict[str, int]) -> Fi
 
 def show_execution(console: Console, document: Document) -> None:
     """Print the progress of a gradual execution and the cost of slices, if there are any."""
-    if document.get("campaign") is not None:
-        console.print(cell(format_execution(document["campaign"], document["numeraire"])))
+    if document.get("gradual_execution") is not None:
+        console.print(cell(format_execution(document["gradual_execution"], document["numeraire"])))
     if document.get("pacing") is not None:
         console.print(slices_table(document["pacing"], document["numeraire"]))
 

@@ -338,8 +338,8 @@ def show_status(console: Console, document: Document) -> None:
         )
     for warning in document["warnings"]:
         console.print(cell(f"Note: {warning}", "yellow"))
-    if document["left_alone"]:
-        console.print(excluded_table(document["left_alone"]))
+    if document["excluded"]:
+        console.print(excluded_table(document["excluded"]))
     if document["flows"]:
         console.print(transfers_table(document["flows"]))
     if document["paused"]:
@@ -577,7 +577,7 @@ def _note_orders(document: Document) -> None:
         say("A level in parentheses would apply if the order were armed now.")
     for line in document["told"]:
         say(line)
-    for line in document["stuck"]:
+    for line in document["blocked_exits"]:
         out.print(cell(line, "bold red"))
     for line in document["contradictions"]:
         out.print(cell(f"Nothing is traded: {line}", "bold red"))

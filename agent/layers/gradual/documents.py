@@ -65,7 +65,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
     if (progress := step.layer(GradualState).progress) is not None:
-        terms, budget = progress.campaign, "without a budget"
+        terms, budget = progress.execution, "without a budget"
         if terms.budget is not None:
             budget = f"of a budget of {money(terms.budget)}"
         texts.append(

@@ -387,7 +387,7 @@ def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> Schedul
     under = step.layer(GradualState).progress
     if under is None:
         return decided, plan
-    begun = under.campaign
+    begun = under.execution
     if begun.pace.style is ExecutionStyle.LIMIT:
         return _at_price(step.portfolio, decided, plan, begun)
     worst = worst_case_loss(step, plan, dict(begun.arrival))

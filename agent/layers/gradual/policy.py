@@ -135,7 +135,7 @@ def invalidation_reason(step: StepInput) -> str:
     under = step.layer(GradualState).progress
     if under is None:
         return ""
-    begun = under.campaign
+    begun = under.execution
     if step.divides_wallet:
         return "parts of the wallet have targets of their own now"
     if _other(dict(target_weights(step.effective_assets)), dict(begun.targets_bps)):
@@ -170,7 +170,7 @@ def decide_slice(
     under = step.layer(GradualState).progress
     if under is None or invalidation_reason(step):
         return None
-    begun, now_s = under.campaign, step.snapshot.head.timestamp_s
+    begun, now_s = under.execution, step.snapshot.head.timestamp_s
     left = _left(drifts, begun)
     if why := _over(
         step.portfolio, step.limits, step.snapshot.head.timestamp_s, drifts, under, left
@@ -213,8 +213,8 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
     under = step.layer(GradualState).progress
     if under is None:
         return frozenset()
-    lacks = corrections(compute_drifts(step, prices), under.campaign.goal)
-    sides = dict(under.campaign.sides)
+    lacks = corrections(compute_drifts(step, prices), under.execution.goal)
+    sides = dict(under.execution.sides)
     return frozenset(
         ("too little" if lack > 0 else "too much", token)
         for token, lack in lacks.items()
@@ -241,7 +241,7 @@ def carried_budget(under: ExecutionProgress, why: str) -> BudgetCarryover:
     """Return the used budget that an execution ended by `why` carries over; gains do not enlarge
     the budget.
     """
-    begun = under.campaign
+    begun = under.execution
     before = begun.before or BudgetCarryover(begun.expires_s, Fraction(0), Fraction(0))
     lost = before.spent + max(Fraction(0), under.spent)
     return BudgetCarryover(
@@ -280,7 +280,7 @@ def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
     """Return the fraction of the remainder to trade now; all if no further slice could begin in
     time.
     """
-    begun = under.campaign
+    begun = under.execution
     soonest_s = mean_interval_s(begun.pace, begun.rounds) * jitter_factor(
         0, begun.pace.time_jitter_bps
     )
@@ -298,7 +298,7 @@ def _over(
     left: Value,
 ) -> str:
     """Return why there will be no further slice; empty while there may be one."""
-    begun, least = under.campaign, limits.min_trade or Fraction(0)
+    begun, least = under.execution, limits.min_trade or Fraction(0)
     rounds = "1 slice" if under.done == 1 else f"{under.done} slices"
     if begun.pace.style is ExecutionStyle.LIMIT and under.done:
         return "done at its price"

@@ -82,7 +82,7 @@ class GradualExecution:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionProgress:
-    """Progress of the gradual execution `campaign`, from the receipts of its transactions.
+    """Progress of the gradual execution `execution`, from the receipts of its transactions.
 
     `done` counts slices. `moved` and `spent` are values at arrival prices; `spent` is value given
     less value received, plus the gas of every mined transaction. The next slice is due at chain
@@ -90,7 +90,7 @@ class ExecutionProgress:
     """
 
     id: str
-    campaign: GradualExecution
+    execution: GradualExecution
     done: int
     moved: Fraction
     spent: Fraction
@@ -100,7 +100,7 @@ class ExecutionProgress:
     @property
     def terms(self) -> GradualExecution:
         """Terms of the execution."""
-        return self.campaign
+        return self.execution
 
 
 @dataclass(frozen=True, slots=True)

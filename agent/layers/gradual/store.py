@@ -134,7 +134,7 @@ def _progress(db: Connection, row: ExecutionRow, wallet: str, coin: str) -> Exec
         next_s = newest.at_s + slice_wait_s(execution, draw)
     return ExecutionProgress(
         id=row.id,
-        campaign=execution,
+        execution=execution,
         done=len(parts.done),
         moved=parts.moved(wallet, prices),
         spent=parts.spent(wallet, coin, prices),

@@ -39,7 +39,7 @@ def after_input(store: Store, step: StepInput) -> None:
     if (
         not step.config(CapitalSplit).strategies
         or books is None
-        or (not books.sleeves and not books.pending)
+        or (not books.strategies and not books.pending)
     ):
         return
     if any(booking.source.startswith(accounting.UNRECORDED_TRANSFER) for booking in books.pending):
@@ -73,9 +73,9 @@ def _record_strategy_states(journal: StrategyStore, step: StepInput, books: Stra
     now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
     strategies = {strategy.name: strategy for strategy in step.config(CapitalSplit).strategies}
     states, points = [], {}
-    values = [capital.holdings_value(dict(book.holdings), prices) for book in books.sleeves]
+    values = [capital.holdings_value(dict(book.holdings), prices) for book in books.strategies]
     growth = market_growth(step, sum(values, Fraction(0)))
-    for book in books.sleeves:
+    for book in books.strategies:
         if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
             continue
         unit = accounting.unit_value(

@@ -173,7 +173,7 @@ class StrategyBooks:
     weights, with the reason.
     """
 
-    sleeves: tuple[StrategyBook, ...]
+    strategies: tuple[StrategyBook, ...]
     fault: str = ""
     pending: tuple[StrategyBooking, ...] = ()
     turn: int = 0
@@ -183,7 +183,7 @@ class StrategyBooks:
     @property
     def named(self) -> dict[str, StrategyBook]:
         """Books by strategy name."""
-        return {book.name: book for book in self.sleeves}
+        return {book.name: book for book in self.strategies}
 
 
 @dataclass(frozen=True, slots=True)

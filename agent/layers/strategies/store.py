@@ -44,13 +44,13 @@ from agent.store.tables import (
 )
 from agent.store.transitions import CONSUMED, OPEN
 
-STRATEGIES_VERSION = "sleeves_turn"
-BOOKED_TO_INTENT = "sleeves_after"
+STRATEGIES_VERSION = "strategies_version"
+BOOKED_TO_INTENT = "strategies_booked_to_intent"
 """Key of the newest transaction that was settled when the accounts were opened: the opening
 balances include it and all earlier ones.
 """
-BOOKED_TO_TRANSFER = "sleeves_flow_after"
-TRANSFERS_STRATEGY = "sleeves_flows_to"
+BOOKED_TO_TRANSFER = "strategies_booked_to_transfer"
+TRANSFERS_STRATEGY = "transfers_strategy"
 HOUR_S = 3_600
 FOLD_AT = 500
 """Number of transfer bookings above which they are merged into one."""

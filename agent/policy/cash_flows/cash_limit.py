@@ -281,7 +281,10 @@ def restore_excluded(step: StepInput) -> StepInput:
     """
     if not step.excluded.reason:
         return step
-    raws, shut = dict(step.excluded.raw), blocked_exits.excluded_tokens(step.targets, step.stuck)
+    raws, shut = (
+        dict(step.excluded.raw),
+        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
+    )
     freed = {token: raw for token, raw in raws.items() if token not in shut}
     assets = tuple(
         replace(asset, reserve_raw=max(0, asset.reserve_raw - freed.get(asset.token.address, 0)))
@@ -346,7 +349,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
     """
     balances, shut, amounts = (
         native_coin.held_balances(step),
-        blocked_exits.excluded_tokens(step.targets, step.stuck),
+        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
         [],
     )
     rises = {} if not step.excluded.reason else dict(step.excluded.raw)

@@ -153,7 +153,7 @@ def _often(one: SubmissionRefusal) -> str:
 
 def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> StepInput:
     """Return the step with these exits excluded, so that their assets keep their holdings."""
-    known = {blocked_exit.token for blocked_exit in step.stuck}
+    known = {blocked_exit.token for blocked_exit in step.blocked_exits}
     new = {blocked.token: blocked for blocked in found if blocked.token not in known}
     if not new:
         return step
@@ -177,7 +177,7 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
         step,
         portfolio=replace(step.portfolio, assets=assets),
         targets=replace(step.targets, effective_bps=tuple(targets.items())),
-        stuck=(*step.stuck, *new.values()),
+        blocked_exits=(*step.blocked_exits, *new.values()),
     )
 
 
@@ -217,9 +217,9 @@ def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> 
     """Format blocked exits, of all tokens or of `only`, with reason and remedies; empty without
     any.
     """
-    blocked: Sequence[BlockedExit] = step.stuck
+    blocked: Sequence[BlockedExit] = step.blocked_exits
     if only is not None:
-        blocked = [exit_ for exit_ in step.stuck if exit_.token in {*only}]
+        blocked = [exit_ for exit_ in step.blocked_exits if exit_.token in {*only}]
     return "; ".join(
         format_blocked_exit(step.snapshot, step.portfolio, step.history, blocked_exit)
         for blocked_exit in blocked

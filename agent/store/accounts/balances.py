@@ -82,7 +82,7 @@ ACCEPTED = "accepted_flows"
 """Key of the most recently accepted deposits, each as number:chain time."""
 RISE_SINCE = "rose_s"
 """Key of the chain time since which unexplained deposits have blocked trades continuously."""
-LEFT_ALONE = "left_alone"
+LEFT_ALONE = "excluded"
 """Key of the newest transfer when deposits were last excluded above portfolio.max_live_value;
 transfers up to it stay excluded.
 """

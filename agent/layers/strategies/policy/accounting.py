@@ -303,9 +303,9 @@ def netting_booking(
         return None
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
     prices = reference_prices(step).by_token
-    holdings = {book.name: dict(book.holdings) for book in books.sleeves}
+    holdings = {book.name: dict(book.holdings) for book in books.strategies}
     update = StrategyBooksUpdate(
-        step, prices, tokens, holdings, {book.name: book.units for book in books.sleeves}, {}, []
+        step, prices, tokens, holdings, {book.name: book.units for book in books.strategies}, {}, []
     )
     wished, base = adjustments(step)
     after, _ = settle_trade(base, wished, {}, prices, tokens)
@@ -537,6 +537,6 @@ def paused_strategies(
             f"{', without futures' if book.name in levered else ''}: {book.state.reason}. trimtab"
             " strategies"
         )
-        for book in (() if books is None else books.sleeves)
+        for book in (() if books is None else books.strategies)
         if book.state.health is StrategyHealth.PAUSED
     }

@@ -37,7 +37,9 @@ def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[s
     paused: set[str] = set()
     if books is not None and not books.fault:
         shares = target_capital_shares(split, books.named)
-        paused = {book.name for book in books.sleeves if book.state.health is StrategyHealth.PAUSED}
+        paused = {
+            book.name for book in books.strategies if book.state.health is StrategyHealth.PAUSED
+        }
     combined: dict[str, Fraction] = {}
     for strategy in split.strategies:
         share = Fraction(0) if strategy.name in paused else shares[strategy.name]

@@ -76,7 +76,7 @@ class StrategyAdjustment:
     by: tuple[str, ...]
 
     @property
-    def wishes(self) -> dict[str, Value]:
+    def adjustments(self) -> dict[str, Value]:
         """Value to buy (positive) or sell of each token, numeraire base units."""
         held = {drift.token: drift.value for drift in self.drifts}
         return {token: value - held[token] for token, value in self.wanted}
@@ -111,7 +111,7 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
     """
     numeraire, shut = (
         step.portfolio.numeraire.address,
-        blocked_exits.excluded_tokens(step.targets, step.stuck),
+        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
     if state.health is StrategyHealth.PAUSED:
         weights = {numeraire: BPS}
@@ -139,7 +139,7 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
         return set()
     numeraire, shut = (
         step.portfolio.numeraire.address,
-        blocked_exits.excluded_tokens(step.targets, step.stuck),
+        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
     targeted = {
         token
@@ -244,7 +244,7 @@ def strategy_drifts(
     """
     weights, shut = (
         strategy_weights(step, strategy, state),
-        blocked_exits.excluded_tokens(step.targets, step.stuck),
+        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
     weights = _no_more_than_held(step, weights, held, prices)
     assets = []
@@ -267,7 +267,7 @@ def _no_more_than_held(
     """
     numeraire, shut = (
         step.portfolio.numeraire.address,
-        blocked_exits.excluded_tokens(step.targets, step.stuck),
+        blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
     waiting = [
         token
@@ -382,7 +382,7 @@ class NettingResult:
     token.
     """
 
-    wishes: tuple[StrategyAdjustment, ...]
+    adjustments: tuple[StrategyAdjustment, ...]
     moved: tuple[tuple[str, str, Value], ...]
     netted: tuple[NettedToken, ...]
     goal: Goal
@@ -402,7 +402,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None:
         raise ValueError("there are no strategies")
-    holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
+    holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategies}
     before = capital.strategy_capital(holdings, prices)
     moved, note = _capital_moved(step, split, holdings, prices)
     whole = sum(before.values(), Fraction(0))
@@ -421,7 +421,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     )
     tokens = [asset.token.address for asset in step.portfolio.assets]
     netted = capital.net_adjustments(
-        {adjustment.name: adjustment.wishes for adjustment in adjustments}, tokens
+        {adjustment.name: adjustment.adjustments for adjustment in adjustments}, tokens
     )
     outside = {token: raw * prices[token] for token, raw in outside_raw(step, prices).items()}
     total = sum(
@@ -476,10 +476,11 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
     if books is None or strategies_fault(step):
         return {}, {}
     prices = reference_prices(step).by_token
-    holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
+    holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategies}
     _capital_moved(step, split, holdings, prices)
     return {
-        adjustment.name: adjustment.wishes for adjustment in net_strategies(step, prices).wishes
+        adjustment.name: adjustment.adjustments
+        for adjustment in net_strategies(step, prices).adjustments
     }, holdings
 
 
