@@ -173,6 +173,24 @@ class Scene:
         with again(self.chain, self.loaded, self.honest()) as agent:
             agent.resync_nonce()
 
+    def has_expired(self, end: str) -> bool:
+        """Whether a step ended with a failure that names only orders of the ended process that reverted, as the chain mined them after
+        their deadline.
+        """
+        if not end.startswith(OutcomeKind.FAILED.value):
+            return False
+        with again(self.chain, self.loaded, self.honest()) as agent:
+            intents = agent.context.store.journal.intents()
+        reverted = [intent for intent in intents if intent.receipt is not None and not intent.succeeded]
+        blocks: list[Any] = [
+            self.rpc("eth_getBlockByNumber", hex(intent.receipt.block_number), False) for intent in reverted if intent.receipt
+        ]
+        late = [
+            intent.deadline_s is not None and int(block["timestamp"], 16) > intent.deadline_s
+            for intent, block in zip(reverted, blocks, strict=True)
+        ]
+        return bool(late) and all(late) and end.count("ended reverted") == len(late)
+
     def recovered(self) -> list[str]:
         """Healthy steps until one holds, at most as many as health may take; what is wrong with how they ended."""
         self.heal()
@@ -184,7 +202,7 @@ class Scene:
             if ends[-1].startswith(OutcomeKind.HOLD.value):
                 break
         good = (OutcomeKind.HOLD.value, OutcomeKind.DONE.value)
-        if all(end.startswith(good) for end in ends) and ends[-1].startswith(OutcomeKind.HOLD.value):
+        if all(end.startswith(good) or self.has_expired(end) for end in ends) and ends[-1].startswith(OutcomeKind.HOLD.value):
             return []
         return [f"healthy steps ended: {' | '.join(ends)}"]
 

@@ -102,6 +102,12 @@ def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_th
     assert again is not None and again.kind is OutcomeKind.REFUSED, "a market is skipped once"
 
 
+def test_an_order_that_reverted_is_not_counted_as_done() -> None:
+    assert FuturesCycle(orders=2, reverted=1).notes() == ["1 futures action done"]
+    assert FuturesCycle(orders=3, reverted=1).notes() == ["2 futures actions done"]
+    assert FuturesCycle(orders=1, reverted=1).notes() == []
+
+
 def test_a_part_of_an_opening_is_named_because_it_may_not_be_worth_its_cost(ports: StepPorts) -> None:
     outcome = planned(ports, EMPTY)
     cycle, own = refused(ports, BEGUN, outcome)
@@ -154,6 +160,7 @@ def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports:
     own = cycle.layer(FuturesCycle)
     assert own.refused_exits == {market_of(outcome): outcome.step_input.snapshot.head.timestamp_s}
     assert own.refused_orders == (note_of(outcome, failed=True),)
+    assert (own.orders, own.reverted) == (1, 1)
     assert cycle.is_open and (cycle.spend_caps, cycle.spent_gas_wei) == ((), 0)
     assert leave_failed_market(own, outcome, outcome.plan, sent()) is None, "once"
 

@@ -86,6 +86,8 @@ class FuturesCycle(LayerCycle):
 
     orders: int = 0
     """Actions sent."""
+    reverted: int = 0
+    """Those of them that reverted."""
     reduced: bool = False
     """True after a deposit or a reduction: the rest of the cycle opens nothing, so freed margin is
     neither used nor withdrawn at once.
@@ -140,11 +142,9 @@ class FuturesCycle(LayerCycle):
 
     def notes(self) -> list[str]:
         """Return a note on the actions done."""
-        if not self.orders:
+        if not (done := self.orders - self.reverted):
             return []
-        return [
-            "1 futures action done" if self.orders == 1 else f"{self.orders} futures actions done"
-        ]
+        return ["1 futures action done" if done == 1 else f"{done} futures actions done"]
 
 
 def margin_account(snapshot: Snapshot) -> MarginAccount | None:

@@ -31,7 +31,12 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) 
     frees = action.is_reduce_only if isinstance(action, PerpOrder) else futures.is_reducing
     frees = frees and not futures.resting
     failed = outcome.kind is OutcomeKind.FAILED
-    own = replace(own, orders=own.orders + 1, reduced=own.reduced or frees)
+    own = replace(
+        own,
+        orders=own.orders + 1,
+        reverted=own.reverted + failed,
+        reduced=own.reduced or frees,
+    )
     if isinstance(action, PerpOrder) and frees:
         markets = (*own.reduced_markets, action.market)
         goals = reduction_goals(outcome.step_input.snapshot, futures)
