@@ -325,3 +325,8 @@ def test_the_states_are_those_of_the_journal() -> None:
     states = {state.value: state for state in IntentState}
     listed = {cells[0]: cells[1] for cells in rows(EXECUTION.read_text(encoding="utf-8")) if cells[0] in states}
     assert {states[name]: {states[after] for after in text.split(", ") if after} for name, text in listed.items()} == TRANSITIONS
+
+
+def test_the_back_test_of_the_readme_counts_gas() -> None:
+    (command,) = re.findall(r"^\.venv/bin/trimtab backtest .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert "--native" in command

@@ -14,9 +14,11 @@ import pytest
 
 from agent.app import open_agent
 from agent.cli.display.tables import money
+from agent.planning import planner
 from tests.cli.terminal import typed
 from tests.cli.tools import TRIMTAB, Desk, Said, attach
 from tests.support.text import mentions
+from tests.support.worlds import SHORTCUTS
 
 QUOTE_SINGLE = "0xc6a5026a"
 """Selector of QuoterV2.quoteExactInputSingle: token in, token out, amount in, fee, price limit."""
@@ -275,3 +277,8 @@ def test_a_step_without_an_outcome_has_a_reason_in_the_history(desk: Desk) -> No
         agent.context.store.steps.begin("s1", 1_700_000_000, "{}")
     (row,) = desk.ask("history")["steps"]
     assert row["outcome"] == "unfinished" and "its process ended" in row["reason"]
+
+
+def test_a_run_without_shortcuts_solves_each_plan_anew(desk: Desk) -> None:
+    assert desk.node.url
+    assert (planner._within_plan_cost.__name__ == "_planned_once") is SHORTCUTS

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent import wiring
+from agent.cli.display.futures_tables import multiple
 from agent.localchain.nodes import AnvilNode
 from tests.cli.tools import STORE_ENDINGS, Desk, Said
 from tests.support.text import mentions
@@ -56,6 +57,7 @@ def test_margin_stands_beside_its_limits_with_the_plan(bare: Ask, config: Path) 
     assert (orders["WETH"]["bound_price"], orders["WBTC"]["bound_price"]) == ("3015", "59700"), "0.5 % from the index"
     said = bare("margin", "--config", str(config))
     assert said.code == 0 and mentions(said.out, "max_leverage", "would send now", "bound price")
+    assert mentions(" ".join(said.out.split()), f"target leverage {multiple(figures['target_leverage'])}")
 
 
 def test_funding_is_expected_at_the_rate_of_today(bare: Ask, config: Path) -> None:

@@ -141,6 +141,14 @@ def _opened(gas_coins: int = 0) -> Entry:
     return Entry("o", EntryKind.OPENING, 1, _at(1, 1), "", "", postings)
 
 
+def _in_cash(usdc: int) -> Entry:
+    postings = tuple(
+        Posting(account, USDC.address, sign * usdc * DOLLAR, Fraction(sign * usdc * DOLLAR))
+        for account, sign in ((WALLET, 1), (OPENING, -1))
+    )
+    return Entry("o", EntryKind.OPENING, 1, _at(1, 1), "", "", postings)
+
+
 def _sold(name: str, block: int, at_s: int, price: int) -> Entry:
     return _exchanged(name, block, at_s, -COIN, price * DOLLAR)
 
@@ -151,6 +159,14 @@ def _exchanged(name: str, block: int, at_s: int, weth: int, usdc: int) -> Entry:
     entry = trade_entry(change, prices, {WETH.address, USDC.address}, {})
     assert {posting.account for posting in entry.postings} == {WALLET, TRADING}
     return entry
+
+
+def test_from_a_start_in_cash_rebalancing_makes_what_it_cost_and_holding_the_market() -> None:
+    """200 dollars at targets of 50/50. 1 WETH at 100 is bought for 101, and its price rises to 150."""
+    bought = _exchanged("a", 2, _at(1, 10), COIN, -101 * DOLLAR)
+    found = _ledger((_in_cash(200), bought), (_worth(1, _at(1, 1), 0, 200, 100), _worth(2, _at(1, 31), 1, 99, 150)))
+    (whole,) = ledger.newest_pnl(found, ("all",))["all"]["periods"]
+    assert (whole["profit"], whole["hold_profit"], whole["rebalancing_effect"]) == ("49", "50", "-1")
 
 
 def _worth(block: int, at_s: int, weth: int, usdc: int, price: int) -> Valuation:
