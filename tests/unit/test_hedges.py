@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agent import codec, guards
 from agent.errors import Refused
+from agent.layers.futures.guard_case import FuturesCase
 from agent.layers.futures.planning.hedges import open_by_owner
 from agent.layers.futures.planning.requests import hedge_by_owner
 from agent.layers.futures.policy.hedge_closing import filled_hedges, hedge_need, unwind_reason
@@ -67,7 +68,7 @@ from tests.unit.test_futures_step import LIMITS, book
 
 ROOT = Path(__file__).resolve().parents[2]
 E6, E18, DAY_S = 10**6, 10**18, 86_400
-USDC, WETH = token("USDC").address, token("WETH").address
+USDC, WETH, WBTC = (token(symbol).address for symbol in ("USDC", "WETH", "WBTC"))
 TERMS = HedgePolicy(ratio_bps=5_000, horizon_s=30 * DAY_S, min_saving_bps=50, tax_rate_bps=2_500, capital_cost_bps=400)
 HEDGING = FuturesPolicy((FuturesTarget("ETH", 0),), 0, 500, LIMITS, USDC, hedge=TERMS)
 
@@ -447,6 +448,29 @@ def test_a_hedge_beside_a_targeted_position_leaves_the_target_alone() -> None:
     policy = replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000, hedges=(OPEN,))
     (drift,) = notional_drifts(margined(10_000, 5 * E18), policy)
     assert drift.notional == 20_000 * E18, "five coins net are ten targeted less five hedged"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ends"), [((5,), True), ((4,), True), ((6,), False), ((-5,), False), ((0,), False), ((5, -1), False), ((), False)], ids=str
+)
+def test_only_a_plan_that_buys_back_no_more_than_open_hedges_ends_them(sizes: tuple[int, ...], ends: bool) -> None:
+    step = later(0)
+    plan, futures = ordered(later(30 * DAY_S))
+    orders = tuple(replace(futures.orders[0], size_raw=size * E18) for size in sizes)
+    assert FuturesCase(step, plan, replace(futures, orders=orders)).ends_hedges() is ends
+
+
+@pytest.mark.parametrize("wbtc", [35_000, 40_000], ids=["it is bought", "it is on target"])
+def test_only_what_the_rebalance_sells_is_compared_with_a_hedge(wbtc: int) -> None:
+    account = margined(10_000)
+    price = 60_000
+    bitcoin = replace(account.markets[0], market="BTC", symbol="BTC", asset=WBTC, mark=Fraction(price), index=Fraction(price))
+    values = {"WETH": 30_000, "WBTC": wbtc, "USDC": 60_000 - wbtc}
+    step = step_input({"WETH": 2_000, "WBTC": 4_000, "USDC": 4_000}, values, depth=100_000_000)
+    step = with_policy(with_snapshot(step, futures=replace(account, markets=(*account.markets, bitcoin))), HEDGING)
+    plan = rebalance(apply_hedges(step)).plan
+    assert plan is not None and {leg.token_in for leg in plan.legs} == {WETH}
+    assert [one.token for one in plan.layer(HedgeChoices).comparisons] == [WETH]
 
 
 def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import guards
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.execution.resting_orders import end_reasons
 from agent.layers.futures.execution.venue_executor import _is_newer
 from agent.layers.futures.planning.orders import market_order, plan_futures
 from agent.layers.futures.planning.plans import as_limit_orders, beside_resting
@@ -20,7 +22,7 @@ from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import if_filled
 from agent.model import PerpFill, Receipt, StepInput
-from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, Position, RestingOrder
+from agent.model.futures import FuturesPlan, MarginAccount, PerpOrder, PerpOrderKind, Position, RestingOrder
 from agent.planning.proposals import rebalance
 from tests.support.builders import NOW_S as STEP_S
 from tests.support.builders import with_snapshot
@@ -176,6 +178,24 @@ def test_an_order_ends_with_an_account_that_is_unknown_or_opens_nothing() -> Non
 def test_an_order_ends_if_its_fill_would_breach_a_limit() -> None:
     tight = replace(OPENING, limits=replace(OPENING.limits, max_leverage_bps=15_000))
     assert "max_leverage would be 2.0" in ended(step_of(RESTING, tight))
+
+
+@pytest.mark.parametrize(
+    ("trigger", "reduces", "why"),
+    [
+        (FuturesTrigger.LEVERAGE.value, True, "positions are reduced"),
+        (FuturesTrigger.LEVERAGE.value, False, ""),
+        (DRIFT, True, ""),
+        ("", True, "positions are reduced"),
+    ],
+)
+def test_only_a_reduction_that_does_more_than_follow_the_targets_ends_what_rests(trigger: str, reduces: bool, why: str) -> None:
+    step, proposal = step_of(RESTING, OPENING), rebalance(step_of(EMPTY))
+    assert proposal.plan is not None
+    plan = proposal.plan.with_layer(replace(proposal.plan.layer(FuturesPlan), trigger=trigger, is_reducing=reduces))
+    outcome = StepOutcome("s", OutcomeKind.PLANNED, "", step, proposal.decided, plan)
+    assert end_reasons(outcome, [CLOID]) == ({CLOID: why} if why else {})
+    assert end_reasons(outcome, []) == {}
 
 
 def test_the_guard_of_the_account_counts_resting_orders() -> None:

@@ -13,7 +13,7 @@ from agent.layers.strategies.policy import accounting, netting
 from agent.layers.strategies.policy.capital import target_capital_shares
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.strategies.policy.netting import strategy_drifts
-from agent.layers.strategies.state import StrategiesState, StrategyHealth, StrategyLedger, StrategyState
+from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyHealth, StrategyLedger, StrategyState
 from agent.model import Destination, Every, Halt, HaltCode, Hold, Rebalance, StepInput
 from agent.planning import proposals
 from agent.policy.decide import decide
@@ -130,6 +130,30 @@ def test_a_split_within_its_band_is_left_alone() -> None:
     books = opening({"trend": {"WETH": "2.5", "USDC": 1_500}, "reversion": {"USDC": 3_500}})
     parts = (strategy("trend", 6_000, {"WETH": 7_000, "USDC": 3_000}), strategy("reversion", 4_000, {"USDC": 10_000}))
     assert not view_of(decide(brought_up(step_input().with_config(split(*parts)), books))).moved
+
+
+def signals(step: StepInput, bad_usdc: int, good_usdc: int) -> frozenset[tuple[str, str]]:
+    """What the split signals while the strategies hold so many cents."""
+    held = {name: {USDC: cents * 10**4} for name, cents in (("bad", bad_usdc), ("good", good_usdc))}
+    return netting.capital_signals(step.config(CapitalSplit), step.layer(StrategiesState), held, {USDC: Fraction(1)})
+
+
+def test_the_band_of_the_split_ends_at_a_fifth_of_each_share() -> None:
+    step = shared(strategy("bad", 5_000, UP), strategy("good", 5_000, HALF))
+    assert signals(step, 600_000, 400_000) == frozenset()
+    assert signals(step, 600_001, 399_999) == {("too much capital", "bad"), ("too little capital", "good")}
+
+
+def test_a_paused_strategy_signals_only_what_it_has_above_its_floor() -> None:
+    parts = (strategy("bad", 5_000, UP, floor_bps=1_000), strategy("good", 5_000, HALF))
+    step = with_state(shared(*parts), StrategyState("bad", StrategyHealth.PAUSED, NOW_S))
+    assert signals(step, 100_100, 899_900) == frozenset(), "a hundredth of a percent is rounding"
+    assert signals(step, 100_101, 899_899) == {("too much capital", "bad")}
+    assert signals(step, 20_000, 980_000) == frozenset(), "it is not brought up to its floor"
+
+
+def test_strategies_that_are_worth_nothing_signal_nothing() -> None:
+    assert signals(shared(strategy("bad", 5_000, UP), strategy("good", 5_000, HALF)), 0, 0) == frozenset()
 
 
 def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None:
