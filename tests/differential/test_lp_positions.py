@@ -8,10 +8,13 @@ from random import Random
 import pytest
 
 from agent.amm.lp import positions
+from agent.chain import own_positions
+from agent.chain.own_positions import UnsolicitedPosition, UnsolicitedPositions, find_unsolicited_positions
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, LpMissingPosition, LpV2Position, LpV3Position
 from agent.units import NATIVE
 from tests.support import lp_on_chain as lp
+from tests.support.endpoints import pools
 from tests.support.text import mentions
 from tests.support.worlds import price_now
 
@@ -167,3 +170,36 @@ def test_all_positions_together_take_two_requests(local_chain: LocalChain) -> No
     seen = lp.look(chain, lp.refs(chain, own))
     assert seen.requests == 2
     assert [position.name for position in seen.positions] == [one.name for one in own]
+
+
+def unsolicited(chain: LocalChain, *own: ConfirmedPosition, manager: bool = True) -> UnsolicitedPositions:
+    """What the wallet holds beside these."""
+    contract = chain.addresses.position_manager if manager else None
+    return find_unsolicited_positions(chain.transport, chain.wallet.address, contract, pools(chain), own, "latest")
+
+
+def test_positions_that_nobody_confirmed_are_listed_with_what_the_contracts_say(anvil_chain: LocalChain) -> None:
+    chain = anvil_chain
+    pair, other = lp.provide_v2(chain, V2, 5_000), lp.provide_v2(chain, "v2 WBTC/WETH", 5_000)
+    tokens = [lp.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3)]
+    liquidity = [lp.manager(chain).positions(one.token_id).call()[7] for one in tokens]
+    raw = lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
+    expected = (
+        UnsolicitedPosition(pair.name, pair.contract, None, (pair.token0, pair.token1), raw),
+        *(
+            UnsolicitedPosition(one.name, one.contract, one.token_id, (one.token0, one.token1), held)
+            for one, held in zip(tokens, liquidity, strict=True)
+        ),
+    )
+    assert unsolicited(chain, other) == UnsolicitedPositions(expected, 0)
+    assert unsolicited(chain, other, *tokens) == UnsolicitedPositions(expected[:1], 0)
+    assert unsolicited(chain, other, manager=False) == UnsolicitedPositions(expected[:1], 0)
+
+
+def test_as_many_tokens_as_are_checked_leave_none_out(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_positions, "MOST", 2)
+    assert unsolicited(anvil_chain) == UnsolicitedPositions((), 0)
+    tokens = [lp.provide_v3(anvil_chain, V3, -n, n, 500) for n in (1, 2)]
+    assert ([one.name for one in unsolicited(anvil_chain).found], unsolicited(anvil_chain).more) == ([one.name for one in tokens], 0)
+    lp.provide_v3(anvil_chain, V3, -3, 3, 500)
+    assert ([one.name for one in unsolicited(anvil_chain).found], unsolicited(anvil_chain).more) == ([one.name for one in tokens], 1)

@@ -9,6 +9,7 @@ import pytest
 from eth_typing import HexStr
 from web3.logs import DISCARD
 
+from agent.chain.receipts import parse_receipt
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount
@@ -64,11 +65,17 @@ def test_a_fill_changes_the_account_as_computed(perps: LocalPerps) -> None:
 
 
 def _events(perps: LocalPerps, tx_hash: HexStr) -> tuple[int, int]:
-    """Funding that a trade settled, and what it changed the quote balance by, fee included."""
+    """Funding that a trade settled, and what it changed the quote balance by, fee included, as the agent's receipt says too."""
     receipt = perps.chain.w3.eth.get_transaction_receipt(tx_hash)
     house = perps.clearing_house.events
     settled = house.FundingPaymentSettled().process_receipt(receipt, errors=DISCARD)
     (changed,) = house.PositionChanged().process_receipt(receipt, errors=DISCARD)
+    parsed = parse_receipt(perps.chain.transport.call("eth_getTransactionReceipt", [tx_hash]), tx_hash)
+    assert [(one.clearing_house, one.trader, one.market, one.paid_raw) for one in parsed.funding] == [
+        (perps.clearing_house.address, one["args"]["trader"], one["args"]["baseToken"], one["args"]["fundingPayment"]) for one in settled
+    ]
+    [fill] = parsed.fills
+    assert (fill.quote_raw, fill.fee_raw) == (changed["args"]["exchangedPositionNotional"], changed["args"]["fee"])
     return sum(one["args"]["fundingPayment"] for one in settled), changed["args"]["exchangedPositionNotional"] - changed["args"]["fee"]
 
 

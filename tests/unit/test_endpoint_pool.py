@@ -68,6 +68,24 @@ def test_one_that_hangs_is_not_waited_for_once_enough_agree(release: threading.E
     assert "earlier request" in again.lost[slow].message
 
 
+def test_an_answer_within_the_grace_period_still_counts() -> None:
+    agreed = threading.Event()
+
+    def enough(answers: object) -> bool:
+        agreed.set()
+        return True
+
+    late = node("late", lambda params: agreed.wait(20) and "0x2")
+    heard = EndpointPool([late, node("a")], 1, grace_s=20).ask(price, enough=enough)
+    assert (heard.operators, heard.lost) == ({"a", "late"}, {})
+
+
+def test_without_a_grace_period_nothing_more_is_waited_for(release: threading.Event) -> None:
+    slow = node("slow", lambda params: release.wait(20) and "0x1")
+    heard = EndpointPool([slow, node("a")], 1, grace_s=0).ask(price, enough=bool)
+    assert (heard.operators, list(heard.lost)) == ({"a"}, [slow])
+
+
 def test_one_that_keeps_failing_rests_is_named_and_is_tried_again() -> None:
     clock = Clock()
     answers: list[object] = [DOWN] * FAILURES + ["0x1"]

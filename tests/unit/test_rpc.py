@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.chain.providers.endpoint import EndpointProvider, retry_after_s
-from agent.chain.rpc import CallFailed, EndpointOverloaded, RpcFault
+from agent.chain.rpc import CallFailed, EndpointOverloaded, RpcFault, scrub
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 from agent.localchain.nodes import free_port
 from tests.support.endpoints import Answerer, Reply, answered, good, serve
@@ -270,6 +270,16 @@ def test_the_words_of_a_node_are_made_harmless_and_hold_no_secret() -> None:
         assert SECRET not in fault.message
         assert not set(fault.message) & set("\x1b[]<>=|\n")
         assert len(fault.message) <= 200
+
+
+def test_of_a_secret_that_holds_another_nothing_is_left() -> None:
+    for secrets in (["alpha-key", "alpha-key-9876"], ["alpha-key-9876", "alpha-key"]):
+        assert scrub("refused alpha-key-9876 and alpha-key", secrets) == "refused (secret) and (secret)"
+
+
+def test_a_secret_counts_from_six_characters_on() -> None:
+    assert scrub("refused abcdef", ["abcdef"]) == "refused (secret)"
+    assert scrub("refused abcde", ["abcde", ""]) == "refused abcde", "a short part of a URL, such as a version, is in many words"
 
 
 @pytest.mark.parametrize("error", ["text", None, 7, {"code": "x"}, {"message": {"a": 1}}, {"data": {"data": "0xAB"}}])

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from agent.execution.shortfall import short_tokens
-from agent.model import Holding, LegFunding, Plan, Receipt, Snapshot, Transfer
+from agent.execution.shortfall import short_tokens, with_shortfall
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import Holding, Intent, IntentKind, IntentState, LegFunding, Plan, Receipt, Snapshot, Transfer
+from agent.policy.decide import decide
 from agent.units import NATIVE
-from tests.support.builders import OWNER, step_input
+from tests.support.builders import OWNER, step_input, token
 from tests.support.signing import TOKENS, USDC, USDT, WBTC, WETH, WITHDRAW_V3, leg, plan_of
-from tests.support.transactions import OTHER
+from tests.support.transactions import OTHER, tx
 
 SELL = leg(WETH, USDC, 10**18, 3_000 * 10**6)
 LEAST = SELL.min_out_raw
@@ -75,6 +77,36 @@ def test_a_withdrawal_owes_its_minimums_and_other_actions_none() -> None:
     plan: Plan = replace(plan_of(), actions=(WITHDRAW_V3,))
     least = dict(zip(TOKENS, WITHDRAW_V3.min_raw, strict=True))
     assert short_tokens(plan, receipt(*least.items()), snapshot(), None) == {}
-    for token in TOKENS:
-        lower = {**least, token: least[token] - 1}
-        assert short_tokens(plan, receipt(*lower.items()), snapshot(), None) == {token: (least[token] - 1, least[token])}
+    for withdrawn in TOKENS:
+        lower = {**least, withdrawn: least[withdrawn] - 1}
+        assert short_tokens(plan, receipt(*lower.items()), snapshot(), None) == {withdrawn: (least[withdrawn] - 1, least[withdrawn])}
+
+
+SOLD, BOUGHT = token("WETH").address, token("USDC").address
+SALE = plan_of(replace(SELL, token_in=SOLD, token_out=BOUGHT))
+
+
+def done(plan: Plan | None) -> StepOutcome:
+    step = step_input()
+    return StepOutcome("s", OutcomeKind.DONE, "done", step, decide(step), plan)
+
+
+def swap(mined: Receipt | None) -> Intent:
+    return Intent("i", "s", IntentKind.SWAP, IntentState.MINED, tx(0), "swap", 0, None, "0x", mined)
+
+
+def test_a_step_whose_transaction_brought_too_little_has_failed_and_names_the_token() -> None:
+    short = with_shortfall(done(SALE), swap(receipt((SOLD, -(10**18)), (BOUGHT, LEAST - 1))), None)
+    assert (short.kind, short.short) == (OutcomeKind.FAILED, (BOUGHT,))
+
+
+def test_a_step_whose_transaction_brought_enough_is_done() -> None:
+    outcome = done(SALE)
+    assert with_shortfall(outcome, swap(receipt((SOLD, -(10**18)), (BOUGHT, LEAST))), None) is outcome
+
+
+@pytest.mark.parametrize("case", ["without a plan", "without a receipt"])
+def test_without_a_plan_or_a_receipt_nothing_is_short(case: str) -> None:
+    outcome = done(None if case == "without a plan" else SALE)
+    sent = swap(None if case == "without a receipt" else receipt((SOLD, -(10**18))))
+    assert with_shortfall(outcome, sent, None) is outcome

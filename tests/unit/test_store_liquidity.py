@@ -14,6 +14,7 @@ from agent.errors import OperatorNeeded
 from agent.layers.liquidity.state import LiquidityState
 from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpPositionChange, LpTarget, Receipt, Transfer
 from agent.store import Store, open_store
+from tests.support.ledgers import at
 from tests.support.signing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, new_store, receipt, tx
@@ -214,3 +215,14 @@ def test_a_wallet_counts_as_scanned_once_its_positions_are_recorded_even_if_ther
     assert not store.positions.scanned()
     store.positions.record([], START_S)
     assert store.positions.scanned()
+
+
+def test_a_minted_position_is_in_the_books_although_other_places_were_opened_after_it(store: Store) -> None:
+    token, head = TOKENS[0], at(10)
+    assert store.ledger.open_places(head.snapshot, {("adopted", token): (5, None)}) == (("adopted", token),)
+    store.journal.advance(mined(store, MINT, told(MINTED)), IntentState.FINAL, START_S)
+    [own] = store.positions.changes()
+    assert store.ledger.open_places(at(20).snapshot, {("adopted later", token): (5, None)}) == (("adopted later", token),)
+    places = [("adopted", token), ("adopted later", token), (own.name, token)]
+    assert store.ledger.has_places(places)
+    assert not store.ledger.has_places([*places, ("never opened", token)])
