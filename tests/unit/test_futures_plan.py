@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.layers.futures.planning.orders import plan_futures, top_up_raw
@@ -264,6 +264,7 @@ amounts = st.integers(-(2 * 10**19), 2 * 10**19)
 
 
 @given(st.integers(300, 20_000), amounts, st.integers(-(10**18), 10**18), st.integers(1_500, 20_000), st.integers(0, 20_000))
+@example(400, 0, 10**15, 1_500, 12).via("a flip that is cut to a close")
 def test_no_plan_leads_into_a_broken_limit(collateral: int, eth: int, btc: int, leverage_bps: int, spot: int) -> None:
     """A plan leaves every limit kept, or all that it did was to make positions smaller."""
     policy = replace(POLICY, leverage_bps=leverage_bps)

@@ -316,7 +316,7 @@ def _cut_openings(
         if size and (why := untradable_reason(account, market, size, limits.slippage_bps)):
             notes.append(why)
         elif size:
-            orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=False))
+            orders.append(_cut_order(account, market, size, limits.slippage_bps))
     return orders, notes
 
 
@@ -341,8 +341,16 @@ def _within_target(
         if size != sizes[name]:
             notes.append(f"{market.symbol} is cut so that the notional stays at its target")
         if size and not _is_below_minimum(account, market, size, slippage):
-            orders.append(market_order(market, size, slippage, is_reduce_only=False))
+            orders.append(_cut_order(account, market, size, slippage))
     return orders, notes
+
+
+def _cut_order(
+    account: MarginAccount, market: PerpMarket, size_raw: int, slippage_bps: int
+) -> PerpOrder:
+    """Return the order of an opening after its cut, by which a flip may have become a reduction."""
+    order = market_order(market, size_raw, slippage_bps, is_reduce_only=False)
+    return replace(order, is_reduce_only=is_reduction(account, order))
 
 
 def _without_oversized(
