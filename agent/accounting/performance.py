@@ -96,51 +96,54 @@ def return_periods(
     prices.
     """
     by_block = sorted(cash_flows, key=lambda flow: flow.block)
-    periods, number = [], 0
+    periods, next_flow = [], 0
     for start, end in pairwise(valuations):
-        while number < len(by_block) and by_block[number].block <= start.block:
-            number += 1
+        while next_flow < len(by_block) and by_block[next_flow].block <= start.block:
+            next_flow += 1
         total = native = Fraction(0)
-        while number < len(by_block) and by_block[number].block <= end.block:
-            total, native = total + by_block[number].value, native + by_block[number].native
-            number += 1
-        before, gas = {holding.token: holding.reserved_raw for holding in start.held}, Fraction(0)
-        for valued_holding in end.held:
+        while next_flow < len(by_block) and by_block[next_flow].block <= end.block:
+            total, native = total + by_block[next_flow].value, native + by_block[next_flow].native
+            next_flow += 1
+        reserved_before, gas_money = (
+            {holding.token: holding.reserved_raw for holding in start.held},
+            Fraction(0),
+        )
+        for holding_after in end.held:
             released = (
-                before.pop(valued_holding.token, 0) - valued_holding.reserved_raw
-            ) * valued_holding.price
+                reserved_before.pop(holding_after.token, 0) - holding_after.reserved_raw
+            ) * holding_after.price
             total += released
-            if valued_holding.is_gas_money:
-                gas += released + native
-        periods.append(ReturnPeriod(start, end, total, gas))
+            if holding_after.is_gas_money:
+                gas_money += released + native
+        periods.append(ReturnPeriod(start, end, total, gas_money))
     return tuple(periods)
 
 
-def time_weighted(parts: Sequence[ReturnPeriod]) -> Fraction | None:
+def time_weighted(periods: Sequence[ReturnPeriod]) -> Fraction | None:
     """Return the product of (end - crossed) / start, less one (Global Investment Performance
     Standards, time-weighted rate of return).
 
     The result is exact: consecutive periods without flows cancel. Periods that start at zero are
     skipped; None if all are.
     """
-    factor, known = Fraction(1), False
+    factor, has_return = Fraction(1), False
     first: Value | None = None
     last = Fraction(0)
-    for part in parts:
-        if part.start.managed <= 0:
+    for period in periods:
+        if period.start.managed <= 0:
             if first:
                 factor *= last / first
             first = None
             continue
         if first is None:
-            first = part.start.managed
-        known, last = True, part.end.managed
-        if part.crossed:
-            factor *= (last - part.crossed) / first
+            first = period.start.managed
+        has_return, last = True, period.end.managed
+        if period.crossed:
+            factor *= (last - period.crossed) / first
             first = last if last > 0 else None
     if first:
         factor *= last / first
-    return factor - 1 if known else None
+    return factor - 1 if has_return else None
 
 
 def buy_at_targets(
@@ -150,8 +153,11 @@ def buy_at_targets(
     cash. Tokens without a price are not bought.
     """
     bought = {token: Fraction(bps) for token, bps in targets.items() if bps and prices[token] > 0}
-    whole = sum(bought.values(), Fraction(0))
-    return {token: quantize(value * bps / whole / prices[token]) for token, bps in bought.items()}
+    sum_of_targets = sum(bought.values(), Fraction(0))
+    return {
+        token: quantize(value * bps / sum_of_targets / prices[token])
+        for token, bps in bought.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,23 +181,24 @@ class OpeningCash:
             token = self.wrapped if asset.token == NATIVE else asset.token
             value = (asset.managed_raw - asset.margin_raw) * asset.price
             spot[token] = spot.get(token, Fraction(0)) + value
-        whole, sum_bps = sum(spot.values(), Fraction(0)), sum(targets.values())
+        total_value, sum_bps = sum(spot.values(), Fraction(0)), sum(targets.values())
         if not sum_bps:
             return units
-        short = {
-            token: whole * targets[token] / sum_bps - spot[token]
+        shortfalls = {
+            token: total_value * targets[token] / sum_bps - spot[token]
             for token in spot
             if targets.get(token)
         }
-        spare = (
-            spot.get(self.numeraire, Fraction(0)) - whole * targets.get(self.numeraire, 0) / sum_bps
+        spare_cash = (
+            spot.get(self.numeraire, Fraction(0))
+            - total_value * targets.get(self.numeraire, 0) / sum_bps
         )
-        short = {token: value for token, value in short.items() if value > 0}
-        if spare <= 0 or not short:
+        shortfalls = {token: value for token, value in shortfalls.items() if value > 0}
+        if spare_cash <= 0 or not shortfalls:
             return units
-        spent = min(spare, sum(short.values(), Fraction(0)))
+        spent = min(spare_cash, sum(shortfalls.values(), Fraction(0)))
         units[self.numeraire] -= quantize(spent / prices[self.numeraire])
-        for token, raw in buy_at_targets(spent, short, prices).items():
+        for token, raw in buy_at_targets(spent, shortfalls, prices).items():
             units[token] += raw
         return units
 
@@ -217,25 +224,27 @@ def buy_and_hold(
         units = opening.basket(first)
     prices = {holding.token: holding.price for holding in first.held}
     start = before = first.managed
-    factor, came, known = Fraction(1), Fraction(0), start > 0
-    for part in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
-        prices |= {asset.token: asset.price for asset in part.end.held}  # former tokens: last price
-        deposited = part.crossed - part.from_gas_money
-        if not deposited and part.end is not valuations[-1]:
+    factor, inflow, has_return = Fraction(1), Fraction(0), start > 0
+    for period in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
+        prices |= {
+            asset.token: asset.price for asset in period.end.held
+        }  # former tokens: last price
+        deposited = period.crossed - period.from_gas_money
+        if not deposited and period.end is not valuations[-1]:
             continue
         value = _value(units, prices)
         if before > 0:
-            factor, known = quantize(factor * value / before), True
-        came += deposited
+            factor, has_return = quantize(factor * value / before), True
+        inflow += deposited
         if deposited > 0:
-            targets = {asset.token: asset.target_bps for asset in part.end.held}
+            targets = {asset.token: asset.target_bps for asset in period.end.held}
             for token, bought in buy_at_targets(deposited, targets, prices).items():
                 units[token] = units.get(token, Fraction(0)) + bought
         elif deposited < 0 and value > 0:
-            rest = max(Fraction(0), 1 + deposited / value)
-            units = {token: quantize(raw * rest) for token, raw in units.items()}
+            share_left = max(Fraction(0), 1 + deposited / value)
+            units = {token: quantize(raw * share_left) for token, raw in units.items()}
         before = _value(units, prices)
-    return before - start - came, factor - 1 if known else None
+    return before - start - inflow, factor - 1 if has_return else None
 
 
 def _value(units: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:
@@ -274,9 +283,9 @@ def money_weighted(
         return None
     import pyxirr
 
-    most = max(abs(value) for _, value in amounts)
+    largest = max(abs(value) for _, value in amounts)
     # With an amount of zero pyxirr returns a wrong rate.
-    dated = [(day, float(value / most)) for day, value in amounts if value]
+    dated = [(day, float(value / largest)) for day, value in amounts if value]
     try:
         rate = pyxirr.xirr(
             [_ORIGIN + timedelta(days=day) for day, _ in dated], [value for _, value in dated]
@@ -287,20 +296,20 @@ def money_weighted(
         return None
     growth = math.log1p(rate) / 365
     try:  # pyxirr may return a rate so high that every discounted amount is near zero
-        ends = [value * math.exp(growth * (_DAYS - day)) for day, value in dated]
-        whole = math.expm1(growth * _DAYS)
+        end_amounts = [value * math.exp(growth * (_DAYS - day)) for day, value in dated]
+        period_rate = math.expm1(growth * _DAYS)
     except OverflowError:
         return None
-    solved = abs(math.fsum(ends)) <= _CLOSE * max(map(abs, ends))
-    return whole if whole > -1 and solved else None
+    is_solved = abs(math.fsum(end_amounts)) <= _CLOSE * max(map(abs, end_amounts))
+    return period_rate if period_rate > -1 and is_solved else None
 
 
-def annualize(whole: float, span_s: int) -> float | None:
+def annualize(period_rate: float, span_s: int) -> float | None:
     """Return the annualised rate; None for less than 30 days, or if it is not finite."""
-    if span_s < 30 * 86_400 or whole <= -1:
+    if span_s < 30 * 86_400 or period_rate <= -1:
         return None
     try:
-        return math.expm1(math.log1p(whole) * YEAR_S / span_s)
+        return math.expm1(math.log1p(period_rate) * YEAR_S / span_s)
     except OverflowError:
         return None
 
@@ -408,34 +417,38 @@ def performance(
     """
     last = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
     first = bisect_left(valuations, valuations[last].chain_s, key=_valued_s) if valuations else 0
-    chosen = valuations[first : bisect_right(valuations, until_s - 1, key=_valued_s)]
-    if len(chosen) < 2:
+    period_valuations = valuations[first : bisect_right(valuations, until_s - 1, key=_valued_s)]
+    if len(period_valuations) < 2:
         return None
-    start, end = chosen[0], chosen[-1]
-    within = entries[
+    start, end = period_valuations[0], period_valuations[-1]
+    period_entries = entries[
         bisect_right(entries, start.block, key=_block) : bisect_right(
             entries, end.block, key=_block
         )
     ]
     # Orders of an off-chain venue may be filled after the first valuation, in its block.
-    changes = futures_changes(entries[bisect_left(entries, start.block, key=_block) :], chosen)
-    cash_flows = (*external_cash_flows(within), *_margin_transfers(changes))
+    changes = futures_changes(
+        entries[bisect_left(entries, start.block, key=_block) :], period_valuations
+    )
+    cash_flows = (*external_cash_flows(period_entries), *_margin_transfers(changes))
     futures = summed(changes) if changes else None
-    parts = return_periods(chosen, cash_flows)
+    parts = return_periods(period_valuations, cash_flows)
     profit = end.managed - start.managed - sum((part.crossed for part in parts), Fraction(0))
-    traded = any(map(_is_trade, entries[: bisect_right(entries, start.block, key=_block)]))
-    hold_profit, hold_return = buy_and_hold(chosen, cash_flows, None if traded else opening)
+    has_traded = any(map(_is_trade, entries[: bisect_right(entries, start.block, key=_block)]))
+    hold_profit, hold_return = buy_and_hold(
+        period_valuations, cash_flows, None if has_traded else opening
+    )
     by_hand = [flow for flow in cash_flows if flow.by_hand]
     has_gas_money = any(holding.is_gas_money for holding in end.held)
     from_gas_money = sum((part.from_gas_money for part in parts), Fraction(0))
     if has_gas_money:  # gas of manual swaps is part of `by_hand`
         from_gas_money -= sum((flow.native for flow in by_hand), Fraction(0))
-    own = [entry for entry in within if not entry.by_hand]
+    strategy_entries = [entry for entry in period_entries if not entry.by_hand]
     return Performance(
         start=start,
         end=end,
-        came=_sum_of_flows(cash_flows, has_gas_money, above=True),
-        went=-_sum_of_flows(cash_flows, has_gas_money, above=False),
+        came=_sum_of_flows(cash_flows, has_gas_money, deposits=True),
+        went=-_sum_of_flows(cash_flows, has_gas_money, deposits=False),
         by_hand=sum((flow.value for flow in by_hand), Fraction(0)),
         from_gas_money=from_gas_money,
         profit=profit,
@@ -451,10 +464,10 @@ def performance(
         hold_return=hold_return,
         benchmark=_change(start, end, benchmark),
         effect=profit - hold_profit - (futures.profit if futures else 0),
-        rebalances=sum(map(_is_trade, own)),
-        by_hand_swaps=sum(_is_trade(entry) for entry in within if entry.by_hand),
-        turnover=exact_sum(map(turnover, own)),
-        costs=performance_costs(own),
+        rebalances=sum(map(_is_trade, strategy_entries)),
+        by_hand_swaps=sum(_is_trade(entry) for entry in period_entries if entry.by_hand),
+        turnover=exact_sum(map(turnover, strategy_entries)),
+        costs=performance_costs(strategy_entries),
         parts=parts,
         futures=futures,
     )
@@ -516,7 +529,7 @@ def _posted(entries: Sequence[Entry], account: str) -> Value:
 
 
 def _sum_of_flows(
-    cash_flows: Sequence[ExternalCashFlow], without_gas_money: bool, *, above: bool
+    cash_flows: Sequence[ExternalCashFlow], without_gas_money: bool, *, deposits: bool
 ) -> Value:
     """Return the sum of deposits or of withdrawals without gas money."""
     values = [
@@ -524,7 +537,7 @@ def _sum_of_flows(
         for flow in cash_flows
         if not flow.by_hand
     ]
-    return sum((value for value in values if (value > 0) == above), Fraction(0))
+    return sum((value for value in values if (value > 0) == deposits), Fraction(0))
 
 
 def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:
@@ -550,11 +563,11 @@ def calendar_periods(kind: str, from_s: int, until_s: int) -> tuple[tuple[int, i
     if kind == "all":
         return ((from_s, until_s + 1),)
     periods = []
-    at = _floor(kind, datetime.fromtimestamp(from_s, UTC))
-    while at.timestamp() <= until_s:
-        after = _next(kind, at)
-        periods.append((int(at.timestamp()), int(after.timestamp())))
-        at = after
+    start = _floor(kind, datetime.fromtimestamp(from_s, UTC))
+    while start.timestamp() <= until_s:
+        next_start = _next(kind, start)
+        periods.append((int(start.timestamp()), int(next_start.timestamp())))
+        start = next_start
     return tuple(periods)
 
 

@@ -89,13 +89,13 @@ class SolidlyPool:
         price.
         """
         units = tokens[0].unit, tokens[1].unit
-        ends = tokens[0].address, tokens[1].address
-        pair = cls(address, cls.kind, *ends, *reserves, fee_pips, form == "stable", *units)
+        addresses = tokens[0].address, tokens[1].address
+        pair = cls(address, cls.kind, *addresses, *reserves, fee_pips, form == "stable", *units)
         if not pair.stable:
             return pair
-        whole = isqrt(reserves[0] * units[1] * reserves[1] * units[0])
+        balanced = isqrt(reserves[0] * units[1] * reserves[1] * units[0])
         x, y = pair._reserves_at(
-            whole, whole, price.numerator * units[0], price.denominator * units[1]
+            balanced, balanced, price.numerator * units[0], price.denominator * units[1]
         )
         return replace(pair, reserve0=x // units[1], reserve1=y // units[0])
 
@@ -107,8 +107,8 @@ class SolidlyPool:
     @property
     def fault(self) -> str:
         """See Pool: units and precision must be positive."""
-        least = min(self.unit0, self.unit1, self.precision)
-        return "" if least > 0 else f"a unit or precision of {least}"
+        smallest = min(self.unit0, self.unit1, self.precision)
+        return "" if smallest > 0 else f"a unit or precision of {smallest}"
 
     @property
     def is_empty(self) -> bool:
@@ -138,14 +138,14 @@ class SolidlyPool:
             return net * reserve_out // (reserve_in + net)
         precision = self.precision
         x, y = reserve_in * precision // unit_in, reserve_out * precision // unit_out
-        left = _get_y(net * precision // unit_in + x, _k(x, y, precision), y, precision)
-        if left > y:
+        y_after = _get_y(net * precision // unit_in + x, _k(x, y, precision), y, precision)
+        if y_after > y:
             raise ContractRevert(
                 "BaseV1Pair.getAmountOut",
                 "",
                 "trade more: the amount is below the resolution of the curve",
             )
-        return (y - left) * unit_out // precision
+        return (y - y_after) * unit_out // precision
 
     def quoter(self, token_in: str) -> Callable[[int], int]:
         """See Pool."""
@@ -213,11 +213,11 @@ class SolidlyPool:
         """See Pool: the input at which (1 - fee)·marginal_price = price (Angeris, Evans, Chitra,
         Boyd 2022).
         """
-        most = self.max_in(token_in, impact_bps)
+        largest = self.max_in(token_in, impact_bps)
         if price <= 0:
-            return most
+            return largest
         return min(
-            most,
+            largest,
             self._in_to(
                 token_in, price.numerator * PIPS, price.denominator * (PIPS - self.fee_pips)
             ),
@@ -230,15 +230,15 @@ class SolidlyPool:
         reserve_in, reserve_out, unit_in, unit_out = self._side(token_in)
         if self.is_empty:
             return 0
-        most = max(0, UINT112_MAX - reserve_in)
+        largest = max(0, UINT112_MAX - reserve_in)
         if numerator <= 0:
-            return most
+            return largest
         num, den = self.price_terms(token_in)
         if num * denominator < numerator * den:
             return 0
 
         def fits(amount_in: int) -> bool:
-            if amount_in > most:
+            if amount_in > largest:
                 return False
             fee = amount_in * self.fee_pips // PIPS
             try:
@@ -249,19 +249,20 @@ class SolidlyPool:
             num, den = self._moved(token_in, kept, out).price_terms(token_in)
             return num * denominator >= numerator * den
 
-        end, _ = self._reserves_at(
+        end_reserve, _ = self._reserves_at(
             reserve_in * unit_out,
             reserve_out * unit_in,
             numerator * unit_in,
             denominator * unit_out,
         )
         guess = min(
-            most, max(0, end // unit_out - reserve_in) * PIPS // max(1, PIPS - self.fee_pips)
+            largest,
+            max(0, end_reserve // unit_out - reserve_in) * PIPS // max(1, PIPS - self.fee_pips),
         )
-        near = max(0, guess - (guess >> 40) - 2)
-        while not fits(near):
-            near = near * 7 // 8
-        return last_that_fits(fits, near)
+        start = max(0, guess - (guess >> 40) - 2)
+        while not fits(start):
+            start = start * 7 // 8
+        return last_that_fits(fits, start)
 
     def _reserves_at(self, x: int, y: int, numerator: int, denominator: int) -> tuple[int, int]:
         """Return the reserves on the curve through (x, y) at which the price, y per x, is numerator
@@ -272,13 +273,16 @@ class SolidlyPool:
         """
         if not self.stable:
             return isqrt(x * y * denominator // numerator), isqrt(x * y * numerator // denominator)
-        far = denominator - numerator
-        c_x96 = _cube_root((abs(far) << 288) // (denominator + numerator))
-        whole = isqrt(
+        price_gap = denominator - numerator
+        c_x96 = _cube_root((abs(price_gap) << 288) // (denominator + numerator))
+        sum_of_reserves = isqrt(
             isqrt((8 * x * y * (x * x + y * y) << 384) // (_Q384 - c_x96 * c_x96 * c_x96 * c_x96))
         )
-        more, less = whole * (_Q96 + c_x96) >> 97, whole * (_Q96 - c_x96) >> 97
-        return (more, less) if far >= 0 else (less, more)
+        larger, smaller = (
+            sum_of_reserves * (_Q96 + c_x96) >> 97,
+            sum_of_reserves * (_Q96 - c_x96) >> 97,
+        )
+        return (larger, smaller) if price_gap >= 0 else (smaller, larger)
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
         """See Pool: the whole state of a pair is known."""
@@ -305,15 +309,15 @@ class SolidlyPool:
             )
         x, y = reserve_in / unit_in, reserve_out / unit_out
         scale = math.sqrt(unit_out) / math.sqrt(unit_in)
-        begin = (x - y) / (x + y)
-        cubed = begin * begin * begin
+        start_c = (x - y) / (x + y)
+        cubed = start_c * start_c * start_c
         price = (1 - cubed) / (1 + cubed) * (1 - share)
-        end = _cube_root_of((1 - price) / (1 + price))
-        whole = (x + y) * math.sqrt(math.sqrt(1 - begin * cubed))
+        end_c = _cube_root_of((1 - price) / (1 + price))
+        sum_at_balance = (x + y) * math.sqrt(math.sqrt(1 - start_c * cubed))
         roots: list[float] = []
         amounts: list[float] = []
         for step in range(RANGES + 1):
-            c = begin + (end - begin) * step / RANGES
+            c = start_c + (end_c - start_c) * step / RANGES
             cubed = c * c * c
             root = math.sqrt((1 - cubed) / (1 + cubed))
             if roots and roots[-1] - root < FLAT:
@@ -322,16 +326,16 @@ class SolidlyPool:
                 if len(roots) > 1:
                     del roots[-1], amounts[-1]
             roots.append(root)
-            amounts.append(whole / math.sqrt(math.sqrt(1 - c * cubed)) * (1 + c) / 2)
+            amounts.append(sum_at_balance / math.sqrt(math.sqrt(1 - c * cubed)) * (1 + c) / 2)
         pairs = list(zip(roots, roots[1:], amounts, amounts[1:], strict=False))
         depths = [
             (more - less) / (1 / low - 1 / high) if high > low else 0.0
             for high, low, less, more in pairs
         ]
-        lift = math.sqrt(1 + 4 * share / (RANGES * RANGES) + 2 * FLAT)
-        unit_depth = lift * math.sqrt(unit_in) * math.sqrt(unit_out)
+        markup = math.sqrt(1 + 4 * share / (RANGES * RANGES) + 2 * FLAT)
+        unit_depth = markup * math.sqrt(unit_in) * math.sqrt(unit_out)
         return PriceCurve(
-            [root * lift * scale for root in roots], [depth * unit_depth for depth in depths]
+            [root * markup * scale for root in roots], [depth * unit_depth for depth in depths]
         )
 
     def depth(self, token: str) -> int:
@@ -388,31 +392,31 @@ def _checked(product: int) -> int:
     return product
 
 
-def _k(x: int, y: int, one: int) -> int:
+def _k(x: int, y: int, precision: int) -> int:
     """Return BaseV1Pair._k of a stable pair."""
-    return _checked(x * y // one * (x * x // one + y * y // one)) // one
+    return _checked(x * y // precision * (x * x // precision + y * y // precision)) // precision
 
 
-def _f(x0: int, y: int, one: int) -> int:
+def _f(x0: int, y: int, precision: int) -> int:
     """Return BaseV1Pair._f."""
     return (
-        _checked(x0 * (y * y // one * y // one)) // one
-        + _checked(x0 * x0 // one * x0 // one * y) // one
+        _checked(x0 * (y * y // precision * y // precision)) // precision
+        + _checked(x0 * x0 // precision * x0 // precision * y) // precision
     )
 
 
-def _d(x0: int, y: int, one: int) -> int:
+def _d(x0: int, y: int, precision: int) -> int:
     """Return BaseV1Pair._d."""
-    return 3 * x0 * (y * y // one) // one + x0 * x0 // one * x0 // one
+    return 3 * x0 * (y * y // precision) // precision + x0 * x0 // precision * x0 // precision
 
 
-def _get_y(x0: int, xy: int, y: int, one: int) -> int:
+def _get_y(x0: int, xy: int, y: int, precision: int) -> int:
     """Return BaseV1Pair._get_y: Newton's method until a step is at most one."""
     for _ in range(MOST_STEPS):
-        before, k, slope = y, _f(x0, y, one), _d(x0, y, one)
+        before, k, slope = y, _f(x0, y, precision), _d(x0, y, precision)
         if slope == 0:
             raise ContractRevert("BaseV1Pair.getAmountOut", "", "reserves are too small")
-        y = y + (xy - k) * one // slope if k < xy else y - (k - xy) * one // slope
+        y = y + (xy - k) * precision // slope if k < xy else y - (k - xy) * precision // slope
         if abs(y - before) <= 1:
             return y
     return y

@@ -47,7 +47,7 @@ def get_amount_in(amount_out: int, reserve_in: int, reserve_out: int, fee_pips: 
             "UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_LIQUIDITY"
         )
     numerator = reserve_in * amount_out * PIPS
-    if numerator > UINT256_MAX * _finer(fee_pips):
+    if numerator > UINT256_MAX * _fee_unit_pips(fee_pips):
         raise ContractRevert("UniswapV2Library.getAmountIn", "ds-math-mul-overflow")
     if amount_out > reserve_out:
         raise ContractRevert(
@@ -68,17 +68,17 @@ def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[
 
     if reserve_in <= 0 or reserve_out <= 0:
         return any_amount
-    common = gcd(PIPS, fee_pips)
-    kept, scaled_in, safe = (
-        (PIPS - fee_pips) // common,
-        reserve_in * (PIPS // common),
+    divisor = gcd(PIPS, fee_pips)
+    fee_factor, scaled_reserve_in, safe_bound = (
+        (PIPS - fee_pips) // divisor,
+        reserve_in * (PIPS // divisor),
         1 << _SAFE_BITS,
     )
 
     def quote(amount_in: int) -> int:
-        if 0 < amount_in < safe:
-            amount_in *= kept
-            return amount_in * reserve_out // (scaled_in + amount_in)
+        if 0 < amount_in < safe_bound:
+            amount_in *= fee_factor
+            return amount_in * reserve_out // (scaled_reserve_in + amount_in)
         return any_amount(amount_in)
 
     return quote
@@ -102,7 +102,7 @@ def require_pair_swaps(amount_in: int, amount_out: int, reserve_in: int, reserve
         )
 
 
-def _finer(fee_pips: int) -> int:
+def _fee_unit_pips(fee_pips: int) -> int:
     """Return the number of millionths in one fee unit of the deployed library: 1,000 or 100."""
     for unit_pips in (1000, 100):
         if fee_pips % unit_pips == 0:
@@ -116,8 +116,8 @@ def _require_fits(
     """Raise ContractRevert where SafeMath reverts in getAmountOut, in the fee units of the
     contract.
     """
-    most = UINT256_MAX * _finer(fee_pips)
-    if amount_in_with_fee * reserve_out > most:
+    largest = UINT256_MAX * _fee_unit_pips(fee_pips)
+    if amount_in_with_fee * reserve_out > largest:
         raise ContractRevert("UniswapV2Library.getAmountOut", "ds-math-mul-overflow")
-    if reserve_in * PIPS + amount_in_with_fee > most:
+    if reserve_in * PIPS + amount_in_with_fee > largest:
         raise ContractRevert("UniswapV2Library.getAmountOut", "ds-math-add-overflow")

@@ -52,9 +52,9 @@ def newest_step(config: ConfigSource) -> str:
     """Return a mark of the newest step that changes with each cycle; empty without steps."""
     with wiring.open_store_offline(load_config(config)) as (store, switch):
         paused = switch.is_paused() is not False
-        for line in store.steps.newest(1):
-            states = [intent.state.value for intent in store.journal.intents(line.id)]
-            return " ".join((line.id, line.outcome or "", str(paused), *states))
+        for summary in store.steps.newest(1):
+            states = [intent.state.value for intent in store.journal.intents(summary.id)]
+            return " ".join((summary.id, summary.outcome or "", str(paused), *states))
     return ""
 
 

@@ -96,9 +96,9 @@ def off_target(outcome: StepOutcome) -> list[str]:
     )
     assets = {asset.token.label for asset in step.portfolio.assets}
     return [
-        f"{item.what} stays {replace_pool_addresses(item.why, names)}"
-        for item in outcome.plan.skipped
-        if item.what in assets
+        f"{skipped.what} stays {replace_pool_addresses(skipped.why, names)}"
+        for skipped in outcome.plan.skipped
+        if skipped.what in assets
     ]
 
 
@@ -163,9 +163,9 @@ def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
         profit = max_extractable_profit(outcome.step_input, plan, at_most)
         if at_most is not None and plan.turnover > 0:
             bps = math.ceil(at_most / plan.turnover * BPS)
-    how = submission(config)
+    path = submission(config)
     return Sandwich(
-        how, how != PRIVATE and not config.chain.local, at_most, bps, exposure(config), profit
+        path, path != PRIVATE and not config.chain.local, at_most, bps, exposure(config), profit
     )
 
 
@@ -173,10 +173,10 @@ def submission_text(config: Config) -> str:
     """Return the submission path as text, on a live chain with the possible loss, for the owner to
     confirm.
     """
-    how = submission(config)
-    if how == PRIVATE or config.chain.local:
-        return how
-    return f"{how}: {exposure(config).words}; {APPROVAL_LEAK}"
+    path = submission(config)
+    if path == PRIVATE or config.chain.local:
+        return path
+    return f"{path}: {exposure(config).words}; {APPROVAL_LEAK}"
 
 
 def target_shares(split: CapitalSplit, state: StrategiesState) -> dict[str, Fraction]:
@@ -202,7 +202,9 @@ def strategy_parameters(
     if split is None:
         return {}
     texts = {
-        f"strategy {strategy.name}": _bound(strategy, portfolio, chosen.get(strategy.name, ""))
+        f"strategy {strategy.name}": _strategy_text(
+            strategy, portfolio, chosen.get(strategy.name, "")
+        )
         for strategy in split.strategies
     }
     band = split.band
@@ -211,7 +213,7 @@ def strategy_parameters(
     return texts | {"split": f"restored beyond {' or '.join(widths)}"}
 
 
-def _bound(strategy: Strategy, portfolio: Portfolio, chosen: str) -> str:
+def _strategy_text(strategy: Strategy, portfolio: Portfolio, chosen: str) -> str:
     labels = {asset.token.address: asset.token.label for asset in portfolio.assets}
     weights = ", ".join(
         f"{labels.get(token, token)} {bps / 100:g}%" for token, bps in strategy.weights_bps

@@ -76,8 +76,8 @@ def judge(
         reasons.append(
             f"the clock is {format_duration(int(ahead_s))} behind the last report of the run; set it"
         )
-    if late := silence(report, now_s, seen_s):
-        reasons.append(late)
+    if silence_reason := silence(report, now_s, seen_s):
+        reasons.append(silence_reason)
     blocks = list(reasons)
     if not report.sends:
         blocks.append("a dry run: it sends nothing; start it with --send")
@@ -145,19 +145,19 @@ def this_process() -> str:
     """Return a text that no other process has: machine, namespace of process ids, process id, and
     its start in clock ticks since boot. Empty where /proc does not tell them.
     """
-    space, started = _namespace(), _start_ticks(os.getpid())
-    if not space or started is None:
+    namespace, started = _namespace(), _start_ticks(os.getpid())
+    if not namespace or started is None:
         return ""
-    return f"{os.uname().nodename}/{space}/{os.getpid()}/{started}"
+    return f"{os.uname().nodename}/{namespace}/{os.getpid()}/{started}"
 
 
 def is_alive(process: str) -> bool | None:
     """Return whether the process of a text by `this_process` exists; None if that is unknown here,
     as for another machine or container.
     """
-    place, _, started = process.rpartition("/")
-    place, _, pid = place.rpartition("/")
-    if not pid.isdecimal() or place != f"{os.uname().nodename}/{_namespace()}":
+    machine, _, started = process.rpartition("/")
+    machine, _, pid = machine.rpartition("/")
+    if not pid.isdecimal() or machine != f"{os.uname().nodename}/{_namespace()}":
         return None
     try:
         os.kill(int(pid), 0)

@@ -56,10 +56,10 @@ def volatilities(risk: TrackingRisk, tokens: Sequence[str]) -> list[Fraction]:
 
 def covariance(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
     """Return the annual Σ: volatility · volatility · correlation."""
-    spread = volatilities(risk, tokens)
-    related = correlations(risk, tokens)
+    volatility = volatilities(risk, tokens)
+    correlation = correlations(risk, tokens)
     return [
-        [spread[i] * spread[j] * related[i][j] for j in range(len(tokens))]
+        [volatility[i] * volatility[j] * correlation[i][j] for j in range(len(tokens))]
         for i in range(len(tokens))
     ]
 
@@ -69,9 +69,9 @@ def matrix_times_vector(matrix: Matrix, vector: Sequence[Fraction]) -> list[Frac
     return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
 
 
-def dot(one: Sequence[Fraction], other: Sequence[Fraction]) -> Fraction:
+def dot(first: Sequence[Fraction], second: Sequence[Fraction]) -> Fraction:
     """Return the sum of products."""
-    return sum((a * b for a, b in zip(one, other, strict=True)), Fraction(0))
+    return sum((a * b for a, b in zip(first, second, strict=True)), Fraction(0))
 
 
 def penalty(
@@ -84,10 +84,14 @@ def penalty(
     """Return the cost over the horizon of holding `values` instead of `targets`, in a portfolio
     worth `total` at the decision.
     """
-    whole = sum(values, Fraction(0))
-    off = [value - target * whole for value, target in zip(values, targets, strict=True)]
+    sum_of_values = sum(values, Fraction(0))
+    deviations = [
+        value - target * sum_of_values for value, target in zip(values, targets, strict=True)
+    ]
     return (
-        aversion(risk) / (2 * total) * dot(off, matrix_times_vector(covariance(risk, tokens), off))
+        aversion(risk)
+        / (2 * total)
+        * dot(deviations, matrix_times_vector(covariance(risk, tokens), deviations))
     )
 
 
@@ -109,15 +113,15 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
             f"policy.trigger.horizon: {risk.horizon_s} s is not between 1h and 365d",
             'write the time until the next review, such as "30d"',
         )
-    known = dict(risk.volatilities_bps)
+    volatilities_bps = dict(risk.volatilities_bps)
     for address, label in labels.items():
-        if address not in known:
+        if address not in volatilities_bps:
             yield (
                 f"policy.risk.volatilities: {label} is missing",
                 f'write its annual volatility, such as {label} = "60%"',
             )
-        elif not LEAST_VOLATILITY_BPS <= known[address] <= MOST_VOLATILITY_BPS:
-            fault = f"{label} = {known[address] / 100:g}% is not between 0.1% and 1000%"
+        elif not LEAST_VOLATILITY_BPS <= volatilities_bps[address] <= MOST_VOLATILITY_BPS:
+            fault = f"{label} = {volatilities_bps[address] / 100:g}% is not between 0.1% and 1000%"
             yield (
                 f"policy.risk.volatilities: {fault}",
                 'even a stable token moves: write at least "0.1%"',
@@ -126,14 +130,11 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
 
 
 def _pairs(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    known = {
-        frozenset((correlations_bp, other)): bps
-        for correlations_bp, other, bps in risk.correlations_bps
-    }
+    known_bps = {frozenset((first, other)): bps for first, other, bps in risk.correlations_bps}
     tokens, complete = list(labels), True
     for number, token in enumerate(tokens):
         for other in tokens[:number]:
-            pair, bps = f"{labels[other]}/{labels[token]}", known.get(frozenset((token, other)))
+            pair, bps = f"{labels[other]}/{labels[token]}", known_bps.get(frozenset((token, other)))
             if bps is None:
                 complete = False
                 yield (
@@ -146,11 +147,11 @@ def _pairs(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
                     f"policy.risk.correlations: {pair} = {bps / 100:g}% is beyond 99%",
                     'write "99%" for tokens that move as one',
                 )
-    broken = first_contradiction(correlations(risk, tokens)) if complete else None
-    if broken is not None:
+    contradictory = first_contradiction(correlations(risk, tokens)) if complete else None
+    if contradictory is not None:
         yield (
             (
-                f"policy.risk.correlations: the values of {labels[tokens[broken]]} "
+                f"policy.risk.correlations: the values of {labels[tokens[contradictory]]} "
                 "contradict the others (the matrix is not positive"
                 " semidefinite)"
             ),
@@ -158,22 +159,22 @@ def _pairs(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
         )
 
 
-def first_contradiction(related: Matrix) -> int | None:
+def first_contradiction(correlation_matrix: Matrix) -> int | None:
     """Return the row at which a correlation matrix stops being positive definite, its least
     eigenvalue below OWN_RISK; None if it never does. Exact pivots of Gaussian elimination: all are
     positive if and only if the matrix is positive definite (Sylvester).
     """
     rows = [
         [entry - (OWN_RISK if i == j else 0) for j, entry in enumerate(row)]
-        for i, row in enumerate(related)
+        for i, row in enumerate(correlation_matrix)
     ]
     for number, row in enumerate(rows):
         if row[number] <= 0:
             return number
         for below in rows[number + 1 :]:
-            part = below[number] / row[number]
+            multiple = below[number] / row[number]
             below[number:] = [
-                entry - part * above
+                entry - multiple * above
                 for entry, above in zip(below[number:], row[number:], strict=True)
             ]
     return None

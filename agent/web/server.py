@@ -47,15 +47,15 @@ def find_configs(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             configs.append(path)
-        elif inside := sorted(
+        elif folder_files := sorted(
             file for file in path.glob("*.toml") if not file.name.startswith(".")
         ):
-            configs += inside
+            configs += folder_files
         else:
             raise ConfigError(f"--config {path}: no *.toml file in this folder", "name the files")
-    seen = [path.resolve() for path in configs]
+    resolved = [path.resolve() for path in configs]
     for number, path in enumerate(configs):
-        if seen[number] in seen[:number]:
+        if resolved[number] in resolved[:number]:
             raise ConfigError(f"--config {path}: given twice", "omit one of them")
     return configs
 
@@ -82,9 +82,9 @@ def serve_dashboard(
     from agent.web.board import Board
     from agent.web.portfolios import require_users
 
-    with _listening(host, port) as listener, ExitStack() as ended:
+    with _listening(host, port) as listener, ExitStack() as cleanup:
         process = ReadingProcess()
-        ended.callback(process.stop)
+        cleanup.callback(process.stop)
         store, users_file, users, link_key = _read_at_start(config, process)
         require_users(users, host, exposed=_is_exposed(host, public))
         reach = reach_of(host, listener.getsockname()[1], public)
@@ -117,16 +117,16 @@ def serve_portfolios(
     def stopping() -> bool:
         return bool(stops) and stops[0]()
 
-    with _listening(host, port) as listener, ExitStack() as ended:
+    with _listening(host, port) as listener, ExitStack() as cleanup:
         reach = reach_of(host, listener.getsockname()[1], public)
         portfolios = with_prefixes(configs, portfolio_names(configs), reach)
         for served in portfolios:
-            ended.callback(served.close)
+            cleanup.callback(served.close)
         opening = Opening(host, _is_exposed(host, public), stopping)
 
         async def open_all() -> None:
-            read = await asyncio.gather(*(portfolio.read(opening) for portfolio in portfolios))
-            for portfolio, start in zip(portfolios, read, strict=True):
+            starts = await asyncio.gather(*(portfolio.read(opening) for portfolio in portfolios))
+            for portfolio, start in zip(portfolios, starts, strict=True):
                 portfolio.begin(start, opening)
 
         asyncio.run(open_all())
@@ -170,10 +170,10 @@ def serve_setup(config: Path, host: str, port: int, ready: Callable[[str], None]
     from agent.web.setup import SetupPages, setup_access
 
     public = PublicOptions()
-    with _listening(host, port) as listener, ExitStack() as ended:
+    with _listening(host, port) as listener, ExitStack() as cleanup:
         reach = reach_of(host, listener.getsockname()[1], public)
         pages = SetupPages(setup_access(reach), config)
-        ended.callback(pages.close)
+        cleanup.callback(pages.close)
         _run(
             lambda _: pages.application(),
             listener,
@@ -249,17 +249,17 @@ def _listening(host: str, port: int) -> Iterator[Door]:
     from agent.web.connections import Door
 
     try:
-        family, kind, _, _, place = socket.getaddrinfo(
+        family, socket_type, _, _, socket_address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError:
         raise ConfigError(
             f"--host {host}: not an address of this machine", "omit it, for 127.0.0.1"
         ) from None
-    with Door(family, kind) as listener:
+    with Door(family, socket_type) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(place)
+            listener.bind(socket_address)
             listener.listen()  # connections queue from here on until the server accepts them
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
@@ -315,14 +315,14 @@ class DashboardProcess:
     def __init__(self, config: Path, port: int, banner: str = "") -> None:
         """Return once it answers. Raises the errors of `serve_dashboard`."""
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe(duplex=False)
+        receiver, sender = context.Pipe(duplex=False)
         self._process: SpawnProcess = context.Process(
-            target=_serve_apart, args=(config, port, banner, theirs)
+            target=_serve_apart, args=(config, port, banner, sender)
         )
         self._process.start()
-        theirs.close()
+        sender.close()
         try:
-            answer = ours.recv()
+            answer = receiver.recv()
         except EOFError:
             answer = Retryable("the dashboard ended before it answered", "try again")
         except BaseException:

@@ -217,9 +217,9 @@ def require_venue_decimals(config: Config, portfolio: Portfolio) -> None:
     table = config.futures
     if not isinstance(table, HyperliquidTable):
         return
-    if (places := _tokens(portfolio)[table.collateral].decimals) != USDC.decimals:
+    if (decimals := _tokens(portfolio)[table.collateral].decimals) != USDC.decimals:
         raise ConfigError(
-            f"futures.collateral: {table.collateral} has {places} decimals on chain"
+            f"futures.collateral: {table.collateral} has {decimals} decimals on chain"
             f" {config.chain.chain_id}; amounts at Hyperliquid have {USDC.decimals}",
             "use a chain whose USDC has 6 decimals, or remove [futures]",
         )
@@ -283,8 +283,8 @@ def order_venue(
 def listed_numbers(table: HyperliquidTable) -> dict[str, int]:
     """Return the number of every market that the venue lists, by name. Raises Retryable."""
     is_mainnet = table.network == "mainnet"
-    line = VenueConnection(table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S)
-    return parse_numbers(line.info(type="metaAndAssetCtxs"))
+    connection = VenueConnection(table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S)
+    return parse_numbers(connection.info(type="metaAndAssetCtxs"))
 
 
 def agent_key(config: Config, key: SigningKey) -> AgentKey:

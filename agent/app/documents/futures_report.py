@@ -54,15 +54,15 @@ def report_of(
     account = margin_account(step.snapshot)
     if account is None:
         return FuturesReport(step, policy, None, None, (), (), None)
-    spot = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)
+    spot_raw = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)
     state = margin_state(account, policy.limits, policy.leverage_bps)
-    plan, hold_reason = plan_and_hold(step, policy, drifts, spot)
+    plan, hold_reason = plan_and_hold(step, policy, drifts, spot_raw)
     return FuturesReport(
         step,
         policy,
         account,
-        spot,
-        tuple(limit_checks(state, policy.limits, spot)),
+        spot_raw,
+        tuple(limit_checks(state, policy.limits, spot_raw)),
         ()
         if trades_for_another(step.snapshot, futures_policy(step))
         else exposures(account, policy, drifts),

@@ -86,22 +86,24 @@ def revoke(
         confirmed = {
             (allowance.token, allowance.spender) for allowance in open_before if allowance.raw
         }
-        zero = [
+        revocations = [
             Approval(allowance.token, allowance.spender, 0, allowance.label, allowance.holder)
             # a running agent may have revoked some in the meantime
             for allowance in _open_allowances(agent, addresses)
             if allowance.raw and (allowance.token, allowance.spender) in confirmed
         ]
-        sent, troubles = revoke_allowances(actors, step_id, step, zero)
+        sent, failures = revoke_allowances(actors, step_id, step, revocations)
         current_step_input(context.readers, context.store)
-        left = [allowance for allowance in _open_allowances(agent, addresses) if allowance.raw]
-        troubles += [
-            f"the {allowance.holder} may still spend {allowance.label}" for allowance in left
+        still_open = [
+            allowance for allowance in _open_allowances(agent, addresses) if allowance.raw
         ]
-        reason = "; ".join(troubles) or f"{len(sent)} allowances set to zero"
-        context.store.steps.end(step_id, "halt", reason, None, "failed" if troubles else "done")
+        failures += [
+            f"the {allowance.holder} may still spend {allowance.label}" for allowance in still_open
+        ]
+        reason = "; ".join(failures) or f"{len(sent)} allowances set to zero"
+        context.store.steps.end(step_id, "halt", reason, None, "failed" if failures else "done")
     return replace(
-        report, state="failed" if troubles else "revoked", reason=reason, transactions=tuple(sent)
+        report, state="failed" if failures else "revoked", reason=reason, transactions=tuple(sent)
     )
 
 

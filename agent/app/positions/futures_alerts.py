@@ -19,7 +19,7 @@ from agent.layers.futures.policy.exposure import (
 from agent.layers.futures.policy.needs import (
     approval_ends_soon,
     futures_need,
-    opens_s,
+    reopening_s,
     spot_value_in_quote,
     waiting_triggers,
 )
@@ -72,7 +72,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
             replace(policy, ask=()),
             spot,
             now_s,
-            opens_from_s=opens_s(futures_policy(step), futures_state(step)),
+            opens_from_s=reopening_s(futures_policy(step), futures_state(step)),
         )
     would = (
         f"It would {planned_actions(step.snapshot, step.portfolio, futures_policy(step), plan)}. "

@@ -89,7 +89,7 @@ def logs(tester: Any, event_filter: dict[str, Any], first: int, last: int) -> li
 
 def _fits(topics: tuple[int, ...], pattern: list[int | None]) -> bool:
     return len(topics) >= len(pattern) and all(
-        want in (None, topic) for topic, want in zip(topics, pattern, strict=False)
+        expected in (None, topic) for topic, expected in zip(topics, pattern, strict=False)
     )
 
 
@@ -109,11 +109,11 @@ class EthTesterTransport(CheckedProvider):
         super().__init__()
         # The provider's middleware maps RPC names to eth-tester's; web3's validation and CCIP
         # layers are skipped.
-        view = Web3(provider)
+        client = Web3(provider)
         provider.global_ccip_read_enabled = False
-        self._request = provider.request_func(view, NamedElementOnion([]))
+        self._request = provider.request_func(client, NamedElementOnion([]))
         self._tester = provider.ethereum_tester
-        self._caller = view.eth.accounts[-1]
+        self._caller = client.eth.accounts[-1]
         self.operator = operator
         self.name = f"endpoint {operator!r} in process"
         self.requests = 0
@@ -160,9 +160,9 @@ class EthTesterTransport(CheckedProvider):
             return parse_fault(response["error"])
         return _wire(response.get("result"))
 
-    def _number(self, method: str, at: object) -> int:
+    def _number(self, method: str, block: object) -> int:
         """Return the block number of a parameter."""
-        tag = self._param(method, at)
+        tag = self._param(method, block)
         return int(str(self._answer("eth_blockNumber", []) if tag == "latest" else tag), 16)
 
     def _param(self, method: str, param: object) -> object:

@@ -19,7 +19,7 @@ from agent.layers.futures.policy.exposure import (
 )
 from agent.layers.futures.policy.needs import (
     collateral_raw,
-    opens_s,
+    reopening_s,
     required_by_index,
     uses_reduction_budget,
 )
@@ -169,7 +169,7 @@ def reopening(case: GuardCase) -> GuardMeasurement:
     if last_s is None or all(is_reduction(account, order) for order in plan.orders):
         return GuardMeasurement("no emergency, or nothing opened", True, limit)
     since_s = case.step.snapshot.head.timestamp_s - last_s
-    is_over = case.step.snapshot.head.timestamp_s >= opens_s(
+    is_over = case.step.snapshot.head.timestamp_s >= reopening_s(
         futures_policy(case.step), case.step.layer(FuturesState)
     )
     return GuardMeasurement(f"{format_seconds(since_s)} after an emergency", is_over, limit)

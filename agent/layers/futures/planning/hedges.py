@@ -27,7 +27,7 @@ from agent.layers.futures.policy.needs import (
     cooldown_reason,
     depositable_raw,
     futures_fault,
-    opens_s,
+    reopening_s,
     spot_value_in_quote,
     stale_markets,
 )
@@ -283,7 +283,7 @@ def _no_short_reason(
         return "its last hedge was closed within one horizon"
     return (
         cooldown_reason(
-            opens_s(futures_policy(step), futures_state(step)), step.snapshot.head.timestamp_s
+            reopening_s(futures_policy(step), futures_state(step)), step.snapshot.head.timestamp_s
         )
         or backing_off(step.snapshot, step.history, market.market)
         or no_opening_reason(market, policy)

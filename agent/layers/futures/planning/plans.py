@@ -29,8 +29,8 @@ from agent.layers.futures.policy.needs import (
     due_stops,
     futures_need,
     left_to_reduce,
-    opens_s,
     planned_account,
+    reopening_s,
     spot_value_in_quote,
     stale_markets,
     untouched_markets,
@@ -158,7 +158,7 @@ def plan_adjustment(
                 for position in account.positions
                 if backing_off(step.snapshot, step.history, position.market)
             ],
-            opens_s(policy, futures_state(step)),
+            reopening_s(policy, futures_state(step)),
         )
         if basis is not account:
             planned = beside_resting(account, planned)
@@ -241,7 +241,7 @@ def plan_now(
         spot,
         now_s,
         depositable_raw(step, drifts),
-        opens_from_s=opens_s(futures_policy(step), futures_state(step)),
+        opens_from_s=reopening_s(futures_policy(step), futures_state(step)),
     )
     if basis is not account:
         plan = beside_resting(account, plan)

@@ -51,7 +51,7 @@ def expected_cost(account: MarginAccount, horizon_s: int) -> Fraction:
     )
 
 
-def bleeding(market: PerpMarket, notional: Fraction, horizon_s: int) -> Fraction:
+def funding_cost_share(market: PerpMarket, notional: Fraction, horizon_s: int) -> Fraction:
     """Return the funding that a signed notional pays over the horizon, as a share of it; zero if it
     receives funding.
     """
@@ -146,12 +146,18 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Return the margin account's result since the NAV record, in numeraire base units; zero if the
     record or the step has no margin mark.
     """
-    kept, mark = step.history.orders.nav_per_share, margin_mark(step)
+    nav_record, mark = step.history.orders.nav_per_share, margin_mark(step)
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if kept is None or kept.margin is None or mark is None or account is None or policy is None:
+    if (
+        nav_record is None
+        or nav_record.margin is None
+        or mark is None
+        or account is None
+        or policy is None
+    ):
         return Fraction(0)
     price = prices.get(policy.collateral, Fraction(0))
-    return mark.result_raw(kept.margin) * price / account.settlement_raw
+    return mark.result_raw(nav_record.margin) * price / account.settlement_raw
 
 
 def uncounted_reason(step: StepInput) -> str:
@@ -163,10 +169,12 @@ def uncounted_reason(step: StepInput) -> str:
         return step.excluded.exits_only
     if (policy := futures_policy(step)) is not None and trades_for_another(step.snapshot, policy):
         return f"the portfolio of {policy.account} is not read"
-    empty = {holding.token for holding in step.snapshot.holdings if not holding.raw}
-    shut = [token.token for token in step.targets.quarantine if token.token not in empty]
-    labels = ", ".join(step.portfolio.token(token).label for token in shut)
-    return f"{labels} is in quarantine" if shut else ""
+    empty_tokens = {holding.token for holding in step.snapshot.holdings if not holding.raw}
+    quarantined = [
+        token.token for token in step.targets.quarantine if token.token not in empty_tokens
+    ]
+    labels = ", ".join(step.portfolio.token(token).label for token in quarantined)
+    return f"{labels} is in quarantine" if quarantined else ""
 
 
 def spot_value(drifts: Sequence[AssetDrift]) -> Value:
@@ -229,9 +237,11 @@ def exposures(
     rate = quote_rate(account, policy, drifts)
     if rate is None:
         return ()
-    apart = {} if policy.margin_in_weights else {policy.collateral: margin.settled_units(account)}
+    margin_raw = (
+        {} if policy.margin_in_weights else {policy.collateral: margin.settled_units(account)}
+    )
     futures: dict[str, Value] = {}
-    alone = []
+    unpaired = []
     assets = {drift.token for drift in drifts}
     for position in account.positions:
         market = account.market(position.market)
@@ -239,17 +249,17 @@ def exposures(
         if market.asset in assets:
             futures[market.asset] = futures.get(market.asset, Fraction(0)) + value
         else:
-            alone.append(Exposure("", market.symbol, Fraction(0), value))
+            unpaired.append(Exposure("", market.symbol, Fraction(0), value))
     spot = [
         Exposure(
             drift.token,
             "",
-            drift.value + apart.get(drift.token, 0) * drift.price,
+            drift.value + margin_raw.get(drift.token, 0) * drift.price,
             futures.get(drift.token, Fraction(0)),
         )
         for drift in drifts
     ]
-    return (*spot, *alone)
+    return (*spot, *unpaired)
 
 
 def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:
@@ -259,13 +269,13 @@ def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return None
-    margined = Fraction(max(0, margin.account_value_raw(account)))
-    whole = margined + max(
+    margin_raw = Fraction(max(0, margin.account_value_raw(account)))
+    capital_raw = margin_raw + max(
         Fraction(0), spot_value * quote_per_numeraire(step.snapshot, step.portfolio)
     )
     return MarketGrowth(
         {market.market: market.index for market in account.markets},
         {market.market: market.funding_daily for market in account.markets},
         Fraction(policy.full_leverage_bps or policy.leverage_bps, BPS),
-        margined / whole if whole else Fraction(0),
+        margin_raw / capital_raw if capital_raw else Fraction(0),
     )

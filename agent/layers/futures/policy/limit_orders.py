@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from fractions import Fraction
 
-from agent.layers.futures.policy.needs import cooldown_reason, futures_fault, opens_s
+from agent.layers.futures.policy.needs import cooldown_reason, futures_fault, reopening_s
 from agent.layers.futures.policy.targets import notional_drifts, targeted
 from agent.layers.futures.state import FuturesState, margin_account
 from agent.margin import contract_sizes
@@ -41,7 +41,7 @@ def ended_orders(
         return dict.fromkeys(cloids, why)
     resting = [order for order in account.resting if order.cloid in cloids]
     now_s = snapshot.head.timestamp_s
-    why = futures_fault(snapshot, policy) or cooldown_reason(opens_s(policy, state), now_s)
+    why = futures_fault(snapshot, policy) or cooldown_reason(reopening_s(policy, state), now_s)
     why = why or _broken(account, policy)
     if why:
         return {order.cloid: why for order in resting}

@@ -183,7 +183,7 @@ def untouched_markets(snapshot: Snapshot, policy: FuturesPolicy | None) -> dict[
     )
 
 
-def opens_s(policy: FuturesPolicy | None, state: FuturesState) -> int:
+def reopening_s(policy: FuturesPolicy | None, state: FuturesState) -> int:
     """Return the chain time from which positions may be opened again after an emergency; zero if
     there was none. The wait prevents a price that gaps back from opening and closing them once
     more.
@@ -212,8 +212,8 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     ]
     if fault := futures_fault(step.snapshot, policy):
         open_count = 0 if account is None else len(account.positions)
-        some = open_count > len(untouched_markets(step.snapshot, policy))
-        notes.append(f"futures: {'nothing is opened' if some else 'no order'}, {fault}")
+        has_others = open_count > len(untouched_markets(step.snapshot, policy))
+        notes.append(f"futures: {'nothing is opened' if has_others else 'no order'}, {fault}")
     else:
         if why := multiple_fault(step, drifts):
             notes.append(f"futures: spot_multiple is not judged, {why}")
@@ -223,7 +223,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
             waits = (*position_notes(account, policy), *funding_waits(account, policy))
             notes += [f"futures: {why}" for why in waits]
     if cooldown := cooldown_reason(
-        opens_s(policy, futures_state(step)), step.snapshot.head.timestamp_s
+        reopening_s(policy, futures_state(step)), step.snapshot.head.timestamp_s
     ):
         notes.append(f"futures: {cooldown}")
     if futures_progress(step).held:
@@ -289,13 +289,13 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
         value = Fraction(free_raw)
     if backing_off(step.snapshot, step.history, MARGIN):
         return 0
-    if (most_bps := policy.limits.top_up_per_day_bps) is None:
+    if (budget_bps := policy.limits.top_up_per_day_bps) is None:
         return free_raw
-    most = value * most_bps / BPS  # only the known part
-    left = (most - futures_state(step).topped_up_24h) * quote_per_numeraire(
+    budget = value * budget_bps / BPS  # only the known part
+    budget_left = (budget - futures_state(step).topped_up_24h) * quote_per_numeraire(
         step.snapshot, step.portfolio
     )
-    return max(0, min(free_raw, floor_int(left / account.settlement_raw)))
+    return max(0, min(free_raw, floor_int(budget_left / account.settlement_raw)))
 
 
 def collateral_raw(snapshot: Snapshot, portfolio: Portfolio, limits: Limits, token: str) -> int:
@@ -308,7 +308,7 @@ def collateral_raw(snapshot: Snapshot, portfolio: Portfolio, limits: Limits, tok
     )
     if asset is None or len(balances) != 1:
         return 0
-    if any(quarantined_item.address == token for quarantined_item in snapshot.quarantined):
+    if any(quarantined.address == token for quarantined in snapshot.quarantined):
         return 0
     return max(0, balances.pop() - native_coin.reserved_raw(limits, asset))
 
@@ -324,12 +324,12 @@ def backing_off(
     """Return why a market backs off after failed reductions, for at most `longest_s`; empty if it
     does not.
     """
-    failed = failures.exit_failures(history, market)
-    wait_s = min(failures.retry_wait_s(failed), longest_s)
-    again_s = failed.at_s + wait_s
-    if wait_s == 0 or snapshot.head.timestamp_s >= again_s:
+    failure = failures.exit_failures(history, market)
+    wait_s = min(failures.retry_wait_s(failure), longest_s)
+    retry_s = failure.at_s + wait_s
+    if wait_s == 0 or snapshot.head.timestamp_s >= retry_s:
         return ""
-    return f"its orders failed or were refused; tried again at {format_time(again_s)}"
+    return f"its orders failed or were refused; tried again at {format_time(retry_s)}"
 
 
 LEAST_PART = Fraction(1, 100)
@@ -371,11 +371,11 @@ def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | N
     if step.history.budgets.unknown or required_by_index(step.snapshot, policy, spot_value):
         return None
     value = max(0, margin.account_value_raw(account))
-    most = Fraction(value * policy.limits.reduction_per_day_bps, BPS)
-    left = most - futures_state(step).reduced_24h * quote_per_numeraire(
+    budget = Fraction(value * policy.limits.reduction_per_day_bps, BPS)
+    budget_left = budget - futures_state(step).reduced_24h * quote_per_numeraire(
         step.snapshot, step.portfolio
     )
-    return left if left > most * LEAST_PART else Fraction(0)
+    return budget_left if budget_left > budget * LEAST_PART else Fraction(0)
 
 
 def emergency_need(
@@ -410,7 +410,7 @@ def deleverage_orders(
     excess = gross - leverage * max(0, value)
     if excess <= 0 or not positions:
         return {}
-    gained = sum(
+    removable_excess = sum(
         (
             abs(margin.value_at_mark_raw(account, position))
             * (1 - leverage * _cost_share(account.market(position.market), position, slippage_bps))
@@ -418,19 +418,19 @@ def deleverage_orders(
         ),
         Fraction(0),
     )
-    share = min(Fraction(1), excess / gained) if gained > 0 else Fraction(1)
+    share = min(Fraction(1), excess / removable_excess) if removable_excess > 0 else Fraction(1)
     orders = {}
-    for one in positions:
-        lot = account.market(one.market).lot_raw
-        size = min(abs(one.size_raw), ceil_int(abs(one.size_raw) * share / lot) * lot)
-        orders[one.market] = one.reduction_raw(size)
+    for position in positions:
+        lot = account.market(position.market).lot_raw
+        size = min(abs(position.size_raw), ceil_int(abs(position.size_raw) * share / lot) * lot)
+        orders[position.market] = position.reduction_raw(size)
     return orders
 
 
-def _cost_share(market: PerpMarket, held: Position, slippage_bps: int) -> Fraction:
+def _cost_share(market: PerpMarket, position: Position, slippage_bps: int) -> Fraction:
     """Return the cost of closing at the bound, fee included, per notional at the mark."""
-    value = abs(held.size_raw) * market.mark
-    bound = index_bound_raw(market, -held.size_raw, slippage_bps)
-    worse = value - bound if held.is_long else bound - value
+    value = abs(position.size_raw) * market.mark
+    bound = index_bound_raw(market, -position.size_raw, slippage_bps)
+    slippage = value - bound if position.is_long else bound - value
     fee = max(value, Fraction(bound)) * market.fee_ppm / margin.PPM
-    return (max(Fraction(0), Fraction(worse)) + fee) / value
+    return (max(Fraction(0), Fraction(slippage)) + fee) / value

@@ -32,41 +32,43 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
     """
     if account.is_on_chain:
         return ()
-    near, placed, kept = Fraction(policy.limits.resting_stop_bps, BPS), [], set[str]()
-    for position in account.positions if near else ():
-        market, trigger = account.market(position.market), stop_trigger(account, position, near)
+    distance, placed, kept_ids = Fraction(policy.limits.resting_stop_bps, BPS), [], set[str]()
+    for position in account.positions if distance else ():
+        market, trigger = account.market(position.market), stop_trigger(account, position, distance)
         matching = [
             resting_stop for resting_stop in account.stops if _matches(resting_stop, position)
         ]
         if trigger is None:
             continue
         if market.is_paused or position.is_long is (trigger >= market.mark):
-            kept |= {stop.cloid for stop in account.stops if stop.market == position.market}
-        elif good := [stop for stop in matching if abs(stop.trigger / trigger - 1) <= near / 2]:
-            kept.add(good[0].cloid)
+            kept_ids |= {stop.cloid for stop in account.stops if stop.market == position.market}
+        elif accepted := [
+            stop for stop in matching if abs(stop.trigger / trigger - 1) <= distance / 2
+        ]:
+            kept_ids.add(accepted[0].cloid)
         elif abs(trigger / market.mark - 1) <= FARTHEST:
             placed.append(_stop_order(position, trigger, policy.limits.emergency_slippage_bps))
     cancels = [
-        OrderCancel(stop.market, stop.cloid) for stop in account.stops if stop.cloid not in kept
+        OrderCancel(stop.market, stop.cloid) for stop in account.stops if stop.cloid not in kept_ids
     ]
     return (*placed, *cancels)
 
 
-def stop_trigger(account: MarginAccount, position: Position, near: Fraction) -> Price | None:
+def stop_trigger(account: MarginAccount, position: Position, distance: Fraction) -> Price | None:
     """Return the mark at which a position's stop is triggered: ahead of its liquidation price by
-    `near`, as a share of the trigger for a long, and of the liquidation price for a short. The
+    `distance`, as a share of the trigger for a long, and of the liquidation price for a short. The
     liquidation price is the nearer of that of this market's move alone, and of all markets' moves
     against their positions by the same share; None if neither exists.
     """
     mark = account.market(position.market).mark
     prices = []
-    if (alone := margin.liquidation_price(account, position.market)) is not None:
-        prices.append(alone)
+    if (own_price := margin.liquidation_price(account, position.market)) is not None:
+        prices.append(own_price)
     if (share := _joint_move(account)) is not None:
         prices.append(mark * (1 - share if position.is_long else 1 + share))
     if not prices:
         return None
-    return max(prices) / (1 - near) if position.is_long else min(prices) / (1 + near)
+    return max(prices) / (1 - distance) if position.is_long else min(prices) / (1 + distance)
 
 
 def _joint_move(account: MarginAccount) -> Fraction | None:
@@ -91,11 +93,11 @@ def _matches(stop: RestingStop, position: Position) -> bool:
 
 def _stop_order(position: Position, trigger: Price, slippage_bps: int) -> StopOrder:
     """Return the stop of a position; its bound is `slippage_bps` beyond the trigger."""
-    fair = abs(position.size_raw) * trigger
+    value = abs(position.size_raw) * trigger
     if position.is_long:
-        at_raw = ceil_int(fair)
-        bound_raw = ceil_int(at_raw * Fraction(BPS - slippage_bps, BPS))
+        trigger_raw = ceil_int(value)
+        bound_raw = ceil_int(trigger_raw * Fraction(BPS - slippage_bps, BPS))
     else:
-        at_raw = floor_int(fair)
-        bound_raw = floor_int(at_raw * Fraction(BPS + slippage_bps, BPS))
-    return StopOrder(position.market, -position.size_raw, at_raw, bound_raw)
+        trigger_raw = floor_int(value)
+        bound_raw = floor_int(trigger_raw * Fraction(BPS + slippage_bps, BPS))
+    return StopOrder(position.market, -position.size_raw, trigger_raw, bound_raw)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 
-from agent.layers.futures.policy.exposure import DAY_S, bleeding
+from agent.layers.futures.policy.exposure import DAY_S, funding_cost_share
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw, size_for_notional_raw
@@ -139,7 +139,7 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
             continue
         share = notional / gross if gross else Fraction(0)
         target = target_notional * weight
-        pays = bleeding(market, notional or target, policy.funding_horizon_s)
+        pays = funding_cost_share(market, notional or target, policy.funding_horizon_s)
         drifts.append(
             NotionalDrift(market.market, market.symbol, notional, target, share, weight, pays)
         )
