@@ -98,8 +98,8 @@ def run_cycle(
     if outcome.after is not None:
         end_finished_purchase(store, outcome.after)
     if actors.executor.ready():
-        for after_step in records.AFTER_STEP:
-            after_step(store, outcome)
+        for after_cycle in records.AFTER_CYCLE:
+            after_cycle(store, outcome)
     outcome = approvals.revoke_leftovers(readers, actors, store, outcome)
     if cycle.skipped:  # approvals of refused exits and their revocations do not count as failures
         store.budgets.mark_submission_refusals(

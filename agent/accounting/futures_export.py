@@ -70,8 +70,8 @@ def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[
 
 
 def futures_events(entry: Entry, names: TokenNames) -> Iterator[CsvRow]:
-    """Yield event, market, symbol, size, notional, amount in the venue's quote, and value of each
-    event.
+    """Yield event, market, symbol, size, notional, amount and value of each event. The amount is in
+    the venue's quote, and for a margin deposit or withdrawal in its token, whose label is the symbol.
     """
     futures_entry, places = entry.futures, names.numeraire.decimals
     for posting in entry.postings:

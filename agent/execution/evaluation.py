@@ -1,4 +1,5 @@
-"""Evaluation of a step: decide, plan and judge; nothing is written or sent. Exits that the guards
+"""Evaluation of a step: decide, plan and judge; nothing is sent, and only
+`clear_submission_refusals` writes. Exits that the guards
 refuse because of the state of their market, or that are refused just before sending, block only
 themselves: each exit is a separate transaction. A token can pass screening and still refuse the
 actual sale.

@@ -21,8 +21,8 @@ class StepPorts:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step leaves: the cycle after it, and its outcome; None if no snapshot could be
-    evaluated. `plan` is due in this step and not sent yet.
+    """What a step leaves: the cycle after it, and its outcome; None if an endpoint failed, so that
+    the exit is planned again or skipped. `plan` is due in this step and not sent yet.
     """
 
     cycle: Cycle
@@ -37,7 +37,7 @@ def close_step(store: Store, outcome: StepOutcome) -> StepOutcome:
 
 
 def end_step(store: Store, outcome: StepOutcome, reason: str, kind: str) -> None:
-    """Record a step whose reason or kind differs from those of its outcome."""
+    """Record the end of a step in the journal, with a reason and a kind of its own."""
     plan = None if outcome.plan is None else codec.dumps(outcome.plan)
     decision = type(outcome.decision).__name__.lower()
     store.steps.end(outcome.step_id, decision, reason, plan, kind)

@@ -1,4 +1,4 @@
-"""Records of the layers around a step, each at its time."""
+"""Records of the layers around a step and at the end of a cycle, each at its time."""
 
 from __future__ import annotations
 
@@ -20,5 +20,7 @@ AFTER_DECISION: tuple[Callable[[Store, StepOutcome], None], ...] = (gradual.afte
 """Record what the decision means for the layer, whether or not a plan is sent."""
 BEFORE_SWAP: tuple[Callable[[StepReaders, Store, StepOutcome], None], ...] = (gradual.before_swap,)
 """Record the swap that is sent next. Raises Refused if it may not be sent any more."""
-AFTER_STEP: tuple[Callable[[Store, StepOutcome], None], ...] = (strategies.after_step,)
-"""Record the end of a step of an agent that may act."""
+AFTER_CYCLE: tuple[Callable[[Store, StepOutcome], None], ...] = (strategies.after_cycle,)
+"""Record the end of a cycle of an agent that may act, from the outcome of the whole cycle. Not run
+while a transaction is open or the kill switch is on.
+"""

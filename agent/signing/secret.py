@@ -106,8 +106,8 @@ class PrivateKey:
 
 
 class AgentPrivateKey:
-    """The agent key of a futures venue. It signs any EIP-712 message; the wallet's key signs only
-    approvals of agents.
+    """The agent key of a futures venue. It signs any encoded message; the wallet's key signs
+    transactions, and of messages only approvals of agents.
     """
 
     __slots__ = ("__account", "address")

@@ -1,5 +1,5 @@
 """Records of the strategies: changes of their accounts, NAV per share and health of each hour, and
-the netting of a step without a market trade.
+the netting of a cycle without a market trade.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def after_input(store: Store, step: StepInput) -> None:
         _record_strategy_states(strategies, step, books)
 
 
-def after_step(store: Store, outcome: StepOutcome) -> None:
-    """Book the netting between strategies if the step makes no market trade."""
+def after_cycle(store: Store, outcome: StepOutcome) -> None:
+    """Book the netting between strategies if the cycle makes no market trade."""
     books = outcome.step_input.layer(StrategiesState).books
     is_netting_only = outcome.decided.layer(StrategiesResult).is_netting_only
     if outcome.kind is not OutcomeKind.HOLD or not is_netting_only or books is None:
