@@ -1,5 +1,5 @@
-"""Processes that need no key: their environment, and that of their children, holds neither a key nor
-the password of one.
+"""Processes that need no key: started as programs of their own, they and their children have neither
+a key nor the password of one in their environment.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def reads_no_keys() -> bool:
     return MARK in os.environ
 
 
-def holds_key(name: str, named: Sequence[str]) -> bool:
-    """Return whether the variable `name` holds a key or its password; `named` are those that the
-    config names for keys.
+def holds_key(name: str, key_variables: Sequence[str]) -> bool:
+    """Return whether the variable `name` holds a key or its password; `key_variables` are those that
+    the config names for keys.
     """
-    return name in named or _PASSWORD.fullmatch(name) is not None
+    return name in key_variables or _PASSWORD.fullmatch(name) is not None
 
 
 def named_key_variables(table: Any) -> Iterator[str]:
@@ -39,24 +39,27 @@ def named_key_variables(table: Any) -> Iterator[str]:
             else:
                 yield from named_key_variables(value)
     elif isinstance(table, list):
-        for inner in table:
-            yield from named_key_variables(inner)
+        for item in table:
+            yield from named_key_variables(item)
 
 
 def drop_key_variables(configs: Sequence[Path]) -> None:
-    """Mark this process. If its environment holds a key of these configs or a password, start it
-    anew without them: the system shows the first environment of a process for as long as it runs.
-    A command that another program calls leaves that program's environment alone.
+    """Mark this process, so that it reads no keys. If its environment holds a key of these configs or
+    a password, start it anew without them: the system shows the first environment of a process for
+    as long as it runs. Does nothing if another Python program calls the command: its
+    arguments, and its environment, are not the command's.
     """
     arguments = sys.argv[1:]
     if sys.orig_argv[len(sys.orig_argv) - len(arguments) :] != arguments:
         return
-    named: list[str] = []
+    key_variables: list[str] = []
     for config in configs:
         with suppress(OSError, ValueError):  # reported when it is loaded
-            named += named_key_variables(tomllib.loads(config.read_text(encoding="utf-8")))
-    kept = {name: value for name, value in os.environ.items() if not holds_key(name, named)}
-    if len(kept) < len(os.environ):
+            key_variables += named_key_variables(tomllib.loads(config.read_text(encoding="utf-8")))
+    environment = {
+        name: value for name, value in os.environ.items() if not holds_key(name, key_variables)
+    }
+    if len(environment) < len(os.environ):
         sys.stdout.flush()
-        os.execve(sys.executable, sys.orig_argv, {**kept, MARK: "1"})  # noqa: S606  this program
+        os.execve(sys.executable, sys.orig_argv, {**environment, MARK: "1"})  # noqa: S606  this program
     os.environ[MARK] = "1"

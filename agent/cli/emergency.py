@@ -97,10 +97,10 @@ def pause(
                 err.print(_table(fill(owner.ExposedDocument, exposure)))
                 return ask("Paused. Cancel and revoke all of this?")
 
-        halted = api.pause_hard(
+        report = api.pause_hard(
             config, reason, send=send, sure=yes, confirm=confirm, progress=wait.update
         )
-    document = hard_pause.hard_pause_document(halted, send)
+    document = hard_pause.hard_pause_document(report, send)
     emit(document, as_json, lambda: _show(document))
     raise typer.Exit(
         {"declined": EXIT_REFUSED, "failed": EXIT_RETRYABLE, "handed over": EXIT_RETRYABLE}.get(
@@ -312,8 +312,8 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
         console.print(table)
         for number, sale in enumerate(document["sales"]):
             repeated = {"futures"} if number else set()  # the account is the same in each sale
-            fresh = {key: value for key, value in sale.items() if key not in repeated}
-            show_sale(console, fresh, agent, verbose=verbose)
+            figures = {key: value for key, value in sale.items() if key not in repeated}
+            show_sale(console, figures, agent, verbose=verbose)
     show_sent(console, document)
     for line in document["left"] if document["state"] not in ("planned", "declined") else ():
         console.print(cell(f"stays in the wallet: {line}"))
@@ -374,12 +374,12 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
         heads = ("sold", "predicted", "realised", "slippage bps", "gas predicted", "gas used")
         table = tables.table("Round trip", ("",), heads)
         for leg in document["ways"]:
-            out_of = decimals[leg["token_out"]]
+            decimals_out = decimals[leg["token_out"]]
             table.add_row(
                 f"{leg['token_in']} for {leg['token_out']}",
                 decimal_text(int(leg["amount_in_raw"]), decimals[leg["token_in"]]),
                 *(
-                    decimal_text(int(leg[name]), out_of)
+                    decimal_text(int(leg[name]), decimals_out)
                     for name in ("predicted_raw", "realised_raw")
                 ),
                 f"{leg['slippage_bps']:.2f}",
@@ -507,7 +507,7 @@ def _show_controls(document: Document) -> None:
     else:
         table = tables.table("Controls", ("asked", "control", "by", "state", "reason"))
         for control in document["controls"]:
-            what = " ".join(
+            description = " ".join(
                 [
                     control["kind"],
                     *(f"{pair['name']}={pair['value']}" for pair in control["arguments"]),
@@ -515,7 +515,7 @@ def _show_controls(document: Document) -> None:
             )
             table.add_row(
                 control["asked"],
-                what,
+                description,
                 f"{control['asked_by']} ({control['origin']})",
                 control["state"],
                 f"{control['code']}: {control['reason']}" if control["code"] else control["reason"],

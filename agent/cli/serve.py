@@ -100,21 +100,21 @@ def serve(
 
         drop_key_variables([])
 
-        def opened(address: str) -> None:
+        def show_address(address: str) -> None:
             text = f"Set-up: {address} (in a browser of this machine; it opens once)."
             emit({"url": address}, as_json, lambda: say(f"{text} Stop with Ctrl-C."))
 
-        serve_setup((config or [DEFAULT_CONFIG])[0], host, port, opened)
+        serve_setup((config or [DEFAULT_CONFIG])[0], host, port, show_address)
         return
 
     public = PublicOptions(tls_cert, tls_key, proxy, name, proxy_secret)
 
-    def tell(address: str, more: Mapping[str, Any]) -> None:
+    def show_dashboard(address: str, more: Mapping[str, Any]) -> None:
         text = f"Dashboard: {address}. Stop with Ctrl-C."
         emit({"url": address, **more}, as_json, lambda: say(text))
 
-    def tell_all(address: str, portfolios: list[dict[str, str]]) -> None:
-        tell(address, {"portfolios": portfolios})
+    def show_portfolios(address: str, portfolios: list[dict[str, str]]) -> None:
+        show_dashboard(address, {"portfolios": portfolios})
         for portfolio in portfolios:
             if portfolio["error"]:
                 note(f"{portfolio['name']}: {portfolio['error']}. The server tries again.")
@@ -122,9 +122,9 @@ def serve(
     configs = find_configs(config or [DEFAULT_CONFIG])
     drop_key_variables(configs)
     if len(configs) == 1:
-        serve_dashboard(configs[0], host, port, lambda address: tell(address, {}), public)
+        serve_dashboard(configs[0], host, port, lambda address: show_dashboard(address, {}), public)
     else:
-        serve_portfolios(configs, host, port, tell_all, public)
+        serve_portfolios(configs, host, port, show_portfolios, public)
 
 
 @command(Heading.LOOK, 16)
@@ -187,9 +187,9 @@ def _qr_code(text: str) -> list[str]:
         import segno
     except ImportError:
         return []
-    drawn = io.StringIO()
-    segno.make(text, error="l", micro=False).terminal(drawn, compact=True)
-    return drawn.getvalue().splitlines()
+    buffer = io.StringIO()
+    segno.make(text, error="l", micro=False).terminal(buffer, compact=True)
+    return buffer.getvalue().splitlines()
 
 
 @user_group.command("list")
@@ -234,13 +234,13 @@ def remove_user(
     from agent import app as api
 
     document = api.remove_user(config, name)
-    left = ""
+    warning = ""
     if not document["remaining"]:
-        left = (
+        warning = (
             " No users are left: a running trimtab serve still asks for a login, which no one has;"
             " restart it, or add a user."
         )
-    emit(document, as_json, lambda: say(f"Removed {name}.{left}"))
+    emit(document, as_json, lambda: say(f"Removed {name}.{warning}"))
 
 
 @user_group.command("log")
@@ -261,8 +261,8 @@ def user_log(
         table = tables.table("Log", ("time (UTC)", "event", "user", "address", "detail"), ())
         for event in document["events"]:
             at = spaced_time(event["time"])
-            rest = (event[key] for key in ("event", "user", "address", "detail"))
-            table.add_row(at, *map(cell, rest))
+            cells = (event[key] for key in ("event", "user", "address", "detail"))
+            table.add_row(at, *map(cell, cells))
         if document["events"]:
             out.print(table)
         else:

@@ -23,7 +23,7 @@ class Draft:
 
     prepared: PreparedTransaction
     name: str
-    otherwise: str
+    consequence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepO
     intent = approvals.execute_prepared(ports.actors, outcome.step_id, draft.prepared)
     outcome = replace(outcome, transactions=(intent,))
     if not intent.succeeded:
-        return failed_outcome(outcome, intent, draft.name, draft.otherwise), intent
+        return failed_outcome(outcome, intent, draft.name, draft.consequence), intent
     outcome = replace(outcome, kind=OutcomeKind.DONE)
     evaluation.clear_submission_refusals(ports.store.budgets, outcome)
     try:
@@ -63,8 +63,10 @@ def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepO
     return with_shortfall(replace(outcome, after=after), intent, snapshot), intent
 
 
-def failed_outcome(outcome: StepOutcome, intent: Intent, name: str, otherwise: str) -> StepOutcome:
+def failed_outcome(
+    outcome: StepOutcome, intent: Intent, name: str, consequence: str
+) -> StepOutcome:
     """Return the outcome of a step whose transaction did not succeed."""
     state = "reverted" if intent.receipt is not None else intent.state.value
-    reason = f"{name} ended {state}; {otherwise}"
+    reason = f"{name} ended {state}; {consequence}"
     return replace(outcome, kind=OutcomeKind.FAILED, reason=reason)

@@ -55,11 +55,11 @@ def cost_reason(
     limit_bps = problem.plan_cost_bps
     if limit_bps is None:
         return ""
-    ends = others or (portfolio.numeraire.address,)
-    routes = _routes(problem, token, value, sells, [end for end in ends if end != token])
+    counterparts = others or (portfolio.numeraire.address,)
+    routes = _routes(problem, token, value, sells, [end for end in counterparts if end != token])
     cheapest = min(routes, key=lambda cost: cost.total, default=None)
-    most = value * Fraction(limit_bps, BPS)
-    if cheapest is None or cheapest.total <= most:
+    allowed_cost = value * Fraction(limit_bps, BPS)
+    if cheapest is None or cheapest.total <= allowed_cost:
         return ""
     parts = (
         ("gas", cheapest.gas),
@@ -69,23 +69,27 @@ def cost_reason(
     )
     decimals, places = portfolio.numeraire.decimals, 2
 
-    def text(part: Value) -> str:
+    def amount_text(part: Value) -> str:
         return value_text(part, decimals, places)
 
-    while places < decimals and sum(float(text(part)) for _, part in parts) <= float(text(most)):
+    while places < decimals and sum(float(amount_text(part)) for _, part in parts) <= float(
+        amount_text(allowed_cost)
+    ):
         places += 1
-    sums = " + ".join(f"{name} {text(part)}" for name, part in parts if float(text(part)) > 0)
-    return f"{ALLOWED} {text(most)}; {sums}"
+    cost_parts = " + ".join(
+        f"{name} {amount_text(part)}" for name, part in parts if float(amount_text(part)) > 0
+    )
+    return f"{ALLOWED} {amount_text(allowed_cost)}; {cost_parts}"
 
 
 def _routes(
-    problem: Problem, token: str, value: Value, sells: bool, ends: Sequence[str]
+    problem: Problem, token: str, value: Value, sells: bool, counterparts: Sequence[str]
 ) -> Iterator[RouteCost]:
     """Yield the cost of each route of one or two swaps between the token and an end."""
-    for end in ends:
-        source, target = (token, end) if sells else (end, token)
-        direct = problem.price(source)
-        amount_raw = floor_int(value / direct) if direct > 0 else 0
+    for counterpart in counterparts:
+        source, target = (token, counterpart) if sells else (counterpart, token)
+        source_price = problem.price(source)
+        amount_raw = floor_int(value / source_price) if source_price > 0 else 0
         if amount_raw <= 0:
             continue
         for first in problem.pools.values():
@@ -116,11 +120,11 @@ def _cost(
         fees.append(value * Fraction(pool.fee_pips, PIPS))
         impact += value - raw * problem.price(token) - fees[-1]
     approvals = approval_count({source: amount_raw}, problem.gas.allowances)
-    leg = LEG_GAS * problem.gas_unit_value + problem.leg_data_fee
+    leg_cost = LEG_GAS * problem.gas_unit_value + problem.leg_data_fee
     yield RouteCost(
-        leg + approvals * APPROVAL_GAS * problem.gas_unit_value,
+        leg_cost + approvals * APPROVAL_GAS * problem.gas_unit_value,
         fees[0],
-        sum(fees[1:], Fraction(0)) + leg * (len(route) - 1),
+        sum(fees[1:], Fraction(0)) + leg_cost * (len(route) - 1),
         max(impact, Fraction(0)),
     )
 

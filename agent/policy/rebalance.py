@@ -51,10 +51,10 @@ def rebalance_or_hold(
         return Hold(f"{trigger.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"), False
     if expensive := minimum.gas_too_high_reason(step, drifts, references):
         return Hold(f"{trigger.reason}; {expensive}", kept_by="gas"), False
-    first = purchases.is_first_purchase(step.limits, step.history)
+    is_first_purchase = purchases.is_first_purchase(step.limits, step.history)
     if combined_goal is not None:
         goal = combined_goal
-    elif first and not isinstance(step.policy.trigger, NoTradeZone):
+    elif is_first_purchase and not isinstance(step.policy.trigger, NoTradeZone):
         goal = purchases.purchase_goal(step, drifts)
     else:
         goal = goal_now(step.portfolio, step.policy, drifts)
@@ -63,7 +63,7 @@ def rebalance_or_hold(
         return _not_worth_a_trade(
             step.portfolio, step.policy, step.limits, largest, trigger
         ), trigger.due
-    if first:
+    if is_first_purchase:
         name = purchases.first_rebalance_name(step.portfolio, step.limits, drifts, goal)
         allowance = purchases.turnover_allowance(step)
         return Rebalance(f"{name}; {trigger.reason}", goal, apart=allowance), trigger.due
@@ -103,26 +103,26 @@ def cooldown_left(
     snapshot: Snapshot,
     policy: Policy,
     history: History,
-    besides: tuple[int | None, str] = (None, ""),
+    other_action: tuple[int | None, str] = (None, ""),
 ) -> tuple[str, int] | None:
     """Return the reason and the end of the cooldown; None outside a cooldown.
 
-    It counts from the last rebalance, the last trades of the layers, and `besides`: the chain time
-    and the name of a further action, which starts no cooldown of rebalances.
+    It counts from the last rebalance, the last trades of the layers, and `other_action`: the chain
+    time and the name of a further action, which starts no cooldown of rebalances.
     """
-    done = [
+    actions = [
         (history.reviews.last_rebalance_s, "rebalance"),
         *(state.last_end for state in history.layers),
-        besides,
+        other_action,
     ]
-    last_s, what = max(
-        ((at_s, what) for at_s, what in done if at_s is not None), default=(None, "")
+    last_s, name = max(
+        ((at_s, name) for at_s, name in actions if at_s is not None), default=(None, "")
     )
     if last_s is None or snapshot.head.timestamp_s >= last_s + policy.cooldown_s:
         return None
     until_s = last_s + policy.cooldown_s
     reason = (
-        f"but the last {what} was at {format_time(last_s)} and the cooldown lasts until"
+        f"but the last {name} was at {format_time(last_s)} and the cooldown lasts until"
         f" {format_time(until_s)}"
     )
     return reason, until_s
@@ -145,29 +145,30 @@ def confirm_rebalance(
     """Return the rebalance if a schedule caused it or the preceding blocks confirm it; else a hold
     whose review stays due.
     """
-    not_yet = (
+    unconfirmed = (
         ""
         if by_time
         else price_confirmation.unconfirmed_reason(step, prices, price_confirmation.trigger_signals)
     )
-    if not_yet:
-        return unconfirmed_hold(decision.reason, not_yet), False
+    if unconfirmed:
+        return unconfirmed_hold(decision.reason, unconfirmed), False
     return decision, reviewed
 
 
-def unconfirmed_hold(reason: str, not_yet: str) -> Hold:
+def unconfirmed_hold(reason: str, unconfirmed: str) -> Hold:
     """Return the hold of what the preceding blocks do not confirm yet."""
     return Hold(
-        f"{reason}; but {not_yet}; checked again in the next cycle", kept_by="policy.confirm_blocks"
+        f"{reason}; but {unconfirmed}; checked again in the next cycle",
+        kept_by="policy.confirm_blocks",
     )
 
 
 def review_hold(trigger: TriggerResult) -> Hold:
     """Return the hold of a trigger, with the time of its next review."""
-    when = "checked again in the next cycle"
+    next_review = "checked again in the next cycle"
     if trigger.next_s is not None:
-        when = f"next review {format_time(trigger.next_s)}"
+        next_review = f"next review {format_time(trigger.next_s)}"
     reason = trigger.reason
-    if when not in reason:
-        reason = f"{reason}; {when}"
+    if next_review not in reason:
+        reason = f"{reason}; {next_review}"
     return Hold(reason, trigger.next_s)

@@ -52,7 +52,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
     return (
         *layers.FROM_SNAPSHOT,
         partial(add_memory, memory=memory),
-        partial(reconcile_ledger, books=memory.balances, stands=memory.ledger),
+        partial(reconcile_ledger, expected_balances=memory.balances, ledger_balances=memory.ledger),
         partial(balance_changes.apply_balance_changes, books=memory.balances),
         partial(cash_limit.reserve_unused_cash, memory=memory.cash, balances=memory.balances),
         transfers.reserve_withdrawals,
@@ -98,36 +98,43 @@ REMEDY = (
 
 
 def reconcile_ledger(
-    step: StepInput, books: ExpectedBalances, stands: Iterable[LedgerBalance]
+    step: StepInput, expected_balances: ExpectedBalances, ledger_balances: Iterable[LedgerBalance]
 ) -> StepInput:
     """Return the step with ledger differences in its history.
 
     An unexplained change without a record is a flow, not a difference. A snapshot that cannot be
     compared with expected balances is not compared with the ledger either.
     """
-    if not balance_changes.is_comparable(step.snapshot, books):
+    if not balance_changes.is_comparable(step.snapshot, expected_balances):
         return step
-    unwritten = {
+    unrecorded = {
         token: delta
-        for token, (delta, _) in balance_changes.differences(step.snapshot, books).items()
+        for token, (delta, _) in balance_changes.differences(
+            step.snapshot, expected_balances
+        ).items()
     }
-    sure = balance_changes.balances_of(step.snapshot)
+    chain_balances = balance_changes.balances_of(step.snapshot)
     counted = {asset.token.address for asset in step.portfolio.assets} | {NATIVE}
-    wrong = []
-    for stand in stands:
-        expected = stand.raw + unwritten.get(stand.token, 0)
-        if stand.token in counted and stand.token in sure and sure[stand.token] != expected:
-            expected_text, has = (
-                _amount(step.portfolio, stand.token, raw) for raw in (expected, sure[stand.token])
+    disagreements = []
+    for ledger_balance in ledger_balances:
+        expected = ledger_balance.raw + unrecorded.get(ledger_balance.token, 0)
+        if (
+            ledger_balance.token in counted
+            and ledger_balance.token in chain_balances
+            and chain_balances[ledger_balance.token] != expected
+        ):
+            expected_text, chain_text = (
+                _amount(step.portfolio, ledger_balance.token, raw)
+                for raw in (expected, chain_balances[ledger_balance.token])
             )
-            wrong.append(
-                f"{balance_changes.token_label(step.portfolio, stand.token)}: {expected_text} by the ledger,"
-                f" {has} on the chain"
+            disagreements.append(
+                f"{balance_changes.token_label(step.portfolio, ledger_balance.token)}: {expected_text} by the ledger,"
+                f" {chain_text} on the chain"
             )
-    if not wrong:
+    if not disagreements:
         return step
     message = (
-        f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(wrong)};"
+        f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(disagreements)};"
         f" {REMEDY}"
     )
     return replace(step, history=replace(step.history, books=message))

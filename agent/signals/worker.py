@@ -35,9 +35,9 @@ def find_signal(name: str) -> EntryPoint:
             "install the package, or correct the name; see docs/signals.md",
         )
     if len(entries) > 1:
-        named = ", ".join(sorted(origin for _, origin in entries))
+        packages = ", ".join(sorted(origin for _, origin in entries))
         raise ConfigError(
-            f"signals.{name}: {named} provide it", "uninstall all but one of these packages"
+            f"signals.{name}: {packages} provide it", "uninstall all but one of these packages"
         )
     return next(iter(entries.values()))
 

@@ -19,7 +19,7 @@ def opened() -> PositionBook:
 
 def moved(before: PositionBook, after: PositionBook) -> tuple[int, int]:
     """Change of the wallet, in the order of the pool's tokens."""
-    first, second = (after.held[token] - before.held[token] for token in PAIR)
+    first, second = (after.balances[token] - before.balances[token] for token in PAIR)
     return first, second
 
 
@@ -34,11 +34,11 @@ def test_what_is_taken_out_comes_with_all_fees_and_its_minimums_are_sure() -> No
     half = position.liquidity // 2
     paid, fees = positions.principal(position, half), positions.uncollected_fees(position)
     assert min(*paid, *fees) > 0
-    after = start.taken(one, half, (paid[0] - 3, paid[1] - 5))
+    after = start.after_withdrawal(one, half, (paid[0] - 3, paid[1] - 5))
     assert moved(start, after) == (paid[0] + fees[0], paid[1] + fees[1])
     assert doubt(after.uncertain) == (3, 5)
-    assert after.at(one) == position_changes.after_withdrawal(position, half)
-    again = after.taken(one, 1, (0, 0))
+    assert after.state_of(one) == position_changes.after_withdrawal(position, half)
+    again = after.after_withdrawal(one, 1, (0, 0))
     rest = positions.principal(position_changes.after_withdrawal(position, half), 1)
     assert doubt(again.uncertain) == (3 + rest[0], 5 + rest[1])
 
@@ -46,16 +46,16 @@ def test_what_is_taken_out_comes_with_all_fees_and_its_minimums_are_sure() -> No
 def test_collected_fees_are_sure() -> None:
     start = opened()
     ((one, position),) = start.pairs
-    after = start.collected(one)
+    after = start.after_collection(one)
     assert moved(start, after) == positions.uncollected_fees(position) and doubt(after.uncertain) == (0, 0)
 
 
 def test_what_is_put_in_or_minted_leaves_the_wallet_to_the_unit() -> None:
     start = opened()
     ((one, position),) = start.pairs
-    put = start.put(one, 10, (7, 9))
+    put = start.after_provision(one, 10, (7, 9))
     assert moved(start, put) == (-7, -9) and doubt(put.uncertain) == (0, 0)
     assert isinstance(position, LpV3Position)
-    minted = start.minted(wanted(1_000), position, (7, 9))
+    minted = start.after_mint(wanted(1_000), position, (7, 9))
     assert moved(start, minted) == (-7, -9) and doubt(minted.uncertain) == (0, 0)
     assert len(minted.pairs) == 2 and {WETH.address, USDC.address} == set(PAIR)

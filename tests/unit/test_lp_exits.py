@@ -38,7 +38,7 @@ def after(step: StepInput) -> StepInput:
     layer = build_guard_case(step, plan, evidence(step, plan)).layer
     assert isinstance(layer, LiquidityCase)
     done = layer.replay
-    holdings = tuple(replace(holding, raw=done.after.held[holding.token]) for holding in step.snapshot.holdings)
+    holdings = tuple(replace(holding, raw=done.after.balances[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(position for _, position in done.after.pairs))
     return replace(later, portfolio=replace(step.portfolio, positions=tuple(one for one, _ in done.after.pairs)))
 
@@ -57,7 +57,7 @@ def test_too_much_weight_is_taken_back_to_the_aim_and_no_further() -> None:
     [(name, part)] = taken(step)
     assert name == f"uniswap_v2 {paired(1).pair}"
     assert part == pytest.approx(1 - 0.95 * 0.15 / 0.2, abs=2e-3)
-    load = book(after(step)).load()
+    load = book(after(step)).exposure()
     assert load.within(liquidity_limits(step.limits).scaled(EXIT_TARGET_SHARE))
     assert load.weight / load.total == pytest.approx(0.15 * 0.95, abs=5e-4)
     assert isinstance(decide(after(step)).decision, Hold)
@@ -69,7 +69,7 @@ def test_too_much_expected_loss_is_taken_back_in_words_with_numbers() -> None:
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
     assert "above limits.impermanent_loss 0.3 %" in decision.reason
-    load = book(after(step)).load()
+    load = book(after(step)).exposure()
     assert float(load.loss / load.total) == pytest.approx(0.003 * 0.95, rel=5e-3)
     assert load.loss <= load.total * Fraction(30, 10_000) * EXIT_TARGET_SHARE
 
@@ -83,14 +83,14 @@ def test_what_loses_most_per_cost_goes_first_and_only_as_much_of_the_last_as_is_
     parts = dict(taken(step))
     assert list(parts.values())[:-1] == [1] * (len(parts) - 1), "all but the last are taken whole"
     assert "uniswap_v3 #2" not in parts, "what loses least stays"
-    load = book(after(step)).load()
+    load = book(after(step)).exposure()
     assert load.within(liquidity_limits(step.limits).scaled(EXIT_TARGET_SHARE))
 
 
 def test_a_limit_of_nothing_takes_everything_out() -> None:
     step = world([ranged(800, 1_800, 2_200, 1), paired(500)], bounds=roomy(lp_max_weight_bps=0))
     assert sorted(part for _, part in taken(step)) == [1, 1]
-    assert book(after(step)).load().weight == 0
+    assert book(after(step)).exposure().weight == 0
 
 
 def test_fees_come_with_what_is_taken_out_and_count() -> None:
@@ -113,7 +113,7 @@ def test_what_an_empty_position_is_still_owed_is_collected() -> None:
     assert action.fees_raw == owed
     plan = planned(step)
     assert all(v.passed for v in guards.judge(step, plan, evidence(step, plan)))
-    assert book(after(step)).load().weight == 0
+    assert book(after(step)).exposure().weight == 0
 
 
 def test_dust_that_an_empty_position_is_owed_is_not_worth_its_gas_though_a_limit_is_exceeded() -> None:

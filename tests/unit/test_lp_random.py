@@ -93,11 +93,11 @@ def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: Any) -> None:
 def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) -> None:
     if found.plan is None:
         return
-    before, layer = book(found.step).load(), build_guard_case(found.step, found.plan, evidence(found.step, found.plan)).layer
+    before, layer = book(found.step).exposure(), build_guard_case(found.step, found.plan, evidence(found.step, found.plan)).layer
     assert isinstance(layer, LiquidityCase)
     lp = layer.replay
     assert lp.fault is None
-    limits, after = liquidity_limits(found.step.limits), lp.after.load()
+    limits, after = liquidity_limits(found.step.limits), lp.after.exposure()
     if before.within(limits):
         assert after.within(limits)
         if after.loss > before.loss and limits.loss is not None:
@@ -114,7 +114,7 @@ def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) 
 
 @given(anything())
 def test_all_but_the_last_position_of_an_exit_go_whole(found: Any) -> None:
-    if found.plan is None or book(found.step).load().within(liquidity_limits(found.step.limits)):
+    if found.plan is None or book(found.step).exposure().within(liquidity_limits(found.step.limits)):
         return
     actions = [action for action in found.plan.actions if isinstance(action, Withdraw)]
     assert all(action.liquidity == action.held for action in actions[:-1])
@@ -155,7 +155,7 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
         else (one, place)
         for one, place in done.after.pairs
     ]
-    holdings = tuple(replace(holding, raw=done.after.held[holding.token]) for holding in step.snapshot.holdings)
+    holdings = tuple(replace(holding, raw=done.after.balances[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(place for _, place in pairs))
     return replace(
         later,

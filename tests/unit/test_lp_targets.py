@@ -133,7 +133,7 @@ def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, o
     step = world(targets=[wanted(2_000)], bounds=roomy(**limit))
     plan = planned(step)
     assert any(said in item.why for item in plan.skipped)
-    load = book(after(step)).load()
+    load = book(after(step)).exposure()
     assert load.within(liquidity_limits(step.limits).scaled(EXIT_TARGET_SHARE))
     assert passes(step)
     assert isinstance(decide(after(step)).decision, Hold), "neither the exit nor the target asks again"

@@ -1,7 +1,8 @@
 """Cost of liquidity: impermanent loss at a price and on average, and loss versus rebalancing.
 
 All figures are relative: prices to the current price, losses to the current value of the liquidity
-or of holding. Floats are internal; `to_fraction` converts every result.
+or of holding. `LiquidityCurve` and `normal_mean` compute in floats; `to_fraction` converts the
+losses.
 """
 
 from __future__ import annotations
@@ -108,8 +109,8 @@ class LiquidityCurve:
         """Return token0 (in units currently worth 1 token1) and token1 at x times the current price
         (whitepaper v3, 6.29, 6.30).
         """
-        inside = min(max(math.sqrt(x), self.low), self.high)
-        return 1 / inside - 1 / self.high, inside - self.low
+        sqrt_ratio = min(max(math.sqrt(x), self.low), self.high)
+        return 1 / sqrt_ratio - 1 / self.high, sqrt_ratio - self.low
 
     def value(self, x: float) -> float:
         """Return the value in token1 at x."""
@@ -149,15 +150,15 @@ def liquidity_curve(position: LpPosition, price0: Price, price1: Price) -> Liqui
 
 
 def to_fraction(share: float) -> Fraction:
-    """Round half-even to 1e-12. Every result leaves this module through it. Raises ValueError if
-    not finite.
+    """Round half-even to 1e-12, as every loss and the value of holding are. Raises ValueError if not
+    finite.
     """
     if not math.isfinite(share):
         raise ValueError(f"{share} is not a finite number")
     return Fraction(round(share * PLACES), PLACES)
 
 
-def impermanent_loss_at(of: LiquidityCurve, x: Fraction) -> Fraction:
+def impermanent_loss_at(curve: LiquidityCurve, x: Fraction) -> Fraction:
     """Return the impermanent loss at x times the current price, per unit of holding: 1 - V(x)/H(x),
     never negative.
 
@@ -165,37 +166,45 @@ def impermanent_loss_at(of: LiquidityCurve, x: Fraction) -> Fraction:
     2019, section 2.3); V3 range: Loesch, Hindman, Richardson, Welch, "Impermanent Loss in Uniswap
     v3", 2021.
     """
-    held = of.hold(float(x))
-    return to_fraction(max(0.0, 1 - of.value(float(x)) / held)) if held > 0 else Fraction(0)
+    hold_value = curve.hold(float(x))
+    return (
+        to_fraction(max(0.0, 1 - curve.value(float(x)) / hold_value))
+        if hold_value > 0
+        else Fraction(0)
+    )
 
 
-def hold_value_at(of: LiquidityCurve, x: Fraction) -> Fraction:
+def hold_value_at(curve: LiquidityCurve, x: Fraction) -> Fraction:
     """Return the value of holding at x in token1, per unit of its current value. Converts a
     relative loss into money.
     """
-    return to_fraction(of.hold(float(x)) / of.hold(1.0))
+    return to_fraction(curve.hold(float(x)) / curve.hold(1.0))
 
 
 @lru_cache(maxsize=256)
-def expected_loss(of: LiquidityCurve, volatility_bps: int, horizon_s: int) -> Fraction:
+def expected_loss(curve: LiquidityCurve, volatility_bps: int, horizon_s: int) -> Fraction:
     """Return the mean impermanent loss after `horizon_s`, per unit of the liquidity's current
     value, for a lognormal price without drift.
 
     E[H(x) - V(x)]/V(1) with x = exp(s·z - s²/2), s² = σ²T, by quadrature. V2: 1 - exp(-s²/8).
     """
-    spread = volatility_bps / BPS * math.sqrt(horizon_s / YEAR_S)
-    if spread == 0:
+    std_deviation = volatility_bps / BPS * math.sqrt(horizon_s / YEAR_S)
+    if std_deviation == 0:
         return Fraction(0)
 
     def loss(z: float) -> float:
-        x = exp(spread * z - spread * spread / 2)
-        return of.hold(x) - of.value(x)
+        x = exp(std_deviation * z - std_deviation * std_deviation / 2)
+        return curve.hold(x) - curve.value(x)
 
-    edges = [2 * log(end) / spread + spread / 2 for end in (of.low, of.high) if 0 < end < math.inf]
-    return to_fraction(max(0.0, normal_mean(loss, edges, spread) / of.value(1.0)))
+    kinks = [
+        2 * log(end) / std_deviation + std_deviation / 2
+        for end in (curve.low, curve.high)
+        if 0 < end < math.inf
+    ]
+    return to_fraction(max(0.0, normal_mean(loss, kinks, std_deviation) / curve.value(1.0)))
 
 
-def lvr_per_day(of: LiquidityCurve, volatility_bps: int) -> Fraction:
+def lvr_per_day(curve: LiquidityCurve, volatility_bps: int) -> Fraction:
     """Return the daily loss versus rebalancing at the current price, per unit of the liquidity's
     value.
 
@@ -203,7 +212,7 @@ def lvr_per_day(of: LiquidityCurve, volatility_bps: int) -> Fraction:
     Loss-Versus-Rebalancing", 2022, theorem 1). It is σ²/4·L√P within a range, hence σ²/8 of V2's
     value, and zero out of range.
     """
-    if not of.in_range:
+    if not curve.in_range:
         return Fraction(0)
     sigma = volatility_bps / BPS
-    return to_fraction(sigma * sigma / 4 / of.value(1.0) * DAY_S / YEAR_S)
+    return to_fraction(sigma * sigma / 4 / curve.value(1.0) * DAY_S / YEAR_S)

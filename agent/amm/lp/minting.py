@@ -12,10 +12,10 @@ the smaller of its amounts at the two ends of the band.
 Provision: the tangent is the cost. At a pushed price P, provision costs more than the liquidity is
 worth at R; the attacker who pushes the pool back keeps the difference. The difference is of second
 order in the push: d²/8 of the value in a pair, about d²/(4·width) in a narrow range.
-`max_overpayment` computes it exactly, and `widest_band_bps` limits the band so that it stays within
-the slippage limit. The amount of each token falls monotonically with the price in one direction, so
-the two minimums hold exactly within the band. If an end of the range is in the band, one minimum is
-zero there, and the overpayment stops growing.
+`action_gas.max_overpayment` computes it exactly, and `action_gas.widest_band_bps` limits the band
+so that it stays within the slippage limit. The amount of each token falls monotonically with the
+price in one direction, so the two minimums hold exactly within the band. If an end of the range is
+in the band, one minimum is zero there, and the overpayment stops growing.
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ def range_around(ratio: Fraction, width_bps: int, spacing: int) -> tuple[int, in
     `ratio` is token1 base units per token0 base unit. The range is never narrower than requested
     and contains the ratio.
     """
-    wide = 1 + Fraction(width_bps, BPS)
-    lower = get_tick_at_sqrt_ratio(sqrt_price_x96(ratio / wide)) // spacing * spacing
-    upper = -(-(get_tick_at_sqrt_ratio(sqrt_price_x96(ratio * wide)) + 1) // spacing) * spacing
-    most = MAX_TICK // spacing * spacing
-    least = -(-MIN_TICK // spacing) * spacing
-    return max(lower, least), min(upper, most)
+    factor = 1 + Fraction(width_bps, BPS)
+    lower = get_tick_at_sqrt_ratio(sqrt_price_x96(ratio / factor)) // spacing * spacing
+    upper = -(-(get_tick_at_sqrt_ratio(sqrt_price_x96(ratio * factor)) + 1) // spacing) * spacing
+    highest = MAX_TICK // spacing * spacing
+    lowest = -(-MIN_TICK // spacing) * spacing
+    return max(lower, lowest), min(upper, highest)
 
 
-def liquidity_for_amounts(at_x96: int, within: SqrtPriceRange, desired: Amounts) -> int:
+def liquidity_for_amounts(at_x96: int, sqrt_range: SqrtPriceRange, desired: Amounts) -> int:
     """Return the most liquidity that `desired` base units pay for at a pool's price
     (LiquidityAmounts.getLiquidityForAmounts).
     """
-    low, high = within
+    low, high = sqrt_range
     if at_x96 <= low:
         return _for_amount0(low, high, desired[0])
     if at_x96 >= high:
@@ -82,14 +82,14 @@ def liquidity_for_amounts(at_x96: int, within: SqrtPriceRange, desired: Amounts)
     return min(_for_amount0(at_x96, high, desired[0]), _for_amount1(low, at_x96, desired[1]))
 
 
-def mint_amounts(at_x96: int, within: SqrtPriceRange, liquidity: int) -> Amounts:
+def mint_amounts(at_x96: int, sqrt_range: SqrtPriceRange, liquidity: int) -> Amounts:
     """Return the base units that UniswapV3Pool.mint takes for `liquidity`, rounded up (whitepaper
     v3 eqs. 6.29 and 6.30).
     """
-    low, high = within
-    inside = min(max(at_x96, low), high)
-    return get_amount0_delta(inside, high, liquidity, round_up=True), get_amount1_delta(
-        low, inside, liquidity, round_up=True
+    low, high = sqrt_range
+    clamped_x96 = min(max(at_x96, low), high)
+    return get_amount0_delta(clamped_x96, high, liquidity, round_up=True), get_amount1_delta(
+        low, clamped_x96, liquidity, round_up=True
     )
 
 
@@ -99,29 +99,29 @@ def v2_mint_amounts(reserves: Amounts, desired: Amounts) -> Amounts:
     """
     if min(reserves) <= 0:
         return 0, 0
-    second = mul_div_down(desired[0], reserves[1], reserves[0])
-    if second <= desired[1]:
-        return desired[0], second
+    amount1 = mul_div_down(desired[0], reserves[1], reserves[0])
+    if amount1 <= desired[1]:
+        return desired[0], amount1
     return mul_div_down(desired[1], reserves[0], reserves[1]), desired[1]
 
 
 def provided_liquidity(
-    pair: LpV2Position | None, at_x96: int, within: SqrtPriceRange | None, desired: Amounts
+    pair: LpV2Position | None, at_x96: int, sqrt_range: SqrtPriceRange | None, desired: Amounts
 ) -> tuple[int, Amounts]:
     """Return the liquidity for `desired` and the base units taken: in a pair, or in a range at a
     pool's sqrt price (Q96). Zero where the contracts would revert: LiquidityAmounts holds liquidity
     in uint128, a pair its reserves in uint112.
     """
-    if within is not None:
-        liquidity = liquidity_for_amounts(at_x96, within, desired)
+    if sqrt_range is not None:
+        liquidity = liquidity_for_amounts(at_x96, sqrt_range, desired)
         if liquidity > MAX_LIQUIDITY:
             return 0, (0, 0)
-        return liquidity, mint_amounts(at_x96, within, liquidity)
+        return liquidity, mint_amounts(at_x96, sqrt_range, liquidity)
     if pair is None:
         return 0, (0, 0)
     amounts = v2_mint_amounts(pair.reserves, desired)
     if (
-        max(balance + more for balance, more in zip(pair.balances, amounts, strict=True))
+        max(balance + amount for balance, amount in zip(pair.balances, amounts, strict=True))
         > UINT112_MAX
     ):
         return 0, (0, 0)

@@ -356,7 +356,7 @@ def _begin_gradual_execution(
     slice_decision = decide_slice(begun, decided.drifts, _paced_prices(decided))
     if (
         slice_decision is None
-        or slice_decision.round is None
+        or slice_decision.due_slice is None
         or not isinstance(slice_decision.decision, Rebalance)
     ):
         if slice_decision is None:
@@ -376,7 +376,7 @@ def _begin_gradual_execution(
     return _plan_slice(
         begun,
         replace(decided, decision=first).with_layer(
-            GradualResult(slice_decision.round, decided.layer(GradualResult).ended, execution)
+            GradualResult(slice_decision.due_slice, decided.layer(GradualResult).ended, execution)
         ),
         replace(plan, pacing=whole.pacing),
     )

@@ -69,10 +69,10 @@ def slice_value(execution: GradualExecution, draw: SliceDraw) -> Value:
     )
 
 
-def slice_fraction(execution: GradualExecution, draw: SliceDraw, left: Value) -> Fraction:
-    """Return the next slice as a fraction of `left`; 1 if no more than one slice remains."""
+def slice_fraction(execution: GradualExecution, draw: SliceDraw, remaining: Value) -> Fraction:
+    """Return the next slice as a fraction of `remaining`; 1 if no more than one slice remains."""
     value = slice_value(execution, draw)
-    return Fraction(1) if left <= value else value / left
+    return Fraction(1) if remaining <= value else value / remaining
 
 
 def mean_interval_s(pace: ExecutionPace, rounds: int) -> int:
@@ -120,11 +120,11 @@ rounding of slices.
 class SliceDecision:
     """Decision on the current gradual execution.
 
-    `round` is the due slice, `ended` the reason if it is over.
+    `due_slice` is the slice to trade now, `ended` the reason if it is over.
     """
 
     decision: Decision
-    round: ExecutionSlice | None = None
+    due_slice: ExecutionSlice | None = None
     ended: str = ""
 
 
@@ -132,32 +132,32 @@ def invalidation_reason(step: StepInput) -> str:
     """Return why the execution's terms no longer match config or targets; empty while they match,
     or without an execution.
     """
-    under = step.layer(GradualState).progress
-    if under is None:
+    progress = step.layer(GradualState).progress
+    if progress is None:
         return ""
-    begun = under.execution
+    execution = progress.execution
     if step.divides_wallet:
         return "parts of the wallet have targets of their own now"
-    if _other(dict(target_weights(step.effective_assets)), dict(begun.targets_bps)):
+    if _targets_differ(dict(target_weights(step.effective_assets)), dict(execution.targets_bps)):
         return TARGETS_CHANGED
-    if step.policy.destination is not begun.destination:
+    if step.policy.destination is not execution.destination:
         return "policy.destination was changed"
-    if step.policy.only is not begun.only:
+    if step.policy.only is not execution.only:
         return "policy.only was changed"
-    if step.execution.pace == begun.pace:
+    if step.execution.pace == execution.pace:
         return ""
     return "[execution] was changed"
 
 
-def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
+def _targets_differ(current_bps: Mapping[str, int], initial_bps: Mapping[str, int]) -> bool:
     """True if tokens, their order or targets differ; a target that becomes zero or non-zero always
     differs.
     """
-    if [*now_bps] != [*then_bps]:
+    if [*current_bps] != [*initial_bps]:
         return True
     return any(
-        abs(bps - then_bps[token]) > SAME_BPS or (bps == 0) != (then_bps[token] == 0)
-        for token, bps in now_bps.items()
+        abs(bps - initial_bps[token]) > SAME_BPS or (bps == 0) != (initial_bps[token] == 0)
+        for token, bps in current_bps.items()
     )
 
 
@@ -167,58 +167,65 @@ def decide_slice(
     """Return the decision on the current execution; None if there is none or its terms no longer
     match.
     """
-    under = step.layer(GradualState).progress
-    if under is None or invalidation_reason(step):
+    progress = step.layer(GradualState).progress
+    if progress is None or invalidation_reason(step):
         return None
-    begun, now_s = under.execution, step.snapshot.head.timestamp_s
-    left = _left(drifts, begun)
-    if why := _over(
-        step.portfolio, step.limits, step.snapshot.head.timestamp_s, drifts, under, left
+    execution, now_s = progress.execution, step.snapshot.head.timestamp_s
+    remaining = _remaining_value(drifts, execution)
+    if why := _end_reason(
+        step.portfolio, step.limits, step.snapshot.head.timestamp_s, drifts, progress, remaining
     ):
         return SliceDecision(
-            Hold(over_text(begun, why)),
+            Hold(over_text(execution, why)),
             ended=why,
         )
-    began, rest = format_time(begun.began_s), _money(step.portfolio, left)
-    if begun.pace.style is not ExecutionStyle.LIMIT:
-        message = f"slice {under.done + 1} of about {begun.rounds} from {began}, {rest} to move"
+    began_text, remaining_text = format_time(execution.began_s), _money(step.portfolio, remaining)
+    if execution.pace.style is not ExecutionStyle.LIMIT:
+        message = f"slice {progress.done + 1} of about {execution.rounds} from {began_text}, {remaining_text} to move"
     else:
-        message = f"the limit-price correction started {began}, {rest} still to trade"
-    if now_s < under.next_s:
-        return SliceDecision(
-            Hold(f"{message}: due {format_time(under.next_s)}", under.next_s, "execution.style")
+        message = (
+            f"the limit-price correction started {began_text}, {remaining_text} still to trade"
         )
-    execution_slice = ExecutionSlice(under.done + 1, _part(under, left, now_s), left)
-    if not_yet := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
+    if now_s < progress.next_s:
         return SliceDecision(
             Hold(
-                f"{message}; but {not_yet}; checked again in the next cycle",
+                f"{message}: due {format_time(progress.next_s)}", progress.next_s, "execution.style"
+            )
+        )
+    execution_slice = ExecutionSlice(
+        progress.done + 1, _fraction_now(progress, remaining, now_s), remaining
+    )
+    if unconfirmed := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
+        return SliceDecision(
+            Hold(
+                f"{message}; but {unconfirmed}; checked again in the next cycle",
                 kept_by="policy.confirm_blocks",
             )
         )
     return SliceDecision(
-        Rebalance(message, partial_goal(drifts, begun.goal, execution_slice.part)), execution_slice
+        Rebalance(message, partial_goal(drifts, execution.goal, execution_slice.part)),
+        execution_slice,
     )
 
 
-def over_text(begun: GradualExecution, why: str) -> str:
+def over_text(execution: GradualExecution, why: str) -> str:
     """Return the text of an execution's end."""
-    return f"the gradual execution from {format_time(begun.began_s)} is over: {why}"
+    return f"the gradual execution from {format_time(execution.began_s)} is over: {why}"
 
 
 def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:
     """Return the signals of tokens that still have to move in the execution's direction. Raises
     Refused.
     """
-    under = step.layer(GradualState).progress
-    if under is None:
+    progress = step.layer(GradualState).progress
+    if progress is None:
         return frozenset()
-    lacks = corrections(compute_drifts(step, prices), under.execution.goal)
-    sides = dict(under.execution.sides)
+    correction_by_token = corrections(compute_drifts(step, prices), progress.execution.goal)
+    sides = dict(progress.execution.sides)
     return frozenset(
-        ("too little" if lack > 0 else "too much", token)
-        for token, lack in lacks.items()
-        if lack * sides.get(token, 0) > 0
+        ("too little" if correction > 0 else "too much", token)
+        for token, correction in correction_by_token.items()
+        if correction * sides.get(token, 0) > 0
     )
 
 
@@ -227,28 +234,28 @@ def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
     its own. It comes from the execution that ends in this cycle, or from the store until the first
     execution's time is over.
     """
-    under = step.layer(GradualState).progress
-    if under is None:
+    progress = step.layer(GradualState).progress
+    if progress is None:
         carryover = step.layer(GradualState).carried
     else:
-        carryover = carried_budget(under, invalidation_reason(step))
+        carryover = carried_budget(progress, invalidation_reason(step))
     if carryover is not None and step.snapshot.head.timestamp_s < carryover.until_s:
         return carryover
     return None
 
 
-def carried_budget(under: ExecutionProgress, why: str) -> BudgetCarryover:
+def carried_budget(progress: ExecutionProgress, why: str) -> BudgetCarryover:
     """Return the used budget that an execution ended by `why` carries over; gains do not enlarge
     the budget.
     """
-    begun = under.execution
-    before = begun.before or BudgetCarryover(begun.expires_s, Fraction(0), Fraction(0))
-    lost = before.spent + max(Fraction(0), under.spent)
+    execution = progress.execution
+    before = execution.before or BudgetCarryover(execution.expires_s, Fraction(0), Fraction(0))
+    loss = before.spent + max(Fraction(0), progress.spent)
     return BudgetCarryover(
         before.until_s,
-        max(before.wish, begun.wish),
-        lost,
-        begun.arrival if why == TARGETS_CHANGED else (),
+        max(before.wish, execution.wish),
+        loss,
+        execution.arrival if why == TARGETS_CHANGED else (),
     )
 
 
@@ -261,83 +268,103 @@ def budget_left(
     """
     if pace.budget_bps is None:
         return None
-    part = Fraction(pace.budget_bps, BPS)
-    own = intended_value * part
+    budget_share = Fraction(pace.budget_bps, BPS)
+    own_budget = intended_value * budget_share
     if before is None:
-        return own
-    return max(Fraction(0), min(own, max(intended_value, before.wish) * part - before.spent))
+        return own_budget
+    return max(
+        Fraction(0), min(own_budget, max(intended_value, before.wish) * budget_share - before.spent)
+    )
 
 
-def format_budget(portfolio: Portfolio, begun: GradualExecution) -> str:
+def format_budget(portfolio: Portfolio, execution: GradualExecution) -> str:
     """Format an execution's budget, and mark the remainder of a shared one."""
-    budget = _money(portfolio, begun.budget or Fraction(0))
-    if begun.before is None:
+    budget = _money(portfolio, execution.budget or Fraction(0))
+    if execution.before is None:
         return budget
-    return f"{budget}, the remainder of a budget shared until {format_time(begun.before.until_s)}"
+    return (
+        f"{budget}, the remainder of a budget shared until {format_time(execution.before.until_s)}"
+    )
 
 
-def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
+def _fraction_now(progress: ExecutionProgress, remaining: Value, now_s: int) -> Fraction:
     """Return the fraction of the remainder to trade now; all if no further slice could begin in
     time.
     """
-    begun = under.execution
-    soonest_s = mean_interval_s(begun.pace, begun.rounds) * jitter_factor(
-        0, begun.pace.time_jitter_bps
+    execution = progress.execution
+    soonest_s = mean_interval_s(execution.pace, execution.rounds) * jitter_factor(
+        0, execution.pace.time_jitter_bps
     )
-    if begun.pace.style is ExecutionStyle.LIMIT or now_s + soonest_s > begun.ends_s:
+    if execution.pace.style is ExecutionStyle.LIMIT or now_s + soonest_s > execution.ends_s:
         return Fraction(1)
-    return slice_fraction(begun, under.draw, left)
+    return slice_fraction(execution, progress.draw, remaining)
 
 
-def _over(
+def _end_reason(
     portfolio: Portfolio,
     limits: Limits,
     now_s: int,
     drifts: Sequence[AssetDrift],
-    under: ExecutionProgress,
-    left: Value,
+    progress: ExecutionProgress,
+    remaining: Value,
 ) -> str:
     """Return why there will be no further slice; empty while there may be one."""
-    begun, least = under.execution, limits.min_trade or Fraction(0)
-    rounds = "1 slice" if under.done == 1 else f"{under.done} slices"
-    if begun.pace.style is ExecutionStyle.LIMIT and under.done:
+    execution, min_value = progress.execution, limits.min_trade or Fraction(0)
+    rounds = "1 slice" if progress.done == 1 else f"{progress.done} slices"
+    if execution.pace.style is ExecutionStyle.LIMIT and progress.done:
         return "done at its price"
-    if turned := _turned(drifts, begun, max(least, mean_slice_value(begun) / REVERSAL_DIVISOR)):
-        return f"prices reversed after {rounds}: {turned}"
-    if left == 0 or left < least:
-        if under.done:
+    if reversal := _reversal_text(
+        drifts, execution, max(min_value, mean_slice_value(execution) / REVERSAL_DIVISOR)
+    ):
+        return f"prices reversed after {rounds}: {reversal}"
+    if remaining == 0 or remaining < min_value:
+        if progress.done:
             return f"done in {rounds}"
         return "the drift is gone"
-    if now_s >= begun.expires_s:
+    if now_s >= execution.expires_s:
         return (
-            f"its time ended {format_time(begun.expires_s)} after {rounds};"
-            f" {_money(portfolio, left)} remain"
+            f"its time ended {format_time(execution.expires_s)} after {rounds};"
+            f" {_money(portfolio, remaining)} remain"
         )
-    if begun.budget is not None and under.spent >= begun.budget:
-        lost = f"it has lost {_money(portfolio, under.spent)} against the prices at its start"
-        return f"after {rounds} {lost}, its budget is {format_budget(portfolio, begun)}"
+    if execution.budget is not None and progress.spent >= execution.budget:
+        loss_text = (
+            f"it has lost {_money(portfolio, progress.spent)} against the prices at its start"
+        )
+        return f"after {rounds} {loss_text}, its budget is {format_budget(portfolio, execution)}"
     return ""
 
 
-def _left(drifts: Sequence[AssetDrift], begun: GradualExecution) -> Value:
+def _remaining_value(drifts: Sequence[AssetDrift], execution: GradualExecution) -> Value:
     """Return the value that still has to move in the initial direction."""
-    lacks, sides = corrections(drifts, begun.goal), dict(begun.sides)
+    correction_by_token, sides = corrections(drifts, execution.goal), dict(execution.sides)
     sold = sum(
-        (-lack for token, lack in lacks.items() if lack < 0 and sides.get(token) == -1), Fraction(0)
+        (
+            -correction
+            for token, correction in correction_by_token.items()
+            if correction < 0 and sides.get(token) == -1
+        ),
+        Fraction(0),
     )
     bought = sum(
-        (lack for token, lack in lacks.items() if lack > 0 and sides.get(token) == 1), Fraction(0)
+        (
+            correction
+            for token, correction in correction_by_token.items()
+            if correction > 0 and sides.get(token) == 1
+        ),
+        Fraction(0),
     )
     return max(sold, bought)
 
 
-def _turned(drifts: Sequence[AssetDrift], begun: GradualExecution, least: Value) -> str:
-    sides = dict(begun.sides)
-    for drift, lack in zip(drifts, corrections(drifts, begun.goal).values(), strict=True):
-        if abs(lack) > least and lack * sides.get(drift.token, 0) < 0:
+def _reversal_text(
+    drifts: Sequence[AssetDrift], execution: GradualExecution, min_value: Value
+) -> str:
+    sides = dict(execution.sides)
+    for drift, correction in zip(drifts, corrections(drifts, execution.goal).values(), strict=True):
+        if abs(correction) > min_value and correction * sides.get(drift.token, 0) < 0:
             return (
-                f"{drift.symbol} would now have to be {'bought' if lack > 0 else 'sold'} instead of"
-                f" {'sold' if lack > 0 else 'bought'}"
+                f"{drift.symbol} would now have to be {'bought' if correction > 0 else 'sold'} instead of"
+                f" {'sold' if correction > 0 else 'bought'}"
             )
     return ""
 
@@ -355,7 +382,7 @@ def continue_execution(context: DecisionContext) -> DecisionResult | None:
     step, prices = context.step, context.prices
     if (slice_decision := decide_slice(step, context.drifts, prices)) is None:
         return None
-    part = GradualResult(slice_decision.round, slice_decision.ended)
+    part = GradualResult(slice_decision.due_slice, slice_decision.ended)
     result = context.result(slice_decision.decision).with_layer(part)
     if part.due is not None and (first := native_coin.top_up(step, result.decision)):
         return result.held(first)

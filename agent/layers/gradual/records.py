@@ -34,9 +34,9 @@ def before_decision(readers: StepReaders, store: Store, step: StepInput) -> Step
 def after_decision(store: Store, outcome: StepOutcome) -> None:
     """Record gradual executions that ended in a cycle, and new ones that wait for their price."""
     decided, step = outcome.decided.layer(GradualResult), outcome.step_input
-    under, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
-    if decided.ended and under is not None:
-        store.executions.end(under.id, "ended", decided.ended, step.snapshot.head.timestamp_s)
+    progress, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
+    if decided.ended and progress is not None:
+        store.executions.end(progress.id, "ended", decided.ended, step.snapshot.head.timestamp_s)
     if decided.begins is not None and outcome.kind is OutcomeKind.HOLD:
         executions.begin(decided.begins)
 
@@ -46,13 +46,13 @@ def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> Non
     recorded before its first slice. Does nothing if the plan is not a slice.
     """
     decided, step = outcome.decided.layer(GradualResult), outcome.step_input
-    under, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
+    progress, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
     if decided.due is None:
         return
     if decided.begins is not None:
         execution_id = executions.begin(decided.begins)
-    elif under is not None:
-        execution_id = under.id
+    elif progress is not None:
+        execution_id = progress.id
     else:
         return
     at_s = step.snapshot.head.timestamp_s

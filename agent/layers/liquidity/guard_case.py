@@ -50,7 +50,7 @@ class LiquidityCase(LayerCase):
     def loads(self) -> tuple[LiquidityExposure, LiquidityExposure]:
         """Return the exposure before and after the actions. Raises Refused if one fails."""
         self.runs()
-        return self.book.load(), self.replay.after.load()
+        return self.book.exposure(), self.replay.after.exposure()
 
     def only_frees(self) -> bool:
         """True if the plan only withdraws liquidity."""

@@ -147,7 +147,7 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement | None:
     if not case.plan.actions:
         return None
     for run in _runs(case):
-        for least, minimum in zip(run.least, run.minimums, strict=True):
+        for least, minimum in zip(run.lowest_minimums, run.minimums, strict=True):
             if minimum < least:
                 return GuardMeasurement(
                     f"action {run.number} has a minimum of {minimum}, the reference requires"
@@ -160,9 +160,9 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement | None:
 def pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     """Yield the deviation of each action's pool from the reference, with its name."""
     for run in _runs(case):
-        if run.off is None:
+        if run.deviation is None:
             raise MissingData(f"pool {run.action.pool} has no price")
-        yield run.off, f"pool {run.action.pool}"
+        yield run.deviation, f"pool {run.action.pool}"
 
 
 def overspent(case: GuardCase) -> GuardMeasurement | None:
@@ -195,7 +195,7 @@ def mispredicted(case: GuardCase) -> GuardMeasurement | None:
                 f"action {run.number} moves {simulated}, the plan predicts {predicted}", False
             )
     if isinstance(case.layer, LiquidityCase):
-        ends = case.layer.replay.after.held
+        ends = case.layer.replay.after.balances
         for token, raw in case.plan.holdings_after:
             if ends.get(token) != raw:
                 return GuardMeasurement(

@@ -104,16 +104,16 @@ def _action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, PositionBo
     match move:
         case WithdrawMove():
             return _withdraw(book, move), book_after_withdrawal(
-                book, move.one, move.position, move.liquidity
+                book, move.confirmed, move.position, move.liquidity
             )
         case CollectMove():
-            return _collect(book, move), book.collected(move.one)
+            return _collect(book, move), book.after_collection(move.confirmed)
         case ProvideMove():
             return _provide(book, move)
 
 
 def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
-    confirmed_position, position = move.one, move.position
+    confirmed_position, position = move.confirmed, move.position
     pair = isinstance(position, LpV2Position)
     amounts = positions.principal(position, move.liquidity)
     least = action_gas.withdrawal_minimums(
@@ -137,7 +137,7 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
 
 
 def _collect(book: PositionBook, move: CollectMove) -> Collect:
-    confirmed_position, position = move.one, move.position
+    confirmed_position, position = move.confirmed, move.position
     return Collect(
         venue=confirmed_position.venue,
         contract=confirmed_position.contract,
@@ -152,7 +152,7 @@ def _collect(book: PositionBook, move: CollectMove) -> Collect:
 
 
 def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBook]:
-    target, position = move.target, move.one
+    target, position = move.target, move.confirmed
     pool = next(
         candidate for candidate in book.step.snapshot.pools if candidate.address == target.pool
     )
@@ -214,7 +214,7 @@ def _plan(
         decision=decision,
         legs=(),
         holdings_after=tuple(
-            (asset.token.address, after.held[asset.token.address]) for asset in assets
+            (asset.token.address, after.balances[asset.token.address]) for asset in assets
         ),
         weights_after_bps=tuple(
             (asset.token.address, bps) for asset, bps in zip(assets, weights, strict=True)

@@ -72,22 +72,22 @@ Amounts = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class PositionBook:
-    """Balances of wallet and positions: `held` are the wallet's base units by token, `uncertain`
+    """Balances of wallet and positions: `balances` are the wallet's base units by token, `uncertain`
     the part that is predicted and may turn out lower, `pairs` the positions.
     """
 
     step: StepInput
     prices: Mapping[str, Price]
-    held: Mapping[str, int]
+    balances: Mapping[str, int]
     uncertain: Mapping[str, int]
     pairs: tuple[tuple[ConfirmedPosition, LpPosition], ...]
 
-    def load(self) -> LiquidityExposure:
+    def exposure(self) -> LiquidityExposure:
         """Return expected loss and value of the liquidity in this book. Raises Refused if a price
         is missing.
         """
         in_positions = valuation.value_of_positions(self.pairs, self.prices)
-        free = sum(
+        wallet_value = sum(
             (
                 max(0, self.counted(asset)) * self.prices[asset.token.address]
                 for asset in self.step.portfolio.assets
@@ -95,15 +95,15 @@ class PositionBook:
             Fraction(0),
         )
         loss = valuation.expected_loss_of(self.pairs, self.prices)
-        besides = outside_value(self.step, self.prices, {POSITIONS})
-        total = free + in_positions + besides
+        other_value = outside_value(self.step, self.prices, {POSITIONS})
+        total = wallet_value + in_positions + other_value
         return LiquidityExposure(loss, in_positions, total)
 
     def counted(self, asset: Asset) -> int:
         """Return the base units of an asset above its reserve, without those in positions; negative
         below the reserve.
         """
-        free_raw = self.held[asset.token.address] - native_coin.reserved_raw(
+        free_raw = self.balances[asset.token.address] - native_coin.reserved_raw(
             self.step.limits, asset
         )
         if asset.native:
@@ -119,73 +119,83 @@ class PositionBook:
         )
         if asset is None:
             return 0
-        doubt = self.uncertain.get(token, 0)
-        free = max(0, min(self.held[token], self.counted(asset)) - doubt)
-        return min(free, dict(self.step.progress.spend_caps).get(token, free))
+        uncertain_raw = self.uncertain.get(token, 0)
+        free_raw = max(0, min(self.balances[token], self.counted(asset)) - uncertain_raw)
+        return min(free_raw, dict(self.step.progress.spend_caps).get(token, free_raw))
 
-    def taken(self, one: ConfirmedPosition, liquidity_out: int, least: Amounts) -> PositionBook:
-        """Return the book after a withdrawal from a position; only `least` and the fees count as
+    def after_withdrawal(
+        self, confirmed: ConfirmedPosition, liquidity_out: int, minimums: Amounts
+    ) -> PositionBook:
+        """Return the book after a withdrawal from a position; only `minimums` and the fees count as
         certain.
         """
-        position = self.at(one)
+        position = self.state_of(confirmed)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
         paid = positions.principal(position, liquidity_out)
         fees = positions.uncollected_fees(position)
-        return self._with(one, position_changes.after_withdrawal(position, liquidity_out))._moved(
-            one, (paid[0] + fees[0], paid[1] + fees[1]), (paid[0] - least[0], paid[1] - least[1])
+        return self._with(
+            confirmed, position_changes.after_withdrawal(position, liquidity_out)
+        )._moved(
+            confirmed,
+            (paid[0] + fees[0], paid[1] + fees[1]),
+            (paid[0] - minimums[0], paid[1] - minimums[1]),
         )
 
-    def collected(self, one: ConfirmedPosition) -> PositionBook:
+    def after_collection(self, confirmed: ConfirmedPosition) -> PositionBook:
         """Return the book after the fees of a position were collected."""
-        position = self.at(one)
+        position = self.state_of(confirmed)
         if not isinstance(position, LpV3Position):
             return self
-        return self._with(one, position_changes.after_collect(position))._moved(
-            one, positions.uncollected_fees(position), (0, 0)
+        return self._with(confirmed, position_changes.after_collect(position))._moved(
+            confirmed, positions.uncollected_fees(position), (0, 0)
         )
 
-    def put(self, one: ConfirmedPosition, liquidity_in: int, amounts: Amounts) -> PositionBook:
+    def after_provision(
+        self, confirmed: ConfirmedPosition, liquidity_in: int, amounts: Amounts
+    ) -> PositionBook:
         """Return the book after liquidity was added to a position."""
-        position = self.at(one)
+        position = self.state_of(confirmed)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
         return self._with(
-            one, position_changes.after_provision(position, liquidity_in, amounts)
-        )._moved(one, (-amounts[0], -amounts[1]), (0, 0))
+            confirmed, position_changes.after_provision(position, liquidity_in, amounts)
+        )._moved(confirmed, (-amounts[0], -amounts[1]), (0, 0))
 
-    def minted(self, target: LpTarget, position: LpV3Position, amounts: Amounts) -> PositionBook:
+    def after_mint(
+        self, target: LpTarget, position: LpV3Position, amounts: Amounts
+    ) -> PositionBook:
         """Return the book after a new position was minted."""
-        confirmed_position = new_confirmed_position(target)
-        return replace(self, pairs=(*self.pairs, (confirmed_position, position)))._moved(
-            confirmed_position, (-amounts[0], -amounts[1]), (0, 0)
+        confirmed = new_confirmed_position(target)
+        return replace(self, pairs=(*self.pairs, (confirmed, position)))._moved(
+            confirmed, (-amounts[0], -amounts[1]), (0, 0)
         )
 
-    def at(self, one: ConfirmedPosition) -> LpPosition:
+    def state_of(self, confirmed: ConfirmedPosition) -> LpPosition:
         """Return the current state of a confirmed position."""
-        return next(position for known, position in self.pairs if known.name == one.name)
+        return next(position for known, position in self.pairs if known.name == confirmed.name)
 
-    def ratio(self, of: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
+    def ratio(self, pair: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
         """Return the reference price of token0 in token1, base units."""
-        return self.prices[of.token0] / self.prices[of.token1]
+        return self.prices[pair.token0] / self.prices[pair.token1]
 
-    def value(self, of: ConfirmedPosition | LpTarget | LpAction, raw: Amounts) -> Value:
+    def value(self, pair: ConfirmedPosition | LpTarget | LpAction, raw: Amounts) -> Value:
         """Return the value of a pair of amounts at reference prices."""
-        return raw[0] * self.prices[of.token0] + raw[1] * self.prices[of.token1]
+        return raw[0] * self.prices[pair.token0] + raw[1] * self.prices[pair.token1]
 
-    def value_without_fees(self, one: ConfirmedPosition, position: LpPosition) -> Value:
+    def value_without_fees(self, confirmed: ConfirmedPosition, position: LpPosition) -> Value:
         """Return the value of a position's liquidity without its fees."""
         return self.value(
-            one,
+            confirmed,
             positions.amounts_at_reference(
-                position, self.prices[one.token0], self.prices[one.token1]
+                position, self.prices[confirmed.token0], self.prices[confirmed.token1]
             ),
         )
 
-    def value_of(self, one: ConfirmedPosition, position: LpPosition) -> Value:
+    def value_of(self, confirmed: ConfirmedPosition, position: LpPosition) -> Value:
         """Return the value of a position, uncollected fees included."""
-        return self.value_without_fees(one, position) + self.value(
-            one, positions.uncollected_fees(position)
+        return self.value_without_fees(confirmed, position) + self.value(
+            confirmed, positions.uncollected_fees(position)
         )
 
     def overpayment(
@@ -206,12 +216,16 @@ class PositionBook:
         )
         return replace(self, pairs=pairs)
 
-    def _moved(self, of: ConfirmedPosition, raw: Amounts, unsure: Amounts) -> PositionBook:
-        held, doubt = dict(self.held), dict(self.uncertain)
-        for token, amount, may_lack in zip((of.token0, of.token1), raw, unsure, strict=True):
-            held[token] = held.get(token, 0) + amount
-            doubt[token] = doubt.get(token, 0) + may_lack
-        return replace(self, held=held, uncertain=doubt)
+    def _moved(
+        self, confirmed: ConfirmedPosition, raw: Amounts, uncertain_raw: Amounts
+    ) -> PositionBook:
+        balances, uncertain = dict(self.balances), dict(self.uncertain)
+        for token, amount, uncertain_amount in zip(
+            (confirmed.token0, confirmed.token1), raw, uncertain_raw, strict=True
+        ):
+            balances[token] = balances.get(token, 0) + amount
+            uncertain[token] = uncertain.get(token, 0) + uncertain_amount
+        return replace(self, balances=balances, uncertain=uncertain)
 
 
 def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> PositionBook:
@@ -276,15 +290,15 @@ def price_deviation_reason(limits: Limits, price: Fraction | None, reference: Fr
         return "limits.oracle_deviation and limits.slippage are both off: the price is unbounded"
     if price is None:
         return "its pool has no price"
-    off = abs(price / reference - 1)
-    if limits.oracle_deviation_bps is not None and off * BPS > limits.oracle_deviation_bps:
+    deviation = abs(price / reference - 1)
+    if limits.oracle_deviation_bps is not None and deviation * BPS > limits.oracle_deviation_bps:
         return (
-            f"its pool is {float(off * BPS):.2f} bps off the reference, limits.oracle_deviation is"
+            f"its pool is {float(deviation * BPS):.2f} bps off the reference, limits.oracle_deviation is"
             f" {limits.oracle_deviation_bps} bps"
         )
     if not action_gas.is_within_band(price, reference, band):
         return (
-            f"its pool is {float(off * BPS):.2f} bps off the reference, at most {band} bps are"
+            f"its pool is {float(deviation * BPS):.2f} bps off the reference, at most {band} bps are"
             " allowed"
         )
     return ""

@@ -52,7 +52,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     `gas_unit_value` is the value of a unit of gas.
     """
     limits = liquidity_limits(book.step.limits)
-    load = book.load()
+    load = book.exposure()
     if load.within(limits):
         return NO_ADJUSTMENT
     why = format_exceeded_limits(load, limits)
@@ -62,7 +62,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     for confirmed_position, position in sorted(
         book.pairs, key=lambda pair: _rank(book, pair[0], pair[1], gas_unit_value), reverse=True
     ):
-        if book.load().within(exit_limits):
+        if book.exposure().within(exit_limits):
             break
         pool = getattr(position, "pair", None) or getattr(position, "pool", None)
         if pool in liquidity_progress(book.step).left_pools:
@@ -78,7 +78,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
                 moves.append(
                     CollectMove(confirmed_position, position, f"{why}: its uncollected amounts")
                 )
-                book = book.collected(confirmed_position)
+                book = book.after_collection(confirmed_position)
             continue
         if not isinstance(position, LpV2Position | LpV3Position) or position.liquidity == 0:
             continue
@@ -103,7 +103,8 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         moves.append(WithdrawMove(confirmed_position, position, liquidity, f"{why}: {part} of it"))
         book = book_after_withdrawal(book, confirmed_position, position, liquidity)
     taken = (
-        ", ".join(move.one.name for move in moves) or "no withdrawal now: every position is skipped"
+        ", ".join(move.confirmed.name for move in moves)
+        or "no withdrawal now: every position is skipped"
     )
     return LiquidityAdjustment(tuple(moves), f"{why}: withdraw {taken}", tuple(skipped), over=True)
 
@@ -140,17 +141,17 @@ def _needed(
         low = min(whole, max(1, ceil_int(position.liquidity * least / bare)))
     else:
         low = whole
-    if not book_after_withdrawal(book, one, position, whole).load().within(exit_limits):
+    if not book_after_withdrawal(book, one, position, whole).exposure().within(exit_limits):
         return whole
     high = whole
-    if book_after_withdrawal(book, one, position, low).load().within(exit_limits):
+    if book_after_withdrawal(book, one, position, low).exposure().within(exit_limits):
         high = low
     # Loss and value are proportional to liquidity, so a precision of one thousandth is enough.
     while high - low > max(1, whole // 1_000):
         middle = (low + high) // 2
         low, high = (
             (low, middle)
-            if book_after_withdrawal(book, one, position, middle).load().within(exit_limits)
+            if book_after_withdrawal(book, one, position, middle).exposure().within(exit_limits)
             else (middle, high)
         )
     stays = bare * (whole - high) / position.liquidity

@@ -17,7 +17,7 @@ from agent.model import (
 class WithdrawMove:
     """Withdrawal of `liquidity` from a position."""
 
-    one: ConfirmedPosition
+    confirmed: ConfirmedPosition
     position: LpV2Position | LpV3Position
     liquidity: int
     reason: str
@@ -27,19 +27,19 @@ class WithdrawMove:
 class CollectMove:
     """Collection of the fees of a V3 position."""
 
-    one: ConfirmedPosition
+    confirmed: ConfirmedPosition
     position: LpV3Position
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ProvideMove:
-    """Provision of at most `desired` base units: to the position `one`, or if None to a new
+    """Provision of at most `desired` base units: to the position `confirmed`, or if None to a new
     position with `ticks` (None for V2).
     """
 
     target: LpTarget
-    one: ConfirmedPosition | None
+    confirmed: ConfirmedPosition | None
     ticks: tuple[int, int] | None
     desired: tuple[int, int]
     reason: str

@@ -38,10 +38,10 @@ def tokens(portfolio: Portfolio) -> set[str]:
     return {token for pair in pairs for token in (pair.token0, pair.token1)}
 
 
-def without_targets(portfolio: Portfolio, left: Collection[str]) -> Portfolio:
+def without_targets(portfolio: Portfolio, excluded: Collection[str]) -> Portfolio:
     """Return the portfolio that provides none of these tokens."""
     targets = tuple(
-        replace(target, share_bps=0) if {target.token0, target.token1} & {*left} else target
+        replace(target, share_bps=0) if {target.token0, target.token1} & {*excluded} else target
         for target in portfolio.lp_targets
     )
     return replace(portfolio, lp_targets=targets)
@@ -60,11 +60,11 @@ def is_in_targeted_pool(snapshot: Snapshot, portfolio: Portfolio, token: str) ->
     return bool(pools & provided)
 
 
-def keeps(step: StepInput, drift: AssetDrift, least: Value) -> bool:
+def keeps(step: StepInput, drift: AssetDrift, min_value: Value) -> bool:
     """True if targeted pools have at least this value of an asset, which an exit withdraws."""
     return (
         is_in_targeted_pool(step.snapshot, step.portfolio, drift.token)
-        and drift.raw_at(POSITIONS) * drift.price >= least
+        and drift.raw_at(POSITIONS) * drift.price >= min_value
     )
 
 

@@ -32,7 +32,7 @@ def book_after_withdrawal(
     least = action_gas.withdrawal_minimums(
         position, liquidity, book.ratio(one), band_bps(book.step.limits) or 0
     )
-    return book.taken(one, liquidity, least)
+    return book.after_withdrawal(one, liquidity, least)
 
 
 APPROVALS = 2
@@ -133,7 +133,7 @@ def add_liquidity(
     elif (
         not why_not
         and after is not None
-        and not after.load().within(liquidity_limits(book.step.limits))
+        and not after.exposure().within(liquidity_limits(book.step.limits))
     ):
         why_not = "it would exceed limits.impermanent_loss or limits.lp_max_weight"
     for why in (bound, short, why_not):
@@ -175,7 +175,7 @@ def quote_provision(
         return minting.provided_liquidity(
             None, at.sqrt_price_x96, minting.sqrt_price_range(ticks), desired
         )
-    pair = None if one is None else book.at(one)
+    pair = None if one is None else book.state_of(one)
     if isinstance(pair, LpV2Position):
         return minting.provided_liquidity(pair, 0, None, desired)
     return (0, (0, 0))
@@ -214,7 +214,7 @@ def _allowed(
     book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None, value: Value
 ) -> tuple[Value, str]:
     """Return the part of `value` that fits budget and largest weight, and the limit that binds."""
-    load = book.load()
+    load = book.exposure()
     exit_limits = liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE)
     message = ""
     if (
@@ -339,9 +339,9 @@ def book_after_provision(
     if liquidity <= 0 or min(desired) <= 0:
         return None
     if one is not None:
-        return book.put(one, liquidity, amounts)
+        return book.after_provision(one, liquidity, amounts)
     if (at := pool.tick_state) is not None and ticks is not None:
-        return book.minted(
+        return book.after_mint(
             target, position_changes.new_position(target, at, ticks, liquidity), amounts
         )
     return None

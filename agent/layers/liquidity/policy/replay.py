@@ -27,8 +27,8 @@ from agent.model import (
 @dataclass(frozen=True, slots=True)
 class SimulatedAction:
     """Simulation of one liquidity action: liquidity, base units of (token0, token1) without fees,
-    the fees, and the positions after it. `least` are the lowest allowed minimums at reference
-    prices. `price` is the pool's price (None: no price).
+    the fees, and the positions after it. `lowest_minimums` are the lowest allowed minimums at
+    reference prices. `price` is the pool's price (None: no price).
     """
 
     number: int
@@ -38,7 +38,7 @@ class SimulatedAction:
     liquidity: int
     amounts: Amounts
     fees: Amounts
-    least: Amounts
+    lowest_minimums: Amounts
     price: Fraction | None
 
     @property
@@ -54,7 +54,7 @@ class SimulatedAction:
         )
 
     @property
-    def off(self) -> Fraction | None:
+    def deviation(self) -> Fraction | None:
         """Return the pool's relative deviation from the reference."""
         return None if self.price is None else abs(self.price / self.before.ratio(self.action) - 1)
 
@@ -75,7 +75,7 @@ def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpRepla
     runs: list[SimulatedAction] = []
     for number, action in enumerate(actions):
         try:
-            run = _run(number, action, book)
+            run = _simulate(number, action, book)
         except Refused as why:
             return LpReplay(tuple(runs), book, f"action {number}: {why.message}")
         runs.append(run)
@@ -90,20 +90,20 @@ def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:
     if not isinstance(run.action, Provide):
         return Fraction(0)
     ticks, ratio = run.action.ticks, run.before.ratio(run.action)
-    within = minting.price_range(ticks)
+    sqrt_range = minting.price_range(ticks)
     widest_bps = action_gas.widest_band_bps(
-        within, ratio, band_bps(limits) or 0, limits.slippage_bps
+        sqrt_range, ratio, band_bps(limits) or 0, limits.slippage_bps
     )
-    return action_gas.max_overpayment(within, ratio, widest_bps)
+    return action_gas.max_overpayment(sqrt_range, ratio, widest_bps)
 
 
-def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
+def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
     unpriced = [token for token in (action.token0, action.token1) if book.prices.get(token, 0) <= 0]
     if unpriced:
         raise Refused(f"no reference price of {unpriced[0]}")
     match action:
         case Withdraw():
-            named, position = _own(book, action)
+            confirmed, position = _confirmed_position(book, action)
             if not 0 < action.liquidity <= position.liquidity:
                 raise Refused(
                     f"{action.name} has {position.liquidity} of liquidity, not {action.liquidity}"
@@ -113,7 +113,7 @@ def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
                 positions.uncollected_fees(position),
                 least_amounts_in_book(book, action),
             )
-            after = book.taken(named, action.liquidity, action.min_raw)
+            after = book.after_withdrawal(confirmed, action.liquidity, action.min_raw)
             return SimulatedAction(
                 number,
                 action,
@@ -126,13 +126,13 @@ def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
                 positions.pool_price(position),
             )
         case Collect():
-            named, position = _own(book, action)
+            confirmed, position = _confirmed_position(book, action)
             fees = positions.uncollected_fees(position)
             return SimulatedAction(
                 number,
                 action,
                 book,
-                book.collected(named),
+                book.after_collection(confirmed),
                 0,
                 (0, 0),
                 fees,
@@ -140,10 +140,10 @@ def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
                 positions.pool_price(position),
             )
         case Provide():
-            return _provided(number, action, book)
+            return _simulate_provision(number, action, book)
 
 
-def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedAction:
+def _simulate_provision(number: int, action: Provide, book: PositionBook) -> SimulatedAction:
     target = next(
         (
             lp_target
@@ -162,32 +162,34 @@ def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedActi
     if pool is None:
         raise Refused(f"pool {action.pool} is not in the snapshot")
     price = pools.marginal_price(pool, pool.token0) if pool.has_price else None
-    at = pool.tick_state
-    if (at is None) != (action.ticks is None):
+    tick_state = pool.tick_state
+    if (tick_state is None) != (action.ticks is None):
         raise Refused(f"{action.pool}: a V3 pool needs a range, a V2 pair has none")
-    if at is not None and action.ticks is not None:
-        within = _range(action.ticks, pool.address, at.spacing)
+    if tick_state is not None and action.ticks is not None:
+        sqrt_range = _range(action.ticks, pool.address, tick_state.spacing)
         liquidity, amounts = minting.provided_liquidity(
-            None, at.sqrt_price_x96, within, action.desired_raw
+            None, tick_state.sqrt_price_x96, sqrt_range, action.desired_raw
         )
         if action.token_id is None:
-            after = book.minted(
-                target, position_changes.new_position(target, at, action.ticks, liquidity), amounts
+            after = book.after_mint(
+                target,
+                position_changes.new_position(target, tick_state, action.ticks, liquidity),
+                amounts,
             )
         else:
-            named, position = _own(book, action)
+            confirmed, position = _confirmed_position(book, action)
             if (
                 not isinstance(position, LpV3Position)
                 or (position.tick_lower, position.tick_upper) != action.ticks
             ):
                 raise Refused(f"{action.name} does not have the range {action.ticks}")
-            after = book.put(named, liquidity, amounts)
+            after = book.after_provision(confirmed, liquidity, amounts)
     else:
-        named, position = _own(book, action)
+        confirmed, position = _confirmed_position(book, action)
         liquidity, amounts = minting.provided_liquidity(
             position if isinstance(position, LpV2Position) else None, 0, None, action.desired_raw
         )
-        after = book.put(named, liquidity, amounts)
+        after = book.after_provision(confirmed, liquidity, amounts)
     if liquidity <= 0:
         raise Refused("it provides no liquidity")
     return SimulatedAction(
@@ -203,23 +205,23 @@ def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedActi
     )
 
 
-def _own(
+def _confirmed_position(
     book: PositionBook, action: LpAction
 ) -> tuple[ConfirmedPosition, LpV2Position | LpV3Position]:
     """Return the confirmed position of an action. Raises Refused if it does not match the
     action.
     """
-    for named, position in book.pairs:
-        if named.name == action.name and isinstance(position, LpV2Position | LpV3Position):
+    for confirmed, position in book.pairs:
+        if confirmed.name == action.name and isinstance(position, LpV2Position | LpV3Position):
             pool = position.pair if isinstance(position, LpV2Position) else position.pool
-            if (*_identity(named), pool) != (*_identity(action), action.pool):
+            if (*_identity(confirmed), pool) != (*_identity(action), action.pool):
                 break
-            return named, position
+            return confirmed, position
     raise Refused(f"{action.name} is not a confirmed position in {action.pool}")
 
 
-def _identity(of: ConfirmedPosition | LpAction | LpTarget) -> tuple[str, str, str, str]:
-    return of.venue, of.contract, of.token0, of.token1
+def _identity(entry: ConfirmedPosition | LpAction | LpTarget) -> tuple[str, str, str, str]:
+    return entry.venue, entry.contract, entry.token0, entry.token1
 
 
 def _range(ticks: Amounts, pool: str, spacing: int) -> minting.SqrtPriceRange:

@@ -12,7 +12,7 @@ from agent.policy.triggers.price_confirmation import Prices
 
 def limit_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
     """Return a signal for each exceeded liquidity limit. Raises Refused."""
-    load, most = open_position_book(step, prices).load(), liquidity_limits(step.limits)
+    load, most = open_position_book(step, prices).exposure(), liquidity_limits(step.limits)
     over = {"impermanent_loss": load.exceeds_loss(most), "lp_max_weight": load.exceeds_weight(most)}
     return frozenset(("limit", name) for name, exceeded in over.items() if exceeded)
 
@@ -24,7 +24,7 @@ def liquidity_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
         (
             ("ProvideMove", move.target.pool)
             if isinstance(move, ProvideMove)
-            else (type(move).__name__, move.one.name)
+            else (type(move).__name__, move.confirmed.name)
         )
         for move in moves
     )

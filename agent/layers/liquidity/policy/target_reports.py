@@ -57,7 +57,7 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
     if not step.portfolio.lp_targets:
         return ()
     book, adjustment = open_position_book(step, prices), next_adjustment(step, prices)
-    total = book.load().total
+    total = book.exposure().total
     pools = {pool.address: pool for pool in step.snapshot.pools}
     reports = []
     for target in step.portfolio.lp_targets:
@@ -77,7 +77,11 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
         asks = [
             move.reason
             for move in adjustment.moves
-            if (move.target is target if isinstance(move, ProvideMove) else move.one.name in names)
+            if (
+                move.target is target
+                if isinstance(move, ProvideMove)
+                else move.confirmed.name in names
+            )
         ]
         leaves = [
             item.why

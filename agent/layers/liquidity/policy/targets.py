@@ -71,7 +71,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         builder.skip(target, off)
         return
     own = target_positions(book, target)
-    total, share = book.load().total, Fraction(target.share_bps, BPS)
+    total, share = book.exposure().total, Fraction(target.share_bps, BPS)
     target_value = total * share
     has = sum(
         (book.value_of(confirmed_position, position) for confirmed_position, position in own),
@@ -159,7 +159,7 @@ def _leave(
             isinstance(position, LpV3Position) and max(positions.principal(position)) == 0
         ):  # the position is empty, so no minimum applies
             builder.moves.append(CollectMove(confirmed_position, position, reason))
-            builder.book = book.collected(confirmed_position)
+            builder.book = book.after_collection(confirmed_position)
         else:
             builder.moves.append(
                 WithdrawMove(confirmed_position, position, position.liquidity, reason)
@@ -232,7 +232,7 @@ def _compound(
         )
         builder.moves.append(CollectMove(confirmed_position, position, message))
         builder.reasons.append(message)
-        builder.book = builder.book.collected(confirmed_position)
+        builder.book = builder.book.after_collection(confirmed_position)
         lacks += earned
         if lacks > 0:
             add_liquidity(
