@@ -40,13 +40,13 @@ class ExternalCashFlow:
 
 @dataclass(frozen=True, slots=True)
 class ReturnPeriod:
-    """Period between two valuations. `crossed` is the net inflow into the managed portfolio, at the
-    end of the period; `from_gas_money` is its part from gas money: gas paid less refills.
+    """Period between two valuations. `net_inflow` is that into the managed portfolio, at the end of
+    the period; `from_gas_money` is its part from gas money: gas paid less refills.
     """
 
     start: Valuation
     end: Valuation
-    crossed: Value
+    net_inflow: Value
     from_gas_money: Value = Fraction(0)
 
     @property
@@ -54,7 +54,7 @@ class ReturnPeriod:
         """Growth factor without the inflow; None if the start value is zero."""
         if self.start.managed <= 0:
             return None
-        return (self.end.managed - self.crossed) / self.start.managed
+        return (self.end.managed - self.net_inflow) / self.start.managed
 
 
 def external_cash_flows(entries: Iterable[Entry]) -> tuple[ExternalCashFlow, ...]:
@@ -120,7 +120,7 @@ def return_periods(
 
 
 def time_weighted(periods: Sequence[ReturnPeriod]) -> Fraction | None:
-    """Return the product of (end - crossed) / start, less one (Global Investment Performance
+    """Return the product of (end - net_inflow) / start, less one (Global Investment Performance
     Standards, time-weighted rate of return).
 
     The result is exact: consecutive periods without flows cancel. Periods that start at zero are
@@ -138,8 +138,8 @@ def time_weighted(periods: Sequence[ReturnPeriod]) -> Fraction | None:
         if first is None:
             first = period.start.managed
         has_return, last = True, period.end.managed
-        if period.crossed:
-            factor *= (last - period.crossed) / first
+        if period.net_inflow:
+            factor *= (last - period.net_inflow) / first
             first = last if last > 0 else None
     if first:
         factor *= last / first
@@ -229,7 +229,7 @@ def buy_and_hold(
         prices |= {
             asset.token: asset.price for asset in period.end.held
         }  # former tokens: last price
-        deposited = period.crossed - period.from_gas_money
+        deposited = period.net_inflow - period.from_gas_money
         if not deposited and period.end is not valuations[-1]:
             continue
         value = _value(units, prices)
@@ -347,18 +347,18 @@ class Performance:
     """Performance between the first and last valuation of a period. Values are in numeraire base
     units; returns are fractions, not annualised.
 
-    With unchanged reserves: `start.managed + came - went + by_hand + from_gas_money + profit =
-    end.managed`. `came` and `went` are deposits and withdrawals. `by_hand` is the effect of manual
-    swaps, which `profit` excludes. `from_gas_money` is gas paid by gas money less its refills.
-    `effect` is profit without futures less the profit of buy and hold: the rebalancing premium
-    after costs. `benchmark` is the return of one token. `futures` is the part of the profit that
-    the margin account made; None without one.
+    With unchanged reserves: `start.managed + deposits - withdrawals + by_hand + from_gas_money +
+    profit = end.managed`. `by_hand` is the effect of manual swaps, which `profit` excludes.
+    `from_gas_money` is gas paid by gas money less its refills. `effect` is profit without futures
+    less the profit of buy and hold: the rebalancing premium after costs. `benchmark` is the return
+    of one token. `futures` is the part of the profit that the margin account made; None without
+    one.
     """
 
     start: Valuation
     end: Valuation
-    came: Value
-    went: Value
+    deposits: Value
+    withdrawals: Value
     by_hand: Value
     from_gas_money: Value
     profit: Value
@@ -433,7 +433,7 @@ def performance(
     cash_flows = (*external_cash_flows(period_entries), *_margin_transfers(changes))
     futures = summed(changes) if changes else None
     parts = return_periods(period_valuations, cash_flows)
-    profit = end.managed - start.managed - sum((part.crossed for part in parts), Fraction(0))
+    profit = end.managed - start.managed - sum((part.net_inflow for part in parts), Fraction(0))
     has_traded = any(map(_is_trade, entries[: bisect_right(entries, start.block, key=_block)]))
     hold_profit, hold_return = buy_and_hold(
         period_valuations, cash_flows, None if has_traded else opening
@@ -447,8 +447,8 @@ def performance(
     return Performance(
         start=start,
         end=end,
-        came=_sum_of_flows(cash_flows, has_gas_money, deposits=True),
-        went=-_sum_of_flows(cash_flows, has_gas_money, deposits=False),
+        deposits=_sum_of_flows(cash_flows, has_gas_money, deposits=True),
+        withdrawals=-_sum_of_flows(cash_flows, has_gas_money, deposits=False),
         by_hand=sum((flow.value for flow in by_hand), Fraction(0)),
         from_gas_money=from_gas_money,
         profit=profit,
@@ -458,7 +458,7 @@ def performance(
             end.chain_s,
             start.managed,
             end.managed,
-            [(part.end.chain_s, part.crossed) for part in parts],
+            [(part.end.chain_s, part.net_inflow) for part in parts],
         ),
         hold_profit=hold_profit,
         hold_return=hold_return,

@@ -71,10 +71,10 @@ def parse_owner_transfer(text: str) -> OwnerTransfer:
     """
     when, _, amount = text.partition("=")
     try:
-        at = datetime.fromisoformat(when.strip())
-        if not at.tzinfo:
-            at = at.replace(tzinfo=UTC)
-        transfer = OwnerTransfer(int(at.timestamp()), Fraction(Decimal(amount.strip())))
+        time = datetime.fromisoformat(when.strip())
+        if not time.tzinfo:
+            time = time.replace(tzinfo=UTC)
+        transfer = OwnerTransfer(int(time.timestamp()), Fraction(Decimal(amount.strip())))
     except (ValueError, InvalidOperation, OverflowError):
         raise ConfigError(
             f"--flow: {text[:40]!r}",
@@ -115,37 +115,39 @@ def apply_transfer(
     balances: Mapping[str, int],
     prices: Mapping[str, Price],
     value: Value,
-    way: str,
-    money: str,
+    mode: str,
+    numeraire: str,
     assets: Collection[str],
 ) -> dict[str, int]:
     """Return the balances after a transfer of `value` (signed, numeraire base units), each rounded
     against the wallet.
 
-    By default the numeraire `money` is transferred, and a withdrawal takes any shortfall from all
-    other assets in proportion. Pro rata, all `assets` change in proportion to the holdings. Raises
+    By default the numeraire is transferred, and a withdrawal takes any shortfall from all other
+    assets in proportion. Pro rata, all `assets` change in proportion to the holdings. Raises
     ConfigError for a withdrawal of everything.
     """
     after = dict(balances)
-    whole = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
-    if value <= -whole:
+    total_value = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
+    if value <= -total_value:
         raise ConfigError(
             "--flow: a withdrawal is not below the portfolio's value",
             "withdraw less",
         )
-    rest, among = value, [token for token in assets if balances[token] > 0]
-    if way == IN_NUMERAIRE:
+    value_left, tokens = value, [token for token in assets if balances[token] > 0]
+    if mode == IN_NUMERAIRE:
         if value > 0:
-            after[money] += floor_int(value / prices[money])
+            after[numeraire] += floor_int(value / prices[numeraire])
             return after
-        paid = min(balances[money], ceil_int(-value / prices[money]))
-        after[money] -= paid
-        rest = min(Fraction(0), value + paid * prices[money])
-        among = [token for token, raw in after.items() if token != money and raw > 0]
-    base = sum((after[token] * prices[token] for token in among), Fraction(0))
-    if rest and base:
-        for token in among:
-            after[token] = max(0, after[token] + floor_int(after[token] * rest / base))
+        paid = min(balances[numeraire], ceil_int(-value / prices[numeraire]))
+        after[numeraire] -= paid
+        value_left = min(Fraction(0), value + paid * prices[numeraire])
+        tokens = [token for token, raw in after.items() if token != numeraire and raw > 0]
+    tokens_value = sum((after[token] * prices[token] for token in tokens), Fraction(0))
+    if value_left and tokens_value:
+        for token in tokens:
+            after[token] = max(
+                0, after[token] + floor_int(after[token] * value_left / tokens_value)
+            )
     return after
 
 
@@ -307,37 +309,38 @@ def make_spec(  # noqa: PLR0913
     `pairs` gets the lower address, as in a pool.
     """
     if sum(targets.values()) != BPS:
-        whole = sum(targets.values())
-        excess = "missing" if whole < BPS else "too much"
-        rest = f"{abs(BPS - whole) / 100:g}% {excess}"
+        sum_bps = sum(targets.values())
+        excess = "missing" if sum_bps < BPS else "too much"
+        excess_text = f"{abs(BPS - sum_bps) / 100:g}% {excess}"
         raise ConfigError(
-            f"--target: sums to {whole / 100:g}%, not 100%",
-            f"{rest}; a bare number is percent, such as BTC=50,ETH=30,USD=20",
+            f"--target: sums to {sum_bps / 100:g}%, not 100%",
+            f"{excess_text}; a bare number is percent, such as BTC=50,ETH=30,USD=20",
         )
     symbols = list(dict.fromkeys((*targets, numeraire)))
     for option, names in (
         ("--decimals", (*(decimals or {}),)),
         ("--pool-state", tuple(symbol for pair in pairs for symbol in pair)),
     ):
-        if strange := [name for name in names if name not in symbols]:
+        if unknown := [name for name in names if name not in symbols]:
             raise ConfigError(
-                f"{option}: {strange[0]!r} is not in the portfolio",
+                f"{option}: {unknown[0]!r} is not in the portfolio",
                 f"choose from {', '.join(symbols)}",
             )
-    known, addresses = decimals or {}, _addresses(symbols, pairs)
+    known_decimals, addresses = decimals or {}, _addresses(symbols, pairs)
     tokens = {
-        symbol: Token(addresses[symbol], symbol, known.get(symbol, DECIMALS)) for symbol in symbols
+        symbol: Token(addresses[symbol], symbol, known_decimals.get(symbol, DECIMALS))
+        for symbol in symbols
     }
     if native and native not in tokens:
         raise ConfigError(
             f"--native: {native!r} is not in the portfolio",
             f"choose from {', '.join(tokens)}, or give it a target",
         )
-    money = tokens[numeraire]
+    numeraire_token = tokens[numeraire]
     portfolio = Portfolio(
-        numeraire=money,
+        numeraire=numeraire_token,
         assets=tuple(Asset(tokens[symbol], bps, 0) for symbol, bps in targets.items()),
-        hubs=() if numeraire in targets else (money,),
+        hubs=() if numeraire in targets else (numeraire_token,),
         wrapped_native=tokens[native or numeraire].address,
     )
     policy = Policy(trigger, destination, cooldown_s)
@@ -368,8 +371,8 @@ def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict
         ) from None
     if not pairs:
         return addresses
-    rising = sorted(addresses.values(), key=lambda address: int(address, 16))
-    return dict(zip(order, rising, strict=True))
+    sorted_addresses = sorted(addresses.values(), key=lambda address: int(address, 16))
+    return dict(zip(order, sorted_addresses, strict=True))
 
 
 def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
@@ -470,8 +473,8 @@ class HealthLog:
             record = HealthRecord(
                 time_s, book.name, state.health.value, state.reason, state.sharpe_milli
             )
-            before = self._newest.get(book.name)
-            if before is not None and before.health != record.health:
+            earlier = self._newest.get(book.name)
+            if earlier is not None and earlier.health != record.health:
                 self.changes.append(record)
             self._newest[book.name] = record
 

@@ -36,7 +36,7 @@ def fee_items(data_fee: DataFee) -> list[CallItem]:
                 for function, value in function_calls
             ]
         case DataFee.ARBITRUM:
-            return [CallItem(ARB_GAS_INFO, _PRICES_IN_WEI, longest=192)]
+            return [CallItem(ARB_GAS_INFO, _PRICES_IN_WEI, max_answer_bytes=192)]
         case _:
             return []
 

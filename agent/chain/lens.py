@@ -64,7 +64,7 @@ class CallItem:
 
     target: str
     data: bytes
-    longest: int = 32
+    max_answer_bytes: int = 32
     gas: int = TOKEN_GAS
     likely_gas: int = 40_000
 
@@ -76,34 +76,34 @@ class CallItem:
         """Return the packed item without its target address."""
         sizes = (
             self.gas.to_bytes(3, "big")
-            + self.longest.to_bytes(2, "big")
+            + self.max_answer_bytes.to_bytes(2, "big")
             + len(self.data).to_bytes(2, "big")
         )
         return sizes + self.data
 
-    def most_bytes(self) -> int:
+    def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
-        return 3 + self.longest
+        return 3 + self.max_answer_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ViaItem:
-    """A view call to the contract that `holder` returns from the function `named`. `call.target` is
-    ignored.
+    """A view call to the contract that `holder` returns from the function `selector`. `call.target`
+    is ignored.
     """
 
     holder: str
-    named: bytes
+    selector: bytes
     call: CallItem
     likely_gas: int = 60_000
 
     def packed(self) -> bytes:
         """Encode the item for the contract."""
-        return bytes([_VIA]) + _address(self.holder) + self.named + self.call.packed_call()
+        return bytes([_VIA]) + _address(self.holder) + self.selector + self.call.packed_call()
 
-    def most_bytes(self) -> int:
+    def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
-        return self.call.most_bytes()
+        return self.call.max_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class CodeItem:
         """Encode the item for the contract."""
         return bytes([_CODE]) + _address(self.target)
 
-    def most_bytes(self) -> int:
+    def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
         return 33
 
@@ -159,7 +159,7 @@ class V3Item:
         )
         return bytes([_V3]) + _address(self.pool) + bounds + self.twap_window_s.to_bytes(4, "big")
 
-    def most_bytes(self) -> int:
+    def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
         return 1 + _V3_HEAD_BYTES + self.likely_ticks * _V3_TICK_BYTES
 
@@ -192,20 +192,20 @@ def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> lis
     """Return the indexes of `items` in pages that fit the limits of bytes and, most likely, of gas.
     Order is preserved.
     """
-    sized: list[list[int]] = []
+    pages: list[list[int]] = []
     room_bytes = room_request = room_gas = 0
     for index, item in enumerate(items):
-        answer, request, gas = item.most_bytes(), len(item.packed()), item.likely_gas
-        if not sized or answer > room_bytes or request > room_request or gas > room_gas:
-            sized.append([])
+        answer, request, gas = item.max_bytes(), len(item.packed()), item.likely_gas
+        if not pages or answer > room_bytes or request > room_request or gas > room_gas:
+            pages.append([])
             room_bytes, room_request, room_gas = PAGE_BYTES - 64, REQUEST_BYTES, page_gas
-        sized[-1].append(index)
+        pages[-1].append(index)
         room_bytes, room_request, room_gas = (
             room_bytes - answer,
             room_request - request,
             room_gas - gas,
         )
-    return sized
+    return pages
 
 
 def creation_code(items: Sequence[LensItem]) -> str:
@@ -235,52 +235,52 @@ def encoded_answers(items: Sequence[LensItem], page: bytes) -> list[bytes]:
 
 
 def _read_page(items: Sequence[LensItem], page: bytes) -> list[tuple[LensAnswer, bytes]]:
-    read = _PageReader(page)
-    if read.uint(1) != FORMAT:
+    reader = _PageReader(page)
+    if reader.uint(1) != FORMAT:
         raise Retryable(
             "the endpoint's answer to the lens is malformed",
             "the endpoint may not support calls without a recipient",
         )
     answers = []
     for item in items:
-        start = read.position
-        answers.append((_decode(item, read), page[start : read.position]))
-    read.end()
+        start = reader.position
+        answers.append((_decode(item, reader), page[start : reader.position]))
+    reader.end()
     return answers
 
 
-def _decode(item: LensItem, read: _PageReader) -> LensAnswer:
-    status = read.uint(1)
+def _decode(item: LensItem, reader: _PageReader) -> LensAnswer:
+    status = reader.uint(1)
     if status:
         if status not in _CONTRACT_STATUS:
             raise Retryable("the endpoint's answer to the lens has an unknown status")
         return CallStatus(status)
     match item:
         case CallItem() | ViaItem():
-            size = read.uint(2)
-            if size > item.most_bytes() - 3:
+            size = reader.uint(2)
+            if size > item.max_bytes() - 3:
                 raise Retryable("the endpoint's answer to the lens is longer than its bound")
-            return read.take(size)
+            return reader.take(size)
         case CodeItem():
-            return read.take(32)
+            return reader.take(32)
         case V3Item():
-            return _decode_v3(read)
+            return _decode_v3(reader)
 
 
-def _decode_v3(read: _PageReader) -> LensAnswer:
-    price, tick, observations = read.uint(20), read.signed(3), (read.uint(2), read.uint(2))
-    liquidity = read.uint(16)
-    from_tick, to_tick = read.signed(3), read.signed(3)
-    seen, tick_delta, seconds_delta = read.uint(1), read.signed(7), read.uint(20)
-    if seen > 1:  # one canonical encoding, so that equal answers are equal bytes (T2)
+def _decode_v3(reader: _PageReader) -> LensAnswer:
+    price, tick, observations = reader.uint(20), reader.signed(3), (reader.uint(2), reader.uint(2))
+    liquidity = reader.uint(16)
+    from_tick, to_tick = reader.signed(3), reader.signed(3)
+    has_twap, tick_delta, seconds_delta = reader.uint(1), reader.signed(7), reader.uint(20)
+    if has_twap > 1:  # one canonical encoding, so that equal answers are equal bytes (T2)
         raise Retryable("the endpoint's answer to the lens has an unknown mark")
-    ticks = sorted((read.signed(3), read.signed(16)) for _ in range(read.uint(2)))
+    ticks = sorted((reader.signed(3), reader.signed(16)) for _ in range(reader.uint(2)))
     indexes = [index for index, _ in ticks]
     if len(set(indexes)) != len(indexes) or any(
         not from_tick <= index <= to_tick for index in indexes
     ):
         return CallStatus.MALFORMED
-    twap = (tick_delta, seconds_delta) if seen else None
+    twap = (tick_delta, seconds_delta) if has_twap else None
     return V3Answer(price, tick, liquidity, from_tick, to_tick, tuple(ticks), twap, observations)
 
 
@@ -332,10 +332,10 @@ def answer_words(data: LensAnswer, count: int) -> tuple[int, ...] | CallStatus:
 
 def answer_uint(data: LensAnswer, bits: int = 256) -> int | CallStatus:
     """Return one unsigned integer of at most `bits` bits, or the failure."""
-    read = answer_words(data, 1)
-    if isinstance(read, CallStatus):
-        return read
-    return read[0] if read[0] >> bits == 0 else CallStatus.MALFORMED
+    words = answer_words(data, 1)
+    if isinstance(words, CallStatus):
+        return words
+    return words[0] if words[0] >> bits == 0 else CallStatus.MALFORMED
 
 
 _SMALLER = 8
@@ -350,35 +350,35 @@ class LensPages:
         self._codes = [creation_code(page) for page in self.pages]
         self._items = dict(zip(self._codes, self.pages, strict=True))
 
-    def calls(self, at: object) -> list[RpcCall]:
+    def calls(self, block: object) -> list[RpcCall]:
         """Return the JSON-RPC calls of all pages at one block."""
-        return [("eth_call", [{"data": code}, at]) for code in self._codes]
+        return [("eth_call", [{"data": code}, block]) for code in self._codes]
 
     def items_of(self, call: RpcCall) -> Sequence[LensItem]:
         """Return the items of the page that a call asks for; none for other calls."""
         method, params = call
         return self._items.get(params[0].get("data"), ()) if method == "eth_call" else ()
 
-    def ask(self, line: Transport, at: object) -> list[LensAnswer]:
+    def query(self, transport: Transport, block: object) -> list[LensAnswer]:
         """Return the answers of all items at one block, in one request, or two if the node allowed
         too little gas. Raises as `complete`.
         """
-        calls = self.calls(at)
-        return self.decode(self.complete(line, calls, line.batch(calls)))
+        calls = self.calls(block)
+        return self.decode(self.complete(transport, calls, transport.batch(calls)))
 
     def complete(
-        self, line: Transport, calls: Sequence[RpcCall], answers: Sequence[Any]
+        self, transport: Transport, calls: Sequence[RpcCall], answers: Sequence[Any]
     ) -> list[Any]:
         """Return one endpoint's answers to `calls` with whole pages: items that ran out of gas, or
         are on a refused page, are requested once more, at the same block. Raises CallFailed if the
         node refuses smaller pages too. An item that still lacks gas is CallStatus.UNREAD.
         """
         encoded = {
-            number: _encoded(line, items, answer)
+            number: _encoded(transport, items, answer)
             for number, (call, answer) in enumerate(zip(calls, answers, strict=True))
             if (items := self.items_of(call))
         }
-        smaller = [
+        smaller_pages = [
             (number, [unread[i] for i in page])
             for number, page_answers in encoded.items()
             if (unread := [i for i, answer in enumerate(page_answers) if answer == _UNREAD])
@@ -386,48 +386,50 @@ class LensPages:
                 [self.items_of(calls[number])[i] for i in unread], PAGE_GAS // _SMALLER
             )
         ]
-        if not smaller:
+        if not smaller_pages:
             return list(answers)
         smaller_items = [
-            [self.items_of(calls[number])[i] for i in page] for number, page in smaller
+            [self.items_of(calls[number])[i] for i in page] for number, page in smaller_pages
         ]
-        again = line.batch(
+        smaller_answers = transport.batch(
             [
                 ("eth_call", [{"data": creation_code(items)}, calls[number][1][1]])
-                for (number, _), items in zip(smaller, smaller_items, strict=True)
+                for (number, _), items in zip(smaller_pages, smaller_items, strict=True)
             ]
         )
-        whole = list(answers)
-        for (number, page), items, answer in zip(smaller, smaller_items, again, strict=True):
+        complete_answers = list(answers)
+        for (number, page), items, answer in zip(
+            smaller_pages, smaller_items, smaller_answers, strict=True
+        ):
             if isinstance(answer, RpcFault):
                 raise CallFailed(
-                    f"{line.name} refused the lens: {answer.message}",
+                    f"{transport.name} refused the lens: {answer.message}",
                     answer,
                     "it must allow eth_call of creation code",
                 )
-            for i, part in zip(page, _encoded(line, items, answer), strict=True):
+            for i, part in zip(page, _encoded(transport, items, answer), strict=True):
                 encoded[number][i] = part
-            whole[number] = hex_data(bytes([FORMAT]) + b"".join(encoded[number]))
-        return whole
+            complete_answers[number] = hex_data(bytes([FORMAT]) + b"".join(encoded[number]))
+        return complete_answers
 
     def decode(self, answers: Sequence[object]) -> list[LensAnswer]:
         """Return the answers of all items, in order, from those of the pages."""
         return [
-            read
+            item_answer
             for items, answer in zip(self.pages, answers, strict=True)
-            for read in decode_page(items, parse_bytes(answer, "the lens"))
+            for item_answer in decode_page(items, parse_bytes(answer, "the lens"))
         ]
 
 
 def query_lens(
-    transport: Transport, items: Sequence[LensItem], at: object = "latest"
+    transport: Transport, items: Sequence[LensItem], block: object = "latest"
 ) -> list[LensAnswer]:
     """Return answers to `items` at one block, in one request, or two if the node allowed too little
     gas. Raises Retryable.
     """
     if not items:
         return []
-    answers = LensPages(items).ask(transport, at)
+    answers = LensPages(items).query(transport, block)
     if CallStatus.UNREAD in answers:
         raise Retryable(
             f"{transport.name} allows too little gas to read one item",
@@ -436,11 +438,11 @@ def query_lens(
     return answers
 
 
-def _encoded(line: Transport, items: Sequence[LensItem], answer: object) -> list[bytes]:
+def _encoded(transport: Transport, items: Sequence[LensItem], answer: object) -> list[bytes]:
     """Return the bytes of each item's answer; all unread if the node refused the page."""
     if isinstance(answer, RpcFault):
         return [_UNREAD] * len(items)
-    return encoded_answers(items, parse_bytes(answer, f"the lens from {line.name}"))
+    return encoded_answers(items, parse_bytes(answer, f"the lens from {transport.name}"))
 
 
 BALANCE_OF = bytes.fromhex("70a08231")

@@ -172,7 +172,7 @@ def _tokens(
     shapes = query_lens(
         transport,
         [
-            CallItem(manager, MANAGER_POSITIONS + uint_word(token_id), longest=384)
+            CallItem(manager, MANAGER_POSITIONS + uint_word(token_id), max_answer_bytes=384)
             for token_id in ids
         ],
         at,

@@ -61,13 +61,13 @@ class PositionRange:
 
 @dataclass(frozen=True, slots=True)
 class PositionRef:
-    """A confirmed position as found on the chain. `place` is None for V2, and for a V3 token that
+    """A confirmed position as found on the chain. `range` is None for V2, and for a V3 token that
     did not exist.
     """
 
     confirmed: ConfirmedPosition
     factory: str
-    place: PositionRange | None = None
+    range: PositionRange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def resolve_positions(
             ],
         )
     )
-    shaped = [
+    refs_and_shapes = [
         (
             _v2_ref(position, factories[position.venue], [next(answers) for _ in range(3)])
             if position.token_id is None
@@ -109,13 +109,15 @@ def resolve_positions(
         )
         for position in confirmed
     ]
-    shapes = [(ref, shape) for ref, shape in shaped if shape is not None]
-    call_items = [_get_pool(ref.factory, ref.confirmed, shape[0]) for ref, shape in shapes]
+    existing = [(ref, shape) for ref, shape in refs_and_shapes if shape is not None]
+    call_items = [_get_pool(ref.factory, ref.confirmed, shape[0]) for ref, shape in existing]
     pools = {
         ref.confirmed: answer_uint(answer, 160)
-        for (ref, _), answer in zip(shapes, query_lens(transport, call_items), strict=True)
+        for (ref, _), answer in zip(existing, query_lens(transport, call_items), strict=True)
     }
-    return tuple(_placed(ref, shape, pools.get(ref.confirmed)) for ref, shape in shaped)
+    return tuple(
+        _with_range(ref, shape, pools.get(ref.confirmed)) for ref, shape in refs_and_shapes
+    )
 
 
 def _first_items(position: ConfirmedPosition, factory: str) -> list[CallItem]:
@@ -135,15 +137,20 @@ def _first_items(position: ConfirmedPosition, factory: str) -> list[CallItem]:
 def _v2_ref(
     position: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
 ) -> tuple[PositionRef, None]:
-    tokens = [answer_uint(answer, 160) for answer in answers[:2]]
-    for read in tokens:
-        if isinstance(read, CallStatus):
-            raise ConfigError(f"{_where(position)}: {read.why}", "is it a Uniswap V2 pair?")
+    token_words = [answer_uint(answer, 160) for answer in answers[:2]]
+    for token_word in token_words:
+        if isinstance(token_word, CallStatus):
+            raise ConfigError(f"{_where(position)}: {token_word.why}", "is it a Uniswap V2 pair?")
     _require_tokens(
-        position, [address_from_word(read) for read in tokens if not isinstance(read, CallStatus)]
+        position,
+        [
+            address_from_word(token_word)
+            for token_word in token_words
+            if not isinstance(token_word, CallStatus)
+        ],
     )
-    known = answer_uint(answers[2], 160)
-    if isinstance(known, CallStatus) or address_from_word(known) != position.contract:
+    pair = answer_uint(answers[2], 160)
+    if isinstance(pair, CallStatus) or address_from_word(pair) != position.contract:
         raise ConfigError(
             f"{_where(position)}: was not created by the factory {factory}",
             "remove it; it may be a scam",
@@ -155,12 +162,12 @@ def _v3_shape(
     position: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
 ) -> tuple[PositionRef, tuple[int, int, int] | None]:
     """Return the reference, and (fee, lower tick, upper tick) if the token exists."""
-    known, supply = answer_uint(answers[0], 160), answer_uint(answers[1])
+    manager_factory, supply = answer_uint(answers[0], 160), answer_uint(answers[1])
     # Routers have a factory too, but only a position manager also has a token supply.
     if (
-        isinstance(known, CallStatus)
+        isinstance(manager_factory, CallStatus)
         or isinstance(supply, CallStatus)
-        or address_from_word(known) != factory
+        or address_from_word(manager_factory) != factory
     ):
         raise ConfigError(
             f"venues.{position.venue}.position_manager {position.contract}: is not a position manager of"
@@ -169,16 +176,16 @@ def _v3_shape(
         )
     if answers[2] is CallStatus.FAILED:
         return PositionRef(position, factory), None
-    read = answer_words(answers[2], 12)
-    if isinstance(read, CallStatus):
+    words = answer_words(answers[2], 12)
+    if isinstance(words, CallStatus):
         raise ConfigError(
-            f"{_where(position)}: {read.why}", "check venues.uniswap_v3.position_manager"
+            f"{_where(position)}: {words.why}", "check venues.uniswap_v3.position_manager"
         )
-    _require_tokens(position, [address_from_word(value & (1 << 160) - 1) for value in read[2:4]])
-    return PositionRef(position, factory), (read[4], to_signed(read[5]), to_signed(read[6]))
+    _require_tokens(position, [address_from_word(value & (1 << 160) - 1) for value in words[2:4]])
+    return PositionRef(position, factory), (words[4], to_signed(words[5]), to_signed(words[6]))
 
 
-def _placed(
+def _with_range(
     ref: PositionRef, shape: tuple[int, int, int] | None, pool: int | CallStatus | None
 ) -> PositionRef:
     if shape is None:
@@ -212,7 +219,7 @@ def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
         return [
             PositionQuestion("LP tokens", CallItem(pair, address_call(BALANCE_OF, owner))),
             PositionQuestion("LP tokens in all", CallItem(pair, TOTAL_SUPPLY)),
-            PositionQuestion("reserves", CallItem(pair, GET_RESERVES, longest=96)),
+            PositionQuestion("reserves", CallItem(pair, GET_RESERVES, max_answer_bytes=96)),
             PositionQuestion("kLast", CallItem(pair, K_LAST)),
             PositionQuestion(
                 "balance of token0", CallItem(position.token0, address_call(BALANCE_OF, pair))
@@ -229,24 +236,26 @@ def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
         ),
         PositionQuestion("position", _manager_position(position)),
     ]
-    if ref.place is None:
+    if ref.range is None:
         return questions
-    pool, ticks = ref.place.pool, (ref.place.tick_lower, ref.place.tick_upper)
+    pool, ticks = ref.range.pool, (ref.range.tick_lower, ref.range.tick_upper)
     return [
         *questions,
         PositionQuestion(
-            "pool of the factory", _get_pool(ref.factory, position, ref.place.fee_pips)
+            "pool of the factory", _get_pool(ref.factory, position, ref.range.fee_pips)
         ),
-        PositionQuestion("price", CallItem(pool, SLOT0, longest=224)),
+        PositionQuestion("price", CallItem(pool, SLOT0, max_answer_bytes=224)),
         PositionQuestion("fee growth of token0", CallItem(pool, FEE_GROWTH_GLOBAL_0)),
         PositionQuestion("fee growth of token1", CallItem(pool, FEE_GROWTH_GLOBAL_1)),
         *(
-            PositionQuestion(f"tick {tick}", CallItem(pool, TICKS + int_word(tick), longest=256))
+            PositionQuestion(
+                f"tick {tick}", CallItem(pool, TICKS + int_word(tick), max_answer_bytes=256)
+            )
             for tick in ticks
         ),
         PositionQuestion(
             "account of the range",
-            CallItem(pool, POOL_POSITIONS + ref.place.key(position.contract), longest=160),
+            CallItem(pool, POOL_POSITIONS + ref.range.key(position.contract), max_answer_bytes=160),
         ),
     ]
 
@@ -262,8 +271,8 @@ def read_position(ref: PositionRef, owner: str, answers: Sequence[LensAnswer]) -
             if ref.confirmed.token_id is None
             else _read_v3(ref, questions, answers, owner)
         )
-    except _PositionUnreadable as unread:
-        return str(unread)
+    except _PositionUnreadable as error:
+        return str(error)
 
 
 def _read_v2(
@@ -298,7 +307,7 @@ def _read_v3(
     answers: Sequence[LensAnswer],
     owner: str,
 ) -> LpV3Position | LpMissingPosition:
-    position, place = ref.confirmed, ref.place
+    position, position_range = ref.confirmed, ref.range
     token_id = position.token_id or 0
     if (
         answers[0] is CallStatus.FAILED and answers[1] is CallStatus.FAILED
@@ -309,30 +318,30 @@ def _read_v3(
     holder = address_from_word(_bits(_words(questions[0], answers[0], 1)[0], 160))
     if holder != owner:
         raise _PositionUnreadable(f"it belongs to {holder}, not to the wallet {owner}")
-    if place is None:
+    if position_range is None:
         raise _PositionUnreadable("it did not exist when the agent started: restart the agent")
-    taken = (12, 1, 2, 1, 1, 4, 4, 5)
-    own, pool, slot0, growth0, growth1, lower, upper, core = (
+    word_counts = (12, 1, 2, 1, 1, 4, 4, 5)
+    manager_words, pool, slot0, growth0, growth1, lower, upper, pool_words = (
         _words(question, answer, count)
-        for question, answer, count in zip(questions[1:], answers[1:], taken, strict=True)
+        for question, answer, count in zip(questions[1:], answers[1:], word_counts, strict=True)
     )
     state = (
-        *(address_from_word(_bits(value, 160)) for value in own[2:4]),
-        own[4],
-        to_signed(own[5]),
-        to_signed(own[6]),
+        *(address_from_word(_bits(value, 160)) for value in manager_words[2:4]),
+        manager_words[4],
+        to_signed(manager_words[5]),
+        to_signed(manager_words[6]),
     )
     if state != (
         position.token0,
         position.token1,
-        place.fee_pips,
-        place.tick_lower,
-        place.tick_upper,
+        position_range.fee_pips,
+        position_range.tick_lower,
+        position_range.tick_upper,
     ):
         raise _PositionUnreadable("its pool or ticks have changed since the agent started")
-    if address_from_word(_bits(pool[0], 160)) != place.pool:
+    if address_from_word(_bits(pool[0], 160)) != position_range.pool:
         raise _PositionUnreadable(
-            f"the factory {ref.factory} has a different pool than {place.pool}"
+            f"the factory {ref.factory} has a different pool than {position_range.pool}"
         )
     if _bits(slot0[0], 160) == 0:
         raise _PositionUnreadable("its pool has no price")
@@ -340,23 +349,23 @@ def _read_v3(
         venue=position.venue,
         manager=position.contract,
         token_id=token_id,
-        pool=place.pool,
+        pool=position_range.pool,
         token0=position.token0,
         token1=position.token1,
-        fee_pips=place.fee_pips,
-        tick_lower=place.tick_lower,
-        tick_upper=place.tick_upper,
-        liquidity=_bits(own[7], 128),
-        inside_last_x128=(own[8], own[9]),
-        owed=(_bits(own[10], 128), _bits(own[11], 128)),
+        fee_pips=position_range.fee_pips,
+        tick_lower=position_range.tick_lower,
+        tick_upper=position_range.tick_upper,
+        liquidity=_bits(manager_words[7], 128),
+        inside_last_x128=(manager_words[8], manager_words[9]),
+        owed=(_bits(manager_words[10], 128), _bits(manager_words[11], 128)),
         sqrt_price_x96=slot0[0],
         tick=to_signed(slot0[1]),
         growth_global_x128=(growth0[0], growth1[0]),
         growth_outside_lower_x128=(lower[2], lower[3]),
         growth_outside_upper_x128=(upper[2], upper[3]),
-        core_liquidity=_bits(core[0], 128),
-        core_inside_last_x128=(core[1], core[2]),
-        core_owed=(_bits(core[3], 128), _bits(core[4], 128)),
+        core_liquidity=_bits(pool_words[0], 128),
+        core_inside_last_x128=(pool_words[1], pool_words[2]),
+        core_owed=(_bits(pool_words[3], 128), _bits(pool_words[4], 128)),
     )
 
 
@@ -375,7 +384,9 @@ def _bits(value: int, bits: int) -> int:
 
 def _manager_position(position: ConfirmedPosition) -> CallItem:
     return CallItem(
-        position.contract, MANAGER_POSITIONS + uint_word(position.token_id or 0), longest=384
+        position.contract,
+        MANAGER_POSITIONS + uint_word(position.token_id or 0),
+        max_answer_bytes=384,
     )
 
 

@@ -41,7 +41,10 @@ def read_tokens(transport: Transport, addresses: Sequence[str]) -> tuple[Token, 
     call_items = [
         item
         for address in addresses
-        for item in (CallItem(address, DECIMALS), CallItem(address, SYMBOL, longest=_SYMBOL_BYTES))
+        for item in (
+            CallItem(address, DECIMALS),
+            CallItem(address, SYMBOL, max_answer_bytes=_SYMBOL_BYTES),
+        )
     ]
     answers = query_lens(transport, call_items)
     return tuple(

@@ -70,7 +70,10 @@ def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
     """
     return [
         ("decimals of feed", CallItem(feed, DECIMALS)),
-        ("round of feed", CallItem(feed, LATEST_ROUND_DATA, longest=160, likely_gas=60_000)),
+        (
+            "round of feed",
+            CallItem(feed, LATEST_ROUND_DATA, max_answer_bytes=160, likely_gas=60_000),
+        ),
         ("least answer of feed", ViaItem(feed, AGGREGATOR, CallItem(feed, MIN_ANSWER))),
         ("largest answer of feed", ViaItem(feed, AGGREGATOR, CallItem(feed, MAX_ANSWER))),
     ]

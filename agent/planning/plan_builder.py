@@ -28,13 +28,13 @@ from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, v
 PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
 LOCKED = "locked"
 """Cause of a drift whose excess is in liquidity positions or margin, which swaps cannot spend."""
-LIFTED = 0.999
+SAME_DEVIATION = 0.999
 """Fraction of a token's deviation above which its deviation without the turnover limit counts as
 equal.
 """
 UNUSED, TOO_COSTLY = "no pool of it is used", "trading it would cost more than"
-Free = tuple[PoolGraph, FixedPoint]
-WORTH_SAYING = 1e-5
+Unlimited = tuple[PoolGraph, FixedPoint]
+MIN_REPORTED = 1e-5
 """Fraction of the total (a tenth of a basis point) below which a remainder is rounding error."""
 
 
@@ -49,9 +49,9 @@ def assemble_plan(
     """Return the plan of a draft's legs, not judged by guards yet."""
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     legs = with_payment_legs(problem.coin, draft.legs)
-    moved = balance_deltas(legs)
+    deltas = balance_deltas(legs)
     after = tuple(
-        (node.address, balances[node.address] + moved.get(node.address, 0))
+        (node.address, balances[node.address] + deltas.get(node.address, 0))
         for node in problem.assets
     )
     values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
@@ -71,7 +71,7 @@ def assemble_plan(
         verdicts=(),
         skipped=tuple(skipped),
         expires_block=step.snapshot.head.number + step.execution.expire_blocks,
-        native_after_wei=step.snapshot.native_wei + moved[NATIVE] if NATIVE in moved else None,
+        native_after_wei=step.snapshot.native_wei + deltas[NATIVE] if NATIVE in deltas else None,
     )
 
 
@@ -89,7 +89,7 @@ class _Remainder:
     is_bounded: bool
     turnover_limit: str
     market: PoolGraph
-    settled: FixedPoint
+    fixed_point: FixedPoint
 
     def is_end(self, source: int, target: int) -> bool:
         """True if an exchange moves the token in the missing direction."""
@@ -101,52 +101,53 @@ def skipped_items(
     step: StepInput,
     market: PoolGraph,
     objective: PlanObjective,
-    settled: FixedPoint,
+    fixed_point: FixedPoint,
     turnover_limit: str,
-    free: Free | None,
+    unlimited: Unlimited | None,
 ) -> list[SkippedItem]:
-    """Return everything that the plan skips, each with its reason. `free` is the result without the
-    turnover limit, if that limit may bind: a token equally far off target there has another reason.
+    """Return everything that the plan skips, each with its reason. `unlimited` is the result without
+    the turnover limit, if that limit may bind: a token equally far off target there has another
+    reason.
     """
-    problem, draft = market.problem, settled.draft
+    problem, draft = market.problem, fixed_point.draft
     skipped = list(problem.notes)
-    skipped += [SkippedItem(f"pool {pool}", why) for pool, why in settled.dropped.items()]
+    skipped += [SkippedItem(f"pool {pool}", why) for pool, why in fixed_point.dropped.items()]
     skipped += [
         SkippedItem(
             f"pool {pool}", f"pays over {FAR:g} times the reference price: one of the two is wrong"
         )
         for pool in market.far
     ]
-    if settled.bounded and (
-        free is None or free[1].draft.turnover(problem) > draft.turnover(problem)
+    if fixed_point.bounded and (
+        unlimited is None or unlimited[1].draft.turnover(problem) > draft.turnover(problem)
     ):
-        moved = value_text(draft.turnover(problem), step.portfolio.numeraire.decimals, 2)
-        why = f"{turnover_limit} allows this plan {moved}; the cheapest trades go first"
+        turnover_text = value_text(draft.turnover(problem), step.portfolio.numeraire.decimals, 2)
+        why = f"{turnover_limit} allows this plan {turnover_text}; the cheapest trades go first"
         skipped.append(SkippedItem("part of the drift", why))
-    total, below, above = _off(problem, objective, draft)
-    free_rest = None
-    if free is not None:
-        _, free_below, free_above = _off(problem, objective, free[1].draft)
-        free_rest = np.maximum(free_below, free_above)
+    total, below, above = _deviations(problem, objective, draft)
+    unlimited_deviation = None
+    if unlimited is not None:
+        _, unlimited_below, unlimited_above = _deviations(problem, objective, unlimited[1].draft)
+        unlimited_deviation = np.maximum(unlimited_below, unlimited_above)
     for token, node in enumerate(problem.nodes):
         value = max(float(below[token]), float(above[token]), 0.0)
-        if value <= WORTH_SAYING * total or not node.is_asset:
+        if value <= MIN_REPORTED * total or not node.is_asset:
             continue
         sells = bool(above[token] > 0)
         if sells and objective.locked[token] > objective.high[token] * total:
-            where = " or ".join(name for place in PLACES if (name := place(step)))
-            why = f"{_money(step.portfolio, value)} above its target are in {where}, which swaps cannot spend"
+            places = " or ".join(name for place in PLACES if (name := place(step)))
+            why = f"{_money(step.portfolio, value)} above its target are in {places}, which swaps cannot spend"
             skipped.append(SkippedItem(node.label, why, LOCKED))
             continue
         opposite = below if sells else above
-        others = tuple(int(i) for i in np.flatnonzero(opposite > WORTH_SAYING * total))
-        is_bounded, explained = settled.bounded, (market, settled)
-        if free is not None and free_rest is not None:
-            is_bounded = bool(free_rest[token] < value * LIFTED)
+        others = tuple(int(i) for i in np.flatnonzero(opposite > MIN_REPORTED * total))
+        is_bounded, explaining = fixed_point.bounded, (market, fixed_point)
+        if unlimited is not None and unlimited_deviation is not None:
+            is_bounded = bool(unlimited_deviation[token] < value * SAME_DEVIATION)
             if not is_bounded:
-                explained = free
+                explaining = unlimited
         limit = turnover_limit if is_bounded else ""
-        remainder = _Remainder(token, value, sells, others, is_bounded, limit, *explained)
+        remainder = _Remainder(token, value, sells, others, is_bounded, limit, *explaining)
         why, kept_by = _reason(step.limits, objective, total, remainder)
         costly = kept_by == PLAN_COST or (not limit and why.startswith((UNUSED, TOO_COSTLY)))
         if costly and node.address != step.portfolio.numeraire.address:
@@ -166,104 +167,106 @@ def skipped_items(
 
 
 def _reason(
-    limits: Limits, objective: PlanObjective, total: float, rest: _Remainder
+    limits: Limits, objective: PlanObjective, total: float, remainder: _Remainder
 ) -> tuple[str, str]:
     """Return why a token stays off target, and the limit of cost or size, or LOCKED, if that alone
     keeps it there.
     """
-    unmoved, nodes = rest.settled.unmoved, rest.market.problem.nodes
-    if rest.value < nodes[rest.token].price:
-        label = nodes[rest.token].label
+    unmoved, nodes = remainder.fixed_point.unmoved, remainder.market.problem.nodes
+    if remainder.value < nodes[remainder.token].price:
+        label = nodes[remainder.token].label
         return f"{COARSE} {label} is worth more than the drift", MIN_TRADE
-    if rest.token in unmoved:
-        return _unmoved_reason(limits, rest)
+    if remainder.token in unmoved:
+        return _unmoved_reason(limits, remainder)
     locked = {i for i in range(len(nodes)) if objective.locked[i] > objective.high[i] * total}
-    if rest.others and (locked | set(unmoved)).issuperset(rest.others):
-        why = f"{' and '.join(nodes[i].label for i in rest.others)} cannot be traded against it"
-        if not rest.sells and locked.issuperset(rest.others):
+    if remainder.others and (locked | set(unmoved)).issuperset(remainder.others):
+        why = (
+            f"{' and '.join(nodes[i].label for i in remainder.others)} cannot be traded against it"
+        )
+        if not remainder.sells and locked.issuperset(remainder.others):
             return why, LOCKED
-        dust = all(unmoved.get(i) == DUST for i in rest.others)
-        return why, MIN_TRADE if dust and not rest.is_bounded else ""
-    return _market_reason(rest, zone=objective.risk is not None)
+        dust = all(unmoved.get(i) == DUST for i in remainder.others)
+        return why, MIN_TRADE if dust and not remainder.is_bounded else ""
+    return _market_reason(remainder, zone=objective.risk is not None)
 
 
-def _unmoved_reason(limits: Limits, rest: _Remainder) -> tuple[str, str]:
+def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
     """Return why a token is not moved at all; bounds may leave only a small amount of a large
     remainder.
     """
-    why, min_trade = rest.settled.unmoved[rest.token], limits.min_trade
-    is_dust = why == DUST and not rest.is_bounded
-    if min_trade is None or not rest.value >= min_trade:
+    why, min_trade = remainder.fixed_point.unmoved[remainder.token], limits.min_trade
+    is_dust = why == DUST and not remainder.is_bounded
+    if min_trade is None or not remainder.value >= min_trade:
         return why, MIN_TRADE if is_dust else ""
-    if rest.is_bounded:
-        return f"the amount that {rest.turnover_limit} allows is {DUST}", ""
-    if DEAR in rest.settled.dropped.values():
+    if remainder.is_bounded:
+        return f"the amount that {remainder.turnover_limit} allows is {DUST}", ""
+    if DEAR in remainder.fixed_point.dropped.values():
         why = f"the amount that gas and the pools' bounds allow is {DUST}"
         return why, PLAN_COST if is_dust else ""
     return f"the amount that the pools' bounds allow is {DUST}", ""
 
 
-def _market_reason(rest: _Remainder, zone: bool) -> tuple[str, str]:
+def _market_reason(remainder: _Remainder, zone: bool) -> tuple[str, str]:
     """Return why the market does not bring a token to its goal (no route, impact bound, turnover
     limit, cost), and the limit that alone keeps it off.
     """
-    market, settled = rest.market, rest.settled
-    edges = [edge for edge in market.pool_edges if rest.is_end(edge.source, edge.target)]
+    market, fixed_point = remainder.market, remainder.fixed_point
+    edges = [edge for edge in market.pool_edges if remainder.is_end(edge.source, edge.target)]
     if not edges:
-        poor = [pool for pool, *ends in market.below_floor if rest.is_end(*ends)]
-        if poor:
-            pools = ", ".join(poor)
+        pools_below_floor = [pool for pool, *ends in market.below_floor if remainder.is_end(*ends)]
+        if pools_below_floor:
+            pools = ", ".join(pools_below_floor)
             return f"{pools} pays less than the floor set by the reference price", ""
         return "no usable pool trades it", ""
-    if not _connected(market, rest.token, rest.sells, frozenset(rest.others)):
+    if not _connected(market, remainder.token, remainder.sells, frozenset(remainder.others)):
         return "no route of usable pools connects it to a token off target on the other side", ""
-    dropped = {settled.dropped.get(edge.pool, "") for edge in edges}
+    dropped = {fixed_point.dropped.get(edge.pool, "") for edge in edges}
     if "" not in dropped:
-        return _dropped_reason(rest, dropped)
-    if rest.turnover_limit:
-        return f"{rest.turnover_limit} allows no more; the cheapest trades go first", ""
-    if settled.held_back:
+        return _dropped_reason(remainder, dropped)
+    if remainder.turnover_limit:
+        return f"{remainder.turnover_limit} allows no more; the cheapest trades go first", ""
+    if fixed_point.held_back:
         coin = market.problem.coin
         if coin is not None and coin.counts and coin.approved_raw is None:
             return "the rest of the native coin is kept for gas", ""
         return "this step has not approved more", ""
-    return _bounds_reason(rest, edges, zone)
+    return _bounds_reason(remainder, edges, zone)
 
 
-def _dropped_reason(rest: _Remainder, dropped: set[str]) -> tuple[str, str]:
+def _dropped_reason(remainder: _Remainder, dropped: set[str]) -> tuple[str, str]:
     """Return why every pool of a token was dropped."""
-    plan_cost_bps = rest.market.problem.plan_cost_bps
+    plan_cost_bps = remainder.market.problem.plan_cost_bps
     costly = all(reason.startswith(COSTLY) for reason in dropped)
     over_cost = any(reason.startswith(OVER_COST) for reason in dropped)
-    dear = DEAR
-    if costly and rest.turnover_limit:  # the limit determines how much gas is worth paying
-        dear += f" within {rest.turnover_limit}"
+    dear_text = DEAR
+    if costly and remainder.turnover_limit:  # the limit determines how much gas is worth paying
+        dear_text += f" within {remainder.turnover_limit}"
     elif costly and plan_cost_bps is not None and not over_cost:
-        dear += f" within limits.plan_cost of {plan_cost_bps} bps"
-    reasons = "; ".join(dear if reason == DEAR else reason for reason in sorted(dropped))
-    limit = PLAN_COST if costly and not rest.turnover_limit else ""
+        dear_text += f" within limits.plan_cost of {plan_cost_bps} bps"
+    reasons = "; ".join(dear_text if reason == DEAR else reason for reason in sorted(dropped))
+    limit = PLAN_COST if costly and not remainder.turnover_limit else ""
     return f"{UNUSED}: {reasons}", limit
 
 
-def _bounds_reason(rest: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> tuple[str, str]:
+def _bounds_reason(remainder: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> tuple[str, str]:
     """Return why the used pools accept no more of a token: their bounds, their ticks, or
     the cost.
     """
-    problem, draft = rest.market.problem, rest.settled.draft
-    full = sorted({edge.pool for edge in edges} & draft.full) or sorted(draft.full)
-    elsewhere = "elsewhere " if full else ""
+    problem, draft = remainder.market.problem, remainder.fixed_point.draft
+    full_pools = sorted({edge.pool for edge in edges} & draft.full) or sorted(draft.full)
+    elsewhere = "elsewhere " if full_pools else ""
     parts = []
-    ended = pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps)
-    if ended and set(full) & set(ended):
-        parts.append(f"the ticks read end at {', '.join(ended)}")
-    elif full and problem.impact_bps != UNBOUNDED_BPS:
+    pools_without_ticks = pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps)
+    if pools_without_ticks and set(full_pools) & set(pools_without_ticks):
+        parts.append(f"the ticks read end at {', '.join(pools_without_ticks)}")
+    elif full_pools and problem.impact_bps != UNBOUNDED_BPS:
         parts.append(
-            f"{', '.join(full)} accept no more within limits.price_impact "
+            f"{', '.join(full_pools)} accept no more within limits.price_impact "
             f"of {problem.impact_bps} bps"
             " and above the floor"
         )
-    elif full:
-        parts.append(f"{', '.join(full)} hold no more")
+    elif full_pools:
+        parts.append(f"{', '.join(full_pools)} hold no more")
     if zone:
         parts.append(
             f"{elsewhere}the next unit costs more than the risk it saves, or than limits.plan_cost"
@@ -271,7 +274,7 @@ def _bounds_reason(rest: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> t
     elif problem.plan_cost_bps is not None:
         parts.append(f"{elsewhere}{TOO_COSTLY} limits.plan_cost of {problem.plan_cost_bps} bps")
     why = "; ".join(parts) or "the usable pools accept no more"
-    if problem.plan_cost_bps is None or full or zone:
+    if problem.plan_cost_bps is None or full_pools or zone:
         return why, ""
     fees_pips = [problem.pools[edge.pool].fee_pips for edge in edges]
     # If the fee is lower, the cost comes from pools off the reference.
@@ -280,16 +283,16 @@ def _bounds_reason(rest: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> t
     return why, ""
 
 
-def _off(
+def _deviations(
     problem: Problem, objective: PlanObjective, draft: PlanDraft
 ) -> tuple[float, FloatArray, FloatArray]:
     """Return the total after a draft, and each token's shortfall and excess against its goal."""
-    ends = [
-        has + float(draft.delta.get(node.address, 0) * node.price)
-        for has, node in zip(objective.held, problem.nodes, strict=True)
+    values_after = [
+        value_before + float(draft.delta.get(node.address, 0) * node.price)
+        for value_before, node in zip(objective.held, problem.nodes, strict=True)
     ]
-    total = math.fsum(ends)
-    return total, objective.low * total - ends, ends - objective.high * total
+    total = math.fsum(values_after)
+    return total, objective.low * total - values_after, values_after - objective.high * total
 
 
 def _connected(market: PoolGraph, token: int, sells: bool, others: frozenset[int]) -> bool:
@@ -334,8 +337,8 @@ FLOAT_ERROR = Fraction(1, 10**12)
 """Relative error of the bound's floating-point sums, counted against the plan."""
 CLOSE = Fraction(1, 10 * BPS)
 """Gap, per unit of turnover, up to which a bound is not improved where there are many pools."""
-CLOSER, FEW = CLOSE / 100, 40
-"""The same for at most FEW directions of pools."""
+CLOSE_FOR_FEW, FEW_DIRECTIONS = CLOSE / 100, 40
+"""The same for at most FEW_DIRECTIONS directions of pools."""
 BRANCHES = 12
 """Subproblems of the bound, each of which decides one pool."""
 DIGITS = 10**6
@@ -343,38 +346,44 @@ DIGITS = 10**6
 
 
 def gap_bps(
-    market: PoolGraph, objective: PlanObjective, settled: FixedPoint, budget: Value | None
+    market: PoolGraph, objective: PlanObjective, fixed_point: FixedPoint, budget: Value | None
 ) -> Fraction:
     """Return (bound − achieved) / max(turnover, 1 bp of the total), in bps, rounded up; the larger
     of both gaps, at least zero.
     """
-    problem, draft, scale = market.problem, settled.draft, Fraction(market.scale)
-    held = [node.value / scale for node in problem.nodes]
-    moved = [draft.delta.get(node.address, 0) * node.price / scale for node in problem.nodes]
-    ends = [
-        has + (move if node.is_asset else min(move, Fraction(0)))
-        for has, move, node in zip(held, moved, problem.nodes, strict=True)
+    problem, draft, scale = market.problem, fixed_point.draft, Fraction(market.scale)
+    values_before = [node.value / scale for node in problem.nodes]
+    value_changes = [
+        draft.delta.get(node.address, 0) * node.price / scale for node in problem.nodes
+    ]
+    values_after = [
+        value_before + (change if node.is_asset else min(change, Fraction(0)))
+        for value_before, change, node in zip(
+            values_before, value_changes, problem.nodes, strict=True
+        )
     ]
     search = objective.search(
-        market.scale, np.zeros(len(held)), {}, None if budget is None else float(budget)
+        market.scale, np.zeros(len(values_before)), {}, None if budget is None else float(budget)
     )
-    total = sum(held, Fraction(0))
+    total = sum(values_before, Fraction(0))
     basis = max(draft.turnover(problem) / scale, total / BPS)
-    used = {(leg.pool, problem.position[leg.token_in]) for leg in draft.legs}
-    achieved = search.worth.exactly(ends) - Fraction(market.least_gas(used))
-    close = CLOSER if len(market.pool_edges) <= FEW else CLOSE
-    least = float(achieved + close * basis) + market.base_gas
+    used_directions = {(leg.pool, problem.position[leg.token_in]) for leg in draft.legs}
+    achieved = search.worth.exactly(values_after) - Fraction(market.least_gas(used_directions))
+    close_gap = CLOSE_FOR_FEW if len(market.pool_edges) <= FEW_DIRECTIONS else CLOSE
+    close_bound = float(achieved + close_gap * basis) + market.base_gas
     searches = [(search, market.counted_after_gas, market.rows())]
-    if settled.token_order is not None:
-        order = settled.token_order
+    if fixed_point.token_order is not None:
+        order = fixed_point.token_order
         rows = order.rows(market.real, market.rows())
         searches.append((order.search(search), market.after_gas, rows))
     bound = -math.inf
-    for bounded, charged, rows in searches:
-        enough = max(least, bound)
-        bound = max(bound, bound_with_charges(charged, rows, bounded.solve, BRANCHES, enough))
-    best = max(search.worth.exactly(held), Fraction(bound) - Fraction(market.base_gas))
-    return rounded_gap(best - achieved + FLOAT_ERROR * total, basis)
+    for gap_search, charged, rows in searches:
+        enough = max(close_bound, bound)
+        bound = max(bound, bound_with_charges(charged, rows, gap_search.solve, BRANCHES, enough))
+    best_utility = max(
+        search.worth.exactly(values_before), Fraction(bound) - Fraction(market.base_gas)
+    )
+    return rounded_gap(best_utility - achieved + FLOAT_ERROR * total, basis)
 
 
 def rounded_gap(short: Fraction, basis: Fraction) -> Fraction:

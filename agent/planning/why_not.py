@@ -129,14 +129,14 @@ def _cost(
     )
 
 
-UNMOVED = 3
+MAX_UNMOVED = 3
 """Maximum number of coarse tokens that are tried unmoved."""
 
 
 def coarse_tokens(problem: Problem) -> dict[int, str]:
     """Return the assets, by position, of which a base unit is worth more than a basis point of the
     portfolio, with the reason why one may stay unmoved; the most expensive units first, and no more
-    than UNMOVED.
+    than MAX_UNMOVED.
     """
     coarse = [
         (-node.price, position)
@@ -146,5 +146,5 @@ def coarse_tokens(problem: Problem) -> dict[int, str]:
     return {
         position: f"{COARSE} {problem.nodes[position].label} is worth too much for a plan within"
         " limits.plan_cost"
-        for _, position in sorted(coarse)[:UNMOVED]
+        for _, position in sorted(coarse)[:MAX_UNMOVED]
     }

@@ -72,7 +72,7 @@ class UniswapV2:
         """Return the calls that check a candidate: the factory's pool, and its reserves."""
         return [
             self._get_pair(pool.token0, pool.token1),
-            CallItem(pool.address, GET_RESERVES, longest=96),
+            CallItem(pool.address, GET_RESERVES, max_answer_bytes=96),
         ]
 
     def has_price(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> bool:
@@ -177,7 +177,7 @@ class UniswapV3:
             CallItem(
                 self.factory, FEE_AMOUNT_TICK_SPACING + uint_word(pool.fee_pips), likely_gas=5_000
             ),
-            CallItem(pool.address, SLOT0, longest=224),
+            CallItem(pool.address, SLOT0, max_answer_bytes=224),
         ]
 
     def has_price(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> bool:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NICENESS = 5
 """Priority of the dashboard: pages must not delay the cycles of an agent on the same machine."""
 SHUTDOWN_S = 1
-MISSING = "pip install 'trimtab[dashboard]', or in the checkout: make setup"
+INSTALL_HINT = "pip install 'trimtab[dashboard]', or in the checkout: make setup"
 
 
 def find_configs(paths: Sequence[Path]) -> list[Path]:
@@ -134,7 +134,7 @@ def serve_portfolios(
         if errors[0] is not None and all(errors):
             raise errors[0].with_traceback(None)
 
-        def tell(address: str) -> None:
+        def announce(address: str) -> None:
             rows = [
                 {
                     "name": served_portfolio.name,
@@ -149,7 +149,7 @@ def serve_portfolios(
             stops.append(stop)
             return Portfolios(portfolios, reach, opening)
 
-        _run(build_all, listener, reach, tell, host, public)
+        _run(build_all, listener, reach, announce, host, public)
 
 
 def serve_setup(config: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -189,7 +189,7 @@ def _require_packages() -> None:
         for name in ("uvicorn", "agent.web.app"):
             import_module(name)
     except ImportError as error:
-        raise ConfigError(f"serve: {error.name} is not installed", MISSING) from None
+        raise ConfigError(f"serve: {error.name} is not installed", INSTALL_HINT) from None
 
 
 def _is_exposed(host: str, public: PublicOptions) -> bool:
@@ -274,12 +274,12 @@ def _announcing(app: Any, ready: Callable[[], None]) -> Any:
     """Return the application, wrapped to call `ready` once it has started."""
 
     async def announcing(scope: Any, receive: Any, send: Any) -> None:
-        async def told(message: Any) -> None:
+        async def send_and_announce(message: Any) -> None:
             await send(message)
             if message["type"] == "lifespan.startup.complete":
                 ready()
 
-        await app(scope, receive, told if scope["type"] == "lifespan" else send)
+        await app(scope, receive, send_and_announce if scope["type"] == "lifespan" else send)
 
     return announcing
 
@@ -304,7 +304,7 @@ def require_servable(port: int) -> None:
     """Raise ConfigError if the extra is not installed, or the port is in use."""
     for name in ("fastapi", "uvicorn", "jinja2", "prometheus_client"):
         if find_spec(name) is None:
-            raise ConfigError(f"serve: {name} is not installed", MISSING)
+            raise ConfigError(f"serve: {name} is not installed", INSTALL_HINT)
     with _listening(HOST, port):
         pass
 

@@ -76,7 +76,7 @@ def test_a_deposit_is_a_move_inside_the_portfolio() -> None:
     one = only(futures_changes([entry], valuations))
     assert (one.deposited, one.transferred, one.profit) == (400 * E6, 0, 0)
     whole = performance([entry], valuations, 0, 10**9, USDC, OPENING)
-    assert whole is not None and (whole.came, whole.went, whole.profit, whole.twr) == (0, 0, 0, 0)
+    assert whole is not None and (whole.deposits, whole.withdrawals, whole.profit, whole.twr) == (0, 0, 0, 0)
 
 
 def test_a_deposit_that_is_not_final_yet_is_no_flow() -> None:
@@ -84,7 +84,7 @@ def test_a_deposit_that_is_not_final_yet_is_no_flow() -> None:
         valuations = (valued(1, reading(1_000, unrealised=5)), valued(3, reading(1_000 + moved, unrealised=8), wallet=1_000 - moved))
         whole = performance([], valuations, 0, 10**9, USDC, OPENING)
         assert whole is not None and whole.futures is not None
-        assert (whole.came, whole.went, whole.profit, whole.futures.transferred) == (0, 0, 3 * E6, 0)
+        assert (whole.deposits, whole.withdrawals, whole.profit, whole.futures.transferred) == (0, 0, 3 * E6, 0)
 
 
 def test_price_fees_and_funding_are_the_profit_to_the_base_unit() -> None:
@@ -103,14 +103,14 @@ def test_money_sent_to_the_account_by_someone_else_is_no_profit() -> None:
     valuations = (valued(1, reading(1_000, unrealised=10)), valued(2, reading(1_600, unrealised=30)))
     whole = performance([], valuations, 0, 10**9, USDC, OPENING)
     assert whole is not None and whole.futures is not None
-    assert (whole.came, whole.profit, whole.futures.transferred) == (600 * E6, 20 * E6, 600 * E6)
+    assert (whole.deposits, whole.profit, whole.futures.transferred) == (600 * E6, 20 * E6, 600 * E6)
 
 
 def test_an_account_that_enters_the_books_is_no_profit() -> None:
     valuations = (valued(1, None), valued(2, reading(1_600)), valued(3, None))
     whole = performance([], valuations, 0, 10**9, USDC, OPENING)
     assert whole is not None
-    assert (whole.came, whole.went, whole.profit) == (1_600 * E6, 1_600 * E6, 0)
+    assert (whole.deposits, whole.withdrawals, whole.profit) == (1_600 * E6, 1_600 * E6, 0)
 
 
 def test_funding_that_someone_else_settled_stays_funding() -> None:

@@ -56,7 +56,7 @@ def test_twelve_tokens_and_forty_pools_need_few_pages_and_each_page_fits() -> No
     assert len(sized) <= 3
     assert [i for page in sized for i in page] == list(range(len(items)))
     for page in sized:
-        assert sum(items[i].most_bytes() for i in page) < PAGE_BYTES
+        assert sum(items[i].max_bytes() for i in page) < PAGE_BYTES
         assert sum(items[i].likely_gas for i in page) <= PAGE_GAS
         assert len(creation_code([items[i] for i in page])) // 2 < 49_152
 
@@ -66,7 +66,7 @@ def test_pages_hold_every_item_once_in_order_and_fit(items: list[LensItem]) -> N
     sized = split_into_pages(items)
     assert [i for page in sized for i in page] == list(range(len(items)))
     for page in sized:
-        assert sum(items[i].most_bytes() for i in page) < PAGE_BYTES
+        assert sum(items[i].max_bytes() for i in page) < PAGE_BYTES
         assert len(creation_code([items[i] for i in page])) // 2 < 49_152
 
 

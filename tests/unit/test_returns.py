@@ -253,7 +253,7 @@ def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
 def test_gas_money_that_comes_is_neither_a_deposit_nor_a_profit() -> None:
     found = performance([gas_money(2, 5)], [beside_gas(1, 400, 300), beside_gas(2, 400, 305)], 0, 10**9, USDC, OPENING)
     assert found is not None
-    assert (found.came, found.profit, found.from_gas_money, found.hold_profit) == (0, 0, 0, 0)
+    assert (found.deposits, found.profit, found.from_gas_money, found.hold_profit) == (0, 0, 0, 0)
 
 
 def test_wrapped_coin_that_refills_gas_money_leaves_without_a_loss() -> None:

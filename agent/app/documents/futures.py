@@ -217,7 +217,7 @@ def margin_document(report: FuturesReport) -> MarginDocument:
         "limits": [fill(LimitDocument, check) for check in report.checks],
         "plan": None
         if account is None or report.plan is None
-        else _plan(account, report.plan, report.held),
+        else _plan(account, report.plan, report.hold_reason),
         "no_plan": report.step.snapshot.layer(FuturesReading).unknown,
         "blocked": report.step.snapshot.layer(FuturesReading).blocked,
     }

@@ -35,7 +35,7 @@ class FuturesReport:
     checks: tuple[LimitCheck, ...]
     exposures: tuple[Exposure, ...]
     plan: FuturesPlan | None
-    held: str = ""
+    hold_reason: str = ""
     """Reason why the agent sends none of the plan's orders now."""
 
 

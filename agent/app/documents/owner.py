@@ -111,7 +111,7 @@ class OpenAllowanceDocument(AllowanceDocument):
 
 
 RevocationDocument = TypedDict("RevocationDocument", {
-    "state": str, "reason": str, "allowances": Annotated[list[OpenAllowanceDocument], Of("found")],
+    "state": str, "reason": str, "allowances": list[OpenAllowanceDocument],
     "transactions": list[SentDocument],
 })  # fmt: skip
 

@@ -450,8 +450,8 @@ PeriodDates = TypedDict("PeriodDates", {"from": str, "to": str})
 class PeriodDocument(PeriodDates):
     start_value: Annotated[Money, Of("start.managed")]
     end_value: Annotated[Money, Of("end.managed")]
-    deposits: Annotated[Money, Of("came")]
-    withdrawals: Annotated[Money, Of("went")]
+    deposits: Money
+    withdrawals: Money
     from_gas_money: Money
     profit: Money
     twr_bps: Annotated[BpsNumber | None, Of("twr")]

@@ -41,7 +41,7 @@ class RevocationReport:
     failed.
     """
 
-    found: tuple[OpenAllowance, ...]
+    allowances: tuple[OpenAllowance, ...]
     state: str
     reason: str = ""
     transactions: tuple[Intent, ...] = ()

@@ -183,14 +183,14 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
             "add them to portfolio.assets, or leave the position uncounted",
         )
     (ref,) = resolve_positions(context.line, (unresolved,), factories(context.config))
-    if ref.place is None:
+    if ref.range is None:
         raise ConfigError(
             f"position {name} does not exist", "see trimtab lp", code=ErrorCode.UNKNOWN
         )
-    place = ref.place
+    position_range = ref.range
     mint = LpPositionChange(
-        "uniswap_v3", venue.position_manager, int(number), place.pool, *position.tokens, place.fee_pips,
-        (place.tick_lower, place.tick_upper), position.liquidity, 0, (0, 0), head.number,
+        "uniswap_v3", venue.position_manager, int(number), position_range.pool, *position.tokens, position_range.fee_pips,
+        (position_range.tick_lower, position_range.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
     store.positions.decide(name, mint, context.clock.now_s())
     present = agent.step_input().snapshot.positions

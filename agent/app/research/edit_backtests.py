@@ -63,7 +63,7 @@ WIDTHS = (Fraction(1, 2), Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(
 """Factors of bands and intervals around the edited settings."""
 MIXES = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2))
 """Targets around the edited ones, as fractions of the step from the present to the edited targets."""
-KEPT = 32
+CACHE_SIZE = 32
 
 
 def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBacktestDocument:
@@ -84,11 +84,11 @@ def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBack
 
 def _edit_backtest(present: LoadedConfig, edited: LoadedConfig) -> EditBacktestDocument:
     source, table, notes = _history(present, edited)
-    (before, of_present), (after, of_edited) = _spec(present), _spec(edited)
-    own, own_index, hold_index, per_year = _tried(edited, after, table)
-    rival, rival_index, _, _ = _tried(present, before, table)
-    returns = np.diff(np.log(own_index))
-    around, why = _around(before, after, table)
+    (present_spec, present_notes), (edited_spec, edited_notes) = _spec(present), _spec(edited)
+    edited_figures, edited_index, hold_index, per_year = _simulated(edited, edited_spec, table)
+    present_figures, present_index, _, _ = _simulated(present, present_spec, table)
+    returns = np.diff(np.log(edited_index))
+    neighbours, neighbour_notes = _neighbour_figures(present_spec, edited_spec, table)
     return {
         "source": source,
         "from": format_time(int(table.times_s[0]))[:10],
@@ -96,14 +96,14 @@ def _edit_backtest(present: LoadedConfig, edited: LoadedConfig) -> EditBacktestD
         "days": table.bars,
         "numeraire": edited.config.portfolio.numeraire,
         "start_value": MARKET.value,
-        "edited": own,
-        "present": rival,
+        "edited": edited_figures,
+        "present": present_figures,
         "held_return": f"{hold_index[-1] - 1:.6f}",
         "held_max_drawdown": f"{drawdown_series(hold_index).min():.6f}",
-        "over_present": _excess(returns - np.diff(np.log(rival_index)), per_year),
+        "over_present": _excess(returns - np.diff(np.log(present_index)), per_year),
         "over_holding": _excess(returns - np.diff(np.log(hold_index)), per_year),
-        "around": around,
-        "notes": list(dict.fromkeys((*notes, *of_present, *of_edited, *why))),
+        "around": neighbours,
+        "notes": list(dict.fromkeys((*notes, *present_notes, *edited_notes, *neighbour_notes))),
         "edited_hash": edited.digest,
         "present_hash": present.digest,
         "data_hash": table.digest,
@@ -128,9 +128,9 @@ def _history(present: LoadedConfig, edited: LoadedConfig) -> tuple[str, PriceTab
             if (price_table := read(edited)) is None:
                 continue
             columns = [symbol for symbol in symbols if symbol in price_table.symbols]
-            unit = edited.config.portfolio.numeraire
+            numeraire = edited.config.portfolio.numeraire
             missing = [symbol for symbol in symbols if symbol not in price_table.symbols]
-            if missing and (read is _packaged or missing != [unit]):
+            if missing and (read is _packaged or missing != [numeraire]):
                 notes.append(f"{name}: no prices of {', '.join(missing)}")
                 continue
             table = _newest(price_table.only(columns))
@@ -171,12 +171,12 @@ def _published(loaded: LoadedConfig, notes: list[str]) -> PriceTable | None:
         price_table = rename_symbols(price_table, names)
         shift_s = parse_duration_s(table.bar, f"data.{name}.bar")
         for column, symbol in enumerate(price_table.symbols):
-            of_symbol = closes.setdefault(symbol, {})
+            symbol_closes = closes.setdefault(symbol, {})
             for time_s, close in zip(
                 price_table.times_s, price_table.closes[:, column], strict=True
             ):
                 if not np.isnan(close):
-                    of_symbol[(int(time_s) + shift_s) // DAY_S] = float(close)
+                    symbol_closes[(int(time_s) + shift_s) // DAY_S] = float(close)
     return _daily(closes)
 
 
@@ -193,8 +193,8 @@ def _recorded(loaded: LoadedConfig) -> PriceTable | None:
         since_s = newest_s - MOST_DAYS * DAY_S
         for point in store.prices.between(numeraire, since_s, newest_s, DAY_S):
             if point.token in labels:
-                of_symbol = closes.setdefault(labels[point.token], {})
-                of_symbol[point.at_s // DAY_S] = float(point.price)
+                symbol_closes = closes.setdefault(labels[point.token], {})
+                symbol_closes[point.at_s // DAY_S] = float(point.price)
     return _daily(closes)
 
 
@@ -216,10 +216,10 @@ def _daily(closes: dict[str, dict[int, float]]) -> PriceTable | None:
     return make_price_table([day * DAY_S for day in days], columns)
 
 
-Tried = tuple[TriedSettingsDocument, Floats, Floats, float]
+SimulatedFigures = tuple[TriedSettingsDocument, Floats, Floats, float]
 """Figures of a run, the growth of one unit invested in it and in holding by day, and the number of
 periods in a year."""
-_kept: OrderedDict[tuple[str, str, str], Tried] = OrderedDict()
+_cache: OrderedDict[tuple[str, str, str], SimulatedFigures] = OrderedDict()
 
 
 def _spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
@@ -246,22 +246,22 @@ def _market(spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
     return market.for_table(market.settings(), spec, table)
 
 
-def _tried(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> Tried:
+def _simulated(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> SimulatedFigures:
     key = loaded.digest, repr(spec), table.digest
-    if key not in _kept:
+    if key not in _cache:
         result = simulate(spec, table, _market(spec, table))
         growth = growth_series(result)
         index, hold_index = growth.index[growth.samples], growth.hold_index[growth.samples]
-        tried: TriedSettingsDocument = {
+        figures: TriedSettingsDocument = {
             "return": f"{result.twr:.6f}",
             "max_drawdown": f"{drawdown_series(index).min():.6f}",
             "rebalances": sum(rebalance.succeeded for rebalance in result.rebalances),
             "costs": value_text(result.fees + result.impact + result.gas, result.decimals, 18),
         }
-        _kept[key] = tried, index, hold_index, growth.per_year
-        while len(_kept) > KEPT:
-            _kept.popitem(last=False)
-    return _kept[key]
+        _cache[key] = figures, index, hold_index, growth.per_year
+        while len(_cache) > CACHE_SIZE:
+            _cache.popitem(last=False)
+    return _cache[key]
 
 
 def _excess(returns: Floats, per_year: float) -> ExcessDocument | None:
@@ -285,7 +285,7 @@ class _Neighbour:
     trigger: Trigger
 
 
-def _around(
+def _neighbour_figures(
     before: BacktestSpec, after: BacktestSpec, table: PriceTable
 ) -> tuple[NeighbouringSettingsDocument | None, list[str]]:
     """Return the figures of the settings around the edited ones, or why there are none."""
@@ -322,8 +322,8 @@ def _around(
         )
         for neighbour in neighbours
     ]
-    done = sweep(bars, settings, float(market.start_value), marks=marks, cores=1)
-    returns = np.column_stack([log_returns(values) for values in done.values])
+    swept = sweep(bars, settings, float(market.start_value), marks=marks, cores=1)
+    returns = np.column_stack([log_returns(values) for values in swept.values])
     per_year = YEAR_S * len(returns) / float(table.times_s[-1] - table.times_s[0])
     folds = walk_forward(
         returns, Objective.GROWTH, make_folds(len(returns), FOLDS, WalkForwardMode.ANCHORED)

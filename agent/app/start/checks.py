@@ -122,7 +122,7 @@ def _feeds(
         if (feed := context.portfolio.feed(address)) is not None
     }
     items: list[LensItem] = [
-        CallItem(feed, DESCRIPTION, longest=_DESCRIPTION_BYTES) for feed in named.values()
+        CallItem(feed, DESCRIPTION, max_answer_bytes=_DESCRIPTION_BYTES) for feed in named.values()
     ]
     for (label, feed), answer in zip(named.items(), query_lens(context.line, items), strict=True):
         latest = next(

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 EULER = 0.5772156649015329
 MOST_BLOCKS, FEWEST_BLOCKS, FEWEST_PER_BLOCK = 16, 4, 4
 """16 blocks as in the examples of Bailey et al. 2017: 12,870 ways to halve them."""
-_AT_ONCE = 4_000_000
+_MAX_VALUES = 4_000_000
 """Maximum number of values processed at once: 32 MB."""
 
 
@@ -69,9 +69,9 @@ def _scores(total: Floats, squares: Floats, count: int, objective: Objective) ->
     mean: Floats = total / count
     if objective is Objective.GROWTH:
         return mean
-    spread = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-    small = spread <= 1e-12
-    scores: Floats = np.where(small, 0.0, mean / np.where(small, 1.0, spread))
+    std_deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    is_constant = std_deviation <= 1e-12
+    scores: Floats = np.where(is_constant, 0.0, mean / np.where(is_constant, 1.0, std_deviation))
     return scores
 
 
@@ -86,10 +86,10 @@ def expected_maximum(variance: float, trials: int) -> float:
 
     if trials < 2:
         return 0.0
-    beyond = (1.0 - EULER) * norm.ppf(1.0 - 1.0 / trials) + EULER * norm.ppf(
+    quantile = (1.0 - EULER) * norm.ppf(1.0 - 1.0 / trials) + EULER * norm.ppf(
         1.0 - 1.0 / (trials * e)
     )
-    return sqrt(max(variance, 0.0)) * float(beyond)
+    return sqrt(max(variance, 0.0)) * float(quantile)
 
 
 def probabilistic_sharpe(
@@ -102,8 +102,10 @@ def probabilistic_sharpe(
     """
     from scipy.stats import norm
 
-    spread = 1.0 - skew * sharpe + (kurtosis - 1.0) / 4.0 * sharpe**2
-    return float(norm.cdf((sharpe - threshold) * sqrt(periods - 1) / sqrt(max(spread, 1e-12))))
+    variance_factor = 1.0 - skew * sharpe + (kurtosis - 1.0) / 4.0 * sharpe**2
+    return float(
+        norm.cdf((sharpe - threshold) * sqrt(periods - 1) / sqrt(max(variance_factor, 1e-12)))
+    )
 
 
 def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
@@ -114,8 +116,8 @@ def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
     """
     from scipy.stats import kurtosis, skew
 
-    own = returns[:, best]
-    if len(own) < FEWEST_PER_BLOCK or float(np.std(own)) <= 1e-12:
+    best_returns = returns[:, best]
+    if len(best_returns) < FEWEST_PER_BLOCK or float(np.std(best_returns)) <= 1e-12:
         return None
     sharpes = objective_scores(returns, Objective.SHARPE)
     trials = returns.shape[1]
@@ -124,9 +126,9 @@ def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
     chance = probabilistic_sharpe(
         float(sharpes[best]),
         threshold,
-        len(own),
-        float(skew(own)),
-        float(kurtosis(own, fisher=False)),
+        len(best_returns),
+        float(skew(best_returns)),
+        float(kurtosis(best_returns, fisher=False)),
     )
     return DeflatedSharpe(float(sharpes[best]), threshold, trials, chance)
 
@@ -145,23 +147,25 @@ def overfitting_probability(
     periods.
     """
     periods, settings = returns.shape
-    cut = blocks or min(MOST_BLOCKS, periods // FEWEST_PER_BLOCK // 2 * 2)
-    if settings < 2 or cut < FEWEST_BLOCKS or periods < cut:
+    block_count = blocks or min(MOST_BLOCKS, periods // FEWEST_PER_BLOCK // 2 * 2)
+    if settings < 2 or block_count < FEWEST_BLOCKS or periods < block_count:
         return None
-    size = periods // cut
-    pieces = returns[periods - size * cut :].reshape(cut, size, settings)
+    size = periods // block_count
+    pieces = returns[periods - size * block_count :].reshape(block_count, size, settings)
     total, squares = pieces.sum(axis=1), (pieces**2).sum(axis=1)
-    halves = list(combinations(range(cut), cut // 2))
-    chosen = np.zeros((len(halves), cut))
+    halves = list(combinations(range(block_count), block_count // 2))
+    chosen = np.zeros((len(halves), block_count))
     for row, half in enumerate(halves):
         chosen[row, list(half)] = 1.0
-    count, step, below = size * cut // 2, max(1, _AT_ONCE // settings), 0.0
+    count, step, below = size * block_count // 2, max(1, _MAX_VALUES // settings), 0.0
     for start in range(0, len(halves), step):
-        some = chosen[start : start + step]
-        inside = _scores(some @ total, some @ squares, count, objective)
-        outside = _scores((1.0 - some) @ total, (1.0 - some) @ squares, count, objective)
+        chosen_halves = chosen[start : start + step]
+        inside = _scores(chosen_halves @ total, chosen_halves @ squares, count, objective)
+        outside = _scores(
+            (1.0 - chosen_halves) @ total, (1.0 - chosen_halves) @ squares, count, objective
+        )
         below += _below_median(inside, outside)
-    return OverfittingEstimate(below / len(halves), len(halves), cut)
+    return OverfittingEstimate(below / len(halves), len(halves), block_count)
 
 
 def _below_median(inside: Floats, outside: Floats) -> float:
@@ -169,9 +173,12 @@ def _below_median(inside: Floats, outside: Floats) -> float:
     setting exactly at the median counts one half.
     """
     rows = np.arange(len(inside))
-    own = outside[rows, inside.argmax(axis=1)][:, None]
-    alike = 1e-12 * np.maximum(1e-3, np.abs(own))
-    less, more = (outside < own - alike).sum(axis=1), (outside > own + alike).sum(axis=1)
+    best_scores = outside[rows, inside.argmax(axis=1)][:, None]
+    tolerance = 1e-12 * np.maximum(1e-3, np.abs(best_scores))
+    less, more = (
+        (outside < best_scores - tolerance).sum(axis=1),
+        (outside > best_scores + tolerance).sum(axis=1),
+    )
     return float((less < more).sum() + 0.5 * (less == more).sum())
 
 
@@ -216,26 +223,32 @@ def block_length(values: Floats) -> float:
     variance = float(centred @ centred) / n
     if variance <= 1e-30:
         return 1.0
-    needed = max(5, ceil(sqrt(log10(n))))
-    longest = min(n - 1, ceil(sqrt(n)) + needed)
-    lags = np.array([float(centred[: n - k] @ centred[k:]) / n for k in range(longest + 1)])
-    small = np.abs(lags[1:] / variance) < 2.0 * sqrt(log10(n) / n)
-    insignificant = [k for k in range(len(small) - needed + 1) if small[k : k + needed].all()]
-    significant = np.nonzero(~small)[0]
+    insignificant_run = max(5, ceil(sqrt(log10(n))))
+    max_lag = min(n - 1, ceil(sqrt(n)) + insignificant_run)
+    lags = np.array([float(centred[: n - k] @ centred[k:]) / n for k in range(max_lag + 1)])
+    is_insignificant = np.abs(lags[1:] / variance) < 2.0 * sqrt(log10(n) / n)
+    insignificant = [
+        k
+        for k in range(len(is_insignificant) - insignificant_run + 1)
+        if is_insignificant[k : k + insignificant_run].all()
+    ]
+    significant = np.nonzero(~is_insignificant)[0]
     last = 1
     if insignificant:
         last = insignificant[0]
     elif len(significant):
         last = int(significant[-1]) + 1
-    reach = min(2 * max(last, 1), longest)
-    k = np.arange(1, reach + 1)
-    window = np.clip(2.0 * (1.0 - k / reach), 0.0, 1.0)
-    first = 2.0 * float((window * k * lags[1 : reach + 1]).sum())
-    level = float(lags[0]) + 2.0 * float((window * lags[1 : reach + 1]).sum())
-    if level <= 1e-12 * variance:
+    window_lags = min(2 * max(last, 1), max_lag)
+    k = np.arange(1, window_lags + 1)
+    window = np.clip(2.0 * (1.0 - k / window_lags), 0.0, 1.0)
+    slope_sum = 2.0 * float((window * k * lags[1 : window_lags + 1]).sum())
+    level_sum = float(lags[0]) + 2.0 * float((window * lags[1 : window_lags + 1]).sum())
+    if level_sum <= 1e-12 * variance:
         return 1.0
     return float(
-        np.clip((first**2 / level**2 * n) ** (1.0 / 3.0), 1.0, ceil(min(3.0 * sqrt(n), n / 3.0)))
+        np.clip(
+            (slope_sum**2 / level_sum**2 * n) ** (1.0 / 3.0), 1.0, ceil(min(3.0 * sqrt(n), n / 3.0))
+        )
     )
 
 
@@ -245,14 +258,14 @@ def resampled_means(values: Floats, block: float, draws: int, seed: int) -> Floa
 
     Politis & Romano 1994, "The Stationary Bootstrap", section 2.
     """
-    chance = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)
     n = len(values)
-    place = chance.integers(0, n, draws)
-    total = values[place].copy()
+    positions = random.integers(0, n, draws)
+    total = values[positions].copy()
     for _ in range(n - 1):
-        ends = chance.random(draws) < 1.0 / block
-        place = np.where(ends, chance.integers(0, n, draws), (place + 1) % n)
-        total += values[place]
+        ends = random.random(draws) < 1.0 / block
+        positions = np.where(ends, random.integers(0, n, draws), (positions + 1) % n)
+        total += values[positions]
     return total / n
 
 
@@ -278,8 +291,10 @@ def bootstrap_interval(
     block = min(2.0 * block_length(values), n / TUNE_BOOTSTRAP_FEWEST_BLOCKS)
     mean, tail = float(values.mean()), (1.0 - level) / 2.0
     low, high = np.quantile(resampled_means(values, block, draws, seed) - mean, [tail, 1.0 - tail])
-    wider = sqrt(n / (n - block)) * float(student.ppf(tail, n / block - 1.0) / norm.ppf(tail))
-    return ConfidenceInterval(mean, mean + wider * float(low), mean + wider * float(high), n, block)
+    widening = sqrt(n / (n - block)) * float(student.ppf(tail, n / block - 1.0) / norm.ppf(tail))
+    return ConfidenceInterval(
+        mean, mean + widening * float(low), mean + widening * float(high), n, block
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,35 +362,35 @@ _ORDERED = 2
 """Number of ordered axes, which come first; on the others all values are neighbours."""
 
 
-def _places(
+def _grid_positions(
     choices: Sequence[PolicyChoice],
 ) -> tuple[NDArray[np.int64], list[GridAxis], list[list[object]]]:
     """Return the position of each choice on every axis, the axes, and their values: relative bands,
     then absolute bands, then none.
     """
-    places, axes, all_values = [], [], []
+    positions, axes, all_values = [], [], []
     for name, value_of, label_of in _AXES:
         labels = {value_of(choice): label_of(choice) for choice in choices}
         values = sorted(labels, key=str) if name in ("destination", "allocator") else sorted(labels)
-        at = {value: i for i, value in enumerate(values)}
-        places.append([at[value_of(choice)] for choice in choices])
+        index_of = {value: i for i, value in enumerate(values)}
+        positions.append([index_of[value_of(choice)] for choice in choices])
         axes.append(GridAxis(name, tuple(labels[value] for value in values)))
         all_values.append(list[object](values))
-    return np.array(places, dtype=np.int64).T, axes, all_values
+    return np.array(positions, dtype=np.int64).T, axes, all_values
 
 
 def heat_map(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> HeatMap:
     """Return the heat map over the two axes with the most values; bands are vertical if present."""
-    places, axes, _ = _places(choices)
-    most = sorted(range(len(axes)), key=lambda axis: -len(axes[axis].labels))[:2]
-    down, across = sorted(most)
+    positions, axes, _ = _grid_positions(choices)
+    largest_axes = sorted(range(len(axes)), key=lambda axis: -len(axes[axis].labels))[:2]
+    down, across = sorted(largest_axes)
     values = np.full((len(axes[down].labels), len(axes[across].labels)), np.nan)
     others = [axis for axis in range(len(axes)) if axis not in (down, across)]
-    for place, value in zip(places, objective, strict=True):
-        if all(place[axis] == places[best][axis] for axis in others):
-            values[place[down], place[across]] = value
+    for position, value in zip(positions, objective, strict=True):
+        if all(position[axis] == positions[best][axis] for axis in others):
+            values[position[down], position[across]] = value
     return HeatMap(
-        axes[down], axes[across], values, (int(places[best][down]), int(places[best][across]))
+        axes[down], axes[across], values, (int(positions[best][down]), int(positions[best][across]))
     )
 
 
@@ -387,21 +402,21 @@ def compare_neighbours(
 
     None without neighbours.
     """
-    places, _, values = _places(choices)
-    steps = np.abs(places - places[best])
-    beside = np.zeros(len(choices), dtype=bool)
+    positions, _, values = _grid_positions(choices)
+    steps = np.abs(positions - positions[best])
+    is_neighbour = np.zeros(len(choices), dtype=bool)
     for axis in range(len(_AXES)):
-        alone = (np.delete(steps, axis, axis=1) == 0).all(axis=1) & (steps[:, axis] > 0)
+        differs_here_only = (np.delete(steps, axis, axis=1) == 0).all(axis=1) & (steps[:, axis] > 0)
         if axis < _ORDERED:
-            own = values[axis][places[best][axis]]
-            kinds = np.array([value[0] == own[0] for value in values[axis]])  # type: ignore[index]  # ordered axes have pairs
-            alone &= (steps[:, axis] == 1) & kinds[places[:, axis]]
-        beside |= alone
-    if not beside.any():
+            best_value = values[axis][positions[best][axis]]
+            kinds = np.array([value[0] == best_value[0] for value in values[axis]])  # type: ignore[index]  # ordered axes have pairs
+            differs_here_only &= (steps[:, axis] == 1) & kinds[positions[:, axis]]
+        is_neighbour |= differs_here_only
+    if not is_neighbour.any():
         return None
-    declines = float(objective[best]) - objective[beside]
+    declines = float(objective[best]) - objective[is_neighbour]
     return NeighbourComparison(
-        int(beside.sum()),
+        int(is_neighbour.sum()),
         float(declines.mean()),
         float(declines.max()),
         float(objective[best] - np.median(objective)),

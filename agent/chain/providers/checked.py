@@ -33,7 +33,7 @@ QUANTITIES = {
 DATA = "eth_call"
 SLOT = "eth_getStorageAt"
 HEADER = "eth_getBlockByNumber"
-HEADER_PARTS = ("number", "hash", "timestamp", "baseFeePerGas")
+HEADER_FIELDS = ("number", "hash", "timestamp", "baseFeePerGas")
 """Fields of a block that are read."""
 
 
@@ -45,8 +45,8 @@ def checked_answer(method: str, answer: object) -> object:
     if method == HEADER:
         head = parse_head(answer, 0)
         fee = None if head.base_fee_wei is None else hex(head.base_fee_wei)
-        parts = (hex(head.number), head.hash, hex(head.timestamp_s), fee)
-        return {name: part for name, part in zip(HEADER_PARTS, parts, strict=True) if part}
+        values = (hex(head.number), head.hash, hex(head.timestamp_s), fee)
+        return {name: value for name, value in zip(HEADER_FIELDS, values, strict=True) if value}
     if method == DATA:
         return hex_data(parse_bytes(answer, "a contract call"))
     if method == SLOT:

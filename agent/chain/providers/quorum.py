@@ -11,7 +11,7 @@ from agent.chain.lens import LensPages, encoded_answers
 from agent.chain.providers.checked import (
     DATA,
     HEADER,
-    HEADER_PARTS,
+    HEADER_FIELDS,
     SLOT,
     CheckedProvider,
     checked_answer,
@@ -238,7 +238,7 @@ def _without_extra_fields(call: RpcCall, answer: object) -> object:
     """
     method, params = call
     if method == HEADER and params[-1] is False and isinstance(answer, Mapping):
-        return {field: answer.get(field) for field in HEADER_PARTS}
+        return {field: answer.get(field) for field in HEADER_FIELDS}
     if isinstance(answer, list) and all(
         isinstance(event, dict) and "topics" in event for event in answer
     ):

@@ -58,10 +58,10 @@ class VenueExecutor:
         so far. While the kill switch is on they are cancelled, at any level, because they only
         open; a cancel that fails is sent again by the next call.
         """
-        touched = [*self._chain.reconcile(may_send=may_send), *self._resolve_all()]
+        reconciled = [*self._chain.reconcile(may_send=may_send), *self._resolve_all()]
         if not may_send or self._submitter.is_paused() is False:
-            return touched
-        return [*touched, *self.cancel_resting(self._all_resting("the kill switch is on"))]
+            return reconciled
+        return [*reconciled, *self.cancel_resting(self._all_resting("the kill switch is on"))]
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Cancel like the chain's executor: resting limit orders are cancelled, unsent orders
@@ -74,7 +74,7 @@ class VenueExecutor:
 
     def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> list[Intent]:
         """See ports.Executor. Needs no snapshot: the market and the order are in the journal."""
-        resting, ended = [intent for intent in self._open() if intent.rests], []
+        resting, resolved = [intent for intent in self._open() if intent.rests], []
         for intent in resting:
             why = reasons.get(str(intent.tx_hash))
             if why is None or intent.tx_hash in self._cancels():
@@ -83,8 +83,8 @@ class VenueExecutor:
                 self._cancel(intent, why, step_id or intent.step_id)
             except (Refused, Retryable) as error:
                 self._submitter.tell(SubmissionEvent("fate-unknown", intent, error.message))
-            ended.append(self._resolve(intent, ""))
-        return ended
+            resolved.append(self._resolve(intent, ""))
+        return resolved
 
     def resync_nonce(self) -> int:
         """Adopt the chain's current nonce as the chain's executor does."""
@@ -114,8 +114,8 @@ class VenueExecutor:
         self._venue.require_agent(grant.deadline_s)
         intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
         intent, refusal = self._post(intent, grant)
-        ended = self._await(intent, refusal)
-        if ended.state is IntentState.REVERTED and _is_limit_order(grant):
+        resolved = self._await(intent, refusal)
+        if resolved.state is IntentState.REVERTED and _is_limit_order(grant):
             raise guard_refusal(
                 "simulation",
                 refusal or "rejected",
@@ -124,8 +124,8 @@ class VenueExecutor:
                 "the next step plans it again",
                 kind=UnsendableTransaction,
             )
-        if ended.state in (IntentState.FINAL, IntentState.REVERTED) or ended.rests:
-            return ended
+        if resolved.state in (IntentState.FINAL, IntentState.REVERTED) or resolved.rests:
+            return resolved
         raise Retryable(
             f"{note}: the venue does not know the order {intent.tx_hash} yet",
             "run the command again: it first queries this order's outcome",
@@ -141,20 +141,20 @@ class VenueExecutor:
             OrderCancel(granted.action.market, str(order.tx_hash)),
             submitter.sender.head().timestamp_s,
         )
-        drafted = self._venue.draft(UNREAD_ACCOUNT, action, now_s)
-        if drafted.nonce is None:
+        draft = self._venue.draft(UNREAD_ACCOUNT, action, now_s)
+        if draft.nonce is None:
             raise ValueError("a cancel at a venue has the venue's nonce")
         grant = Grant(
             IntentKind.FUTURES,
             now_s=now_s,
-            deadline_s=drafted.deadline_s,
+            deadline_s=draft.deadline_s,
             max_gas_wei=0,
             layer=FuturesGrant(action, UNREAD_ACCOUNT),
         )
-        self._venue.require_agent(drafted.deadline_s)
-        tx = replace(order.tx, nonce=drafted.nonce, data=drafted.data)
+        self._venue.require_agent(draft.deadline_s)
+        tx = replace(order.tx, nonce=draft.nonce, data=draft.data)
         note = f"cancel an order that rests: {why}"
-        intent = submitter.plan(step_id, IntentKind.FUTURES, tx, grant, note, drafted.deadline_s)
+        intent = submitter.plan(step_id, IntentKind.FUTURES, tx, grant, note, draft.deadline_s)
         self._await(*self._post(intent, grant, while_paused=True))
 
     def _all_resting(self, why: str) -> dict[str, str]:
@@ -256,23 +256,23 @@ class VenueExecutor:
         a limit order in a market in which another rests: together they could open twice what is
         planned.
         """
-        wanted, waiting = granted_action(grant), []
+        new_action, unresolved = granted_action(grant), []
         for intent, action in self._open_actions():
             if not intent.rests and not isinstance(action, OrderCancel):
-                waiting.append(intent)
-            elif not isinstance(wanted, PerpOrder) or isinstance(action, OrderCancel):
+                unresolved.append(intent)
+            elif not isinstance(new_action, PerpOrder) or isinstance(action, OrderCancel):
                 continue
-            elif wanted.kind.rests and _may_be_of(action, wanted.market):
+            elif new_action.kind.rests and _may_be_of(action, new_action.market):
                 raise guard_refusal(
                     "simulation",
                     "an order rests",
                     "none in this market",
-                    f"an order of {wanted.market} still rests at the venue",
+                    f"an order of {new_action.market} still rests at the venue",
                     kind=UnsendableTransaction,
                 )
-        if not waiting:
+        if not unresolved:
             return
-        first = waiting[0]
+        first = unresolved[0]
         raise Retryable(
             f"the outcome of an earlier order is not known: {first.note}, {first.tx_hash}",
             f"wait: it is resolved by the time it expires, {format_time(first.deadline_s or 0)}",
@@ -289,13 +289,13 @@ def _is_limit_order(grant: Grant) -> bool:
     return isinstance(action, PerpOrder) and action.kind.rests
 
 
-def _is_newer(receipt: Receipt, known: Receipt | None) -> bool:
+def _is_newer(receipt: Receipt, earlier: Receipt | None) -> bool:
     """True unless the receipt of a limit order says nothing new, or lacks a fill that is known."""
-    if known is None:
+    if earlier is None:
         return True
-    if not set(known.fills) <= set(receipt.fills):
+    if not set(earlier.fills) <= set(receipt.fills):
         return False
-    return (receipt.fills, receipt.is_open) != (known.fills, known.is_open)
+    return (receipt.fills, receipt.is_open) != (earlier.fills, earlier.is_open)
 
 
 def _fills_note(intent: Intent, receipt: Receipt) -> str:

@@ -144,9 +144,9 @@ def plan_adjustment(
             step.snapshot, futures_policy(step), decision.closes, decision.reason
         )
     else:
-        basis = planned_account(step, drifts) or account
+        planned_from = planned_account(step, drifts) or account
         planned = plan_futures(
-            basis,
+            planned_from,
             policy,
             spot_value_in_quote(step, drifts),
             step.snapshot.head.timestamp_s,
@@ -160,7 +160,7 @@ def plan_adjustment(
             ],
             reopening_s(policy, futures_state(step)),
         )
-        if basis is not account:
+        if planned_from is not account:
             planned = beside_resting(account, planned)
         planned = _hedges_first(step.snapshot, step.history, futures_policy(step), planned)
     parts = dict(futures_progress(step).order_parts)
@@ -168,19 +168,19 @@ def plan_adjustment(
     orders, refused = [], list(planned.refused)
     longest_s = failures.FIRST_WAIT_S if planned.is_emergency else failures.LONGEST_WAIT_S
     for order in planned.orders:
-        if waits := backing_off(step.snapshot, step.history, order.market, longest_s):
-            refused.append(f"{account.market(order.market).symbol}: {waits}")
+        if back_off := backing_off(step.snapshot, step.history, order.market, longest_s):
+            refused.append(f"{account.market(order.market).symbol}: {back_off}")
         else:
             orders.append(order)
-    if over := _over_budget(step, planned, orders, drifts):
-        orders, why = over
+    if cut := _over_budget(step, planned, orders, drifts):
+        orders, why = cut
         refused.append(why)
     stops = (
         ()
         if orders or planned.account_actions
         else due_stops(step.snapshot, step.history, futures_policy(step))
     )
-    if over and not orders and not stops:
+    if cut and not orders and not stops:
         return "; ".join(refused)
     if stops:
         planned = FuturesPlan((), RESTING_STOP, STOPS_CHANGE, resting=stops)
@@ -215,13 +215,18 @@ def beside_resting(account: MarginAccount, planned: FuturesPlan) -> FuturesPlan:
     if planned.trigger in {trigger.value for trigger in LIMITED}:
         return FuturesPlan((), "", "resting orders would breach a limit")
     resting = {order.market for order in account.resting}
-    waits = [perp_order.market for perp_order in planned.orders if perp_order.market in resting]
+    waiting_markets = [
+        perp_order.market for perp_order in planned.orders if perp_order.market in resting
+    ]
     return replace(
         planned,
         orders=tuple(order for order in planned.orders if order.market not in resting),
         refused=(
             *planned.refused,
-            *(f"{account.market(name).symbol}: an order rests at the venue" for name in waits),
+            *(
+                f"{account.market(name).symbol}: an order rests at the venue"
+                for name in waiting_markets
+            ),
         ),
     )
 
@@ -233,17 +238,17 @@ def plan_now(
     None without an account.
     """
     account, now_s = margin_account(step.snapshot), step.snapshot.head.timestamp_s
-    if account is None or (basis := planned_account(step, drifts)) is None:
+    if account is None or (planned_from := planned_account(step, drifts)) is None:
         return None
     plan = plan_futures(
-        basis,
+        planned_from,
         replace(policy, ask=()),
         spot,
         now_s,
         depositable_raw(step, drifts),
         opens_from_s=reopening_s(futures_policy(step), futures_state(step)),
     )
-    if basis is not account:
+    if planned_from is not account:
         plan = beside_resting(account, plan)
     return replace(plan, orders=as_limit_orders(account, policy, plan.trigger, plan.orders))
 
@@ -261,11 +266,13 @@ def plan_and_hold(
         return plan, futures_progress(step).held
     if (need := futures_need(step, drifts)) is None:
         return plan, ""
-    sent = plan_adjustment(step, need, drifts)
-    if isinstance(sent, str):
-        return plan, sent
-    if (within := planned_futures(sent)) is not None and within.trigger == plan.trigger:
-        return within, ""
+    plan_or_reason = plan_adjustment(step, need, drifts)
+    if isinstance(plan_or_reason, str):
+        return plan, plan_or_reason
+    if (
+        adjustment := planned_futures(plan_or_reason)
+    ) is not None and adjustment.trigger == plan.trigger:
+        return adjustment, ""
     return plan, ""
 
 
@@ -309,24 +316,25 @@ def _over_budget(
     cut plan are not sent.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    closes = [order for order in orders if order.is_reduce_only]
-    if account is None or policy is None or planned.is_emergency or not closes:
+    reductions = [order for order in orders if order.is_reduce_only]
+    if account is None or policy is None or planned.is_emergency or not reductions:
         return None
     if planned.trigger == CLOSE_HEDGE:
         return None
-    left = left_to_reduce(step, spot_value_in_quote(step, drifts))
+    budget_left = left_to_reduce(step, spot_value_in_quote(step, drifts))
     notional = sum(
-        (abs(order.size_raw) * account.market(order.market).index for order in closes), Fraction(0)
+        (abs(order.size_raw) * account.market(order.market).index for order in reductions),
+        Fraction(0),
     )
-    if left is None or notional <= left:
+    if budget_left is None or notional <= budget_left:
         return None
-    cut = cut_reductions(account, closes, policy.limits, left / notional)
+    cut_orders = cut_reductions(account, reductions, policy.limits, budget_left / notional)
     key = "futures.limits.max_reduction_per_day"
-    if not cut:
+    if not cut_orders:
         return [], f"{key} is used up: only reductions that the index requires are sent"
     return (
-        cut,
-        f"the reductions are cut to {float(left / notional) * 100:.2f} %, which {key} leaves",
+        cut_orders,
+        f"the reductions are cut to {float(budget_left / notional) * 100:.2f} %, which {key} leaves",
     )
 
 
@@ -336,25 +344,25 @@ def not_worth_it(
     """Return why the orders of a plan are not worth their cost: fees and basis at the mark, plus
     gas, exceed limits.plan_cost. Empty if they do not, and for reductions and closed hedges.
     """
-    most_bps, futures = limits.plan_cost_bps, planned_futures(plan)
-    if most_bps is None or futures is None or futures.is_reducing or not futures.orders:
+    limit_bps, futures = limits.plan_cost_bps, planned_futures(plan)
+    if limit_bps is None or futures is None or futures.is_reducing or not futures.orders:
         return ""
     if futures.trigger == CLOSE_HEDGE:
         return ""
     cost, notional = Fraction(0), Fraction(0)
     for order in futures.orders:
         market = account.market(order.market)
-        worse = order.size_raw * (market.mark - market.index)
-        cost += max(Fraction(0), worse)
+        basis_cost = order.size_raw * (market.mark - market.index)
+        cost += max(Fraction(0), basis_cost)
         cost += abs(order.size_raw) * market.mark * market.fee_ppm / PPM
         notional += abs(order.size_raw) * market.index
-    unit = quote_per_numeraire(snapshot, portfolio)
-    cost, notional = cost / unit + plan.cost.gas, notional / unit
-    if cost * BPS <= most_bps * notional:
+    quote_rate = quote_per_numeraire(snapshot, portfolio)
+    cost, notional = cost / quote_rate + plan.cost.gas, notional / quote_rate
+    if cost * BPS <= limit_bps * notional:
         return ""
     return (
         f"its orders cost {float(cost / notional) * BPS:.2f} bps, above limits.plan_cost of"
-        f" {most_bps} bps; it waits for cheaper gas or a larger order"
+        f" {limit_bps} bps; it waits for cheaper gas or a larger order"
     )
 
 
@@ -368,10 +376,10 @@ def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[Asset
         return 0
     if not planned.orders or not account.is_on_chain or untouched_markets(step.snapshot, policy):
         return 0
-    needed = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
-    at_hand = deposit_at_hand_raw(step, drifts)
+    top_up = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
+    depositable = deposit_at_hand_raw(step, drifts)
     approved = approved_raw(step.snapshot, step.progress.spend_caps, policy)
-    deposit = approved if 0 < approved <= at_hand else min(needed, at_hand)
+    deposit = approved if 0 < approved <= depositable else min(top_up, depositable)
     return deposit if deposit >= max(1, step.limits.min_trade or 0) else 0
 
 
@@ -387,10 +395,10 @@ def approved_raw(
 ) -> int:
     """Return the deposit approved for the vault in this step; zero if there is none."""
     approved = dict(spend_caps).get(policy.collateral, 0)
-    allowed = {
+    allowances = {
         (allowance.token, allowance.spender): allowance.raw for allowance in snapshot.allowances
     }
-    return approved if allowed.get((policy.collateral, policy.vault)) == approved else 0
+    return approved if allowances.get((policy.collateral, policy.vault)) == approved else 0
 
 
 def _hedges_left(
@@ -405,9 +413,14 @@ def _hedges_left(
     if planned.account_actions or not orders:
         return state.hedges
     first = orders[0]
-    ends = bool(decision.closes) or planned.trigger in ENDING_HEDGES
+    closes_hedges = bool(decision.closes) or planned.trigger in ENDING_HEDGES
     return hedges_after(
-        snapshot, policy, state, first.market, first.size_raw, closes=ends and first.size_raw > 0
+        snapshot,
+        policy,
+        state,
+        first.market,
+        first.size_raw,
+        closes=closes_hedges and first.size_raw > 0,
     )
 
 
@@ -442,10 +455,10 @@ def _hedges_first(
         return planned
     for hedge in policy.hedges:
         closing = closing_plan(snapshot, policy, hedge.market, "")
-        waits = stale_markets(snapshot, policy).get(hedge.market) or backing_off(
+        blocked_reason = stale_markets(snapshot, policy).get(hedge.market) or backing_off(
             snapshot, history, hedge.market
         )
-        if closing.is_reducing and not waits:
+        if closing.is_reducing and not blocked_reason:
             reason = f"{planned.trigger} is above its limit; close a hedge first"
             return replace(closing, trigger=planned.trigger, reason=reason)
     return planned
@@ -463,12 +476,14 @@ def futures_plan(
     """
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     policy = futures_policy(step)
-    moved = {} if policy is None else {policy.collateral: sum(map(moved_raw, futures.actions))}
+    collateral_changes = (
+        {} if policy is None else {policy.collateral: sum(map(moved_raw, futures.actions))}
+    )
     prices = reference_prices(step).by_token
     values = [drift.value for drift in drifts]
     weights = largest_remainder(values) if sum(values) > 0 else [0] * len(values)
     gas_units = sum(map(action_gas, futures.actions)) if account.is_on_chain else 0
-    coin = prices.get(step.portfolio.wrapped_native, Fraction(0))
+    coin_price = prices.get(step.portfolio.wrapped_native, Fraction(0))
     snapshot = step.snapshot
     price_wei = snapshot.inclusion_price_wei
     fees = sum((fee_raw(account, order) for order in futures.orders), 0)
@@ -481,7 +496,8 @@ def futures_plan(
         holdings_after=tuple(
             (
                 asset.token.address,
-                balances.get(asset.token.address, 0) + moved.get(asset.token.address, 0),
+                balances.get(asset.token.address, 0)
+                + collateral_changes.get(asset.token.address, 0),
             )
             for asset in step.portfolio.assets
         ),
@@ -492,7 +508,7 @@ def futures_plan(
             fees / quote_per_numeraire(step.snapshot, step.portfolio),
             zero,
             zero,
-            gas_units * price_wei * coin,
+            gas_units * price_wei * coin_price,
             funding=funding_raw(account, futures.orders, horizon_s)
             / quote_per_numeraire(step.snapshot, step.portfolio),
         ),
@@ -505,7 +521,7 @@ def futures_plan(
         expires_block=snapshot.head.number + step.execution.expire_blocks,
         layers=(futures,),
     )
-    return with_data_fee(step, plan, coin)
+    return with_data_fee(step, plan, coin_price)
 
 
 def action_gas(action: FuturesAction) -> int:
