@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import ErrorCode, Refused, Retryable
+from agent.errors import ErrorCode, Refused, Retryable, UnsendableTransaction
 from agent.execution import SubmissionEvent
 from agent.execution.submitter import Submitter
 from agent.layers.futures.execution.venue_executor import OUTCOME_POLLS, VenueExecutor, unfilled
 from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
-from agent.model.futures import FuturesGrant
+from agent.model.futures import FuturesGrant, PerpOrderKind
 from agent.model.transactions import FIRST_VENUE_NONCE
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, Killed, bench, grant, tx
@@ -167,6 +167,26 @@ def test_no_order_follows_an_open_one_whose_grant_names_no_action(world: Bench) 
     with raises_code(Retryable, ErrorCode.OPEN_TRANSACTION, "buy"):
         run(world, venue, 1)
     assert len(venue.posted) == 1 and len(world.store.journal.intents()) == 1
+
+
+def test_beside_a_resting_order_no_other_limit_order_of_its_market_is_posted(world: Bench) -> None:
+    """Together they could open twice what is planned."""
+    limit = replace(BOUGHT, action=replace(BUY, kind=PerpOrderKind.LIMIT))
+    other = replace(limit, action=replace(limit.action, market="BTC"))
+    venue = ScriptedVenue([replace(FILLED, is_open=True)])
+    assert run(world, venue, 0, limit).rests
+    with pytest.raises(UnsendableTransaction, match="an order of ETH still rests"):
+        run(world, venue, 1, limit)
+    assert len(venue.posted) == len(world.store.journal.intents()) == 1
+    assert run(world, venue, 1, other).rests and len(venue.posted) == 2
+
+
+def test_beside_a_resting_order_whose_grant_names_no_market_no_limit_order_is_posted(world: Bench) -> None:
+    venue = ScriptedVenue([replace(FILLED, is_open=True)])
+    assert run(world, venue, futures=None).rests
+    with pytest.raises(UnsendableTransaction, match="an order of ETH still rests"):
+        run(world, venue, 1, replace(BOUGHT, action=replace(BUY, kind=PerpOrderKind.LIMIT)))
+    assert len(venue.posted) == 1
 
 
 def test_a_venue_that_does_not_answer_leaves_the_order_open_and_is_told(world: Bench) -> None:

@@ -259,6 +259,15 @@ def test_an_opening_on_a_stale_index_or_a_wide_basis_is_refused(held: MarginAcco
     assert guard in refusing
 
 
+@pytest.mark.parametrize(("ahead_s", "is_refused"), [(0, False), (1, True)])
+def test_an_index_may_be_as_new_as_the_block_and_no_newer(ahead_s: int, is_refused: bool) -> None:
+    plan = rebalance(step_of(EMPTY)).plan
+    assert plan is not None
+    step = step_of(book(10_000, index_s=step_of(EMPTY).snapshot.head.timestamp_s + ahead_s))
+    verdict = next(one for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "index_age")
+    assert verdict.passed is not is_refused, verdict
+
+
 def test_two_reductions_of_one_market_that_together_turn_it_are_refused() -> None:
     """Each alone is smaller than the position of 20."""
     step = step_of(OVER)

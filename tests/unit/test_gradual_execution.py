@@ -12,21 +12,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
+from agent.layers.gradual.planning import _after, _dearest
 from agent.layers.gradual.planning import schedule_plan as in_time
-from agent.layers.gradual.policy import MILLION, jitter_factor, mean_interval_s, mean_slice_value, slice_value, slice_wait_s
-from agent.layers.gradual.state import ExecutionProgress, GradualResult, GradualState, SliceDraw
-from agent.model import Destination, ExecutionStyle, Hold, PastPrices, Rebalance, StepInput, TradeSide
+from agent.layers.gradual.policy import (
+    MILLION,
+    _remaining_value,
+    jitter_factor,
+    mean_interval_s,
+    mean_slice_value,
+    slice_value,
+    slice_wait_s,
+)
+from agent.layers.gradual.state import ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
+from agent.model import Allowance, Destination, ExecutionStyle, Goal, GoalWeight, Hold, PastPrices, Rebalance, StepInput, TradeSide
 from agent.planning import planner, proposals
 from agent.planning.partial_plans import worst_case_loss
-from agent.policy.decide import decide
+from agent.policy.decide import current_drifts, decide
 from agent.policy.drift import corrections
 from agent.policy.one_sided import partial_goal
-from tests.support.builders import feed_address, feed_round, step_input, token, with_history, with_snapshot
+from agent.units import Token
+from tests.support.builders import OWNER, feed_address, feed_round, step_input, token, with_history, with_snapshot
 from tests.support.gradual_execution import PACE, Run, later, market, paced, roomy, run
 from tests.support.text import mentions
 
 USD = 10**6
-WETH, USDC = token("WETH"), token("USDC")
+WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400)
 
 
@@ -293,6 +303,57 @@ def test_a_correction_over_a_stated_time_ends_within_it() -> None:
         assert done.execution.ends_s == done.execution.began_s + 14_400
         assert done.times_s[-1] <= done.execution.expires_s
         assert len(done.sizes) >= 4
+
+
+def test_what_was_approved_in_this_step_is_traded_at_once() -> None:
+    for step in (drifted(budget_bps=None), drifted(budget_bps=None, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400)):
+        assert proposals.rebalance(step).decided.layer(GradualResult).begins is not None
+        approved = replace(step, progress=replace(step.progress, spend_caps=((WETH.address, 10**24), (USDC.address, 10**18))))
+        found = proposals.rebalance(approved)
+        assert found.decided.layer(GradualResult).begins is None and found.plan is not None
+        [sale] = found.plan.legs
+        assert sale.amount_in_raw > 95 * 10**18, "all of the 200,000"
+
+
+@pytest.mark.parametrize(
+    ("weth", "wbtc", "sides"),
+    [(3_000, 2_000, {WETH: -1, WBTC: 1, USDC: -1}), (5_000, 1_000, {WETH: -1, WBTC: 1, USDC: 1})],
+    ids=["a sale turned into a purchase", "a purchase turned into a sale"],
+)
+def test_what_is_left_counts_the_larger_side_in_the_first_direction_alone(weth: int, wbtc: int, sides: dict[Token, int]) -> None:
+    """4,000, 3,000 and 3,000 are wanted: 2,000 are left in both, though 1,000 turned."""
+    wanted = {WETH: 4_000, WBTC: 3_000, USDC: 3_000}
+    step = step_input({one.symbol: bps for one, bps in wanted.items()}, {"WETH": weth, "WBTC": wbtc, "USDC": 10_000 - weth - wbtc})
+    drifts = current_drifts(step)
+    share = {one.address: Fraction(bps, 10_000) for one, bps in wanted.items()}
+    goal = Goal(tuple(GoalWeight(one.token, share[one.token], share[one.token]) for one in drifts))
+    signs = tuple((one.address, sign) for one, sign in sides.items())
+    begun = GradualExecution(PACE, (), Destination.TARGET, goal, (), signs, Fraction(1), 4, None, 0, 1, 2, SliceDraw(0, 0))
+    assert round(_remaining_value(drifts, begun) / USD) == 2_000
+
+
+def test_a_slice_that_is_tried_out_uses_up_balance_and_allowance() -> None:
+    step = drifted()
+    [owned] = [one.raw for one in step.snapshot.holdings if one.token == WETH.address]
+    plan = proposals.rebalance(step).plan
+    assert plan is not None
+    [leg] = plan.legs
+    router, allowed = step.execution.router, leg.amount_in_raw + 7
+    rows = ((WETH.address, router, allowed), (USDC.address, router, 9), (WETH.address, OWNER, allowed))
+    allowances = tuple(Allowance(*row) for row in rows)
+    after = _after(with_snapshot(step, allowances=allowances), plan).snapshot
+    assert [one.raw for one in after.allowances] == [7, 9, allowed]
+    assert [one.raw for one in after.holdings if one.token == WETH.address] == [owned - leg.amount_in_raw]
+
+
+def test_without_a_limit_of_cost_what_no_count_moves_costs_what_the_dearest_pays() -> None:
+    step = drifted()
+    capped = replace(step, limits=replace(step.limits, plan_cost_bps=None))
+    plan = proposals.rebalance(capped).plan
+    assert plan is not None and plan.pacing is not None
+    dearest = max((one.fees + one.impact + one.skew + one.gas + one.waiting) / one.moved for one in plan.pacing.options)
+    assert _dearest(capped.limits, list(plan.pacing.options)) == dearest > 0
+    assert _dearest(step.limits, list(plan.pacing.options)) == Fraction(step.limits.plan_cost_bps or 0, 10_000)
 
 
 def test_an_exit_is_never_spread() -> None:

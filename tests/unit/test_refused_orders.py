@@ -16,9 +16,10 @@ from agent.execution.confirmation import confirmation_of
 from agent.execution.resumption import new_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepPorts, StepResult, note_of
-from agent.layers.futures.execution.cycle import FEWER, MAX_ORDERS, MOST_PARTS, completed, leave_failed_market
+from agent.layers.futures.execution.cycle import FEWER, FUTURES_SIGNER_RULES, MAX_ORDERS, MOST_PARTS, completed, leave_failed_market
 from agent.layers.futures.execution.send import FUTURES
-from agent.layers.futures.state import FuturesCycle, margin_account, planned_futures
+from agent.layers.futures.planning.plans import without_refused_plan
+from agent.layers.futures.state import FuturesCycle, futures_progress, margin_account, planned_futures
 from agent.layers.liquidity.execution.cycle import leave_pool
 from agent.layers.liquidity.state import LiquidityCycle
 from agent.model import (
@@ -26,13 +27,15 @@ from agent.model import (
     AgentCycle,
     Cycle,
     CycleEnd,
+    Hold,
     Intent,
     IntentKind,
     IntentState,
     StepNote,
     Verdict,
 )
-from agent.model.futures import MarginAccount
+from agent.model.futures import MarginAccount, MarginDeposit, StopOrder
+from agent.policy.decide import decide
 from agent.store import open_memory_store
 from tests.support.builders import NOW_S, OWNER, with_snapshot
 from tests.support.transactions import CHAIN_ID, receipt, tx
@@ -145,6 +148,42 @@ def test_any_other_refusal_and_every_one_of_an_order_of_the_owner_ends_the_cycle
         assert result.outcome is not None and (result.outcome.kind, result.outcome.reason) == (OutcomeKind.REFUSED, str(why))
         assert result.outcome.verdicts == why.verdicts and recorded(ports, outcome) == "refused"
         assert result.cycle.layers == ()
+
+
+@pytest.mark.parametrize("kind", ["a stop alone", "a deposit and then an order"])
+def test_a_refused_plan_that_does_not_begin_with_an_order_skips_no_market(ports: StepPorts, kind: str) -> None:
+    outcome = planned(ports, EMPTY)
+    assert outcome.plan is not None
+    futures = planned_futures(outcome.plan)
+    assert futures is not None
+    stop = StopOrder(market_of(outcome), 1, 1, 1)
+    alone, deposit = replace(futures, orders=(), resting=(stop,)), replace(futures, account_actions=(MarginDeposit(1),))
+    changed = alone if kind == "a stop alone" else deposit
+    result = ended(ports, BEGUN, replace(outcome, plan=outcome.plan.with_layer(changed)), REVERTED)
+    assert result.cycle.layers == ()
+
+
+def test_a_refusal_of_the_signer_skips_the_market_only_where_futures_rules_alone_refuse(ports: StepPorts) -> None:
+    outcome = planned(ports)
+    failed = [Verdict(guard, "1", "0", False) for guard in sorted(FUTURES_SIGNER_RULES)[:2]]
+    other = Verdict("signer.nonce", "7", "6", False)
+    _, own = refused(ports, BEGUN, outcome, Refused("no", (*failed, replace(other, passed=True))))
+    assert list(own.refused_exits) == [market_of(outcome)]
+    for verdicts in ((*failed, other), ()):
+        ended(ports, BEGUN, outcome, Refused("no", verdicts))
+
+
+def test_only_a_refused_reduction_or_hedge_is_left_out_of_the_plan_once() -> None:
+    step = step_of(OVER, EVEN)
+    decision = decide(step).decision
+    assert isinstance(decision, AdjustFutures) and decision.is_reducing
+    without = without_refused_plan(step, decision, None, "no")
+    assert without is not None and futures_progress(without).held == "futures: no"
+    assert without_refused_plan(without, decision, None, "no") is None, "it would be refused for ever"
+    assert without_refused_plan(step, replace(decision, by_owner=True), None, "no") is None
+    assert without_refused_plan(step, replace(decision, is_reducing=False), None, "no") is None, "openings come last anyway"
+    assert without_refused_plan(step, replace(decision, is_reducing=False, closes="ETH"), None, "no") is not None
+    assert without_refused_plan(step, Hold("nothing is due"), None, "no") is None
 
 
 def sent(status: int | None = 0) -> Intent:

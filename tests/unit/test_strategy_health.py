@@ -108,6 +108,13 @@ def test_the_index_of_a_strategy_is_rounded_down() -> None:
     assert health.update_unit_index(paused, trend, None, {usdc: Fraction(5)}, START_S).index == 16
 
 
+def test_a_new_strategy_begins_with_a_unit_and_an_index_of_one() -> None:
+    trend, usdc = strategy("trend", 5_000, {"USDC": 10_000}), token("USDC").address
+    first = health.update_unit_index(ACTIVE, trend, ONE, {usdc: Fraction(1)}, START_S)
+    assert (first.unit, first.index) == (ONE, ONE)
+    assert health.update_unit_index(first, trend, 2 * ONE, {usdc: Fraction(1)}, START_S).index == 2 * ONE
+
+
 def test_of_several_values_of_a_day_the_last_one_counts() -> None:
     daily = points(walk(0.001, 40))
     noisy = [NavPoint(point.at_s - 7_200, 3 * ONE, 3 * ONE) for point in daily]
