@@ -38,10 +38,10 @@ distinguish amounts.
 TINY = 1e-300
 WHOLE_UNITS = 1 << 16
 """Largest portfolio, in base units of a token, for which what its pools pay is quoted unit by unit."""
-STEEPER = 1 - 1e-9
-"""Largest slope of a curve in whole units, as a part of the slope before it."""
+FLATTER = 10**9
+"""Divisor of a slope of a curve in whole units by which the next slope is at least smaller."""
 CORNERS = 128
-"""Most corners of a curve in whole units."""
+"""Most straight parts of a curve in whole units, beside the first."""
 MOST = 100.0
 """Largest input of a curve, per unit of scale. A plan moves about one scale; larger inputs lose
 digits.
@@ -173,7 +173,7 @@ def in_whole_units(
 def _in_whole_units(
     quote: Callable[[int], int], units: int, unit_in: float, unit_out: float
 ) -> tuple[PoolCurve, float] | None:
-    """Return the concave curve through what a pool pays for whole base units, and what every swap
+    """Return a concave curve on or above what a pool pays for whole base units, and what every swap
     loses in addition: contracts round fees and steps up to whole units of the input. None if no
     number of units pays.
     """
@@ -191,12 +191,10 @@ def _in_whole_units(
     else:
         (start, first), (end, second) = corners[:2]
         lost_raw = max(Fraction(0), Fraction(second - first, end - start) * start - first)
-    kept = [(0.0, 0.0)]
-    for taken_raw, paid_raw in corners[::-1][:: -(-len(corners) // CORNERS)][::-1]:
-        corner = taken_raw * unit_in, float(paid_raw + lost_raw) * unit_out
-        while len(kept) > 1 and _slope(kept[-1], corner) >= STEEPER * _slope(kept[-2], kept[-1]):
-            kept.pop()
-        kept.append(corner)
+    kept = [
+        (taken_raw * unit_in, paid_raw * unit_out)
+        for taken_raw, paid_raw in _corners_above(corners, lost_raw)
+    ]
     taken = np.array([value for value, _ in kept])
     slopes = np.array([_slope(*ends) for ends in pairwise(kept)])
     apart = np.concatenate(([2.0], slopes[:-1] / slopes[1:], [2.0]))
@@ -206,6 +204,33 @@ def _in_whole_units(
     depths = np.zeros(len(roots) - 1)
     depths[::2] = (taken[1:] - taken[:-1]) / (1 / ends - 1 / tops)
     return _sum_up(1.0, roots * roots - 1, depths), float(lost_raw) * unit_out
+
+
+def _corners_above(
+    corners: Sequence[tuple[int, int]], lost_raw: Fraction
+) -> list[tuple[float, float]]:
+    """Return the corners of a concave line of few straight parts on or above the one through
+    `corners`, both raised by `lost_raw` and begun at zero. The parts are some of the other line's,
+    each extended to the next: chords would lie below it, and a bound on what pools pay be too low.
+    """
+    lost, unit = lost_raw.numerator, lost_raw.denominator  # all that is paid is in `unit` parts
+    x, y, width, rise = 0, 0, corners[0][0], corners[0][1] * unit + lost
+    kept = [(0.0, 0.0)]
+    step = -(-len(corners) // CORNERS)
+    for number in range(1 + (len(corners) - 2) % step, len(corners), step):
+        (taken, paid), (further, more) = corners[number - 1 : number + 1]
+        next_y, next_width, next_rise = paid * unit + lost, further - taken, (more - paid) * unit
+        fall = rise * next_width - next_rise * width
+        if fall * FLATTER <= rise * next_width:
+            continue
+        meets = (
+            (next_y - y) * width * next_width + rise * next_width * x - next_rise * width * taken
+        )
+        height = y * width * fall + rise * (meets - x * fall)
+        kept.append((meets / fall, height / (width * fall * unit)))
+        x, y, width, rise = taken, next_y, next_width, next_rise
+    end = corners[-1][0]
+    return [*kept, (float(end), (y * width + rise * (end - x)) / (width * unit))]
 
 
 def _slope(a: tuple[float, float], b: tuple[float, float]) -> float:

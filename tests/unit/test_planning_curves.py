@@ -14,9 +14,19 @@ from hypothesis import strategies as st
 from agent.amm import pools
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.model import Pool
-from agent.planning.pool_curves import MOST, SHADE, PoolCurve, TradeCurves, _sum_up, after_charge, build_trade_curves, stack_curves
+from agent.planning.pool_curves import (
+    MOST,
+    SHADE,
+    PoolCurve,
+    TradeCurves,
+    _sum_up,
+    after_charge,
+    build_trade_curves,
+    in_whole_units,
+    stack_curves,
+)
 from agent.planning.solver.dual import PoolResponses
-from tests.support.builders import token, v2_pool, v3_pool
+from tests.support.builders import price_of, token, unit_price, v2_pool, v3_pool
 from tests.support.planning_worlds import ranged
 
 WETH, USDC = token("WETH"), token("USDC")
@@ -82,6 +92,28 @@ def test_no_swaps_get_more_out_of_a_pool_than_its_curve_says(
     rounded_up = 2 * len(curve.roots) * len(parts)  # each range asks for its input and its fee rounded up, and pays nothing for that
     assert value_in <= curve.capacity * (1 + 1e-12) + float(rounded_up * PRICES[token_in] / SCALE)
     assert value_out <= curve.pays(value_in) * (1 + 1e-12)
+
+
+@given(
+    buys=st.sampled_from(["USDC", "WETH", "GUSD"]),
+    coins=st.integers(10_000, 10_000_000),
+    fee_pips=st.sampled_from([500, 3_000, 10_000]),
+    is_v2=st.booleans(),
+)
+def test_no_number_of_whole_units_pays_more_than_its_curve_says(buys: str, coins: int, fee_pips: int, is_v2: bool) -> None:
+    """The curve joined some of its corners by chords, which lay below what the units between them paid."""
+    sold, bought, coin = token("WHOLE"), token(buys), price_of(buys)
+    prices = (unit_price(sold, 20, USDC), unit_price(bought, coin, USDC))
+    depth = coins / coin
+    pool = v2_pool(sold, bought, 20 / coin, depth) if is_v2 else v3_pool(sold, bought, 20 / coin, depth, fee_pips)
+    curves = build_trade_curves(pool, sold.address, *prices, SCALE, 300)
+    assert curves is not None
+    unit_in, unit_out = (float(price) / SCALE for price in prices)
+    quote = pool.quoter(sold.address)
+    whole = in_whole_units(curves, quote, Fraction(2_000), unit_in, unit_out)
+    assert whole is not None
+    for amount_raw in range(1, min(2_000, int(curves.real.capacity / unit_in)) + 1):
+        assert quote(amount_raw) * unit_out + whole.lost <= whole.real.pays(amount_raw * unit_in) * (1 + 1e-9)
 
 
 @given(share=st.floats(0.0, 1.0), **MARKETS)
