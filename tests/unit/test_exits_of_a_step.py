@@ -240,6 +240,17 @@ def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(worl
     assert mentions(after.reason, "done", "allowances", "LINK")
 
 
+@pytest.mark.parametrize("sent_before", [False, True], ids=["nothing was sent", "a swap was sent"])
+def test_gas_for_taking_allowances_back_is_in_the_budgets_before_the_step_ends(worlds: Worlds, sent_before: bool) -> None:
+    world = worlds(fired("LINK", pools=ALL), lambda _: False)
+    if sent_before:
+        world.step = world.rounds().step_input
+    world.left = [Approval(LINK.address, "router", 0, LINK.symbol, "router")]
+    after = world.tidy(OutcomeKind.HOLD, "holds")
+    assert [intent.tx.to for intent in after.transactions] == [LINK.address]
+    assert list(world.store.journal.unbooked()) == []
+
+
 def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_left_and_costs_no_more_gas(worlds: Worlds) -> None:
     """Each look would send one more, and steps of approvals alone end all trading, the stops of others too."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.errors import Refused
+from agent.execution.step_context import propose_screened
 from agent.guards.safety import moved_tokens
-from agent.model import CodeHash, Halt, HaltCode, ProxyImplementation, Rebalance, ScreenedToken, StepInput, TokenFinding
+from agent.model import CodeHash, Evidence, Halt, HaltCode, Plan, ProxyImplementation, Rebalance, ScreenedToken, StepInput, TokenFinding
 from agent.planning import proposals
 from agent.policy.decide import decide
 from agent.policy.quarantine import SILENT_S, changed_tokens, format_quarantine, quarantine_tokens, silent_assets, unread_balances
@@ -92,6 +93,43 @@ def test_no_plan_passes_that_moves_it_or_whose_tokens_were_not_tried() -> None:
     for seen in (None, (), tried[:1], (PAUSED, *tried[1:]), (replace(PAUSED, finding=TokenFinding.UNKNOWN), *tried[1:])):
         assert not verdict("token_screen", step, plan, evidence(step, plan, screens=seen)).passed
     assert not verdict("token_screen", replace(step, targets=replace(step.targets, quarantine=(PAUSED,))), plan).passed
+
+
+@dataclass
+class Screens:
+    """Evidence whose screen finds these tokens bad; None: nothing was screened. `plans` are those that were screened."""
+
+    bad: tuple[ScreenedToken, ...] | None
+    plans: list[Plan] = field(default_factory=list)
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        self.plans.append(plan)
+        seen = evidence(step, plan)
+        if self.bad is None:
+            return replace(seen, screens=None)
+        bad = {screen.token: screen for screen in self.bad}
+        return replace(seen, screens=tuple(bad.get(screen.token, screen) for screen in seen.screens or ()))
+
+
+def test_a_token_that_fails_the_screen_is_left_alone_and_the_rest_is_planned_and_screened_again() -> None:
+    step = step_input(SHARES, {**SHARES, "WBTC": 9_000, "LINK": 3_000})
+    wbtc, link = token("WBTC").address, token("LINK").address
+    source = Screens((ScreenedToken(wbtc, TokenFinding.PAUSED),))
+    left, proposal, gathered = propose_screened(step, proposals.rebalance, source)
+    assert [screen.token for screen in left.targets.quarantine] == [wbtc]
+    assert isinstance(proposal, proposals.Proposal) and proposal.plan is not None
+    assert wbtc not in moved_tokens(proposal.plan) and link in moved_tokens(proposal.plan)
+    first, second = source.plans
+    assert wbtc in moved_tokens(first) and second == proposal.plan
+    assert gathered == source.gather(left, proposal.plan), "the guards judge by the screen of this plan, not of the first"
+
+
+@pytest.mark.parametrize("bad", [(), None], ids=["all are clean", "nothing is screened"])
+def test_a_plan_whose_tokens_are_not_found_bad_is_the_first_one(bad: tuple[ScreenedToken, ...] | None) -> None:
+    step, source = step_input(SHARES, {**SHARES, "WBTC": 9_000}), Screens(bad)
+    same, proposal, gathered = propose_screened(step, proposals.rebalance, source)
+    assert isinstance(proposal, proposals.Proposal) and source.plans == [proposal.plan]
+    assert same.targets.quarantine == () and gathered is not None
 
 
 CODE, OTHER, PLACE, ELSEWHERE = "0x" + "aa" * 32, "0x" + "bb" * 32, address("place"), address("elsewhere")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from agent import codec
+from agent.execution.bookkeeping import record_allocation
 from agent.model import (
     Allocation,
     AllocationMethod,
@@ -32,6 +34,7 @@ from tests.support.builders import NOW_S, token
 from tests.support.planning_worlds import DAY_S, PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import mentions
+from tests.support.transactions import new_store
 
 DATA_METHODS = [AllocationMethod.INVERSE_VOLATILITY, AllocationMethod.MINIMUM_VARIANCE, AllocationMethod.RISK_PARITY, AllocationMethod.HRP]
 SUPPLIES = [("WETH", 120_000_000), ("WBTC", 100_000), ("LINK", 600_000_000), ("UNI", 600_000_000)]
@@ -174,6 +177,19 @@ def test_a_header_from_the_future_chooses_nothing_for_good() -> None:
     step = weighed(allocator(AllocationMethod.EQUAL))
     head = replace(step.snapshot.head, timestamp_s=NOW_S + 900 * DAY_S)
     assert chosen_of(replace(step, snapshot=replace(step.snapshot, head=head))).at_s == NOW_S + 30
+
+
+def test_a_choice_is_recorded_once_and_a_step_without_one_changes_nothing(tmp_path: Path) -> None:
+    step, allocations = weighed(allocator(AllocationMethod.EQUAL)), new_store("file", tmp_path).allocations
+    record_allocation(step.history, allocations)
+    assert allocations.newest() is None, "nothing is chosen yet"
+    chosen = chosen_of(step)
+    for history in (replace(step.history, allocation=chosen), replace(step.history, allocation=chosen), step.history):
+        record_allocation(history, allocations)
+        assert allocations.past() == (chosen,)
+    other = replace(chosen, at_s=chosen.at_s + DAY_S)
+    record_allocation(replace(step.history, allocation=other), allocations)
+    assert allocations.past() == (other, chosen)
 
 
 def test_a_saved_step_decides_the_same() -> None:
