@@ -133,7 +133,8 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         push(page, "Resume")
         wait_for(page, "document.querySelectorAll('[data-control]').length === 2")
         assert settled(page, desk) == "done"
-        assert desk.ask("status")["paused"] is False and nonce(desk) == before
+        assert desk.ask("status")["paused"] is False
+        assert nonce(desk) == before
 
         watching = context.new_page()
         watching.goto(f"{address}history")
@@ -150,7 +151,8 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         assert waiting["plan_hash"][:16] in page.inner_text("main")
         push(page, "Confirm this plan")
         page.wait_for_url(f"{address}controls")
-        assert settled(page, desk) == "done" and newest(desk)["asked_by"] == "ann"
+        assert settled(page, desk) == "done"
+        assert newest(desk)["asked_by"] == "ann"
         assert nonce(desk) > before
         watching.wait_for_selector("[aria-label='Rebalances'] tbody tr:has-text('swap')", timeout=PATIENCE_MS)
         assert watching.evaluate("window.opened") == "once", "the open page followed without being loaded again"
@@ -166,7 +168,8 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         assert page.query_selector_all('[data-of^="review.document.transition.legs"]')
         tried = "[data-of='backtest.present.return']"  # by a process of its own, while the plan can be confirmed
         page.wait_for_selector(tried, timeout=PATIENCE_MS)
-        assert "prices of [data]" in page.inner_text("#backtest") and "Chance of over-fitting" in page.inner_text("#backtest")
+        assert "prices of [data]" in page.inner_text("#backtest")
+        assert "Chance of over-fitting" in page.inner_text("#backtest")
         edit = page.url
         push(page, "Write these settings")
         page.wait_for_url(f"{address}controls")
@@ -215,10 +218,12 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
     asked = desk.ask("request", "resume")
     process.kill()
     process.communicate()
-    assert until(desk, asked["id"])["state"] == "done" and run.poll() is None
+    assert until(desk, asked["id"])["state"] == "done"
+    assert run.poll() is None
     run.send_signal(signal.SIGTERM)
     _, said = run.communicate(timeout=60)
-    assert run.returncode == 0 and "waits for a confirmation" in said, said
+    assert run.returncode == 0, said
+    assert "waits for a confirmation" in said, said
 
 
 def test_beyond_this_machine_a_login_by_tls(tmp_path: Path, certificate: PublicOptions) -> None:  # noqa: F811
@@ -230,7 +235,8 @@ def test_beyond_this_machine_a_login_by_tls(tmp_path: Path, certificate: PublicO
     for given in ((), tls):  # without TLS, then without users
         refused = start(*options, *given)
         said, _ = refused.communicate(timeout=60)
-        assert refused.returncode == 2 and '"--host' in said, said
+        assert refused.returncode == 2, said
+        assert '"--host' in said, said
     UserStore(tmp_path / "mine.db.users").add("ann", HASH, "A" * 32, False, 1)
     process = start(*options, *tls)
     try:

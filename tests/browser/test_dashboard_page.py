@@ -128,7 +128,8 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         legs, sums = (
             {of for of, *_ in shown[path] if re.search(part, of)} for path, part in (("explain", "realised_out"), ("/history", "execution"))
         )
-        assert legs and sums
+        assert legs
+        assert sums
 
         told = {
             "status": desk.ask("status"),
@@ -175,7 +176,8 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         page.goto(f"{address}reports")
         page.click("tbody a")
         page.wait_for_selector("html[data-drawn]")
-        assert page.inner_text("h1") == "Two prices" and page.url.startswith(f"{address}reports/")
+        assert page.inner_text("h1") == "Two prices"
+        assert page.url.startswith(f"{address}reports/")
         refused = "(async () => { try { await fetch('/controls'); return 'sent' } catch { return 'refused' } })()"
         hidden = "(() => { try { return document.cookie } catch (error) { return error.name } })()"
         assert [page.evaluate(script) for script in ("origin", hidden, refused)] == ["null", "SecurityError", "refused"]
@@ -295,4 +297,5 @@ def test_a_page_whose_session_has_ended_says_so_and_leads_to_the_login(chromium:
 def test_a_missing_store_ends_with_the_remedy(desk: Desk) -> None:  # noqa: F811
     desk.edit(("sqlite:///trimtab.db", "sqlite:///nowhere.db"))
     said = forked(desk, "serve", "--port", "0", "--json").ended()  # this process has Chromium's event loop
-    assert said.code == 2 and said.error["message"].startswith("store:")
+    assert said.code == 2
+    assert said.error["message"].startswith("store:")

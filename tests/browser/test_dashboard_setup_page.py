@@ -69,7 +69,8 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
             one.keyboard.press("Enter")
             one.wait_for_selector("#e-wallet")
         require_fine(looked)
-        assert page.input_value("#f-wallet") == "0x12" and page.locator("#e-endpoints").count() == 1
+        assert page.input_value("#f-wallet") == "0x12"
+        assert page.locator("#e-endpoints").count() == 1
         type_into(page, "#f-wallet", WALLET)
         type_into(page, "#f-endpoints", "RPC_A=alpha RPC_B=beta")
         page.keyboard.press("Enter")
@@ -92,7 +93,8 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
         tab_to(page, "button")
         page.keyboard.press("Enter")
         page.wait_for_url("**/setup/done")
-        assert (tmp_path / "trimtab.toml").exists() and "trimtab doctor" in page.inner_text("ol")
+        assert (tmp_path / "trimtab.toml").exists()
+        assert "trimtab doctor" in page.inner_text("ol")
         looked.goto(page.url)
         require_fine(looked)
         plain.close()

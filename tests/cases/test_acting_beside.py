@@ -88,7 +88,8 @@ def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalCh
         held, other = wiring.open_actors(agent.context, yes, lambda _: None), again(chain, loaded)
         with held, other as waits, raises_code(LockHeld, "lock", "waited 2 s"):
             transfers.release(waits, number, told.append)
-        assert len(set(told)) == 1 and mentions(told[0], "wallet", f"process {os.getpid()}")
+        assert len(set(told)) == 1
+        assert mentions(told[0], "wallet", f"process {os.getpid()}")
         assert transfers.release(agent, number).state is RequestState.RELEASED
 
 
@@ -102,8 +103,10 @@ def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: Lo
                 api.resume(loaded.path)
 
         found = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True, progress=resumed)
-        assert found.state == "unfinished" and "resumed" in found.reason
-        assert agent.context.store.requests.stopping() is None and chain.balance("USDC", HOME) == 0
+        assert found.state == "unfinished"
+        assert "resumed" in found.reason
+        assert agent.context.store.requests.stopping() is None
+        assert chain.balance("USDC", HOME) == 0
         assert purse(chain).nonce > before.nonce, "what had begun came to its end"
         assert not any(allowances(chain).values())
 
@@ -129,7 +132,8 @@ def test_a_look_of_a_run_that_cannot_have_the_wallet_is_told_and_the_next_one_tr
         looks = agent.run(send=True, confirm=yes, every="10s")
         with wiring.open_actors(other.context, yes, lambda _: None):
             busy = next(looks)
-            assert isinstance(busy, Retryable) and "already acts" in busy.message
+            assert isinstance(busy, Retryable)
+            assert "already acts" in busy.message
             with raises_code(LockHeld, "lock", f"process {os.getpid()}"):
                 next(agent.run(send=True, confirm=yes, once=True))
         assert not isinstance(next(looks), Exception)

@@ -43,15 +43,18 @@ def test_a_thousand_of_five_is_invested_once_and_never_more(anvil_chain: LocalCh
     chain = anvil_chain
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
-        assert unused(agent) == 4_000 * USD and managed(agent) == 1_000 * USD
+        assert unused(agent) == 4_000 * USD
+        assert managed(agent) == 1_000 * USD
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(outcome)
         assert near(sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == chain.tokens["USDC"].address), 500)
-        assert near(chain.balance("USDC"), 4_500) and unused(agent) == 4_000 * USD
+        assert near(chain.balance("USDC"), 4_500)
+        assert unused(agent) == 4_000 * USD
         for _ in range(3):
             assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         (left,) = status(agent.status())["excluded"]
-        assert (left["symbol"], left["amount"]) == ("USDC", "4000") and mentions(left["why"], "portfolio.use_cash")
+        assert (left["symbol"], left["amount"]) == ("USDC", "4000")
+        assert mentions(left["why"], "portfolio.use_cash")
 
 
 def test_a_deposit_above_the_limit_is_not_invested_from_other_cash_and_names_the_setting(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -63,10 +66,13 @@ def test_a_deposit_above_the_limit_is_not_invested_from_other_cash_and_names_the
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(4, 5)})
         give(chain, "USDC", 50)
         done = transfers.invest(agent, send=True, confirm=lambda _: True)
-        assert done.outcome is not None and done.outcome.kind is OutcomeKind.HOLD and done.told, done.outcome
+        assert done.outcome is not None, done.outcome
+        assert done.outcome.kind is OutcomeKind.HOLD, done.outcome
+        assert done.told, done.outcome
         assert mentions(done.outcome.reason, "50 USDC left alone", "trimtab edit --set portfolio.use_cash=1050")
         later = transfers.invest(agent, send=False, confirm=lambda _: True)
-        assert not later.came and "portfolio.use_cash=1050" in transfers.investment_document(later, agent, sent=False)["reason"]
+        assert not later.came
+        assert "portfolio.use_cash=1050" in transfers.investment_document(later, agent, sent=False)["reason"]
 
 
 def test_falling_prices_take_no_more_from_the_wallet_and_gains_stay_managed(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -78,7 +84,8 @@ def test_falling_prices_take_no_more_from_the_wallet_and_gains_stay_managed(anvi
             chain.move_market({"WETH": chain.books.prices_usd["WETH"] * factor})
             before = managed(agent)
             agent.rebalance(send=True, confirm=yes)
-            assert chain.balance("USDC") >= 4_000 * USD and unused(agent) == 4_000 * USD
+            assert chain.balance("USDC") >= 4_000 * USD
+            assert unused(agent) == 4_000 * USD
             assert abs(managed(agent) - before) * 50 <= before, "trades move no money in or out"
 
 
@@ -91,7 +98,8 @@ def test_deposits_fill_what_may_be_used_and_the_rest_is_left_alone(anvil_chain: 
         give(chain, "USDC", 3_000)
         explained(agent)
         agent.rebalance(send=True, confirm=yes)
-        assert unused(agent) == 2_400 * USD and near(managed(agent), 1_000)
+        assert unused(agent) == 2_400 * USD
+        assert near(managed(agent), 1_000)
         give(chain, "USDC", 100)
         explained(agent)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
@@ -104,11 +112,15 @@ def test_a_withdrawal_and_the_end_pay_only_what_is_managed(anvil_chain: LocalCha
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
         paid = transfers.withdraw(agent, "700", to=HOME, send=True, confirm=lambda _: True)
-        assert paid.state == "paid" and paid.sale is not None, "what lacks is sold, not taken from the rest"
-        assert chain.balance("USDC", HOME) == 700 * USD and chain.balance("USDC") >= 4_000 * USD and unused(agent) == 4_000 * USD
+        assert paid.state == "paid"
+        assert paid.sale is not None, "what lacks is sold, not taken from the rest"
+        assert chain.balance("USDC", HOME) == 700 * USD
+        assert chain.balance("USDC") >= 4_000 * USD
+        assert unused(agent) == 4_000 * USD
         done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True)
         assert done.state == "stopped", done.reason
-        assert chain.balance("USDC") == 4_000 * USD and near(chain.balance("USDC", HOME), 1_000)
+        assert chain.balance("USDC") == 4_000 * USD
+        assert near(chain.balance("USDC", HOME), 1_000)
 
 
 def test_the_account_outlives_a_restart_and_follows_the_setting(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -120,10 +132,12 @@ def test_the_account_outlives_a_restart_and_follows_the_setting(anvil_chain: Loc
         with again(chain, trusted(chain, tmp_path, {**CAPPED, "portfolio.use_cash": cash}, HALVES)) as agent:
             assert unused(agent) == left * USD
             agent.rebalance(send=True, confirm=yes)
-            assert unused(agent) == left * USD and chain.balance("USDC") >= left * USD
+            assert unused(agent) == left * USD
+            assert chain.balance("USDC") >= left * USD
     before = purse(chain).raw["USDC"]
     with again(chain, trusted(chain, tmp_path, {**CAPPED, "portfolio.use_cash": "off"}, HALVES)) as agent:
-        assert agent.step_input().history.cash_flows.cash is None and agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        assert agent.step_input().history.cash_flows.cash is None
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert chain.balance("USDC") < before
 
 
@@ -140,15 +154,19 @@ def test_neither_a_swap_by_hand_nor_an_exit_nor_an_edit_reaches_the_rest(anvil_c
     with agent_on(chain, tmp_path, stop, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
         beyond = agent.swap("USDC", "WETH", "600", send=True, confirm=yes)
-        assert beyond.kind is OutcomeKind.REFUSED and mentions(beyond.reason, "600 USDC", "portfolio.use_cash"), beyond.reason
+        assert beyond.kind is OutcomeKind.REFUSED, beyond.reason
+        assert mentions(beyond.reason, "600 USDC", "portfolio.use_cash"), beyond.reason
         assert agent.swap("USDC", "WETH", "100", send=True, confirm=yes).kind is OutcomeKind.DONE
         assert unused(agent) == 4_000 * USD
         explained(agent)
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(4, 5)})
         done = agent.rebalance(send=True, confirm=yes)
-        assert done.kind is OutcomeKind.DONE and mentions(done.reason, "stop_loss"), done.reason
-        assert chain.balance("WETH") == 0 and unused(agent) == 4_000 * USD
-        assert near(managed(agent), 880, 200) and chain.balance("USDC") == 4_000 * USD + managed(agent)
+        assert done.kind is OutcomeKind.DONE, done.reason
+        assert mentions(done.reason, "stop_loss"), done.reason
+        assert chain.balance("WETH") == 0
+        assert unused(agent) == 4_000 * USD
+        assert near(managed(agent), 880, 200)
+        assert chain.balance("USDC") == 4_000 * USD + managed(agent)
 
 
 @pytest.mark.slow
@@ -177,5 +195,7 @@ def test_a_restored_store_counts_its_own_trades_as_such(anvil_chain: LocalChain,
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
     with again(chain, loaded) as agent:
         agent.resync_nonce()
-        assert unused(agent) == 4_000 * USD and near(managed(agent), 1_000)
-        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD and near(chain.balance("USDC"), 4_500)
+        assert unused(agent) == 4_000 * USD
+        assert near(managed(agent), 1_000)
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
+        assert near(chain.balance("USDC"), 4_500)

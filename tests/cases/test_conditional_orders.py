@@ -47,14 +47,16 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
         before = purse(chain)
         fired = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(fired)
-        assert plan.exits and mentions(fired.reason, "stop_loss", "WETH", "2500 USDC", "24")
+        assert plan.exits
+        assert mentions(fired.reason, "stop_loss", "WETH", "2500 USDC", "24")
         assert all(verdict.passed for verdict in plan.verdicts)
         assert all(leg.min_out_raw * 1_000 >= leg.amount_out_raw * 995 for leg in plan.legs), "floors as of any plan"
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "less than the smallest trade is left"
         got = chain.balance("USDC") - before.raw["USDC"]
         assert got > Fraction(before.raw["WETH"] * 2_400 * USD, 10**18) * Fraction(98, 100)
         words = " ".join(api.explain(loaded.path, fired.step_id)["words"])
-        assert mentions(words, "stop_loss", "WETH") and "sold" in words
+        assert mentions(words, "stop_loss", "WETH")
+        assert "sold" in words
     sold = purse(chain)
     settled(chain, {"WETH": 3_200})
     with again(chain, loaded) as agent:
@@ -85,7 +87,8 @@ def test_a_re_entry_that_is_armed_after_an_exit_is_not_held_by_its_turnover(anvi
         settled(chain, {"WETH": 3_200})
         api.arm_orders(agent, "WETH")
         back = agent.rebalance(send=True, confirm=yes)
-        assert back.kind is OutcomeKind.DONE and abs(weights(chain, TWO)["WETH"] - 5_000) < 30, back.reason
+        assert back.kind is OutcomeKind.DONE, back.reason
+        assert abs(weights(chain, TWO)["WETH"] - 5_000) < 30, back.reason
         assert agent.step_input().history.budgets.turnover_24h > 30_000 * USD, "purchases count"
 
 
@@ -104,7 +107,8 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         (_, logged), *_ = cycle_report.log_lines(agent, pushed, 0.0)
         assert mentions(logged["orders"], "WETH", "stop_loss", "would be fired", f"{BLOCKS} blocks do not confirm it")
         row = api.standing_orders(agent)["orders"][0]
-        assert float(row["price"]) < 2_500 and (row["stage"], row["unconfirmed"]) == ("armed", "fired")
+        assert float(row["price"]) < 2_500
+        assert (row["stage"], row["unconfirmed"]) == ("armed", "fired")
         chain.swap(POOL, "USDC", got)
         chain.mine(BLOCKS + 1)
         assert isinstance(agent.rebalance(send=True, confirm=yes).decision, Hold)
@@ -157,14 +161,16 @@ def test_a_portfolio_stop_counts_no_withdrawal_and_then_sells_everything(anvil_c
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         explained(agent)
         found = api.standing_orders(agent)
-        assert found["unit_worth"] == "1" and found["orders"][0]["stage"] == "armed"
+        assert found["unit_worth"] == "1"
+        assert found["orders"][0]["stage"] == "armed"
         settled(chain, {"WETH": 2_500, "WBTC": 50_000})  # a tenth of the whole: half of what the stop waits for
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert stages(agent) == {"portfolio stop_loss": "armed"}
         settled(chain, {"WETH": 2_000, "WBTC": 38_000})
         fired = agent.rebalance(send=True, confirm=yes)
         assert fired.kind is OutcomeKind.DONE, fired.reason
-        assert fired.plan is not None and fired.plan.exits
+        assert fired.plan is not None
+        assert fired.plan.exits
         assert weights(chain, three)["USDC"] > 9_990
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert stages(agent) == {"portfolio stop_loss": "done"}
@@ -181,7 +187,8 @@ def test_while_paused_a_stop_is_written_down_and_sold_once_the_owner_resumes(anv
         settled(chain, {"WETH": 2_400})
         before = purse(chain)
         stopped = agent.rebalance(send=True, confirm=yes)
-        assert stopped.kind is OutcomeKind.REFUSED and causes(stopped) == ("kill_switch",)
+        assert stopped.kind is OutcomeKind.REFUSED
+        assert causes(stopped) == ("kill_switch",)
         assert stages(agent) == {"WETH stop_loss": "fired"}
         assert purse(chain) == before
         settled(chain, {"WETH": 3_000})  # what fired is sold, even if the price comes back before it could be
@@ -206,22 +213,25 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(done)
-        assert not plan.exits and blocked(done) == [chain.tokens["LINK"].address] and "LINK" in done.reason
-        assert chain.balance("LINK") == before.raw["LINK"] and chain.balance("WETH") < before.raw["WETH"]
+        assert not plan.exits
+        assert blocked(done) == [chain.tokens["LINK"].address]
+        assert "LINK" in done.reason
+        assert chain.balance("LINK") == before.raw["LINK"]
+        assert chain.balance("WETH") < before.raw["WETH"]
         assert stages(agent) == {"LINK stop_loss": "fired"}
         assert ["trimtab orders disarm LINK" in line for line in api.standing_orders(agent)["blocked_exits"]] == [True]
         assert mentions(" ".join(api.explain(loaded.path, done.step_id)["words"]), "LINK")
         again_held = agent.rebalance(send=True, confirm=yes)
-        assert again_held.kind is OutcomeKind.HOLD and [one.token for one in again_held.decided.blocked_exits] == [
-            chain.tokens["LINK"].address
-        ]
+        assert again_held.kind is OutcomeKind.HOLD
+        assert [one.token for one in again_held.decided.blocked_exits] == [chain.tokens["LINK"].address]
         assert agent.context.store.budgets.history(chain.clock.now_s()).reviews.last_rebalance_s is not None
     loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)
     with again(chain, loaded) as agent:
         last = agent.context.store.budgets.history(0).reviews.last_rebalance_s
         sold = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(sold)
-        assert plan.exits and blocked(sold) == []
+        assert plan.exits
+        assert blocked(sold) == []
         assert chain.balance("LINK") < before.raw["LINK"] // 100
         assert agent.context.store.budgets.history(0).reviews.last_rebalance_s == last, "an exit is no rebalance of the policy"
 
@@ -255,5 +265,6 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
         assert declined.kind is OutcomeKind.DECLINED, declined.reason
         _, instead = asked
         assert instead.exits_tried == (chain.tokens["LINK"].address,)
-        assert "LINK" in instead.reason and "not part of the confirmed plan" in instead.reason
+        assert "LINK" in instead.reason
+        assert "not part of the confirmed plan" in instead.reason
         assert purse(chain).raw == before.raw, "only approvals were sent"

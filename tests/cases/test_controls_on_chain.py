@@ -109,15 +109,18 @@ def test_a_rebalance_is_sent_as_shown_and_once(anvil_chain: LocalChain, tmp_path
     with bot(chain, tmp_path, offers=True) as run:
         before = purse(chain)
         shown = run.shown("rebalance")
-        assert (shown["state"], shown["document"]["outcome"]) == ("planned", "planned") and any("WETH" in move for move in shown["moves"])
+        assert (shown["state"], shown["document"]["outcome"]) == ("planned", "planned")
+        assert any("WETH" in move for move in shown["moves"])
         asked = run.ask("rebalance", plan=shown["plan_hash"])
         assert purse(chain) == before, "the requester sends nothing"
         record = run.ended(asked)
         assert (record.state, record.code) == (ControlState.DONE, ""), record
         assert result(record, "outcome") == ["done"]
         sent = [intent.tx_hash for intent in reversed(run.store.journal.intents())]
-        assert result(record, "transaction") == sent and purse(chain).nonce == before.nonce + len(sent)
-        assert run.look().kind is OutcomeKind.HOLD and purse(chain).nonce == before.nonce + len(sent)
+        assert result(record, "transaction") == sent
+        assert purse(chain).nonce == before.nonce + len(sent)
+        assert run.look().kind is OutcomeKind.HOLD
+        assert purse(chain).nonce == before.nonce + len(sent)
         assert [event.state for event in run.store.controls.log()] == ["queued", "taken", "done"]
 
 
@@ -129,7 +132,8 @@ def test_a_plan_that_is_not_the_shown_one_is_refused(anvil_chain: LocalChain, tm
         before = purse(chain)
         record = run.ended(asked)
         assert (record.state, record.code) == (ControlState.REFUSED, "plan_changed"), record
-        assert purse(chain) == before and result(record, "transaction") == []
+        assert purse(chain) == before
+        assert result(record, "transaction") == []
 
 
 def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -139,10 +143,13 @@ def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChai
             run.shown("confirm")
         before = purse(chain)
         offered = run.look()
-        assert offered.kind is OutcomeKind.DECLINED and purse(chain) == before
-        assert "band" in offered.reason and offered.reason.endswith("; not confirmed; nothing was sent"), offered.reason
+        assert offered.kind is OutcomeKind.DECLINED
+        assert purse(chain) == before
+        assert "band" in offered.reason, offered.reason
+        assert offered.reason.endswith("; not confirmed; nothing was sent"), offered.reason
         shown = run.shown("confirm")
-        assert queue.list_controls(run.loaded.path)["waiting"] == shown and shown["document"]["legs"]
+        assert queue.list_controls(run.loaded.path)["waiting"] == shown
+        assert shown["document"]["legs"]
         assert run.look().kind is OutcomeKind.DECLINED
         assert run.shown("confirm") == shown, "the same plan keeps its hash"
         one, two = (run.ask("confirm", plan=shown["plan_hash"]) for _ in range(2))
@@ -151,7 +158,8 @@ def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChai
         assert [(record.state, record.code) for record in records if record] == [
             (ControlState.DONE, ""), (ControlState.REFUSED, "not_waiting"),
         ]  # fmt: skip
-        assert purse(chain).nonce > before.nonce and run.store.controls.waiting() is None
+        assert purse(chain).nonce > before.nonce
+        assert run.store.controls.waiting() is None
 
 
 @pytest.mark.slow
@@ -165,7 +173,8 @@ def test_a_waiting_plan_that_changed_is_offered_anew_and_one_that_ended_not_at_a
         explained(run.agent)
         before = purse(chain)
         record = run.ended(asked)
-        assert (record.state, record.code) == (ControlState.REFUSED, "plan_changed") and purse(chain) == before
+        assert (record.state, record.code) == (ControlState.REFUSED, "plan_changed")
+        assert purse(chain) == before
         assert run.shown("confirm")["plan_hash"] not in ("", first["plan_hash"])
         fund(chain, LEVEL)
         explained(run.agent)
@@ -177,10 +186,12 @@ def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_pat
     chain = anvil_chain
     with bot(chain, tmp_path) as run:
         run.ask("pause", ("reason", "smoke"))
-        assert run.agent.context.switch.is_paused() and run.look().kind is OutcomeKind.REFUSED
+        assert run.agent.context.switch.is_paused()
+        assert run.look().kind is OutcomeKind.REFUSED
         before = purse(chain)
         refused = run.ended(run.ask("resume"))
-        assert refused.state is ControlState.DONE and not run.agent.context.switch.is_paused()
+        assert refused.state is ControlState.DONE
+        assert not run.agent.context.switch.is_paused()
         assert purse(chain).nonce > before.nonce, "the cycle after it trades again"
 
 
@@ -193,12 +204,15 @@ def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: Loc
         run.ask("pause", ("reason", "smoke"))
         record = run.ended(early)
         assert (record.state, record.code) == (ControlState.REFUSED, "paused_since"), record
-        assert switch.is_paused() and purse(chain) == before
+        assert switch.is_paused()
+        assert purse(chain) == before
         early = run.ask("resume")
         switch.pause("at the terminal", chain.now_s() + 1)
         chain.warp(5)
-        assert run.ended(early).code == "paused_since" and switch.is_paused()
-        assert run.ended(run.ask("resume")).state is ControlState.DONE and not switch.is_paused()
+        assert run.ended(early).code == "paused_since"
+        assert switch.is_paused()
+        assert run.ended(run.ask("resume")).state is ControlState.DONE
+        assert not switch.is_paused()
 
 
 def test_a_control_is_refused_by_the_guards_of_its_command(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -208,7 +222,8 @@ def test_a_control_is_refused_by_the_guards_of_its_command(anvil_chain: LocalCha
         run.ask("pause")
         before = purse(chain)
         record = run.ended(asked)
-        assert (record.state, record.code) == (ControlState.REFUSED, "kill_switch") and purse(chain) == before
+        assert (record.state, record.code) == (ControlState.REFUSED, "kill_switch")
+        assert purse(chain) == before
 
 
 def test_a_deposit_is_invested_as_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -222,7 +237,8 @@ def test_a_deposit_is_invested_as_shown(anvil_chain: LocalChain, tmp_path: Path)
         chain.set_balance("USDC", chain.balance("USDC") + 500 * 10**6)
         assert run.ended(changed).code == "plan_changed"
         record = run.ended(run.ask("invest"))
-        assert record.state is ControlState.DONE and result(record, "transaction"), record
+        assert record.state is ControlState.DONE, record
+        assert result(record, "transaction"), record
 
 
 def test_a_withdrawal_is_paid_as_shown_to_the_configured_address(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -305,7 +321,8 @@ def test_a_stop_loss_fires_whatever_a_control_has_tightened_and_a_control_undoes
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(8, 10)})
         chain.mine(3)
         outcome = run.look()
-        assert isinstance(outcome, StepOutcome) and outcome.kind is OutcomeKind.DONE, outcome
+        assert isinstance(outcome, StepOutcome), outcome
+        assert outcome.kind is OutcomeKind.DONE, outcome
         assert purse(chain).raw["WETH"] < 1_000
 
 
@@ -314,7 +331,8 @@ def test_a_stop_ends_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
         asked = run.ask("stop")
         assert run.look() is None
         record = run.store.controls.find(asked.id)
-        assert record is not None and record.state is ControlState.DONE, record
+        assert record is not None, record
+        assert record.state is ControlState.DONE, record
         assert run.store.requests.stopping() is not None
 
 
@@ -342,7 +360,8 @@ def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_cha
         fund(chain, DRIFTED)
         before = purse(chain)
         record = run.store.controls.find(asked.id)
-        assert record is not None and record.state in (ControlState.REFUSED, ControlState.FAILED), record
+        assert record is not None, record
+        assert record.state in (ControlState.REFUSED, ControlState.FAILED), record
         assert run.store.requests.stopping() is not None or agent.context.switch.is_paused()
         assert "stopped" in record.reason or "paused" in record.reason, record.reason
         run.look()
@@ -356,8 +375,10 @@ def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_
         asked = run.ask("stop", ("to-stable", "yes"), ("send-to", HOME))
         assert run.look() is None
         record = run.store.controls.find(asked.id)
-        assert record is not None and record.state is ControlState.DONE, record
-        assert chain.balance("USDC", HOME) > 9_800 * 10**6 and chain.balance("WETH") == 0
+        assert record is not None, record
+        assert record.state is ControlState.DONE, record
+        assert chain.balance("USDC", HOME) > 9_800 * 10**6
+        assert chain.balance("WETH") == 0
 
 
 @pytest.mark.slow
@@ -400,8 +421,10 @@ def test_an_altered_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) ->
         before = purse(chain)
         run.look()
         ends = [event for event in run.store.controls.log() if event.state == "refused"]
-        assert [event.code for event in ends] == ["seal"] * len(ALTERED) and not run.store.controls.has_queued()
-        assert purse(chain) == before and chain.balance("USDC", HOME) == 0
+        assert [event.code for event in ends] == ["seal"] * len(ALTERED)
+        assert not run.store.controls.has_queued()
+        assert purse(chain) == before
+        assert chain.balance("USDC", HOME) == 0
 
 
 def test_an_entry_of_another_installation_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -453,7 +476,8 @@ def test_rows_from_the_future_that_another_program_wrote_block_no_control(anvil_
             file.execute("INSERT INTO steps (id, now_s, input_z) VALUES ('future', 4102444800, x'')")
         assert run.ended(run.ask("resume")).state is ControlState.DONE
         checks = {row["check"]: row for row in doctor(run.loaded, [run.chain.transport], run.chain.clock.now_s)["checks"]}
-        assert "1 of 4 rows are not sealed" in checks["control_log"]["found"] and "transitions" not in checks
+        assert "1 of 4 rows are not sealed" in checks["control_log"]["found"]
+        assert "transitions" not in checks
 
 
 def test_a_replayed_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -493,7 +517,8 @@ def test_a_flood_of_forged_entries_neither_acts_nor_hides_a_genuine_one(anvil_ch
         run.ask("pause")
         assert run.agent.context.switch.is_paused(), "a pause needs no queue"
         run.look()
-        assert not run.store.controls.has_queued() and len(run.store.controls.log(limit=20_000)) == 10_001
+        assert not run.store.controls.has_queued()
+        assert len(run.store.controls.log(limit=20_000)) == 10_001
         assert run.ended(run.ask("resume")).state is ControlState.DONE
 
 
@@ -552,7 +577,8 @@ def test_a_killed_run_neither_loses_nor_repeats_a_control(
         run.look()
         payouts = [one for one in run.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]
         paid = chain.balance("USDC", HOME)
-        assert paid == 100 * 10**6 * len(payouts) and len(payouts) <= 1
+        assert paid == 100 * 10**6 * len(payouts)
+        assert len(payouts) <= 1
         assert paid or code == "interrupted"
 
 
@@ -565,17 +591,20 @@ def test_a_single_cycle_takes_controls_unless_a_run_serves(anvil_chain: LocalCha
         asked = run.ask("resume")
         with service_lock(*wiring.lock_locations(run.loaded)):
             run.look(once=True)
-            assert run.store.controls.has_queued() and queue.is_served(run.loaded)
+            assert run.store.controls.has_queued()
+            assert queue.is_served(run.loaded)
         run.look(once=True)
         record = run.store.controls.find(asked.id)
-        assert record is not None and record.state is ControlState.DONE
+        assert record is not None
+        assert record.state is ControlState.DONE
 
 
 def test_without_its_secret_a_run_goes_on_and_refuses_what_is_queued(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path, LEVEL) as run:
         asked = run.ask("resume")
         (tmp_path / "trimtab.db.secret").chmod(0o644)
-        assert run.ended(asked).code == "seal" and run.look().kind is OutcomeKind.HOLD
+        assert run.ended(asked).code == "seal"
+        assert run.look().kind is OutcomeKind.HOLD
 
 
 def test_a_control_that_waits_for_the_wallet_beyond_its_time_confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ class Bot:
     def refused(self, changes: ConfigChanges, **options: bool) -> Refused:
         with pytest.raises(Refused) as refused:
             self.edit(changes, **options)
-        assert self.file.read_text() == self.text and not self.file.with_name("trimtab.toml.bak").exists()
+        assert self.file.read_text() == self.text
+        assert not self.file.with_name("trimtab.toml.bak").exists()
         return refused.value
 
 
@@ -63,10 +64,13 @@ def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_v
     bot = Bot(anvil_chain, tmp_path)
     shown = bot.edit(weights(WETH="30%", WBTC="40%"), answer=False)
     assert (shown.state, shown.rounds, bot.file.read_text()) == ("declined", 1, bot.text)
-    assert shown.transition is not None and shown.transition.plan is not None
-    assert abs(int(shown.transition.plan.turnover) - 2_000 * 10**6) < 20 * 10**6 and shown.transition.plan.cost.total > 0
+    assert shown.transition is not None
+    assert shown.transition.plan is not None
+    assert abs(int(shown.transition.plan.turnover) - 2_000 * 10**6) < 20 * 10**6
+    assert shown.transition.plan.cost.total > 0
     done = bot.edit(weights(WETH="30%", WBTC="40%"))
-    assert done.state == "written" and done.backup is not None
+    assert done.state == "written"
+    assert done.backup is not None
     assert Path(done.backup).read_text() == bot.text
     assert {S_IMODE(path.stat().st_mode) for path in (bot.file, Path(done.backup))} == {0o600}
     assert set(done.changes) == {
@@ -74,7 +78,8 @@ def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_v
         '- portfolio.assets.WBTC.target = "20%"', '+ portfolio.assets.WBTC.target = "40%"',
     }  # fmt: skip
     told = config_versions.list_versions(bot.file)
-    assert [one["how"] for one in told["configs"]] == ["edit", "first"] and told["confirmed"] == told["present"]
+    assert [one["how"] for one in told["configs"]] == ["edit", "first"]
+    assert told["confirmed"] == told["present"]
     assert config_versions.show_version(bot.file, told["configs"][0]["number"])["changes"] == list(done.changes)
     assert bot.edit(weights(WETH="30%")).state == "unchanged"
 
@@ -82,17 +87,21 @@ def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_v
 def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_in_rounds(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = Bot(anvil_chain, tmp_path, daily_loss="0.1%", turnover="10%")
     refusal = bot.refused(weights(WETH="10%", WBTC="60%"))
-    assert (
-        [v.guard for v in refusal.verdicts] == ["daily_loss"] and refusal.verdicts[0].limit == "10 bps" and "--in-slices" in refusal.remedy
-    )
+    assert [v.guard for v in refusal.verdicts] == ["daily_loss"]
+    assert refusal.verdicts[0].limit == "10 bps"
+    assert "--in-slices" in refusal.remedy
     done = bot.edit(weights(WETH="10%", WBTC="60%"), in_rounds=True)
-    assert done.state == "written" and done.rounds == 4 and done.first is not None and done.first.kind is OutcomeKind.PLANNED
+    assert done.state == "written"
+    assert done.rounds == 4
+    assert done.first is not None
+    assert done.first.kind is OutcomeKind.PLANNED
 
 
 def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = Bot(anvil_chain, tmp_path)
     kept = bot.refused(ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),)))
-    assert "unmanaged" in kept.message and "WBTC=0%" in kept.remedy
+    assert "unmanaged" in kept.message
+    assert "WBTC=0%" in kept.remedy
     assert (
         "halt"
         in bot.refused(ConfigChanges(sets=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))).message
@@ -103,7 +112,8 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
         bot.edit(weights(WETH="60%"))
     assert bot.file.read_text() == bot.text
     done = bot.edit(ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
-    assert done.state == "written" and any("WBTC stay" in one for one in done.warnings)
+    assert done.state == "written"
+    assert any("WBTC stay" in one for one in done.warnings)
 
 
 def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -112,8 +122,10 @@ def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: Loc
     done = bot.edit(
         ConfigChanges(adds=(("LINK", link, "10%"),), targets=(("WETH", "40%"),), sets=(("reference.kind", '["feed", "twap", "spot"]'),))
     )
-    assert done.state == "written" and "trimtab trust" in done.following[0]
-    assert done.transition is not None and done.transition.plan is not None
+    assert done.state == "written"
+    assert "trimtab trust" in done.following[0]
+    assert done.transition is not None
+    assert done.transition.plan is not None
     assert link in {leg.token_out for leg in done.transition.plan.legs}
 
 
@@ -122,10 +134,8 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
 ) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
-        assert (
-            config_versions.require_trusted_config(agent.context)
-            and config_versions.unconfirmed_changes(bot.loaded, agent.context.store.configs) is None
-        )
+        assert config_versions.require_trusted_config(agent.context)
+        assert config_versions.unconfirmed_changes(bot.loaded, agent.context.store.configs) is None
     bot.file.write_text(bot.text.replace('slippage = "0.3%"', 'slippage = "3%"'))
     loaded = load_config(bot.file)
     lines = ('- limits.slippage = "0.3%"', '+ limits.slippage = "3%"')
@@ -142,9 +152,8 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
         assert asked == [lines]
         with pytest.raises(Refused):
             config_versions.require_trusted_config(live.context)
-        assert config_versions.confirm_changes(live.context, lambda told: told == lines) and config_versions.require_trusted_config(
-            live.context
-        )
+        assert config_versions.confirm_changes(live.context, lambda told: told == lines)
+        assert config_versions.require_trusted_config(live.context)
         assert [one.how for one in agent.context.store.configs.newest()] == ["confirmed", "noticed", "first"]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
@@ -172,12 +181,14 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
 
     with raises_code(Refused, "config", "not confirmed"):
         edit(machine)
-    assert shown[0].by_hand == lines and bot.file.read_text() == stolen
+    assert shown[0].by_hand == lines
+    assert bot.file.read_text() == stolen
     with raises_code(Refused, "config", "not confirmed"):
         editing.edit(bot.file, lambda text: text, confirm=machine, transports=[chain.transport], clock=chain.clock)
     assert (shown[1].changes, shown[1].by_hand) == ((), lines), "an edit that changes nothing is no --confirm"
     asked = edit(lambda found, _agent: found.by_hand == lines)
-    assert asked.state == "written" and asked.changes == ('- policy.cooldown = "2h"', '+ policy.cooldown = "3h"')
+    assert asked.state == "written"
+    assert asked.changes == ('- policy.cooldown = "2h"', '+ policy.cooldown = "3h"')
     assert edit(machine).state == "unchanged"
 
 
@@ -229,7 +240,8 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
         found = next(looks)
         assert found.kind is OutcomeKind.DONE, found  # type: ignore[union-attr]  # an outcome
         assert chain.clock.now_s() - began_s < 600, "its rest of 28 days has ended"
-        assert chain.balance("LINK") > 0 and agent.context.config.policy.cooldown == 0
+        assert chain.balance("LINK") > 0
+        assert agent.context.config.policy.cooldown == 0
         assert agent.context.loaded.digest == load_config(bot.file).digest == agent.context.store.configs.confirmed()
 
 
@@ -269,6 +281,7 @@ def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
         with monkeypatch.context() as patch:
             patch.setattr(wiring, "reopen_context", lambda *_: (_ for _ in ()).throw(Retryable("away")))
             for _ in range(2):
-                assert isinstance(next(looks), Retryable) and agent.context.loaded == bot.loaded
+                assert isinstance(next(looks), Retryable)
+                assert agent.context.loaded == bot.loaded
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         assert agent.context.loaded.digest == load_config(bot.file).digest

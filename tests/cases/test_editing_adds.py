@@ -30,26 +30,33 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
     with wiring.open_store_offline(bot.loaded) as (store, _):
         before = store.trust.pins()
         declined = bot.edit(link(chain, feed=chain.feeds["LINK"]), answer=False, pins=True)
-        assert declined.state == "declined" and store.trust.pins() == before
+        assert declined.state == "declined"
+        assert store.trust.pins() == before
         done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins=True)
         assert (done.state, done.following, done.new_tokens) == ("written", (), declined.new_tokens)
         came = {pin.address: pin.code_hash for pin in store.trust.pins() if pin not in before}
-    assert came == {row["address"]: row["code_hash"] for row in done.new_tokens.rows} and chain.tokens["LINK"].address in came
+    assert came == {row["address"]: row["code_hash"] for row in done.new_tokens.rows}
+    assert chain.tokens["LINK"].address in came
     pools = [row for row in done.new_tokens.rows if row["liquidity"]]
-    assert pools and all(row["liquidity"].endswith(" USDC") and "LINK" in row["what"] for row in pools)
+    assert pools
+    assert all(row["liquidity"].endswith(" USDC") and "LINK" in row["what"] for row in pools)
     priced, tried = done.new_tokens.told
-    assert mentions(priced, "LINK", "feed: round") and mentions(tried, "LINK was")
+    assert mentions(priced, "LINK", "feed: round")
+    assert mentions(tried, "LINK was")
     with again(chain, load_config(bot.file)) as agent:
         planned = agent.plan()
-        assert planned.kind is OutcomeKind.PLANNED and planned.plan is not None, planned
+        assert planned.kind is OutcomeKind.PLANNED, planned
+        assert planned.plan is not None, planned
         assert chain.tokens["LINK"].address in {leg.token_out for leg in planned.plan.legs}
-        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE and chain.balance("LINK") > 0
+        assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        assert chain.balance("LINK") > 0
 
 
 def test_an_added_token_without_feed_is_priced_by_means_of_its_pools(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     priced, _ = bot.edit(link(chain), pins=True).new_tokens.told
-    assert mentions(priced, "LINK", "twap", "1800 s") and "v3 " in priced
+    assert mentions(priced, "LINK", "twap", "1800 s")
+    assert "v3 " in priced
     with again(chain, load_config(bot.file)) as agent:
         assert agent.plan().kind is OutcomeKind.PLANNED
 
@@ -65,7 +72,9 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
     with wiring.open_store_offline(bot.loaded) as (store, _):
         before = store.trust.pins()
         done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins=True, unseen=True)
-        assert done.state == "written" and "trimtab trust" in done.following[0] and store.trust.pins() == before
+        assert done.state == "written"
+        assert "trimtab trust" in done.following[0]
+        assert store.trust.pins() == before
 
 
 def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -32,10 +32,12 @@ def remove(bot: Bot, changes: ConfigChanges = GONE) -> EditReport:
 def test_a_removed_token_is_sold_to_the_last_base_unit_and_then_taken_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     first = remove(bot)
-    assert first.state == "written" and mentions(first.warnings[0], "WBTC", "next rebalance")
+    assert first.state == "written"
+    assert mentions(first.warnings[0], "WBTC", "next rebalance")
     assert [asset.target for asset in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
     waits = remove(bot)
-    assert waits.state == "unchanged" and "next rebalance" in waits.warnings[0]
+    assert waits.state == "unchanged"
+    assert "next rebalance" in waits.warnings[0]
     with again(chain, load_config(bot.file)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert chain.balance("WBTC") == 0
@@ -53,10 +55,10 @@ def test_dust_of_a_removed_token_is_named_and_halts_nothing_later(anvil_chain: L
     assert done.state == "written"
     assert mentions(done.warnings[0], "0.00000003 WBTC", "gas")
     with again(chain, load_config(bot.file)) as agent:
-        assert agent.step_input().history.cash_flows.unexplained == () and agent.plan().kind is OutcomeKind.HOLD
+        assert agent.step_input().history.cash_flows.unexplained == ()
+        assert agent.plan().kind is OutcomeKind.HOLD
     back = ConfigChanges(adds=(("WBTC", chain.tokens["WBTC"].address, "10%"),), targets=(("WETH", "60%"),))
     assert bot.edit(back, pins=True).state == "written"
     with again(chain, load_config(bot.file)) as agent:
-        assert (
-            not any(flow.halts for flow in agent.step_input().history.cash_flows.unexplained) and agent.plan().kind is not OutcomeKind.HALT
-        )
+        assert not any(flow.halts for flow in agent.step_input().history.cash_flows.unexplained)
+        assert agent.plan().kind is not OutcomeKind.HALT

@@ -52,12 +52,15 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
         looked = shutdown.stop(agent, confirm=sure)
         assert (looked.state, [one.label for one in looked.allowed], looked.payments) == ("planned", ["WETH"], ())
         assert shutdown.stop(agent, send=True, confirm=lambda _: False).state == "declined"
-        assert agent.context.store.requests.stopping() is None and allowances(chain)["WETH"] == 10**18
+        assert agent.context.store.requests.stopping() is None
+        assert allowances(chain)["WETH"] == 10**18
         done = shutdown.stop(agent, send=True, confirm=sure)
         assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.APPROVE}), done.reason
-        assert set(allowances(chain).values()) == {0} and purse(chain).raw == before.raw
+        assert set(allowances(chain).values()) == {0}
+        assert purse(chain).raw == before.raw
         held = agent.rebalance(send=True, confirm=lambda _: True)
-        assert held.kind is OutcomeKind.HALT and "stopped" in held.reason
+        assert held.kind is OutcomeKind.HALT
+        assert "stopped" in held.reason
         with raises_code(Refused, "stopped"):
             next(agent.run(send=True, confirm=lambda _: True, once=True))
         api.resume(tmp_path / "trimtab.toml")
@@ -93,20 +96,23 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalCha
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         looked = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
-        assert looked.state == "planned" and {one.kind for one in looked.sales} == {OutcomeKind.PLANNED}, looked.reason
+        assert looked.state == "planned", looked.reason
+        assert {one.kind for one in looked.sales} == {OutcomeKind.PLANNED}, looked.reason
         assert [one.token for one in looked.payments] == [chain.tokens["USDC"].address]
         done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
         assert (done.state, done.left) == ("stopped", ()), done.reason
         after = purse(chain)
-        assert after.raw["USDC"] == 0 and after.raw["WETH"] < 1_000 and after.raw["WBTC"] < 10, "but for dust"
+        assert after.raw["USDC"] == 0
+        assert after.raw["WETH"] < 1_000
+        assert after.raw["WBTC"] < 10, "but for dust"
         assert 9_900 * USD < chain.balance("USDC", HOME) < 10_000 * USD
         assert set(allowances(chain).values()) == {0}
         profit = api.pnl(tmp_path / "trimtab.toml")
-        assert profit["not_final"] == 0 and Fraction(profit["value"]) < 1
+        assert profit["not_final"] == 0
+        assert Fraction(profit["value"]) < 1
         assert Fraction(profit["periods"][-1]["withdrawals"]) * USD == chain.balance("USDC", HOME)
-        assert agent.step_input().history.cash_flows.unexplained == () and agent.step_input().history.budgets.outflow_24h == chain.balance(
-            "USDC", HOME
-        )
+        assert agent.step_input().history.cash_flows.unexplained == ()
+        assert agent.step_input().history.budgets.outflow_24h == chain.balance("USDC", HOME)
 
 
 def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -125,7 +131,8 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
 
         with pytest.raises(Killed):
             shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure, progress=sold)
-    assert chain.balance("USDC", HOME) == 0 and purse(chain).raw["WETH"] == 0
+    assert chain.balance("USDC", HOME) == 0
+    assert purse(chain).raw["WETH"] == 0
     with again(chain, loaded) as agent:
         assert agent.plan().kind is OutcomeKind.HALT
         with raises_code(ConfigError, "stop_open"):
@@ -133,9 +140,11 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
         done = shutdown.stop(agent, send=True, confirm=sure)
         assert (done.state, done.to, done.to_stable) == ("stopped", HOME, True), done.reason
         paid = chain.balance("USDC", HOME)
-        assert paid > 9_900 * USD and purse(chain).raw["USDC"] == 0
+        assert paid > 9_900 * USD
+        assert purse(chain).raw["USDC"] == 0
         assert len([one for one in agent.context.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]) == 1
-        assert shutdown.stop(agent, send=True, confirm=sure).transactions == () and chain.balance("USDC", HOME) == paid
+        assert shutdown.stop(agent, send=True, confirm=sure).transactions == ()
+        assert chain.balance("USDC", HOME) == paid
 
 
 def test_a_stop_waits_until_what_it_sent_is_final(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,10 +175,14 @@ def test_a_payout_beyond_the_day_waits_after_everything_was_sold_and_is_paid_on_
     with again(chain, loaded) as agent:
         allow(chain, "WETH", raw=10**18)
         shown = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
-        assert shown.state == "planned" and "the payout waits: payout_per_day" in shown.reason
+        assert shown.state == "planned"
+        assert "the payout waits: payout_per_day" in shown.reason
         done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
-        assert done.state == "unfinished" and "payout_per_day" in done.reason and "trimtab stop --send continues" in done.reason
-        assert purse(chain).raw["WETH"] < 1_000 and set(allowances(chain).values()) == {0}
+        assert done.state == "unfinished"
+        assert "payout_per_day" in done.reason
+        assert "trimtab stop --send continues" in done.reason
+        assert purse(chain).raw["WETH"] < 1_000
+        assert set(allowances(chain).values()) == {0}
         assert chain.balance("USDC", HOME) == 6_000 * USD
         with raises_code(Refused, "stopped"):
             next(agent.run(send=True, confirm=lambda _: True, once=True))
@@ -177,7 +190,8 @@ def test_a_payout_beyond_the_day_waits_after_everything_was_sold_and_is_paid_on_
     chain.warp(86_401)
     with again(chain, loaded) as agent:
         done = shutdown.stop(agent, send=True, confirm=sure)
-        assert done.state == "stopped" and purse(chain).raw["USDC"] == 0, done.reason
+        assert done.state == "stopped", done.reason
+        assert purse(chain).raw["USDC"] == 0, done.reason
 
 
 def test_a_payout_to_an_unconfirmed_address_waits_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -185,8 +199,10 @@ def test_a_payout_to_an_unconfirmed_address_waits_alone(anvil_chain: LocalChain,
     with bot(chain, tmp_path) as agent:
         other = "0x000000000000000000000000000000000000dEaD"
         done = shutdown.stop(agent, to_stable=True, send_to=other, send=True, confirm=sure)
-        assert done.state == "unfinished" and "payout_address" in done.reason
-        assert purse(chain).raw["WETH"] < 1_000 and chain.balance("USDC", other) == 0
+        assert done.state == "unfinished"
+        assert "payout_address" in done.reason
+        assert purse(chain).raw["WETH"] < 1_000
+        assert chain.balance("USDC", other) == 0
         assert agent.plan().kind is OutcomeKind.HALT
 
 
@@ -214,17 +230,23 @@ def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
             assert part != "preview" or "the sale waits: preview is refused here" in shown.reason
             done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
         if part == "preview":
-            assert done.state == "stopped" and chain.balance("USDC", HOME) > 9_900 * USD, done.reason
+            assert done.state == "stopped", done.reason
+            assert chain.balance("USDC", HOME) > 9_900 * USD, done.reason
             return
-        assert done.state == "unfinished" and f"{part} is refused here" in done.reason
-        assert agent.plan().kind is OutcomeKind.HALT and "stopped" in agent.plan().reason
+        assert done.state == "unfinished"
+        assert f"{part} is refused here" in done.reason
+        assert agent.plan().kind is OutcomeKind.HALT
+        assert "stopped" in agent.plan().reason
         assert allowances(chain)["WETH"] == 0 or part == "revoke"
         assert (purse(chain).raw["WETH"] < 1_000) == (part != "sell")
         paid = chain.balance("USDC", HOME)
-        assert paid == (0 if part == "pay" else 2_700 * USD if part == "sell" else paid) and (part == "pay" or paid >= 2_700 * USD)
+        assert paid == (0 if part == "pay" else 2_700 * USD if part == "sell" else paid)
+        assert part == "pay" or paid >= 2_700 * USD
         assert chain.balance("WETH", HOME) == 0
         done = shutdown.stop(agent, send=True, confirm=sure)
-        assert done.state == "stopped" and set(allowances(chain).values()) == {0} and chain.balance("USDC", HOME) > 9_900 * USD
+        assert done.state == "stopped"
+        assert set(allowances(chain).values()) == {0}
+        assert chain.balance("USDC", HOME) > 9_900 * USD
 
 
 def test_a_stop_names_what_is_not_worth_its_sale_and_why_before_and_after(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -237,7 +259,9 @@ def test_a_stop_names_what_is_not_worth_its_sale_and_why_before_and_after(anvil_
         for report in (shown, done):
             assert "LINK stays: 300 USDC off target: plan_cost allows 0.6; " in report.reason, report.reason
         assert (shown.state, len(shown.sales), done.state) == ("planned", 1, "stopped")
-        assert len(done.left) == 1 and done.left[0].endswith(" LINK") and purse(chain).raw["WETH"] == 0
+        assert len(done.left) == 1
+        assert done.left[0].endswith(" LINK")
+        assert purse(chain).raw["WETH"] == 0
 
 
 def test_resume_asks_before_a_run_buys_back_what_a_stop_sold(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -248,7 +272,8 @@ def test_resume_asks_before_a_run_buys_back_what_a_stop_sold(anvil_chain: LocalC
         assert agent.plan().kind is OutcomeKind.HALT
         asked: list[str] = []
         api.resume(tmp_path / "trimtab.toml", lambda message: not asked.append(message))
-        assert len(asked) == 1 and agent.plan().kind is not OutcomeKind.HALT
+        assert len(asked) == 1
+        assert agent.plan().kind is not OutcomeKind.HALT
         shutdown.stop(agent, send=True, confirm=sure)
         api.resume(tmp_path / "trimtab.toml", lambda _: pytest.fail("nothing was sold"))
 
@@ -288,4 +313,5 @@ def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_ex
         assert len(
             [one for one in agent.context.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]
         ) == len(asked)
-        assert agent.step_input().history.cash_flows.claims == () and agent.context.store.journal.open_intents() == ()
+        assert agent.step_input().history.cash_flows.claims == ()
+        assert agent.context.store.journal.open_intents() == ()

@@ -30,11 +30,15 @@ def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, t
         assert bool([flow for flow in held.step_input.history.cash_flows.unexplained if flow.holds]) is bool(gift)
         looked = shutdown.stop(agent, to_stable=True, confirm=lambda _: True)
         (first,) = looked.sales
-        assert first.plan is not None and len(first.plan.actions) == 2, looked.reason
+        assert first.plan is not None, looked.reason
+        assert len(first.plan.actions) == 2, looked.reason
         done = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
-        assert done.state == "stopped" and done.left == (), done.reason
+        assert done.state == "stopped", done.reason
+        assert done.left == (), done.reason
         kinds = [intent.kind for intent in done.transactions if intent.kind is not IntentKind.APPROVE]
-        assert kinds[0] is kinds[1] is IntentKind.LIQUIDITY and IntentKind.SWAP in kinds
+        assert kinds[0] is kinds[1] is IntentKind.LIQUIDITY
+        assert IntentKind.SWAP in kinds
         after = purse(chain)
-        assert after.raw["WETH"] < 10**12 and after.raw["USDC"] > (10_300 + gift) * USD
+        assert after.raw["WETH"] < 10**12
+        assert after.raw["USDC"] > (10_300 + gift) * USD
         assert len(agent.step_input().history.cash_flows.unexplained) == bool(gift)

@@ -56,4 +56,5 @@ def test_a_kill_between_two_exits_neither_loses_nor_repeats_one(anvil_chain: Loc
         assert sold(chain, agent.context.store.journal.intents(limit=100)) == ["WETH", "WBTC"], "in the portfolio's order, each once"
         assert chain.balance("WETH") == chain.balance("WBTC") == 0
         assert {one.stage for one in agent.step_input().history.orders.states} == {OrderStage.DONE}
-        assert set(allowances(chain).values()) == {0} and agent.context.store.journal.open_intents() == ()
+        assert set(allowances(chain).values()) == {0}
+        assert agent.context.store.journal.open_intents() == ()

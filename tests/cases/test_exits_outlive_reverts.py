@@ -68,7 +68,8 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
         for _ in range(3):
             assert griefed(chain, agent).kind is OutcomeKind.FAILED
         held = agent.rebalance(send=True, confirm=yes)
-        assert waits(held) and "this exit is retried at" in failed(held)[0].measured
+        assert waits(held)
+        assert "this exit is retried at" in failed(held)[0].measured
         (told,) = [one.text for one in alerts(held, RunFacts(False, "", None)) if one.kind is AlertKind.REFUSAL]
         assert "exits are" in told
     for wait_s in (60, 120):
@@ -77,7 +78,8 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
             held = agent.rebalance(send=True, confirm=yes)
             assert waits(held), "a restart shortens no wait"
             (own,) = held.step_input.history.failures.failed_exits
-            assert failures.retry_wait_s(own) == wait_s and since_s - 30 <= own.at_s <= since_s
+            assert failures.retry_wait_s(own) == wait_s
+            assert since_s - 30 <= own.at_s <= since_s
             chain.warp(wait_s)
             if wait_s == 60:
                 assert griefed(chain, agent).kind is OutcomeKind.FAILED, "the griefer pays again"
@@ -152,7 +154,8 @@ def test_gas_of_reverts_uses_up_no_loss_that_an_exit_may_make(anvil_chain: Local
         dear(chain)
         sold = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(sold)
-        assert plan.exits and chain.balance("WETH") * CRASH < 10 * 10**18
+        assert plan.exits
+        assert chain.balance("WETH") * CRASH < 10 * 10**18
         assert sold.step_input.history.budgets.loss_24h > Fraction(20, 10_000) * chain.balance("USDC"), (
             "a rebalance would be refused for it"
         )

@@ -29,7 +29,8 @@ def newcomer(chain: LocalChain, url: str, folder: Path, run: Ask) -> Path:
     made = folder / "init.toml"
     targets = [part for symbol, share in TARGETS.items() for part in ("--target", f"{symbol}={share}")]
     written = run("init", "--wallet", chain.wallet.address, *targets, "--rpc", "A=one", "--rpc", "B=two", "--config", str(made), "--json")
-    assert written.code == 0 and [one["gas_gwei"] for one in written.json["least_total"]] == ["0.05", "1", "30"]
+    assert written.code == 0
+    assert [one["gas_gwei"] for one in written.json["least_total"]] == ["0.05", "1", "30"]
     init, local = tomlkit.parse(made.read_text()), tomlkit.parse(chain.config_text(targets=TARGETS))
     local["policy"], local["limits"] = init["policy"], init["limits"]
     local["portfolio"]["max_live_value"] = "200000"  # type: ignore[index]  # tomlkit's tables are typed as items
@@ -73,7 +74,8 @@ def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
         now = ask("status")
         status, decided = now["least_total"], now["decision"]["kind"]
         remedy = f" To change that: {least['remedy']}." if least["remedy"] else ""
-        assert status["gas_gwei"] == gwei and least["found"] + remedy == status["text"]
+        assert status["gas_gwei"] == gwei
+        assert least["found"] + remedy == status["text"]
         plan = ask("plan")
         worth_it = (dollars, gwei) not in NOT_WORTH_IT
         assert plan["outcome"] == ("planned" if worth_it else "hold"), plan["reason"]
@@ -88,8 +90,12 @@ def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
             assert all(abs(weights[symbol] - int(share[:-1]) * 100) <= 60 for symbol, share in TARGETS.items()), weights
             assert sum(one["kind"] == "swap" for end in ends for one in end["transactions"]) == 1
         else:
-            assert [end["outcome"] for end in ends] == ["hold"] * 3 and purse(chain).raw["WETH"] == 0
+            assert [end["outcome"] for end in ends] == ["hold"] * 3
+            assert purse(chain).raw["WETH"] == 0
             assert all("gas" in end["reason"] and "USDC" in end["reason"] for end in ends)
-            assert not status["enough"] and float(status["total"]) > dollars and status["changes"]
-            assert "gwei" in "".join(status["changes"]) and str(dollars) in status["text"].replace(",", "")
+            assert not status["enough"]
+            assert float(status["total"]) > dollars
+            assert status["changes"]
+            assert "gwei" in "".join(status["changes"])
+            assert str(dollars) in status["text"].replace(",", "")
         assert {step["outcome"] for step in history} <= {"done", "approved", "hold"}

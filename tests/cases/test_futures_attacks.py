@@ -129,7 +129,8 @@ def test_a_spot_token_that_answers_nothing_holds_no_reduction_back(perps: LocalP
     with agents.agent_on(perps.chain, tmp_path, changes, {"WETH": "40%", "USDC": "40%", "WBTC": "20%"}) as agent:
         perps.chain.node.rpc("anvil_setCode", perps.chain.tokens["WBTC"].address, "0xfe")  # type: ignore[attr-defined]  # always anvil here
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-    assert orders(outcome) and 0 < size(perps, "WETH") < before, outcome.reason
+    assert orders(outcome), outcome.reason
+    assert 0 < size(perps, "WETH") < before, outcome.reason
     assert leverage(perps) <= MOST
 
 
@@ -167,7 +168,8 @@ def test_one_endpoint_fed_a_rich_account_stops_no_reduction_of_two_others(
             assert size(perps, "WETH") == before
             return
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-    assert orders(outcome) and size(perps, "WETH") < before, outcome.reason
+    assert orders(outcome), outcome.reason
+    assert size(perps, "WETH") < before, outcome.reason
 
 
 # --- Pushed virtual pools.
@@ -251,7 +253,8 @@ def test_a_reduction_above_the_day_s_budget_closes_what_the_budget_leaves(perps:
         closed = (before - size(perps, "WETH")) * price / 10**18
         assert worth * Fraction(18, 1_000) < closed <= worth * Fraction(2, 100), first.reason
         again = agent.rebalance(send=True, confirm=agents.yes)
-    assert orders(again) == [] and "max_reduction_per_day is used" in again.reason
+    assert orders(again) == []
+    assert "max_reduction_per_day is used" in again.reason
     assert (before - size(perps, "WETH")) * price / 10**18 == closed
 
 
@@ -326,7 +329,8 @@ def test_a_mark_beyond_the_band_of_the_venue_sells_nothing_and_is_met_with_margi
     changes = futures_changes(perps, LONG, emergency_distance="8%", emergency_slippage="20%", max_top_up_per_day="3%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert "EX_OPB" in outcome.reason and size(perps, "WETH") == before, outcome.reason
+        assert "EX_OPB" in outcome.reason, outcome.reason
+        assert size(perps, "WETH") == before, outcome.reason
         assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).topped_up_24h > 0, outcome.reason
         assert not margin.is_liquidatable(read_now(perps, chain.wallet.address))
         pushed(perps, "WETH", Fraction(0))
@@ -346,7 +350,8 @@ def test_an_emergency_sells_below_the_index_as_far_as_its_stated_bound(perps: Lo
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).emergency_s is not None, outcome.reason
     closed = Fraction(before - size(perps, "WETH"), 10**18) * chain.books.prices_usd["WETH"]
-    assert closed > 0 and worth - value_at_index(perps) <= closed * Fraction(1_011, 10_000), "10 % of bound and 0.1 % of fee"
+    assert closed > 0
+    assert worth - value_at_index(perps) <= closed * Fraction(1_011, 10_000), "10 % of bound and 0.1 % of fee"
     assert not margin.is_liquidatable(read_now(perps, chain.wallet.address))
 
 
@@ -366,7 +371,8 @@ def test_a_pool_pushed_just_before_a_reduction_is_sent_costs_at_most_its_bound(p
         later(perps, 60)
         chain.refresh_feeds()
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-    assert 0 < size(perps, "WETH") < before and leverage(perps) <= MOST, outcome.reason
+    assert 0 < size(perps, "WETH") < before, outcome.reason
+    assert leverage(perps) <= MOST, outcome.reason
     closed = Fraction(before - size(perps, "WETH"), 10**18) * chain.books.prices_usd["WETH"]
     assert worth - value_at_index(perps) <= closed * Fraction(25, 1_000), "2 % of bound, 0.1 % of fee, and rounding"
 
@@ -401,6 +407,7 @@ def test_funding_pushed_up_for_hours_trims_at_most_the_daily_budget(perps: Local
             was = size(perps, "WETH")
             agent.rebalance(send=True, confirm=agents.yes)
             closed += max(0, was - size(perps, "WETH"))
-            assert size(perps, "WETH") >= 0 and leverage_at_index(perps) <= MOST
+            assert size(perps, "WETH") >= 0
+            assert leverage_at_index(perps) <= MOST
     assert 0 < closed * price / 10**18 <= worth
     assert value_at_index(perps) > worth * Fraction(95, 100)

@@ -72,23 +72,29 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         store = agent.context.store
         entries, valuations = store.ledger.entries(), store.valuations.between()
         made = [entry.futures for entry in entries if entry.kind is EntryKind.FUTURES]
-        assert len(made) >= 4 and all(one is not None and len(one.fills) == 1 for one in made)
+        assert len(made) >= 4
+        assert all(one is not None and len(one.fills) == 1 for one in made)
         result = summed(futures_changes(entries, valuations))
         first, last = valuations[0].collateral, valuations[-1].collateral
-        assert first is not None and last is not None and last.margin_raw == account_value(perps)
+        assert first is not None
+        assert last is not None
+        assert last.margin_raw == account_value(perps)
         assert last.margin_raw - first.margin_raw == result.price - result.fees - result.funding
         assert result.transferred == 0 < result.fees
         cash = last.margin.cash_raw - first.margin.cash_raw if first.margin and last.margin else 0
         realised = sum(fill.realised_raw for one in made if one for fill in one.fills)
         settled = sum(one.paid_raw for entry in made if entry for one in entry.funding)
-        assert cash == realised - settled and realised and settled, "every base unit of realised profit has its event"
+        assert cash == realised - settled
+        assert realised
+        assert settled, "every base unit of realised profit has its event"
     document = api.pnl(tmp_path / "trimtab.toml")
     period = document["periods"][-1]
     lines = period["futures"]
     assert Fraction(lines["profit"]) == Fraction(lines["price"]) - Fraction(lines["fees"]) - Fraction(lines["funding"])
     spot = Fraction(period["profit"]) - Fraction(lines["profit"])
     gas = Fraction(period["costs"]["gas"])
-    assert gas > 0 and abs(spot + gas) <= Fraction(2, 10**6), "spot paid the gas, and no price moved"
+    assert gas > 0
+    assert abs(spot + gas) <= Fraction(2, 10**6), "spot paid the gas, and no price moved"
     steps = api.history(tmp_path / "trimtab.toml", 10)["steps"]
     assert any(Fraction(step["futures"]["fees"]) > 0 for step in steps if "futures" in step)
     api.export(tmp_path / "trimtab.toml", "csv", tmp_path / "out")
@@ -101,7 +107,8 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
     listed_value = sum(Fraction(row["value"]) for row in rows if row["event"] != "trading fee")
     assert abs(Fraction(year) - listed_value) <= len(rows) * Fraction(1, 10**6), "the year's figure is the sum of the export's rows"
     listed = [one for entry in api.list_entries(tmp_path / "trimtab.toml", 50)["entries"] for one in entry.get("futures", [])]
-    assert {one["event"] for one in listed} == events and len(listed) == len(rows)
+    assert {one["event"] for one in listed} == events
+    assert len(listed) == len(rows)
     values = list(csv.DictReader(io.StringIO((tmp_path / "out" / "values.csv").read_text())))
     assert {row["token"] for row in values if row["in_margin"] != "0"} == {"USDC"}
     fees = sum(Fraction(row["value"]) for row in rows if row["event"] == "trading fee")
@@ -135,7 +142,8 @@ def test_margin_moved_by_the_agent_is_neither_a_flow_nor_a_result(perps: LocalPe
         assert kinds.count(EntryKind.MARGIN) == 2
     period = api.pnl(tmp_path / "trimtab.toml")["periods"][-1]
     assert (period["deposits"], period["withdrawals"], period["futures"]["transferred"]) == ("0", "0", "0")
-    assert period["futures"]["profit"] == "0" and period["rebalances"] == 0
+    assert period["futures"]["profit"] == "0"
+    assert period["rebalances"] == 0
     assert Fraction(period["profit"]) == -Fraction(period["costs"]["gas"]) < 0
     api.export(tmp_path / "trimtab.toml", "csv", tmp_path / "out")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "futures.csv").read_text())))
@@ -160,9 +168,13 @@ def test_an_alert_after_a_crash_carries_what_would_be_closed(perps: LocalPerps, 
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=False)
         [alert] = [one for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key.startswith("futures:")]
-        assert " of at most 3x" in alert.text and "liquidation of WETH" in alert.text and "net exposure WETH" in alert.text
+        assert " of at most 3x" in alert.text
+        assert "liquidation of WETH" in alert.text
+        assert "net exposure WETH" in alert.text
         status = status_document(agent.status())["futures"]
-        assert status["broken"] and status["liquidation"] is not None and status["actions"]
+        assert status["broken"]
+        assert status["liquidation"] is not None
+        assert status["actions"]
         assert "It would close " in alert.text or "It would deposit " in alert.text
 
 
@@ -179,7 +191,8 @@ def test_the_value_per_share_follows_futures_and_ignores_a_deposit(perps: LocalP
         lost = before - account_value(perps)
         agent.rebalance(send=False)
         fallen = Fraction(str(api.standing_orders(agent)["unit_worth"]))
-        assert lost > 1_000 * 10**6 and abs(1 - fallen - Fraction(lost, 110_000 * 10**6)) < Fraction(1, 10_000)
+        assert lost > 1_000 * 10**6
+        assert abs(1 - fallen - Fraction(lost, 110_000 * 10**6)) < Fraction(1, 10_000)
         perps.deposit(chain.wallet.address, 5_000 * 10**6)
         agent.rebalance(send=False)
         deposited = Fraction(str(api.standing_orders(agent)["unit_worth"]))

@@ -107,7 +107,8 @@ def test_a_funding_spike_counts_before_it_is_settled(perps: LocalPerps, tmp_path
     assert margin.funding_pending_raw(account) > 2_000 * WAD
     assert leverage(perps) > MOST > leverage_without_funding(account)
     outcome = step(perps, tmp_path, LONG)
-    assert orders(outcome) and leverage(perps) <= MOST, outcome.reason
+    assert orders(outcome), outcome.reason
+    assert leverage(perps) <= MOST, outcome.reason
     assert 0 < size(perps, "WETH") < before
 
 
@@ -122,7 +123,8 @@ def test_a_paused_market_gets_no_order_and_the_other_does(perps: LocalPerps, tmp
     perps.chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WBTC"].base, 0))
     outcome = step(perps, tmp_path, BOTH, max_position="70%")
     assert size(perps, "WBTC") == 0
-    assert orders(outcome) == [IntentKind.FUTURES] and size(perps, "WETH") > 0
+    assert orders(outcome) == [IntentKind.FUTURES]
+    assert size(perps, "WETH") > 0
 
 
 def test_too_little_liquidity_refuses_the_order_before_it_is_sent(perps: LocalPerps, tmp_path: Path) -> None:
@@ -142,14 +144,17 @@ def test_a_reduction_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp
     before, multiple = size(perps, "WETH"), leverage(perps)
     assert multiple > MOST
     outcome = step(perps, tmp_path, LONG)
-    assert orders(outcome) and 0 < size(perps, "WETH") < before and leverage(perps) < multiple, outcome.reason
+    assert orders(outcome), outcome.reason
+    assert 0 < size(perps, "WETH") < before, outcome.reason
+    assert leverage(perps) < multiple, outcome.reason
 
 
 def test_an_opening_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp_path: Path) -> None:
     """The whole opening would be filled beyond its bound; a part of it is not."""
     drained(perps, "WETH", 95)
     outcome = step(perps, tmp_path, LONG)
-    assert orders(outcome) and size(perps, "WETH") > 0, outcome.reason
+    assert orders(outcome), outcome.reason
+    assert size(perps, "WETH") > 0, outcome.reason
 
 
 def drained(perps: LocalPerps, symbol: str, percent: int = 99) -> None:
@@ -191,7 +196,8 @@ def test_an_order_made_to_revert_holds_no_other_market_back(perps: LocalPerps, t
     closed = perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WETH"].base, 1)
     with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, BOTH), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, lambda: perps.chain.send(closed)))
-    assert outcome.kind is OutcomeKind.FAILED and len(orders(outcome)) <= 3, outcome.reason
+    assert outcome.kind is OutcomeKind.FAILED, outcome.reason
+    assert len(orders(outcome)) <= 3, outcome.reason
     assert size(perps, "WETH") == before["WETH"]
     assert before["WBTC"] < size(perps, "WBTC") <= 0
 
@@ -217,7 +223,8 @@ def test_a_position_liquidated_meanwhile_is_never_turned(perps: LocalPerps, tmp_
             last = agent.rebalance(send=True, confirm=agents.yes)
         assert last.kind is OutcomeKind.HOLD, last.reason
         assert agent.context.store.journal.unbooked() == ()
-    assert 0 <= size(perps, "WETH") < before and leverage(perps) <= MOST
+    assert 0 <= size(perps, "WETH") < before
+    assert leverage(perps) <= MOST
 
 
 def test_an_oracle_outage_leaves_the_account_unknown_and_never_empty(perps: LocalPerps, tmp_path: Path) -> None:

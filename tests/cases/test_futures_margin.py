@@ -46,12 +46,14 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
         assert kinds(outcome)[:2] == [IntentKind.APPROVE, IntentKind.FUTURES], outcome.reason
         assert kinds(outcome).count(IntentKind.FUTURES) == 1, "deposited margin opens nothing in the same step"
         deposit = futures_grant(agent.context.store.journal.grant(outcome.transactions[1].id))
-        assert deposit is not None and isinstance(deposit.action, MarginDeposit)
+        assert deposit is not None
+        assert isinstance(deposit.action, MarginDeposit)
         held = read_now(perps, wallet)
         assert [one.size_raw for one in held.positions] == [one.size_raw for one in before.positions]
         assert held.collateral_raw - before.collateral_raw == deposit.action.raw * held.settlement_raw
         leverage = margin.leverage(held)
-        assert leverage is not None and leverage < 3
+        assert leverage is not None
+        assert leverage < 3
         assert chain.token_contract("USDC").functions.allowance(wallet, perps.addresses.vault).call() == 0
         assert agents.purse(chain).nonce - purse.nonce == len(outcome.transactions)
         store = agent.context.store
@@ -59,7 +61,8 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
         assert history.layer(FuturesState).topped_up_24h == deposit.action.raw
         assert history.budgets.turnover_24h == 0 == history.layer(FuturesState).reduced_24h
         assert history.budgets.loss_24h < 50 * agents.USD, "a deposit is no loss"
-        assert history.cash_flows.unexplained == () and history.budgets.unknown == ""
+        assert history.cash_flows.unexplained == ()
+        assert history.budgets.unknown == ""
         assert store.journal.unbooked() == () == store.journal.open_intents()
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert IntentKind.FUTURES not in kinds(again), again.reason
@@ -93,7 +96,8 @@ def test_the_owner_deposits_withdraws_and_lets_a_delegate_trade(perps: LocalPerp
         moved(agent, DelegateChange(key, is_allowed=False))
         assert not approval.canOpenPositionFor(wallet, key).call()
         history = agent.context.store.budgets.history(chain.now_s())
-        assert history.budgets.loss_24h < 50 * agents.USD and history.cash_flows.unexplained == ()
+        assert history.budgets.loss_24h < 50 * agents.USD
+        assert history.cash_flows.unexplained == ()
         refused = agent.adjust_futures(MoveMargin(MarginWithdrawal(9_000 * UNIT)), send=True, confirm=agents.yes)
         assert (refused.kind, refused.transactions) == (OutcomeKind.REFUSED, ())
 
@@ -125,10 +129,12 @@ def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalP
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         sent = [one for one in outcome.transactions if one.kind is IntentKind.FUTURES]
-        assert sent and sent[0].succeeded, outcome.reason
+        assert sent, outcome.reason
+        assert sent[0].succeeded, outcome.reason
         store = agent.context.store
         granted = futures_grant(store.journal.grant(sent[0].id))
-        assert granted is not None and granted.is_emergency
+        assert granted is not None
+        assert granted.is_emergency
         held, base = read_now(perps, wallet), perps.markets["WETH"].base
         assert 0 < held.size_raw(base) <= before.size_raw(base) - before.size_raw(base) // 2
         history = store.budgets.history(chain.now_s())
@@ -145,7 +151,8 @@ def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: Loca
     changes["futures"] |= {"account": owner}  # type: ignore[operator]
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         refused = agent.rebalance(send=True, confirm=agents.yes)
-        assert refused.kind is OutcomeKind.REFUSED and "CH_SHNAOPT" in refused.reason, refused.reason
+        assert refused.kind is OutcomeKind.REFUSED, refused.reason
+        assert "CH_SHNAOPT" in refused.reason, refused.reason
         assert refused.transactions == (), "the owner's margin moves no weight of the delegate's wallet"
         approve = venue.encode_delegate(key, is_allowed=True)
         send_data(perps, perps.addresses.delegate_approval, approve, owner)
@@ -161,7 +168,8 @@ def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: Loca
             assert "margin_move" in outcome.reason
         crash(perps, "WETH", Fraction(25, 100))
         reduced = agent.rebalance(send=True, confirm=agents.yes)
-        assert IntentKind.APPROVE not in kinds(reduced) and IntentKind.FUTURES in kinds(reduced), reduced.reason
+        assert IntentKind.APPROVE not in kinds(reduced), reduced.reason
+        assert IntentKind.FUTURES in kinds(reduced), reduced.reason
         held = read_now(perps, owner)
         assert 0 < held.size_raw(perps.markets["WETH"].base) < before.size_raw(perps.markets["WETH"].base)
         assert held.collateral_raw <= before.collateral_raw
@@ -176,7 +184,8 @@ def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_port
     changes["futures"] |= {"account": owner}  # type: ignore[operator]
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-    assert IntentKind.FUTURES not in kinds(outcome) and f"the portfolio of {owner} is not read" in outcome.reason
+    assert IntentKind.FUTURES not in kinds(outcome)
+    assert f"the portfolio of {owner} is not read" in outcome.reason
     assert read_now(perps, owner).positions == ()
 
 
@@ -190,12 +199,15 @@ def test_a_deposit_that_the_vault_refuses_is_followed_by_a_reduction(perps: Loca
     changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE and "V_GTSTBC" in outcome.reason, outcome.reason
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert "V_GTSTBC" in outcome.reason, outcome.reason
         sent = [one.note for one in outcome.transactions if one.kind is IntentKind.FUTURES]
-        assert sent and all(note.startswith("reduce futures") for note in sent), sent
+        assert sent, sent
+        assert all(note.startswith("reduce futures") for note in sent), sent
         held = read_now(perps, wallet)
         leverage = margin.leverage(held)
-        assert leverage is not None and leverage <= 3
+        assert leverage is not None
+        assert leverage <= 3
         assert held.collateral_raw <= before.collateral_raw
         assert chain.token_contract("USDC").functions.allowance(wallet, perps.addresses.vault).call() == 0
         assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).topped_up_24h == 0

@@ -51,7 +51,8 @@ def test_a_step_opens_to_its_targets_one_transaction_each(perps: LocalPerps, tmp
         for intent in outcome.transactions:
             assert intent.state in (IntentState.MINED, IntentState.FINAL)
             granted = futures_grant(agent.context.store.journal.grant(intent.id))
-            assert granted is not None and intent.receipt is not None
+            assert granted is not None
+            assert intent.receipt is not None
             [fill] = intent.receipt.fills
             assert (fill.market, fill.size_raw) == (granted.action.market, granted.action.size_raw)
         history = agent.context.store.budgets.history(chain.now_s())
@@ -68,7 +69,8 @@ def test_a_dry_run_shows_the_orders_and_sends_nothing(perps: LocalPerps, tmp_pat
         outcome = agent.rebalance(send=False)
         assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
         assert isinstance(outcome.decision, AdjustFutures)
-        assert outcome.plan is not None and planned_futures(outcome.plan) is not None
+        assert outcome.plan is not None
+        assert planned_futures(outcome.plan) is not None
         assert len(planned_futures(outcome.plan).orders) == 2
         assert {verdict.guard for verdict in outcome.plan.verdicts} >= {"futures_state", "index_age", "basis", "reduction_per_day"}
         assert agents.purse(perps.chain) == before
@@ -110,14 +112,16 @@ def test_a_step_reduces_after_a_crash_to_below_its_limit(perps: LocalPerps, tmp_
     crash(perps, "WETH", Fraction(12, 100))
     before = read_now(perps, wallet)
     was = margin.leverage(before)
-    assert was is not None and was > 3
+    assert was is not None
+    assert was > 3
     with agents.agent_on(chain, tmp_path, futures_changes(perps, {"WETH": "100%"}), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert orders_of(outcome), outcome.reason
         held = read_now(perps, wallet)
         now = margin.leverage(held)
-        assert now is not None and now <= 3, outcome.reason
+        assert now is not None, outcome.reason
+        assert now <= 3, outcome.reason
         assert 0 < held.size_raw(perps.markets["WETH"].base) < before.size_raw(perps.markets["WETH"].base)
         history = agent.context.store.budgets.history(chain.now_s())
         assert history.layer(FuturesState).reduced_24h > 0 == history.budgets.turnover_24h
@@ -153,6 +157,7 @@ def test_a_reduction_cuts_every_position_by_the_same_share(perps: LocalPerps, tm
         kept = [Fraction(after.size_raw(one.market), before.size_raw(one.market)) for one in before.markets]
         assert abs(kept[0] - kept[1]) < Fraction(1, 1_000)
         leverage = margin.leverage(after)
-        assert leverage is not None and leverage <= Fraction(29, 10), "the hysteresis is reached"
+        assert leverage is not None
+        assert leverage <= Fraction(29, 10), "the hysteresis is reached"
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason

@@ -63,14 +63,16 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
     with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_top_up_per_day="off"), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         again = agent.rebalance(send=True, confirm=agents.yes)
-    assert orders(outcome) == [] and f"the account has a position in {STRANGE}, which the config does not name" in outcome.reason
+    assert orders(outcome) == []
+    assert f"the account has a position in {STRANGE}, which the config does not name" in outcome.reason
     account, views = known(outcome), account_of(perps, perps.chain.wallet.address)
     base = perps.markets["WBTC"].base
     assert (account.collateral_raw, {one.market: one for one in account.positions}) == (
         views.collateral_raw,
         {one.market: one for one in views.positions},
     )
-    assert margin.leverage(account) == margin.leverage(views) and not account.market(base).is_named
+    assert margin.leverage(account) == margin.leverage(views)
+    assert not account.market(base).is_named
     assert account.market(base).index_s > 0, "its index is dated by the aggregator behind its feed"
     step = again.step_input
     assert futures_policy(step) is not None
@@ -92,8 +94,10 @@ def test_a_reduction_of_the_named_market_goes_on_and_nothing_is_deposited(perps:
     assert leverage(perps) > MOST
     with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_top_up_per_day=top_up), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-    assert orders(outcome) and leverage(perps) <= MOST, outcome.reason
-    assert 0 < size(perps, "WETH") < before["WETH"] and size(perps, "WBTC") == before["WBTC"]
+    assert orders(outcome), outcome.reason
+    assert leverage(perps) <= MOST, outcome.reason
+    assert 0 < size(perps, "WETH") < before["WETH"]
+    assert size(perps, "WBTC") == before["WBTC"]
     assert read_now(perps, perps.chain.wallet.address).collateral_raw <= collateral
 
 
@@ -123,7 +127,8 @@ def test_an_emergency_closes_it_too(perps: LocalPerps, tmp_path: Path) -> None:
         sent = [one for one in outcome.transactions if one.kind is IntentKind.FUTURES]
         assert sent, outcome.reason
         granted = futures_grant(agent.context.store.journal.grant(sent[0].id))
-        assert granted is not None and granted.is_emergency
+        assert granted is not None
+        assert granted.is_emergency
         assert abs(size(perps, "WBTC")) <= abs(before) / 2
         assert not margin.is_liquidatable(read_now(perps, perps.chain.wallet.address))
         assert agent.context.store.journal.unbooked() == () == agent.context.store.journal.open_intents()
@@ -140,9 +145,11 @@ def test_the_owner_ends_the_delegate_closes_the_position_and_goes_on(perps: Loca
         )
         assert ended.kind is OutcomeKind.DONE, ended.reason
         closed = agent.adjust_futures(Deleverage(None, STRANGE), send=True, confirm=agents.yes)
-        assert closed.kind is OutcomeKind.DONE and size(perps, "WBTC") == 0, closed.reason
+        assert closed.kind is OutcomeKind.DONE, closed.reason
+        assert size(perps, "WBTC") == 0, closed.reason
         opened = agent.rebalance(send=True, confirm=agents.yes)
-        assert size(perps, "WETH") > 0 and halts(opened) == [], opened.reason
+        assert size(perps, "WETH") > 0, opened.reason
+        assert halts(opened) == [], opened.reason
         assert all(one.is_named for one in known(opened).markets)
 
 
@@ -158,6 +165,7 @@ def test_an_index_that_cannot_be_dated_is_not_traded_and_holds_nothing_else_back
         account = known(outcome)
         blind = replace(account, markets=tuple(replace(one, index_s=one.index_s if one.is_named else 0) for one in account.markets))
         found = rebalance(with_snapshot(step, futures=blind)).plan
-    assert found is not None and planned_futures(found) is not None
+    assert found is not None
+    assert planned_futures(found) is not None
     assert [one.market for one in planned_futures(found).orders] == [perps.markets["WETH"].base]
     assert not any(isinstance(one, MarginDeposit) for one in planned_futures(found).actions)

@@ -47,13 +47,16 @@ def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp
     changed = {**futures_changes(perps, TWO), "portfolio.numeraire": "WETH"}
     changed["futures"] |= {"exchange": at.account_balance, "collateral": "WETH"}  # type: ignore[operator]
     found = checks(chain, agents.trusted(chain, tmp_path / "wrong", changed, EVEN))
-    assert found["futures contracts"][0] == "fail" and at.exchange in found["futures contracts"][1]
-    assert found["futures collateral"][0] == "fail" and "the vault's collateral" in found["futures collateral"][1]
+    assert found["futures contracts"][0] == "fail"
+    assert at.exchange in found["futures contracts"][1]
+    assert found["futures collateral"][0] == "fail"
+    assert "the vault's collateral" in found["futures collateral"][1]
     swapped = futures_changes(perps, TWO)
     first, second = swapped["futures"]["markets"]  # type: ignore[index]
     first["aggregator"] = second["aggregator"]
     found = checks(chain, agents.trusted(chain, tmp_path / "swapped", swapped, EVEN))
-    assert found["futures market WETH"][0] == "fail" and "its index comes from" in found["futures market WETH"][1]
+    assert found["futures market WETH"][0] == "fail"
+    assert "its index comes from" in found["futures market WETH"][1]
 
 
 def test_an_upgraded_venue_is_refused_until_it_is_confirmed(perps: LocalPerps, tmp_path: Path) -> None:
@@ -65,12 +68,15 @@ def test_an_upgraded_venue_is_refused_until_it_is_confirmed(perps: LocalPerps, t
         assert agent.rebalance(send=False).kind is OutcomeKind.PLANNED
         upgraded(chain, house, perps.addresses.vault)
         refused = agent.rebalance(send=True, confirm=agents.yes)
-        assert refused.transactions == () and isinstance(refused.decision, Halt), refused.reason
+        assert refused.transactions == (), refused.reason
+        assert isinstance(refused.decision, Halt), refused.reason
         assert refused.decision.codes == (HaltCode.FUTURES,)
-        assert "futures clearing house" in refused.reason and "its implementation differs" in refused.reason
+        assert "futures clearing house" in refused.reason
+        assert "its implementation differs" in refused.reason
         assert read_now(perps, chain.wallet.address).positions == ()
     state, text = checks(chain, loaded)["proxy futures clearing house"]
-    assert state == "fail" and perps.addresses.exchange in text
+    assert state == "fail"
+    assert perps.addresses.exchange in text
     rows = {row["what"]: row["state"] for row in pin_all(loaded, [chain.transport])["contracts"]}
     assert rows["implementation of futures clearing house"] == "CHANGED"
     with agents.again(chain, loaded) as agent:

@@ -55,7 +55,8 @@ def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalCha
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(9, 10)})
         done = looked(agent)
         plan, _, _ = swap_of(done)
-        assert plan.legs and mentions(done.reason, "1100 USDC", "excluded")
+        assert plan.legs
+        assert mentions(done.reason, "1100 USDC", "excluded")
         assert all(one.passed for one in plan.verdicts)
         total = sum(drift.value for drift in done.decided.drifts)
         assert total <= 10_050 * USD, "no more is managed than may be"
@@ -74,16 +75,19 @@ def test_an_order_at_its_price_is_filled_beside_a_gift_above_the_cap(anvil_chain
         assert mentions(outcome.reason, "1100 USDC", "excluded")
         assert weth - chain.balance("WETH") == 5 * 10**16
         (kept,) = agent.context.store.executions.limit_orders()
-        assert kept.id == order.id and kept.state == "filled"
+        assert kept.id == order.id
+        assert kept.state == "filled"
 
 
 def test_a_swap_by_hand_goes_on_beside_a_gift_above_the_cap_and_spends_none_of_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, {}) as agent:
         done = agent.swap("WETH", "USDC", "0.05", send=True, confirm=lambda _: True)
-        assert done.kind is OutcomeKind.DONE and mentions(done.reason, "1100 USDC", "excluded"), done.reason
+        assert done.kind is OutcomeKind.DONE, done.reason
+        assert mentions(done.reason, "1100 USDC", "excluded"), done.reason
         beyond = agent.swap("USDC", "WETH", "5500")
-        assert beyond.kind is OutcomeKind.REFUSED and "excluded" in beyond.reason, "the gift is nobody's to spend"
+        assert beyond.kind is OutcomeKind.REFUSED
+        assert "excluded" in beyond.reason, "the gift is nobody's to spend"
 
 
 def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -94,7 +98,8 @@ def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_cha
         for percent in (98, 102, 98):
             chain.move_market({"WETH": price * Fraction(percent, 100)})
             quiet = looked(agent)
-            assert quiet.kind is OutcomeKind.HOLD and mentions(quiet.reason, "1100 USDC", "excluded"), quiet.reason
+            assert quiet.kind is OutcomeKind.HOLD, quiet.reason
+            assert mentions(quiet.reason, "1100 USDC", "excluded"), quiet.reason
             assert mentions(agent.status().decided.decision.reason, "1100 USDC", "excluded")
         chain.move_market({"WETH": price * Fraction(98, 100)})
         agent.context.store.balances.classify(1, None, chain.now_s())
@@ -109,7 +114,8 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
     def told(agent: Agent) -> str:
         found = agent.status()
         (left,) = status(found)["excluded"]
-        assert (left["symbol"], left["amount"]) == ("USDC", "1100") and "max_live_value" in left["why"]
+        assert (left["symbol"], left["amount"]) == ("USDC", "1100")
+        assert "max_live_value" in left["why"]
         assert mentions(found.decided.decision.reason, "1100 USDC", "excluded")
         return type(found.decided.decision).__name__
 
@@ -127,7 +133,8 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
         assert told(agent) == "Rebalance"
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * 3})
         refused = agent.plan()
-        assert refused.kind is OutcomeKind.REFUSED and mentions(plans.plan(refused)["decision"]["reason"], "1100 USDC", "excluded")
+        assert refused.kind is OutcomeKind.REFUSED
+        assert mentions(plans.plan(refused)["decision"]["reason"], "1100 USDC", "excluded")
         assert told(agent) == "Rebalance"
 
 
@@ -137,7 +144,8 @@ def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, t
         changed = partial(apply_changes, changes=ConfigChanges(targets=(("WETH", "30%"), ("USDC", "70%"))))
         path = agent.context.loaded.path
     shown = editing.edit(path, changed, confirm=None, transports=[chain.transport], clock=chain.clock)
-    assert shown.transition is not None and shown.transition.kind is OutcomeKind.PLANNED, shown.transition
+    assert shown.transition is not None, shown.transition
+    assert shown.transition.kind is OutcomeKind.PLANNED, shown.transition
     assert mentions(shown.transition.reason, "1100 USDC", "excluded")
 
 
@@ -147,7 +155,8 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: Local
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
         asked: list[InvestmentReport] = []
         done = transfers.invest(agent, send=True, confirm=lambda found: bool(asked.append(found)) or True)
-        assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
+        assert done.outcome is not None, done.outcome
+        assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.came] == [600 * USD], "what fits below the ceiling"
         assert [flow.delta_raw for flow in asked[0].left] == [1_100 * USD], "its owner saw what is left alone"
         kinds = {flow.delta_raw: flow.kind for flow in agent.context.store.balances.transfers()}
@@ -166,7 +175,8 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalC
             chain.set_balance("USDC", chain.balance("USDC") + usd * USD)
             transfers.list_transfers(agent)
         done = transfers.invest(agent, send=True, confirm=sure)
-        assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
+        assert done.outcome is not None, done.outcome
+        assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.came] == [600 * USD]
         assert [flow.delta_raw for flow in done.left] == [700 * USD]
 
@@ -182,7 +192,8 @@ def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chai
         weth = chain.balance("WETH")
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
         done = transfers.invest(agent, send=True, confirm=sure)
-        assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
+        assert done.outcome is not None, done.outcome
+        assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert chain.balance("WETH") > weth, "the gift is not sold"
         assert looked(agent).kind is OutcomeKind.HALT, "the gift still holds purchases back for its day"
 

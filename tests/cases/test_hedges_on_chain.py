@@ -73,7 +73,8 @@ def hedged(agent: Agent, perps: LocalPerps) -> None:
     kinds = [intent.kind for intent in outcome.transactions if intent.kind is not IntentKind.APPROVE]
     assert kinds == [IntentKind.FUTURES, IntentKind.SWAP], outcome.reason
     (found,) = comparisons(outcome)
-    assert found.is_hedged and found.sale_tax > 0
+    assert found.is_hedged
+    assert found.sale_tax > 0
     told = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None))]
     assert any("above target, of which" in text and "it is shorted" in text for text in told), told
 
@@ -93,7 +94,8 @@ def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_p
         rise(perps, Fraction(-35, 100))
         back = agent.rebalance(send=True, confirm=agents.yes)
         assert back.kind is OutcomeKind.DONE, back.reason
-        assert "buy" in back.transactions[0].note and back.transactions[0].kind is IntentKind.FUTURES, "the hedge first, then spot"
+        assert "buy" in back.transactions[0].note
+        assert back.transactions[0].kind is IntentKind.FUTURES, "the hedge first, then spot"
         assert short_raw(perps) == 0
         assert agent.context.store.budgets.history(perps.chain.now_s()).layer(FuturesState).hedges[0].size_raw == 0
 
@@ -109,7 +111,8 @@ def test_missing_margin_is_deposited_before_the_hedge(perps_chain: LocalPerps, t
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         kinds = [intent.kind for intent in outcome.transactions if intent.kind is not IntentKind.APPROVE]
         assert kinds == [IntentKind.FUTURES, IntentKind.FUTURES, IntentKind.SWAP], outcome.reason
-        assert short_raw(perps) < 0 and read_now(perps, chain.wallet.address).collateral_raw > 2_000 * 10**18
+        assert short_raw(perps) < 0
+        assert read_now(perps, chain.wallet.address).collateral_raw > 2_000 * 10**18
 
 
 def test_funding_that_outweighs_the_sale_ends_a_hedge(perps: LocalPerps, tmp_path: Path) -> None:
@@ -136,7 +139,8 @@ def test_a_margin_account_that_runs_short_ends_its_hedge(perps_chain: LocalPerps
         hedged(agent, perps)
         rise(perps, Fraction(12, 100))
         planned = agent.rebalance(send=False)
-        assert planned.plan is not None and planned_futures(planned.plan) is not None, planned.reason
+        assert planned.plan is not None, planned.reason
+        assert planned_futures(planned.plan) is not None, planned.reason
         assert "close a hedge first" in planned_futures(planned.plan).reason, planned.reason
         agent.rebalance(send=True, confirm=agents.yes)
         assert short_raw(perps) == 0
@@ -161,9 +165,11 @@ def test_the_owner_opens_and_closes_a_hedge(perps: LocalPerps, tmp_path: Path) -
         assert by_hand(agent, "25%").kind is OutcomeKind.PLANNED
         assert short_raw(perps) == 0, "a dry run sends nothing"
         opened = by_hand(agent, "25%", send=True)
-        assert opened.kind is OutcomeKind.DONE and short_raw(perps) < 0, opened.reason
+        assert opened.kind is OutcomeKind.DONE, opened.reason
+        assert short_raw(perps) < 0, opened.reason
         closed = by_hand(agent, "", close=True, send=True)
-        assert closed.kind is OutcomeKind.DONE and short_raw(perps) == 0, closed.reason
+        assert closed.kind is OutcomeKind.DONE, closed.reason
+        assert short_raw(perps) == 0, closed.reason
 
 
 def recorded_raw(agent: Agent, perps: LocalPerps) -> int:

@@ -102,8 +102,10 @@ def test_mainnet_and_testnet_sign_other_bytes(world: World) -> None:
     foreign = world.client(is_mainnet=True)
     with pytest.raises(OperatorNeeded, match="does not know the signer") as caught:
         foreign.submit(world.ticket(order("ETH", 10_000, "3010")))
-    assert caught.value.code == ErrorCode.KEY and "network" in caught.value.remedy
-    assert not world.server.orders[-1].cloid and world.size("ETH") == 0
+    assert caught.value.code == ErrorCode.KEY
+    assert "network" in caught.value.remedy
+    assert not world.server.orders[-1].cloid
+    assert world.size("ETH") == 0
     with hyperliquid(is_mainnet=True) as server:
         main = opened(server)
         assert main.venue.submit(main.ticket(order("ETH", 10_000, "3010"))).stage is TicketStage.FILLED
@@ -168,12 +170,15 @@ def test_markets_have_ticks_tiers_fees_and_funding_of_the_venue(world: World) ->
     account = world.venue.read()
     btc, eth = account.market("BTC"), account.market("ETH")
     assert (btc.asset, btc.size_decimals, btc.lot_raw, btc.fee_ppm) == ("WBTC", 5, 1, 450)
-    assert btc.mark * btc.unit == 60_000 * 10**6 and btc.tick * btc.unit == 10**6
-    assert btc.funding_daily == 24 * Fraction(1, 80_000) and btc.index_s == START_MS // 1000
+    assert btc.mark * btc.unit == 60_000 * 10**6
+    assert btc.tick * btc.unit == 10**6
+    assert btc.funding_daily == 24 * Fraction(1, 80_000)
+    assert btc.index_s == START_MS // 1000
     assert [(tier.above_raw, tier.initial_ppm, tier.maintenance_ppm) for tier in btc.tiers] == [
         (0, 50_000, 12_500), (10_000 * 10**6, 50_000, 20_000), (50_000 * 10**6, 100_000, 50_000),
     ]  # fmt: skip
-    assert eth.is_paused and not btc.is_paused
+    assert eth.is_paused
+    assert not btc.is_paused
 
 
 @pytest.mark.parametrize("mode", ["unifiedAccount", "portfolioMargin", "dexAbstraction", "somethingNew"])
@@ -302,7 +307,9 @@ def test_limit_orders_rest_fill_by_price_then_time_and_are_cancelled(world: Worl
     later = world.server.place(key_of(9).address.lower(), "ETH", True, Fraction("2998.2"), Fraction(1), "Gtc")
     world.server.place(key_of(8).address.lower(), "ETH", False, Fraction("2998.2"), Fraction("0.25"), "Ioc", False)
     state = world.venue.state_of(ticket.cloid)
-    assert "resting" in later and state.stage is TicketStage.OPEN and state.filled_raw == 0
+    assert "resting" in later
+    assert state.stage is TicketStage.OPEN
+    assert state.filled_raw == 0
     world.server.fund(key_of(8).address, 100_000)
     world.server.place(key_of(8).address.lower(), "ETH", False, Fraction("2998.2"), Fraction("0.25"), "Ioc", False)
     assert world.venue.state_of(ticket.cloid).filled_raw == 2_500
@@ -333,7 +340,8 @@ def test_orders_below_ten_dollars_reach_no_venue(world: World) -> None:
     before = world.posted()
     with pytest.raises(Refused, match=r"9\.9 USD is below the venue's minimum of 10 USD") as caught:
         world.venue.submit(world.ticket(order("ETH", 33, "3000")))
-    assert caught.value.code == ErrorCode.AMOUNT and world.posted() == before
+    assert caught.value.code == ErrorCode.AMOUNT
+    assert world.posted() == before
 
 
 def test_too_little_margin_and_delisted_markets_are_refused_with_the_reason(world: World) -> None:
@@ -361,10 +369,12 @@ def test_an_accepted_order_whose_answer_is_lost_is_found_and_not_repeated(world:
     world.server.faults = [fault]
     world.connection._timeout_s = 4 if fault == "slow" else 60
     state = world.venue.submit(ticket)
-    assert state.stage is TicketStage.FILLED and world.size("ETH") == 1
+    assert state.stage is TicketStage.FILLED
+    assert world.size("ETH") == 1
     restarted = world.client()
     assert restarted.submit(ticket) == state
-    assert world.size("ETH") == 1 and world.posted() == 1
+    assert world.size("ETH") == 1
+    assert world.posted() == 1
 
 
 @pytest.mark.parametrize("fault", ["dropped", "down"])
@@ -373,7 +383,8 @@ def test_an_order_that_never_arrived_is_unknown_until_it_is_dead(world: World, f
     world.server.faults = [fault]
     with pytest.raises(Retryable) as caught:
         world.venue.submit(ticket)
-    assert caught.value.code == ErrorCode.UNKNOWN_IF_SENT and ticket.cloid in caught.value.remedy
+    assert caught.value.code == ErrorCode.UNKNOWN_IF_SENT
+    assert ticket.cloid in caught.value.remedy
     assert not world.venue.is_dead(ticket)
     world.server.now_ms = ticket.expires_ms + 1
     assert world.venue.is_dead(ticket)
@@ -391,7 +402,8 @@ def test_the_same_ticket_posted_twice_happens_once(world: World) -> None:
     with pytest.raises(Retryable) as caught:  # posted again: the nonce is spent, and that is no refusal of the order
         world.venue.submit(ticket)
     assert caught.value.code == ErrorCode.UNKNOWN_IF_SENT
-    assert world.posted() == 2 and world.size("ETH") == 1
+    assert world.posted() == 2
+    assert world.size("ETH") == 1
     assert world.venue.submit(ticket).stage is TicketStage.FILLED
     assert not world.venue.is_dead(ticket)
 
@@ -414,7 +426,8 @@ def test_clocks_that_differ_never_declare_an_order_dead_too_soon(world: World) -
     )
     with pytest.raises(Retryable) as caught:
         ahead.submit(ticket)
-    assert caught.value.code == ErrorCode.UNKNOWN_IF_SENT and world.posted() == 0
+    assert caught.value.code == ErrorCode.UNKNOWN_IF_SENT
+    assert world.posted() == 0
 
 
 @settings(max_examples=15, deadline=None)
@@ -446,7 +459,8 @@ def test_an_agent_that_has_expired_sends_nothing_and_is_named(world: World) -> N
     world.server.now_ms += 31 * DAY_MS
     with pytest.raises(OperatorNeeded, match="does not know the signer") as caught:
         world.venue.submit(world.ticket(order("ETH", 10_000, "3010")))
-    assert "expired" in caught.value.remedy and world.size("ETH") == 0
+    assert "expired" in caught.value.remedy
+    assert world.size("ETH") == 0
     with pytest.raises(OperatorNeeded, match="not an agent of"):
         world.venue.require_agent(world.server.now_ms)
 
@@ -462,7 +476,8 @@ def test_a_former_agent_is_never_approved_again(world: World) -> None:
     with pytest.raises(Refused, match="was an agent before"):
         approve_agent(world.connection, OWNER, NamedAgent("second", AGENT.address, now + DAY_MS), now, {AGENT.address})
     approve_agent(world.connection, OWNER, NamedAgent("second", AGENT.address, now + DAY_MS), now, ())
-    assert server.replay(body)["status"] == "ok" and world.size("ETH") == 2  # why the rule is there
+    assert server.replay(body)["status"] == "ok"
+    assert world.size("ETH") == 2
 
 
 def test_a_known_account_and_the_owner_are_no_agents(world: World) -> None:

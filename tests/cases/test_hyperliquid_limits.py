@@ -89,8 +89,11 @@ def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, 
         assert step(agent).kind is OutcomeKind.DONE
         [order] = resting(server)
         [intent] = journal.open_intents()
-        assert (order.tif, order.left, order.is_buy) == ("Gtc", order.size, True) and placed(server) == ["Gtc"]
-        assert intent.rests and intent.state is IntentState.MINED and intent.tx_hash == order.cloid
+        assert (order.tif, order.left, order.is_buy) == ("Gtc", order.size, True)
+        assert placed(server) == ["Gtc"]
+        assert intent.rests
+        assert intent.state is IntentState.MINED
+        assert intent.tx_hash == order.cloid
         assert order.price <= server.coin("ETH").mark * Fraction(105, 100)
         assert budgets.history(anvil_chain.now_s()).budgets.loss_24h == 0
         waits = step(agent)
@@ -103,18 +106,24 @@ def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, 
             server.trade_through("ETH", "1.5")
             assert step(agent).transactions == ()
             [intent] = journal.open_intents()
-            assert intent.rests and intent.receipt is not None and len(intent.receipt.fills) == number
+            assert intent.rests
+            assert intent.receipt is not None
+            assert len(intent.receipt.fills) == number
             assert journal.unbooked() == ()
             losses.append(budgets.history(anvil_chain.now_s()).budgets.loss_24h)
-        assert losses[0] > 0 and losses[1] == 2 * losses[0]
+        assert losses[0] > 0
+        assert losses[1] == 2 * losses[0]
         server.trade_through("ETH", str(float(order.left)))
-        assert step(agent).transactions == () and len(sent(server)) == 1
+        assert step(agent).transactions == ()
+        assert len(sent(server)) == 1
         require_settled(agent, server, anvil_chain)
         [intent] = journal.intents()
-        assert intent.state is IntentState.FINAL and order.status == "filled"
+        assert intent.state is IntentState.FINAL
+        assert order.status == "filled"
         assert step(agent).kind is OutcomeKind.HOLD
         [entry] = agent.context.store.ledger.entries_of([intent.id])
-        assert entry.futures is not None and [fill.size_raw for fill in entry.futures.fills] == [15_000, 15_000, 36_666]
+        assert entry.futures is not None
+        assert [fill.size_raw for fill in entry.futures.fills] == [15_000, 15_000, 36_666]
         fees = sum(Fraction(one["fee"]) for one in server.fills if one["user"] == anvil_chain.wallet.address.lower())
         assert sum(fill.fee_raw for fill in entry.futures.fills) == fees * 10**6
 
@@ -128,7 +137,8 @@ def test_status_history_and_txs_show_an_order_that_rests(server: HyperliquidServ
         config = tmp_path / "trimtab.toml"
         [shown] = status(agent.status())["futures"]["open_orders"]
         [line] = [row for row in api.transactions(config)["transactions"] if row["open"]]
-        assert line["order"] == shown and Fraction(shown["price"]) == order.price
+        assert line["order"] == shown
+        assert Fraction(shown["price"]) == order.price
         assert (shown["side"], shown["symbol"], Fraction(shown["size"]), shown["filled"]) == ("buy", "ETH", order.size, "1.5")
         assert shown["expires"] == utc(order.taken_ms // 1000 + 3_600)
         past = [one for row in api.history(config)["steps"] for one in row["transactions"]]
@@ -140,10 +150,13 @@ def test_two_markets_rest_beside_each_other_within_the_limits(server: Hyperliqui
         assert step(agent).kind is OutcomeKind.DONE
         assert sorted((one.coin, one.is_buy) for one in resting(server)) == [("BTC", False), ("ETH", True)]
         account = margin_account(agent.step_input().snapshot)
-        assert account is not None and account.positions == () and len(account.resting) == 2
+        assert account is not None
+        assert account.positions == ()
+        assert len(account.resting) == 2
         gross = sum(one.size * one.price for one in resting(server))
         assert gross < 20_500, "the second counts the first as filled"
-        assert step(agent).transactions == () and len(sent(server)) == 2
+        assert step(agent).transactions == ()
+        assert len(sent(server)) == 2
 
 
 def test_a_marketable_order_takes_what_is_there_and_its_rest_rests(
@@ -155,7 +168,8 @@ def test_a_marketable_order_takes_what_is_there_and_its_rest_rests(
         [order] = resting(server)
         assert held(server, anvil_chain) == 1 == order.size - order.left
         [intent] = agent.context.store.journal.open_intents()
-        assert intent.receipt is not None and [one.size_raw for one in intent.receipt.fills] == [10_000]
+        assert intent.receipt is not None
+        assert [one.size_raw for one in intent.receipt.fills] == [10_000]
 
 
 def test_an_order_whose_time_passed_is_cancelled_and_placed_anew(
@@ -169,10 +183,13 @@ def test_an_order_whose_time_passed_is_cancelled_and_placed_anew(
         outcome = step(agent)
         assert "its time passed" in outcome.reason, outcome.reason
         [second] = resting(server)
-        assert first.status == "canceled" and second.cloid != first.cloid
+        assert first.status == "canceled"
+        assert second.cloid != first.cloid
         assert second.size < first.size, "what was filled is not opened twice"
         [ended] = [one for one in orders(agent) if one.tx_hash == first.cloid]
-        assert ended.state is IntentState.FINAL and ended.receipt is not None and len(ended.receipt.fills) == 1
+        assert ended.state is IntentState.FINAL
+        assert ended.receipt is not None
+        assert len(ended.receipt.fills) == 1
         history = agent.context.store.budgets.history(anvil_chain.now_s())
         assert history.failures.reverts_in_row == 0, "an order that ends without a fill is no failure"
 
@@ -215,11 +232,13 @@ def test_an_order_ends_with_its_cause(server: HyperliquidServer, anvil_chain: Lo
         change, why = ENDS[cause]
         change(agent, server, anvil_chain)
         outcome = step(agent)
-        assert order.status == "canceled" and why in outcome.reason, outcome.reason
+        assert order.status == "canceled", outcome.reason
+        assert why in outcome.reason, outcome.reason
         ended = {one.tx_hash: one.state for one in orders(agent)}
         assert ended[order.cloid] is IntentState.FINAL
         if "pause" in cause:
-            assert resting(server) == [] and agent.context.store.journal.open_intents() == ()
+            assert resting(server) == []
+            assert agent.context.store.journal.open_intents() == ()
 
 
 def test_a_reduction_by_the_owner_ends_resting_orders_and_is_a_market_order(
@@ -232,7 +251,9 @@ def test_a_reduction_by_the_owner_ends_resting_orders_and_is_a_market_order(
         bid(server)
         closed = agent.adjust_futures(Deleverage(None, "ETH"), send=True, confirm=agents.yes)
         assert closed.kind is OutcomeKind.DONE, closed.reason
-        assert order.status == "canceled" and placed(server) == ["Gtc", "Ioc"] and held(server, anvil_chain) == 0
+        assert order.status == "canceled"
+        assert placed(server) == ["Gtc", "Ioc"]
+        assert held(server, anvil_chain) == 0
         assert agent.context.store.journal.open_intents() == ()
 
 
@@ -245,8 +266,11 @@ def test_an_emergency_ends_resting_orders_before_it_reduces(server: HyperliquidS
         wallet.usd -= Fraction(9_500)
         bid(server)
         outcome = step(agent)
-        assert order.status == "canceled" and "positions are reduced" in outcome.reason, outcome.reason
-        assert placed(server)[1:] and set(placed(server)[1:]) == {"Ioc"} and held(server, anvil_chain) < 3
+        assert order.status == "canceled", outcome.reason
+        assert "positions are reduced" in outcome.reason, outcome.reason
+        assert placed(server)[1:]
+        assert set(placed(server)[1:]) == {"Ioc"}
+        assert held(server, anvil_chain) < 3
         kinds = [body["action"]["type"] for body in sent(server)]
         assert kinds[:3] == ["order", "cancelByCloid", "order"]
 
@@ -260,10 +284,12 @@ def test_a_cancel_that_is_lost_holds_up_no_emergency(server: HyperliquidServer, 
         bid(server)
         server.faults = ["dropped"]
         outcome = step(agent)
-        assert "Ioc" in placed(server) and held(server, anvil_chain) < 3, outcome.reason
+        assert "Ioc" in placed(server), outcome.reason
+        assert held(server, anvil_chain) < 3, outcome.reason
         anvil_chain.node.mine_at(anvil_chain.now_s() + 1_000)
         step(agent)
-        assert resting(server) == [] and agent.context.store.journal.open_intents() == ()
+        assert resting(server) == []
+        assert agent.context.store.journal.open_intents() == ()
 
 
 def test_a_cancel_that_is_lost_is_sent_again_once_it_can_no_longer_arrive(
@@ -278,10 +304,13 @@ def test_a_cancel_that_is_lost_is_sent_again_once_it_can_no_longer_arrive(
         server.faults = ["dropped"]
         for _ in range(2):
             step(agent)
-            assert cancels() == 1 and len(resting(server)) == 1
+            assert cancels() == 1
+            assert len(resting(server)) == 1
         anvil_chain.node.mine_at(anvil_chain.now_s() + 1_000)
         step(agent)
-        assert cancels() == 2 and resting(server) == [] and agent.context.store.journal.open_intents() == ()
+        assert cancels() == 2
+        assert resting(server) == []
+        assert agent.context.store.journal.open_intents() == ()
 
 
 def test_a_post_only_order_rests_at_the_middle_of_the_book(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -301,11 +330,14 @@ def test_a_post_only_order_that_would_cross_is_told_and_tried_by_the_next_step(
         for tries in (1, 2, 3, 4):
             outcome = step(agent)
             assert "Post only order would have immediately matched" in outcome.reason, outcome.reason
-            assert outcome.kind is OutcomeKind.REFUSED and len(sent(server)) == tries, "once in a step"
+            assert outcome.kind is OutcomeKind.REFUSED
+            assert len(sent(server)) == tries, "once in a step"
         history = agent.context.store.budgets.history(anvil_chain.now_s())
-        assert history.failures.reverts_in_row == 0 and held(server, anvil_chain) == 0
+        assert history.failures.reverts_in_row == 0
+        assert held(server, anvil_chain) == 0
         server.move("ETH", "0")
-        assert step(agent).kind is OutcomeKind.DONE and len(resting(server)) == 1
+        assert step(agent).kind is OutcomeKind.DONE
+        assert len(resting(server)) == 1
 
 
 def test_a_list_of_open_orders_that_lags_places_nothing_twice(
@@ -320,7 +352,8 @@ def test_a_list_of_open_orders_that_lags_places_nothing_twice(
     with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
         for _ in range(2):
             outcome = step(agent)
-        assert "still rests" in outcome.reason and len(resting(server)) == 1, outcome.reason
+        assert "still rests" in outcome.reason, outcome.reason
+        assert len(resting(server)) == 1, outcome.reason
 
 
 @pytest.mark.parametrize("fault", ["lost", "dropped", *(pytest.param(one, marks=pytest.mark.slow) for one in ("late", "garbled"))])
@@ -333,7 +366,8 @@ def test_an_order_whose_answer_is_lost_rests_once(server: HyperliquidServer, anv
             anvil_chain.node.mine_at(anvil_chain.now_s() + 200)
         assert len(resting(server)) == 1
         [intent] = agent.context.store.journal.open_intents()
-        assert intent.rests and agent.context.store.journal.unbooked() == ()
+        assert intent.rests
+        assert agent.context.store.journal.unbooked() == ()
 
 
 FAULTS = ("", "", "", "lost", "dropped", "late", "garbled", "down")

@@ -60,13 +60,16 @@ def test_a_step_opens_to_its_targets_one_order_each(server: HyperliquidServer, a
         assert held(server, anvil_chain, "ETH") > 0 > held(server, anvil_chain, "BTC")
         store = agent.context.store
         for intent in outcome.transactions:
-            assert intent.state is IntentState.FINAL and intent.receipt is not None
+            assert intent.state is IntentState.FINAL
+            assert intent.receipt is not None
             [fill] = intent.receipt.fills
             granted = futures_grant(store.journal.grant(intent.id))
-            assert granted is not None and (fill.market, fill.size_raw) == (granted.action.market, granted.action.size_raw)
+            assert granted is not None
+            assert (fill.market, fill.size_raw) == (granted.action.market, granted.action.size_raw)
         assert store.journal.open_intents() == () == store.journal.unbooked()
         history = store.budgets.history(anvil_chain.now_s())
-        assert 0 < history.budgets.loss_24h < 100 * agents.USD and history.budgets.gas_24h_wei == 0
+        assert 0 < history.budgets.loss_24h < 100 * agents.USD
+        assert history.budgets.gas_24h_wei == 0
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 
@@ -83,7 +86,8 @@ def test_a_lost_answer_is_resolved_and_the_order_not_sent_again(
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         [intent] = outcome.transactions
-        assert intent.state is IntentState.FINAL and posted(server) == 1
+        assert intent.state is IntentState.FINAL
+        assert posted(server) == 1
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
         assert posted(server) == 1
 
@@ -98,7 +102,8 @@ def test_an_order_found_late_is_settled_by_the_next_step(server: HyperliquidServ
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert (outcome.kind, posted(server)) == (OutcomeKind.HOLD, 1), outcome.reason
         [settled] = agent.context.store.journal.intents()
-        assert settled.state is IntentState.FINAL and settled.receipt is not None
+        assert settled.state is IntentState.FINAL
+        assert settled.receipt is not None
         [fill] = settled.receipt.fills
         assert fill.size_raw == held(server, anvil_chain, "ETH") * 10**4
         assert agent.context.store.journal.unbooked() == ()
@@ -120,7 +125,8 @@ def test_an_order_never_seen_ends_with_its_time_and_is_decided_anew(
         assert (outcome.kind, posted(server)) == (OutcomeKind.DONE, 2), outcome.reason
         newest, never = agent.context.store.journal.intents()
         assert (newest.state, never.state) == (IntentState.FINAL, IntentState.REVERTED)
-        assert newest.tx.nonce > never.tx.nonce and newest.tx_hash != never.tx_hash
+        assert newest.tx.nonce > never.tx.nonce
+        assert newest.tx_hash != never.tx_hash
         replayed = server.replay(server.bodies[-2])
         assert "expired" in replayed["response"], "what was dropped can never happen"
 
@@ -133,12 +139,16 @@ def test_a_partial_fill_is_booked_exactly_and_the_rest_decided_anew(
     changes = venue_changes(server, {"ETH": "100%"}) | {"futures.leverage_band": "10%"}
     with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE and "the book has no order" in outcome.reason, "the rest found no seller"
+        assert outcome.kind is OutcomeKind.DONE
+        assert "the book has no order" in outcome.reason, "the rest found no seller"
         first = outcome.transactions[0]
         granted = futures_grant(agent.context.store.journal.grant(first.id))
-        assert granted is not None and isinstance(granted.action, PerpOrder) and first.receipt is not None
+        assert granted is not None
+        assert isinstance(granted.action, PerpOrder)
+        assert first.receipt is not None
         [fill] = first.receipt.fills
-        assert fill.size_raw == 2 * 10**4 < granted.action.size_raw and first.state is IntentState.FINAL
+        assert fill.size_raw == 2 * 10**4 < granted.action.size_raw
+        assert first.state is IntentState.FINAL
         server.seed("ETH")
         anvil_chain.node.mine_at(anvil_chain.now_s() + 300)  # its market backs off after the refusal
         after = agent.rebalance(send=True, confirm=agents.yes)
@@ -176,9 +186,11 @@ def test_an_account_that_is_not_known_orders_nothing(
         FAULTS[fault](server)
         server.move("ETH", "-30/100")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT) and outcome.transactions == (), outcome.reason
+        assert outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT), outcome.reason
+        assert outcome.transactions == (), outcome.reason
         unknown = agent.step_input().snapshot.layer(FuturesReading).unknown
-        assert unknown and unknown in api.futures_layer(agent).step.snapshot.layer(FuturesReading).unknown
+        assert unknown
+        assert unknown in api.futures_layer(agent).step.snapshot.layer(FuturesReading).unknown
         assert posted(server) == 1
 
 
@@ -217,12 +229,15 @@ def test_an_agent_that_may_not_trade_holds_futures_and_spot_goes_on(
         assert IntentKind.SWAP in [intent.kind for intent in outcome.transactions], outcome.reason
         assert "trimtab delegate" in outcome.reason, "a reduction is due, and the reason names the remedy"
         assert ("restart" in outcome.reason) is (change is another_key)
-        assert orders_of(outcome) == [] and posted(server) == 0
+        assert orders_of(outcome) == []
+        assert posted(server) == 0
         again = agent.rebalance(send=True, confirm=agents.yes)
-        assert again.transactions == () and "trimtab delegate" in again.reason, again.reason
+        assert again.transactions == (), again.reason
+        assert "trimtab delegate" in again.reason, again.reason
         for request in (Deleverage(10_000), Deleverage(None, "ETH")):
             refused = agent.adjust_futures(request, send=True, confirm=agents.yes)
-            assert refused.kind is OutcomeKind.REFUSED and "agent" in refused.reason
+            assert refused.kind is OutcomeKind.REFUSED
+            assert "agent" in refused.reason
         assert posted(server) == 0
 
 
@@ -234,8 +249,11 @@ def test_a_held_key_is_alerted_until_another_is_approved(server: HyperliquidServ
         [soon] = agent_alerts(agent.rebalance(send=False), facts)
         server.agents = []
         [held_up] = agent_alerts(agent.rebalance(send=False), facts)
-        assert soon.lasting and held_up.lasting and soon.key != held_up.key
-        assert held_up.kind is AlertKind.HALT and "trimtab delegate --send" in held_up.text
+        assert soon.lasting
+        assert held_up.lasting
+        assert soon.key != held_up.key
+        assert held_up.kind is AlertKind.HALT
+        assert "trimtab delegate --send" in held_up.text
 
 
 def agent_alerts(outcome: StepOutcome, facts: RunFacts) -> list[Alert]:
@@ -249,7 +267,8 @@ def test_an_agent_approved_a_second_time_signs_nothing_more(server: HyperliquidS
         server.move("ETH", "-30/100")
         server.seed("ETH")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.HOLD and "approved a second time" in outcome.reason
+        assert outcome.kind is OutcomeKind.HOLD
+        assert "approved a second time" in outcome.reason
         assert posted(server) == 1
 
 
@@ -258,7 +277,9 @@ def test_agents_that_cannot_be_read_hold_futures_alone(server: HyperliquidServer
     server.read_faults["extraAgents"] = 503
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE and orders_of(outcome) == [] and posted(server) == 0, outcome.reason
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert orders_of(outcome) == [], outcome.reason
+        assert posted(server) == 0, outcome.reason
 
 
 def test_a_key_ended_between_check_and_order_ends_no_run(
@@ -273,7 +294,8 @@ def test_a_key_ended_between_check_and_order_ends_no_run(
     monkeypatch.setattr(HyperliquidVenue, "post", ended_first)
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.FAILED and posted(server) == 1, outcome.reason
+        assert outcome.kind is OutcomeKind.FAILED, outcome.reason
+        assert posted(server) == 1, outcome.reason
         [intent] = agent.context.store.journal.intents()
         assert intent.state is IntentState.REVERTED
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
@@ -285,8 +307,10 @@ def test_a_book_without_an_order_within_the_bound_sends_nothing(server: Hyperliq
     server.seed("ETH", step="0.1")
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.REFUSED and "no order within the bound" in outcome.reason
-        assert posted(server) == 0 and agent.context.store.journal.intents() == ()
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert "no order within the bound" in outcome.reason
+        assert posted(server) == 0
+        assert agent.context.store.journal.intents() == ()
 
 
 def test_a_crash_is_reduced_to_below_the_limit(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -298,7 +322,9 @@ def test_a_crash_is_reduced_to_below_the_limit(server: HyperliquidServer, anvil_
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         after = margin.leverage(margin_account(agent.step_input().snapshot) or pytest.fail("unknown"))
-        assert before is not None and after is not None and before > 3 >= after
+        assert before is not None
+        assert after is not None
+        assert before > 3 >= after
         assert agent.context.store.budgets.history(anvil_chain.now_s()).layer(FuturesState).reduced_24h > 0
         assert server.bodies[-1]["action"]["orders"][0]["r"] is True
 
@@ -311,14 +337,16 @@ def test_dear_gas_on_the_chain_holds_no_reduction_back(server: HyperliquidServer
         server.move("ETH", "-30/100")
         server.seed("ETH")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.kind is OutcomeKind.DONE and orders_of(outcome), outcome.reason
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert orders_of(outcome), outcome.reason
 
 
 def test_a_paused_agent_posts_nothing(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         agent.context.switch.pause("by a test", anvil_chain.now_s())
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.transactions == () and posted(server) == 0
+        assert outcome.transactions == ()
+        assert posted(server) == 0
 
 
 def test_a_deleverage_reduces_and_closes_at_the_venue(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -329,12 +357,14 @@ def test_a_deleverage_reduces_and_closes_at_the_venue(server: HyperliquidServer,
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert len(orders_of(outcome)) == 2 == posted(server) - sent
         after = margin.leverage(margin_account(agent.step_input().snapshot) or pytest.fail("unknown"))
-        assert after is not None and after <= 1
+        assert after is not None
+        assert after <= 1
         closed = agent.adjust_futures(Deleverage(None, "BTC"), send=True, confirm=agents.yes)
         assert closed.kind is OutcomeKind.DONE, closed.reason
         assert held(server, anvil_chain, "BTC") == 0 < held(server, anvil_chain, "ETH")
         refused = agent.adjust_futures(MoveMargin(MarginDeposit(10**6)), send=True, confirm=agents.yes)
-        assert refused.kind is OutcomeKind.REFUSED and "off-chain" in refused.reason
+        assert refused.kind is OutcomeKind.REFUSED
+        assert "off-chain" in refused.reason
         assert agent.context.store.journal.open_intents() == ()
 
 
@@ -352,10 +382,12 @@ def test_a_position_that_the_config_does_not_name_holds_no_reduction_back(
         before = held(server, anvil_chain, "ETH")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         account = margin_account(outcome.step_input.snapshot)
-        assert account is not None and [one.is_named for one in account.markets if one.market == "BTC"] == [False]
+        assert account is not None
+        assert [one.is_named for one in account.markets if one.market == "BTC"] == [False]
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert "the account has a position in BTC, which the config does not name" in outcome.reason
-        assert 0 < held(server, anvil_chain, "ETH") < before and held(server, anvil_chain, "BTC") == size
+        assert 0 < held(server, anvil_chain, "ETH") < before
+        assert held(server, anvil_chain, "BTC") == size
 
 
 def test_a_venue_that_renumbers_its_markets_is_unknown_and_nothing_is_signed(
@@ -367,9 +399,12 @@ def test_a_venue_that_renumbers_its_markets_is_unknown_and_nothing_is_signed(
         server.seed("ETH")
         server.coins.reverse()
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert outcome.transactions == () and posted(server) == 1
+        assert outcome.transactions == ()
+        assert posted(server) == 1
         unknown = agent.step_input().snapshot.layer(FuturesReading).unknown
-        assert "number" in unknown and "pinned" in unknown and "trimtab trust" in unknown
+        assert "number" in unknown
+        assert "pinned" in unknown
+        assert "trimtab trust" in unknown
         server.coins.reverse()
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         assert posted(server) == 2
@@ -380,8 +415,10 @@ def test_a_market_without_a_pin_is_not_traded_until_trust(server: HyperliquidSer
     with agents.again(anvil_chain, loaded) as agent:
         agent.context.store.trust.pin_markets("testnet", {"BTC": 0})
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert orders_of(outcome) == [] and posted(server) == 0
-        assert "ETH" in outcome.reason and "trimtab trust" in outcome.reason
+        assert orders_of(outcome) == []
+        assert posted(server) == 0
+        assert "ETH" in outcome.reason
+        assert "trimtab trust" in outcome.reason
     assert pin_all(loaded, [anvil_chain.transport])["markets"] == [
         {"market": "ETH", "number": 1, "state": "new"},
         {"market": "DOGE", "number": 2, "state": "new"},
@@ -405,9 +442,12 @@ def test_a_safe_book_whose_account_becomes_unified_is_not_sold(
         before = held(server, anvil_chain, "ETH")
         server.wallet(anvil_chain.wallet.address).mode = mode
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        assert orders_of(outcome) == [] and posted(server) == 1 and held(server, anvil_chain, "ETH") == before, outcome.reason
+        assert orders_of(outcome) == [], outcome.reason
+        assert posted(server) == 1, outcome.reason
+        assert held(server, anvil_chain, "ETH") == before, outcome.reason
         unknown = agent.step_input().snapshot.layer(FuturesReading).unknown
-        assert mode in unknown and "standard mode" in unknown
+        assert mode in unknown
+        assert "standard mode" in unknown
 
 
 # --- Stops that rest at the venue, for the time in which the agent is down.
@@ -430,14 +470,18 @@ def test_positions_get_stops_that_are_kept_replaced_and_cancelled_with_them(
         long, short = sorted(stops(server), key=lambda one: one.is_buy)
         assert (long.coin, long.left, long.is_reduce_only) == ("ETH", held(server, anvil_chain, "ETH"), True)
         assert (short.coin, short.left, short.is_reduce_only) == ("BTC", -held(server, anvil_chain, "BTC"), True)
-        assert long.trigger is not None and long.price < long.trigger < server.coin("ETH").mark
-        assert short.trigger is not None and short.price > short.trigger > server.coin("BTC").mark
+        assert long.trigger is not None
+        assert long.price < long.trigger < server.coin("ETH").mark
+        assert short.trigger is not None
+        assert short.price > short.trigger > server.coin("BTC").mark
         account = margin_account(agent.step_input().snapshot)
-        assert account is not None and {one.cloid for one in account.stops} == {long.cloid, short.cloid}
+        assert account is not None
+        assert {one.cloid for one in account.stops} == {long.cloid, short.cloid}
         assert all(intent.state is IntentState.FINAL for intent in agent.context.store.journal.intents())
         sent = len(server.bodies)
         again = agent.rebalance(send=True, confirm=agents.yes)
-        assert again.transactions == () and len(server.bodies) == sent, again.reason
+        assert again.transactions == (), again.reason
+        assert len(server.bodies) == sent, again.reason
         server.move("ETH", "-12/100")
         server.seed("ETH")
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
@@ -458,14 +502,19 @@ def test_a_stop_closes_the_position_of_a_dead_agent_before_its_liquidation(
     [stop] = stops(server)
     server.move("ETH", "-40/100")
     server.seed("ETH")
-    assert server.fire("ETH") == [] and held(server, anvil_chain, "ETH") > 0
+    assert server.fire("ETH") == []
+    assert held(server, anvil_chain, "ETH") > 0
     server.move("ETH", "-15/100")
     server.seed("ETH")
     value = Fraction(server.state(anvil_chain.wallet.address.lower())["marginSummary"]["accountValue"])
-    assert value > 0 and server.fire("ETH") == [stop] and held(server, anvil_chain, "ETH") == 0
+    assert value > 0
+    assert server.fire("ETH") == [stop]
+    assert held(server, anvil_chain, "ETH") == 0
     with agents.again(anvil_chain, agent.context.loaded) as restarted:
         account = margin_account(restarted.step_input().snapshot)
-        assert account is not None and account.positions == () and account.stops == ()
+        assert account is not None
+        assert account.positions == ()
+        assert account.stops == ()
         assert margin.account_value_raw(account) > 0
         assert restarted.context.store.journal.open_intents() == ()
 
@@ -491,7 +540,8 @@ def test_a_venue_that_rejects_stops_holds_up_nothing_else(server: HyperliquidSer
         sent = [intent.kind for _ in range(6) for intent in agent.rebalance(send=True, confirm=agents.yes).transactions]
         assert IntentKind.SWAP in sent
         history = agent.context.store.budgets.history(anvil_chain.now_s())
-        assert history.failures.reverts_in_row == 0 and 1 < posted(server) <= 1 + failures.MAX_REVERTS_IN_ROW
+        assert history.failures.reverts_in_row == 0
+        assert 1 < posted(server) <= 1 + failures.MAX_REVERTS_IN_ROW
 
 
 def test_a_pause_leaves_stops_and_a_config_without_them_cancels_them(
@@ -518,9 +568,11 @@ def test_a_position_below_ten_dollars_is_closed_whole(server: HyperliquidServer,
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         closed = agent.adjust_futures(Deleverage(None, "ETH"), send=True, confirm=agents.yes)
         assert closed.kind is OutcomeKind.DONE, closed.reason
-        assert held(server, anvil_chain, "ETH") == 0 and posted(server) == 1
+        assert held(server, anvil_chain, "ETH") == 0
+        assert posted(server) == 1
         [intent] = closed.transactions
-        assert intent.receipt is not None and [fill.size_raw for fill in intent.receipt.fills] == [-20]
+        assert intent.receipt is not None
+        assert [fill.size_raw for fill in intent.receipt.fills] == [-20]
 
 
 def test_a_vault_deposit_is_a_transfer_and_an_unknown_row_makes_the_profit_uncertain(
@@ -533,13 +585,17 @@ def test_a_vault_deposit_is_a_transfer_and_an_unknown_row_makes_the_profit_uncer
         server.wallet(owner).usd -= 500
         server.transfers.append({"user": owner, "time": server.now_ms, "delta": {"type": "vaultDeposit", "vault": owner, "usdc": "500"}})
         account = margin_account(agent.step_input().snapshot)
-        assert before is not None and account is not None
-        assert account.collateral_raw == before.collateral_raw - 500 * 10**6 and account.realised_raw == before.realised_raw
+        assert before is not None
+        assert account is not None
+        assert account.collateral_raw == before.collateral_raw - 500 * 10**6
+        assert account.realised_raw == before.realised_raw
         server.transfers.append({"user": owner, "time": server.now_ms, "delta": {"type": "airdrop", "usdc": "9"}})
         outcome = agent.rebalance(send=False)
-        assert "(airdrop)" in outcome.reason and "uncertain" in outcome.reason
+        assert "(airdrop)" in outcome.reason
+        assert "uncertain" in outcome.reason
         facts = RunFacts(paused=False, silent="", low_gas_wei=None)
         [alert] = [one for one in cycle_alerts(outcome, facts) if one.key == "futures:books"]
-        assert alert.kind is AlertKind.REVIEW and alert.lasting
+        assert alert.kind is AlertKind.REVIEW
+        assert alert.lasting
         refresh_ledger(agent)
         assert "airdrop" in api.pnl(agent.context.loaded)["uncertain"]

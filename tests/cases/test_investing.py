@@ -27,14 +27,19 @@ def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(anvil_chain: Loca
         held = purse(chain)
         chain.set_balance("USDC", held.raw["USDC"] + 2_000 * USD)
         looked = transfers.invest(agent, confirm=sure)
-        assert looked.outcome is not None and looked.outcome.kind is OutcomeKind.PLANNED and not looked.told
+        assert looked.outcome is not None
+        assert looked.outcome.kind is OutcomeKind.PLANNED
+        assert not looked.told
         assert agent.plan().kind is OutcomeKind.HALT, "until it is told nothing else trades"
         assert transfers.invest(agent, send=True, confirm=lambda _: False).outcome.kind is OutcomeKind.DECLINED  # type: ignore[union-attr]
         assert agent.plan().kind is OutcomeKind.HALT
         done = transfers.invest(agent, send=True, confirm=sure)
-        assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE and done.told, done.outcome
+        assert done.outcome is not None, done.outcome
+        assert done.outcome.kind is OutcomeKind.DONE, done.outcome
+        assert done.told, done.outcome
         after = purse(chain)
-        assert after.raw["WETH"] > held.raw["WETH"] and after.raw["WBTC"] > held.raw["WBTC"]
+        assert after.raw["WETH"] > held.raw["WETH"]
+        assert after.raw["WBTC"] > held.raw["WBTC"]
         shares = {one.symbol: one.drift_bps for one in agent.status().decided.drifts}
         assert all(abs(off) <= 250 for off in shares.values()), shares
         assert abs(after.raw["USDC"] - 3_600 * USD) < 20 * USD
@@ -51,10 +56,14 @@ def test_in_kind_what_is_above_its_own_target_is_sold_and_dust_is_a_deposit_that
         held = purse(chain)
         chain.set_balance("WBTC", held.raw["WBTC"] + held.raw["WBTC"] // 2)
         done = transfers.invest(agent, send=True, confirm=sure)
-        assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
+        assert done.outcome is not None, done.outcome
+        assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         sold = {leg.token_in for leg in done.outcome.plan.legs if leg.source.value == "wallet"}  # type: ignore[union-attr]
         assert sold == {chain.tokens["WBTC"].address}
         chain.set_balance("USDC", purse(chain).raw["USDC"] + USD)
         dust = transfers.invest(agent, send=True, confirm=sure)
-        assert dust.told and dust.outcome is not None and dust.outcome.kind is OutcomeKind.HOLD and dust.outcome.transactions == ()
+        assert dust.told
+        assert dust.outcome is not None
+        assert dust.outcome.kind is OutcomeKind.HOLD
+        assert dust.outcome.transactions == ()
         assert {flow.kind for flow in agent.context.store.balances.transfers()} == {ExternalTransferKind.DEPOSIT}

@@ -197,5 +197,6 @@ def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_
         fallen = at_send(1, lambda: chain.move_market({"WETH": Fraction(2_930)}))
         (outcome,) = agent.run(send=True, confirm=only_the_order, once=True, progress=fallen)
         swapped = [one for one in agent.context.store.journal.intents() if one.kind is IntentKind.SWAP]
-        assert asked[0] == order.id and swapped == [], outcome
+        assert asked[0] == order.id, outcome
+        assert swapped == [], outcome
         assert set(allowances(chain).values()) == {0}

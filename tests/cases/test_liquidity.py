@@ -138,7 +138,8 @@ def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain:
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
         told = agent.parameters()
         assert told["liquidity positions"] == ", ".join(one.name for one in own)
-        assert mentions(told["lp"], "60%", "30 d") and told["lp_max_weight"] == "90%"
+        assert mentions(told["lp"], "60%", "30 d")
+        assert told["lp_max_weight"] == "90%"
         before = agents.purse(chain)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         agents.require_exact(chain, outcome, before)

@@ -130,11 +130,15 @@ def test_a_pool_that_is_drained_between_snapshot_and_block_takes_nothing(anvil_c
         before = purse(chain)
         if when == "while the owner confirms":
             outcome = agent.rebalance(send=True, confirm=meanwhile(drain(chain)))
-            assert outcome.kind is OutcomeKind.REFUSED and "simulation" in outcome.reason and swaps(outcome) == []
+            assert outcome.kind is OutcomeKind.REFUSED
+            assert "simulation" in outcome.reason
+            assert swaps(outcome) == []
         else:
             outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, drain(chain)))
-            assert outcome.kind is OutcomeKind.FAILED and swaps(outcome) == [IntentState.REVERTED]
-        assert outcome.plan is not None and len(outcome.plan.legs) == 1
+            assert outcome.kind is OutcomeKind.FAILED
+            assert swaps(outcome) == [IntentState.REVERTED]
+        assert outcome.plan is not None
+        assert len(outcome.plan.legs) == 1
         assert only_gas(chain, before) == sum(i.receipt.gas_cost_wei for i in outcome.transactions if i.receipt is not None)
 
 

@@ -50,5 +50,6 @@ def test_under_a_schedule_that_waits_what_rose_above_the_limit_is_sold_too(anvil
         explained(agent)
         outcome = agent.rebalance(send=True, confirm=yes)
         swap_of(outcome)
-        assert mentions(outcome.reason, "limits.max_weight", "60 %") and abs(weights(chain, TARGETS)["WETH"] - 5_000) < 10
+        assert mentions(outcome.reason, "limits.max_weight", "60 %")
+        assert abs(weights(chain, TARGETS)["WETH"] - 5_000) < 10
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD

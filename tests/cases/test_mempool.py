@@ -125,11 +125,13 @@ def test_by_a_private_endpoint_both_directions_look_alike_in_the_mempool(anvil_c
     for sold in HEAVY:
         found = watched(anvil_chain, tmp_path / sold, sold, builder(anvil_chain.node))  # type: ignore[arg-type]  # anvil's node
         kinds = [intent.kind for intent in found.done.transactions]
-        assert kinds[0] is IntentKind.APPROVE and kinds[-1] is IntentKind.SWAP
+        assert kinds[0] is IntentKind.APPROVE
+        assert kinds[-1] is IntentKind.SWAP
         assert (sends(found.public), sends(found.private)) == (0, len(kinds))
         seen[sold] = found.predictor.seen
         approved = [i.receipt.block_number for i in found.done.transactions if i.receipt and i.kind is IntentKind.APPROVE]
-        assert found.done.plan is not None and found.done.plan.block >= max(approved)
+        assert found.done.plan is not None
+        assert found.done.plan.block >= max(approved)
     assert seen["WETH"] == seen["USDC"] == []
 
 

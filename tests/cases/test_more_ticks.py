@@ -86,7 +86,8 @@ def test_a_quote_passes_hundreds_of_ticks_to_the_wei(anvil_chain: LocalChain, tm
         assert found.amount_out_raw == paid(chain, DENSE, sold, amount * 10 ** chain.tokens[sold].decimals)
         pool = next(one for one in step.snapshot.pools if one.address == chain.pools[DENSE])
         assert isinstance(pool, V3Pool)
-        assert len(pool.ticks) > 400 and found.price_impact_bps > 1_500
+        assert len(pool.ticks) > 400
+        assert found.price_impact_bps > 1_500
 
 
 def test_what_a_pool_cannot_take_is_refused_with_how_much_it_can(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -106,7 +107,8 @@ def test_a_plan_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalCh
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
         two = agent.step_input().snapshot.requests
         planned = agent.plan()
-        assert planned.plan is not None and planned.step_input.snapshot.requests == two + 1
+        assert planned.plan is not None
+        assert planned.step_input.snapshot.requests == two + 1
         assert max(leg.impact_bps for leg in planned.plan.legs) > 1_000
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -136,7 +138,8 @@ def test_paper_goes_on_there_too_and_is_filled_on_more_ticks(anvil_chain: LocalC
         outcome = paper.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         plan, swap = outcome.plan, outcome.transactions[-1].receipt
-        assert plan is not None and swap is not None
+        assert plan is not None
+        assert swap is not None
         assert max(abs(share - 5_000) for _, share in plan.weights_after_bps if share) <= 10
         assert swap.net(chain.wallet.address)[chain.tokens["USDC"].address] == sum(leg.amount_out_raw for leg in plan.legs)
 
@@ -153,7 +156,8 @@ def test_an_order_that_waits_goes_on_there_too(anvil_chain: LocalChain, tmp_path
         assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
         assert outcome.step_input.snapshot.requests == step.snapshot.requests
         waits = evaluation.evaluate(agent.context.readers, proposals.single_order(replace(order, price=price * 2)))
-        assert waits.kind is OutcomeKind.HOLD and "its price" in waits.reason
+        assert waits.kind is OutcomeKind.HOLD
+        assert "its price" in waits.reason
 
 
 def test_a_plan_within_the_ticks_of_the_snapshot_reads_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -162,7 +166,8 @@ def test_a_plan_within_the_ticks_of_the_snapshot_reads_no_more(anvil_chain: Loca
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
         two = agent.step_input().snapshot.requests
         planned = agent.plan()
-        assert planned.kind is OutcomeKind.PLANNED and planned.step_input.snapshot.requests == two
+        assert planned.kind is OutcomeKind.PLANNED
+        assert planned.step_input.snapshot.requests == two
 
 
 @pytest.mark.parametrize("how", ["lies", "refuses"])

@@ -89,7 +89,8 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
         plan, swap, _ = swap_of(outcome)
         require_as_planned(chain, outcome, before)
         realised = {item["symbol"]: item for item in agent.realised(outcome)}
-        assert all(item["planned_raw"] == item["realised_raw"] for item in realised.values()) and "native" in realised
+        assert all(item["planned_raw"] == item["realised_raw"] for item in realised.values())
+        assert "native" in realised
         assert {intent.kind for intent in outcome.transactions} == {IntentKind.SWAP}
         assert swap.tx.value_wei == sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE) > 0
         assert before.raw["WETH"] == purse(chain).raw["WETH"] == 0
@@ -108,8 +109,10 @@ def test_where_neither_form_suffices_the_rest_is_wrapped_first(anvil_chain: Loca
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, _ = swap_of(outcome)
         require_as_planned(chain, outcome, before)
-        assert [leg.token_in for leg in plan.legs].count(NATIVE) == 1 and plan.legs[0].token_in == NATIVE
-        assert purse(chain).raw["WETH"] == 0 and swap.tx.value_wei > 0
+        assert [leg.token_in for leg in plan.legs].count(NATIVE) == 1
+        assert plan.legs[0].token_in == NATIVE
+        assert purse(chain).raw["WETH"] == 0
+        assert swap.tx.value_wei > 0
         assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
 
 
@@ -120,13 +123,15 @@ def test_what_is_bought_stays_wrapped_and_wrapped_coin_is_sold_first(anvil_chain
         outcome = agent.rebalance(send=True, confirm=yes)
         require_as_planned(chain, outcome, before)
         assert swap_of(outcome)[0].native_after_wei is None
-        assert purse(chain).raw["WETH"] > 0 and max(off_target(chain, FLOOR).values()) <= NEAR_BPS
+        assert purse(chain).raw["WETH"] > 0
+        assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
         usd = chain.books.prices_usd
         chain.move_market({"WETH": usd["WETH"] * Fraction(5, 4)})
         drifted = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         require_as_planned(chain, outcome, drifted)
-        assert swap_of(outcome)[0].native_after_wei is None and purse(chain).raw["WETH"] < drifted.raw["WETH"]
+        assert swap_of(outcome)[0].native_after_wei is None
+        assert purse(chain).raw["WETH"] < drifted.raw["WETH"]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +152,8 @@ def test_a_rebalance_refills_gas_money_in_the_same_transaction(
         plan = swap_of(outcome)[0]
         require_as_planned(chain, outcome, before)
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)
-        assert plan.legs[-1].token_out == NATIVE and len(outcome.transactions) == 2
+        assert plan.legs[-1].token_out == NATIVE
+        assert len(outcome.transactions) == 2
         assert purse(chain).native_wei == ETHER // 10 - gas_wei
         own = native_coin.floor_wei(outcome.step_input.limits) if changes is COIN else purse(chain).native_wei
         assert max(off_target(chain, own).values()) <= NEAR_BPS
@@ -184,14 +190,18 @@ def test_too_little_for_the_steps_own_gas_is_refilled_by_a_transaction_of_its_ow
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         (unwrapped,) = outcome.transactions
-        assert unwrapped.kind is IntentKind.UNWRAP and unwrapped.tx.to == chain.addresses.weth and unwrapped.receipt is not None
-        assert outcome.plan is not None and all(verdict.passed for verdict in outcome.plan.verdicts)
+        assert unwrapped.kind is IntentKind.UNWRAP
+        assert unwrapped.tx.to == chain.addresses.weth
+        assert unwrapped.receipt is not None
+        assert outcome.plan is not None
+        assert all(verdict.passed for verdict in outcome.plan.verdicts)
         now, gas_wei = purse(chain), unwrapped.receipt.gas_cost_wei
         assert now.native_wei == outcome.plan.native_after_wei - gas_wei >= FLOOR
         assert before.raw["WETH"] - now.raw["WETH"] == decided.raw
         assert unwrapped.receipt.gas_used <= outcome.plan.gas_units <= unwrapped.receipt.gas_used * Fraction(11, 10)
         history = agent.context.store.budgets.history(chain.now_s())
-        assert history.budgets.turnover_24h == 0 and history.reviews.last_rebalance_s is None
+        assert history.budgets.turnover_24h == 0
+        assert history.reviews.last_rebalance_s is None
         assert abs(booked(agent.context.store, chain) - gas_wei * chain.books.prices_usd["WETH"] / ETHER) < Fraction(1, 1000)
         after = agent.rebalance(send=True, confirm=yes)
         assert after.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), after.reason
@@ -203,7 +213,8 @@ def test_without_gas_for_one_transaction_or_with_top_up_off_it_says_so_and_does_
     for name, native_wei, changes in (("empty", 10**11, PLAIN), ("off", 10**15, {"limits.native_top_up": "off"})):
         with opened(chain, tmp_path / name, ROUTERS[0], native_wei, shares, changes) as (agent, before):
             outcome = agent.rebalance(send=True, confirm=yes)
-            assert outcome.kind is OutcomeKind.REFUSED and causes(outcome) == (("simulation",) if name == "empty" else ("native_floor",))
+            assert outcome.kind is OutcomeKind.REFUSED
+            assert causes(outcome) == (("simulation",) if name == "empty" else ("native_floor",))
             assert purse(chain) == before
 
 
@@ -211,7 +222,9 @@ def test_a_swap_by_hand_spends_native_coin_too_but_not_what_is_kept_for_gas(anvi
     chain = anvil_chain
     with opened(chain, tmp_path, ROUTERS[0], 2 * ETHER, {"USDC": 3_000}, COIN) as (agent, before):
         refused = agent.swap("ETH", "USDC", "1.96", send=True, confirm=yes)
-        assert refused.kind is OutcomeKind.REFUSED and causes(refused) == ("balance",) and mentions(refused.reason, "1.96", "ETH")
+        assert refused.kind is OutcomeKind.REFUSED
+        assert causes(refused) == ("balance",)
+        assert mentions(refused.reason, "1.96", "ETH")
         outcome = agent.swap("ETH", "USDC", "1.5", send=True, confirm=yes)
         require_as_planned(chain, replace(outcome), before)
         assert swap_of(outcome)[1].tx.value_wei == 15 * 10**17

@@ -121,7 +121,8 @@ def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPer
         sizes = opened(agent)
         assert sizes["WETH"] > 0 > sizes["WBTC"]
         account = margin_account(agent.step_input().snapshot)
-        assert account is not None and account.collateral_raw == 15_000 * WAD
+        assert account is not None
+        assert account.collateral_raw == 15_000 * WAD
         assert margin.leverage(account) == pytest.approx(2, abs=0.05)
         assert agent.context.store.journal.unbooked() == ()
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
@@ -131,11 +132,13 @@ def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPer
         perps.move_pools(prices, chain.clock.sleep)
         chain.warp(2_000)
         fallen = margin_account(agent.step_input().snapshot)
-        assert fallen is not None and margin.funding_pending_raw(fallen) != 0
+        assert fallen is not None
+        assert margin.funding_pending_raw(fallen) != 0
         assert (margin.leverage(fallen) or 99) > 3
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         after = margin_account(agent.step_input().snapshot)
-        assert after is not None and (margin.leverage(after) or 99) <= 3
+        assert after is not None
+        assert (margin.leverage(after) or 99) <= 3
     assert agents.purse(chain) == before, "nothing was sent"
     assert read_now(perps, chain.wallet.address).positions == ()

@@ -80,12 +80,14 @@ def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServ
         assert figures(account_of(agent)) == figures(account_of(live)) == (10_000 * 10**6, {})
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        assert server.wallet(chain.wallet.address).held == {} and len(server.bodies) == 1, "nothing but the approval was posted"
+        assert server.wallet(chain.wallet.address).held == {}
+        assert len(server.bodies) == 1, "nothing but the approval was posted"
         assert live.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         assert len(fills_of(agent)) == 2
         for mine, real in zip(fills_of(agent), fills_of(live), strict=True):
             assert (mine.market, mine.size_raw, mine.quote_raw) == (real.market, real.size_raw, real.quote_raw)
-            assert 0 <= mine.fee_raw - real.fee_raw <= 1 and mine.realised_raw == -mine.fee_raw
+            assert 0 <= mine.fee_raw - real.fee_raw <= 1
+            assert mine.realised_raw == -mine.fee_raw
         require_equal(agent, live, 2)
         for coins in (("ETH", "BTC"), ("ETH",)):
             an_hour_later(chain, server, *coins)
@@ -93,7 +95,8 @@ def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServ
         for one in (agent, live):
             assert one.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
         mine, real = (payments_of(one) for one in (agent, live))
-        assert [one[:2] for one in mine] == [one[:2] for one in real] and len(real) == 3, "each payment has one entry, on paper as live"
+        assert [one[:2] for one in mine] == [one[:2] for one in real]
+        assert len(real) == 3, "each payment has one entry, on paper as live"
         assert all(0 <= paid - live_paid <= 1 for (*_, paid), (*_, live_paid) in zip(mine, real, strict=True))
         server.move("ETH", "-1/10")
         server.seed("ETH", ("1000",) * 3)
@@ -128,13 +131,15 @@ def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(
         sizes = figures(account_of(agent))
         server.read_faults["*"] = 503
         down = agent.rebalance(send=True, confirm=agents.yes)
-        assert down.transactions == () and "HTTP 503" in down.step_input.snapshot.layer(FuturesReading).unknown
+        assert down.transactions == ()
+        assert "HTTP 503" in down.step_input.snapshot.layer(FuturesReading).unknown
         server.read_faults.clear()
         moved = agent.adjust_futures(MoveMargin(MarginDeposit(10**6)), send=True, confirm=agents.yes)
         assert moved.kind is OutcomeKind.REFUSED, moved.reason
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
         assert figures(account_of(agent)) == sizes, "the positions are in the store"
-    assert len(server.bodies) == 1 and chain.wallet.address.lower() not in server.wallets
+    assert len(server.bodies) == 1
+    assert chain.wallet.address.lower() not in server.wallets
 
 
 def test_a_thin_book_fills_a_part_and_an_empty_one_nothing(newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def swapped(outcome: StepOutcome) -> tuple[Plan, Receipt]:
     """Plan and receipt of the one swap."""
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
-    assert outcome.plan is not None and swap.receipt is not None
+    assert outcome.plan is not None
+    assert swap.receipt is not None
     return outcome.plan, swap.receipt
 
 
@@ -59,7 +60,8 @@ def test_replay_gives_the_decisions_that_the_live_agent_took(anvil_chain: LocalC
         explained(agent)
         look(agent)
         taken = [(line.id, line.decision, line.reason) for line in reversed(agent.context.store.steps.newest(100))]
-    assert len(taken) >= 10 and {OutcomeKind.DONE, OutcomeKind.HOLD, OutcomeKind.HALT} <= set(kinds)
+    assert len(taken) >= 10
+    assert {OutcomeKind.DONE, OutcomeKind.HOLD, OutcomeKind.HALT} <= set(kinds)
     found = api.replay(tmp_path / "steps")
     assert [(step["step"], step["decision"], step["reason"]) for step in found["steps"]] == taken
     assert {step["result"] for step in found["steps"]} == {"same"}, found["steps"]

@@ -88,11 +88,13 @@ def test_the_account_has_its_margin_and_dated_prices(desk: Desk) -> None:
     step = desk.step()
     read = desk.venue.read(step.snapshot)
     account = margin_account(read)
-    assert account is not None and read.layer(FuturesReading).unknown == ""
+    assert account is not None
+    assert read.layer(FuturesReading).unknown == ""
     assert margin.account_value_raw(account) == 10_000 * account.quote.unit == margin.free_raw(account)
     [market] = account.markets
     assert 0 <= step.snapshot.head.timestamp_s - market.index_s < 600
-    assert abs(market.mark / market.index - 1) < Fraction(5, 100) and market.lot_raw > 0 < market.fee_ppm
+    assert abs(market.mark / market.index - 1) < Fraction(5, 100)
+    assert market.lot_raw > 0 < market.fee_ppm
 
 
 @pytest.mark.parametrize("notional", [1_000, -1_000])
@@ -103,7 +105,8 @@ def test_a_quote_fills_within_the_bound(desk: Desk, notional: int) -> None:
     quote = desk.venue.quote(account, order)
     assert quote.size_raw == abs(order.size_raw)
     within = quote.quote_raw <= order.bound_raw if notional > 0 else quote.quote_raw >= order.bound_raw
-    assert within and abs(quote.quote_raw / (abs(order.size_raw) * market.mark) - 1) < Fraction(2, 100)
+    assert within
+    assert abs(quote.quote_raw / (abs(order.size_raw) * market.mark) - 1) < Fraction(2, 100)
 
 
 @pytest.mark.parametrize("notional", [1_000, -1_000])
@@ -131,9 +134,11 @@ def test_a_draft_ends_soon_and_takes_limit_orders_only_where_they_can_rest(desk:
 
 def test_an_outcome_is_the_receipt_that_the_journal_has(desk: Desk) -> None:
     intent = desk.opened()
-    assert intent.state in (IntentState.MINED, IntentState.FINAL) and intent.receipt is not None
+    assert intent.state in (IntentState.MINED, IntentState.FINAL)
+    assert intent.receipt is not None
     told = desk.venue.outcome(intent)
-    assert told is not None and (told.status, told.fills, told.tx_hash) == (1, intent.receipt.fills, intent.tx_hash)
+    assert told is not None
+    assert (told.status, told.fills, told.tx_hash) == (1, intent.receipt.fills, intent.tx_hash)
     never = replace(intent, state=IntentState.BROADCAST, tx_hash="0x" + "ab" * (len(str(intent.tx_hash)) // 2 - 1))
     assert desk.venue.outcome(never) is None
 
@@ -146,13 +151,16 @@ def test_a_fill_is_the_position_with_its_sign_and_its_cost(desk: Desk) -> None:
     account = desk.account()
     [position] = account.positions
     assert (position.market, position.size_raw) == (fill.market, fill.size_raw)
-    assert fill.size_raw > 0 > fill.quote_raw and fill.fee_raw > 0 and position.open_notional_raw < 0
+    assert fill.size_raw > 0 > fill.quote_raw
+    assert fill.fee_raw > 0
+    assert position.open_notional_raw < 0
     unit = account.settlement_raw
     at_mark = margin.value_at_mark_raw(account, position)
     paid = margin.account_value_raw(before) - margin.account_value_raw(account) - margin.funding_pending_raw(account)
     assert abs(paid - (fill.fee_raw - fill.quote_raw - at_mark)) <= unit, "the fee, and the fill against the mark"
     history = desk.agent.context.store.budgets.history(desk.step().snapshot.head.timestamp_s)
-    assert history.budgets.loss_24h > 0 and desk.agent.context.store.journal.unbooked() == ()
+    assert history.budgets.loss_24h > 0
+    assert desk.agent.context.store.journal.unbooked() == ()
 
 
 def test_a_sale_reduces_what_was_bought(desk: Desk) -> None:
@@ -162,4 +170,5 @@ def test_a_sale_reduces_what_was_bought(desk: Desk) -> None:
     held = account.size_raw(market.market)
     sale = PerpOrder(market.market, -held, PerpOrderKind.MARKET, index_bound_raw(market, -held, 200), True)
     quote = desk.venue.quote(account, sale)
-    assert 0 < quote.size_raw <= held and quote.quote_raw > 0
+    assert 0 < quote.size_raw <= held
+    assert quote.quote_raw > 0

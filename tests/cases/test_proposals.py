@@ -53,7 +53,8 @@ def proposal(agent: Agent) -> dict[str, Any]:
     with pytest.raises(AwaitingExternalSignature) as caught:
         agent.rebalance(send=True, confirm=yes)
     path = Path(caught.value.place)
-    assert path.stat().st_mode & 0o077 == 0 and path.parent.stat().st_mode & 0o077 == 0
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.parent.stat().st_mode & 0o077 == 0
     written: dict[str, Any] = json.loads(path.read_text())
     assert written == json.loads(json.dumps(caught.value.document))
     return written
@@ -81,7 +82,9 @@ def require_settled(agent: Agent, made: list[dict[str, Any]], folder: Path) -> N
     assert [one["purpose"] for one in made] == ["approve", "swap"]
     for one in made:
         intent = intents[one["id"]]
-        assert intent.state is IntentState.FINAL and intent.receipt is not None and intent.receipt.status == 1
+        assert intent.state is IntentState.FINAL
+        assert intent.receipt is not None
+        assert intent.receipt.status == 1
     assert not list((folder / "proposals").glob("*"))
     assert agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.turnover_24h > 0
 
@@ -94,7 +97,8 @@ def test_a_wallets_owner_signs_elsewhere_and_the_rebalance_is_settled_from_the_c
         made = rounds(agent, by_owner(chain))
         require_settled(agent, made, tmp_path)
         assert max(off_target(chain, TWO).values()) < 50
-        assert made[1]["plan"]["legs"] and made[1]["from"] == OWNER.address
+        assert made[1]["plan"]["legs"]
+        assert made[1]["from"] == OWNER.address
         gas = agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.gas_24h_wei
         assert gas > 0, "the wallet paid the gas of what was sent for it"
 
@@ -107,7 +111,8 @@ def test_the_owners_of_a_safe_sign_and_anybody_executes(anvil_chain: LocalChain,
         require_settled(agent, made, tmp_path)
         assert safe.nonce() == 2
         held = [chain.balance(symbol, safe.address) for symbol in TWO]
-        assert all(held) and chain.balance("USDC") == 0 == chain.balance("WETH")
+        assert all(held)
+        assert chain.balance("USDC") == 0 == chain.balance("WETH")
         assert agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.gas_24h_wei == 0, "others paid"
         router = chain.addresses.swap_router_02
         assert chain.token_contract("WETH").functions.allowance(safe.address, router).call() == 0, "approvals are exact"
@@ -150,15 +155,19 @@ def test_a_proposal_waits_until_it_expires_and_is_then_given_up_by_name(anvil_ch
         assert proposal(agent) == first, "nothing new is proposed while one waits"
         path = tmp_path / "proposals" / f"{first['id']}.json"
         path.unlink()
-        assert proposal(agent) == first and path.exists(), "what is lost is written again from the journal"
+        assert proposal(agent) == first
+        assert path.exists(), "what is lost is written again from the journal"
         chain.warp(1_801)
         second = proposal(agent)
-        assert second["id"] != first["id"] and second["transaction"]["nonce"] == first["transaction"]["nonce"]
+        assert second["id"] != first["id"]
+        assert second["transaction"]["nonce"] == first["transaction"]["nonce"]
         assert not path.exists()
         (given_up,) = [intent for intent in agent.context.store.journal.intents() if intent.id == first["id"]]
         assert given_up.state is IntentState.CANCELLED
         note = agent.context.store.journal.transitions(first["id"])[-1].note
-        assert first["id"] in note and "expired" in note and "unsent" in note
+        assert first["id"] in note
+        assert "expired" in note
+        assert "unsent" in note
 
 
 def test_an_expired_approval_that_was_sent_after_all_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -173,7 +182,8 @@ def test_an_expired_approval_that_was_sent_after_all_is_named(anvil_chain: Local
         by_hash = by_owner(chain)(late)
         with raises_code(OperatorNeeded, "proposal_sent") as caught:
             agent.rebalance(send=True, confirm=yes)
-        assert late["id"] in str(caught.value) and by_hash in str(caught.value)
+        assert late["id"] in str(caught.value)
+        assert by_hash in str(caught.value)
         agent.resync_nonce()
         assert proposal(agent)["purpose"] == "swap", "the allowance is there"
 
@@ -186,7 +196,9 @@ def test_another_transaction_in_the_place_of_a_proposal_is_named_with_both(anvil
         other = by_owner(chain, to=OWNER.address, data="0x")(shown)
         with pytest.raises(OperatorNeeded) as caught:
             agent.rebalance(send=True, confirm=yes)
-        assert other in str(caught.value) and shown["id"] in str(caught.value) and "trimtab adopt" in caught.value.remedy
+        assert other in str(caught.value)
+        assert shown["id"] in str(caught.value)
+        assert "trimtab adopt" in caught.value.remedy
         agent.resync_nonce()
         assert proposal(agent)["id"] != shown["id"]
 
@@ -209,7 +221,8 @@ def test_a_safe_with_a_past_trades_once_its_owner_vouches_for_its_day(anvil_chai
     safe.execute({"safe_tx": safe_tx(tx), "typed_data": typed_data(safe.address, tx)})
     with again(chain, loaded) as agent:
         refused = agent.rebalance(send=True, confirm=yes)
-        assert refused.kind in (OutcomeKind.REFUSED, OutcomeKind.HALT) and "last 24 h are not known" in refused.reason
+        assert refused.kind in (OutcomeKind.REFUSED, OutcomeKind.HALT)
+        assert "last 24 h are not known" in refused.reason
         agent.context.store.balances.record_prior_day((), 1)
         assert proposal(agent)["safe_tx"]["nonce"] == "1"
 
@@ -222,8 +235,10 @@ def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain,
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
         monkeypatch.setattr(composer.tokens, "encode_approve", lambda spender, raw: real(accounts()[8].address, raw))
         outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.REFUSED and outcome.verdicts[0].guard == "signer.spender"
-        assert agent.context.store.journal.intents() == () and not (tmp_path / "proposals").exists()
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert outcome.verdicts[0].guard == "signer.spender"
+        assert agent.context.store.journal.intents() == ()
+        assert not (tmp_path / "proposals").exists()
 
 
 def test_nothing_is_proposed_without_send_or_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -233,7 +248,8 @@ def test_nothing_is_proposed_without_send_or_while_paused(anvil_chain: LocalChai
         assert agent.rebalance().kind is OutcomeKind.PLANNED
         agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
-        assert agent.context.store.journal.intents() == () and not (tmp_path / "proposals").exists()
+        assert agent.context.store.journal.intents() == ()
+        assert not (tmp_path / "proposals").exists()
 
 
 def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -284,7 +300,8 @@ def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journ
     with again(chain, loaded) as agent:
         made = rounds(agent, by_owner(chain))
         done = [intent for intent in agent.context.store.journal.intents() if intent.state is IntentState.FINAL]
-        assert sorted(intent.kind.value for intent in done) == ["approve", "swap"] and [one["purpose"] for one in made] == ["swap"]
+        assert sorted(intent.kind.value for intent in done) == ["approve", "swap"]
+        assert [one["purpose"] for one in made] == ["swap"]
         assert max(off_target(chain, TWO).values()) < 50
 
 

@@ -49,7 +49,8 @@ def test_a_lopsided_wallet_is_brought_on_target_by_one_call_of_the_rebalancer(an
         plan, swap, _ = swap_of(outcome)
         require_exact(chain, outcome, before)
         assert max(off_target(chain, FIVE).values()) <= 10, said(plan.skipped)
-        assert swap.tx.to == contract and swap.tx.value_wei == 0
+        assert swap.tx.to == contract
+        assert swap.tx.value_wei == 0
         assert {intent.tx.to for intent in outcome.transactions if intent is not swap} <= {t.address for t in chain.tokens.values()}
         assert not any(chain.balance(symbol, contract) for symbol in chain.tokens)
         assert not any(chain.token_contract(s).functions.allowance(chain.wallet.address, contract).call() for s in chain.tokens)
@@ -58,9 +59,8 @@ def test_a_lopsided_wallet_is_brought_on_target_by_one_call_of_the_rebalancer(an
         assert isinstance(call, RebalanceCall)
         changes = {entry.token: entry.bound_raw for entry in call.watched}
         actual = {token.address: chain.balance(symbol) - before.raw[symbol] for symbol, token in chain.tokens.items()}
-        assert all(changes[token] <= raw for token, raw in actual.items() if raw) and set(changes) == {
-            t for t, raw in actual.items() if raw
-        }
+        assert all(changes[token] <= raw for token, raw in actual.items() if raw)
+        assert set(changes) == {t for t, raw in actual.items() if raw}
         lost = plan.cost.total - plan.cost.gas
         assert lost <= -call.floor_raw <= plan.turnover * (agent.context.limits.plan_cost_bps or 0) / BPS + lost + 2
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
@@ -130,7 +130,8 @@ def test_what_the_script_prints_deploys_what_is_accepted(anvil_chain: LocalChain
         [sys.executable, str(SCRIPT), "--config", str(tmp_path / "trimtab.toml")], capture_output=True, text=True, check=True
     )
     order = json.loads(done.stdout)
-    assert order["chain_id"] == chain.chain_id and order["to"] is None
+    assert order["chain_id"] == chain.chain_id
+    assert order["to"] is None
     sent = chain.w3.eth.send_transaction({"from": chain.whale.address, "data": order["data"]})
     made = str(chain.w3.eth.wait_for_transaction_receipt(sent)["contractAddress"])
     assert made != chain.addresses.rebalancer

@@ -27,20 +27,25 @@ def test_the_smallest_trade_goes_there_and_back_as_predicted_and_is_by_hand(anvi
         before = purse(chain)
         looked = rehearsal.rehearse_trade(agent, confirm=sure)
         assert (looked.state, purse(chain)) == ("planned", before), looked.verdict
-        assert rehearsal.rehearse_trade(agent, send=True, confirm=lambda _: False).state == "declined" and purse(chain) == before
+        assert rehearsal.rehearse_trade(agent, send=True, confirm=lambda _: False).state == "declined"
+        assert purse(chain) == before
         done: Rehearsal = rehearsal.rehearse_trade(agent, send=True, confirm=sure)
         assert (done.state, done.verdict) == ("done", "as predicted")
         there, back = done.ways
         assert (there.sold.label, there.bought.label, back.sold.label, back.bought.label) == ("USDC", "WETH", "WETH", "USDC")
-        assert there.got_raw == there.predicted_raw == back.in_raw and back.got_raw == back.predicted_raw
+        assert there.got_raw == there.predicted_raw == back.in_raw
+        assert back.got_raw == back.predicted_raw
         after = purse(chain)
-        assert after.raw["WETH"] == before.raw["WETH"] and before.raw["USDC"] - after.raw["USDC"] == there.in_raw - back.got_raw > 0
-        assert 10 * USD <= there.in_raw < 10_000 * USD and 0 < done.cost < done.predicted * 3
+        assert after.raw["WETH"] == before.raw["WETH"]
+        assert before.raw["USDC"] - after.raw["USDC"] == there.in_raw - back.got_raw > 0
+        assert 10 * USD <= there.in_raw < 10_000 * USD
+        assert 0 < done.cost < done.predicted * 3
         assert all(0 < way.gas_used < way.gas_predicted * 2 for way in done.ways)
         plans = [
             agent.context.store.journal.grant(i.id).plan for i in agent.context.store.journal.intents(limit=50) if i.kind is IntentKind.SWAP
         ]
-        assert len(plans) == 2 and all(plan is not None and plan.decision.by_hand for plan in plans)  # type: ignore[union-attr]  # swaps
+        assert len(plans) == 2
+        assert all(plan is not None and plan.decision.by_hand for plan in plans)
         assert set(allowances(chain).values()) == {0}
         with raises_field("--token", "numeraire"):
             rehearsal.rehearse_trade(agent, "USDC", confirm=sure)

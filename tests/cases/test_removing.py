@@ -48,7 +48,8 @@ def test_one_command_sells_to_the_last_base_unit_and_takes_away(anvil_chain: Loc
     bot, chain = Bot(anvil_chain, tmp_path, turnover="1%", daily_turnover="1%"), anvil_chain
     found = remove(bot)
     assert (found.state, found.reason, symbols(bot)) == ("removed", "", ["WETH", "USDC"])
-    assert chain.balance("WBTC") == 0 and [one.succeeded for one in found.transactions] == [True] * len(found.transactions)
+    assert chain.balance("WBTC") == 0
+    assert [one.succeeded for one in found.transactions] == [True] * len(found.transactions)
     with again(chain, load_config(bot.file)) as agent:
         assert agent.context.store.configs.confirmed() == load_config(bot.file).digest, "a run takes it up"
         assert agent.plan().kind is not OutcomeKind.HALT
@@ -75,14 +76,17 @@ def test_broken_off_anywhere_the_same_command_goes_on(anvil_chain: LocalChain, t
 def test_what_cannot_be_sold_stays_at_zero_and_says_how_to_go_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = Bot(anvil_chain, tmp_path, gas_price="1 gwei")
     found = remove(bot)
-    assert found.state == "unfinished" and symbols(bot) == ["WETH", "WBTC", "USDC"], found
-    assert mentions(found.reason, "target", "0 %") and "trimtab edit --remove WBTC --send" in found.reason
+    assert found.state == "unfinished", found
+    assert symbols(bot) == ["WETH", "WBTC", "USDC"], found
+    assert mentions(found.reason, "target", "0 %")
+    assert "trimtab edit --remove WBTC --send" in found.reason
 
 
 def test_what_was_kept_in_reserve_is_sold_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     bot.edit(ConfigChanges(sets=(("portfolio.assets.WBTC.reserve", "0.01"),)))
-    assert remove(bot).state == "removed" and chain.balance("WBTC") == 0
+    assert remove(bot).state == "removed"
+    assert chain.balance("WBTC") == 0
 
 
 def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -96,8 +100,8 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
         chain.mine()
         assert agent.rebalance(send=True, confirm=yes).step_input.history.cash_flows.unexplained, "it was asked what these three units are"
     found = remove(bot, ConfigChanges(removes=("WBTC",)))
-    assert found.state == "removed" and any(mentions(one, "0.00000003 WBTC", "gas") for one in found.edited.warnings)
+    assert found.state == "removed"
+    assert any(mentions(one, "0.00000003 WBTC", "gas") for one in found.edited.warnings)
     with again(chain, load_config(bot.file)) as agent:
-        assert agent.step_input().history.cash_flows.unexplained == () and not [
-            one for one in agent.context.store.balances.transfers() if one.is_open
-        ]
+        assert agent.step_input().history.cash_flows.unexplained == ()
+        assert not [one for one in agent.context.store.balances.transfers() if one.is_open]

@@ -92,9 +92,11 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
     found = api.replay(tmp_path / "steps")
     told = asked(found)
     assert told["invest"] == {("rebalance", "declined"), ("rebalance", "planned"), ("rebalance", "done"), ("hold", "hold")}
-    assert told["swap"] >= {("rebalance", "done")} and any(outcome == "refused" for _, outcome in told["swap"])
+    assert told["swap"] >= {("rebalance", "done")}
+    assert any(outcome == "refused" for _, outcome in told["swap"])
     assert told["swap --price"] >= {("hold", "hold"), ("rebalance", "done")}
-    assert told["withdraw"] >= {("rebalance", "declined"), ("rebalance", "done")} and told["payout"] == {("payout", "done")}
+    assert told["withdraw"] >= {("rebalance", "declined"), ("rebalance", "done")}
+    assert told["payout"] == {("payout", "done")}
     assert told["stop"] >= {("rebalance", "done"), ("hold", "hold")}
     assert told["agent"] >= {("hold", "hold"), ("halt", "halt")}
     altered(tmp_path, found, "invest", "swap", "swap --price", "withdraw", "stop")
@@ -110,10 +112,12 @@ def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_pa
     with again(chain, recording(with_guest(chain, tmp_path, address))) as agent:
         assert agent.swap("GUEST", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
         done = agent.rebalance(send=True, confirm=yes)
-        assert done.kind is OutcomeKind.DONE and done.step_input.targets.quarantine
+        assert done.kind is OutcomeKind.DONE
+        assert done.step_input.targets.quarantine
     found = api.replay(tmp_path / "steps")
     told = asked(found)
-    assert {outcome for _, outcome in told["swap"]} == {"refused"} and ("rebalance", "done") in told["agent"]
+    assert {outcome for _, outcome in told["swap"]} == {"refused"}
+    assert ("rebalance", "done") in told["agent"]
     altered(tmp_path, found, "agent")
 
 
@@ -131,7 +135,8 @@ def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: Loca
         agent.rebalance(send=True, confirm=yes)
         assert shutdown.stop(agent, to_stable=True, send=True, confirm=sure).state == "unfinished"
     told = asked(api.replay(tmp_path / "steps"))
-    assert ("rebalance", "refused") in told["agent"] and ("rebalance", "refused") in told["stop"]
+    assert ("rebalance", "refused") in told["agent"]
+    assert ("rebalance", "refused") in told["stop"]
 
 
 def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def test_a_rebalance_on_a_rollup_adds_up_to_the_wei(anvil_chain: LocalChain, tmp
         shown_fees = [int(transaction(intent)["data_fee_wei"]) for intent in outcome.transactions]
         assert shown_fees == fees, "a reader of the document can add up what was paid"
         shown = plan(outcome)["cost"]
-        assert float(shown["data_fee"]) > 0 and float(shown["gas"]) > float(shown["data_fee"])
+        assert float(shown["data_fee"]) > 0
+        assert float(shown["gas"]) > float(shown["data_fee"])
         day = agent.context.store.budgets.history(chain.now_s())
         assert day.budgets.gas_24h_wei == before.native_wei - purse(chain).native_wei
         # Nothing is unexplained: the next step holds, and no balance change is recorded as a loss.
@@ -57,7 +58,8 @@ def test_the_planned_fee_bounds_the_fee_paid(anvil_chain: LocalChain, tmp_path: 
             outcome = agent.rebalance(send=True, confirm=yes)
             for intent in outcome.transactions:
                 granted = agent.context.store.journal.grant(intent.id)
-                assert intent.receipt is not None and granted.data_fee_wei is not None
+                assert intent.receipt is not None
+                assert granted.data_fee_wei is not None
                 assert intent.receipt.data_fee_wei <= granted.data_fee_wei // SPIKE
                 if granted.plan is not None:
                     assert len(granted.plan.legs) > 1
@@ -74,7 +76,8 @@ def test_a_spike_of_the_data_fee_before_sending_is_refused(
         outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: node.spike(10)))
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
         assert "data fee" in outcome.reason
-        assert purse(chain) == before and not node.paid
+        assert purse(chain) == before
+        assert not node.paid
         again_outcome = agent.rebalance(send=True, confirm=yes)  # the new price is part of the new plan
         require_exact(chain, again_outcome, before)
 
@@ -101,8 +104,10 @@ def test_without_the_oracle_nothing_is_traded(anvil_chain: LocalChain, tmp_path:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.HALT
         decision = agent.status().decided.decision
-        assert isinstance(decision, Halt) and decision.codes == (HaltCode.DATA_FEE,)
-        assert "data fee" in outcome.reason and not node.paid
+        assert isinstance(decision, Halt)
+        assert decision.codes == (HaltCode.DATA_FEE,)
+        assert "data fee" in outcome.reason
+        assert not node.paid
 
 
 def test_without_the_oracle_allowances_are_still_revoked(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +117,11 @@ def test_without_the_oracle_allowances_are_still_revoked(anvil_chain: LocalChain
         allow(chain, "WETH", raw=12_345)
         chain.transport.call("anvil_setCode", [GAS_PRICE_ORACLE, "0x"])
         outcome = agent.rebalance(send=True, confirm=yes)
-        assert outcome.kind is OutcomeKind.HALT and "data fee" in outcome.reason
+        assert outcome.kind is OutcomeKind.HALT
+        assert "data fee" in outcome.reason
         (sent,) = outcome.transactions
-        assert sent.kind is IntentKind.APPROVE and allowances(chain)["WETH"] == 0
+        assert sent.kind is IntentKind.APPROVE
+        assert allowances(chain)["WETH"] == 0
 
 
 def test_a_process_that_ends_after_sending_books_the_fee_once(
@@ -153,6 +160,7 @@ def test_paper_pays_the_data_fee_of_its_bytes(anvil_chain: LocalChain, tmp_path:
             outcome = paper.rebalance(send=True, confirm=yes)
             assert outcome.kind is OutcomeKind.DONE, outcome.reason
             receipts = [intent.receipt for intent in outcome.transactions if intent.receipt is not None]
-            assert receipts and all(receipt.data_fee_wei > 0 for receipt in receipts)
+            assert receipts
+            assert all(receipt.data_fee_wei > 0 for receipt in receipts)
             assert before_wei - paper.step_input().snapshot.native_wei == sum(receipt.gas_cost_wei for receipt in receipts)
         assert not node.paid

@@ -86,7 +86,10 @@ def require_told(searcher: Searcher, turn: Turn) -> None:
         assert Fraction(leg["realised_out"]) >= Fraction(leg["floor"])
         assert any(f"{leg['difference_bps']:+g} bps against the plan" in words for words in told["words"])
     execution = step["execution"]
-    assert seen and execution and execution["difference"] and (execution["legs"], execution["unknown"]) == (len(told["legs"]), 0)
+    assert seen
+    assert execution
+    assert execution["difference"]
+    assert (execution["legs"], execution["unknown"]) == (len(told["legs"]), 0)
     assert float(execution["difference"]) == pytest.approx(-float(turn.short), rel=0.02, abs=0.01)
     assert execution["difference_bps"] == pytest.approx(-float(turn.short / turn.turnover) * 10_000, rel=0.02, abs=0.02)
 
@@ -115,7 +118,8 @@ def test_a_turn_beyond_a_limit_or_an_estimate_is_found_out() -> None:
 
 def test_the_report_tells_the_best_turn_and_the_worst_loss_of_all_and_counts_what_broke_a_limit() -> None:
     spec = importlib.util.spec_from_file_location("searchers_script", SCRIPT)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     report = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(report)
     turns = [

@@ -56,7 +56,8 @@ def require_all_of_it(made: Year) -> None:
         made.linked(made.value())
         stages = {row["subject"]: row["stage"] for row in api.standing_orders(agent)["orders"]}
     assert made.trades >= 6
-    assert len(made.fired) == 1 and stages == {"LINK": "done"}
+    assert len(made.fired) == 1
+    assert stages == {"LINK": "done"}
     assert made.chain.balance("LINK") * 20 < 20 * 10**18, "what the stop sold stays out"
     assert api.check_books(made.loaded.path)["sound"]
     (whole,) = api.pnl(made.loaded.path, "all")["periods"]

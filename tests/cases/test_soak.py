@@ -52,5 +52,6 @@ def test_a_defect_in_what_is_told_ends_no_run(anvil_chain: LocalChain, tmp_path:
         monkeypatch.setattr(service.recorder, "on_figures", None)  # stands for any defect
         service.on_cycle(next(rounds))
         written = agent.context.store.runs.newest()
-        assert written is not None and written.cycles == service.recorder.report.cycles == 2
+        assert written is not None
+        assert written.cycles == service.recorder.report.cycles == 2
         rounds.close()

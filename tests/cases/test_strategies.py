@@ -42,7 +42,8 @@ def strategies(up: str, down: str) -> dict[str, object]:
 def books(agent: Agent) -> StrategyBooks:
     """The books as a look of now finds them."""
     found = agent.step_input().layer(StrategiesState).books
-    assert found is not None and not found.fault, found
+    assert found is not None, found
+    assert not found.fault, found
     return found
 
 
@@ -69,13 +70,16 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
     with again(chain, loaded) as agent:
         before = purse(chain)
         dry = agent.plan()
-        assert dry.kind is OutcomeKind.HOLD and "never in" in dry.reason
+        assert dry.kind is OutcomeKind.HOLD
+        assert "never in" in dry.reason
         agent.rebalance()
         assert abs(weight(chain, agent, "up") - Fraction(1, 2)) < NEAR, "a dry run exchanges nothing"
         held = agent.rebalance(send=True, confirm=yes)
-        assert held.kind is OutcomeKind.HOLD and held.transactions == ()
+        assert held.kind is OutcomeKind.HOLD
+        assert held.transactions == ()
         assert purse(chain) == before
-        assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
+        assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
+        assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
         first = books(agent)
     with again(chain, loaded) as agent:
         assert books(agent) == first, "a restart changes nothing"
@@ -85,7 +89,8 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         done = agent.rebalance(send=True, confirm=yes)
         _, _, receipt = swap_of(done)
         require_sum(chain, agent)
-        assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
+        assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
+        assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
         costs = {one.name: one.costs for one in books(agent).strategies}
         moved = receipt.net(chain.wallet.address)
         prices = {drift.token: drift.price for drift in done.decided.drifts}
@@ -120,7 +125,8 @@ def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_st
     with again(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         require_sum(chain, agent)
-        assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
+        assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
+        assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
         costs = {one.name: one.costs for one in books(agent).strategies}
         assert costs["down"] == 0 < costs["up"], "whose wish was filled inside pays nothing of the trade"
 
@@ -139,7 +145,8 @@ def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil
         netting = outcome.decided.layer(StrategiesResult).netting
         assert netting is not None, outcome.reason
         chosen = agent.context.store.allocations.newest("down")
-        assert chosen is not None and dict(chosen.weights_bps) == {chain.tokens[symbol].address: 5_000 for symbol in TWO}
+        assert chosen is not None
+        assert dict(chosen.weights_bps) == {chain.tokens[symbol].address: 5_000 for symbol in TWO}
         assert agent.context.store.allocations.newest("up") is None
         wished = {one.name: one.acts for one in netting.adjustments}
         assert wished == {"up": True, "down": False}, "30 % was wanted of it before it chose"
@@ -153,7 +160,8 @@ def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(an
         agent.rebalance(send=True, confirm=yes)
         before = {one.name: (one.units, dict(one.holdings)) for one in books(agent).strategies}
         done = transfers.withdraw(agent, "24000", to=HOME, send=True, confirm=lambda _: True)
-        assert done.state == "paid" and chain.balance("USDC", HOME) == 24_000 * USD
+        assert done.state == "paid"
+        assert chain.balance("USDC", HOME) == 24_000 * USD
         agent.rebalance(send=True, confirm=yes)
         require_sum(chain, agent)
         price = chain.books.prices_usd["WETH"] * USD / 10**18
@@ -194,9 +202,8 @@ def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_w
             assert abs(ratio - Fraction(7, 3)) < Fraction(1, 10), "each part is shared by what each wants"
     with again(chain, loaded) as agent:
         assert "done in" in agent.context.store.executions.purchases()[0].why
-        assert (
-            abs(weight(chain, agent, "up") - Fraction(7, 10)) < 3 * NEAR and abs(weight(chain, agent, "down") - Fraction(3, 10)) < 3 * NEAR
-        )
+        assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < 3 * NEAR
+        assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < 3 * NEAR
         assert agent.step_input().history.budgets.turnover_24h < 1_000 * USD, "the budget of drift is untouched"
 
 

@@ -57,29 +57,36 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         done = agent.rebalance(send=True, confirm=yes)
         weth = chain.tokens["WETH"].address
         assert asked == [(), (weth,), (weth, address)], "each exit is confirmed by itself, and the rebalance that follows them"
-        assert done.kind is OutcomeKind.DONE and mentions(done.reason, "exits", "WETH")
-        assert blocked(done) == [address] and mentions(done.reason, "GUEST", "simulation")
+        assert done.kind is OutcomeKind.DONE
+        assert mentions(done.reason, "exits", "WETH")
+        assert blocked(done) == [address]
+        assert mentions(done.reason, "GUEST", "simulation")
         after = purse(chain)
-        assert after.raw["GUEST"] == before.raw["GUEST"] and after.raw["WETH"] * 2_100 < 10 * 10**18
+        assert after.raw["GUEST"] == before.raw["GUEST"]
+        assert after.raw["WETH"] * 2_100 < 10 * 10**18
         assert set(allowances(chain).values()) == {0}, "nobody may take anything of what was refused either"
         store = agent.context.store
         (known,) = store.budgets.history(chain.clock.now_s()).failures.submission_refusals
         assert (known.token, known.times) == (address, 1)
         held = agent.rebalance(send=True, confirm=yes)
-        assert [one.token for one in held.decided.blocked_exits] == [address] and held.kind is not OutcomeKind.REFUSED, held.reason
+        assert [one.token for one in held.decided.blocked_exits] == [address], held.reason
+        assert held.kind is not OutcomeKind.REFUSED, held.reason
         found = store.budgets.history(chain.clock.now_s())
-        assert [one.times for one in found.failures.submission_refusals] == [2] and found.failures.approvals_in_row == 0, (
-            "its approvals stop nothing else"
-        )
+        assert [one.times for one in found.failures.submission_refusals] == [2]
+        assert found.failures.approvals_in_row == 0, "its approvals stop nothing else"
         assert ["2 times" in line for line in api.standing_orders(agent)["blocked_exits"]] == [True]
         chain.send(token.functions.setBlacklisted(router, False))
         sold = agent.rebalance(send=True, confirm=yes)
-        assert sold.plan is not None and sold.plan.exits and chain.balance("GUEST") < before.raw["GUEST"]
+        assert sold.plan is not None
+        assert sold.plan.exits
+        assert chain.balance("GUEST") < before.raw["GUEST"]
         assert store.budgets.history(chain.clock.now_s()).failures.submission_refusals == ()
         chain.send(token.functions.setBlacklisted(router, True))
         chain.move_market(FALL)  # its own first sale has pushed it as far as one may
         kept = chain.balance("GUEST")
         ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
-        assert ended.state == "unfinished" and mentions(ended.reason, "GUEST", "refused")
-        assert chain.balance("GUEST") == kept and chain.balance("WBTC") < 10**4, "it holds up no other sale"
+        assert ended.state == "unfinished"
+        assert mentions(ended.reason, "GUEST", "refused")
+        assert chain.balance("GUEST") == kept
+        assert chain.balance("WBTC") < 10**4, "it holds up no other sale"
         assert set(allowances(chain).values()) == {0}

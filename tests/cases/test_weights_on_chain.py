@@ -76,7 +76,8 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         told = api.import_prices(agent, closes(chain, tmp_path / "closes.csv"))
         assert {item["symbol"]: item["new"] for item in told["prices"]} == dict.fromkeys(VOLATILE, 60), "the hour of now is known"
         shown = api.weights(agent)
-        assert shown["due"] and shown["standing"] is None
+        assert shown["due"]
+        assert shown["standing"] is None
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, done, before)
@@ -104,7 +105,8 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         chain.warp(2 * DAY_S)
         ended = agent.rebalance(send=True, confirm=yes)
         assert isinstance(ended.decision, Halt)
-        assert causes(ended) == ("weights",) and "inverse_volatility" in ended.decision.reason
+        assert causes(ended) == ("weights",)
+        assert "inverse_volatility" in ended.decision.reason
         assert "portfolio.weights.keep" in ended.decision.reason
         assert len(agent.context.store.allocations.past()) == 1
 

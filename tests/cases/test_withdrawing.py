@@ -52,12 +52,10 @@ def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil
         assert [intent.kind for intent in done.transactions] == [IntentKind.PAYOUT]
         assert ended(agent, done.request) is RequestState.DONE
         history = agent.step_input().history
-        assert (
-            history.budgets.outflow_24h == 1_234_567_891
-            and history.budgets.turnover_24h == 0
-            and history.cash_flows.unexplained == ()
-            and history.cash_flows.claims == ()
-        )
+        assert history.budgets.outflow_24h == 1_234_567_891
+        assert history.budgets.turnover_24h == 0
+        assert history.cash_flows.unexplained == ()
+        assert history.cash_flows.claims == ()
         assert 0 < history.budgets.loss_24h < USD, "only its gas"
         assert [m.kind for m in agent.context.store.budgets.movements() if m.delta_raw == -1_234_567_891] == ["payout"]
 
@@ -68,13 +66,15 @@ def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_th
         before = purse(chain)
         planned = transfers.withdraw(agent, "3500", to=HOME, confirm=sure)
         assert (planned.state, planned.refused, purse(chain)) == ("planned", False, before)
-        assert planned.sale is not None and planned.sale.plan is not None
+        assert planned.sale is not None
+        assert planned.sale.plan is not None
         assert {leg.token_in for leg in planned.sale.plan.legs} == {chain.tokens["WETH"].address}
         done = transfers.withdraw(agent, "3500", to=HOME, send=True, confirm=sure)
         after = purse(chain)
         assert done.state == "paid", done.reason
         assert chain.balance("USDC", HOME) == 3_500 * USD
-        assert after.raw["WBTC"] == before.raw["WBTC"] and after.raw["WETH"] < before.raw["WETH"]
+        assert after.raw["WBTC"] == before.raw["WBTC"]
+        assert after.raw["WETH"] < before.raw["WETH"]
         assert 0 <= after.raw["USDC"] < 20 * USD, "sold is what was lacking, and little more"
         assert set(allowances(chain).values()) == {0}
         assert agent.step_input().history.cash_flows.unexplained == ()
@@ -127,11 +127,13 @@ def test_a_run_ends_a_withdrawal_once_its_payment_is_final(anvil_chain: LocalCha
     chain = anvil_chain
     with bot(chain, tmp_path, chain__confirmations=64) as agent:
         done = transfers.withdraw(agent, "1000", to=HOME, send=True, confirm=sure)
-        assert done.state == "waiting" and ended(agent, done.request) is RequestState.OPEN, done.reason
+        assert done.state == "waiting", done.reason
+        assert ended(agent, done.request) is RequestState.OPEN, done.reason
         chain.mine(64)
         before = chain.balance("USDC", HOME)
         list(agent.run(send=True, confirm=yes, once=True))
-        assert ended(agent, done.request) is RequestState.DONE and chain.balance("USDC", HOME) == before
+        assert ended(agent, done.request) is RequestState.DONE
+        assert chain.balance("USDC", HOME) == before
 
 
 def test_what_was_set_aside_is_released_into_the_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -166,10 +168,12 @@ def test_an_address_that_nobody_confirmed_and_more_than_a_day_may_pay_are_refuse
             (HOME, "3500", "payout_per_day"),
         ):
             looked = transfers.withdraw(agent, amount, to=to, confirm=sure)
-            assert looked.state == "refused" and [v.guard for v in looked.verdicts if not v.passed] == [guard]
+            assert looked.state == "refused"
+            assert [v.guard for v in looked.verdicts if not v.passed] == [guard]
             with raises_code(Refused, guard):
                 transfers.withdraw(agent, amount, to=to, send=True, confirm=sure)
-        assert purse(chain) == before and agent.context.store.requests.newest() == ()
+        assert purse(chain) == before
+        assert agent.context.store.requests.newest() == ()
         assert transfers.withdraw(agent, "1500", to=HOME, send=True, confirm=sure).state == "paid"
         with raises_code(Refused, "payout_per_day"):
             transfers.withdraw(agent, "0.000001", to=HOME, send=True, confirm=sure)
@@ -187,7 +191,8 @@ def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) 
         agent.context.switch.pause("holiday", 0)
         with raises_code(Refused, "kill_switch"):
             transfers.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
-        assert purse(chain) == before and agent.context.store.requests.newest() == ()
+        assert purse(chain) == before
+        assert agent.context.store.requests.newest() == ()
 
 
 def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -210,7 +215,8 @@ def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil
             assert agent.context.store.requests.newest(open_only=True) == ()
             assert valuations.newest(1)[0].block > before, "an hour makes a valuation due"
             managed, set_aside = weight()
-            assert set_aside == 0 and managed > 9_700 * USD
+            assert set_aside == 0
+            assert managed > 9_700 * USD
 
 
 def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -225,8 +231,10 @@ def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_
             return True
 
         found = transfers.resume(agent, number, to=HOME, send=True, confirm=yes_and_pause)
-        assert found.state == "refused" and "pause" in found.reason, found.reason
-        assert ended(agent, number) is RequestState.OPEN and purse(chain) == before
+        assert found.state == "refused", found.reason
+        assert "pause" in found.reason, found.reason
+        assert ended(agent, number) is RequestState.OPEN
+        assert purse(chain) == before
 
 
 def test_a_store_that_is_deleted_gives_no_new_day_of_payouts(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -242,7 +250,8 @@ def test_a_store_that_is_deleted_gives_no_new_day_of_payouts(anvil_chain: LocalC
     with agent_on(chain, tmp_path / "second", limit, TARGETS, vouched=False) as agent:
         assert agent.step_input().history.budgets.outflow_24h - before == known
         refused = transfers.withdraw(agent, "200", to=HOME, confirm=sure)
-        assert refused.state == "refused" and "payout_per_day" in refused.reason
+        assert refused.state == "refused"
+        assert "payout_per_day" in refused.reason
         with raises_code(Refused, "payout_per_day"):
             transfers.withdraw(agent, "200", to=HOME, send=True, confirm=sure)
         chain.warp(86_401)

@@ -28,9 +28,12 @@ def test_native_coin_is_unwrapped_and_paid_to_the_wei_and_the_rest_at_the_end(an
         assert native_of(chain, HOME) - there == 15 * ETHER // 10
         gas = sum(one.receipt.gas_cost_wei for one in done.transactions if one.receipt is not None)
         assert before.native_wei + before.raw["WETH"] - after.native_wei - after.raw["WETH"] == 15 * ETHER // 10 + gas
-        assert after.native_wei > ETHER // 20 and agent.step_input().history.cash_flows.unexplained == ()
-        assert agent.step_input().history.budgets.turnover_24h == 0 and 0 < agent.step_input().history.budgets.loss_24h < 10**6
+        assert after.native_wei > ETHER // 20
+        assert agent.step_input().history.cash_flows.unexplained == ()
+        assert agent.step_input().history.budgets.turnover_24h == 0
+        assert 0 < agent.step_input().history.budgets.loss_24h < 10**6
         end = shutdown.stop(agent, send_to=HOME, send=True, confirm=lambda _: True)
         left = purse(chain)
         assert end.state == "stopped", end.reason
-        assert (left.raw["WETH"], left.raw["USDC"]) == (0, 0) and ETHER // 20 < left.native_wei < ETHER // 4
+        assert (left.raw["WETH"], left.raw["USDC"]) == (0, 0)
+        assert ETHER // 20 < left.native_wei < ETHER // 4

@@ -79,7 +79,8 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     with again(chain, loaded) as agent:
         early = look(agent)
         assert early.kind is OutcomeKind.HOLD, early.reason
-        assert f"part {raised + 1}" in early.reason and "next at" in early.reason, early.reason
+        assert f"part {raised + 1}" in early.reason, early.reason
+        assert "next at" in early.reason, early.reason
         with raises_code(Refused, "part_not_due", f"{raised} of about"):
             transfers.resume(agent, 1, send=True, confirm=sure)
         assert chain.balance("WETH") == left, "the next part keeps its distance"
@@ -95,7 +96,8 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     with again(chain, loaded) as agent:
         look(agent)
         assert chain.balance("USDC", HOME) == 2_400_000 * USD, "paid once"
-        assert ended(agent, 1) is RequestState.DONE and agent.step_input().history.cash_flows.claims == ()
+        assert ended(agent, 1) is RequestState.DONE
+        assert agent.step_input().history.cash_flows.claims == ()
 
 
 def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -112,5 +114,6 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
             return True
 
         found = transfers.resume(agent, 1, send=True, confirm=paused)
-        assert found.state == "refused" and "kill switch" in found.reason, found.reason
+        assert found.state == "refused", found.reason
+        assert "kill switch" in found.reason, found.reason
         assert agent.context.store.requests.newest() == before

@@ -63,7 +63,8 @@ def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_
         assert held.transactions == ()
         assert "whole plan" in held.reason
         zone = held.decided.zone
-        assert zone is not None and zone.saving is not None
+        assert zone is not None
+        assert zone.saving is not None
         assert 0 < zone.saving.saved < zone.saving.cost
         told = " ".join(step_history.explain(tmp_path / "trimtab.toml", held.step_id)["words"])
         assert mentions(told, "held", "zone")

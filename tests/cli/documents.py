@@ -137,5 +137,6 @@ def require_declared(args: tuple[str, ...], document: Any) -> None:
     else:
         kind = DOCUMENTS[command]
         if command in ("rebalance", "swap", "hedge", "run") and "--send" in args:
-            assert "transactions" in document and "realised" in document
+            assert "transactions" in document
+            assert "realised" in document
     assert not (found := misfits(kind, document)), (args, found[:5])

@@ -16,14 +16,17 @@ def test_what_is_accepted_is_told_by_status_and_doctor(desk: Desk) -> None:
     said = "limits.slippage: 6% is above the ceiling of 5%, accepted by limits.i_accept"
     assert said in desk.ask("status")["warnings"]
     (row,) = limits_rows(desk)
-    assert row[:2] == ("warn", said) and "lower" in row[2]
+    assert row[:2] == ("warn", said)
+    assert "lower" in row[2]
 
 
 def test_a_name_that_is_not_needed_is_told_by_doctor(desk: Desk) -> None:
     desk.edit(('slippage = "0.3%"', 'i_accept = ["slippage"]\nslippage = "0.3%"'))
     assert desk.ask("status")["warnings"] == []
     (row,) = limits_rows(desk)
-    assert row[0] == "warn" and mentions(row[1], "limits.i_accept", "slippage") and mentions(row[2], '"slippage"', "limits.i_accept")
+    assert row[0] == "warn"
+    assert mentions(row[1], "limits.i_accept", "slippage")
+    assert mentions(row[2], '"slippage"', "limits.i_accept")
 
 
 def test_what_is_not_accepted_is_refused_by_every_command(desk: Desk) -> None:

@@ -142,10 +142,12 @@ def test_a_control_is_queued_once_whatever_is_repeated_and_binds_the_shown_plan(
     assert (unshown.status, unshown.code) == (409, "not_shown")
     edit = {"kind": "edit", "arguments": [{"name": "target", "value": "WETH=29%"}, {"name": "target", "value": "USDC=21%"}]}
     shown = server.ask(f"{PREFIX}/controls/preview", "POST", json.dumps(edit))
-    assert shown.status == 200 and shown.json["state"] == "planned"
+    assert shown.status == 200
+    assert shown.json["state"] == "planned"
     body = json.dumps({**edit, "plan_hash": shown.json["plan_hash"]})
     first, again = (server.ask(f"{PREFIX}/controls", "POST", body, Idempotency_Key="b") for _ in range(2))
-    assert first.status == again.status == 202 and first.json == again.json
+    assert first.status == again.status == 202
+    assert first.json == again.json
     assert (first.json["origin"], first.json["asked_by"], first.json["state"]) == ("api", "steers", "queued")
     assert server.ask(first.headers["location"]).json == first.json
     other = server.ask(f"{PREFIX}/controls", "POST", '{"kind": "resume"}', Idempotency_Key="b")
@@ -155,7 +157,8 @@ def test_a_control_is_queued_once_whatever_is_repeated_and_binds_the_shown_plan(
     paused = server.ask(
         f"{PREFIX}/controls", "POST", '{"kind": "pause", "arguments": [{"name": "reason", "value": "x"}]}', Idempotency_Key="c"
     )
-    assert paused.json["state"] == "done" and desk.ask("status")["paused"]
+    assert paused.json["state"] == "done"
+    assert desk.ask("status")["paused"]
     desk.ask("resume")
     server.ask(f"{PREFIX}/controls", "POST", '{"kind": "pause", "arguments": [{"name": "reason", "value": "x"}]}', Idempotency_Key="c")
     assert not desk.ask("status")["paused"], "a repeated request does not pause again"

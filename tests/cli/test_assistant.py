@@ -52,7 +52,8 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
         with said.open("w") as errors:
             async with stdio_client(program, errlog=errors) as (read, write), ClientSession(read, write) as session:
                 began = await session.initialize()
-                assert began.instructions == INSTRUCTIONS and NOTICE in INSTRUCTIONS
+                assert began.instructions == INSTRUCTIONS
+                assert NOTICE in INSTRUCTIONS
                 tools = (await session.list_tools()).tools
                 assert {tool.name for tool in tools} == {"status", "plan", "explain", "history", "pnl", "controls"}
                 assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
@@ -69,11 +70,13 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
                 for name, given in refused.items():
                     assert (await session.call_tool(name, given)).is_error, name
                 unknown = await session.call_tool("explain", {"step": "none"})
-                assert unknown.is_error and text_of(unknown).startswith("unknown: ")
+                assert unknown.is_error
+                assert text_of(unknown).startswith("unknown: ")
                 pages = (await session.list_resources()).resources
                 assert {"api", "limits", "triggers"} <= {page.name for page in pages}
                 (page,) = (await session.read_resource("trimtab://docs/limits")).contents
-                assert isinstance(page, TextResourceContents) and page.text.startswith("# ")
+                assert isinstance(page, TextResourceContents)
+                assert page.text.startswith("# ")
                 for outside in ("trimtab://docs/../pyproject.toml", "file:///etc/passwd"):
                     with pytest.raises(Exception, match="no such page"):
                         await session.read_resource(outside)
@@ -87,7 +90,8 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
     }  # fmt: skip
     for name, document in told.items():
         given = found[name].structured_content
-        assert given["notice"] == NOTICE and SECRET not in text_of(found[name])
+        assert given["notice"] == NOTICE
+        assert SECRET not in text_of(found[name])
         assert without_latency(given["document"]) == without_latency(document), name
     assert sent(desk) == before
 
@@ -150,7 +154,8 @@ def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or
     assert (queued["state"], queued["origin"], queued["asked_by"]) == ("queued", "assistant", "assistant")
     assert call("request_control", **asked) == queued
     assert call("request_control", kind="pause", key="34567890")["state"] == "done"
-    assert desk.ask("status")["paused"] and call("controls")["queued"] == 1
+    assert desk.ask("status")["paused"]
+    assert call("controls")["queued"] == 1
     assert sent(desk) == before
 
 

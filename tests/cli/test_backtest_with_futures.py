@@ -69,7 +69,9 @@ def test_hedges_and_futures_of_a_config_are_in_document_terminal_and_report(bare
     assert not misfits(BacktestDocument, said.json)
     book = said.json["futures"]
     (hedge,) = book["hedges"]
-    assert Fraction(hedge["size"]) < 0 and hedge["closed"] > hedge["opened"] and Fraction(hedge["profit"]) > 0
+    assert Fraction(hedge["size"]) < 0
+    assert hedge["closed"] > hedge["opened"]
+    assert Fraction(hedge["profit"]) > 0
     assert [one["trigger"] for one in book["agent"]["fills"]] == ["hedge", "close_hedge"]
     spot = Fraction(said.json["final_value"]) - Fraction(book["agent"]["final_value"])
     assert spot > 10_000, "final_value is wallet and margin account together"
@@ -96,16 +98,19 @@ def test_the_health_of_strategies_is_shown(bare: Bare, tmp_path: Path) -> None:
     assert said.code == 0, said.why
     assert not misfits(BacktestDocument, said.json)
     (paused,) = said.json["health"]
-    assert (paused["name"], paused["health"]) == ("falling", "paused") and Fraction(paused["sharpe"]) < Fraction(1, 2)
+    assert (paused["name"], paused["health"]) == ("falling", "paused")
+    assert Fraction(paused["sharpe"]) < Fraction(1, 2)
     assert {one["name"]: one["health"] for one in said.json["strategies"]} == {"falling": "paused", "idle": "active"}
     assert said.json["futures"]["agent"]["sizes"] == {}
     sections = {one["title"]: one for one in json.loads(page.with_suffix(".json").read_text())["sections"]}
     assert [row[0] for row in sections["Health of strategies"]["tables"][1]["rows"]] == ["falling"]
     shown = bare(*made)
-    assert "strategy falling is paused" in shown.out and "strategy idle: active at the end" in shown.out
+    assert "strategy falling is paused" in shown.out
+    assert "strategy idle: active at the end" in shown.out
 
 
 def test_a_reserve_beside_a_config_is_refused(bare: Bare, tmp_path: Path) -> None:
     config = config_of(tmp_path, **ONLY_HEDGES)
     said = bare("backtest", "--config", str(config), "--prices", str(prices(tmp_path, 100, 100)), "--reserve", "10", "--json")
-    assert said.code == 2 and said.json["error"]["message"].startswith("--reserve")
+    assert said.code == 2
+    assert said.json["error"]["message"].startswith("--reserve")

@@ -96,7 +96,8 @@ def looked(child: Forked, times: int) -> None:
     had = child.out.read_text().count("\n") if child.out.exists() else 0
     end = time.monotonic() + 120
     while not child.out.exists() or child.out.read_text().count("\n") < had + times:
-        assert time.monotonic() < end and os.waitpid(child.pid, os.WNOHANG)[0] == 0, child.err.read_text()
+        assert time.monotonic() < end, child.err.read_text()
+        assert os.waitpid(child.pid, os.WNOHANG)[0] == 0, child.err.read_text()
         time.sleep(0.02)
 
 
@@ -206,7 +207,8 @@ def test_a_run_takes_up_an_edit_after_its_transaction_and_goes_on(desk: Desk) ->
     finally:
         child.told(signal.SIGTERM)
         said = child.ended(120)
-    assert said.code == 0 and "Traceback" not in said.err
+    assert said.code == 0
+    assert "Traceback" not in said.err
     assert "edited config" in " ".join(said.err.split())
     assert '"outcome": "done"' in said.out.splitlines()[0]
     require_each_nonce_once(desk, before)
@@ -256,7 +258,8 @@ def test_a_withdrawal_that_is_killed_anywhere_beside_a_run_is_paid_once_when_it_
     final = require_each_nonce_once(home, before)
     states = Counter(one["state"] for one in home.ask("withdraw")["withdrawals"])
     payouts = Counter(one["kind"] for one in final)["payout"]
-    assert set(states) == {"done"} and payouts == states["done"] >= 3
+    assert set(states) == {"done"}
+    assert payouts == states["done"] >= 3
     assert chain.balance("USDC", HOME) == 10_000_000 * payouts
     assert killed <= require_one_at_a_time(trace(), killed)
 
@@ -286,7 +289,8 @@ def test_a_run_follows_the_payment_of_a_killed_command_before_it_does_anything_e
         home.node.rpc("evm_setAutomine", True)
         looked(child, 1)
     kinds = [one["kind"] for one in sorted(require_each_nonce_once(home, before), key=lambda one: one["nonce"])]
-    assert kinds[0] == "payout" and "swap" in kinds[1:], "what the run did came after it"
+    assert kinds[0] == "payout"
+    assert "swap" in kinds[1:], "what the run did came after it"
     number = str(home.ask("withdraw")["withdrawals"][0]["number"])
     again = home.ask("withdraw", "--resume", number, "--send", "--yes")
     assert (again["state"], again["transactions"], chain.balance("USDC", HOME)) == ("paid", [], 10_000_000)
@@ -299,9 +303,11 @@ def test_a_run_waits_for_a_command_that_asks_and_goes_on_after_it(home: Desk) ->
     with running(home) as child, held_lock(home) as pid:
         looked(child, 1)
         busy = child.out.read_text().splitlines()[-1]
-        assert f"process {pid}" in busy and "waited 1 s" in busy
+        assert f"process {pid}" in busy
+        assert "waited 1 s" in busy
         refused = home.ask(*PAY, want=12)["error"]
-        assert f"process {pid}" in refused["message"] and "end it" in refused["remedy"]
+        assert f"process {pid}" in refused["message"]
+        assert "end it" in refused["remedy"]
     assert home.ask(*PAY)["state"] == "paid"
 
 

@@ -43,7 +43,8 @@ def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_addres
 def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> None:
     home.run("trust", "--yes")
     more = home.ask("withdraw", "100000000", "--to", HOME, want=10)["error"]
-    assert more["verdicts"][0]["guard"] == "holdings" and "99989800 USDC" in more["message"]
+    assert more["verdicts"][0]["guard"] == "holdings"
+    assert "99989800 USDC" in more["message"]
     for args, why in (
         (("0",), "AMOUNT must be above 0"),
         (("ten",), "AMOUNT"),
@@ -59,7 +60,10 @@ def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> Non
         assert why in home.ask("withdraw", *args, want=2)["error"]["message"], args
     assert "confirmation" in home.ask("withdraw", "1", "--to", HOME, "--send", want=2)["error"]["message"]
     code, shown = at_terminal(home, "n\n", "withdraw", "25", "--to", HOME, "--send")
-    assert code == 10 and "Withdraw this?" in shown and HOME in shown and "declined" in shown
+    assert code == 10
+    assert "Withdraw this?" in shown
+    assert HOME in shown
+    assert "declined" in shown
     assert home.ask("withdraw")["withdrawals"] == []
 
 
@@ -87,13 +91,18 @@ def test_an_edit_is_shown_where_nobody_is_asked_written_on_a_yes_and_listed(desk
     assert (shown["state"], shown["changes"]) == ("planned", ['- policy.cooldown = "10s"', '+ policy.cooldown = "2h"'])
     assert desk.config.read_text() == text_before
     code, said = at_terminal(desk, "y\n", "edit", "--set", "policy.cooldown=2h")
-    assert code == 0 and "Write this?" in said and "Written" in said
+    assert code == 0
+    assert "Write this?" in said
+    assert "Written" in said
     assert 'cooldown = "2h"' in desk.config.read_text()
     listed = desk.ask("history", "--configs")
-    assert [one["how"] for one in listed["configs"]] == ["edit", "first"] and listed["confirmed"] == listed["present"]
-    assert "from its next cycle" in " ".join(said.split()) and shown["restart"] == []
+    assert [one["how"] for one in listed["configs"]] == ["edit", "first"]
+    assert listed["confirmed"] == listed["present"]
+    assert "from its next cycle" in " ".join(said.split())
+    assert shown["restart"] == []
     one = desk.ask("history", "--config-version", str(listed["configs"][0]["number"]))
-    assert one["changes"] == shown["changes"] and "(secret)" in one["text"]
+    assert one["changes"] == shown["changes"]
+    assert "(secret)" in one["text"]
     assert "sum to" in desk.ask("edit", "--target", "WETH=99%", "--yes", want=2)["error"]["message"]
     assert "no change" in desk.ask("edit", want=2)["error"]["message"]
     assert "secret" in desk.ask("edit", "--set", "chain.rpc.0.url=https://x.example/canary7f3a", want=2)["error"]["message"]
@@ -106,7 +115,9 @@ def test_an_edit_tells_that_a_run_must_be_started_again(desk: Desk) -> None:
     assert desk.ask("edit", "--set", payee)["restart"] == ["[wallet]"]
     code, said = at_terminal(desk, "y\n", "edit", "--set", payee)
     said = " ".join(said.split())
-    assert code == 0 and "next cycle" not in said and mentions(said, "Written", "start a running trimtab run again", "[wallet]")
+    assert code == 0
+    assert "next cycle" not in said
+    assert mentions(said, "Written", "start a running trimtab run again", "[wallet]")
     desk.edit(('deadline = "90s"', 'deadline = "80s"'))
     assert desk.ask("edit", "--confirm")["restart"] == ["[execution]"]
     assert "next cycle" not in " ".join(at_terminal(desk, "y\n", "edit", "--confirm")[1].split())
@@ -117,24 +128,33 @@ def test_an_asset_leaves_by_one_command_and_comes_back_at_a_question(desk: Desk)
     """What a yes to --add would price and pin stands above its question."""
     link = desk.about["tokens"]["LINK"]
     out, back = ("edit", "--remove", "LINK", "--target", "WETH=40%"), ("edit", "--add", f"LINK={link}:10%", "--target", "WETH=30%")
-    assert desk.ask(*out)["state"] == "planned" and float(desk.holdings()["LINK"]) > 0
+    assert desk.ask(*out)["state"] == "planned"
+    assert float(desk.holdings()["LINK"]) > 0
     assert mentions(desk.ask("edit", "--set", "policy.cooldown=2h", "--send", want=2)["error"]["message"], "--send", "--remove")
     done = desk.ask(*out, "--send", "--yes")
     assert (done["state"], done["reason"], float(desk.holdings().get("LINK", "0"))) == ("removed", "", 0)
-    assert {"swap"} <= {one["kind"] for one in done["transactions"]} and link not in desk.config.read_text()
+    assert {"swap"} <= {one["kind"] for one in done["transactions"]}
+    assert link not in desk.config.read_text()
     before = desk.config.read_text()
     code, said = at_terminal(desk, "n\n", *back)
     shown = " ".join(said.split())
-    assert code == 10 and desk.config.read_text() == before
+    assert code == 10
+    assert desk.config.read_text() == before
     above = shown[: shown.index("Write this?")]
-    assert "Contracts of" in above and mentions(above, "LINK", "priced") and "LINK was" in above and link in above
+    assert "Contracts of" in above
+    assert mentions(above, "LINK", "priced")
+    assert "LINK was" in above
+    assert link in above
     code, said = at_terminal(desk, "y\n", *back)
-    assert code == 0 and "Written" in said and link in desk.config.read_text()
+    assert code == 0
+    assert "Written" in said
+    assert link in desk.config.read_text()
 
 
 def test_a_level_is_set_by_a_number_and_its_meaning_is_told(desk: Desk) -> None:
     shown = desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25")
-    assert shown["state"] == "planned" and mentions(shown["warnings"], "WETH stop_loss", "25", "USDC", '"25%"')
+    assert shown["state"] == "planned"
+    assert mentions(shown["warnings"], "WETH stop_loss", "25", "USDC", '"25%"')
     assert desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25%", "--yes")["state"] == "written"
     later = desk.ask("edit", "--set", "portfolio.assets.WETH.take_profit=50%")
     assert not any("stop_loss" in line for line in later["warnings"])
@@ -146,7 +166,9 @@ def test_an_editor_that_makes_a_mistake_changes_nothing_and_a_change_by_hand_is_
 ) -> None:
     monkeypatch.setenv("EDITOR", "sed -i s/cooldown/cooldwon/")
     code, said = at_terminal(desk, "y\n", "edit")
-    assert code == 2 and "unknown key" in said and "cooldwon" not in desk.config.read_text()
+    assert code == 2
+    assert "unknown key" in said
+    assert "cooldwon" not in desk.config.read_text()
     assert desk.ask("edit", "--set", "limits.min_trade=11", "--yes")["state"] == "written"
     desk.edit(('slippage = "0.3%"', 'slippage = "0.2%"'))
     confirmed = desk.ask("edit", "--confirm", "--yes")
@@ -178,16 +200,22 @@ def test_a_bot_is_stopped_sold_paid_out_and_resumed(home: Desk) -> None:
     home.run("trust", "--yes")
     home.edit(('max_live_value = "100000"', 'max_live_value = "off"'))
     looked = home.ask("stop", "--to-stable", "--send-to", HOME, want=0)
-    assert looked["state"] == "planned" and looked["sale"]["legs"] and [one["symbol"] for one in looked["payments"]] == ["USDC"]
+    assert looked["state"] == "planned"
+    assert looked["sale"]["legs"]
+    assert [one["symbol"] for one in looked["payments"]] == ["USDC"]
     done = home.ask("stop", "--to-stable", "--send-to", HOME, "--send", "--yes")
-    assert done["state"] == "stopped" and done["transactions"][-1]["kind"] == "payout", done["reason"]
-    assert chain.balance("USDC", HOME) > 10**9 and chain.balance("USDC") < 10**6
+    assert done["state"] == "stopped", done["reason"]
+    assert done["transactions"][-1]["kind"] == "payout", done["reason"]
+    assert chain.balance("USDC", HOME) > 10**9
+    assert chain.balance("USDC") < 10**6
     for command in (("rebalance", "--send", "--yes"), ("run", "--once", "--send", "--yes")):
         assert home.run(*command, "--json").code == 10, command
     code, said = at_terminal(home, "n\n", "resume")
-    assert code == 10 and "buys back towards the targets" in said
+    assert code == 10
+    assert "buys back towards the targets" in said
     assert home.run("run", "--once", "--send", "--yes").code == 10
-    assert home.run("resume", "--yes").code == 0 and home.ask("status")["decision"]["reason"].find("stopped") == -1
+    assert home.run("resume", "--yes").code == 0
+    assert home.ask("status")["decision"]["reason"].find("stopped") == -1
 
 
 def test_what_may_be_taken_is_listed_and_taken_back(desk: Desk) -> None:

@@ -115,7 +115,8 @@ def test_a_symbol_is_found_in_any_case(desk: Desk) -> None:
         written, exact = (
             desk.ask(command, "--in", sold, "--out", bought, "--amount", "0.1") for sold, bought in (("weth", "Usdc"), ("WETH", "USDC"))
         )
-        assert written["legs"] and written["legs"] == exact["legs"]
+        assert written["legs"]
+        assert written["legs"] == exact["legs"]
 
 
 def test_the_whole_of_the_pools_pays_at_least_what_one_does(desk: Desk) -> None:
@@ -136,7 +137,8 @@ def test_a_plan_from_a_saved_input_is_the_same_plan(desk: Desk, tmp_path: Path) 
     words = desk.run("plan", "--input", str(saved), "--verbose")
     assert words.code == 0
     assert "did not run" in words.out
-    assert f"{first['gap_bps']:.3f} bps" in words.out and 0 <= first["gap_bps"] < 5
+    assert f"{first['gap_bps']:.3f} bps" in words.out
+    assert 0 <= first["gap_bps"] < 5
 
 
 def test_a_saved_input_needs_neither_chain_nor_config(desk: Desk, tmp_path: Path, bare: Callable[..., Said]) -> None:
@@ -165,7 +167,9 @@ def test_piped_history_and_doctor_cut_nothing(desk: Desk) -> None:
     desk.ask("rebalance")
     (step,) = desk.ask("history")["steps"]
     shown = desk.run("history").out
-    assert len(step["reason"]) > 100 and "…" not in shown and step["reason"].split()[-1] in shown
+    assert len(step["reason"]) > 100
+    assert "…" not in shown
+    assert step["reason"].split()[-1] in shown
     checks, lines = desk.ask("doctor")["checks"], desk.run("doctor").out.splitlines()
     assert len(lines) == len(checks)
     assert all(
@@ -179,7 +183,8 @@ def test_an_edit_shows_amounts_as_tables_do_and_pools_by_name(desk: Desk) -> Non
     assert not any("pool 0x" in line for line in document["warnings"])
     assert any(" V2 0.3 %: " in line for line in document["warnings"])
     turnover = document["transition"]["turnover"]
-    assert f"{money(turnover)} USDC" in said and turnover not in said
+    assert f"{money(turnover)} USDC" in said
+    assert turnover not in said
     assert "Guards" in said, "--verbose shows the whole plan"
 
 
@@ -232,7 +237,8 @@ def test_status_imports_nothing_that_it_does_not_need(desk: Desk) -> None:
 
 def test_help_imports_neither_the_agent_nor_its_libraries() -> None:
     said, loaded = timed("--help")
-    assert said.code == 0 and "agent.cli.main" in loaded
+    assert said.code == 0
+    assert "agent.cli.main" in loaded
     assert not loaded & NOT_FOR_HELP
 
 
@@ -269,14 +275,16 @@ def test_trust_shows_the_contracts_once_at_a_terminal(desk: Desk) -> None:
     fresh.parent.mkdir()
     fresh.write_text(desk.config.read_text())
     seen = typed([("Pin these?", "n")], "trust", "--config", str(fresh), cwd=fresh.parent)
-    assert seen.code == 10 and seen.shown.count("Contracts at block") == 1, seen.shown
+    assert seen.code == 10, seen.shown
+    assert seen.shown.count("Contracts at block") == 1, seen.shown
 
 
 def test_a_step_without_an_outcome_has_a_reason_in_the_history(desk: Desk) -> None:
     with open_agent(desk.config) as agent:
         agent.context.store.steps.begin("s1", 1_700_000_000, "{}")
     (row,) = desk.ask("history")["steps"]
-    assert row["outcome"] == "unfinished" and "its process ended" in row["reason"]
+    assert row["outcome"] == "unfinished"
+    assert "its process ended" in row["reason"]
 
 
 def test_a_run_without_shortcuts_solves_each_plan_anew(desk: Desk) -> None:

@@ -53,9 +53,11 @@ def test_a_waiting_run_takes_a_request_within_two_seconds(desk: Desk) -> None:
         asked = desk.ask("request", "resume")
         assert (asked["state"], asked["kind"], asked["origin"]) == ("queued", "resume", "cli")
         found = until(desk, asked["id"])
-        assert found["state"] == "done" and found["changed_s"] - found["asked_s"] <= 2, found
+        assert found["state"] == "done", found
+        assert found["changed_s"] - found["asked_s"] <= 2, found
         paused = desk.ask("request", "pause", "reason=smoke")
-        assert paused["state"] == "done" and desk.ask("status")["paused"] is True
+        assert paused["state"] == "done"
+        assert desk.ask("status")["paused"] is True
     assert desk.ask("controls")["served"] is False
     assert "expire" in desk.run("controls").err
 
@@ -65,13 +67,15 @@ def test_an_offered_plan_is_confirmed_by_request(desk: Desk) -> None:
     before = nonce(desk)
     with served(desk, "--offer"):
         shown = desk.ask("request", "confirm")
-        assert (shown["state"], desk.ask("controls")["waiting"]) == ("planned", shown) and shown["moves"]
+        assert (shown["state"], desk.ask("controls")["waiting"]) == ("planned", shown)
+        assert shown["moves"]
         assert nonce(desk) == before, "a run that offers sends nothing by itself"
         for hash_, code in (("0" * 64, "not_shown"), (shown["plan_hash"], "")):
             said = desk.run("request", "confirm", "--plan", hash_, "--json")
             assert (said.error["code"] if said.code else "") == code
         found = until(desk, said.json["id"])
-        assert found["state"] == "done" and nonce(desk) > before, found
+        assert found["state"] == "done", found
+        assert nonce(desk) > before, found
 
 
 @pytest.mark.slow
@@ -79,7 +83,8 @@ def test_a_stop_by_request_ends_the_run_which_says_so(desk: Desk) -> None:
     run = waiting_run(desk, "--yes")
     asked = desk.ask("request", "stop")
     said = run.ended()
-    assert said.code == 0 and "Control stop by" in said.err, said.err
+    assert said.code == 0, said.err
+    assert "Control stop by" in said.err, said.err
     (found,) = desk.ask("controls")["controls"]
     assert (found["id"], found["state"]) == (asked["id"], "done")
     assert desk.run("run", "--once", "--send", "--yes").code == 10
@@ -91,6 +96,7 @@ def test_a_request_that_is_wrong_names_its_field(desk: Desk) -> None:
         (("run", "--offer"), "--offer"), (("run", "--send", "--yes", "--offer"), "--offer"),
     ):  # fmt: skip
         said = desk.run(*args)
-        assert said.code == 2 and field in said.err, said.err
+        assert said.code == 2, said.err
+        assert field in said.err, said.err
     assert desk.ask("controls")["controls"] == []
     assert "No controls" in desk.run("controls").out

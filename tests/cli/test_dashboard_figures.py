@@ -67,8 +67,11 @@ def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) 
     wanted |= {f"plan.cost.{name}" for name in ("fees", "impact", "skew", "gas", "approvals", "total")}
     wanted |= {f"plan.weights_after_bps.{symbol}" for symbol in plan["weights_after_bps"]}
     wanted |= {f"plan.{name}" for name in ("outcome", "reason", "block", "expires_block", "turnover", "worst_case")}
-    assert len(plan["legs"]) > 1 and len(plan["verdicts"]) > 30 and float(plan["worst_case"]) > float(plan["cost"]["total"]) > 0
-    assert plan["tax"]["disposals"] and shown >= wanted | {"plan.tax.gain"}
+    assert len(plan["legs"]) > 1
+    assert len(plan["verdicts"]) > 30
+    assert float(plan["worst_case"]) > float(plan["cost"]["total"]) > 0
+    assert plan["tax"]["disposals"]
+    assert shown >= wanted | {"plan.tax.gain"}
 
 
 def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk: Desk) -> None:
@@ -95,7 +98,8 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
     assert overview >= {f"pnl.{period}.periods.0.{key}" for period in PERIODS for key in periods}
     assert overview >= below(told, "status.holdings", "symbol", "weight_bps", "target_bps", "band_bps.0", "band_bps.1", "value")
     assert overview >= {f"history.steps.1.cost.{name}" for name in ("total", "fees", "impact", "gas")}
-    assert told["history"]["steps"][2]["outcome"] == "approved" and "history.steps.2.cost.total" in overview
+    assert told["history"]["steps"][2]["outcome"] == "approved"
+    assert "history.steps.2.cost.total" in overview
     words = r"Last rebalance, .* It cost .* Its approvals cost another .* Realised less planned amounts: .* compared with holding\."
     assert re.search(words, " ".join(text.split()))
     distances = {
@@ -121,7 +125,8 @@ def require_charts(text: str, values: list[dict[str, Any]], status: dict[str, An
     """Compare value and weights over time, with bands and targets, with the documents of the commands."""
     value, *weights = [json.loads(one) for one in re.findall(r'data-chart="(\{.*?\})"', text)]
     past = values[::-1]
-    assert len(past) > 1 and value["times"] == [one["time"] for one in past]
+    assert len(past) > 1
+    assert value["times"] == [one["time"] for one in past]
     assert (value["line"], value["band"]) == ([float(one["value"]) for one in past], None)
     assert {one["name"]: (one["line"], one["band"]) for one in weights} == {
         held["symbol"]: (

@@ -27,7 +27,8 @@ def test_ctrl_c_while_the_commands_load_ends_without_a_traceback(
     monkeypatch.delattr("agent.cli.main", raising=False)
     with pytest.raises(SystemExit) as ended:
         entry.main()
-    assert ended.value.code == 130 and capsys.readouterr().err == "Interrupted: nothing was begun.\n"
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "Interrupted: nothing was begun.\n"
 
 
 @pytest.mark.slow
@@ -42,7 +43,8 @@ def test_ctrl_c_in_the_first_moments_of_a_command_ends_without_a_traceback(after
 
 def test_help_that_is_cut_by_a_pipe_ends_with_0() -> None:
     process = subprocess.Popen([*ENTRY, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdout.close()
     said = process.stderr.read()
     assert (process.wait(60), said) == (0, "")

@@ -40,15 +40,18 @@ def test_positions_name_size_prices_profit_funding_and_liquidation(bare: Ask, co
     short = rows["WBTC"]
     assert Decimal(short["notional"]) < 0 < Decimal(short["liquidation_distance"])
     assert Decimal(short["liquidation_price"]) > Decimal(short["mark"])
-    assert rows["WETH"]["index"] == "3000" and abs(Decimal(rows["WETH"]["entry"]) / 3_000 - 1) < Decimal("0.01")
+    assert rows["WETH"]["index"] == "3000"
+    assert abs(Decimal(rows["WETH"]["entry"]) / 3_000 - 1) < Decimal("0.01")
     said = bare("positions", "--config", str(config))
-    assert said.code == 0 and mentions(said.out, "WETH", "long", "WBTC", "short", "liquidation")
+    assert said.code == 0
+    assert mentions(said.out, "WETH", "long", "WBTC", "short", "liquidation")
 
 
 def test_margin_stands_beside_its_limits_with_the_plan(bare: Ask, config: Path) -> None:
     found = asked(bare, config, "margin")
     figures = found["margin"]
-    assert figures["collateral"] == "2000" and Decimal(figures["gross"]) > 1_700
+    assert figures["collateral"] == "2000"
+    assert Decimal(figures["gross"]) > 1_700
     assert Decimal(figures["leverage"]) == pytest.approx(Decimal(figures["gross"]) / Decimal(figures["value"]), abs=Decimal("0.00001"))
     assert {one["limit"] for one in found["limits"]} == {"max_leverage", "max_utilisation", "max_position", "spot_multiple", "stress_move"}
     assert not [one for one in found["limits"] if one["broken"]]
@@ -56,7 +59,8 @@ def test_margin_stands_beside_its_limits_with_the_plan(bare: Ask, config: Path) 
     assert (found["plan"]["trigger"], orders["WETH"]["side"], orders["WBTC"]["side"]) == ("drift", "buy", "sell")
     assert (orders["WETH"]["bound_price"], orders["WBTC"]["bound_price"]) == ("3015", "59700"), "0.5 % from the index"
     said = bare("margin", "--config", str(config))
-    assert said.code == 0 and mentions(said.out, "max_leverage", "would send now", "bound price")
+    assert said.code == 0
+    assert mentions(said.out, "max_leverage", "would send now", "bound price")
     assert mentions(" ".join(said.out.split()), f"target leverage {multiple(figures['target_leverage'])}")
 
 
@@ -83,22 +87,26 @@ def test_status_and_plan_name_leverage_and_net_exposure(bare: Ask, config: Path)
         for one in found["exposures"]:
             assert Decimal(one["net"]) == pytest.approx(Decimal(one["spot"]) + Decimal(one["futures"]), abs=Decimal("0.000002"))
         assert Decimal({one["symbol"]: one for one in found["exposures"]}["WBTC"]["futures"]) < 0
-        assert Decimal(found["utilisation"]) < Decimal(found["max_utilisation"]) and found["actions"] == []
+        assert Decimal(found["utilisation"]) < Decimal(found["max_utilisation"])
+        assert found["actions"] == []
         assert found["liquidation"]["symbol"] in ("WETH", "WBTC")
         said = bare(command, "--config", str(config))
         assert mentions(said.out, "Futures: leverage 0.9", "Net exposure in USDC", "utilisation", "nearest liquidation")
     status = asked(bare, config, "status")
-    assert not [row for row in status["holdings"] if "margin_raw" in row] and status["futures"]["margin_in_weights"] is False
+    assert not [row for row in status["holdings"] if "margin_raw" in row]
+    assert status["futures"]["margin_in_weights"] is False
     spot = sum(Decimal(row["value"]) for row in status["holdings"])
     assert 1_900 < Decimal(status["total_value"]) - spot < 2_000
     shown = bare("status", "--config", str(config)).out
     assert mentions(shown, "net exposure", "The total includes margin of 1,9", "weights are of the spot portfolio alone")
-    assert status["futures"]["target_note"] == "" and mentions(shown, f"target {float(status['futures']['target_leverage']):.2f}x")
+    assert status["futures"]["target_note"] == ""
+    assert mentions(shown, f"target {float(status['futures']['target_leverage']):.2f}x")
     counting = config.with_name("counting.toml")
     counting.write_text(config.read_text().replace("[futures]\n", "[futures]\nmargin_in_weights = true\n"))
     counted = asked(bare, counting, "status")
     margined = {row["symbol"]: row["margin_raw"] for row in counted["holdings"] if "margin_raw" in row}
-    assert list(margined) == ["USDC"] and 1_900 * 10**6 < int(margined["USDC"]) < 2_000 * 10**6
+    assert list(margined) == ["USDC"]
+    assert 1_900 * 10**6 < int(margined["USDC"]) < 2_000 * 10**6
     assert mentions(bare("status", "--config", str(counting)).out, "Values and weights include margin")
 
 
@@ -120,12 +128,15 @@ def test_a_position_outside_the_config_is_shown_counted_and_named(bare: Ask, con
     [named] = [one for one in whole["positions"] if one["symbol"] == "WBTC"]
     assert (strange["market"], strange["size_raw"]) == (named["market"], named["size_raw"])
     figures = asked(bare, narrow, "margin")
-    assert figures["unknown"] == "" and figures["margin"]["gross"] == asked(bare, config, "margin")["margin"]["gross"]
+    assert figures["unknown"] == ""
+    assert figures["margin"]["gross"] == asked(bare, config, "margin")["margin"]["gross"]
     assert "vWBTC" in [one["symbol"] for one in asked(bare, narrow, "funding")["markets"]]
     status = asked(bare, narrow, "status")
-    assert status["futures"]["unnamed"] == ["vWBTC"] and asked(bare, config, "status")["futures"]["unnamed"] == []
+    assert status["futures"]["unnamed"] == ["vWBTC"]
+    assert asked(bare, config, "status")["futures"]["unnamed"] == []
     said = bare("status", "--config", str(narrow))
-    assert said.code == 0 and "Positions that the config does not name: vWBTC" in " ".join(said.out.split())
+    assert said.code == 0
+    assert "Positions that the config does not name: vWBTC" in " ".join(said.out.split())
     plan = asked(bare, narrow, "plan")
     assert "which the config does not name" in plan["decision"]["reason"]
 

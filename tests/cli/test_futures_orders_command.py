@@ -25,7 +25,8 @@ def test_futures_orders_are_shown_sent_and_told_like_swaps(perps_chain: LocalPer
     assert dry.code == 0, dry
     assert (dry.json["decision"]["kind"], dry.json["legs"]) == ("adjustfutures", [])
     words = run("plan")
-    assert words.code == 0 and "futures" in words.out.lower(), words
+    assert words.code == 0, words
+    assert "futures" in words.out.lower(), words
 
     done = run("rebalance", "--send", "--yes", "--json").json
     assert done["outcome"] == "done", done

@@ -51,7 +51,8 @@ def test_init_writes_the_futures_of_a_profile(name: str, venue: Path, tmp_path: 
         ("WBTC", "WBTC", "50%"),
     ]
     bound = PORTFOLIO_TEMPLATES[name].futures
-    assert bound is not None and table.limits.spot_multiple == parse_share_bps(f"{bound}x", "bound")
+    assert bound is not None
+    assert table.limits.spot_multiple == parse_share_bps(f"{bound}x", "bound")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,8 @@ def test_init_takes_the_venue_from_the_config_of_a_local_chain(
     )
     assert said.code == 0, said.why
     theirs, ours = (tomllib.loads(one.read_text())["futures"] for one in (network, path))
-    assert ours["clearing_house"] == theirs["clearing_house"] and ours["delegate_approval"] == theirs["delegate_approval"]
+    assert ours["clearing_house"] == theirs["clearing_house"]
+    assert ours["delegate_approval"] == theirs["delegate_approval"]
     assert [(row["symbol"], row["base"], row["aggregator"]) for row in ours["markets"]] == [
         (row["symbol"], row["base"], row["aggregator"]) for row in theirs["markets"]
     ]
@@ -125,7 +127,8 @@ def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, futures_chain: tup
     if not sent(first):  # spot comes first, openings with the next step
         assert sent(asked("rebalance", "--send", "--yes")) == ["futures", "futures"]
     sizes = {row["symbol"]: float(row["size"]) for row in asked("positions")["positions"]}
-    assert sizes["WETH"] > 1 and sizes["WBTC"] < -0.03
+    assert sizes["WETH"] > 1
+    assert sizes["WBTC"] < -0.03
     assert float(asked("margin")["margin"]["leverage"]) == pytest.approx(3.5, abs=0.05)
     assert [row["symbol"] for row in asked("funding")["markets"]] == ["WETH", "WBTC"]
 

@@ -46,9 +46,11 @@ CHANGE = [("change: ", "4"), ("Basket [moderate]: ", "60/40"), ("change: ", "9")
 @pytest.mark.slow
 def test_it_asks_at_a_terminal_of_eighty_columns_without_colour(tmp_path: Path) -> None:
     seen = typed([*ANSWERS, *CHANGE], "init", cwd=tmp_path, env=PLAIN)
-    assert seen.code == 0 and (tmp_path / "trimtab.toml").exists(), seen.shown
+    assert seen.code == 0, seen.shown
+    assert (tmp_path / "trimtab.toml").exists(), seen.shown
     dialogue = seen.shown.split("Written:")[0]
-    assert "\x1b" not in dialogue and max(map(len, dialogue.splitlines())) <= 80
+    assert "\x1b" not in dialogue
+    assert max(map(len, dialogue.splitlines())) <= 80
 
 
 def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
@@ -60,12 +62,15 @@ def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
     config = load_config(tmp_path / "trimtab.toml").config
     assert {one.symbol: one.target for one in config.portfolio.assets} == {"WETH": 3_000, "WBTC": 3_000, "USDC": 4_000}
     assert (config.wallet.address, config.portfolio.use_cash) == (WALLET, "1000")
-    assert config.alerts is not None and [target.url_env for target in config.alerts.targets] == ["TRIMTAB_ALERTS"]
+    assert config.alerts is not None
+    assert [target.url_env for target in config.alerts.targets] == ["TRIMTAB_ALERTS"]
     assert [endpoint.operator for endpoint in config.chain.rpc] == ["alpha", "beta"]
     flat = " ".join(shown.split())
     for one in guide.baskets("ethereum"):
         past = template_result(one.name)
-        assert past is not None and f" {one.name}: " in flat and f"; from {one.least} USDC" in flat
+        assert past is not None
+        assert f" {one.name}: " in flat
+        assert f"; from {one.least} USDC" in flat
         assert f"{float(past['return']) * 100:+.1f} % (held {float(past['return_of_holding']) * 100:+.1f} %)" in flat
     assert "docs/alerts.md" in shown
     assert all(prompt.strip() in shown for prompt, _ in ANSWERS)
@@ -75,7 +80,8 @@ def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
     seen = typed([*ANSWERS[:8], ("Cash [all]: ", "\x03")], "init", cwd=tmp_path, env=PLAIN)
-    assert seen.code == 130 and list(tmp_path.iterdir()) == [], seen.shown
+    assert seen.code == 130, seen.shown
+    assert list(tmp_path.iterdir()) == [], seen.shown
 
 
 @pytest.mark.parametrize("last", [[], ["", "", "", "no"]])
@@ -101,7 +107,8 @@ def test_a_network_given_as_an_option_is_checked_and_not_asked_again(bare: Bare,
         path = tmp_path / f"{name}.toml"
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in [*lines, *TO_CASH[1:], "2", "", "", "", "yes"])))
         said = bare("init", "--network", name, "--config", str(path))
-        assert said.code == 0 and path.exists(), said
+        assert said.code == 0, said
+        assert path.exists(), said
         assert ("Network [" in said.err) == bool(lines)
 
 
@@ -114,7 +121,9 @@ def test_an_option_without_a_question_is_not_dropped_by_the_dialogue(
     monkeypatch.setattr(setup, "interactive", lambda: True)
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in ["", *TO_CASH[1:], "2", "", "", "", "yes"])))
     said = bare("init", *option, "--config", str(tmp_path / "trimtab.toml"))
-    assert said.code == 2 and not list(tmp_path.iterdir()) and mentions(said.err, "--wallet", f"without {option[0]}")
+    assert said.code == 2
+    assert not list(tmp_path.iterdir())
+    assert mentions(said.err, "--wallet", f"without {option[0]}")
 
 
 def test_only_what_the_options_lack_is_asked(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +140,8 @@ def test_only_what_the_options_lack_is_asked(bare: Bare, tmp_path: Path, monkeyp
     ]  # fmt: skip
     config = load_config(path).config
     assert (config.wallet.address, config.portfolio.use_cash, config.portfolio.max_live_value) == (WALLET, "3000", "4500")
-    assert config.alerts is not None and [(one.name, one.url_env) for one in config.alerts.targets] == [("mail", "TRIMTAB_MAIL")]
+    assert config.alerts is not None
+    assert [(one.name, one.url_env) for one in config.alerts.targets] == [("mail", "TRIMTAB_MAIL")]
 
 
 TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
@@ -179,7 +189,8 @@ def test_the_ceiling_is_asked_and_follows_the_cash_with_the_payouts_of_a_day(
 ) -> None:
     document = answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", cash, answer, "", "yes"])
     shown = " ".join(capfd.readouterr().err.split())
-    assert "portfolio.max_live_value" in shown and document is not None
+    assert "portfolio.max_live_value" in shown
+    assert document is not None
     config = load_config(tmp_path / "trimtab.toml").config
     assert (config.portfolio.max_live_value, config.limits.payout_per_day, document["ceiling"]) == (ceiling, ceiling, ceiling)
     assert not any("is never rebalanced" in one for one in document["warnings"])
@@ -190,16 +201,22 @@ def test_a_ceiling_below_the_cash_is_refused_with_the_amount_to_write(
 ) -> None:
     assert answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", "3000", "2000", "3000", "", "yes"]) is not None
     shown = " ".join(capfd.readouterr().err.split())
-    assert "2000 is below the 3000 of cash to use" in shown and "write 4500" in shown
+    assert "2000 is below the 3000 of cash to use" in shown
+    assert "write 4500" in shown
     path = tmp_path / "other.toml"
     options = ("--wallet", WALLET, "--rpc", "A=a", "--rpc", "B=b", "--template", "equal", "--yes", "--config", str(path))
     said = bare("init", *options, "--use-cash", "3000", "--ceiling", "2000")
-    assert said.code == 2 and mentions(said.err, "--ceiling", "2000", "3000", "4500") and not path.exists()
+    assert said.code == 2
+    assert mentions(said.err, "--ceiling", "2000", "3000", "4500")
+    assert not path.exists()
     said = bare("init", *options, "--use-cash", "3000")
     config = load_config(path).config
-    assert said.code == 0 and (config.portfolio.max_live_value, config.limits.payout_per_day) == ("4500", "4500")
+    assert said.code == 0
+    assert (config.portfolio.max_live_value, config.limits.payout_per_day) == ("4500", "4500")
     last = said.out.splitlines()[-2:]
-    assert last[0].startswith("With 3,000 USDC: ") and "at 0.05 gwei" in last[1] and "at 30 gwei" in last[1]
+    assert last[0].startswith("With 3,000 USDC: ")
+    assert "at 0.05 gwei" in last[1]
+    assert "at 30 gwei" in last[1]
 
 
 def test_another_amount_of_cash_asks_for_the_ceiling_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +232,8 @@ def test_an_empty_answer_is_told_what_is_missing(
     assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
     shown = " ".join(capfd.readouterr().err.split())
     for name, needed in (("Wallet", "0x…"), ("Endpoints", "RPC_URL_1=alchemy"), ("Basket", "a number or a name of the list")):
-        assert f"! {name}: nothing was entered" in shown and needed in shown.split(f"! {name}: nothing was entered")[1]
+        assert f"! {name}: nothing was entered" in shown
+        assert needed in shown.split(f"! {name}: nothing was entered")[1]
 
 
 def test_settings_are_named_where_the_warning_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +243,8 @@ def test_settings_are_named_where_the_warning_says_so(tmp_path: Path, monkeypatc
         (said,) = document["warnings"]
         rows = [row for row in document["least_total"] if float(row["total"] or 0) > 1_000]
         if "named below" in said:
-            assert cash == "500" and all(row["changes"] for row in rows)
+            assert cash == "500"
+            assert all(row["changes"] for row in rows)
         else:
             assert "Raise max_live_value, or, for 1 gwei, take limits.plan_cost" in said
 
@@ -233,12 +252,15 @@ def test_settings_are_named_where_the_warning_says_so(tmp_path: Path, monkeypatc
 def test_without_a_terminal_the_missing_options_are_named_and_the_others_work_as_before(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     said = bare("init", "--rpc", "RPC_A=alpha", "--config", str(config), "--json")
-    assert said.code == 2 and mentions(json.loads(said.out)["error"], "--wallet", "--target")
+    assert said.code == 2
+    assert mentions(json.loads(said.out)["error"], "--wallet", "--target")
     both = ("--use-cash", "250", "--alert", "mail=TRIMTAB_MAIL", "--yes")
     said = bare("init", "--wallet", WALLET, "--rpc", "A=a", "--rpc", "B=b", "--template", "equal", *both, "--config", str(config), "--json")
     found = load_config(config).config
-    assert said.code == 0 and found.portfolio.use_cash == "250"
-    assert found.alerts is not None and [target.name for target in found.alerts.targets] == ["mail"]
+    assert said.code == 0
+    assert found.portfolio.use_cash == "250"
+    assert found.alerts is not None
+    assert [target.name for target in found.alerts.targets] == ["mail"]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +278,9 @@ def test_without_a_terminal_the_missing_options_are_named_and_the_others_work_as
 def test_a_wrong_answer_is_refused_and_no_secret_repeated(answer: str, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         getattr(guide.InitAnswers(), answer)(text)
-    assert caught.value.remedy and "secret" not in str(caught.value).replace("a secret", "") and "rpc.example" not in str(caught.value)
+    assert caught.value.remedy
+    assert "secret" not in str(caught.value).replace("a secret", "")
+    assert "rpc.example" not in str(caught.value)
 
 
 def test_every_template_has_a_past_result_and_a_least_capital() -> None:
@@ -276,7 +300,8 @@ def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
     monkeypatch.setenv("TRIMTAB_LOCAL_RPC", about["url"])
     assert answered(monkeypatch, tmp_path / "mine.toml", [str(source), about["wallet"], "", "60/40", "", "", "", "y"]) is not None
     shown = capfd.readouterr().err
-    assert "Past: " not in shown and "From: minimum capital" in shown  # no basket of a local chain has a past
+    assert "Past: " not in shown
+    assert "From: minimum capital" in shown
     config = str(tmp_path / "mine.toml")
     assert bare("trust", "--config", config, "--yes").code == 0
     checked = bare("doctor", "--config", config, "--json")

@@ -41,18 +41,22 @@ def test_a_hedge_is_compared_sent_told_and_closed(
         (("WETH", "--ratio", "50%", "--close"), "--ratio: cannot be combined with --close"),
     ):
         wrong = run("hedge", *args, "--json")
-        assert wrong.code == 2 and wrong.json["error"]["message"].startswith(said), wrong
+        assert wrong.code == 2, wrong
+        assert wrong.json["error"]["message"].startswith(said), wrong
 
     dry = run("hedge", "WETH", "--json")
     assert dry.code == 0, dry
     (compared,) = dry.json["comparisons"]
     assert (compared["symbol"], compared["choice"], compared["days"]) == ("WETH", "hedge", "30")
-    assert dry.json["decision"]["kind"] == "adjustfutures" and len(dry.json["futures_actions"]) == 1
+    assert dry.json["decision"]["kind"] == "adjustfutures"
+    assert len(dry.json["futures_actions"]) == 1
     shown = run("hedge", "WETH").out
-    assert "sale or short of" in shown and "expected funding" in shown, shown
+    assert "sale or short of" in shown, shown
+    assert "expected funding" in shown, shown
 
     done = run("hedge", "WETH", "--ratio", "25%", "--send", "--yes", "--json").json
-    assert done["outcome"] == "done" and [sent["kind"] for sent in done["transactions"]] == ["futures"], done
+    assert done["outcome"] == "done", done
+    assert [sent["kind"] for sent in done["transactions"]] == ["futures"], done
     history = run("history", "--json").json
     step = next(one for one in history["steps"] if any(sent["kind"] == "futures" for sent in one["transactions"]))
     told = run("explain", step["step"], "--json").json
@@ -60,5 +64,6 @@ def test_a_hedge_is_compared_sent_told_and_closed(
     assert "in WETH is hedged" in run("status").out
 
     closed = run("hedge", "WETH", "--close", "--send", "--yes", "--json").json
-    assert closed["outcome"] == "done" and "reduce futures: buy" in closed["transactions"][0]["note"], closed
+    assert closed["outcome"] == "done", closed
+    assert "reduce futures: buy" in closed["transactions"][0]["note"], closed
     assert run("hedge", "WETH", "--close", "--json").json["decision"]["reason"] == "WETH has no open hedge"

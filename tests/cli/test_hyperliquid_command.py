@@ -51,18 +51,23 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         agents.agent_config(chain, tmp_path, venue_changes(server, ETH_AND_BTC) | {"tax": {"method": "fifo", "year_limit": "off"}}, EVEN)
         assert run("trust", "--yes", "--json").code == 0
         checks = {row["check"]: row for row in run("doctor", "--json").json["checks"]}
-        assert checks["futures account"]["state"] == "ok" and "10000 USDC on the testnet" in checks["futures account"]["found"]
+        assert checks["futures account"]["state"] == "ok"
+        assert "10000 USDC on the testnet" in checks["futures account"]["found"]
         assert checks["futures agent"]["state"] == "ok"
 
         assert checks["futures agent key"]["found"] == "from agent_key_env"
         used = run("delegate", "--send", "--yes")
-        assert used.code == 2 and "was an agent before" in used.err, "a key in a variable cannot be replaced by trimtab"
+        assert used.code == 2
+        assert "was an agent before" in used.err, "a key in a variable cannot be replaced by trimtab"
 
         shown = run("margin", "--json").json
-        assert shown["unknown"] == "" and shown["margin"]["value"] == "10000"
-        assert [order["symbol"] for order in shown["plan"]["orders"]] and shown["plan"]["top_up_raw"] == "0"
+        assert shown["unknown"] == ""
+        assert shown["margin"]["value"] == "10000"
+        assert [order["symbol"] for order in shown["plan"]["orders"]]
+        assert shown["plan"]["top_up_raw"] == "0"
         words = run("plan")
-        assert words.code == 0 and "futures" in words.out.lower(), words
+        assert words.code == 0, words
+        assert "futures" in words.out.lower(), words
 
         done = run("rebalance", "--send", "--yes", "--json").json
         assert done["outcome"] == "done", done
@@ -72,15 +77,18 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         rates = run("funding", "--json").json
         assert {market["symbol"] for market in rates["markets"]} == {"ETH", "BTC"}
         status = run("status", "--json").json["futures"]
-        assert status["unknown"] == "" and status["broken"] == []
+        assert status["unknown"] == ""
+        assert status["broken"] == []
         again = run("rebalance", "--send", "--yes", "--json").json
         assert (again["outcome"], again["transactions"]) == ("hold", [])
         assert run("run", "--once", "--send", "--yes").code == 0
 
         reduced = run("deleverage", "--to", "1x", "--send", "--yes", "--json").json
-        assert reduced["outcome"] == "done" and float(run("margin", "--json").json["margin"]["leverage"]) <= 1
+        assert reduced["outcome"] == "done"
+        assert float(run("margin", "--json").json["margin"]["leverage"]) <= 1
         deposit = run("margin", "--deposit", "100", "--send", "--yes")
-        assert deposit.code == 2 and "moves no margin at Hyperliquid" in deposit.err + deposit.out, deposit
+        assert deposit.code == 2, deposit
+        assert "moves no margin at Hyperliquid" in deposit.err + deposit.out, deposit
 
         sent = run("txs", "--json").json["transactions"]
         assert {(one["kind"], one["status"], one["max_fee_wei"], one["gas_used"]) for one in sent} == {("futures", "final", "0", 0)}
@@ -91,10 +99,12 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         server.move("ETH", "-40/100")
         server.seed("ETH")
         held_up = run("rebalance", "--send", "--yes", "--json").json
-        assert (held_up["outcome"], held_up["transactions"]) == ("hold", []) and "trimtab delegate" in held_up["reason"], held_up
+        assert (held_up["outcome"], held_up["transactions"]) == ("hold", []), held_up
+        assert "trimtab delegate" in held_up["reason"], held_up
         server.read_faults["*"] = 503
         down = run("margin", "--json")
-        assert down.code == 10 and "HTTP 503" in down.json["unknown"], down
+        assert down.code == 10, down
+        assert "HTTP 503" in down.json["unknown"], down
         checks = {row["check"]: row for row in run("doctor", "--json").json["checks"]}
         assert checks["futures account"]["state"] == "fail"
 
@@ -110,7 +120,8 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         assert made["futures"]["profit"] == made["profit"] != "0"
         assert Fraction(made["futures"]["funding"]) == sum(paid) != 0
         fees = [Fraction(fill["fee"]) for sent in (done, reduced) for fill in sent["fills"]]
-        assert Fraction(made["futures"]["fees"]) == sum(fees) and len(fees) == 4, "also of orders in the valuation's own block"
+        assert Fraction(made["futures"]["fees"]) == sum(fees)
+        assert len(fees) == 4, "also of orders in the valuation's own block"
         assert tax_total(told["tax"]["futures"]) == tax_total(before) - sum(paid), "hourly funding is in the year's figure"
         assert funding_paid(run) == unrecorded == dict(zip(("BTC", "ETH"), paid, strict=True))
         assert run("export", "--out", str(tmp_path / "out"), "--json").code == 0
@@ -139,7 +150,8 @@ def test_a_run_with_an_expired_agent_key_starts_holds_futures_and_trades_spot(
             assert "trimtab delegate --send" in done.json["decision"]["reason"], done
         assert {one["kind"] for one in run("txs", "--json").json["transactions"]} == {"approve", "swap"}
         assert "trimtab delegate --send" in run("status", "--json").json["futures"]["blocked"]
-        assert "trimtab delegate --send" in run("status").out and "trimtab delegate --send" in run("margin").out
+        assert "trimtab delegate --send" in run("status").out
+        assert "trimtab delegate --send" in run("margin").out
         checks = {row["check"]: row for row in run("doctor", "--json").json["checks"]}
         assert (checks["futures agent"]["state"], checks["futures agent"]["remedy"]) == ("warn", "trimtab delegate --send")
         assert server.bodies[1:] == [], "nothing but the approval of the first key was posted"
@@ -174,18 +186,23 @@ def test_an_order_that_rests_is_shown_listed_and_cancelled(
         limits = {"futures.order_type": "gtc", "futures.order_time": "1h"}
         agents.trusted(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}) | limits, EVEN)
         done = run("rebalance", "--send", "--yes")
-        assert done.code == 0 and len(server.bodies) == 2, (done.out, done.err)
+        assert done.code == 0, (done.out, done.err)
+        assert len(server.bodies) == 2, (done.out, done.err)
         server.trade_through("ETH", "1.5")
         assert run("run", "--once", "--send", "--yes").code == 0
         shown = " ".join(run("status").out.split())
-        assert "Resting order: buy" in shown and "1.5 filled, until" in shown
+        assert "Resting order: buy" in shown
+        assert "1.5 filled, until" in shown
         past = [one["status"] for row in run("history", "--json").json["steps"] for one in row["transactions"]]
-        assert past == ["resting"] and "resting" in run("history").out
+        assert past == ["resting"]
+        assert "resting" in run("history").out
         listed = run("txs").out
-        assert "resting" in listed and "1.5 of" in " ".join(listed.split())
+        assert "resting" in listed
+        assert "1.5 of" in " ".join(listed.split())
         assert len(run("cancel", "--json").json["transactions"]) == 1
         cancelled = run("cancel", "--send", "--yes", "--json").json
-        assert [one["status"] for one in cancelled["transactions"]] == ["final"] and cancelled["waiting"] == 0
+        assert [one["status"] for one in cancelled["transactions"]] == ["final"]
+        assert cancelled["waiting"] == 0
         assert [one.status for one in server.orders if one.cloid] == ["canceled"]
 
 
@@ -208,29 +225,37 @@ def test_delegate_creates_stores_and_approves_an_agent_key_that_then_trades(
 ) -> None:
     server, file = unapproved, tmp_path / "agent.json"
     without = run("rebalance", "--send", "--yes", "--json")
-    assert without.code == 0 and "trimtab delegate --send" in without.json["reason"], "spot needs no agent key"
+    assert without.code == 0
+    assert "trimtab delegate --send" in without.json["reason"], "spot needs no agent key"
     planned = run("delegate", "--json").json
     assert (planned["outcome"], planned["agent"], planned["replaces"]) == ("planned", None, None)
-    assert not file.exists() and server.bodies == [], "without --send nothing is written or posted"
+    assert not file.exists()
+    assert server.bodies == [], "without --send nothing is written or posted"
     words = run("delegate").out
-    assert "key: a new one" in words and "replaces: none" in words and "cannot withdraw" in words
+    assert "key: a new one" in words
+    assert "replaces: none" in words
+    assert "cannot withdraw" in words
     assert run("delegate", "--send").code == 2, "without a terminal nobody confirms"
 
     done = run("delegate", "--days", "30", "--send", "--yes", "--json").json
     assert done["outcome"] == "done"
     [agent] = server.agents
     assert (agent.address, agent.name, agent.until_ms) == (done["agent"].lower(), "trimtab", server.bodies[0]["nonce"] + 30 * DAY_MS)
-    assert file.stat().st_mode & 0o777 == 0o600 and [path.name for path in tmp_path.glob("agent.json*")] == ["agent.json"]
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.glob("agent.json*")] == ["agent.json"]
     assert address_in(file) == done["agent"]
     traded = run("rebalance", "--send", "--yes", "--json").json
-    assert traded["outcome"] == "done" and server.signers[-1] == agent.address, traded
+    assert traded["outcome"] == "done", traded
+    assert server.signers[-1] == agent.address, traded
 
     again = run("delegate", "--send", "--yes", "--json").json
-    assert again["outcome"] == "done" and again["replaces"] == done["agent"] != again["agent"], "a key is never approved twice"
+    assert again["outcome"] == "done"
+    assert again["replaces"] == done["agent"] != again["agent"], "a key is never approved twice"
     [agent] = server.agents
     assert agent.address == again["agent"].lower()
     old = tmp_path / f"agent.json.{done['agent']}"
-    assert again["kept"] == str(old) and old.exists()
+    assert again["kept"] == str(old)
+    assert old.exists()
     assert address_in(file) == again["agent"]
     checks = {row["check"]: row for row in run("doctor", "--json").json["checks"]}
     assert checks["futures agent"]["state"] == "ok"
@@ -247,7 +272,8 @@ def test_a_key_that_only_our_records_know_is_not_approved_again(unapproved: Hype
     first = run("delegate", "--send", "--yes", "--json").json["agent"]
     unapproved.prune(first)  # the venue forgets it with its nonces
     second = run("delegate", "--send", "--yes", "--json").json
-    assert second["outcome"] == "done" and second["agent"] != first
+    assert second["outcome"] == "done"
+    assert second["agent"] != first
 
 
 @pytest.mark.parametrize(("fault", "code"), [("lost", 0), ("late", 0), ("garbled", 0), ("dropped", 11), ("down", 11)])
@@ -257,11 +283,13 @@ def test_an_approval_whose_answer_is_lost_is_looked_up(
     unapproved.faults = [fault]
     said = run("delegate", "--send", "--yes", "--json")
     assert said.code == code, said
-    assert len(unapproved.bodies) <= 1 and len(unapproved.agents) == (code == 0)
+    assert len(unapproved.bodies) <= 1
+    assert len(unapproved.agents) == (code == 0)
     assert (tmp_path / "agent.json").exists() == (code == 0)
     if code:
         assert run("delegate", "--send", "--yes").code == 0
-        assert (tmp_path / "agent.json").exists() and len(unapproved.agents) == 1
+        assert (tmp_path / "agent.json").exists()
+        assert len(unapproved.agents) == 1
 
 
 def test_what_the_venue_or_the_owner_refuses_leaves_no_key(
@@ -269,7 +297,8 @@ def test_what_the_venue_or_the_owner_refuses_leaves_no_key(
 ) -> None:
     wallet = unapproved.wallets.pop(anvil_chain.wallet.address.lower())
     refused = run("delegate", "--send", "--yes")
-    assert refused.code == 10 and "deposit USDC" in refused.err
+    assert refused.code == 10
+    assert "deposit USDC" in refused.err
     unapproved.wallets[anvil_chain.wallet.address.lower()] = wallet
     assert run("pause", "--reason", "a test").code == 0
     assert run("delegate", "--send", "--yes").code == 10
@@ -277,7 +306,8 @@ def test_what_the_venue_or_the_owner_refuses_leaves_no_key(
     monkeypatch.setenv("TRIMTAB_AGENT_PASSWORD", "short")
     assert run("delegate", "--send", "--yes").code == 2
     assert "documents no action" in run("delegate", "--end", "--send", "--yes").err
-    assert unapproved.bodies == [] and list(tmp_path.glob("agent.json*")) == []
+    assert unapproved.bodies == []
+    assert list(tmp_path.glob("agent.json*")) == []
 
 
 def test_a_usdc_of_other_decimals_than_the_venues_is_refused_by_every_command(
@@ -300,7 +330,8 @@ def test_a_usdc_of_other_decimals_than_the_venues_is_refused_by_every_command(
         ("run", "--once"),
     ):
         said = run(*words)
-        assert said.code == 2 and "USDC has 18 decimals" in said.out + said.err, (words, said)
+        assert said.code == 2, (words, said)
+        assert "USDC has 18 decimals" in said.out + said.err, (words, said)
     assert unapproved.bodies == []
 
 
@@ -318,14 +349,16 @@ def test_init_doctor_trust_and_paper_lead_from_nothing_to_a_dry_run(
             *("init", "--wallet", wallet, "--target", "WETH=50%", "--target", "USDC=50%", "--rpc", "A=one", "--rpc", "B=two"),
             *("--futures", "moderate", "--futures-venue", str(venue), "--futures-target", "WETH=60%", "--futures-target", "BTC=-40%"),
         )
-        assert made.code == 2 and "BTC" in made.err, "a market that the file does not have"
+        assert made.code == 2
+        assert "BTC" in made.err, "a market that the file does not have"
         venue.write_text(venue.read_text() + 'WBTC = "BTC"\n')
         made = run(
             *("init", "--wallet", wallet, "--target", "WETH=50%", "--target", "USDC=50%", "--rpc", "A=one", "--rpc", "B=two"),
             *("--futures", "moderate", "--futures-venue", str(venue), "--futures-target", "WETH=60%", "--futures-target", "BTC=-40%"),
             "--json",
         )
-        assert made.code == 0 and [step for step in made.json["next"] if "paper" in step], made
+        assert made.code == 0, made
+        assert [step for step in made.json["next"] if "paper" in step], made
         futures = tomllib.loads((tmp_path / "trimtab.toml").read_text())["futures"]
         assert [(one["symbol"], one.get("asset")) for one in futures["markets"]] == [("ETH", "WETH"), ("BTC", None)]
         agents.agent_config(chain, tmp_path, {"portfolio.max_live_value": "200000", "futures": futures}, EVEN)

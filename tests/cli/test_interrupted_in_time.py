@@ -108,7 +108,8 @@ def interrupted(child: Forked, presses: int = 1, within_s: float = HASTE_S + SOO
 def require_told(said: Said) -> None:
     """The exit code and the one document of an interrupted command."""
     assert said.code == 12
-    assert said.error["exit"] == 12 and "next run" in said.error["message"]
+    assert said.error["exit"] == 12
+    assert "next run" in said.error["message"]
 
 
 def test_ctrl_c_while_an_endpoint_is_silent_ends_it(desk: Desk, silent: str) -> None:
@@ -149,7 +150,8 @@ def test_a_run_that_cannot_end_ends_after_the_second_or_third_ctrl_c(desk: Desk,
     child.told(signal.SIGINT)
     time.sleep(HASTE_S + 0.5)
     said = interrupted(child, presses - 1, within_s)
-    assert said.code == 12 and "next run" in " ".join(said.err.split())
+    assert said.code == 12
+    assert "next run" in " ".join(said.err.split())
 
 
 def test_a_run_still_ends_after_its_step_at_the_first_ctrl_c(desk: Desk) -> None:
@@ -170,7 +172,8 @@ def test_a_run_still_ends_after_its_step_at_the_first_ctrl_c(desk: Desk) -> None
     began(HASTE_S)
     child.told(signal.SIGINT)
     said = child.ended()
-    assert said.code == 0 and "Stopped" in said.err, said
+    assert said.code == 0, said
+    assert "Stopped" in said.err, said
     require_sound(desk, before)
 
 
@@ -181,7 +184,8 @@ def test_threads_that_the_interpreter_would_wait_for_hold_no_end_back(desk: Desk
         desk.node.rpc("evm_setAutomine", False)
         end = time.monotonic() + 60
         while not pending(desk):
-            assert time.monotonic() < end and process.poll() is None
+            assert time.monotonic() < end
+            assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE_S + 5)

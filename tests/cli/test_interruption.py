@@ -120,7 +120,8 @@ def test_a_run_ends_between_two_looks(desk: Desk, number: int) -> None:
     assert said.code == 0
     assert len(said.out.splitlines()) == 1
     assert said.json["outcome"] == "planned"
-    assert "This dry run sent nothing" in said.err and "journal" not in said.err
+    assert "This dry run sent nothing" in said.err
+    assert "journal" not in said.err
 
 
 def test_a_run_looks_again_and_again_and_prints_a_line_for_each_look(desk: Desk) -> None:

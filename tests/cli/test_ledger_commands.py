@@ -20,13 +20,16 @@ TABLE = '\n[tax]\nmethod = "hifo"\nyear_limit = "{}"\n'
 def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) -> None:
     desk.config.write_text(desk.config.read_text() + TABLE.format("off"))
     first = desk.ask("plan")["tax"]
-    assert first["gain"] is None and "no tax lots yet" in first["unknown"]
+    assert first["gain"] is None
+    assert "no tax lots yet" in first["unknown"]
     assert {one["gain"] for one in first["disposals"]} == {None}
     assert "Taxable gain: unknown (no tax lots yet" in " ".join(desk.run("plan").out.split())
     desk.ask("pnl", "--now")
     plan = desk.ask("plan")
-    assert plan["tax"]["unknown"] == "" and float(plan["tax"]["gain"]) != 0
-    assert {one["symbol"] for one in plan["tax"]["disposals"]} >= {"WETH"} and plan["tax"]["method"] == "hifo"
+    assert plan["tax"]["unknown"] == ""
+    assert float(plan["tax"]["gain"]) != 0
+    assert {one["symbol"] for one in plan["tax"]["disposals"]} >= {"WETH"}
+    assert plan["tax"]["method"] == "hifo"
     assert "Taxable gain" in desk.run("plan", "--verbose").out
     assert "Taxable gain: " in desk.run("plan").out
     desk.ask("rebalance", "--send", "--yes")
@@ -34,15 +37,19 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     found = desk.ask("pnl", "--now", "--benchmark", "WETH")
     (row,) = found["periods"]
     assert (row["rebalances"], row["by_hand"]["swaps"], found["benchmark"]) == (1, 1, "WETH")
-    assert float(row["costs"]["gas"]) > 0 and sum(row["weights_bps"].values()) == 10_000
+    assert float(row["costs"]["gas"]) > 0
+    assert sum(row["weights_bps"].values()) == 10_000
     assert "1 manual" in desk.run("pnl").out
 
     checked = desk.ask("books", "check")
-    assert checked["sound"] and checked["chain"]["disagreement"] == "" and checked["entries"] > 2
+    assert checked["sound"]
+    assert checked["chain"]["disagreement"] == ""
+    assert checked["entries"] > 2
     assert "the sum matches the chain" in " ".join(desk.run("books", "check").out.split())
     held, lots = desk.holdings(), {one["symbol"]: one for one in desk.ask("books", "lots")["assets"]}
     assert all(lots[symbol]["amount"] == decimal_text(int(held[symbol]), 8 if symbol == "WBTC" else 6) for symbol in ("WBTC", "USDC"))
-    assert len(lots["WETH"]["lots"]) == 2 and float(lots["WETH"]["unrealised"]) != 0, "balance at first, and the swap by hand"
+    assert len(lots["WETH"]["lots"]) == 2
+    assert float(lots["WETH"]["unrealised"]) != 0, "balance at first, and the swap by hand"
     assert "Realised in 20" in desk.run("books", "lots", "--method", "average").out
     assert "--method" in desk.run("books", "lots", "--method", "first").err
     entries = desk.ask("books", "journal")["entries"]
@@ -55,7 +62,8 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
         True,
         True,
     ]
-    assert steps["values"] and "Weights" in desk.run("history").out
+    assert steps["values"]
+    assert "Weights" in desk.run("history").out
 
     out = tmp_path / "books"
     told = desk.ask("export", "--format", "rotki", "--out", str(out))
@@ -63,7 +71,8 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     assert all((out / file["name"]).stat().st_mode & 0o077 == 0 for file in told["files"])
     assert len(list(csv.DictReader((out / "rotki_generic_trades.csv").open()))) == told["files"][0]["rows"] > 0
     again = desk.run("export", "--format", "rotki", "--out", str(out))
-    assert again.code == 2 and "--force" in again.err
+    assert again.code == 2
+    assert "--force" in again.err
     assert desk.run("export", "--format", "rotki", "--out", str(out), "--force").code == 0
 
 
@@ -72,7 +81,8 @@ def test_mined_transactions_that_are_not_booked_are_told(desk: Desk, monkeypatch
     monkeypatch.setattr(actors, "submission_settings", lambda *args: replace(settings(*args), final_timeout_s=0))
     desk.edit(("confirmations = 1\n", "confirmations = 60\n"))
     desk.ask("pnl", "--now")
-    assert desk.ask("pnl")["not_final"] == 0 and "Not booked yet" not in desk.run("pnl").out
+    assert desk.ask("pnl")["not_final"] == 0
+    assert "Not booked yet" not in desk.run("pnl").out
     sent = desk.ask("rebalance", "--send", "--yes")["transactions"]
     assert desk.ask("pnl")["not_final"] == len(sent) > 0
     assert f"Not booked yet: {len(sent)} mined transactions" in desk.run("pnl").out
@@ -104,19 +114,23 @@ def test_a_limit_of_the_year_is_shown_and_holds_a_plan_back(desk: Desk) -> None:
 def test_what_the_books_cannot_do_is_said(desk: Desk, words: tuple[str, ...], why: str) -> None:
     desk.ask("pnl", "--now")
     said = desk.run(*words)
-    assert said.code == 2 and why in said.err
+    assert said.code == 2
+    assert why in said.err
 
 
 def test_books_with_a_single_value_say_why_there_is_no_profit_yet(desk: Desk) -> None:
     found = desk.ask("pnl", "--now")
-    assert found["periods"] == [] and "one valuation" in found["why_empty"]
+    assert found["periods"] == []
+    assert "one valuation" in found["why_empty"]
     said = " ".join(desk.run("pnl").out.split())
-    assert "one valuation" in said and "trimtab pnl --now" in said
+    assert "one valuation" in said
+    assert "trimtab pnl --now" in said
 
 
 def test_empty_books_say_how_they_are_filled(desk: Desk) -> None:
     said = desk.run("pnl")
-    assert said.code == 2 and "pnl --now" in said.err
+    assert said.code == 2
+    assert "pnl --now" in said.err
 
 
 @pytest.mark.parametrize(
@@ -131,14 +145,16 @@ def test_empty_books_say_how_they_are_filled(desk: Desk) -> None:
 def test_a_wrong_tax_table_is_named(desk: Desk, table: str, why: str) -> None:
     desk.config.write_text(f"{desk.config.read_text()}\n{table}\n")
     said = desk.run("status")
-    assert said.code == 2 and why in said.err
+    assert said.code == 2
+    assert why in said.err
 
 
 def test_a_rate_table_that_cannot_be_read_is_named_where_a_limit_depends_on_it(desk: Desk) -> None:
     more = '\n[tax]\nmethod = "fifo"\nyear_limit = "100"\ncurrency = "EUR"\nrates = "none.csv"\n'
     desk.config.write_text(desk.config.read_text() + more)
     said = desk.run("plan")
-    assert said.code == 2 and "tax.rates" in said.err
+    assert said.code == 2
+    assert "tax.rates" in said.err
 
 
 def test_commands_of_the_books_explain_themselves(bare: Callable[..., Said]) -> None:

@@ -83,7 +83,8 @@ def test_a_moved_market_makes_the_agent_act(desk: Desk) -> None:
     assert [row for row in desk.ask("doctor")["checks"] if row["state"] != "ok"] == []
     planned = desk.ask("plan")
     deviation = next(item for item in planned["verdicts"] if item["guard"] == "oracle_deviation")
-    assert deviation["passed"] and float(deviation["measured"].split(" bps")[0]) < 20, "means follow feeds"
+    assert deviation["passed"]
+    assert float(deviation["measured"].split(" bps")[0]) < 20, "means follow feeds"
     done = desk.ask("rebalance", "--send", "--yes")
     assert done["outcome"] == "done"
     assert 2_250 <= done["weights_after_bps"]["WBTC"] <= 2_750, "within its band"
@@ -128,12 +129,15 @@ def test_the_config_of_a_chain_that_still_runs_is_not_replaced_by_another(
     before, journal = config.read_text(), sorted(config.parent.iterdir())
     said = bare("localchain", "--port", str(free_port()), "--write-config", str(config), "--json")
     used = about["url"].rpartition(":")[2]
-    assert said.code == 2 and mentions(said.error["message"], str(config), f"port {used}") and "another file" in said.error["remedy"]
+    assert said.code == 2
+    assert mentions(said.error["message"], str(config), f"port {used}")
+    assert "another file" in said.error["remedy"]
     assert (config.read_text(), sorted(config.parent.iterdir()), began) == (before, journal, [])
     ended = tmp_path / "ended.toml"  # nothing answers there any more
     ended.write_text(before.replace(f":{used}", f":{free_port()}"))
     for path in (ended, tmp_path / "new.toml"):
-        assert bare("localchain", "--port", str(port := free_port()), "--write-config", str(path)).code == 0 and began.pop() == port
+        assert bare("localchain", "--port", str(port := free_port()), "--write-config", str(path)).code == 0
+        assert began.pop() == port
 
 
 def test_a_second_served_chain_takes_the_place_of_the_first(desk: Desk, bare: Callable[..., Said], tmp_path: Path) -> None:
@@ -152,7 +156,8 @@ def test_ctrl_c_ends_it_and_its_chain(tmp_path: Path) -> None:
     host, port = process.document()["url"].removeprefix("http://").split(":")
     process.told(signal.SIGINT)
     said = process.ended(20)
-    assert said.code == 0 and "Traceback" not in said.err
+    assert said.code == 0
+    assert "Traceback" not in said.err
     with pytest.raises(OSError, match=r"refused|reset"):
         http.client.HTTPConnection(host, int(port), timeout=2).request("POST", "/", "{}")
 
@@ -274,17 +279,22 @@ def test_the_demo_in_the_browser_names_what_it_lacks_before_it_starts(bare: Call
     monkeypatch.setattr("agent.artifacts.platform.system", lambda: "Plan 9")
     monkeypatch.setattr("agent.web.server.find_spec", lambda _: True)
     said = bare("demo", "--serve", "--port", "0", "--json")
-    assert said.code == 2 and "anvil" in said.error["message"] and "without --serve" in said.error["remedy"]
+    assert said.code == 2
+    assert "anvil" in said.error["message"]
+    assert "without --serve" in said.error["remedy"]
     monkeypatch.setattr("agent.web.server.find_spec", lambda _: None)
     said = bare("demo", "--serve", "--port", "0", "--json")
-    assert said.code == 2 and "trimtab[dashboard]" in said.error["remedy"]
+    assert said.code == 2
+    assert "trimtab[dashboard]" in said.error["remedy"]
 
 
 def test_the_demo_in_the_browser_replays_recorded_prices_a_week_at_a_time() -> None:
     days = recorded_days()
-    assert len(days) == 53 and (days[0].date, days[1].date, days[-1].date) == ("2021-01-01", "2021-01-08", "2021-12-31")
+    assert len(days) == 53
+    assert (days[0].date, days[1].date, days[-1].date) == ("2021-01-01", "2021-01-08", "2021-12-31")
     assert days[0].prices == {"WBTC": Fraction("29022.4"), "WETH": Fraction("738.617")}
-    assert "recorded prices of 2021" in DEMO_BANNER and "no real money" in DEMO_BANNER
+    assert "recorded prices of 2021" in DEMO_BANNER
+    assert "no real money" in DEMO_BANNER
 
 
 @pytest.mark.slow

@@ -53,14 +53,18 @@ def test_deleverage_reduces_every_position_and_closes_a_market(perps: LocalPerps
     words = said.out
     assert words.startswith("futures: the owner reduces"), words
     explained = run("explain").out
-    assert "Futures: account value" in explained and "leverage" in explained
+    assert "Futures: account value" in explained
+    assert "leverage" in explained
     wrong = run("deleverage", "--to", "2")
-    assert wrong.code == 2 and "such as 2x" in wrong.err
-    assert "reduces all positions to a leverage of 0.5x" in words and "To send: reduce futures: sell" in words
+    assert wrong.code == 2
+    assert "such as 2x" in wrong.err
+    assert "reduces all positions to a leverage of 0.5x" in words
+    assert "To send: reduce futures: sell" in words
     assert len(dry.json["futures_actions"]) == 2
     done = run("deleverage", "--to", "0.5x", "--send", "--yes", "--json")
     assert (done.code, done.json["outcome"]) == (0, "done"), done
-    assert len(done.json["transactions"]) == 2 and done.json["realised"] == []
+    assert len(done.json["transactions"]) == 2
+    assert done.json["realised"] == []
     assert [(one["symbol"], one["side"]) for one in done.json["fills"]] == [("WETH", "sell"), ("WBTC", "buy")]
     assert all(
         float(one["fee"]) > 0 and one["note"] == sent["note"]
@@ -69,7 +73,8 @@ def test_deleverage_reduces_every_position_and_closes_a_market(perps: LocalPerps
     assert all("reduce futures: " in sent["note"] for sent in done.json["transactions"])
     assert 0.4 < leverage_of(perps) <= 0.5
     words = run("deleverage", "--market", "WETH", "--to", "0.4x", "--send", "--yes").out
-    assert "Planned against realised" not in words and "Filled futures orders" in words, words
+    assert "Planned against realised" not in words, words
+    assert "Filled futures orders" in words, words
     held = run("deleverage", "--to", "0.5x", "--send", "--yes", "--json")
     assert (held.code, held.json["outcome"], held.json["transactions"]) == (0, "hold", [])
     closed = run("deleverage", "--market", "WBTC", "--send", "--yes", "--json")
@@ -88,7 +93,8 @@ def test_margin_is_deposited_and_withdrawn_by_command(perps: LocalPerps, run: Ru
     assert read_now(perps, wallet).collateral_raw - before == 500 * WAD
     newest = run("history", "--json").json["steps"][0]["step"]
     told = run("explain", newest, "--json").json["words"]
-    assert any("The plan: 1 action of futures" in line for line in told) and "  1. deposit 500 USDC as margin." in told, told
+    assert any("The plan: 1 action of futures" in line for line in told), told
+    assert "  1. deposit 500 USDC as margin." in told, told
     usdc = perps.chain.balance("USDC", wallet)
     assert run("margin", "--withdraw", "200", "--send", "--yes", "--json").json["outcome"] == "done"
     assert perps.chain.balance("USDC", wallet) - usdc == 200 * 10**6
@@ -99,15 +105,18 @@ def test_margin_is_deposited_and_withdrawn_by_command(perps: LocalPerps, run: Ru
     assert run("margin", "--json").json["plan"] is not None
     held = {one["symbol"] for one in run("positions", "--json").json["positions"]}
     shown = run("stop", "--json").json
-    assert shown["state"] == "planned" and all(symbol in shown["futures"] for symbol in held)
+    assert shown["state"] == "planned"
+    assert all(symbol in shown["futures"] for symbol in held)
     assert run("stop", "--send", "--yes", "--json").json["state"] == "stopped"
     assert run("deleverage", "--to", "0x", "--send", "--yes", "--json").json["outcome"] == "done", "also after the stop"
     left = run("stop", "--json").json["futures"]
-    assert "margin" in left and not any(symbol in left for symbol in held)
+    assert "margin" in left
+    assert not any(symbol in left for symbol in held)
     usdc, free_raw = perps.chain.balance("USDC", wallet), margin.free_raw(read_now(perps, wallet))
     emptied = run("margin", "--withdraw", "all", "--send", "--yes", "--json")
     assert emptied.json["outcome"] == "done", emptied
-    assert perps.chain.balance("USDC", wallet) - usdc == free_raw * 10**6 // WAD and free_raw > 9_000 * WAD
+    assert perps.chain.balance("USDC", wallet) - usdc == free_raw * 10**6 // WAD
+    assert free_raw > 9_000 * WAD
     assert margin.free_raw(read_now(perps, wallet)) < WAD // 10**6
     nothing = run("margin", "--withdraw", "all", "--send", "--yes")
     assert (nothing.code, "no margin is free" in nothing.err) == (EXIT_REFUSED, True), nothing
@@ -141,18 +150,22 @@ def test_wrong_options_are_named(run: Run) -> None:
 def test_positions_margin_and_funding_show_the_paper_account_on_demand(perps: LocalPerps, run: Run) -> None:
     for words in (("positions",), ("margin",), ("funding",)):
         missing = run(*words, "--paper", "--json")
-        assert missing.code == 2 and "paper books" in missing.json["error"]["message"]
+        assert missing.code == 2
+        assert "paper books" in missing.json["error"]["message"]
     with blocks(str(perps.chain.url)):
         begun = run("paper", "--once", "--margin", "5000", "--value", "20000")
     assert begun.code in (0, 11), begun
     live, paper = run("margin", "--json").json, run("margin", "--paper", "--json").json
-    assert (paper["books"], paper["margin"]["collateral"]) == ("paper", "5000") and "books" not in live
+    assert (paper["books"], paper["margin"]["collateral"]) == ("paper", "5000")
+    assert "books" not in live
     assert float(live["margin"]["collateral"]) > 9_000
     assert len(run("positions", "--json").json["positions"]) == 2
     on_paper = run("positions", "--paper", "--json").json
-    assert on_paper["books"] == "paper" and on_paper["positions"] != run("positions", "--json").json["positions"]
+    assert on_paper["books"] == "paper"
+    assert on_paper["positions"] != run("positions", "--json").json["positions"]
     rates = run("funding", "--paper", "--json").json
-    assert rates["books"] == "paper" and {one["symbol"] for one in rates["markets"]} == {"WETH", "WBTC"}
+    assert rates["books"] == "paper"
+    assert {one["symbol"] for one in rates["markets"]} == {"WETH", "WBTC"}
     assert run("margin", "--paper", "--deposit", "5").code == 2
     for words in (("positions",), ("margin",), ("funding",)):
         assert "PAPER" in run(*words, "--paper").err

@@ -25,13 +25,17 @@ def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
     found = {(row["subject"], row["kind"]): row for row in listed["orders"]}
     assert {row["stage"] for row in found.values()} == {"armed"}
     stop, trail = found["WETH", "stop_loss"], found["WETH", "trailing_stop"]
-    assert (stop["terms"], stop["level"]) == ("2000", "2000") and stop["distance_bps"] < 0
+    assert (stop["terms"], stop["level"]) == ("2000", "2000")
+    assert stop["distance_bps"] < 0
     assert abs(float(trail["level"]) - 0.9 * float(trail["highest"])) < 0.01
     assert (found["portfolio", "stop_loss"]["level"], listed["unit_worth"]) == ("0.8", "1")
     said = desk.run("orders").out
-    assert "Orders" in said and "trailing_stop" in said and "portfolio" in said
+    assert "Orders" in said
+    assert "trailing_stop" in said
+    assert "portfolio" in said
     off = desk.ask("orders", "disarm", "WETH", "--only", "stop_loss", "--yes")
-    assert off["disarmed"] == [{"subject": "WETH", "kind": "stop_loss", "stage": "off"}] and off["back_in"] == []
+    assert off["disarmed"] == [{"subject": "WETH", "kind": "stop_loss", "stage": "off"}]
+    assert off["back_in"] == []
     armed = desk.ask("orders", "arm", "WETH", "--yes")
     assert {row["kind"] for row in armed["armed"]} == {"stop_loss", "trailing_stop"}
     desk.ask("rebalance")
@@ -48,10 +52,12 @@ def test_an_order_is_shown_as_armed_only_once_a_cycle_has_stored_it(desk: Desk) 
     assert Fraction(stop["level_now"]) == price * Fraction(88, 100)
     assert (profit["stage"], profit["level"], profit["level_now"]) == ("waiting", "9000", None)
     said = desk.run("orders").out
-    assert "armed" not in said.split("A waiting order")[0] and mentions(said, "first cycle", "watches no price", "trimtab rebalance")
+    assert "armed" not in said.split("A waiting order")[0]
+    assert mentions(said, "first cycle", "watches no price", "trimtab rebalance")
     desk.ask("rebalance")
     armed = desk.ask("orders")["orders"][0]
-    assert (armed["stage"], armed["next_stage"], armed["level_now"]) == ("armed", None, None) and armed["since"]
+    assert (armed["stage"], armed["next_stage"], armed["level_now"]) == ("armed", None, None)
+    assert armed["since"]
     move(desk, "WETH=-8%")
     fallen = desk.ask("orders")["orders"][0]
     assert (fallen["level"], fallen["since"]) == (armed["level"], armed["since"]), "the level of an armed stop stays"
@@ -64,11 +70,13 @@ def test_a_stop_above_the_price_halts_and_cannot_be_armed_and_is_named(desk: Des
     desk.ask("orders", "set", "WETH", "--stop-loss", "9000")
     refused = desk.ask("orders", "arm", "WETH", "--yes", want=10)
     assert mentions(refused["error"]["message"], "stop_loss", "WETH", "armed")
-    assert "not below" in refused["error"]["message"] and mentions(refused["error"]["remedy"], "lower", "sell manually")
+    assert "not below" in refused["error"]["message"]
+    assert mentions(refused["error"]["remedy"], "lower", "sell manually")
     listed = desk.ask("orders")
     assert mentions(listed["contradictions"][0], "stop_loss", "WETH", "contradicts")
     halted = desk.ask("plan", want=10)
-    assert halted["outcome"] == "halt" and mentions(halted["reason"], "stop_loss", "WETH", "contradicts")
+    assert halted["outcome"] == "halt"
+    assert mentions(halted["reason"], "stop_loss", "WETH", "contradicts")
 
 
 def test_a_level_without_a_unit_is_told_as_a_price_and_asked_about_far_from_the_present_one(desk: Desk) -> None:
@@ -80,14 +88,16 @@ def test_a_level_without_a_unit_is_told_as_a_price_and_asked_about_far_from_the_
         ("WETH", "--stop-loss", "95%"),
     ):
         error = desk.ask("orders", "set", *args, want=10)["error"]
-        assert mentions(error["message"], args[1][2:].replace("-", "_"), "price") and mentions(error["remedy"], "%", "--yes")
+        assert mentions(error["message"], args[1][2:].replace("-", "_"), "price")
+        assert mentions(error["remedy"], "%", "--yes")
     assert desk.config.read_text() == before
     assert mentions(desk.run("orders", "set", "WETH", "--stop-loss", "12").err, "99.6 % below the present price of 3000 USDC", "--yes")
     said = desk.run("orders", "set", "WETH", "--stop-loss", "2400")
     assert mentions(said.err, "note: WETH stop_loss: 2400 is a price in USDC", "20 % below the present price")
     assert mentions(said.err, "armed by its next cycle", "trimtab rebalance")
     done = desk.ask("orders", "set", "WETH", "--stop-loss", "12", "--yes")
-    assert done["changes"] == {"stop_loss": ["2400", "12"]} and len(done["notes"]) == 2
+    assert done["changes"] == {"stop_loss": ["2400", "12"]}
+    assert len(done["notes"]) == 2
     assert desk.ask("orders", "set", "WETH", "--stop-loss", "12%")["notes"] == [], "a share needs no note, and no chain"
 
 
@@ -119,7 +129,8 @@ def test_a_level_that_is_set_by_command_is_a_version_unless_the_file_was_changed
     assert desk.ask("edit", "--set", "policy.cooldown=2h", "--yes")["state"] == "written"
     desk.ask("orders", "set", "WETH", "--stop-loss", "2000")
     listed = desk.ask("history", "--configs")
-    assert [one["how"] for one in listed["configs"]][:2] == ["edit", "edit"] and listed["confirmed"] == listed["present"]
+    assert [one["how"] for one in listed["configs"]][:2] == ["edit", "edit"]
+    assert listed["confirmed"] == listed["present"]
     desk.edit(('slippage = "0.3%"', 'slippage = "0.2%"'))
     desk.ask("orders", "set", "WETH", "--stop-loss", "1900")
     listed = desk.ask("history", "--configs")

@@ -18,7 +18,8 @@ def exported(desk: Desk, tmp_path: Path, *changes: tuple[str, str]) -> Path:
     """The desk's own profile, changed."""
     file = tmp_path / "their.profile"
     document = desk.ask("export-profile", str(file))
-    assert document["chain_id"] == 31337 and len(document["sha256"]) == 64
+    assert document["chain_id"] == 31337
+    assert len(document["sha256"]) == 64
     text = file.read_text()
     for old, new in changes:
         assert old in text, old
@@ -42,7 +43,8 @@ def test_a_profile_is_shown_with_its_transition_and_written_with_a_yes(desk: Des
     before = shares(desk)
     planned = desk.ask("import-profile", str(file))
     assert (planned["state"], shares(desk)) == ("planned", before)
-    assert planned["transition"] is not None and planned["transition"]["legs"]
+    assert planned["transition"] is not None
+    assert planned["transition"]["legs"]
     written = desk.ask("import-profile", str(file), "--yes", "--sha256", planned["sha256"])
     assert written["state"] == "written"
     assert list(shares(desk).values())[:2] == [targets[1], "30%"]
@@ -59,7 +61,9 @@ def test_at_a_terminal_it_shows_addresses_and_limits_and_a_no_writes_nothing(des
     before = desk.config.read_bytes()
     code, shown = at_terminal(desk, "n\n", "import-profile", str(file))
     assert code == 10, shown
-    assert other in shown and address in shown and "not used" in shown
+    assert other in shown
+    assert address in shown
+    assert "not used" in shown
     assert "adopted: tighter" in shown
     assert desk.config.read_bytes() == before
 
@@ -77,4 +81,5 @@ def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..
     found: Any = past_result(load_config(config))
     for name in ("return", "return_of_holding", "max_drawdown", "max_drawdown_of_holding"):
         assert f"{float(found[name]) * 100:+.1f} %" in shown
-    assert found["basis"] in shown and "not a forecast" in shown
+    assert found["basis"] in shown
+    assert "not a forecast" in shown

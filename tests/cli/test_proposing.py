@@ -22,7 +22,8 @@ def signed_elsewhere(desk: Desk, transaction: dict[str, str]) -> str:
 def test_a_rebalance_is_proposed_signed_elsewhere_and_finished(desk: Desk) -> None:
     desk.edit(("test_account = 0", 'mode = "propose"'), ('deadline = "90s"', 'deadline = "30m"'))
     (key,) = [row for row in desk.ask("doctor")["checks"] if row["check"] == "key"]
-    assert key["state"] == "ok" and "proposed" in key["found"]
+    assert key["state"] == "ok"
+    assert "proposed" in key["found"]
     purposes = []
     for _ in range(9):
         said = desk.run("rebalance", "--send", "--yes", "--json")
@@ -31,11 +32,14 @@ def test_a_rebalance_is_proposed_signed_elsewhere_and_finished(desk: Desk) -> No
         assert said.code == 11, said.why
         shown = said.error["proposal"]
         path = Path(shown.pop("file"))
-        assert path.parent == desk.config.parent / "proposals" and json.loads(path.read_text()) == shown
-        assert said.error["kind"] == "AwaitingExternalSignature" and str(path) in said.error["message"]
+        assert path.parent == desk.config.parent / "proposals"
+        assert json.loads(path.read_text()) == shown
+        assert said.error["kind"] == "AwaitingExternalSignature"
+        assert str(path) in said.error["message"]
         purposes.append(shown["purpose"])
         assert signed_elsewhere(desk, shown["transaction"]).startswith("0x")
-    assert purposes[-1] == "swap" and set(purposes[:-1]) == {"approve"}
+    assert purposes[-1] == "swap"
+    assert set(purposes[:-1]) == {"approve"}
     assert said.json["decision"]["kind"] == "hold"
     told = desk.run("history").out
     assert "final" in told
@@ -44,7 +48,8 @@ def test_a_rebalance_is_proposed_signed_elsewhere_and_finished(desk: Desk) -> No
 def test_people_are_told_where_the_proposal_lies_and_until_when(desk: Desk) -> None:
     desk.edit(("test_account = 0", 'mode = "propose"'), ('deadline = "90s"', 'deadline = "30m"'))
     said = desk.run("rebalance", "--send", "--yes")
-    assert said.code == 11 and mentions(said.err, "later")
+    assert said.code == 11
+    assert mentions(said.err, "later")
     assert "signature" in " ".join(said.err.split())
 
 

@@ -44,7 +44,8 @@ def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path,
     config = agents.config(tmp_path, "trimtab")
     spoken = bare(*RUN, "--html", str(path), "--keep")
     (kept,) = list_reports(config)["reports"]
-    assert "report.html" in spoken.out and kept["name"] in spoken.out.replace("\n", "")
+    assert "report.html" in spoken.out
+    assert kept["name"] in spoken.out.replace("\n", "")
     assert (kept["title"], kept["figures"][0]["name"]) == ("WBTC and USD", "Final value, USD")
     assert kept["kind"] == "Backtest, 1 Jan 2021 to 31 Dec 2021"
     assert read_report(config, kept["name"]) == (tmp_path / "trimtab.db.reports" / kept["name"]).read_bytes()
@@ -53,7 +54,9 @@ def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path,
 def test_without_a_config_there_is_no_place_to_keep_a_report(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said = bare(*RUN, "--keep", "--json")
-    assert said.code == 2 and "--keep" in said.json["error"]["message"] and "--html" in said.json["error"]["remedy"]
+    assert said.code == 2
+    assert "--keep" in said.json["error"]["message"]
+    assert "--html" in said.json["error"]["remedy"]
 
 
 @pytest.mark.parametrize("name", ["report", "report.json", "nowhere/report.html", "folder.html"])
@@ -85,7 +88,9 @@ def test_gas_without_a_price_is_told_as_not_counted(bare: Bare) -> None:
     """Of the sample too: tests/cli/test_backtest_command.py."""
     free, paid = bare(*RUN), bare(*RUN, "--gas", "20 gwei", "--native", "WBTC")
     assert free.code == paid.code == 0, free.err + paid.err
-    assert "cost: gas" in free.out and "not counted" in free.out and "not counted" in free.out
+    assert "cost: gas" in free.out
+    assert "not counted" in free.out
+    assert "not counted" in free.out
     assert "not counted" not in paid.out
     assert bare(*RUN, "--json").json["gas_counted"] is False
 

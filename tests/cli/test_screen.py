@@ -24,7 +24,8 @@ def test_the_plan_and_its_question_fit_one_screen(desk: Desk) -> None:
     code, shown = at_terminal(desk, "n\n", "rebalance", "--send", columns=80)
     lines = screen(shown[: shown.index("[y/N]")])
     assert code == 10
-    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
     for part in ("WETH/USDC 0.05 %", "Cost: ", "Worst case: ", "Weights after: ", "Guards: ", "Signs: ", "Sign and send this?"):
         assert part in " ".join(lines), part
 

@@ -110,7 +110,8 @@ def test_a_refused_plan_carries_every_verdict(desk: Desk) -> None:
     failed = [verdict for verdict in refused["verdicts"] if not verdict["passed"]]
     assert [verdict["guard"] for verdict in failed] == ["max_live_value"]
     row = next(row for row in desk.run("doctor", "--json").json["checks"] if row["check"] == "max_live_value")
-    assert row["state"] == "warn" and mentions(row["found"], "USDC held", "portfolio.max_live_value is 100 USDC")
+    assert row["state"] == "warn"
+    assert mentions(row["found"], "USDC held", "portfolio.max_live_value is 100 USDC")
     words = desk.run("rebalance", "--send", "--yes")
     assert words.code == 10
     assert "refused" in words.out
@@ -124,14 +125,16 @@ def test_a_refusal_says_so_once_and_names_pools_as_pairs(desk: Desk) -> None:
     text = desk.config.read_text().replace('max_live_value = "100"', 'max_live_value = "off"')
     desk.config.write_text(text.replace('pool_min_value = "50000"', 'pool_min_value = "100000000"'))
     refused = desk.run("withdraw", "2500", "--in", "USDC")
-    assert refused.code == 10 and "0x" not in refused.out
+    assert refused.code == 10
+    assert "0x" not in refused.out
     assert refused.out.count("WETH/USDC 0.05 %: holds less than limits.pool_min_value") == 1
     assert refused.out.rstrip().endswith("refused, for the reason above")
 
 
 def test_a_withdrawal_names_the_reason_of_its_sale_once(desk: Desk) -> None:
     said = desk.run("withdraw", "2500", "--in", "USDC")
-    assert said.code == 0 and said.out.count("raise USDC for a withdrawal") == 1
+    assert said.code == 0
+    assert said.out.count("raise USDC for a withdrawal") == 1
 
 
 def test_a_refusal_of_the_planner_carries_its_verdicts_too(desk: Desk) -> None:
@@ -145,7 +148,9 @@ def test_what_is_not_worth_its_cost_is_held_with_exit_0(desk: Desk) -> None:
     desk.edit(('plan_cost = "0.5%"', 'plan_cost = "0.01%"'))
     held = desk.ask("plan", want=0)
     assert held["outcome"] == held["decision"]["kind"] == "hold"
-    assert "cost" in held["reason"] and "limits.plan_cost" in held["reason"] and not held["verdicts"]
+    assert "cost" in held["reason"]
+    assert "limits.plan_cost" in held["reason"]
+    assert not held["verdicts"]
 
 
 def test_too_little_gas_money_refuses_before_anything_is_sent(desk: Desk) -> None:

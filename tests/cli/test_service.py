@@ -99,7 +99,8 @@ def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk:
     assert "chain/providers/" in hung["what"]
     assert SECRET not in said.err
     left = desk.ask("health", want=15)
-    assert left["state"] == "gone" and any(reason.startswith("cycle hangs: ") for reason in left["reasons"])
+    assert left["state"] == "gone"
+    assert any(reason.startswith("cycle hangs: ") for reason in left["reasons"])
     stalling.clear()
     require_sound(desk, before)
 
@@ -209,7 +210,8 @@ def test_a_run_tells_of_itself_opens_no_port_and_keeps_its_secrets(desk: Desk, m
             assert desk.run("pause", "--reason", "lunch").code == 0
             assert probes.ask("/ready").json["reasons"] == ["paused: lunch"], "at once, not with the next cycle"
             assert desk.ask("health", "--ready", want=15)["reasons"] == ["paused: lunch"]
-            assert probes.ask("/health").status == 200 and desk.ask("health")["paused"]
+            assert probes.ask("/health").status == 200
+            assert desk.ask("health")["paused"]
             assert scraped(probes)[("trimtab_paused",)] == 1
             until(child, lambda: "paused" in events(child))
             child.told(signal.SIGTERM)
@@ -259,7 +261,8 @@ def test_a_killed_run_is_dead_at_once_and_where_its_process_is_unseen_when_its_t
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + 64 + 30)
         late = probes.ask("/health")
-        assert late.status == 503 and "no successful cycle for" in late.json["reasons"][0]
+        assert late.status == 503
+        assert "no successful cycle for" in late.json["reasons"][0]
 
 
 @pytest.mark.slow
@@ -269,7 +272,8 @@ def test_the_log_alone_says_what_ended_the_run(desk: Desk) -> None:
     desk.ask("stop", "--send", "--yes")
     said = child.ended(120)
     assert said.code == 0, said
-    assert logged(child)[-1]["by"] == "trimtab stop" and events(child)[-1] == "stopped"
+    assert logged(child)[-1]["by"] == "trimtab stop"
+    assert events(child)[-1] == "stopped"
     assert all(line.startswith("{") for line in said.err.splitlines()), said.err
 
 
@@ -282,7 +286,8 @@ def test_a_store_that_cannot_be_read_is_red(desk: Desk, monkeypatch: pytest.Monk
         assert child.ended(120).code == 0
         store.chmod(0o666)
         answer = probes.ask("/health")
-        assert (answer.status, answer.json["state"]) == (503, "unknown") and "others may write" in answer.json["reasons"][0]
+        assert (answer.status, answer.json["state"]) == (503, "unknown")
+        assert "others may write" in answer.json["reasons"][0]
         assert probes.ask("/metrics").status == 503
         assert desk.run("health").code == 2
         store.chmod(0o600)
@@ -293,7 +298,8 @@ def test_a_store_that_cannot_be_read_is_red(desk: Desk, monkeypatch: pytest.Monk
         assert desk.run("health").code == 12
         store.unlink()
         assert probes.ask("/ready").status == 503
-        assert desk.ask("health", want=15)["state"] == "none" and not store.exists(), "a check creates no store"
+        assert desk.ask("health", want=15)["state"] == "none"
+        assert not store.exists(), "a check creates no store"
 
 
 def test_a_single_cycle_and_paper_leave_no_report(desk: Desk) -> None:

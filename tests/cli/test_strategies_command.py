@@ -32,19 +32,27 @@ def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
     require_the_wallet(chain, found)
     weth = next(item for item in found["together"]["netted"] if item["symbol"] == "WETH")
     assert [round(Fraction(weth[key])) for key in ("bought", "sold", "crossed", "net")] == [4_800, 3_200, 3_200, 1_600]
-    assert found["together"]["acting"] == ["up", "down"] and Fraction(found["together"]["saved_fees"]) > 0
+    assert found["together"]["acting"] == ["up", "down"]
+    assert Fraction(found["together"]["saved_fees"]) > 0
     for document in (run("status", "--json").json, run("plan", "--json").json):
         assert document["strategies"]["acting"] == ["up", "down"]
     done = run("rebalance", "--send", "--yes", "--json")
-    assert done.code == 0 and done.json["outcome"] == "done"
+    assert done.code == 0
+    assert done.json["outcome"] == "done"
     after = run("strategies", "--json").json
     require_the_wallet(chain, after)
-    assert after["strategies"][1]["costs"] == "0" and Fraction(after["strategies"][0]["costs"]) > 0
+    assert after["strategies"][1]["costs"] == "0"
+    assert Fraction(after["strategies"][0]["costs"]) > 0
     shown = run("strategies").out
-    assert "up" in shown and "active" in shown and "60.0" in shown and "unknown" in shown
+    assert "up" in shown
+    assert "active" in shown
+    assert "60.0" in shown
+    assert "unknown" in shown
     step = next(item for item in run("history", "--json").json["steps"] if item["outcome"] == "done")
     words = "\n".join(run("explain", step["step"], "--json").json["words"])
-    assert mentions(words, "up", "acted") and "exchanged between strategies, never in the market" in words and "pool fees" in words
+    assert mentions(words, "up", "acted")
+    assert "exchanged between strategies, never in the market" in words
+    assert "pool fees" in words
 
 
 def test_another_number_of_strategies_halts_until_the_owner_takes_the_books_over(
@@ -60,11 +68,15 @@ def test_another_number_of_strategies_halts_until_the_owner_takes_the_books_over
     three["strategies"] = [*three["strategies"], {"name": "idle", "share": "10%", "weights": {"USDC": "100%"}, **common}]  # type: ignore[misc]  # a list
     agents.agent_config(chain, tmp_path, three, TWO)
     halted = run("rebalance", "--send", "--yes", "--json")
-    assert halted.code == 10 and "idle" in halted.json["reason"] and "strategies apply" in halted.json["reason"]
+    assert halted.code == 10
+    assert "idle" in halted.json["reason"]
+    assert "strategies apply" in halted.json["reason"]
     asked = run("strategies", "apply", "--json")
-    assert asked.code == 2 and "--yes" in asked.err
+    assert asked.code == 2
+    assert "--yes" in asked.err
     taken = run("strategies", "apply", "--yes", "--json")
-    assert taken.code == 0 and taken.json["applied"] is True
+    assert taken.code == 0
+    assert taken.json["applied"] is True
     require_the_wallet(chain, taken.json)
     assert [(one["name"], one["target_share_bps"]) for one in taken.json["strategies"]] == [("up", 5_000), ("down", 4_000), ("idle", 1_000)]
     assert [abs(one["share_bps"] - one["target_share_bps"]) <= 1 for one in taken.json["strategies"]] == [True] * 3
@@ -85,10 +97,12 @@ def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(anvil_chain: LocalC
     chain.set_balance("USDC", chain.balance("USDC") + round((3 * capital["down"] - capital["up"]) * agents.USD))
     drifted = run("strategies", "--json").json
     assert [one["share_bps"] for one in drifted["strategies"]] == [7_500, 2_500]
-    assert drifted["strategies"][1]["return_bps"] == 0 and Fraction(drifted["strategies"][1]["capital"]) == capital["down"]
+    assert drifted["strategies"][1]["return_bps"] == 0
+    assert Fraction(drifted["strategies"][1]["capital"]) == capital["down"]
     (moved,) = drifted["together"]["capital_moved"]
     whole = Fraction(drifted["total_value"])
-    assert (moved["from"], moved["to"]) == ("up", "down") and abs(Fraction(moved["value"]) - whole * 15 / 100) < 1
+    assert (moved["from"], moved["to"]) == ("up", "down")
+    assert abs(Fraction(moved["value"]) - whole * 15 / 100) < 1
     assert [one["target_share_bps"] for one in drifted["strategies"]] == [6_000, 4_000]
     assert run("rebalance", "--send", "--yes", "--json").code == 0
     found = run("strategies", "--json").json
@@ -100,7 +114,8 @@ def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(anvil_chain: LocalC
 def test_without_strategies_the_command_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
     agents.trusted(anvil_chain, tmp_path, {}, TWO)
     said = run("strategies")
-    assert said.code == 2 and "no [[strategies]]" in said.err
+    assert said.code == 2
+    assert "no [[strategies]]" in said.err
     assert run("status", "--json").json["strategies"] is None
 
 

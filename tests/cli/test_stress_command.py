@@ -43,7 +43,9 @@ def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: P
     assert "<html" in page.read_text().lower()
     assert json.loads(page.with_suffix(".json").read_text())["kind"] == "Stress"
     (kept,) = list_reports(config)["reports"]
-    assert kept["name"].endswith("-stress.html") and kept["kind"] == "Stress" and kept["figures"]
+    assert kept["name"].endswith("-stress.html")
+    assert kept["kind"] == "Stress"
+    assert kept["figures"]
     assert b"<html" in read_report(config, kept["name"]).lower()
 
 

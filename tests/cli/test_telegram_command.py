@@ -51,12 +51,16 @@ def test_killed_and_restarted_a_pause_is_not_repeated_and_no_token_is_shown(tmp_
         assert "/status" in api.until(2)[1][1]
         second.send_signal(signal.SIGINT)
         said += second.communicate(timeout=20)[0]
-        assert second.returncode == 130 and "requests that it queued stay" in said, said
+        assert second.returncode == 130, said
+        assert "requests that it queued stay" in said, said
         with open_store_offline(load_config(path)) as (_, switch):
             assert not switch.is_paused()
-        assert len(api.sent) == 2 and TOKEN not in said and TOKEN.split(":")[1] not in said
+        assert len(api.sent) == 2
+        assert TOKEN not in said
+        assert TOKEN.split(":")[1] not in said
 
 
 def test_without_its_settings_it_says_what_is_missing(bare: Bare, tmp_path: Path) -> None:
     said = bare("telegram", "--config", str(config(tmp_path, "plain")))
-    assert said.code == 2 and mentions(said.err, "[telegram]", "docs/telegram.md")
+    assert said.code == 2
+    assert mentions(said.err, "[telegram]", "docs/telegram.md")

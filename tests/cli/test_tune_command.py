@@ -71,9 +71,12 @@ def test_the_sample_gives_a_document_that_says_what_it_claims(bare: Bare, tmp_pa
     assert found["best"] == found["ranked"][0]
     row, column = found["stability"]["best"]
     assert found["stability"]["values"][row][column] == found["best"]["objective"]
-    assert "Stability of" in page.read_text() and page.with_suffix(".json").is_file()
+    assert "Stability of" in page.read_text()
+    assert page.with_suffix(".json").is_file()
     (kept,) = list_reports(config)["reports"]
-    assert kept["name"].endswith("-tune.html") and b"Stability of" in read_report(config, kept["name"]) and kept["figures"]
+    assert kept["name"].endswith("-tune.html")
+    assert b"Stability of" in read_report(config, kept["name"])
+    assert kept["figures"]
 
 
 def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
@@ -86,7 +89,8 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
         "In the last quarter of the data",
     ):
         assert word in said.out
-    assert "[" in said.out and "One grid step from the best" in said.out
+    assert "[" in said.out
+    assert "One grid step from the best" in said.out
 
 
 @pytest.mark.parametrize(
@@ -132,7 +136,8 @@ def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: P
     for answer in (False, True):
         monkeypatch.setattr("agent.cli.trials.ask", lambda question, answer=answer: asked.append(question) or answer)
         assert bare("tune", "--prices", str(prices), *WISHES, *BANDS).code == (0 if answer else 10)
-    assert len(asked) == 2 and asked[0] == asked[1]
+    assert len(asked) == 2
+    assert asked[0] == asked[1]
     assert mentions(asked[0], "7 runs", "11 bars", "11 h 6 min")
 
 
@@ -157,7 +162,8 @@ def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> Non
     job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.terms, True)
     found = estimate_work(job, job.chunks(), 2)
     assert (found.runs, found.measured, found.cores, found.bars) == (2, 2, 2, 14)
-    assert found.core_s > 0 and found.wall_s == found.core_s / 2
+    assert found.core_s > 0
+    assert found.wall_s == found.core_s / 2
 
 
 def gone(process: int) -> bool:
@@ -185,13 +191,15 @@ def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_done_twice(bare: 
     process.kill()
     process.wait(60)
     before = {one.name: (one.stat().st_ino, one.stat().st_mtime_ns) for one in kept.glob("runs-*.parquet")}
-    assert len(workers) >= 2 and 2 <= len(before) < 7
+    assert len(workers) >= 2
+    assert 2 <= len(before) < 7
     until(lambda: all(gone(one) for one in workers), "a process outlived the search that began it")
     said = bare(*line, "--cores", "1")
     assert said.code == 0, said.why
     assert said.json["resumed"] == len(before)
     after = {one.name: (one.stat().st_ino, one.stat().st_mtime_ns) for one in kept.glob("runs-*.parquet")}
-    assert len(after) == 7 and {name: after[name] for name in before} == before
+    assert len(after) == 7
+    assert {name: after[name] for name in before} == before
     quick = bare("tune", "--prices", str(prices), *WISHES, *BANDS, "--json")
     assert [one["label"] for one in quick.json["ranked"]] == [one["label"] for one in said.json["ranked"]]
     assert said.json["engines"] == {"full": 7}
@@ -217,7 +225,8 @@ def clusters() -> Iterator[Callable[[int], AbstractContextManager[int]]]:
     """A cluster at a port while a block lasts, by its process."""
     pytest.importorskip("distributed")
     with subprocess.Popen([sys.executable, "-c", CLUSTERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         told, heard = process.stdin, process.stdout
 
         @contextmanager
@@ -255,7 +264,8 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
         with pytest.raises(Retryable) as caught:
             api.run_tune(asked, scheduler=address, folder=kept, progress=pull)
     assert mentions(caught.value.message, "--scheduler", f"{address}", "lost")
-    assert "are kept" in caught.value.message and "same command" in caught.value.remedy
+    assert "are kept" in caught.value.message
+    assert "same command" in caught.value.remedy
     before = {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet")}
     assert 2 <= len(before) < 6
     with clusters(port):

@@ -29,9 +29,13 @@ def test_a_key_and_a_password_are_typed_unseen_and_are_in_no_list_of_processes(t
     replies = [("recovery phrase: ", KEY), ("New password: ", GOOD), ("Again: ", GOOD)]
     made = typed(replies, "wallet", "import", cwd=tmp_path)
     assert made.code == 0, made.shown
-    assert ADDRESS in made.shown and opened(tmp_path / "wallet.json", GOOD) == ADDRESS
-    assert made.command_line and KEY not in made.shown and GOOD not in made.shown
-    assert KEY.encode() not in made.command_line and GOOD.encode() not in made.command_line
+    assert ADDRESS in made.shown
+    assert opened(tmp_path / "wallet.json", GOOD) == ADDRESS
+    assert made.command_line
+    assert KEY not in made.shown
+    assert GOOD not in made.shown
+    assert KEY.encode() not in made.command_line
+    assert GOOD.encode() not in made.command_line
 
 
 def test_a_new_wallet_by_a_named_variable(bare: Bare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -42,7 +46,8 @@ def test_a_new_wallet_by_a_named_variable(bare: Bare, monkeypatch: pytest.Monkey
     assert bare("wallet", "address", "--json").json == {"address": said.json["address"], "keystore": "wallet.json", "verified": False}
     assert bare("wallet", "address", "--verify", "--password-env", "PW", "--json").json["verified"] is True
     again = bare("wallet", "create", "--password-env", "PW", "--json")
-    assert again.code == 2 and "exists already" in again.error["message"]
+    assert again.code == 2
+    assert "exists already" in again.error["message"]
 
 
 def test_a_key_comes_on_standard_input_where_there_is_no_terminal(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +58,8 @@ def test_a_key_comes_on_standard_input_where_there_is_no_terminal(bare: Bare, mo
     with os.fdopen(reader) as piped:
         monkeypatch.setattr(sys, "stdin", piped)
         said = bare("wallet", "import", "--password-env", "PW", "--json")
-    assert said.code == 0 and said.json["address"] == ADDRESS
+    assert said.code == 0
+    assert said.json["address"] == ADDRESS
     assert KEY not in said.out + said.err
 
 
@@ -62,16 +68,19 @@ def test_a_changed_password_is_the_one_that_opens(bare: Bare, monkeypatch: pytes
     monkeypatch.setenv("NEW", OTHER)
     address = bare("wallet", "create", "--password-env", "PW", "--json").json["address"]
     said = bare("wallet", "change-password", "--password-env", "PW", "--new-password-env", "NEW")
-    assert said.code == 0 and "password" in said.out
+    assert said.code == 0
+    assert "password" in said.out
     assert opened(tmp_path / "wallet.json", OTHER) == address
     refused = bare("wallet", "change-password", "--password-env", "PW", "--new-password-env", "NEW", "--json")
-    assert refused.code == 2 and "wrong password" in refused.error["message"]
+    assert refused.code == 2
+    assert "wrong password" in refused.error["message"]
 
 
 def test_a_key_in_the_keyring_needs_no_file_and_no_password(bare: Bare, tmp_path: Path) -> None:
     with using(InMemory()):
         said = bare("wallet", "create", "--keyring", "trimtab/main", "--json")
-        assert said.code == 0 and said.json["keystore"] is None
+        assert said.code == 0
+        assert said.json["keystore"] is None
         assert said.json["config"] == [f'address = "{said.json["address"]}"', 'keyring = "trimtab/main"']
         assert bare("wallet", "address", "--keyring", "trimtab/main").out.strip() == said.json["address"]
     assert not list(tmp_path.iterdir())
@@ -80,7 +89,8 @@ def test_a_key_in_the_keyring_needs_no_file_and_no_password(bare: Bare, tmp_path
 def test_without_a_terminal_and_a_named_password_nothing_is_made(bare: Bare, tmp_path: Path) -> None:
     for command in ("create", "change-password"):
         said = bare("wallet", command, "--json")
-        assert said.code == 2 and said.error["remedy"]
+        assert said.code == 2
+        assert said.error["remedy"]
     assert not list(tmp_path.iterdir())
 
 

@@ -61,7 +61,8 @@ def test_published_prices_are_imported_by_their_name(anvil_chain: LocalChain, tm
     data = {"daily": {"source": "closes.csv"}, "caps": {"source": "caps.csv", "kind": "supplies"}}
     agents.trusted(anvil_chain, tmp_path, {**WEIGHED, "data": data}, TARGETS)
     found = run("prices", "import", "daily", "--json").json
-    assert {item["symbol"] for item in found["prices"]} == set(VOLATILE) and len(found["sha256"]) == 64
+    assert {item["symbol"] for item in found["prices"]} == set(VOLATILE)
+    assert len(found["sha256"]) == 64
     assert mentions(run("prices", "import", "caps").out, "caps.csv", "SHA-256", "supplies of WETH")
 
 

@@ -141,7 +141,8 @@ def test_the_dashboard_serves_its_pages_and_files_from_the_wheel(dashboard: Inst
         for page in PAGES:
             text = urlopen(address.rstrip("/") + page.path).read().decode()
             names = set(re.findall(r'"/static/([^"]+)"', text))
-            assert names == set(ASSETS) and not re.findall(r"(?:https?:)?//[a-z]", text), page
+            assert names == set(ASSETS), page
+            assert not re.findall(r"(?:https?:)?//[a-z]", text), page
         for name in ASSETS:
             assert urlopen(f"{address}static/{name}").read() == (ROOT / "agent" / "web" / "static" / name).read_bytes()
         assert urlopen(f"{address}api/v1/openapi.json").read() == (ROOT / "agent" / "web" / "api" / "openapi.json").read_bytes()
@@ -195,7 +196,8 @@ def test_each_python_serves_pages_and_an_assistant(everything: Installed, tmp_pa
     ]
     assistant = everything.start("mcp", *config)
     told, left = {}, {1, 2, 3}
-    assert assistant.stdin is not None and assistant.stdout is not None
+    assert assistant.stdin is not None
+    assert assistant.stdout is not None
     try:
         for message in asked:
             assistant.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")

@@ -83,7 +83,8 @@ def test_w3_half_of_the_excess_is_shorted_instead_of_sold(bare: Bare) -> None:
 def test_a_hedge_needs_a_market_for_its_short(bare: Bare) -> None:
     target, value = written({"ALTS": 40, "USD": 60}), written({"ALTS": 8_000, "USD": 6_000})
     alone = bare("whatif", "--target", target, "--value", value, "--hedge", "50%", "--json")
-    assert alone.code == 2 and "--hedge: needs --futures" in alone.why
+    assert alone.code == 2
+    assert "--hedge: needs --futures" in alone.why
     [hedge] = asked(bare, {"ALTS": 40, "USD": 60}, {"ALTS": 8_000, "USD": 6_000}, "--futures", "BTC=0", "--hedge", "50%")["futures"][
         "hedges"
     ]
@@ -104,7 +105,8 @@ def test_a_leverage_away_from_its_target_triggers(bare: Bare, more: tuple[str, .
 def test_a_position_above_its_maximum_is_trimmed_to_it(bare: Bare) -> None:
     book = ("--futures", "BTC=6000,ETH=2000", "--futures-target", "BTC=50,ETH=50", "--leverage-band", "off")
     found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 4_000, "USD": 4_000}, *book, "--max-position", "60%")["futures"]
-    assert found["triggers"] == ["max_position"] and [one["limit"] for one in found["breaches"]] == ["max_position"]
+    assert found["triggers"] == ["max_position"]
+    assert [one["limit"] for one in found["breaches"]] == ["max_position"]
     assert {one["symbol"]: one["order_notional"] for one in found["markets"]} == {"BTC": "-1200", "ETH": "0"}
 
 
@@ -192,7 +194,8 @@ def test_at_its_alert_price_an_asset_stands_on_the_edge_and_a_little_beyond_it_a
 def test_without_a_band_the_least_total_names_the_drift_that_it_assumes(bare: Bare) -> None:
     shares = {"A": 50, "B": 50}
     plain, banded = (asked(bare, shares, shares, *band)["least_total"][0]["text"] for band in ((), ("--band", "5%rel")))
-    assert "a correction of A at a drift of 10 % of its target" in plain and "its band" not in plain
+    assert "a correction of A at a drift of 10 % of its target" in plain
+    assert "its band" not in plain
     assert "a correction of A at its band" in banded
 
 

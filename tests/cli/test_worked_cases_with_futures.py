@@ -70,7 +70,8 @@ def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_cha
     assert {one["symbol"]: float(one["futures"]) for one in found["futures"]["exposures"] if one["symbol"] != "LINK"}["WETH"] > 17_000
     before = agents.purse(chain)
     done = asked("rebalance", "--send", "--yes")
-    assert done["outcome"] == "done" and futures_sent(done) == []
+    assert done["outcome"] == "done"
+    assert futures_sent(done) == []
     require_traded(chain, before, {"LINK": -2_400, "WBTC": 1_200, "WETH": 1_200}, within=45)
 
 

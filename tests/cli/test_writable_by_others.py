@@ -47,7 +47,8 @@ def test_a_store_that_others_may_write_is_refused_and_named(desk: Desk) -> None:
     for command in (("status",), ("rebalance", "--send", "--yes"), ("history",)):
         assert desk.ask(*command, want=2)["error"]["remedy"] == f"run: chmod go-w {store}"
     rows = [row for row in desk.ask("doctor", want=2)["checks"] if row["state"] == "fail"]
-    assert rows[0]["check"] == "store" and rows[0]["remedy"] == f"run: chmod go-w {store}"
+    assert rows[0]["check"] == "store"
+    assert rows[0]["remedy"] == f"run: chmod go-w {store}"
     store.chmod(0o644)
     desk.ask("status")
     assert store.stat().st_mode & 0o777 == 0o600

@@ -220,7 +220,8 @@ class Forked:
         """The first JSON document that it says, once it is whole."""
         end = time.monotonic() + within_s
         while not (said := self.out.read_text() if self.out.exists() else "").endswith("}\n"):
-            assert time.monotonic() < end and os.waitpid(self.pid, os.WNOHANG)[0] == 0, self.err.read_text()
+            assert time.monotonic() < end, self.err.read_text()
+            assert os.waitpid(self.pid, os.WNOHANG)[0] == 0, self.err.read_text()
             time.sleep(0.05)
         return json.loads(said)
 

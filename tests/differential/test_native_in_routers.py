@@ -111,7 +111,8 @@ def test_the_wallet_unwraps_by_itself(anvil_chain: LocalChain) -> None:
     grant = desk.grant(IntentKind.UNWRAP, plan=plan, floors_raw=(raw,))
     wrapped, native = desk.chain.balance("WETH"), native_of(desk.chain, desk.wallet)
     receipt = desk.run(desk.tx(weth, "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex()), grant)
-    assert receipt.status == 1 and receipt.net(desk.wallet) == {weth: -raw}
+    assert receipt.status == 1
+    assert receipt.net(desk.wallet) == {weth: -raw}
     assert receipt.unwrapped(weth, desk.wallet) == raw
     assert desk.chain.balance("WETH") == wrapped - raw
     assert native_of(desk.chain, desk.wallet) == native + raw - receipt.gas_cost_wei

@@ -76,7 +76,8 @@ def test_a_negative_balance_of_the_vault_is_a_debt(perps: LocalPerps) -> None:
     read = read_account(scope, answers)
     assert isinstance(read, MarginAccount), read
     assert read.collateral_raw == -5 * WAD
-    assert margin.account_value_raw(read) == -5 * WAD and margin.free_raw(read) <= 0
+    assert margin.account_value_raw(read) == -5 * WAD
+    assert margin.free_raw(read) <= 0
 
 
 def test_a_position_in_another_market_makes_the_account_unknown(perps: LocalPerps) -> None:
@@ -106,7 +107,8 @@ def test_margin_in_another_token_than_the_vault_settles_in_makes_the_account_unk
     scope = scope_of(perps, who)
     euros = replace(scope, collateral=Token(perps.chain.tokens["WETH"].address, "EURC", scope.collateral.decimals))
     read = read_account(euros, answers_of(perps, who))
-    assert isinstance(read, str) and "not in futures.collateral EURC" in read
+    assert isinstance(read, str)
+    assert "not in futures.collateral EURC" in read
 
 
 def test_liquidity_of_its_own_makes_the_account_unknown(perps: LocalPerps) -> None:

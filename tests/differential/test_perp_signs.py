@@ -133,8 +133,10 @@ def test_a_long_is_liquidated_below_its_mark_and_a_short_above(perps: LocalPerps
     opened(perps, side * 20 * WAD)
     account, base = read(perps), perps.markets["WETH"].base
     distance, price = margin.liquidation_distance(account, base), margin.liquidation_price(account, base)
-    assert distance is not None and price is not None
-    assert distance * side < 0 and (price - account.market(base).mark) * side < 0
+    assert distance is not None
+    assert price is not None
+    assert distance * side < 0
+    assert (price - account.market(base).mark) * side < 0
 
 
 @SIDES
@@ -150,7 +152,8 @@ def test_a_liquidation_sells_a_long_and_buys_a_short_back(perps: LocalPerps, sid
     changes = perps.clearing_house.events.PositionLiquidated().process_receipt(receipt, errors=DISCARD)
     assert [one["args"]["trader"] for one in changes] == [chain.wallet.address]
     left = read(perps).size_raw(perps.markets["WETH"].base)
-    assert (left - before) * side < 0 and left * side >= 0
+    assert (left - before) * side < 0
+    assert left * side >= 0
 
 
 @SIDES

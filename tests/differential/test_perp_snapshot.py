@@ -58,7 +58,8 @@ def test_a_whole_step_reads_two_pools_and_two_markets_in_two_round_trips(
         before = len(server.seen)
         outcome = agent.rebalance(send=False)
         seen = outcome.step_input.snapshot
-        assert margin_account(seen) is not None and outcome.kind is kind, outcome.reason
+        assert margin_account(seen) is not None, outcome.reason
+        assert outcome.kind is kind, outcome.reason
         assert (len(seen.pools), len(margin_account(seen).markets), len(margin_account(seen).positions)) == (2, 2, 2)
         assert seen.requests == 2
         assert (len(server.seen) - before == 2) is (kind is OutcomeKind.HOLD)
@@ -85,8 +86,11 @@ def test_a_market_that_the_config_does_not_name_is_read_at_once_and_from_then_on
     alone = reader(chain, layers=(replace(scope, markets=scope.markets[:1]),))
     first, second = alone.snapshot(), alone.snapshot()
     whole = margin_account(reader(chain, layers=(scope,)).snapshot())
-    assert whole is not None and margin_account(first) is not None and first.layer(FuturesReading).unknown == ""
-    assert margin_account(first).positions == whole.positions and margin_account(first).collateral_raw == whole.collateral_raw
+    assert whole is not None
+    assert margin_account(first) is not None
+    assert first.layer(FuturesReading).unknown == ""
+    assert margin_account(first).positions == whole.positions
+    assert margin_account(first).collateral_raw == whole.collateral_raw
     [named, strange] = margin_account(first).markets
     assert named == whole.markets[0]
     assert strange == replace(whole.markets[1], symbol="vWBTC", asset="", is_named=False)

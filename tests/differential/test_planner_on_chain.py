@@ -78,6 +78,7 @@ def test_a_swap_by_hand_pays_what_plan_and_quote_said(anvil_chain: LocalChain) -
 def test_a_random_plan_ends_where_it_said_or_names_the_bound_that_stopped_it(anvil_chain: LocalChain, seed: int) -> None:
     """A hundred of these, with tokens of 0 and 24 decimals, is `make plans`."""
     outcome = execute(anvil_chain, seed)
-    assert outcome.plan is not None and outcome.plan.legs
+    assert outcome.plan is not None
+    assert outcome.plan.legs
     assert outcome.exact, "realised is not what was planned"
     assert outcome.explained, str(outcome)

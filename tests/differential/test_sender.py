@@ -40,7 +40,8 @@ def test_a_cancel_is_simulated_signed_sent_and_mined(local_chain: LocalChain, le
     if legacy:
         assert receipt.effective_gas_price_wei == 10**10
     chain_says = desk.chain.w3.eth.get_transaction(receipt.tx_hash)  # type: ignore[arg-type]
-    assert int(chain_says["type"]) == (0 if legacy else 2) and chain_says["from"] == desk.wallet
+    assert int(chain_says["type"]) == (0 if legacy else 2)
+    assert chain_says["from"] == desk.wallet
 
 
 def test_the_head_is_the_chains_newest_block(local_chain: LocalChain) -> None:
@@ -84,7 +85,8 @@ def test_a_wallet_without_gas_money_is_told_before_and_at_sending(local_chain: L
     tx = cancel(desk)
     desk.chain.set_native(10**12)
     simulated = desk.simulate(tx)
-    assert not simulated.ok and "native coin" in simulated.reason
+    assert not simulated.ok
+    assert "native coin" in simulated.reason
     with pytest.raises(SendRefused) as caught:
         desk.sender.send(signed(desk, tx))
     assert caught.value.verdicts[0].guard == "send.no_funds"
@@ -111,7 +113,8 @@ def test_too_little_gas_is_told(local_chain: LocalChain) -> None:
     desk = Desk(local_chain)
     weth = desk.at("WETH")
     simulated = desk.simulate(desk.tx(weth, encode_approve(desk.router, 1), gas=21_000))
-    assert not simulated.ok and "gas" in simulated.reason
+    assert not simulated.ok
+    assert "gas" in simulated.reason
 
 
 def test_a_custom_error_is_named_by_its_selector(local_chain: LocalChain) -> None:

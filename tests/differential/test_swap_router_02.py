@@ -83,7 +83,8 @@ def test_the_router_reads_our_calldata_as_our_decoder_does(tester_chain: LocalCh
     router = desk.chain.contract(desk.router, npm_artifact(ROUTER))
     function, arguments = router.decode_function_input(data)
     call = decode(data)
-    assert isinstance(call, Multicall) and function.abi["name"] == "multicall"
+    assert isinstance(call, Multicall)
+    assert function.abi["name"] == "multicall"
     assert arguments["deadline"] == call.deadline_s == 1_900_000_000
     assert len(arguments["data"]) == len(call.calls) == 6
     for raw, ours in zip(arguments["data"], call.calls, strict=True):
@@ -148,10 +149,12 @@ def test_a_market_that_moved_between_plan_and_send_costs_nothing_but_gas(anvil_c
     desk.chain.swap("v3 WETH/USDC 500", "WETH", 50 * 10**18)
     simulated = desk.simulate(desk.swap_tx(plan))
     assert not simulated.ok
-    assert "market moved" in simulated.reason and "Too little received" in simulated.reason
+    assert "market moved" in simulated.reason
+    assert "Too little received" in simulated.reason
     before, native = desk.balances(), native_of(desk.chain, desk.wallet)
     receipt = desk.swap(plan, gas=1_000_000)
-    assert receipt.status == 0 and receipt.transfers == ()
+    assert receipt.status == 0
+    assert receipt.transfers == ()
     assert desk.balances() == before
     assert native - native_of(desk.chain, desk.wallet) == receipt.gas_used * receipt.effective_gas_price_wei <= 10**6 * LIMIT_WEI
 

@@ -148,7 +148,8 @@ def test_an_approval_killed_at_any_moment_is_neither_lost_nor_repeated(wallet: W
 
     again_planned = wallet.posted()
     done = wallet.delegate()
-    assert done["outcome"] == "done" and done["agent"] is not None
+    assert done["outcome"] == "done"
+    assert done["agent"] is not None
     assert len(wallet.posted()) == len(again_planned) + (not was_posted), "an approval that the venue has is not repeated"
     assert len(set(wallet.posted())) == len(wallet.posted()), "no key is approved twice"
     [listed] = wallet.server.agents

@@ -65,4 +65,5 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, tmp_p
         [fill] = mined[0].receipt.fills if mined[0].receipt is not None else ()
         assert held.size_raw(fill.market) == fill.size_raw > 0
         leverage = margin.leverage(held)
-        assert leverage is not None and leverage < 3
+        assert leverage is not None
+        assert leverage < 3

@@ -83,7 +83,8 @@ def require_each_fill_once(world: World, server: HyperliquidServer) -> None:
     """Require that the journal has every fill of the venue once, and that nothing was posted twice."""
     with again(world.chain, world.loaded) as agent:
         store = agent.context.store
-        assert store.journal.unbooked() == () and all(intent.rests for intent in store.journal.open_intents())
+        assert store.journal.unbooked() == ()
+        assert all(intent.rests for intent in store.journal.open_intents())
         fills = [fill.fill_id for intent in store.journal.intents() if intent.receipt for fill in intent.receipt.fills]
     mine = [str(fill["tid"]) for fill in server.fills if fill["user"] == world.chain.wallet.address.lower()]
     assert sorted(fills) == sorted(mine)
@@ -120,7 +121,8 @@ def test_the_end_of_a_limit_order_killed_at_any_moment_opens_nothing_twice(made:
     taken = [one for one in server.orders if one.cloid]
     assert [one.status for one in taken] == ["canceled", "open"], "the first ended, and the rest is opened once"
     held = server.wallet(world.chain.wallet.address).held["ETH"].size
-    assert held == 1 and held + taken[1].left <= taken[0].size
+    assert held == 1
+    assert held + taken[1].left <= taken[0].size
     require_each_fill_once(world, server)
 
 
@@ -141,8 +143,10 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, momen
     assert {intent.state for intent in intents} <= ENDS
     fills = [fill for intent in intents if intent.receipt is not None for fill in intent.receipt.fills]
     size = server.wallet(world.chain.wallet.address).held.get("ETH", Held()).size
-    assert [fill.size_raw for fill in fills] == [size * 10**4] and size > 0
+    assert [fill.size_raw for fill in fills] == [size * 10**4]
+    assert size > 0
     taken = [order for order in server.orders if order.cloid]
-    assert len(taken) == 1 and purse(world.chain).nonce == world.before.nonce
+    assert len(taken) == 1
+    assert purse(world.chain).nonce == world.before.nonce
     cloids = [body["action"]["orders"][0]["c"] for body in server.bodies if body["action"]["type"] == "order"]
     assert len(cloids) == len(set(cloids)), "nothing is posted twice"

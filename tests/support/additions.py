@@ -486,7 +486,8 @@ def check_alert_kind() -> None:
     outcome = StepOutcome("0123", OutcomeKind.HOLD, decided.decision.reason, step, decided, None)
     (alert,) = [one for one in cycle_alerts(outcome, RunFacts(paused=False, silent="", low_gas_wei=None)) if one.kind is kind]
     assert (alert.text, kind.title) == ("1 reads failed, what they are about is not traded.", "reads failed")
-    assert alert.lasting and kind in LASTING_KINDS
+    assert alert.lasting
+    assert kind in LASTING_KINDS
 
 
 def check_layer() -> None:

@@ -150,7 +150,8 @@ class Searcher:
         ends = [(leg, real) for leg, real in legs if leg.sink is LegFunding.WALLET]
         short = sum((self.worth(leg.token_out, leg.amount_out_raw - real.amount_out_raw) for leg, real in ends), Fraction(0))
         shown = self.agent.sandwich(outcome)
-        assert shown.at_most is not None and shown.profit_at_most is not None
+        assert shown.at_most is not None
+        assert shown.profit_at_most is not None
         limit = (PLAN_COST + SLIPPAGE) * plan.turnover / USD + gas
         most, worst = shown.at_most / USD, plan_worst_case(outcome.step_input, plan)
         assert worst is not None

@@ -92,7 +92,8 @@ def signs(signer: Signer, transaction: UnsignedTx, grant: Grant) -> bool:
     try:
         signer.sign(transaction, grant)
     except Refused as refusal:
-        assert refusal.verdicts and refusal.verdicts[0].guard.startswith("signer.")
+        assert refusal.verdicts
+        assert refusal.verdicts[0].guard.startswith("signer.")
         return False
     return True
 

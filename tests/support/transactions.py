@@ -411,7 +411,8 @@ class Walk:
         assert set(world.chain.sent) <= {str(intent.tx_hash) for intent in left}, "something was sent that the journal does not hold"
         assert len([intent for intent in intents if intent.state in ENDED_IN_BLOCK]) <= 1, "two transactions of one nonce ended in a block"
         for intent in intents:
-            assert intent.tx.max_fee_wei is not None and intent.tx.max_fee_wei <= CEILING_WEI
+            assert intent.tx.max_fee_wei is not None
+            assert intent.tx.max_fee_wei <= CEILING_WEI
             older = next((one for one in intents if one.id == intent.replaces), None)
             if older is not None:
                 assert intent.tx.max_fee_wei * BUMP_DENOMINATOR >= (older.tx.max_fee_wei or 0) * BUMP_NUMERATOR

@@ -34,4 +34,5 @@ def test_the_agent_key_is_found_without_opening_it(tmp_path: Path, key: str, mod
         (tmp_path / "agent.json").write_text("{}")
         (tmp_path / "agent.json").chmod(mode)
     _, found, text_of, _ = _agent_key(table(key), tmp_path)
-    assert found == state and said in text_of
+    assert found == state
+    assert said in text_of

@@ -95,7 +95,8 @@ def test_a_text_message_has_title_and_text_of_the_alert(store: Store) -> None:
         telling.on_cycle([HALT], KINDS, NOON)
         settled(store, telling)
     assert [item["to"] for item in phone.items] == ["15551234567"]
-    assert phone.texts[0].split() == ["trimtab:", "halted", "halted"] and store.alerts.targets()["phone"].delivered_s is not None
+    assert phone.texts[0].split() == ["trimtab:", "halted", "halted"]
+    assert store.alerts.targets()["phone"].delivered_s is not None
 
 
 def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> None:
@@ -277,7 +278,10 @@ def test_mail_of_the_whole_corpus_holds_no_markup_of_ours(store: Store) -> None:
     with mailbox(mail) as url:
         assert apprise_send(url, "M", 15)("trimtab: test", sanitize_text(" ".join(CORPUS.values()))) == ""
     source = mail.texts[0]
-    assert "<script" not in source and "<img" not in source and "href=" not in source and "\x1b" not in source
+    assert "<script" not in source
+    assert "<img" not in source
+    assert "href=" not in source
+    assert "\x1b" not in source
 
 
 # addresses are secrets

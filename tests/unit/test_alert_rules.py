@@ -178,7 +178,8 @@ def test_no_markup_escape_or_link_survives_in_a_text(text: str) -> None:
     shown = sanitize_text(f"USDC {text} end")
     assert not set("<>[]{}`*&\"'@#$|\\~^!\n\r\t") & set(shown)
     assert "://" not in shown
-    assert shown.isascii() and shown.isprintable()
+    assert shown.isascii()
+    assert shown.isprintable()
     assert len(shown) <= LONGEST_TEXT
 
 

@@ -83,7 +83,8 @@ def test_a_price_beyond_its_alert_price_is_told_and_one_before_it_is_not(move: s
     )
     assert alert.key == f"price:{token('WETH').address}:{side}"
     assert alert.lasting
-    assert mentions(alert.text, "WETH", f"{side}") and "band 45-55 %" in alert.text
+    assert mentions(alert.text, "WETH", f"{side}")
+    assert "band 45-55 %" in alert.text
     assert ("alert-low 1636.36" if side == "below" else "alert-high 2444.44") in alert.text
 
 
@@ -105,15 +106,19 @@ def test_one_asset_that_rises_is_one_alert_about_that_asset() -> None:
     step = step_input(TWO_THIRDS, {"WETH": 6_000, "WBTC": 3_000, "USDC": 3_000}, {"WETH": 3_000})
     assert sum(one.side != "inside" for one in asset_bands(decide(step).drifts)) == 3
     (alert,) = prices(outcome(step))
-    assert alert.key == f"price:{token('WETH').address}:above" and alert.lasting
-    assert "WBTC" not in alert.text and "USDC is" not in alert.text
+    assert alert.key == f"price:{token('WETH').address}:above"
+    assert alert.lasting
+    assert "WBTC" not in alert.text
+    assert "USDC is" not in alert.text
 
 
 def test_nothing_is_said_about_the_numeraire() -> None:
     """A deposit of the numeraire leaves both others below their bands: one alert names them."""
     step = step_input(TWO_THIRDS, {"WETH": 4_000, "WBTC": 3_000, "USDC": 9_000})
     (alert,) = prices(outcome(step))
-    assert mentions(alert.text, "WETH", "below") and mentions(alert.text, "WBTC", "below") and "USDC is" not in alert.text
+    assert mentions(alert.text, "WETH", "below")
+    assert mentions(alert.text, "WBTC", "below")
+    assert "USDC is" not in alert.text
 
 
 def planned() -> StepOutcome:
@@ -138,14 +143,17 @@ def test_a_due_rebalance_says_its_worst_case_and_its_taxable_gain() -> None:
     assert found.plan is not None
     worst = plan_worst_case(found.step_input, found.plan)
     assert worst is not None
-    assert mentions(prices(found)[0].text, f"worst case {value_text(worst, 6, 2)} USDC") and "taxable" not in prices(found)[0].text
+    assert mentions(prices(found)[0].text, f"worst case {value_text(worst, 6, 2)} USDC")
+    assert "taxable" not in prices(found)[0].text
     lots = tuple(
         OpenLot(token, 10**24, Fraction(10**15), 1) for token in (NATIVE, *(held.token for held in found.step_input.snapshot.holdings))
     )
     tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
     taxed = replace(found, step_input=found.step_input.with_layer(TaxState(tax)))
     document = tax_document(taxed.step_input, found.plan)
-    assert document is not None and document["gain"] is not None and float(document["gain"]) != 0
+    assert document is not None
+    assert document["gain"] is not None
+    assert float(document["gain"]) != 0
     assert mentions(prices(taxed)[0].text, f"taxable gain {document['gain']} USDC")
     taxed = replace(found, step_input=found.step_input.with_layer(TaxState(replace(tax, lots=()))))
     assert mentions(prices(taxed)[0].text, "taxable gain unknown: no tax lots yet")
@@ -154,11 +162,14 @@ def test_a_due_rebalance_says_its_worst_case_and_its_taxable_gain() -> None:
 def test_a_refusal_or_a_rebalance_is_the_only_alert_of_its_cause() -> None:
     refused = replace(planned(), kind=OutcomeKind.REFUSED, verdicts=(Verdict("price_impact", "143 bps", "100 bps", False),))
     (alert,) = alerts(refused, CALM)
-    assert alert.kind is AlertKind.REFUSAL and "would sell" in alert.text
+    assert alert.kind is AlertKind.REFUSAL
+    assert "would sell" in alert.text
     assert AlertKind.PRICE not in covered_kinds(refused), "the drift is not over"
     done = replace(planned(), kind=OutcomeKind.DONE, transactions=(sent(IntentKind.SWAP),))
     (alert,) = alerts(done, CALM)
-    assert alert.kind is AlertKind.REBALANCE and "Planned: sold " in alert.text and "; cost " in alert.text
+    assert alert.kind is AlertKind.REBALANCE
+    assert "Planned: sold " in alert.text
+    assert "; cost " in alert.text
 
 
 def test_a_review_that_trades_nothing_is_told_with_its_reason() -> None:
@@ -200,7 +211,8 @@ def test_an_order_is_told_from_when_it_fired_until_it_is_armed_anew(stage: Order
         return
     assert found[AlertKind.ORDER].key == f"order:{weth.address}:stop_loss"
     assert found[AlertKind.ORDER].lasting
-    assert "WETH" in found[AlertKind.ORDER].text and "1500" in found[AlertKind.ORDER].text.replace(",", "")
+    assert "WETH" in found[AlertKind.ORDER].text
+    assert "1500" in found[AlertKind.ORDER].text.replace(",", "")
     assert AlertKind.ORDER in covered_kinds(outcome(step))
 
 
@@ -258,17 +270,16 @@ def test_an_outcome_without_weights_knows_nothing_of_prices() -> None:
 def test_an_error_that_ends_the_run_is_told_without_its_words(error: TrimtabError) -> None:
     (alert,) = alerts(error, CALM)
     assert alert == run_ended_alert(error)
-    assert "EVIL" not in alert.text and "nonce" not in alert.text
+    assert "EVIL" not in alert.text
+    assert "nonce" not in alert.text
     assert ("is needed" in alert.text) is isinstance(error, OperatorNeeded)
     assert "13" in run_hung_alert().text
 
 
 def test_a_refusal_that_was_raised_names_its_guards() -> None:
     error = Refused("EVIL", [Verdict("allowlist", "EVIL", "EVIL", False)])
-    assert (
-        mentions(told(error)[AlertKind.REFUSAL].text, "by allowlist", "trimtab doctor")
-        and "EVIL" not in told(error)[AlertKind.REFUSAL].text
-    )
+    assert mentions(told(error)[AlertKind.REFUSAL].text, "by allowlist", "trimtab doctor")
+    assert "EVIL" not in told(error)[AlertKind.REFUSAL].text
     assert AlertKind.REFUSAL in covered_kinds(error)
 
 
@@ -292,6 +303,7 @@ def test_nothing_that_a_stranger_wrote_is_in_any_alert(text: str) -> None:
     assert {alert.kind for alert in found} >= {AlertKind.PRICE, AlertKind.REFUSAL, AlertKind.HALT, AlertKind.ERROR, AlertKind.LOW_GAS}
     for alert in found:
         shown = alert.text + alert.key
-        assert shown.isascii() and shown.isprintable()
+        assert shown.isascii()
+        assert shown.isprintable()
         assert not [mark for mark in MARKS if mark in shown], shown
         assert not set("<>[]{}`*&\"'@#$|\\~^!\n") & set(shown)

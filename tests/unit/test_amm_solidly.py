@@ -96,7 +96,8 @@ def test_a_plan_uses_a_solidly_pair_and_passes_the_guards(form: str) -> None:
     found = plan(step, goal(step))
     check_legs(step, found)
     assert [leg.venue for leg in found.legs] == ["solidly"]
-    assert found.gap_bps is not None and found.gap_bps < Fraction(1, 10)
+    assert found.gap_bps is not None
+    assert found.gap_bps < Fraction(1, 10)
     refused = [verdict for verdict in judge(step, found, evidence(step, found)) if not verdict.passed]
     assert not refused
 

@@ -182,7 +182,9 @@ def test_a_step_that_wants_all_of_a_range_reaches_its_end(up, down):
         _, all_in, out, fee = compute_swap_step(price, target, 2 * COIN, -(2**200), 600)
         assert compute_swap_step(price, target, 2 * COIN, -out, 600) == (target, all_in, out, fee)
         short = compute_swap_step(price, target, 2 * COIN, 1 - out, 600)
-        assert short[0] != target and short[2] == out - 1 and short[1] <= all_in
+        assert short[0] != target
+        assert short[2] == out - 1
+        assert short[1] <= all_in
 
 
 @given(prices, prices, liquidities)

@@ -141,7 +141,8 @@ def test_the_step_of_several_transactions_is_read_once(monkeypatch: pytest.Monke
     monkeypatch.setattr(settlement, "codec", SimpleNamespace(loads=counted))
     settlement._read.cache_clear()
     simulated(hourly(BTC=CROSSING))
-    assert read and len(read) == len(set(read))
+    assert read
+    assert len(read) == len(set(read))
 
 
 def test_the_future_changes_nothing_in_the_past() -> None:

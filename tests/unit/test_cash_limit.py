@@ -92,7 +92,8 @@ def test_the_agent_never_takes_more_than_the_limit(held: int, changes: list[int]
     for change in changes:
         moved = max(change, -(found.taken_raw + found.unused_raw))  # nobody moves what is not there
         after = cash_limit.with_transfers(found, [moved])
-        assert 0 <= after.taken_raw <= limit and after.unused_raw >= 0
+        assert 0 <= after.taken_raw <= limit
+        assert after.unused_raw >= 0
         assert after.taken_raw + after.unused_raw == found.taken_raw + found.unused_raw + moved
         found = after
 
@@ -100,7 +101,8 @@ def test_the_agent_never_takes_more_than_the_limit(held: int, changes: list[int]
 @pytest.mark.parametrize(("cash", "limit", "unused"), [(4_500, 2_000, 3_000), (4_500, 9_000, 0), (4_500, 700, 4_300), (4_000, 700, 4_000)])
 def test_another_limit_takes_from_the_rest_or_gives_back_what_is_not_invested(cash: int, limit: int, unused: int) -> None:
     found = capped(step(cash, raw(limit, USDC), weth=500), memory(account(1_000, 4_000)))
-    assert found.history.cash_flows.cash is not None and found.history.cash_flows.cash.unused_raw == raw(unused, USDC)
+    assert found.history.cash_flows.cash is not None
+    assert found.history.cash_flows.cash.unused_raw == raw(unused, USDC)
 
 
 def test_an_account_that_cannot_be_opened_or_was_written_meanwhile_lets_nothing_be_sent() -> None:
@@ -108,7 +110,9 @@ def test_an_account_that_cannot_be_opened_or_was_written_meanwhile_lets_nothing_
         opened = capped(step(5_000), store.cash.read(USDC.address, 10**9))
         record_cash(store.cash, opened.history)
         kept = store.cash.read(USDC.address, 10**9)
-        assert kept.account is not None and kept.account.unused_raw == raw(4_000, USDC) and kept.turn == 1
+        assert kept.account is not None
+        assert kept.account.unused_raw == raw(4_000, USDC)
+        assert kept.turn == 1
         record_cash(store.cash, capped(step(5_000), kept).history)  # the same again writes nothing
         assert store.cash.read(USDC.address, 10**9).turn == 1
         with pytest.raises(Retryable):
@@ -138,7 +142,9 @@ def test_what_the_owner_moves_alone_comes_from_the_rest_and_a_swap_of_another_st
             found = ExternalTransaction(f"0x{number}", block + number, number, Fraction(0), Fraction(0), 0, changes)
             store.balances.record_prior_day((found,), number)
         memory = store.cash.read(usdc, block + 3)
-        assert memory.account is not None and memory.changes == (-3_500, 50)
+        assert memory.account is not None
+        assert memory.changes == (-3_500, 50)
         after = cash_limit.updated(memory.account, memory)
         assert (after.taken_raw, after.unused_raw) == (1_000, 550)
-        assert store.cash.record(after, memory.turn) and store.cash.read(usdc, block + 3).changes == ()
+        assert store.cash.record(after, memory.turn)
+        assert store.cash.read(usdc, block + 3).changes == ()

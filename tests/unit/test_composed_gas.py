@@ -60,7 +60,8 @@ def test_an_exit_whose_token_burns_gas_is_refused_before_it_eats_the_days_gas(ex
 
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     plan = proposals.rebalance(step).plan
-    assert plan is not None and isinstance(plan.decision, Rebalance)
+    assert plan is not None
+    assert isinstance(plan.decision, Rebalance)
     plan = replace(plan, decision=replace(plan.decision, exit=exit_))
     chain, clock = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), ManualClock()
     clock.now, chain.gas = NOW_S, EXIT_MOST_GAS * plan.gas_units

@@ -53,7 +53,8 @@ def test_a_token_is_removed_with_its_lines_alone() -> None:
     assert [a.symbol for a in parse_config(text).portfolio.assets] == ["WETH", "USDC"]
     assert set(comments(TEXT)) == set(comments(text)), "comments behind it stay"
     last = apply_changes(TEXT, ConfigChanges(removes=("USDC",)))
-    assert "[reference]" in last and [a["symbol"] for a in tomllib.loads(last)["portfolio"]["assets"]] == ["WETH", "WBTC"]
+    assert "[reference]" in last
+    assert [a["symbol"] for a in tomllib.loads(last)["portfolio"]["assets"]] == ["WETH", "WBTC"]
 
 
 def test_what_does_not_validate_is_refused_whole() -> None:
@@ -120,7 +121,9 @@ def test_a_secret_on_the_command_line_is_refused_and_not_repeated(given: str) ->
     with pytest.raises(ConfigError) as refused:
         parse_changes([given], [], [], [])
     said = refused.value.message + refused.value.remedy
-    assert "canary" not in said and KEY not in said and "sausage" not in said
+    assert "canary" not in said
+    assert KEY not in said
+    assert "sausage" not in said
 
 
 def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
@@ -130,8 +133,10 @@ def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
     text = text.replace('keystore = "wallet.json"', f'keystore = "{PHRASE}"  # {PHRASE}; {KEY}; wss://x/canary7f3a')
     text += f'\nspare = ["0x{KEY}", {{ inner = "https://a/canary7f3a" }}]\n"https://b/canary7f3a" = 1\n'
     kept = redacted_text(tomllib.loads(text))
-    assert all(secret in text for secret in secrets) and not [secret for secret in secrets if secret in kept]
-    assert "#" not in kept and tomllib.loads(kept)["limits"] == tomllib.loads(text)["limits"]
+    assert all(secret in text for secret in secrets)
+    assert not [secret for secret in secrets if secret in kept]
+    assert "#" not in kept
+    assert tomllib.loads(kept)["limits"] == tomllib.loads(text)["limits"]
     assert tomllib.loads(kept)["store"]["url"] == "sqlite:///trimtab.db"
 
 

@@ -88,7 +88,8 @@ def test_futures_become_a_policy_and_a_scope() -> None:
         margin_in_weights=False,
     )
     scope, contracts = perp_scope(config, portfolio), perp_contracts(config)
-    assert scope is not None and contracts is not None
+    assert scope is not None
+    assert contracts is not None
     assert (scope.trader, scope.collateral, scope.vault) == (WALLET, by_symbol["USDC"], address(2))
     assert [(market.base, market.symbol, market.asset, market.aggregator) for market in scope.markets] == [
         (address(20), "WETH", WETH.address, address(21)),
@@ -100,7 +101,8 @@ def test_futures_become_a_policy_and_a_scope() -> None:
 def test_another_account_may_be_the_trader() -> None:
     config = parse_config(with_futures(("collateral =", f'account = "{address(9)}"\ncollateral =')))
     scope, contracts = perp_scope(config, build_portfolio(config, tokens())), perp_contracts(config)
-    assert scope is not None and contracts is not None
+    assert scope is not None
+    assert contracts is not None
     assert (scope.trader, contracts.trader) == (address(9), address(9))
 
 
@@ -143,7 +145,8 @@ HEDGE = 'index_age = "1h"\n[futures.hedge]\nratio = "50%"\nhorizon = "30d"\nmin_
 def test_terms_of_hedges_are_read_and_need_a_market() -> None:
     config = parse_config(with_futures(('index_age = "1h"', HEDGE)))
     policy = build_futures(config, {asset.token.symbol: asset.token for asset in build_portfolio(config, tokens()).assets})
-    assert policy is not None and policy.hedge == HedgePolicy(5_000, 30 * 86_400, 50, 2_500, 400)
+    assert policy is not None
+    assert policy.hedge == HedgePolicy(5_000, 30 * 86_400, 50, 2_500, 400)
     assert "futures.hedge: no market has an asset; add asset" in error(('index_age = "1h"', HEDGE), ('asset = "WETH"\n', ""))
     require_hedge_market(config, "WETH")
     with pytest.raises(ConfigError, match="hedge: USDC has no futures market"):
@@ -164,7 +167,8 @@ def test_a_funding_horizon_counts_only_where_it_is_given() -> None:
     ):
         config = parse_config(with_futures(('band = "5%"', line)))
         policy = build_futures(config, {asset.token.symbol: asset.token for asset in build_portfolio(config, tokens()).assets})
-        assert policy is not None and policy.funding_horizon_s == seconds
+        assert policy is not None
+        assert policy.funding_horizon_s == seconds
 
 
 DECIDING = (
@@ -238,7 +242,8 @@ def test_hyperliquid_becomes_a_policy_without_contracts() -> None:
     assert policy is not None
     assert policy.targets == (FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000))
     assert (policy.account, policy.collateral) == (WALLET, USDC.address)
-    assert perp_scope(config, portfolio) is None and perp_contracts(config) is None
+    assert perp_scope(config, portfolio) is None
+    assert perp_contracts(config) is None
     assert fixed_contracts(config) == fixed_contracts(parse_config(text()))
 
 
@@ -250,14 +255,16 @@ def test_an_order_type_of_hyperliquid_becomes_the_kind_of_openings(order_type: s
     config = parse_config(text() + HYPERLIQUID.replace('band = "5%"\n', keys))
     portfolio = build_portfolio(config, tokens())
     policy = build_futures(config, {asset.token.symbol: asset.token for asset in portfolio.assets})
-    assert policy is not None and (policy.order_kind, policy.order_time_s) == (kind, 3_600)
+    assert policy is not None
+    assert (policy.order_kind, policy.order_time_s) == (kind, 3_600)
 
 
 def test_an_order_type_without_resting_orders_or_a_time_is_refused() -> None:
     key = 'band = "5%"\norder_type = "gtc"\n'
     assert 'futures.order_type: "gtc"; only Hyperliquid has resting orders: write "ioc"' in error(('band = "5%"\n', key))
     missing = refusal(text() + HYPERLIQUID.replace('band = "5%"\n', key))
-    assert "futures.order_time: missing" in missing and "for example 1h" in missing
+    assert "futures.order_time: missing" in missing
+    assert "for example 1h" in missing
     for time, shown in (("30s", "30s"), ("31d", "2678400s")):
         timed = HYPERLIQUID.replace('band = "5%"\n', f'{key}order_time = "{time}"\n')
         assert f"futures.order_time: {shown}; write 1m to 30d" in refusal(text() + timed)

@@ -41,7 +41,8 @@ def test_the_native_coin_is_the_asset_of_its_wrapped_token() -> None:
     portfolio = build_portfolio(found, tokens)
     (coin, dollar) = portfolio.assets
     assert (coin.token, coin.native) == (Token(WETH.address, "ETH", 18), True)
-    assert not dollar.native and portfolio.wrapped_native == coin.token.address
+    assert not dollar.native
+    assert portfolio.wrapped_native == coin.token.address
     assert build_limits(found, portfolio.numeraire).native_top_up_wei == 10**17
 
 

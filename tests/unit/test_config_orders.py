@@ -131,7 +131,8 @@ def test_an_edit_changes_one_level_and_leaves_the_rest_as_its_owner_wrote_it(tmp
     lines = path.read_text().splitlines()
     assert [line for line in before if line not in lines] == ['stop_loss = "1200"']
     assert {line for line in lines if line not in before} == {'stop_loss = "10%"', 'entry = "1800"'}
-    assert path.stat().st_mode & 0o777 == 0o640 and list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert list(tmp_path.iterdir()) == [path]
     write_config(path, edit_order_levels(path, PORTFOLIO, {"stop_loss": "20%"})[0])
     assert parse_config(path.read_text()).portfolio.orders is not None
     write_config(path, edit_order_levels(path, PORTFOLIO, {"stop_loss": "off"})[0])

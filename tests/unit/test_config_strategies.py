@@ -52,7 +52,8 @@ def test_what_a_strategy_does_not_say_is_that_of_the_policy() -> None:
     assert trend.weights_bps == ((WETH.address, 7_000), (USDC.address, 3_000))
     assert carry.weights_bps == ((WETH.address, 5_000), (USDC.address, 5_000))
     assert (trend.share_bps, trend.floor_bps, carry.share_bps) == (6_000, 1_000, 4_000)
-    assert trend.health == StrategyHealthRule(500, 800, 30 * DAY_S, 30 * DAY_S, 14 * DAY_S) and carry.health is None
+    assert trend.health == StrategyHealthRule(500, 800, 30 * DAY_S, 30 * DAY_S, 14 * DAY_S)
+    assert carry.health is None
     assert found.band == Threshold(None, 2_000)
 
 
@@ -97,7 +98,8 @@ def test_an_allocator_of_a_strategy_is_that_of_a_portfolio_with_its_weights() ->
     config = parse_config(tables(TREND | {"allocator": equal}, CARRY))
     portfolio = build_portfolio(config, tokens())
     found = with_allocators(config, build_split(config), portfolio, Path())
-    assert found is not None and [one.allocator is None for one in found.strategies] == [False, True]
+    assert found is not None
+    assert [one.allocator is None for one in found.strategies] == [False, True]
     assert found.strategies[0].weights_bps == ((WETH.address, 7_000), (USDC.address, 3_000)), "what counts until the first choice"
     assert mentions(error(TREND | {"allocator": ALLOCATOR}, CARRY), "strategies.trend", "allocator.fixed", "1 assets")
     assert mentions(
@@ -158,7 +160,8 @@ def _paced(made: str, keys: dict[str, str]) -> str:
 def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies(changed: Callable[[str], str], said: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(changed(tables(TREND, CARRY)))
-    assert said in str(caught.value) and remedy in str(caught.value)
+    assert said in str(caught.value)
+    assert remedy in str(caught.value)
 
 
 def test_a_zone_is_no_trigger_of_a_strategy() -> None:
@@ -170,6 +173,8 @@ def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:
     told = parameters(config, build_portfolio(config, tokens()), "0xrouter")
     assert mentions(told["strategy trend"], "60%", "10%", "WETH 70%, USDC 30%")
     assert mentions(told["strategy trend"], "30 d", "0.5", "0.8", "14 d")
-    assert "every 7 d" in told["strategy carry"] and "cooldown 2 d" in told["strategy carry"] and "health off" in told["strategy carry"]
+    assert "every 7 d" in told["strategy carry"]
+    assert "cooldown 2 d" in told["strategy carry"]
+    assert "health off" in told["strategy carry"]
     assert mentions(told["split"], "20%")
     assert not any(name.startswith("strategy") for name in parameters(parse_config(text()), build_portfolio(config, tokens()), "0xrouter"))

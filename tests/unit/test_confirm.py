@@ -117,9 +117,12 @@ def test_while_a_stop_waits_for_its_blocks_nothing_is_bought_that_it_would_sell(
         return decide(apply_orders(replace(with_history(step, states=(armed,)), portfolio=portfolio))).decision
 
     held, sold, bought = stopped(1_450), stopped(1_390), stopped(1_450, level=1_000)
-    assert isinstance(held, Hold) and mentions(held.reason, "stop_loss", "would be fired", "3 blocks do not confirm it")
-    assert isinstance(sold, Rebalance) and sold.exit
-    assert isinstance(bought, Rebalance) and not bought.exit, "without the stop it would have been bought"
+    assert isinstance(held, Hold)
+    assert mentions(held.reason, "stop_loss", "would be fired", "3 blocks do not confirm it")
+    assert isinstance(sold, Rebalance)
+    assert sold.exit
+    assert isinstance(bought, Rebalance)
+    assert not bought.exit, "without the stop it would have been bought"
 
 
 def test_blocks_that_were_not_read_or_lack_a_price_confirm_nothing() -> None:
@@ -131,7 +134,8 @@ def test_blocks_that_were_not_read_or_lack_a_price_confirm_nothing() -> None:
     for bad in (skipping, twice):
         assert causes(decide(bad)) == ("policy.confirm_blocks",)
     lacking = decide(priced(AWAY, [AWAY, None, AWAY], 3))
-    assert causes(lacking) == ("policy.confirm_blocks",) and mentions(lacking.decision.reason, "WETH", "block 998")
+    assert causes(lacking) == ("policy.confirm_blocks",)
+    assert mentions(lacking.decision.reason, "WETH", "block 998")
 
 
 def test_within_its_bands_nothing_is_asked_of_the_blocks_before() -> None:

@@ -64,7 +64,8 @@ def half_open(port: int, count: int) -> Iterator[None]:
     """Connections of another process, none of which sends a whole request."""
     with subprocess.Popen([sys.executable, "-c", HALF_OPEN, str(port), str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         try:
-            assert child.stdout is not None and child.stdout.readline() == b"open\n"
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"open\n"
             yield
         finally:
             child.kill()
@@ -109,7 +110,8 @@ def test_1500_connections_that_ask_for_nothing_leave_the_remote_pause_reachable(
             code, headers, _ = site.post("/controls/pause", {"csrf": token, "reason": "smoke", "hard": ""}, cookie)
             took_s = time.monotonic() - began
             assert (code, headers["location"]) == (303, "/controls")
-            assert len(site.server.server_state.connections) <= MAX_PER_ADDRESS < MAX_CONNECTIONS < 1_024 and REQUEST_S == 10
+            assert len(site.server.server_state.connections) <= MAX_PER_ADDRESS < MAX_CONNECTIONS < 1_024
+            assert REQUEST_S == 10
     loaded = load_config(config)
     store = open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native)
     assert store.pause_switch.paused().reason == "smoke"
@@ -264,9 +266,11 @@ def test_a_local_account_cannot_pose_as_the_proxy(proofs: list[str], proxied: Pu
     assert checks._refusal({**scope, "headers": [*headers, genuine]}) is None
     forged = [(PROXY_HEADER.encode(), proof.encode("latin-1")) for proof in proofs]
     refused = checks._refusal({**scope, "headers": [*headers, *forged]})
-    assert refused is not None and refused.status_code == 403
+    assert refused is not None
+    assert refused.status_code == 403
     refused = checks._refusal({**scope, "headers": [*headers, genuine], "client": ("192.0.2.9", 1)})
-    assert refused is not None and refused.status_code == 403
+    assert refused is not None
+    assert refused.status_code == 403
 
 
 def test_the_secret_of_the_proxy_is_needed_long_and_private(proxied: PublicOptions) -> None:
@@ -285,7 +289,8 @@ def test_the_secret_of_the_proxy_is_needed_long_and_private(proxied: PublicOptio
         file.write_text(text)
         with pytest.raises(ConfigError) as error:
             require_protected("127.0.0.1", 1, proxied)
-        assert "openssl rand" in error.value.remedy and (not text or text not in str(error.value))
+        assert "openssl rand" in error.value.remedy
+        assert not text or text not in str(error.value)
     file.unlink()
     with pytest.raises(ConfigError):
         require_protected("127.0.0.1", 1, proxied)

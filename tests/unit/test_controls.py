@@ -59,7 +59,8 @@ OTHERS: dict[str, object] = {
 @pytest.mark.parametrize("name", [field.name for field in fields(Control)])
 def test_a_seal_covers_every_field(name: str) -> None:
     genuine = control()
-    assert genuine.is_genuine(SECRET) and not genuine.is_genuine(b"t" * 32)
+    assert genuine.is_genuine(SECRET)
+    assert not genuine.is_genuine(b"t" * 32)
     assert not replace(genuine, **{name: OTHERS[name]}).is_genuine(SECRET)  # type: ignore[arg-type]  # fields by name
 
 
@@ -111,15 +112,19 @@ def test_a_plan_may_differ_by_its_tolerances_only(found: ShownPlan, named: str) 
 
 def test_a_control_is_taken_once_and_finished_once(store: Store) -> None:
     number = store.controls.queue(control())
-    assert store.controls.has_queued() and store.controls.queued()[0].control == control()
-    assert store.controls.take(number, 1_010) and not store.controls.take(number, 1_011)
-    assert not store.controls.has_queued() and [one.number for one in store.controls.taken()] == [number]
+    assert store.controls.has_queued()
+    assert store.controls.queued()[0].control == control()
+    assert store.controls.take(number, 1_010)
+    assert not store.controls.take(number, 1_011)
+    assert not store.controls.has_queued()
+    assert [one.number for one in store.controls.taken()] == [number]
     end = ControlEnd(number, ControlState.DONE, "", "paid", (("transaction", "0x1"),))
     store.controls.finish([end], 1_020)
     store.controls.finish([ControlEnd(number, ControlState.REFUSED)], 1_021)
     (record,) = store.controls.newest()
     assert (record.state, record.reason, record.result, record.changed_s) == (ControlState.DONE, "paid", end.result, 1_020)
-    assert store.controls.find(control().id) == record and store.controls.find("no") is None
+    assert store.controls.find(control().id) == record
+    assert store.controls.find("no") is None
     assert [event.state for event in store.controls.log()] == ["queued", "taken", "done"]
     assert [event.state for event in store.controls.log(after=2)] == ["done"]
     assert store.controls.log_end() == (3, 1_020)
@@ -152,7 +157,8 @@ def test_a_row_set_back_to_queued_is_not_taken_again(store: Store) -> None:
     store.controls.finish([ControlEnd(number, ControlState.DONE)], 1_020)
     with store.db.write("alter") as db:
         db.execute(update(ControlRow).values(state="queued"))
-    assert store.controls.has_queued() and not store.controls.take(number, 1_030)
+    assert store.controls.has_queued()
+    assert not store.controls.take(number, 1_030)
 
 
 def test_an_id_is_queued_once(store: Store) -> None:
@@ -169,7 +175,8 @@ def test_a_damaged_row_is_reported_and_never_raises(store: Store, column: str) -
     (found,) = store.controls.queued()
     assert (found.number, found.control) == (number, None)
     store.controls.finish([ControlEnd(number, ControlState.REFUSED, ControlCode.SEAL)], 1_000)
-    assert not store.controls.has_queued() and store.controls.newest() == ()
+    assert not store.controls.has_queued()
+    assert store.controls.newest() == ()
     assert store.controls.log()[-1].code == "seal"
 
 
@@ -186,19 +193,22 @@ def test_a_full_queue_refuses_with_its_reason(store: Store) -> None:
         store.controls.queue(control(number))
     with pytest.raises(Refused) as refused:
         store.controls.queue(control(MAX_QUEUED))
-    assert refused.value.code == ControlCode.QUEUE_FULL and refused.value.guards == ("control_queue",)
+    assert refused.value.code == ControlCode.QUEUE_FULL
+    assert refused.value.guards == ("control_queue",)
     store.controls.finish([ControlEnd(store.controls.queued()[0].number, ControlState.EXPIRED)], 2_000)
     store.controls.queue(control(MAX_QUEUED))
 
 
 def test_one_plan_waits_and_shown_plans_are_bounded(store: Store) -> None:
-    assert store.controls.waiting() is None and store.controls.shown(PLAN.hash) is None
+    assert store.controls.waiting() is None
+    assert store.controls.shown(PLAN.hash) is None
     store.controls.offer(PLAN)
     other = replace(PLAN, exact=())
     store.controls.show(PLAN)
     assert store.controls.waiting() == PLAN, "showing it again leaves it waiting"
     store.controls.offer(other)
-    assert store.controls.waiting() == other and store.controls.shown(PLAN.hash) is None
+    assert store.controls.waiting() == other
+    assert store.controls.shown(PLAN.hash) is None
     for number in range(MAX_SHOWN + 3):
         store.controls.show(replace(PLAN, exact=(("n", str(number)),), shown_at_s=number))
     assert store.controls.shown(replace(PLAN, exact=(("n", "2"),)).hash) is None
@@ -221,9 +231,11 @@ def test_a_shown_plan_that_was_altered_is_unknown(store: Store) -> None:
 def test_the_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     file = tmp_path / "trimtab.db"
     made = installation_secret(file)
-    assert len(made) == 32 and installation_secret(file) == made
+    assert len(made) == 32
+    assert installation_secret(file) == made
     path = secret_path(file)
-    assert path.stat().st_mode & 0o777 == 0o600 and [*tmp_path.iterdir()] == [path]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [*tmp_path.iterdir()] == [path]
     path.chmod(0o640)
     with pytest.raises(ConfigError, match="chmod 600"):
         installation_secret(file)
@@ -270,7 +282,8 @@ def test_a_pause_takes_effect_without_a_run(config: Path) -> None:
     submitted(config, "pause", ("reason", "smoke"), ("hard", "yes"))
     store = opened(config)
     assert (store.pause_switch.paused().reason, store.pause_switch.paused().hard) == ("smoke", True)
-    assert [event.state for event in store.controls.log()] == ["done"] and not store.controls.has_queued()
+    assert [event.state for event in store.controls.log()] == ["done"]
+    assert not store.controls.has_queued()
     store.close()
 
 
@@ -293,7 +306,8 @@ BAD = [
 def test_a_bad_request_names_its_field_and_stores_nothing(config: Path, kind: str, arguments: list[tuple[str, str]], field: str) -> None:
     with pytest.raises(ConfigError) as error:
         submitted(config, kind, *arguments)
-    assert error.value.message.startswith(field) and error.value.remedy
+    assert error.value.message.startswith(field)
+    assert error.value.remedy
     store = opened(config)
     assert store.controls.log() == ()
     store.close()
@@ -431,7 +445,8 @@ def test_refused_and_failed_controls_are_alerted_once_per_reason_without_their_t
     ]  # fmt: skip
     alerts = control_alerts(events)
     assert [alert.key for alert in alerts] == ["control:x", "control:refused:seal", "control:failed:interrupted", "control:refused:"]
-    assert alerts[1].text.startswith("2 controls") and not any("evil" in alert.text or "mallory" in alert.text for alert in alerts)
+    assert alerts[1].text.startswith("2 controls")
+    assert not any("evil" in alert.text or "mallory" in alert.text for alert in alerts)
     assert control_alerts(events[:1]) == ()
 
 
@@ -449,7 +464,8 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(config: Path) -> No
 
 def planned() -> StepOutcome:
     outcome = plan_from(builders.step_input(values={"WETH": 7_000, "USDC": 3_000}))
-    assert outcome.plan is not None and outcome.plan.legs
+    assert outcome.plan is not None
+    assert outcome.plan.legs
     return outcome
 
 
@@ -486,7 +502,8 @@ def test_liquidity_futures_and_delegates_that_were_not_shown_are_differences() -
         ({"layers": (futures(account=(DelegateChange("0xD", True),)),)}, "delegate"),
     ):
         other = shown_step(ControlKind.REBALANCE, with_plan(outcome, **changes))
-        assert shown.difference(other).startswith(named) and other.difference(shown).startswith(named)
+        assert shown.difference(other).startswith(named)
+        assert other.difference(shown).startswith(named)
         assert other.difference(other) == ""
     larger = with_plan(outcome, layers=(futures(replace(order, size_raw=1_051)),))
     within = with_plan(outcome, layers=(futures(replace(order, size_raw=1_050)),))

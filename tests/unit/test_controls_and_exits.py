@@ -80,13 +80,15 @@ def test_no_limit_at_its_extreme_stops_a_stop_loss(file: Path, key: str, value: 
     try:
         require_no_widening(loaded(file, file.read_text()).config, edited(file, f"limits.{key}={value}").config)
     except Refused as refusal:
-        assert refusal.code == ControlCode.WIDENS and refusal.verdicts[0].measured == f"limits.{key}"
+        assert refusal.code == ControlCode.WIDENS
+        assert refusal.verdicts[0].measured == f"limits.{key}"
         return
     spec = LIMITS[key]
     step = fired("WBTC")
     step = replace(step, limits=replace(step.limits, **{spec.field: EXACT[value]}))
     outcome = evaluation.evaluate_input(step, proposals.rebalance, Sees(), "abc")
-    assert outcome.kind is OutcomeKind.PLANNED and outcome.decided.exit_token == WBTC.address, outcome.reason
+    assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
+    assert outcome.decided.exit_token == WBTC.address, outcome.reason
 
 
 def test_most_limits_are_judged_for_exits_and_some_are_not(file: Path) -> None:

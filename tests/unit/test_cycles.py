@@ -131,7 +131,8 @@ def refused_and_reverting(worlds: Callable[..., MortalWorld]) -> MortalWorld:
 def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_would(worlds: Callable[..., MortalWorld]) -> None:
     living = refused_and_reverting(worlds)
     whole = living.begin()
-    assert whole.kind is OutcomeKind.FAILED and living.rows() == [("closed", "nothing due")]
+    assert whole.kind is OutcomeKind.FAILED
+    assert living.rows() == [("closed", "nothing due")]
     intents = living.store.journal.intents()
     assert len({intent.step_id for intent in intents}) == len(intents) == 7, "at most one transaction a step"
     sent = [intent.note for intent in intents]
@@ -171,7 +172,8 @@ def killed_before_sending(worlds: Callable[..., MortalWorld], step: StepInput) -
     world.fate = Fate(1)
     with pytest.raises(Killed):
         world.begin()
-    assert len(world.asked) == 1 and world.sold == []
+    assert len(world.asked) == 1
+    assert world.sold == []
     world.fate = Fate()
     return world
 
@@ -180,12 +182,14 @@ def test_a_confirmation_outlives_its_process_for_the_same_plan_alone(worlds: Cal
     step = fired("LINK", pools=ALL)
     world = killed_before_sending(worlds, step)
     assert world.begin(answer=lambda _: False).kind is OutcomeKind.DONE
-    assert world.sold == [{LINK.address}] and len(world.asked) == 1, "a later block alone changes no plan"
+    assert world.sold == [{LINK.address}]
+    assert len(world.asked) == 1, "a later block alone changes no plan"
     world = killed_before_sending(worlds, step)
     held = tuple(replace(one, raw=one.raw + 1) if one.token == LINK.address else one for one in step.snapshot.holdings)
     world.step = replace(step, snapshot=replace(step.snapshot, holdings=held))
     assert world.begin(answer=lambda _: False).kind is OutcomeKind.DECLINED
-    assert world.sold == [] and len(world.asked) == 2, "one unit more is another plan"
+    assert world.sold == []
+    assert len(world.asked) == 2, "one unit more is another plan"
 
 
 def test_a_living_process_asks_once_although_prices_move_between_approval_and_sale(worlds: Callable[..., MortalWorld]) -> None:
@@ -198,7 +202,8 @@ def test_a_living_process_asks_once_although_prices_move_between_approval_and_sa
         world.step = replace(step, snapshot=replace(step.snapshot, holdings=held))
 
     world.approved = moves
-    assert world.begin().kind is OutcomeKind.DONE and len(world.asked) == 1
+    assert world.begin().kind is OutcomeKind.DONE
+    assert len(world.asked) == 1
 
 
 def test_an_asset_that_its_owner_moved_while_the_process_was_dead_is_not_blamed(worlds: Callable[..., MortalWorld]) -> None:
@@ -208,7 +213,8 @@ def test_an_asset_that_its_owner_moved_while_the_process_was_dead_is_not_blamed(
     world.step = replace(world.step, snapshot=replace(world.step.snapshot, holdings=held))
     with suppress(Refused):
         world.begin()
-    assert world.late == () and {token_in} not in world.sold
+    assert world.late == ()
+    assert {token_in} not in world.sold
 
 
 @pytest.mark.parametrize("case", ["another request", "too old", "before its start", "too many restarts", "unreadable"])
@@ -255,7 +261,8 @@ def test_what_an_ended_process_approved_bounds_no_later_plan(worlds: Callable[..
     world.store.cycles.write(Cycle("1", AgentCycle(), NOW_S, spend_caps=((LINK.address, held // 2),)))
     world.begin()
     (plan,) = [outcome.plan for outcome in world.asked]
-    assert plan is not None and sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LINK.address) == held
+    assert plan is not None
+    assert sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LINK.address) == held
 
 
 def test_an_error_that_a_process_survives_closes_its_cycle(worlds: Callable[..., MortalWorld]) -> None:
@@ -386,7 +393,8 @@ def test_a_cycle_that_only_looks_leaves_no_row(worlds: Callable[..., MortalWorld
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
     world.begin()
     before = world.rows()
-    assert world.begin().kind is OutcomeKind.HOLD and world.rows() == before
+    assert world.begin().kind is OutcomeKind.HOLD
+    assert world.rows() == before
 
 
 def test_all_approvals_of_a_cycle_count_once_in_the_row_of_such(worlds: Callable[..., MortalWorld]) -> None:
@@ -403,7 +411,8 @@ def test_all_approvals_of_a_cycle_count_once_in_the_row_of_such(worlds: Callable
 def test_a_plan_is_the_same_whatever_its_block_and_its_verdicts() -> None:
     outcome = judged(fired("LINK", pools=ALL))
     plan = outcome.plan
-    assert plan is not None and plan.verdicts
+    assert plan is not None
+    assert plan.verdicts
     later = replace(plan, block=plan.block + 9, expires_block=plan.expires_block + 9, verdicts=())
     assert plan_hash(later) == plan_hash(plan)
     leg = replace(plan.legs[0], amount_in_raw=plan.legs[0].amount_in_raw + 1)

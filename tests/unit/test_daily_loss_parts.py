@@ -49,8 +49,10 @@ def test_the_worst_case_of_every_part_fits_in_what_is_left(seed: int, limit_bps:
     if worst(step, whole) <= room(step, whole) and partial_plans.worst_case_loss(step, whole) <= room(step, whole):
         assert found == whole
     elif found != whole:
-        assert worst(step, found) <= room(step, found) and found.turnover < whole.turnover
-        assert isinstance(found.decision, Rebalance) and "limits.daily_loss" in found.decision.reason
+        assert worst(step, found) <= room(step, found)
+        assert found.turnover < whole.turnover
+        assert isinstance(found.decision, Rebalance)
+        assert "limits.daily_loss" in found.decision.reason
 
 
 @given(st.integers(2_000, 30_000), st.integers(0, 75), st.integers(4, 40))
@@ -62,10 +64,12 @@ def test_every_part_of_a_purchase_fits_in_what_is_left(dollars: int, lost_percen
     step = with_history(step, last_rebalance_s=None, loss_24h=lost)
     outcome = evaluation.evaluate_input(step, proposals.rebalance, Seen())
     assume(outcome.plan is not None and outcome.kind is OutcomeKind.PLANNED)
-    assert outcome.plan is not None and worst(step, outcome.plan) <= room(step, outcome.plan)
+    assert outcome.plan is not None
+    assert worst(step, outcome.plan) <= room(step, outcome.plan)
     bought = {leg.token_out: leg.amount_in_raw for leg in outcome.plan.legs}
     if outcome.decided.purchase.begins is not None:
-        assert len(bought) == 2 and "limits.daily_loss" in outcome.reason
+        assert len(bought) == 2
+        assert "limits.daily_loss" in outcome.reason
 
 
 def halves_of(loss: Fraction = Fraction(0), **limits: object) -> StepInput:
@@ -79,13 +83,18 @@ def look(step: StepInput) -> StepOutcome:
 
 def test_a_first_purchase_beyond_daily_loss_is_begun_in_parts() -> None:
     outcome = look(halves_of())
-    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert outcome.plan is not None
     begins = outcome.decided.purchase.begins
-    assert begins is not None and begins.kind is PurchaseKind.FIRST and begins.parts > 1
-    assert f"part 1 of {begins.parts}" in outcome.reason and 'limits.daily_loss = "' in outcome.reason
+    assert begins is not None
+    assert begins.kind is PurchaseKind.FIRST
+    assert begins.parts > 1
+    assert f"part 1 of {begins.parts}" in outcome.reason
+    assert 'limits.daily_loss = "' in outcome.reason
     wanted_bps = Fraction(outcome.reason.split('limits.daily_loss = "')[1].split("%")[0]) * 100
     at_once = look(halves_of(daily_loss_bps=int(wanted_bps)))
-    assert at_once.decided.purchase.begins is None and at_once.plan is not None, "the setting that is named does it at once"
+    assert at_once.decided.purchase.begins is None
+    assert at_once.plan is not None, "the setting that is named does it at once"
 
 
 def test_a_part_that_follows_waits_where_the_day_has_too_little_left() -> None:
@@ -96,22 +105,29 @@ def test_a_part_that_follows_waits_where_the_day_has_too_little_left() -> None:
     step = with_history(step, last_rebalance_s=1, purchase=active)
     outcome = look(step)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
-    assert isinstance(outcome.decision, Hold) and outcome.decision.kept_by == "limits.daily_loss" and "12 of 14 USDC" in outcome.reason
+    assert isinstance(outcome.decision, Hold)
+    assert outcome.decision.kept_by == "limits.daily_loss"
+    assert "12 of 14 USDC" in outcome.reason
     nearly = look(with_history(step, loss_24h=Fraction(9 * MILLION)))
-    assert nearly.kind is OutcomeKind.PLANNED and nearly.decided.purchase.due is not None and nearly.decided.purchase.due.number == 2
+    assert nearly.kind is OutcomeKind.PLANNED
+    assert nearly.decided.purchase.due is not None
+    assert nearly.decided.purchase.due.number == 2
 
 
 def test_with_nothing_left_it_is_refused_as_ever_with_the_remedy() -> None:
     outcome = look(halves_of(Fraction(14 * MILLION)))
     assert outcome.kind is OutcomeKind.REFUSED
-    assert [one.guard for one in outcome.verdicts if not one.passed] == ["daily_loss"] and outcome.decided.purchase.begins is None
+    assert [one.guard for one in outcome.verdicts if not one.passed] == ["daily_loss"]
+    assert outcome.decided.purchase.begins is None
 
 
 def test_a_correction_beyond_daily_loss_is_done_in_part() -> None:
     step = with_limits(step_input(values={"WETH": 9_000, "USDC": 1_000}, depth=DEEP), daily_loss_bps=10, **ROOMY)
     outcome = look(step)
-    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None, outcome.reason
-    assert "part 1" in outcome.reason and 'limits.daily_loss = "' in outcome.reason
+    assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
+    assert outcome.plan is not None, outcome.reason
+    assert "part 1" in outcome.reason
+    assert 'limits.daily_loss = "' in outcome.reason
     assert any("limits.daily_loss" in one.why for one in outcome.plan.skipped)
     assert outcome.decided.decision == outcome.plan.decision
 

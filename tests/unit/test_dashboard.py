@@ -75,7 +75,8 @@ def test_pages_say_what_is_not_booked_yet_and_that_gains_include_gas_money(serve
 
 
 def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:
-    assert short_move("-0.37343385941758046 WETH") == "−0.373433 WETH" and short_move("1309.772945 USDC") == "+1,309.77 USDC"
+    assert short_move("-0.37343385941758046 WETH") == "−0.373433 WETH"
+    assert short_move("1309.772945 USDC") == "+1,309.77 USDC"
     assert [short_move(one) for one in ("pay 50 USDC", "1.2.3 X", "")] == ["pay 50 USDC", "1.2.3 X", ""]
 
 
@@ -102,14 +103,20 @@ def test_symbols_and_text_of_the_config_are_text_and_nothing_runs(served: Served
     code, headers, body = served.ask(page.path)
     text = body.decode()
     assert code == 200
-    assert HOSTILE not in text and MARKUP not in text and "<script>" not in text
+    assert HOSTILE not in text
+    assert MARKUP not in text
+    assert "<script>" not in text
     assert " onerror" not in text.replace("&lt;img src=x onerror=alert(1)&gt;", "")
     assert "style=" not in text
     if page.path in ("/", "/assets", "/liquidity", "/futures", "/settings", "/reports"):
-        assert "&lt;img src=x onerror" in text and "&lt;/data&gt;&lt;script&gt;" in text
+        assert "&lt;img src=x onerror" in text
+        assert "&lt;/data&gt;&lt;script&gt;" in text
     policy = headers["content-security-policy"]
-    assert "script-src 'self';" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
-    assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+    assert "script-src 'self';" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
     assert "http" not in text.replace("http-equiv", "")
 
 
@@ -119,21 +126,24 @@ def test_symbols_and_text_of_the_config_are_text_and_nothing_runs(served: Served
 def test_a_rebound_name_is_refused_on_every_path(served: Served, host: str) -> None:
     for path in ("/", "/events", "/static/dashboard.js"):
         code, headers, body = served.ask(path, Host=host)
-        assert code == 421 and b"data" not in body
+        assert code == 421
+        assert b"data" not in body
         assert headers.keys() >= {name.lower() for name in HEADERS} | {"content-security-policy"}
 
 
 def test_loopback_names_are_served_on_any_port_of_a_tunnel(served: Served) -> None:
     for host in ("localhost", "127.0.0.1:9999", "[::1]:80", "LOCALHOST:1"):
         assert served.ask("/alerts", Host=host)[0] == 200
-    assert host_name("a:b:c") == "" and host_name("localhost:123456") == ""
+    assert host_name("a:b:c") == ""
+    assert host_name("localhost:123456") == ""
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
 def test_every_other_verb_is_405(served: Served, method: str) -> None:
     for path in (*(page.path for page in PAGES), "/events", "/static/dashboard.js", "/history/x", "/nothing"):
         code, headers, _ = served.ask(path, method)
-        assert code == 405 and headers["allow"] == "GET, HEAD"
+        assert code == 405
+        assert headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +153,9 @@ def test_every_other_verb_is_405(served: Served, method: str) -> None:
 )  # fmt: skip
 def test_no_path_leads_out_of_the_served_files(served: Served, path: str) -> None:
     code, _, body = served.ask(path)
-    assert code == 404 and b"script" not in body and b"import" not in body
+    assert code == 404
+    assert b"script" not in body
+    assert b"import" not in body
 
 
 def test_clients_that_read_nothing_hold_up_no_page_and_no_other_stream(served: Served) -> None:
@@ -272,7 +284,8 @@ def test_a_plan_is_valid_for_a_time_only_where_something_is_planned(served: Serv
     plan["block"], plan["expires_block"] = 155, 160
     assert b"valid until block" in served.ask("/plan")[2]
     plan["expires_block"] = 155
-    assert b"valid until" not in served.ask("/plan")[2] and b"A dry run at block" in served.ask("/plan")[2]
+    assert b"valid until" not in served.ask("/plan")[2]
+    assert b"A dry run at block" in served.ask("/plan")[2]
 
 
 def test_amounts_of_a_leg_have_the_decimals_of_tokens_that_are_no_assets(served: Served) -> None:
@@ -298,10 +311,13 @@ def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
         code, headers, body = served.ask("/export/csv.zip")
         assert (code, body, headers["content-type"]) == (200, b"PK archive", "application/zip")
         assert headers["content-disposition"] == 'attachment; filename="trimtab-csv.zip"'
-        assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
         assert served.ask("/export/csv.zip", "POST")[0] == 405
         code, headers, body = served.ask("/export/rotki.zip")
-        assert code == 409 and b"--native-asset" in body and "content-disposition" not in headers
+        assert code == 409
+        assert b"--native-asset" in body
+        assert "content-disposition" not in headers
     assert ExportBoard.asked == [("records.exports.export_archive", "csv"), ("records.exports.export_archive", "rotki")]
 
 
@@ -323,7 +339,8 @@ def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(t
         await asyncio.sleep(0.01)
         board.store.write_text("newer")
         assert await board.stored("export") == "newer"
-        assert {await one for one in many} == {"old"} and await board.stored("export") == "newer"
+        assert {await one for one in many} == {"old"}
+        assert await board.stored("export") == "newer"
         assert board.reads == ["old", "newer"]
         board.store.write_text("")
         for _ in range(2):
@@ -333,8 +350,10 @@ def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(t
         board.store.write_text("newest")
         flood = [board.stored("step", str(number)) for number in range(300)]
         found = await asyncio.gather(*flood, return_exceptions=True)
-        assert found[:MAX_READS] == ["newest"] * MAX_READS and {str(one)[:8] for one in found[MAX_READS:]} == {"too many"}
-        assert await board.stored("step", "299") == "newest" and len(board.reads) == 4 + MAX_READS + 1
+        assert found[:MAX_READS] == ["newest"] * MAX_READS
+        assert {str(one)[:8] for one in found[MAX_READS:]} == {"too many"}
+        assert await board.stored("step", "299") == "newest"
+        assert len(board.reads) == 4 + MAX_READS + 1
 
     asyncio.run(scene())
 
@@ -414,7 +433,8 @@ def test_transactions_of_the_chain_link_to_its_explorer(explorer: str) -> None:
     with Served(board=StepBoard("none.toml", Path("none.db"))) as served:
         text = served.ask("/history/abc")[2].decode()
     links = re.findall(r'<a href="(http[^"]*)" rel="noopener noreferrer"', text)
-    assert links == ([f"{explorer}/tx/{hashes[0]}"] if explorer else []) and text.count("http") == len(links)
+    assert links == ([f"{explorer}/tx/{hashes[0]}"] if explorer else [])
+    assert text.count("http") == len(links)
 
 
 def test_more_streams_than_allowed_are_refused(served: Served) -> None:
@@ -434,7 +454,8 @@ def test_the_first_page_with_its_files_is_below_100_kb(served: Served) -> None:
         libraries += len(body) * path.startswith("/static/vendor/")
         if headers.get("content-encoding") == "gzip":
             gzip.decompress(body)
-    assert total < 100_000 and 0 < libraries < 42_000
+    assert total < 100_000
+    assert 0 < libraries < 42_000
 
 
 PUBLISHED = {
@@ -468,7 +489,8 @@ def test_the_serving_process_loads_no_module_that_signs_or_reads_a_key() -> None
 def test_other_hosts_and_taken_ports_are_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         serve_dashboard(tmp_path / "a.toml", "0.0.0.0", 8765, print)
-    assert refused.value.field == "--host" and "ssh -L" in refused.value.remedy
+    assert refused.value.field == "--host"
+    assert "ssh -L" in refused.value.remedy
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError) as refused:
         serve_dashboard(tmp_path / "a.toml", "127.0.0.1", taken.getsockname()[1], print)
     assert refused.value.field == "--port"

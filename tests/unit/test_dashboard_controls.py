@@ -100,9 +100,12 @@ def test_a_pause_takes_effect_and_is_in_both_logs(site: Site, config: Path) -> N
     assert last_event(site) == ("control", "ann", "pause")
     site.board.documents["controls"] = list_controls(config)
     text = site.ask("/controls", Cookie=cookie)[2].decode()
-    assert MARKUP not in text and HOSTILE not in text and "&lt;script&gt;" in text
+    assert MARKUP not in text
+    assert HOSTILE not in text
+    assert "&lt;script&gt;" in text
     code, headers, _ = site.post("/controls/resume", {"csrf": site.token(cookie)}, cookie)
-    assert code == 303 and queued(config)[-1] == ("resume", "ann", "queued")
+    assert code == 303
+    assert queued(config)[-1] == ("resume", "ann", "queued")
 
 
 def test_every_page_says_that_a_plan_waits_and_leads_to_it(site: Site) -> None:
@@ -110,9 +113,12 @@ def test_every_page_says_that_a_plan_waits_and_leads_to_it(site: Site) -> None:
     cookie = site.enter()
     for path in ("/", "/history", "/settings"):
         code, _, body = site.ask(path, Cookie=cookie)
-        assert code == 200 and "−1 WETH, &lt;img".encode() in body and b'<a href="/controls">Review it</a>' in body, path
+        assert code == 200, path
+        assert "−1 WETH, &lt;img".encode() in body, path
+        assert b'<a href="/controls">Review it</a>' in body, path
     site.board.documents["controls"]["served"] = False
-    assert "No run would carry it out now" in (unserved := site.ask("/", Cookie=cookie)[2].decode()) and "Review it" not in unserved
+    assert "No run would carry it out now" in (unserved := site.ask("/", Cookie=cookie)[2].decode())
+    assert "Review it" not in unserved
     site.board.documents["controls"]["waiting"] = None
     assert b"Review it" not in site.ask("/", Cookie=cookie)[2]
 
@@ -135,7 +141,8 @@ def test_a_user_who_lost_the_role_is_refused_whatever_the_page_knows(site: Site,
     for user in (READ_ONLY, 99):
         with pytest.raises(Refused) as refused:
             queue.submit_for_user(str(config), str(site.file), user, "resume", (), "", "192.0.2.1")
-        assert refused.value.code == "access" and last_event(site)[0] == "control_refused"
+        assert refused.value.code == "access"
+        assert last_event(site)[0] == "control_refused"
 
 
 @pytest.mark.parametrize("path", ["/controls/pause", "/controls/withdraw", "/controls/review/review"])
@@ -181,7 +188,9 @@ def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path
     assert b'name="plan_hash"' not in site.ask(path, Cookie=cookie)[2]
     forgotten = review(site, cookie, "rebalance", {**document, "plan_hash": "1" * 64})
     code, _, body = site.post(forgotten, {"csrf": token, "plan_hash": "1" * 64}, cookie)
-    assert code == 409 and b'role="alert"' in body and last_event(site)[0] == "control_refused"  # the store does not know it
+    assert code == 409
+    assert b'role="alert"' in body
+    assert last_event(site)[0] == "control_refused"
     other = review(site, cookie, "invest", document)
     assert site.post(other, {"csrf": token, "plan_hash": document["plan_hash"]}, cookie)[0] == 409  # shown for another request
     waits = review(site, cookie, "rebalance", None)
@@ -214,7 +223,8 @@ def test_a_stop_needs_the_second_yes(site: Site, config: Path) -> None:
     cookie, before = site.enter(), len(queued(config))
     document = shown(config, ControlKind.STOP, 4)
     path, fields = review(site, cookie, "stop", document), {"csrf": site.token(cookie), "plan_hash": document["plan_hash"]}
-    assert site.post(path, fields, cookie)[0] == 409 and len(queued(config)) == before
+    assert site.post(path, fields, cookie)[0] == 409
+    assert len(queued(config)) == before
     assert site.post(path, {**fields, "yes": "yes"}, cookie)[0] == 303
     assert queued(config)[-1] == ("stop", "ann", "queued")
 
@@ -237,8 +247,10 @@ def test_xss_what_a_review_shows_is_text(site: Site) -> None:
     document = {"plan_hash": "ab" * 32, "reason": MARKUP, "moves": [HOSTILE], "document": shown}
     path = review(site, cookie, "stop", document, (("send-to", MARKUP),))
     text = site.ask(path, Cookie=cookie)[2].decode()
-    assert HOSTILE not in text and MARKUP not in text
-    assert text.count("&lt;img src=x") == 4 and text.count("&lt;script&gt;") == 3
+    assert HOSTILE not in text
+    assert MARKUP not in text
+    assert text.count("&lt;img src=x") == 4
+    assert text.count("&lt;script&gt;") == 3
 
 
 @pytest.mark.parametrize("name", ["", "plan", "sale", "transition"])
@@ -259,7 +271,9 @@ def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> 
     plan = {**plan, "pools": {pool: f"WETH/USDC {MARKUP}"}, "skipped": [{"what": f"pool {pool}", "why": "gas costs more than it saves"}]}
     path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": plan})
     text = site.ask(path, Cookie=cookie)[2].decode()
-    assert "Skipped WETH/USDC &#34;" in text and pool not in text and MARKUP not in text
+    assert "Skipped WETH/USDC &#34;" in text
+    assert pool not in text
+    assert MARKUP not in text
 
 
 def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
@@ -303,19 +317,27 @@ def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Sit
     assert session is not None
     kept = session.reviews[path.rpartition("/")[2]]
     text = site.ask(path, Cookie=cookie)[2].decode()
-    assert "Testing these settings" in text and 'hx-select="#backtest"' in text and 'name="plan_hash"' in text
+    assert "Testing these settings" in text
+    assert 'hx-select="#backtest"' in text
+    assert 'name="plan_hash"' in text
     kept.backtest = document = tried()
     assert misfits(EditBacktestDocument, document) == []
     text = site.ask(path, Cookie=cookie)[2].decode()
     shown = {of: (value, said) for of, _, value, said in figures(text)}
-    assert shown["backtest.around.overfitting"] == ("0.625", "62.50 %") and shown["backtest.edited.return"] == ("0.5", "+50.00 %")
-    assert "chance may explain it" in text and "too few days" in text and 'hx-select="#backtest"' not in text
-    assert MARKUP not in text and HOSTILE not in text
+    assert shown["backtest.around.overfitting"] == ("0.625", "62.50 %")
+    assert shown["backtest.edited.return"] == ("0.5", "+50.00 %")
+    assert "chance may explain it" in text
+    assert "too few days" in text
+    assert 'hx-select="#backtest"' not in text
+    assert MARKUP not in text
+    assert HOSTILE not in text
     kept.backtest = tried(around=None)
     assert "over-fitting" not in site.ask(path, Cookie=cookie)[2].decode()
     kept.backtest, kept.no_backtest = None, MARKUP
     text = site.ask(path, Cookie=cookie)[2].decode()
-    assert "No backtest: " in text and MARKUP not in text and 'name="plan_hash"' in text
+    assert "No backtest: " in text
+    assert MARKUP not in text
+    assert 'name="plan_hash"' in text
 
 
 @pytest.mark.slow
@@ -337,7 +359,8 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
 
     first, *others = asyncio.run(scene())
     assert first == "other backtests are waiting (ask again in a few minutes)"
-    assert len(others) == MAX_BACKTESTS and all("NONE" in why for why in others)
+    assert len(others) == MAX_BACKTESTS
+    assert all("NONE" in why for why in others)
 
 
 def test_a_flood_of_requests_is_planned_no_further_than_they_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/controls", "/history/abc", "/export/csv.zip", "/events", "/nothing"])
 def test_without_a_session_nothing_is_shown(site: Site, path: str) -> None:
     code, headers, body = site.ask(path)
-    assert code in (303, 401) and b"data" not in body
+    assert code in (303, 401)
+    assert b"data" not in body
     if code == 303:
         known = path in ("/alerts", "/assets", "/controls", "/futures", "/history", "/liquidity", "/plan", "/reports", "/settings")
         assert headers["location"] == (f"/login?to={path}" if known else "/login")
@@ -85,7 +86,10 @@ def test_login_with_a_code_opens_the_pages_and_logout_ends_it_on_the_server(site
     code, headers, _ = site.log_in("ann")
     assert (code, headers["location"]) == (303, "/")
     line = next(one for one in headers["set-cookie"].split("\n") if "-form" not in one)
-    assert "HttpOnly" in line and "SameSite=strict" in line and "Secure" not in line and "Domain" not in line
+    assert "HttpOnly" in line
+    assert "SameSite=strict" in line
+    assert "Secure" not in line
+    assert "Domain" not in line
     cookie = session_of(headers)
     assert site.ask("/", Cookie=cookie)[0] == 200
     assert site.ask("/login", Cookie=cookie)[0] == 303
@@ -93,7 +97,8 @@ def test_login_with_a_code_opens_the_pages_and_logout_ends_it_on_the_server(site
     assert b"text/event-stream" in lazy.recv(4096)
     assert site.post("/logout", {"csrf": "x"}, cookie)[0] == 403
     code, headers, _ = site.post("/logout", {"csrf": site.token(cookie)}, cookie)
-    assert code == 303 and "Max-Age=0" in headers["set-cookie"]
+    assert code == 303
+    assert "Max-Age=0" in headers["set-cookie"]
     assert site.ask("/", Cookie=cookie)[0] == 303  # a kept cookie is worth nothing
     until_end(lazy)
     lazy.close()
@@ -115,7 +120,8 @@ def test_a_login_leads_back_to_a_page_of_ours_and_to_no_other_address(site: Site
 def test_session_fixation_a_login_gets_a_new_id_and_a_planted_one_is_worth_nothing(site: Site) -> None:
     planted = "trimtab-1=planted-by-an-attacker"
     code, headers, _ = site.log_in("bob", cookie=planted)
-    assert code == 303 and session_of(headers) != planted
+    assert code == 303
+    assert session_of(headers) != planted
     assert site.ask("/", Cookie=planted)[0] == 303
     known = site.enter()
     again = site.enter()
@@ -155,7 +161,8 @@ def test_clickjacking_and_csp_no_page_may_be_framed_or_run_anything_inline(site:
     for path in ("/login", *(page.path for page in PAGES)):
         code, headers, body = site.ask(path, Cookie="" if path == "/login" else cookie)
         policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
-        assert code == 200 and headers["x-frame-options"] == "DENY"
+        assert code == 200
+        assert headers["x-frame-options"] == "DENY"
         assert policy["frame-ancestors"] == policy["default-src"] == policy["base-uri"] == "'none'"
         assert policy["form-action"] == policy["script-src"] == policy["style-src"] == "'self'"
         scripts = re.findall(r"<script([^>]*)>(.*?)</script>", body.decode(), re.S)
@@ -170,9 +177,11 @@ def test_xss_symbols_and_text_of_the_config_are_text_after_the_login_too(site: S
     cookie = site.enter()
     for page in PAGES:
         text = site.ask(page.path, Cookie=cookie)[2].decode()
-        assert HOSTILE not in text and MARKUP not in text
+        assert HOSTILE not in text
+        assert MARKUP not in text
     code, _, body = site.log_in("ann", "000000", password=MARKUP)
-    assert code == 401 and MARKUP not in body.decode()
+    assert code == 401
+    assert MARKUP not in body.decode()
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", ""])
@@ -187,12 +196,12 @@ def test_brute_force_a_lock_out_is_told_and_logged(site: Site) -> None:
     answers = [site.log_in("cleo", f"{number:06d}") for number in range(FREE_FAILURES["name"] + 1)]
     assert [code for code, *_ in answers] == [401] * (FREE_FAILURES["name"] - 1) + [429, 429]
     _, headers, body = answers[-1]
-    assert (
-        0 < int(headers["retry-after"]) <= FIRST_LOCK_S and f"Try again in {format_duration(int(headers['retry-after']))}" in body.decode()
-    )
+    assert 0 < int(headers["retry-after"]) <= FIRST_LOCK_S
+    assert f"Try again in {format_duration(int(headers['retry-after']))}" in body.decode()
     assert site.log_in("cleo")[0] == 429  # the right password and code too
     events = [event for event in UserStore(site.file).events(20) if event.user == "cleo"]
-    assert [event.kind.value for event in events[:2]] == ["locked", "login_failed"] and events[0].address == "127.0.0.1"
+    assert [event.kind.value for event in events[:2]] == ["locked", "login_failed"]
+    assert events[0].address == "127.0.0.1"
 
 
 def test_totp_replay_a_code_opens_one_session(site: Site) -> None:
@@ -231,11 +240,14 @@ def test_a_removed_user_and_one_with_another_role_lose_their_sessions(tmp_path: 
         access = Access(Reach(), tmp_path / "a.users")
         await access.refresh()
         session = access.find(chosen := access.begin(1), touch=True)
-        assert access.required and session is not None and access.alive(session)
+        assert access.required
+        assert session is not None
+        assert access.alive(session)
         with closing(sqlite3.connect(tmp_path / "a.users")) as db, db:
             db.execute("UPDATE user SET read_only = 1")  # the same user, with another role
         await access.refresh()
-        assert access.find(chosen, touch=True) is None and not access.alive(session)
+        assert access.find(chosen, touch=True) is None
+        assert not access.alive(session)
         chosen = access.begin(1)
         store.remove("ann", 2)
         store.add("ann", HASH, "A" * 32, False, 2)
@@ -249,7 +261,8 @@ def test_a_removed_user_and_one_with_another_role_lose_their_sessions(tmp_path: 
         assert access.find(chosen, touch=True) is None
         (tmp_path / "a.users").unlink()  # no way back to pages without a login
         await access.refresh()
-        assert access.required and not access.alive(None)
+        assert access.required
+        assert not access.alive(None)
         access.close()
 
     asyncio.run(scene())
@@ -292,7 +305,9 @@ def test_a_proxy_is_the_only_way_in_and_says_who_asks(tmp_path: Path) -> None:
     reach = reach_of("127.0.0.1", 1, behind_proxy(tmp_path))
     with Site(tmp_path / "a.users", reach) as site:
         code, headers, _ = site.ask("/login", **through)
-        assert code == 200 and "Secure" in headers["set-cookie"] and headers["set-cookie"].startswith("__Host-trimtab-1")
+        assert code == 200
+        assert "Secure" in headers["set-cookie"]
+        assert headers["set-cookie"].startswith("__Host-trimtab-1")
         assert "max-age" in headers["strict-transport-security"]
         assert site.ask("/login", **{**through, "X_Forwarded_Proto": "http"})[0] == 403
         assert site.ask("/login", **{**through, "Host": "localhost"})[0] == 421
@@ -327,14 +342,18 @@ def test_brute_force_no_sent_header_hides_the_address_that_the_proxy_saw(lines: 
         *((b"x-forwarded-for", one.encode()) for one in lines),
     ]
     scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "client": ("127.0.0.1", 1)}
-    assert checks._refusal(scope) is None and _network(scope["address"]) == address
+    assert checks._refusal(scope) is None
+    assert _network(scope["address"]) == address
     refused = checks._refusal({**scope, "headers": [*headers, (b"x-forwarded-proto", b"http")]})
-    assert refused is not None and refused.status_code == 403
+    assert refused is not None
+    assert refused.status_code == 403
 
 
 def test_a_proxy_of_another_machine_is_known_by_its_address(tmp_path: Path) -> None:
     reach = reach_of("0.0.0.0", 1, behind_proxy(tmp_path, "127.0.0.1"))
-    assert reach.proxies == {"127.0.0.1"} and reach.names == {"127.0.0.1"} and reach.secure
+    assert reach.proxies == {"127.0.0.1"}
+    assert reach.names == {"127.0.0.1"}
+    assert reach.secure
 
 
 @pytest.fixture(scope="module")
@@ -368,13 +387,15 @@ def test_over_tls_cookies_are_secure_and_of_this_host_alone(certificate: PublicO
         with context.wrap_socket(socket.create_connection(("127.0.0.1", served.port)), server_hostname="localhost") as link:
             link.sendall(b"GET /login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             said = b"".join(iter(lambda: link.recv(65_536), b"")).decode()
-        assert "200 OK" in said and "strict-transport-security" in said
+        assert "200 OK" in said
+        assert "strict-transport-security" in said
         assert re.search(r"set-cookie: __Host-trimtab-1-form=[^\r]*; HttpOnly; Path=/; SameSite=strict; Secure\r", said)
 
 
 def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: PublicOptions, tmp_path: Path) -> None:
     cert, key = certificate.tls_cert, certificate.tls_key
-    assert cert is not None and key is not None
+    assert cert is not None
+    assert key is not None
     refused = {
         "--host": ("192.0.2.1", PublicOptions()),
         "--tls-key": ("0.0.0.0", PublicOptions(tls_cert=cert)),
@@ -401,7 +422,8 @@ def test_no_option_opens_a_dashboard_without_users_to_others(tmp_path: Path, mon
     monkeypatch.setattr("agent.web.server._read_at_start", lambda *_: (tmp_path / "s", tmp_path / "u", {}, b""))
     with pytest.raises(ConfigError) as error:
         serve_dashboard(tmp_path / "a.toml", "127.0.0.1", 0, print, behind_proxy(tmp_path))
-    assert error.value.field == "--host" and "trimtab user add" in error.value.remedy
+    assert error.value.field == "--host"
+    assert "trimtab user add" in error.value.remedy
 
 
 def test_slow_readers_hold_up_no_login(site: Site) -> None:

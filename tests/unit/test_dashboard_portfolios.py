@@ -111,9 +111,13 @@ def test_a_folder_gives_its_configs_and_none_is_served_twice(tmp_path: Path) -> 
 
 def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Shelf) -> None:
     stranger = shelf.ask("/")[2].decode()
-    assert not figures(stranger) and "the disk is gone" not in stranger and ABOUT["wallet"][-4:] not in stranger
-    assert 'href="/p/a/login"' in stranger and f'href="{B}/login"' in stranger
-    assert HOSTILE not in stranger and "&lt;img src=x onerror" in stranger
+    assert not figures(stranger)
+    assert "the disk is gone" not in stranger
+    assert ABOUT["wallet"][-4:] not in stranger
+    assert 'href="/p/a/login"' in stranger
+    assert f'href="{B}/login"' in stranger
+    assert HOSTILE not in stranger
+    assert "&lt;img src=x onerror" in stranger
     mine = shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
     found = figures(mine)
     given = {"portfolios": [documents(), {}]}
@@ -123,7 +127,9 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
         "status.total_value", "pnl.day.periods.0.profit", "status.holdings.0.symbol", "status.holdings.0.drift_bps",
         "history.steps.0.outcome", "history.steps.0.time",
     }  # fmt: skip
-    assert "0xabab…abab" in mine and "the disk is gone" in mine and f'href="{B}/login"' in mine
+    assert "0xabab…abab" in mine
+    assert "the disk is gone" in mine
+    assert f'href="{B}/login"' in mine
     both = shelf.ask("/", Cookie=f"{shelf.enter(0)}; {shelf.enter(1)}")[2].decode()
     assert {of.split(".")[1] for of, *_ in figures(both)} == {"0", "1"}
 
@@ -138,13 +144,15 @@ def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) 
     now_s = int(time.time())
     alive = RunReport("a", this_process(), True, 600, now_s, now_s, cycles=1, cycle_s=now_s, good_s=now_s)
     place, _, _ = alive.process.rpartition("/")
-    assert "run:" not in shown(alive) and "dry run" not in shown(alive)
+    assert "run:" not in shown(alive)
+    assert "dry run" not in shown(alive)
     assert "dry run: sends nothing" in shown(replace(alive, sends=False))
     assert "run: the process of the run ended without a last report" in shown(replace(alive, process=f"{place}/1"))
     assert "run: no successful cycle for" in shown(replace(alive, started_s=now_s - 9_999, good_s=None))
     assert "run:" not in shown(replace(alive, trouble="failed: it reverted")), "the last cycle's problem is told once, by the history"
     stopped = shown(replace(alive, ended_s=now_s))
-    assert '<strong class="line">run stopped at' in stopped and "run:" not in stopped
+    assert '<strong class="line">run stopped at' in stopped
+    assert "run:" not in stopped
     assert "run: ended at" in shown(replace(alive, ended_s=now_s, ended="the store is damaged"))
     assert "no continuous run (trimtab run --every) reports here" in shown(None)
 
@@ -176,7 +184,8 @@ def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: Shelf, p
     renamed = cookie.replace(shelf.parts[0].reach.cookie, shelf.parts[1].reach.cookie)
     for sent in ("", cookie, renamed, f"{cookie}; {renamed}"):
         code, headers, body = shelf.ask(B + path, Cookie=sent)
-        assert code in (303, 401) and b"data" not in body
+        assert code in (303, 401)
+        assert b"data" not in body
         assert code == 401 or headers["location"].startswith(f"{B}/login")
         assert shelf.ask(B + path, Cookie=sent, HX_Request="1")[1]["hx-redirect"] == f"{B}/login"
 
@@ -203,7 +212,8 @@ def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: She
     assert shelf.post(f"{B}/login", fields, nonce.replace(shelf.parts[0].reach.cookie, shelf.parts[1].reach.cookie))[0] == 403
     code, headers, _ = shelf.post("/p/a/logout", {"csrf": token}, both)
     assert (code, headers["location"]) == (303, "/p/a/login")
-    assert shelf.ask("/p/a/alerts", Cookie=both)[0] == 303 and shelf.ask(f"{B}/alerts", Cookie=both)[0] == 200
+    assert shelf.ask("/p/a/alerts", Cookie=both)[0] == 303
+    assert shelf.ask(f"{B}/alerts", Cookie=both)[0] == 200
 
 
 def test_a_token_of_one_is_none_at_another(shelf: Shelf) -> None:
@@ -220,8 +230,10 @@ def test_each_page_links_below_its_prefix_and_back_to_the_list(shelf: Shelf) -> 
     for path in (*(page.path for page in PAGES), "/controls"):
         text = shelf.ask(B + path, Cookie=cookie)[2].decode()
         places = set(re.findall(r'(?:href|action|hx-get|sse-connect)="(/[^"]*)"', text)) - {"/"}
-        assert all(place.startswith((f"{B}/", "/static/")) for place in places) and 'href="/"' in text
-        assert HOSTILE not in text and "&lt;img src=x onerror" in text.split("<title>")[1].split("</title>")[0]
+        assert all(place.startswith((f"{B}/", "/static/")) for place in places)
+        assert 'href="/"' in text
+        assert HOSTILE not in text
+        assert "&lt;img src=x onerror" in text.split("<title>")[1].split("</title>")[0]
         if path != "/":
             assert shelf.ask(f"{B}{path}/", Cookie=cookie)[0] == 404  # led nowhere, and by a proxy without TLS
     assert shelf.ask(B, Cookie=cookie)[1]["location"] == f"{B}/"
@@ -245,10 +257,14 @@ def test_a_foreign_host_and_other_verbs_are_refused_everywhere(shelf: Shelf, pat
 def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> None:
     with Shelf(tmp_path, ("a", "b", "gone"), users=0) as shelf:
         text = shelf.ask("/")[2].decode()
-        assert "the disk is gone" in text and len({of.split(".")[1] for of, *_ in figures(text)}) == 2
-        assert shelf.ask("/p/b/alerts")[0] == 200 and shelf.ask("/p/b/controls")[0] == 404
+        assert "the disk is gone" in text
+        assert len({of.split(".")[1] for of, *_ in figures(text)}) == 2
+        assert shelf.ask("/p/b/alerts")[0] == 200
+        assert shelf.ask("/p/b/controls")[0] == 404
         code, _, body = shelf.ask("/p/gone/alerts")
-        assert code == 503 and b"data" not in body and shelf.ask("/p/none/")[0] == 404
+        assert code == 503
+        assert b"data" not in body
+        assert shelf.ask("/p/none/")[0] == 404
         board = shelf.parts[0].opened.board  # type: ignore[union-attr]
         board.failed["live_documents"] = TrimtabError("no endpoint answers")
         assert "not read: no endpoint answers" in shelf.ask("/")[2].decode()
@@ -257,8 +273,11 @@ def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> Non
         board.documents["history"]["steps"][0] |= {"outcome": "refused", "reason": "refused: a guard"}
         board.documents["controls"] = {"waiting": {"plan_hash": "ab"}}
         text = shelf.ask("/")[2].decode()
-        assert MARKUP not in text and "halt: &#34;&#39;" in text and "last cycle refused: a guard" in text
-        assert "paused (hard)" in text and "a plan waits for a confirmation" in text
+        assert MARKUP not in text
+        assert "halt: &#34;&#39;" in text
+        assert "last cycle refused: a guard" in text
+        assert "paused (hard)" in text
+        assert "a plan waits for a confirmation" in text
 
 
 @pytest.fixture
@@ -288,10 +307,12 @@ def test_a_portfolio_without_a_store_is_served_once_it_has_one(
         same = with_prefixes([late.config], [("same", "same")], Reach(port=1))[0]
         start = asyncio.run_coroutine_threadsafe(same.read(shelf.opening), shelf.loop).result(30)
         same.begin(start, shelf.opening)
-        assert same.opened is None and "mine.db is that of mine" in str(same.error)
+        assert same.opened is None
+        assert "mine.db is that of mine" in str(same.error)
         assert shelf.ask("/p/mine/alerts")[0] == 200
         text = shelf.ask("/")[2].decode()
-        assert "Reading." in text and "ethereum" in text.split('href="/p/mine/"')[1]
+        assert "Reading." in text
+        assert "ethereum" in text.split('href="/p/mine/"')[1]
 
 
 def test_beyond_this_machine_no_portfolio_is_open_without_users(
@@ -300,7 +321,8 @@ def test_beyond_this_machine_no_portfolio_is_open_without_users(
     monkeypatch.setattr(portfolios, "ReadingProcess", HereProcess)
     with pytest.raises(ConfigError) as refused:
         serve_portfolios([begun(), tmp_path / "none.toml"], "127.0.0.1", 0, print, behind_proxy(tmp_path))
-    assert refused.value.field == "--host" and "trimtab user add" in refused.value.remedy
+    assert refused.value.field == "--host"
+    assert "trimtab user add" in refused.value.remedy
 
 
 @pytest.mark.slow
@@ -331,7 +353,8 @@ def test_the_command_serves_what_can_be_read_and_a_control_reaches_its_own_portf
         assert send("/p/mine/controls/pause", "/p/mine/controls", reason="smoke") == f"{origin}/p/mine/controls"
         assert "/p/other/login" in browser.open(f"{origin}/p/other/controls").url
         listed = browser.open(f"{origin}/").read().decode()
-        assert "none.toml" in listed and 'href="/p/other/login"' in listed
+        assert "none.toml" in listed
+        assert 'href="/p/other/login"' in listed
     finally:
         process.terminate()
         process.communicate(timeout=20)

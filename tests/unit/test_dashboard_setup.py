@@ -89,12 +89,14 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
     desk.enter()
     path = desk.ask("/", Cookie=desk.cookie)[1]["location"]
     for page, fields in ANSWERS.items():
-        assert path == page and desk.ask(page, Cookie=desk.cookie)[0] == 200
+        assert path == page
+        assert desk.ask(page, Cookie=desk.cookie)[0] == 200
         code, headers, body = desk.post(page, fields)
         assert code == 303, body
         path = headers["location"]
     review = desk.text(path)
-    assert path == "/setup/review" and not list(tmp_path.iterdir())
+    assert path == "/setup/review"
+    assert not list(tmp_path.iterdir())
     for shown in (WALLET, "RPC_A=alpha (not set yet), RPC_B=beta (not set yet)", "moderate", "1000 USDC", "TRIMTAB_ALERTS (not set yet)"):
         assert shown in review
     [csrf] = set(re.findall('name="csrf" value="([^"]+)"', desk.ask(path, Cookie=desk.cookie)[2].decode()))
@@ -109,9 +111,12 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
     wanted = ["export RPC_A=", "export RPC_B=", "trimtab doctor", "trimtab trust", "trimtab run", "trimtab serve"]
     steps.pop(next(number for number, line in enumerate(steps) if line.startswith("trimtab wallet import")))
     for line, begin in zip(steps, wanted, strict=True):
-        assert line.startswith(begin) and (begin[0] == "e" or re.search(option, line)), line
+        assert line.startswith(begin), line
+        assert begin[0] == "e" or re.search(option, line), line
     assert f"In {Path.cwd()}." in done, "the commands name the config as it was given"
-    assert "keeps 0.05 of it" in done and "With 1,000 USDC: not worth it here at 1 gwei" in done and "At most 1500 USDC are managed" in done
+    assert "keeps 0.05 of it" in done
+    assert "With 1,000 USDC: not worth it here at 1 gwei" in done
+    assert "At most 1500 USDC are managed" in done
     for page in (*ANSWERS, "/setup/review"):
         assert desk.ask(page, Cookie=desk.cookie)[1]["location"] == "/setup/done"
         assert desk.post(page, {})[0] == 403, "no page shows a form any more"
@@ -132,20 +137,25 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
         past = [one.past["return"], one.past["return_of_holding"], one.past["max_drawdown"], one.past["max_drawdown_of_holding"]]
         assert re.findall('<td class="n">(.*?)</td>', rows[one.name]) == [one.least, *(format_figure(value, "ratio+") for value in past)]
         assert one.about in rows[one.name]
-    assert "Minimum capital, USDC" in text and PAST_BASIS in text
+    assert "Minimum capital, USDC" in text
+    assert PAST_BASIS in text
 
 
 def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
     desk.enter()
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
     code, _, body = desk.post("/setup/basket", {"basket": "own", "share:WETH": "60", "share:USDC": "30"})
-    assert code == 422 and b"sum to 90%" in body and b'value="60"' in body and b'value="own" checked' in body
+    assert code == 422
+    assert b"sum to 90%" in body
+    assert b'value="60"' in body
+    assert b'value="own" checked' in body
     desk.post("/setup/basket", {"share:USDC": "40 %"})
     desk.post("/setup/cash", {})
     assert "WETH=60% USDC=40%" in desk.text("/setup/review")
     desk.post("/setup/review", {})
     portfolio = load_config(tmp_path / "trimtab.toml").config.portfolio
-    assert {one.symbol: one.target for one in portfolio.assets} == {"WETH": 6_000, "USDC": 4_000} and portfolio.use_cash is None
+    assert {one.symbol: one.target for one in portfolio.assets} == {"WETH": 6_000, "USDC": 4_000}
+    assert portfolio.use_cash is None
 
 
 def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_the_cash(desk: Desk, tmp_path: Path) -> None:
@@ -153,15 +163,14 @@ def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_
     for path, fields in {**ANSWERS, "/setup/cash": {"cash": "3000"}}.items():
         desk.post(path, fields)
     review = desk.text("/setup/review")
-    assert (
-        "With 3,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 96,900 USDC." in review
-        and "To make it worth it" in review
-    )
+    assert "With 3,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 96,900 USDC." in review
+    assert "To make it worth it" in review
     assert "4500 USDC at most are managed" in review, "half more than the cash, so that gains are not refused"
     desk.post("/setup/cash", {"ceiling": "-1"})
     assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == "/setup/cash"
     code, _, body = desk.post("/setup/cash", {"cash": "3000", "ceiling": "2000"})
-    assert code == 422 and b"2000 is below the 3000 of cash to use" in body
+    assert code == 422
+    assert b"2000 is below the 3000 of cash to use" in body
     desk.post("/setup/cash", {"cash": "3000", "ceiling": "3,500"})
     assert "3500 USDC at most" in desk.text("/setup/review")
     desk.post("/setup/review", {})
@@ -173,21 +182,28 @@ def test_each_field_says_what_is_wrong_and_nothing_typed_is_lost(desk: Desk) -> 
     desk.enter()
     code, _, body = desk.post("/setup/wallet", {"network": "mainnet", "wallet": MARKUP, "endpoints": "RPC_A=alpha"})
     text = body.decode()
-    assert code == 422 and MARKUP not in text and MARKUP in unescape(text)
+    assert code == 422
+    assert MARKUP not in text
+    assert MARKUP in unescape(text)
     for field in ("network", "wallet", "endpoints"):
-        assert f'id="e-{field}"' in text and f'href="#f-{field}"' in text
+        assert f'id="e-{field}"' in text
+        assert f'href="#f-{field}"' in text
         assert f'aria-describedby="e-{field} h-{field}" aria-invalid="true"' in text
-    assert 'value="mainnet"' in text and 'value="RPC_A=alpha"' in text and "Two different operators" in text
+    assert 'value="mainnet"' in text
+    assert 'value="RPC_A=alpha"' in text
+    assert "Two different operators" in text
     assert desk.ask("/setup/basket", Cookie=desk.cookie)[1]["location"] == "/setup/wallet"  # not before its turn
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
     code, _, body = desk.post("/setup/basket", {})
-    assert code == 422 and b"No basket is chosen" in body
+    assert code == 422
+    assert b"No basket is chosen" in body
     desk.post("/setup/basket", {"basket": "equal"})
     assert desk.post("/setup/cash", {"cash": "-5"})[0] == 422
     desk.post("/setup/cash", {"cash": "250"})
     assert "250 USDC" in desk.text("/setup/review")
     assert desk.post("/setup/wallet", {"wallet": "0x12"})[0] == 422  # changed afterwards
-    assert desk.post("/setup/review", {})[0] in (303, 403) and desk.ask("/", Cookie=desk.cookie)[1]["location"] == "/setup/wallet"
+    assert desk.post("/setup/review", {})[0] in (303, 403)
+    assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == "/setup/wallet"
     assert 'value="0x12"' in desk.text("/setup/wallet")
 
 
@@ -206,7 +222,8 @@ def test_keys_and_addresses_are_refused_and_never_repeated(desk: Desk) -> None:
                 break
             desk.post(path, given)
         code, _, body = desk.post(f"/setup/{page}", {**ANSWERS[f"/setup/{page}"], field: secret})
-        assert code == 422 and f'id="e-{field}"' in body.decode()
+        assert code == 422
+        assert f'id="e-{field}"' in body.decode()
         for place in (body.decode(), desk.text(f"/setup/{page}"), repr(vars(desk.pages))):
             assert secret not in place
         assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == f"/setup/{page}"
@@ -219,7 +236,10 @@ def test_only_the_answers_that_the_page_showed_are_written(desk: Desk, tmp_path:
     shown = re.findall('name="shown" value="([^"]+)"', desk.text("/setup/review"))
     desk.post("/setup/cash", {"cash": "", "alert": ""})  # in another tab: all of the cash
     code, _, body = desk.post("/setup/review", {"shown": "".join(shown)})
-    assert code == 409 and b"all USDC" in body and b"changed" in body and not list(tmp_path.iterdir())
+    assert code == 409
+    assert b"all USDC" in body
+    assert b"changed" in body
+    assert not list(tmp_path.iterdir())
     assert desk.post("/setup/review", {})[1]["location"] == "/setup/done"
 
 
@@ -227,18 +247,26 @@ def test_only_the_printed_address_opens_it_and_once(desk: Desk) -> None:
     for path in ("/", *ANSWERS, "/setup/review", "/setup/done"):
         assert desk.ask(path)[1]["location"] == "/login"
         code, headers, _ = desk.ask(path, "POST", "", Origin=f"http://localhost:{desk.port}")
-        assert code == 303 and headers["location"].startswith("/login?")
+        assert code == 303
+        assert headers["location"].startswith("/login?")
     for path in ("/login", "/login?token=", f"{desk.opening}x", desk.opening[:-1]):
         code, headers, _ = desk.ask(path)
-        assert code == 403 and not headers["set-cookie"]
+        assert code == 403
+        assert not headers["set-cookie"]
     for _ in range(2):  # a preview of the link uses nothing up
         code, headers, body = desk.ask(desk.opening)
-        assert code == 200 and b"Begin" in body and b"/setup/" not in body and not headers["set-cookie"]
+        assert code == 200
+        assert b"Begin" in body
+        assert b"/setup/" not in body
+        assert not headers["set-cookie"]
     assert desk.ask("/login", "POST", "token=x", Origin=f"http://localhost:{desk.port}")[0] == 403
     for foreign in ({"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}):
         assert desk.begin(**foreign)[0] == 403
     code, headers, _ = desk.begin()
-    assert code == 303 and headers["location"] == "/" and "HttpOnly" in headers["set-cookie"] and "SameSite=strict" in headers["set-cookie"]
+    assert code == 303
+    assert headers["location"] == "/"
+    assert "HttpOnly" in headers["set-cookie"]
+    assert "SameSite=strict" in headers["set-cookie"]
     assert desk.ask(desk.opening)[0] == desk.begin()[0] == 403
     cookie = headers["set-cookie"].split(";")[0]
     assert desk.ask(desk.opening, Cookie=cookie)[1]["location"] == "/"
@@ -263,7 +291,9 @@ def test_a_file_that_is_there_is_never_changed(desk: Desk, tmp_path: Path) -> No
         desk.post(path, fields)
     (tmp_path / "trimtab.toml").write_text("mine")
     code, _, body = desk.post("/setup/review", {})
-    assert code == 409 and b"exists already" in body and (tmp_path / "trimtab.toml").read_text() == "mine"
+    assert code == 409
+    assert b"exists already" in body
+    assert (tmp_path / "trimtab.toml").read_text() == "mine"
     for host, config in (
         ("127.0.0.1", tmp_path / "trimtab.toml"),
         ("0.0.0.0", tmp_path / "b.toml"),
@@ -275,7 +305,9 @@ def test_a_file_that_is_there_is_never_changed(desk: Desk, tmp_path: Path) -> No
 
 def test_a_local_chain_needs_no_endpoints_of_its_own() -> None:
     found = check_setup({"network": "nowhere.toml"})
-    assert found["baskets"] == [] and found["tokens"] == [] and "trimtab localchain" in found["errors"]["network"]
+    assert found["baskets"] == []
+    assert found["tokens"] == []
+    assert "trimtab localchain" in found["errors"]["network"]
 
 
 def test_a_copy_of_a_live_chain_is_no_local_chain_whose_contracts_are_taken_over(tmp_path: Path) -> None:
@@ -284,7 +316,8 @@ def test_a_copy_of_a_live_chain_is_no_local_chain_whose_contracts_are_taken_over
     text = (tmp_path / "a.toml").read_text()
     (tmp_path / "copy.toml").write_text(text.replace("[chain]\n", "[chain]\nfork = true\n", 1))
     found = check_setup({"network": str(tmp_path / "copy.toml")})
-    assert "not the config of a local chain" in found["errors"]["network"] and found["tokens"] == []
+    assert "not the config of a local chain" in found["errors"]["network"]
+    assert found["tokens"] == []
 
 
 @pytest.mark.slow
@@ -299,7 +332,8 @@ def test_the_command_prints_the_address_and_writes_the_file(tmp_path: Path) -> N
         for path, fields in {**ANSWERS, "/setup/review": dict[str, str]()}.items():
             hidden = dict(re.findall('type="hidden" name="([a-z]+)" value="([^"]+)"', text))
             text = browser.open(Request(origin + path, urlencode({**hidden, **fields}).encode(), {"Origin": origin})).read().decode()
-        assert "trimtab doctor" in text and load_config(tmp_path / "mine.toml").config.wallet.address == WALLET
+        assert "trimtab doctor" in text
+        assert load_config(tmp_path / "mine.toml").config.wallet.address == WALLET
     finally:
         process.terminate()
         process.communicate(timeout=20)

@@ -85,7 +85,8 @@ def test_an_endpoint_that_names_another_data_fee_is_outvoted() -> None:
         return QuorumSender(pool, 10).status_of(HASH).receipt
 
     agreed = status(node("a", L1_FEE), node("b", 1), node("c", L1_FEE))
-    assert agreed is not None and agreed.data_fee_wei == L1_FEE
+    assert agreed is not None
+    assert agreed.data_fee_wei == L1_FEE
     assert status(node("a", L1_FEE), node("b", 1)) is None
 
 
@@ -93,16 +94,20 @@ def test_a_safe_pays_neither_gas_nor_data_fee_of_its_executor() -> None:
     node = Script("a", eth_getTransactionReceipt={**RAW, "l1Fee": hex(L1_FEE)}, eth_getTransactionByHash=None)
     sender = QuorumSender(EndpointPool([node], 1, data_fee=DataFee.OP_STACK), 10)
     receipt = SafeSender(sender, SafeContract(node, OWNER)).status_of(HASH).receipt
-    assert receipt is not None and receipt.gas_cost_wei == 0
+    assert receipt is not None
+    assert receipt.gas_cost_wei == 0
 
 
 def test_each_chain_has_one_kind_and_unknown_ones_send_nothing() -> None:
     known = [*OP_STACK, *ARBITRUM, *PLAIN, *UNSUPPORTED]
     assert len(known) == len(set(known))
-    assert data_fee_of(10) is DataFee.OP_STACK and data_fee_of(10, is_copy=True) is DataFee.OPTIONAL
-    assert data_fee_of(42161) is DataFee.ARBITRUM and data_fee_of(42161, is_copy=True) is DataFee.PLAIN
+    assert data_fee_of(10) is DataFee.OP_STACK
+    assert data_fee_of(10, is_copy=True) is DataFee.OPTIONAL
+    assert data_fee_of(42161) is DataFee.ARBITRUM
+    assert data_fee_of(42161, is_copy=True) is DataFee.PLAIN
     assert data_fee_of(1) is data_fee_of(31337) is DataFee.PLAIN
-    assert not unsupported_chain(8453) and not unsupported_chain(1)
+    assert not unsupported_chain(8453)
+    assert not unsupported_chain(1)
     assert "does not know whether" in unsupported_chain(777)
     with pytest.raises(ValueError, match="Scroll"):
         require_known_fees(534352, local=False)

@@ -182,7 +182,8 @@ def test_the_fee_is_valued_where_gas_is_free() -> None:
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     free = replace(step.snapshot.head, base_fee_wei=0)
     plan = proposals.rebalance(with_snapshot(step, data_fee=QUOTE, head=free, priority_fee_wei=0)).plan
-    assert plan is not None and plan.cost.gas + plan.cost.approvals >= plan.cost.data_fee > 0
+    assert plan is not None
+    assert plan.cost.gas + plan.cost.approvals >= plan.cost.data_fee > 0
 
 
 def test_an_unread_fee_halts_and_refuses() -> None:
@@ -192,7 +193,8 @@ def test_an_unread_fee_halts_and_refuses() -> None:
     assert "there is no contract" in data_fee_fault(unread.snapshot)
     assert data_fee_fault(step.snapshot) == ""
     judged = verdict("gas_per_day", with_limits(unread, gas_per_day_wei=10**30), plan)
-    assert not judged.passed and "data fee" in judged.measured
+    assert not judged.passed
+    assert "data fee" in judged.measured
     with pytest.raises(Refused, match="data fee is unknown"):
         native_coin.data_fee_cap_wei(unread.snapshot, TX)
 
@@ -231,7 +233,8 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
     for nodes in (broken, [node("a", 1_000), *broken[1:]]):
         pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee=DataFee.OP_STACK)
         found = QuorumSender(pool, 31337).simulate(TX, OWNER)
-        assert found.ok and "data fee" in found.data_fee_unread
+        assert found.ok
+        assert "data fee" in found.data_fee_unread
 
 
 def test_a_fee_above_the_granted_one_is_refused_and_revocations_are_not() -> None:

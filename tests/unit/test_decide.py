@@ -207,7 +207,8 @@ def test_while_gas_is_too_dear_for_the_smallest_leg_it_holds_and_the_review_stay
     assert isinstance(decide(step).decision, Rebalance)
     dear = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=100 * GWEI), priority_fee_wei=0)
     decided = decide(dear)
-    assert isinstance(decided.decision, Hold) and decided.decision.kept_by == "gas"
+    assert isinstance(decided.decision, Hold)
+    assert decided.decision.kept_by == "gas"
     assert mentions(decided.decision.reason, "20 times", "600 USDC", "1200 USDC")
     assert not decided.reviewed
     assert isinstance(decide(with_limits(dear, min_trade=None)).decision, Rebalance)

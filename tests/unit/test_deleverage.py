@@ -50,10 +50,12 @@ def test_every_position_is_reduced_by_the_same_share_to_at_most_the_leverage() -
     assert shares["ETH"] == pytest.approx(shares["BTC"], abs=0.003)
     after = HELD
     for order in orders.values():
-        assert order.is_reduce_only and is_reduction(after, order)
+        assert order.is_reduce_only
+        assert is_reduction(after, order)
         after = after_action(after, order)
     leverage = margin.leverage(after)
-    assert leverage is not None and Fraction(19, 10) < leverage <= 2
+    assert leverage is not None
+    assert Fraction(19, 10) < leverage <= 2
 
 
 @given(st.integers(1, 15_000), st.integers(-900, 900).filter(bool), st.integers(0, 60_000), st.integers(0, 500))
@@ -84,7 +86,9 @@ def test_one_market_alone_is_reduced_until_the_leverage_holds() -> None:
     [order] = orders_of(step_of(HELD, TWO), Deleverage(25_000, "ETH"))
     after = after_action(HELD, order)
     leverage = margin.leverage(after)
-    assert leverage is not None and leverage <= Fraction(5, 2) and after.size_raw("BTC") == HELD.size_raw("BTC")
+    assert leverage is not None
+    assert leverage <= Fraction(5, 2)
+    assert after.size_raw("BTC") == HELD.size_raw("BTC")
 
 
 def test_each_market_is_taken_once_a_step_and_the_share_stays() -> None:
@@ -96,7 +100,8 @@ def test_each_market_is_taken_once_a_step_and_the_share_stays() -> None:
     assert left.size_raw == pytest.approx(second.size_raw, rel=0.01)
     done = step.with_progress(FuturesProgress(reduced_markets=BOTH))
     found = proposer(Deleverage(20_000))(done)
-    assert found.plan is None and isinstance(found.decided.decision, Hold)
+    assert found.plan is None
+    assert isinstance(found.decided.decision, Hold)
 
 
 def test_nothing_is_reduced_below_the_leverage_or_without_prices() -> None:
@@ -114,7 +119,9 @@ def test_nothing_is_reduced_below_the_leverage_or_without_prices() -> None:
 def test_the_owner_s_reduction_is_not_held_back_by_the_day_s_budget() -> None:
     step = step_of(HELD, TWO, reduced_24h=Fraction(10**12), turnover_24h=Fraction(10**12), reverts_in_row=5)
     plan = proposer(Deleverage(10_000))(step).plan
-    assert plan is not None and isinstance(plan.decision, AdjustFutures) and plan.decision.by_owner
+    assert plan is not None
+    assert isinstance(plan.decision, AdjustFutures)
+    assert plan.decision.by_owner
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
     assert codec.loads(Plan, codec.dumps(plan)) == plan
     agents_own = replace(plan, decision=replace(plan.decision, by_owner=False))
@@ -133,8 +140,11 @@ def test_a_purchase_takes_the_hedge_of_its_market_and_a_sale_leaves_it() -> None
     step = step_of(HELD, replace(TWO, hedges=(hedge,)), hedges=(hedge,))
     for symbol, left in (("ETH", hedge.size_raw), ("BTC", 0)):
         plan = proposer(Deleverage(None, symbol))(step).plan
-        assert plan is not None and planned_futures(plan) is not None
+        assert plan is not None
+        assert planned_futures(plan) is not None
         assert [one.size_raw for one in planned_futures(plan).hedges] == [left]
     held = replace(futures_policy(step), collateral=step.portfolio.numeraire.address)
     moved = proposer(MoveMargin(MarginDeposit(1)))(with_policy(step, held)).plan
-    assert moved is not None and planned_futures(moved) is not None and planned_futures(moved).hedges == (hedge,)
+    assert moved is not None
+    assert planned_futures(moved) is not None
+    assert planned_futures(moved).hedges == (hedge,)

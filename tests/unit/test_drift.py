@@ -194,7 +194,8 @@ def test_corrections_are_the_way_to_the_nearest_wanted_share() -> None:
 def test_a_weight_in_a_reason_is_the_weight_of_the_table(trigger: Trigger) -> None:
     """19.876 % is 19.87 % in the table, whose weights add up to 100.00 %; the distance is from the weight that is shown."""
     drifts = _weighed([2_500, 4_000, 3_500], [19_876, 40_067, 40_057], trigger)
-    assert [drift.weight_bps for drift in drifts] == [1_987, 4_007, 4_006] and round(drifts[0].share * BPS) == 1_988
+    assert [drift.weight_bps for drift in drifts] == [1_987, 4_007, 4_006]
+    assert round(drifts[0].share * BPS) == 1_988
     assert drifts[0].percent == "19.87 %"
     if trigger == RELATIVE:
         assert bands.outside_text(drifts).startswith("T0 at 19.87 % is 2.63 points below its band 22.5-27.5 %")
@@ -207,5 +208,6 @@ def test_a_weight_in_a_reason_is_the_weight_of_the_table(trigger: Trigger) -> No
 
 def test_a_distance_that_rounds_to_nothing_is_never_shown_as_zero() -> None:
     drifts = _weighed([5_000, 5_000], [449_999, 550_001], RELATIVE)
-    assert drifts[0].outside and drifts[0].weight_bps == 4_500
+    assert drifts[0].outside
+    assert drifts[0].weight_bps == 4_500
     assert bands.outside_text(drifts).startswith("T0 at 45 % is less than 0.01 points below its band 45-55 %")

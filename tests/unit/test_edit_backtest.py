@@ -46,21 +46,29 @@ def test_edited_and_present_settings_against_holding(tmp_path: Path, monkeypatch
     asked = [("target", "WETH=100%"), ("target", "USDC=0%"), ("in-slices", "yes")]
     before = path.read_bytes()
     found: Any = edit_backtest(str(path), asked)
-    assert misfits(EditBacktestDocument, found) == [] and path.read_bytes() == before
+    assert misfits(EditBacktestDocument, found) == []
+    assert path.read_bytes() == before
     assert (found["source"], found["days"], found["from"]) == ("prices of [data]", DAYS, "2023-11-15")
-    assert found["data_hash"] and found["present_hash"] == load_config(path).digest != found["edited_hash"]
+    assert found["data_hash"]
+    assert found["present_hash"] == load_config(path).digest != found["edited_hash"]
     # All in one asset: it holds, so its return is that of the price.
     last = SWING[-1] / SWING[0] - 1
     assert (float(found["edited"]["return"]), float(found["held_return"])) == pytest.approx((last, last), abs=1e-6)
-    assert found["edited"]["rebalances"] == 0 and float(found["edited"]["max_drawdown"]) == pytest.approx(1 / 1.3 - 1, abs=1e-6)
+    assert found["edited"]["rebalances"] == 0
+    assert float(found["edited"]["max_drawdown"]) == pytest.approx(1 / 1.3 - 1, abs=1e-6)
     over = found["over_holding"]
-    assert abs(float(over["mean"])) < 1e-6 and not over["beyond_chance"]
+    assert abs(float(over["mean"])) < 1e-6
+    assert not over["beyond_chance"]
     # Half of each sells what rises and buys what falls, twice in sixteen days.
-    assert found["present"]["rebalances"] >= 7 and float(found["present"]["costs"]) > 0
-    assert float(found["present"]["return"]) > 0 and float(found["over_present"]["mean"]) < 0
+    assert found["present"]["rebalances"] >= 7
+    assert float(found["present"]["costs"]) > 0
+    assert float(found["present"]["return"]) > 0
+    assert float(found["over_present"]["mean"]) < 0
     around = found["around"]
-    assert around["settings"] == 15 and around["folds"] == 4  # 150 % of the way is beyond a whole
-    assert 0 <= float(around["overfitting"]) <= 1 and around["ways"] == 3_432
+    assert around["settings"] == 15
+    assert around["folds"] == 4
+    assert 0 <= float(around["overfitting"]) <= 1
+    assert around["ways"] == 3_432
     assert found["notes"] == []
 
     # Runs are kept by config and prices.

@@ -94,7 +94,8 @@ def test_one_that_keeps_failing_rests_is_named_and_is_tried_again() -> None:
     for _ in range(FAILURES):
         assert panel.ask(price).lost == {sick: DOWN}
     heard = panel.ask(price)
-    assert "resting" in heard.lost[sick].message and "be reached" in heard.lost[sick].message
+    assert "resting" in heard.lost[sick].message
+    assert "be reached" in heard.lost[sick].message
     assert len(answers) == 1, "it was left alone"
     clock.now_s += FIRST_REST_S
     assert panel.ask(price).operators == {"sick", "a", "b"}

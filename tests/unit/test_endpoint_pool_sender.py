@@ -150,12 +150,15 @@ def test_one_liar_decides_no_simulation(lie: dict[str, object]) -> None:
 def test_one_liar_does_not_make_a_revert_a_success() -> None:
     reverts = {"eth_call": RpcFault(3, "execution reverted: STF")}
     found = sender(node("liar"), node("a", **reverts), node("b", **reverts)).simulate(CANCEL, WALLET)
-    assert not found.ok and "STF" in found.reason
+    assert not found.ok
+    assert "STF" in found.reason
 
 
 def test_two_that_disagree_on_a_simulation_send_nothing_and_are_named() -> None:
     found = sender(node("a"), node("b", eth_call=RpcFault(3, "execution reverted: STF"))).simulate(CANCEL, WALLET)
-    assert not found.ok and "disagree (b: " in found.reason and "succeeds for a" in found.reason
+    assert not found.ok
+    assert "disagree (b: " in found.reason
+    assert "succeeds for a" in found.reason
 
 
 def test_contracts_refuse_only_by_the_word_of_enough_operators() -> None:

@@ -59,7 +59,8 @@ def test_what_a_day_may_burn_bounds_bumps_and_a_cancel_that_risks_no_more_still_
     earlier = made.store
     made.chain.automine = True
     done = made.run(0)
-    assert done.receipt is not None and done.receipt.gas_cost_wei == 100_000 * GWEI
+    assert done.receipt is not None
+    assert done.receipt.gas_cost_wei == 100_000 * GWEI
     if is_booked:
         earlier.budgets.book(done, Fraction(0), Fraction(0), done.receipt.gas_cost_wei, START_S)
     made.chain.automine = False

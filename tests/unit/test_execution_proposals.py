@@ -87,7 +87,8 @@ def test_an_owner_who_signed_with_higher_fees_is_booked_as_paid(tmp_path: Path) 
     made.chain.gas_price_wei = 1_000 * GWEI
     owner.mines()
     (ended,) = executor.reconcile()
-    assert ended.state is IntentState.FINAL and ended.receipt is not None
+    assert ended.state is IntentState.FINAL
+    assert ended.receipt is not None
     assert ended.receipt.gas_cost_wei == 50_000 * 1_000 * GWEI > ended.tx.most_gas_wei
 
 
@@ -141,7 +142,8 @@ def test_an_expired_proposal_that_is_mined_later_is_named_among_what_was_dropped
         executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
     made.chain.timestamp_s = START_S + 90
     (dropped,) = executor.reconcile()
-    assert dropped.state is IntentState.CANCELLED and executor.reconcile() == []
+    assert dropped.state is IntentState.CANCELLED
+    assert executor.reconcile() == []
     owner.mines(same=same)
     with raises_code(OperatorNeeded, code):
         executor.reconcile()

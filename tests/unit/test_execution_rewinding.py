@@ -110,7 +110,8 @@ def test_what_is_in_another_block_now_is_booked_anew_and_not_sent(tmp_path: Path
     made.chain.blocks[-1] = {swap: 0}
     (moved,) = made.executor().reconcile()
     assert (moved.state, len(made.chain.sent)) == (S.FINAL, 1)
-    assert moved.receipt is not None and moved.receipt.block_number == 3
+    assert moved.receipt is not None
+    assert moved.receipt.block_number == 3
     assert booked(made) == (0, 0, None, 0)
     assert [intent.id for intent in made.store.journal.unbooked()] == [moved.id]
 

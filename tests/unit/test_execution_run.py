@@ -89,7 +89,8 @@ def test_nothing_is_added_to_a_position_before_its_mint_is_final(tmp_path: Path)
 
     with raises_code(Retryable, "mint_not_final"):
         grow()
-    assert made.chain.sent == [] and len(made.store.journal.intents()) == 1
+    assert made.chain.sent == []
+    assert len(made.store.journal.intents()) == 1
     made.store.journal.advance(intent.id, S.FINAL, START_S)
     with raises_code(Refused, "nonce"):  # the next check, on a chain that knows of no mint
         grow()

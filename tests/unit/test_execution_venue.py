@@ -108,56 +108,71 @@ def test_a_filled_order_is_final_in_the_newest_block_after_each_move_was_written
 
     world.on_event = watch
     ended = run(world, venue)
-    assert ended.state is S.FINAL and ended.receipt is not None
+    assert ended.state is S.FINAL
+    assert ended.receipt is not None
     head = world.chain.head()
     assert (ended.receipt.block_number, ended.receipt.block_hash) == (head.number, head.hash)
     assert moves(world) == ["planned", "signed", "broadcast", "mined", "final"]
-    assert ("before:send", "broadcast", 0) in states and ("after:send", "broadcast", 1) in states
-    assert "fate-unknown" not in names(world) and venue.until_s == world.clock.now_s() + 90
-    assert world.chain.sent == [] and [signed.hash for signed in venue.posted] == [ended.tx_hash]
+    assert ("before:send", "broadcast", 0) in states
+    assert ("after:send", "broadcast", 1) in states
+    assert "fate-unknown" not in names(world)
+    assert venue.until_s == world.clock.now_s() + 90
+    assert world.chain.sent == []
+    assert [signed.hash for signed in venue.posted] == [ended.tx_hash]
 
 
 def test_an_order_that_filled_nothing_or_was_rejected_is_reverted_with_the_reason(world: Bench) -> None:
     nothing = run(world, ScriptedVenue([replace(FILLED, status=0)]))
     assert nothing.state is S.REVERTED
     rejected = run(world, ScriptedVenue([OPEN], reply="not enough margin"), 1)
-    assert rejected.state is S.REVERTED and rejected.receipt is not None and rejected.receipt.status == 0
+    assert rejected.state is S.REVERTED
+    assert rejected.receipt is not None
+    assert rejected.receipt.status == 0
     notes = [[move.note for move in world.store.journal.transitions(intent.id)] for intent in (nothing, rejected)]
-    assert "nothing was filled" in notes[0] and "not enough margin" in notes[1]
+    assert "nothing was filled" in notes[0]
+    assert "not enough margin" in notes[1]
     assert unfilled(nothing) == Receipt(str(nothing.tx_hash), 0, 0, "", 0, 0, ())
 
 
 def test_a_transaction_of_the_chain_goes_to_the_chain(world: Bench) -> None:
     venue = ScriptedVenue([FILLED])
     ended = executor(world, venue).run("step", IntentKind.SWAP, tx(0), grant(), "swap")
-    assert ended.state is S.FINAL and len(world.chain.sent) == 1 and venue.posted == [] and venue.queries == 0
+    assert ended.state is S.FINAL
+    assert len(world.chain.sent) == 1
+    assert venue.posted == []
+    assert venue.queries == 0
 
 
 def test_an_outcome_is_asked_for_a_few_times_with_a_pause_and_then_left_open(world: Bench) -> None:
     venue, begin = ScriptedVenue([OPEN]), world.clock.now_s()
     with raises_code(Retryable, ErrorCode.NOT_MINED):
         run(world, venue)
-    assert venue.queries == OUTCOME_POLLS and len(venue.posted) == 1
+    assert venue.queries == OUTCOME_POLLS
+    assert len(venue.posted) == 1
     assert world.clock.now_s() - begin == (OUTCOME_POLLS - 1) * world.settings.poll_s
     assert moves(world) == ["planned", "signed", "broadcast"]
     slow = ScriptedVenue([OPEN, OPEN, FILLED])
     assert [intent.state for intent in executor(world, slow).reconcile()] == [S.BROADCAST]
     assert [intent.state for intent in executor(world, slow).reconcile()] == [S.BROADCAST]
     assert [intent.state for intent in executor(world, slow).reconcile()] == [S.FINAL]
-    assert executor(world, slow).reconcile() == [] and slow.posted == []
+    assert executor(world, slow).reconcile() == []
+    assert slow.posted == []
 
 
 def test_no_order_follows_one_whose_outcome_is_open_and_other_work_is_told(world: Bench) -> None:
     venue = ScriptedVenue([OPEN])
     with pytest.raises(Retryable):
         run(world, venue)
-    assert not executor(world, venue).ready() and not executor(world, venue).ready(for_revoking=True)
+    assert not executor(world, venue).ready()
+    assert not executor(world, venue).ready(for_revoking=True)
     with raises_code(Retryable, ErrorCode.OPEN_TRANSACTION, "buy"):
         run(world, venue, 1)
-    assert len(venue.posted) == 1 and len(world.store.journal.intents()) == 1
+    assert len(venue.posted) == 1
+    assert len(world.store.journal.intents()) == 1
     known = ScriptedVenue([FILLED])
     executor(world, known).cancel_pending("pause")
-    assert executor(world, known).ready() and run(world, known, 1).state is S.FINAL
+    assert executor(world, known).ready()
+    assert run(world, known, 1).state is S.FINAL
 
 
 def test_no_order_follows_an_open_one_whose_grant_names_no_action(world: Bench) -> None:
@@ -166,7 +181,8 @@ def test_no_order_follows_an_open_one_whose_grant_names_no_action(world: Bench) 
         run(world, venue, futures=None)
     with raises_code(Retryable, ErrorCode.OPEN_TRANSACTION, "buy"):
         run(world, venue, 1)
-    assert len(venue.posted) == 1 and len(world.store.journal.intents()) == 1
+    assert len(venue.posted) == 1
+    assert len(world.store.journal.intents()) == 1
 
 
 def test_beside_a_resting_order_no_other_limit_order_of_its_market_is_posted(world: Bench) -> None:
@@ -178,7 +194,8 @@ def test_beside_a_resting_order_no_other_limit_order_of_its_market_is_posted(wor
     with pytest.raises(UnsendableTransaction, match="an order of ETH still rests"):
         run(world, venue, 1, limit)
     assert len(venue.posted) == len(world.store.journal.intents()) == 1
-    assert run(world, venue, 1, other).rests and len(venue.posted) == 2
+    assert run(world, venue, 1, other).rests
+    assert len(venue.posted) == 2
 
 
 def test_beside_a_resting_order_whose_grant_names_no_market_no_limit_order_is_posted(world: Bench) -> None:
@@ -193,7 +210,8 @@ def test_a_venue_that_does_not_answer_leaves_the_order_open_and_is_told(world: B
     venue = ScriptedVenue([DOWN], reply=DOWN)
     with raises_code(Retryable, ErrorCode.NOT_MINED):
         run(world, venue)
-    assert names(world).count("fate-unknown") == 1 + OUTCOME_POLLS and len(venue.posted) == 1
+    assert names(world).count("fate-unknown") == 1 + OUTCOME_POLLS
+    assert len(venue.posted) == 1
     (intent,) = executor(world, ScriptedVenue([FILLED])).reconcile()
     assert intent.state is S.FINAL, "a post without an answer may have been filled"
 
@@ -227,15 +245,18 @@ def test_an_order_is_dropped_if_trading_stops_or_its_time_ends_after_signing(
     world.on_event = lambda event: change(world) if event.name == "after:signed" else None
     with pytest.raises(Refused) as caught:
         run(world, venue)
-    assert caught.value.verdicts[0].guard == guard and venue.posted == []
-    assert moves(world)[-1] == "cancelled" and world.store.journal.open_intents() == ()
+    assert caught.value.verdicts[0].guard == guard
+    assert venue.posted == []
+    assert moves(world)[-1] == "cancelled"
+    assert world.store.journal.open_intents() == ()
 
 
 def test_an_order_that_the_signer_refuses_is_dropped(world: Bench) -> None:
     venue, world.signer.refuse = ScriptedVenue([FILLED]), Refused("the signer refuses")
     with pytest.raises(Refused, match="the signer refuses"):
         run(world, venue)
-    assert moves(world) == ["planned", "cancelled"] and venue.posted == []
+    assert moves(world) == ["planned", "cancelled"]
+    assert venue.posted == []
 
 
 @pytest.mark.parametrize(
@@ -265,5 +286,6 @@ def test_a_restart_resolves_an_order_by_the_venues_answer_and_never_posts_again(
     world.restart()
     again = ScriptedVenue([outcome])
     (intent,) = executor(world, again).reconcile()
-    assert intent.state is state and again.posted == []
+    assert intent.state is state
+    assert again.posted == []
     assert world.store.journal.intents()[0].state is state

@@ -50,7 +50,8 @@ def test_an_exit_waits_longer_after_each_failure_up_to_an_hour(reverts: int, app
         own = ExitFailures(token.address, reverts, approvals, NOW_S - ago_s)
         return history(reverts_in_row=reverts, approvals_in_row=approvals, failed_exits=(own,), is_stopped=True)
 
-    assert passes(failed(wait_s)) and not passes(failed(wait_s - 1))
+    assert passes(failed(wait_s))
+    assert not passes(failed(wait_s - 1))
     assert passes(failed(0), progress=StepProgress(spend_caps=((USDC.address, 1),))), "what it approved is not held against its own step"
     assert passes(failed(0, LINK)), "the failures of another exit"
     assert not passes(failed(10**6), exits=False), "a rebalance waits for its owner"
@@ -136,7 +137,8 @@ def test_reverts_of_rebalances_delay_no_exit(store: Store) -> None:
     for nonce in range(3):
         booked(store, nonce, START_S + nonce)
     found = store.budgets.history(START_S + 9)
-    assert (found.failures.is_stopped, found.failures.failed_exits) == (True, ()) and passes(found)
+    assert (found.failures.is_stopped, found.failures.failed_exits) == (True, ())
+    assert passes(found)
 
 
 @pytest.mark.parametrize(("token", "steps"), [(WETH, 8), (LINK, 0)])
@@ -205,7 +207,8 @@ def after_reverts(step: StepInput, reverts: dict[Token, int], ago_s: int = 3_600
 @pytest.mark.parametrize(("wbtc", "link", "goes"), [(0, 0, WBTC), (0, 9, WBTC), (1, 1, WBTC), (1, 0, LINK), (9, 2, LINK)])
 def test_the_exit_with_the_fewest_reverts_of_its_own_goes_first(wbtc: int, link: int, goes: Token) -> None:
     found = after_reverts(fired("LINK", "WBTC", pools=TWO), {WBTC: wbtc, LINK: link})
-    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == goes.address
+    assert found.kind is OutcomeKind.PLANNED
+    assert found.decided.exit_token == goes.address
 
 
 @pytest.mark.parametrize("reverts", range(9))
@@ -217,14 +220,17 @@ def test_reverts_of_a_refused_exit_never_put_it_before_a_sound_one(reverts: int)
 
 def test_an_exit_does_not_wait_for_another_that_failed_just_now() -> None:
     found = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: 9}, ago_s=0)
-    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address
+    assert found.kind is OutcomeKind.PLANNED
+    assert found.decided.exit_token == WBTC.address
     both = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: 9, WBTC: 9}, ago_s=0)
-    assert both.kind is OutcomeKind.REFUSED and [one.guard for one in both.verdicts if not one.passed] == ["reverts_in_row"]
+    assert both.kind is OutcomeKind.REFUSED
+    assert [one.guard for one in both.verdicts if not one.passed] == ["reverts_in_row"]
 
 
 def test_an_exit_that_cannot_go_leaves_its_turn_to_the_next() -> None:
     found = after_reverts(fired("LINK", "WBTC", pools=(*MARKET, OFF)), {WBTC: 3})
-    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address
+    assert found.kind is OutcomeKind.PLANNED
+    assert found.decided.exit_token == WBTC.address
 
 
 def test_an_exit_that_waits_leaves_half_of_the_day_s_gas_to_the_others() -> None:
@@ -232,10 +238,12 @@ def test_an_exit_that_waits_leaves_half_of_the_day_s_gas_to_the_others() -> None
     step = with_limits(fired("LINK", "WBTC", pools=TWO), gas_per_day_wei=ETHER // 10)
     spent = {"gas_24h_wei": ETHER // 20, "wasted_24h_wei": ETHER // 20}
     found = after_reverts(step, {LINK: 3}, **spent)
-    assert found.decided.exit_token == WBTC.address and found.kind is OutcomeKind.PLANNED
+    assert found.decided.exit_token == WBTC.address
+    assert found.kind is OutcomeKind.PLANNED
     alone = after_reverts(with_limits(fired("LINK", pools=TWO), gas_per_day_wei=ETHER // 10), {LINK: 3}, **spent)
     (failing,) = [one for one in alone.verdicts if not one.passed]
-    assert failing.guard == "gas_per_day" and "0.05 native after 3 reverts" in failing.limit
+    assert failing.guard == "gas_per_day"
+    assert "0.05 native after 3 reverts" in failing.limit
     assert after_reverts(alone.step_input, {LINK: 2}, **spent).kind is OutcomeKind.PLANNED, "it does not wait yet"
 
 
@@ -247,14 +255,17 @@ def test_a_loss_limit_that_refuses_one_exit_leaves_room_for_a_smaller_one(limit:
     step = with_limits(fired("LINK", "WBTC", values=FOUR, pools=TWO), **{f"{limit}_bps": 100})
     lost = {"loss_24h": Fraction(92 * 10**6)} if limit == "daily_loss" else {"loss_total": Fraction(92 * 10**6)}
     found = after_reverts(step, {}, **lost)
-    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == LINK.address
-    assert [one.token for one in found.decided.blocked_exits] == [WBTC.address] and limit in found.reason
+    assert found.kind is OutcomeKind.PLANNED
+    assert found.decided.exit_token == LINK.address
+    assert [one.token for one in found.decided.blocked_exits] == [WBTC.address]
+    assert limit in found.reason
 
 
 def test_an_exit_that_a_loss_limit_refuses_lets_nothing_be_bought() -> None:
     step = fired("WBTC", values={"WETH": 4_000, "WBTC": 4_000, "LINK": 1_000, "USDC": 1_000}, pools=TWO)
     found = after_reverts(with_limits(step, total_loss_bps=100), {}, loss_total=Fraction(95 * 10**6))
-    assert found.kind is OutcomeKind.REFUSED and found.decided.exit_token == WBTC.address
+    assert found.kind is OutcomeKind.REFUSED
+    assert found.decided.exit_token == WBTC.address
     assert {one.guard for one in found.verdicts if not one.passed} == {"total_loss"}
 
 
@@ -290,7 +301,8 @@ def test_the_gas_of_a_day_bounds_what_exits_burn() -> None:
 def test_a_fall_without_a_price_binds_a_rebalance_and_no_exit() -> None:
     """A token that hides its price and takes a base unit would halt every stop for a day."""
     fell = {"unknown": "LINK fell and has no price", "unpriced_falls": "LINK fell and has no price"}
-    assert refusing(True, **fell) == set() and {"daily_loss", "gas_per_day"} <= refusing(False, **fell)
+    assert refusing(True, **fell) == set()
+    assert {"daily_loss", "gas_per_day"} <= refusing(False, **fell)
     assert {"daily_loss", "gas_per_day"} <= refusing(True, **fell | {"unknown": "LINK fell and has no price; the day is not known"})
     assert {"daily_loss", "gas_per_day"} <= refusing(True, unknown="the day is not known")
 

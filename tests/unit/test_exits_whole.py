@@ -57,14 +57,16 @@ def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: fl
 def test_a_stop_that_fired_sells_all_of_it(pools: tuple[Pool, ...]) -> None:
     for symbol in ("WETH", "WBTC"):
         found = judged(fired(symbol, pools=(*pools, SOUND)))
-        assert found.plan is not None and not found.decided.blocked_exits
+        assert found.plan is not None
+        assert not found.decided.blocked_exits
         assert after(found.step_input, found.plan)[symbol] == 0
 
 
 def test_an_exit_is_whole_where_only_its_last_unit_is_dear() -> None:
     shallow = (v2_pool(WETH, USDC, 2_000, 50_000_000), v2_pool(WBTC, USDC, 60_000, 2_300_000), SOUND)
     found = judged(fired("WBTC", pools=shallow))
-    assert found.plan is not None and after(found.step_input, found.plan)["WBTC"] == 0
+    assert found.plan is not None
+    assert after(found.step_input, found.plan)["WBTC"] == 0
     assert found.plan.cost.total < found.plan.turnover * Fraction(50, 10_000), "all of it costs less than plan_cost"
     dear = judged(fired("WBTC", pools=(*shallow[:1], v2_pool(WBTC, USDC, 60_000, 1_000_000), SOUND)))
     left = 0 if dear.plan is None else after(dear.step_input, dear.plan)["WBTC"]
@@ -79,5 +81,6 @@ def test_an_exit_is_tried_whole_when_the_search_finds_nothing(monkeypatch: pytes
 
     monkeypatch.setattr(planner, "find_fixed_point", blind)
     found = judged(fired("WBTC", pools=(*MARKET, SOUND)))
-    assert found.plan is not None and not found.decided.blocked_exits
+    assert found.plan is not None
+    assert not found.decided.blocked_exits
     assert after(found.step_input, found.plan)["WBTC"] == 0

@@ -55,7 +55,8 @@ def test_columns_are_those_that_rotki_documents_in_its_order() -> None:
 
 def test_every_column_that_rotkis_importers_ask_for_is_there() -> None:
     """A column that lacks stops the whole import."""
-    assert set(export.TRADE_COLUMNS) == READ_OF_TRADES and set(export.EVENT_COLUMNS) == READ_OF_EVENTS
+    assert set(export.TRADE_COLUMNS) == READ_OF_TRADES
+    assert set(export.EVENT_COLUMNS) == READ_OF_EVENTS
     assert {export.TRADE_LOCATION, export.TRANSFER_LOCATION} <= LOCATIONS
     assert {word for words in export._EVENTS.values() for word in words} <= EVENT_TYPES
 
@@ -68,7 +69,8 @@ def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_h
     sums: dict[str, Fraction] = {}
 
     def add(name: str, amount: str, sign: int) -> None:
-        assert PLAIN.fullmatch(amount) and Fraction(amount) > 0
+        assert PLAIN.fullmatch(amount)
+        assert Fraction(amount) > 0
         assert name == "ETH" or re.fullmatch(r"eip155:1/erc20:0x[0-9a-fA-F]{40}", name)
         sums[name] = sums.get(name, Fraction(0)) + sign * Fraction(amount)
 
@@ -120,7 +122,8 @@ def test_whatever_dust_is_exchanged_no_row_has_an_amount_of_zero_and_all_sum_to_
     entry = entries.trade_entry(SettledTransaction("i", 1, wallet.now_s, "0x1", "", moved, 0), wallet.prices(), COUNTED, {})
     sums: dict[str, Fraction] = {}
     for spent, received, got, gave in (row[1:5] for row in export.rotki_trades([entry], ASSETS)):
-        assert Fraction(got) > 0 and Fraction(gave) > 0
+        assert Fraction(got) > 0
+        assert Fraction(gave) > 0
         sums[spent], sums[received] = sums.get(spent, Fraction(0)) - Fraction(gave), sums.get(received, Fraction(0)) + Fraction(got)
     for word, _, name, amount, *_ in export.rotki_events([entry], ASSETS):
         assert Fraction(amount) > 0
@@ -151,7 +154,8 @@ def test_what_came_and_went_is_the_event_that_it_was(kind: ExternalTransferKind 
     wallet = Wallet()
     wallet.flow(USDC, raw, kind)
     (row,) = export.rotki_events(wallet.entries[-1:], ASSETS)
-    assert row[0] == word and row[3] == "500"
+    assert row[0] == word
+    assert row[3] == "500"
 
 
 def test_gas_that_belongs_to_no_exchange_is_spent_and_a_position_is_the_owners_still() -> None:
@@ -160,7 +164,8 @@ def test_gas_that_belongs_to_no_exchange_is_spent_and_a_position_is_the_owners_s
     assert [(row[0], row[2], row[3]) for row in export.rotki_events(wallet.entries[-1:], ASSETS)] == [("Spend", "ETH", "0.001")]
     wallet.provide(10)
     assert [row[0] for row in export.rotki_events(wallet.entries[-1:], ASSETS)] == ["Spend"]
-    assert wallet.entries[-1].kind is EntryKind.PROVIDE and list(export.rotki_trades(wallet.entries[-1:], ASSETS)) == []
+    assert wallet.entries[-1].kind is EntryKind.PROVIDE
+    assert list(export.rotki_trades(wallet.entries[-1:], ASSETS)) == []
 
 
 @examples(10)
@@ -209,5 +214,6 @@ def test_parquet_holds_the_same_rows_as_text(tmp_path: Path) -> None:
     path = tmp_path / "ledger.parquet"
     path.write_bytes(_parquet(sheet))
     back = polars.read_parquet(path)
-    assert tuple(back.columns) == sheet.columns and set(back.dtypes) == {polars.String}
+    assert tuple(back.columns) == sheet.columns
+    assert set(back.dtypes) == {polars.String}
     assert back.rows() == list(sheet.rows)

@@ -121,8 +121,10 @@ def test_a_correction_whose_first_round_prices_do_not_confirm_is_not_sent_all_at
     decided = decide(replace(step, policy=replace(step.policy, confirm_blocks=0)))
     assert isinstance(decided.decision, Rebalance)
     found, plan = in_time(step, decided, decided.decision, planner.plan(step, decided.decision))
-    assert isinstance(found.decision, Hold) and plan is None, found.decision
-    assert not found.reviewed and found.layer(GradualResult).begins is None
+    assert isinstance(found.decision, Hold), found.decision
+    assert plan is None, found.decision
+    assert not found.reviewed
+    assert found.layer(GradualResult).begins is None
 
 
 # orders by hand
@@ -131,9 +133,13 @@ def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
     step = apply_orders(step)
     buys = LimitOrder("o1", USDC.address, WETH.address, raw(500, USDC), Fraction(1), 2_000_000_000, 0)
     found = proposals.waiting_orders((buys,))(step)
-    assert found.decided.order == "" and found.plan is not None and found.plan.exits
+    assert found.decided.order == ""
+    assert found.plan is not None
+    assert found.plan.exits
     alone = proposals.single_order(buys)(step)
-    assert alone.plan is None and isinstance(alone.decided.decision, Hold) and mentions(alone.decided.decision.reason, "stop_loss", "WETH")
+    assert alone.plan is None
+    assert isinstance(alone.decided.decision, Hold)
+    assert mentions(alone.decided.decision.reason, "stop_loss", "WETH")
 
 
 def test_an_order_by_hand_buys_nothing_that_an_exit_sold() -> None:
@@ -147,7 +153,8 @@ def test_an_order_by_hand_buys_nothing_that_an_exit_sold() -> None:
         return found.decided.decision.reason
 
     assert mentions(why("WETH"), "WETH", "stop_loss")
-    assert "kept out" not in why("WBTC") and "kept out" not in why("USDC", "WBTC", Fraction(1, 100))
+    assert "kept out" not in why("WBTC")
+    assert "kept out" not in why("USDC", "WBTC", Fraction(1, 100))
 
 
 # the portfolio's own orders

@@ -16,7 +16,9 @@ from tests.support.text import raises_code
 def test_a_proposal_is_written_for_its_owner_alone_and_taken_back(tmp_path: Path) -> None:
     outbox = FileOutbox(tmp_path / "proposals")
     place = Path(outbox.put("abc", "{}\n"))
-    assert place.read_text() == "{}\n" and place.stat().st_mode & 0o777 == 0o600 and place.parent.stat().st_mode & 0o777 == 0o700
+    assert place.read_text() == "{}\n"
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert place.parent.stat().st_mode & 0o777 == 0o700
     outbox.remove_proposal("abc")
     outbox.remove_proposal("abc")
     assert not list(place.parent.iterdir())
@@ -26,12 +28,14 @@ def test_a_proposal_that_is_there_is_left_and_one_that_was_changed_is_put_right(
     outbox = FileOutbox(tmp_path)
     place = Path(outbox.put("abc", "{}\n"))
     before = place.stat().st_mtime_ns, place.stat().st_ino
-    assert outbox.put("abc", "{}\n") == str(place) and (place.stat().st_mtime_ns, place.stat().st_ino) == before
+    assert outbox.put("abc", "{}\n") == str(place)
+    assert (place.stat().st_mtime_ns, place.stat().st_ino) == before
     for changed in (b'{"to": "a stranger"}', b"\xff\x00"):
         place.write_bytes(changed)
         outbox.put("abc", "{}\n")
         assert place.read_text() == "{}\n"
-    assert place.read_text() == "{}\n" and [file.name for file in tmp_path.iterdir()] == ["abc.json"]
+    assert place.read_text() == "{}\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["abc.json"]
 
 
 def test_a_full_disk_leaves_no_half_of_a_proposal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

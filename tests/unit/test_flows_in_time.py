@@ -58,11 +58,9 @@ def test_a_fall_beyond_the_limit_is_never_accepted(store: Store) -> None:
     looked(store, at(1_005, "9"))
     step = looked(store, at(1_006, "9", later_s=100 * DAY_S))
     decision = decide(step).decision
-    assert (
-        isinstance(decision, Halt)
-        and decision.codes == (HaltCode.BALANCE_CHANGE,)
-        and mentions(decision.reason, "WETH", "trimtab flows confirm")
-    )
+    assert isinstance(decision, Halt)
+    assert decision.codes == (HaltCode.BALANCE_CHANGE,)
+    assert mentions(decision.reason, "WETH", "trimtab flows confirm")
 
 
 def test_a_fall_of_one_unit_without_a_price_becomes_no_deposit(store: Store) -> None:
@@ -120,7 +118,8 @@ def test_whatever_comes_and_whenever_prices_lack_no_rise_holds_back_longer_than_
             assert all(flow.chain_s + DAY_S > now_s for flow in step.history.cash_flows.unexplained if flow.holds)
         last = looked(store, at(2_000, usdc=usdc, later_s=later_s + DAY_S))
         assert not any(flow.holds or flow.value is None for flow in last.history.cash_flows.unexplained)
-        assert last.history.budgets.loss_24h == 0 and sum(flow.delta_raw for flow in store.balances.transfers()) == (usdc - 20_000) * DOLLAR
+        assert last.history.budgets.loss_24h == 0
+        assert sum(flow.delta_raw for flow in store.balances.transfers()) == (usdc - 20_000) * DOLLAR
         store.close()
 
 

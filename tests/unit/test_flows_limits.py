@@ -86,7 +86,8 @@ def test_a_fall_without_a_price_holds_back_until_it_has_one(store: Store) -> Non
     (flow,) = looked(store, blind).history.cash_flows.unexplained
     assert (flow.value, flow.halts) == (None, True)
     found = store.budgets.history(builders.NOW_S)
-    assert "no price" in found.budgets.unknown and found.budgets.unpriced_falls == found.budgets.unknown
+    assert "no price" in found.budgets.unknown
+    assert found.budgets.unpriced_falls == found.budgets.unknown
     dry = balance_changes.apply_balance_changes(
         replace(at(1_002, "9.999"), history=store.budgets.history(builders.NOW_S)), store.balances.expected()
     )
@@ -211,7 +212,8 @@ def test_guards_hold_no_exit_for_what_came_or_fell(exits: bool) -> None:
     lost = Fraction(20_000 * DOLLAR)
     step = with_history(step, unexplained=tuple(found), loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost)
     plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
-    assert plan is not None and isinstance(plan.decision, Rebalance)
+    assert plan is not None
+    assert isinstance(plan.decision, Rebalance)
     plan = replace(plan, decision=replace(plan.decision, exit=exits))
     refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed}
     assert refused == (set() if exits else {"balance_jump", "daily_loss", "total_loss", "max_live_value"})

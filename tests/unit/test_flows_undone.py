@@ -50,10 +50,12 @@ def test_what_was_gone_for_a_while_is_neither_a_loss_nor_a_deposit_and_keeps_its
     entries, values = store.ledger.entries(), store.valuations.between()
     assert [one.kind for one in entries][3:] == [EntryKind.UNDONE] * 2
     found = performance(entries, values, 0, 2 * 10**9, USDC.address, OpeningCash(USDC.address, WETH.address))
-    assert found is not None and (found.profit, found.deposits, found.withdrawals) == (0, 0, 0)
+    assert found is not None
+    assert (found.profit, found.deposits, found.withdrawals) == (0, 0, 0)
     for method in LotMethod:
         taxed = run_tax_lots(entries, method, USDC.address, WETH.address)
-        assert taxed.disposals == [] and taxed.carried == 0
+        assert taxed.disposals == []
+        assert taxed.carried == 0
         assert sum(lot.raw for lot in taxed.open() if lot.token == WETH.address) == 11 * COIN
         assert {lot.acquired_s for lot in taxed.open()} == {at().snapshot.head.timestamp_s}
     assets = export.RotkiAssets(1, "ETH", lambda _: 18)

@@ -35,11 +35,13 @@ def alerts(step: StepInput, kind: OutcomeKind = OutcomeKind.PLANNED) -> list[Ale
 def test_an_alert_carries_what_a_broken_limit_would_close() -> None:
     step = margined(OVER, {"WETH": 12_500, "USDC": 2_500})
     [alert] = alerts(step)
-    assert alert.key == "futures:leverage" and alert.lasting
+    assert alert.key == "futures:leverage"
+    assert alert.lasting
     assert "leverage 4.00x of at most 3x" in alert.text
     assert "liquidation of ETH 20 % away" in alert.text
     assert "net exposure ETH 160 %" in alert.text, "40,000 of 25,000"
-    assert "It would close " in alert.text and " of 20 ETH (long)" in alert.text
+    assert "It would close " in alert.text
+    assert " of 20 ETH (long)" in alert.text
     kinds = [one.kind for one in cycle_alerts(outcome(step, OutcomeKind.PLANNED), RunFacts(False, "", None))]
     assert len(kinds) == 1, "a reduction that is planned is told once"
     assert alerts(step, OutcomeKind.DONE) == []
@@ -52,14 +54,16 @@ def test_an_alert_about_a_band_names_the_net_exposure() -> None:
     step = margined(named, {"WETH": 9_000, "USDC": 1_000})
     found = cycle_alerts(outcome(step, OutcomeKind.PLANNED), RunFacts(False, "", None))
     [text] = [one.text for one in found if one.key.startswith("price:")]
-    assert "WETH is above its band: 75 % of the portfolio" in text and "net exposure 91.67 %" in text
+    assert "WETH is above its band: 75 % of the portfolio" in text
+    assert "net exposure 91.67 %" in text
 
 
 def test_a_refused_reduction_and_a_sent_one_name_their_orders() -> None:
     step = margined(OVER)
     refused = outcome(step, OutcomeKind.REFUSED)
     texts = [one.text for one in cycle_alerts(refused, RunFacts(False, "", None)) if one.key.startswith("refusal")]
-    assert len(texts) == 1 and "It would close " in texts[0]
+    assert len(texts) == 1
+    assert "It would close " in texts[0]
 
 
 def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
@@ -69,13 +73,18 @@ def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
     step = with_policy(step, replace(futures_policy(step), limits=limits))
     found = optional_summary(step, current_drifts(step))["futures"]
     assert (found["leverage"], found["max_leverage"], found["max_utilisation"]) == ("4", "3", "0.9")
-    assert found["utilisation"] is not None and found["broken"]
+    assert found["utilisation"] is not None
+    assert found["broken"]
     assert (found["target_leverage"], found["target_note"]) == ("2", "not restored: leverage_band is off")
     kept = with_policy(step, replace(futures_policy(step), leverage_band_bps=2_000))
     assert optional_summary(kept, current_drifts(kept))["futures"]["target_note"] == ""
     near = found["liquidation"]
-    assert near is not None and near["symbol"] == "ETH" and abs(Fraction(near["distance"]) + Fraction(1, 5)) < Fraction(1, 1_000)
-    assert len(found["actions"]) == 1 and found["actions"][0].startswith("deposit ") and found["actions"][0].endswith(" USDC")
+    assert near is not None
+    assert near["symbol"] == "ETH"
+    assert abs(Fraction(near["distance"]) + Fraction(1, 5)) < Fraction(1, 1_000)
+    assert len(found["actions"]) == 1
+    assert found["actions"][0].startswith("deposit ")
+    assert found["actions"][0].endswith(" USDC")
     alone = margined(OVER, {"WETH": 10_000, "USDC": 0})
     assert optional_summary(alone, current_drifts(alone))["futures"]["actions"] == ["close 5.75 of 20 ETH (long)"]
     exposures = {one["symbol"]: one for one in found["exposures"]}
@@ -105,7 +114,8 @@ def test_actions_read_as_they_are_done() -> None:
 def test_the_nearest_liquidation_is_the_smallest_move() -> None:
     held = book(10_000, 20 * E18)
     found = nearest_liquidation(held)
-    assert found is not None and found[1] == margin.liquidation_distance(held, "ETH")
+    assert found is not None
+    assert found[1] == margin.liquidation_distance(held, "ETH")
     assert nearest_liquidation(book(10_000)) is None
 
 

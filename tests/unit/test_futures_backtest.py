@@ -90,7 +90,8 @@ def test_an_order_beyond_its_bound_is_not_filled() -> None:
     found = simulate_book(moves(100, 106, 106, 106), replace(long_btc(), latency_bars=1))
     assert [fill.bar for fill in found.agent.fills] == [3]
     ((why, times),) = found.agent.refused
-    assert "reverted" in why and times == 1
+    assert "reverted" in why
+    assert times == 1
 
 
 def test_nothing_is_filled_or_liquidated_while_the_venue_is_paused() -> None:
@@ -116,7 +117,8 @@ def test_after_an_emergency_the_book_is_judged_again_in_the_same_bar() -> None:
     """A gap of 20 % takes 3.6x to 9.5x: half is closed, and then what the limit still asks."""
     found = simulate_book(moves(100, 100, 92, 74.5, 74.5), long_btc(30_000)).agent
     assert [fill.trigger for fill in found.fills if fill.bar == 3] == ["liquidation", "leverage"]
-    assert found.longest_above(40_000) == 0 and not found.liquidations
+    assert found.longest_above(40_000) == 0
+    assert not found.liquidations
 
 
 def test_a_liquidator_may_close_what_the_contract_allows() -> None:
@@ -133,7 +135,8 @@ def test_a_liquidator_may_close_what_the_contract_allows() -> None:
 def test_collateral_in_reserve_is_deposited_before_anything_is_reduced() -> None:
     topped = replace(long_btc(30_000), reserve_raw=10_000 * E18)
     found = simulate_book(moves(100, 100, 88, 88), topped)
-    assert found.agent.deposited_raw > 0 and found.held.deposited_raw == 0
+    assert found.agent.deposited_raw > 0
+    assert found.held.deposited_raw == 0
     assert found.agent.sizes == found.held.sizes
     assert found.agent.final_raw == found.held.final_raw == 16_400 * E18
 

@@ -76,14 +76,16 @@ def test_a_deposit_is_a_move_inside_the_portfolio() -> None:
     one = only(futures_changes([entry], valuations))
     assert (one.deposited, one.transferred, one.profit) == (400 * E6, 0, 0)
     whole = performance([entry], valuations, 0, 10**9, USDC, OPENING)
-    assert whole is not None and (whole.deposits, whole.withdrawals, whole.profit, whole.twr) == (0, 0, 0, 0)
+    assert whole is not None
+    assert (whole.deposits, whole.withdrawals, whole.profit, whole.twr) == (0, 0, 0, 0)
 
 
 def test_a_deposit_that_is_not_final_yet_is_no_flow() -> None:
     for moved in (400, -400):
         valuations = (valued(1, reading(1_000, unrealised=5)), valued(3, reading(1_000 + moved, unrealised=8), wallet=1_000 - moved))
         whole = performance([], valuations, 0, 10**9, USDC, OPENING)
-        assert whole is not None and whole.futures is not None
+        assert whole is not None
+        assert whole.futures is not None
         assert (whole.deposits, whole.withdrawals, whole.profit, whole.futures.transferred) == (0, 0, 3 * E6, 0)
 
 
@@ -95,14 +97,16 @@ def test_price_fees_and_funding_are_the_profit_to_the_base_unit() -> None:
     assert (one.fees, one.funding, one.realised) == (3 * E6, 3 * E6, 33 * E6)
     assert one.price - one.fees - one.funding == after.value - before.value == 70 * E6
     whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
-    assert whole is not None and whole.futures is not None
+    assert whole is not None
+    assert whole.futures is not None
     assert whole.profit == whole.futures.profit == 70 * E6
 
 
 def test_money_sent_to_the_account_by_someone_else_is_no_profit() -> None:
     valuations = (valued(1, reading(1_000, unrealised=10)), valued(2, reading(1_600, unrealised=30)))
     whole = performance([], valuations, 0, 10**9, USDC, OPENING)
-    assert whole is not None and whole.futures is not None
+    assert whole is not None
+    assert whole.futures is not None
     assert (whole.deposits, whole.profit, whole.futures.transferred) == (600 * E6, 20 * E6, 600 * E6)
 
 
@@ -149,7 +153,8 @@ def test_the_lines_sum_to_the_change_whatever_happens(
     assert after.value - before.value == one.deposited + one.transferred + one.price - one.fees - one.funding
     assert sum((value for _, value in one.funding_by_market), Fraction(0)) == one.funding
     whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
-    assert whole is not None and whole.profit == one.profit == summed([one]).profit
+    assert whole is not None
+    assert whole.profit == one.profit == summed([one]).profit
 
 
 def test_funding_is_booked_by_market_and_day() -> None:
@@ -197,7 +202,8 @@ def test_the_export_names_each_fee_profit_payment_and_move() -> None:
         ("funding", "-5", "-5"),
     ]
     assert futures_years(entries) == {"1970": 28 * E6}, "the profit less the funding; fees of openings count when their share is closed"
-    assert {row["currency"] for row in rows} == {"USDC"} and rows[1]["size"] == "2"
+    assert {row["currency"] for row in rows} == {"USDC"}
+    assert rows[1]["size"] == "2"
     assert futures_table([], NAMES).rows == ()
 
 
@@ -208,11 +214,13 @@ def test_rotki_gets_results_as_income_and_loss_that_sum_to_a_base_unit() -> None
     gains = [row for row in rows if row["Type"] == "Income"]
     assert [row["Amount"] for row in gains] == ["0.000002", "0.000003", "0.000002", "0.000003", "0.000002"], "12.5 base units in all"
     [loss] = [row for row in rows if row["Type"] == "Loss"]
-    assert loss["Amount"] in ("6.999999", "7") and loss["Currency"].endswith(USDC)
+    assert loss["Amount"] in ("6.999999", "7")
+    assert loss["Currency"].endswith(USDC)
     assert not [row for row in rows if row["Type"] in ("Deposit", "Withdrawal")], "a move into margin is no event"
 
 
 def test_the_lines_of_a_step_are_those_of_its_entries() -> None:
     found = futures_lines([order(2, fee=2, size=2), order(3, fee=1, size=-1, realised=33, funding=-5), deposit(4, 10)])
-    assert found is not None and (found.fees, found.funding, found.realised) == (3 * E6, -5 * E6, 33 * E6)
+    assert found is not None
+    assert (found.fees, found.funding, found.realised) == (3 * E6, -5 * E6, 33 * E6)
     assert futures_lines([deposit(4, 10)]) is None

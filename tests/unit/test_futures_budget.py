@@ -38,20 +38,22 @@ def spent(dollars: int) -> dict[str, Fraction]:
 def planned(step: StepInput) -> Plan:
     """The plan of the step, which every guard passes and whose orders only reduce."""
     found = rebalance(step)
-    assert found.plan is not None and planned_futures(found.plan) is not None and planned_futures(found.plan).orders, (
-        found.decided.decision.reason
-    )
+    assert found.plan is not None, found.decided.decision.reason
+    assert planned_futures(found.plan) is not None, found.decided.decision.reason
+    assert planned_futures(found.plan).orders, found.decided.decision.reason
     refusing = [one.guard for one in guards.judge(step, found.plan, evidence(step, found.plan)) if not one.passed]
     assert refusing == []
     held = margin_account(step.snapshot)
-    assert held is not None and all(is_reduction(held, one) for one in planned_futures(found.plan).orders)
+    assert held is not None
+    assert all(is_reduction(held, one) for one in planned_futures(found.plan).orders)
     return found.plan
 
 
 def closed(step: StepInput, plan: Plan) -> Fraction:
     """Notional at the index that a plan closes."""
     held = margin_account(step.snapshot)
-    assert held is not None and planned_futures(plan) is not None
+    assert held is not None
+    assert planned_futures(plan) is not None
     return sum((abs(one.size_raw) * held.market(one.market).index for one in planned_futures(plan).orders), Fraction(0)) / E18
 
 
@@ -62,13 +64,15 @@ def test_a_reduction_above_the_day_s_budget_is_cut_to_what_the_budget_leaves(use
     step = step_of(PUSHED, **spent(used))
     plan = planned(step)
     assert 20_000 - used - 3 < closed(step, plan) <= 20_000 - used, "to one lot of 0.001"
-    assert planned_futures(plan) is not None and any("max_reduction_per_day" in why for why in planned_futures(plan).refused)
+    assert planned_futures(plan) is not None
+    assert any("max_reduction_per_day" in why for why in planned_futures(plan).refused)
 
 
 def test_a_cut_reduction_keeps_the_shares_of_its_markets_and_its_goals() -> None:
     step = step_of(both(), HALVES, **spent(14_000))
     plan = planned(step)
-    assert planned_futures(plan) is not None and {one.market for one in planned_futures(plan).orders} == {"ETH", "BTC"}
+    assert planned_futures(plan) is not None
+    assert {one.market for one in planned_futures(plan).orders} == {"ETH", "BTC"}
     held = margin_account(step.snapshot)
     assert held is not None
     values = [abs(one.size_raw) * held.market(one.market).index / E18 for one in planned_futures(plan).orders]
@@ -81,9 +85,8 @@ def test_a_cut_reduction_keeps_the_shares_of_its_markets_and_its_goals() -> None
     later = with_snapshot(step, futures=rest).with_progress(FuturesProgress(reduction_goals=tuple(goals.items())))
     later = with_history(later, **spent(used))
     second = planned(later)
-    assert planned_futures(second) is not None and [one.market for one in planned_futures(second).orders] == [
-        planned_futures(plan).orders[1].market
-    ]
+    assert planned_futures(second) is not None
+    assert [one.market for one in planned_futures(second).orders] == [planned_futures(plan).orders[1].market]
     assert closed(later, second) <= 20_000 - used
 
 
@@ -91,20 +94,24 @@ def test_a_cut_reduction_keeps_the_shares_of_its_markets_and_its_goals() -> None
 def test_a_used_budget_holds_futures_says_so_and_lets_spot_go_on(used: int) -> None:
     """A rest below a hundredth of the budget is not worth an order."""
     found = rebalance(step_of(PUSHED, **spent(used)))
-    assert found.plan is None and isinstance(found.decided.decision, Hold)
+    assert found.plan is None
+    assert isinstance(found.decided.decision, Hold)
     assert "max_reduction_per_day" in found.decided.decision.reason
     skewed = step_of(PUSHED, **spent(used))
     moved = replace(skewed, snapshot=replace(skewed.snapshot, holdings=tuple(
         replace(one, raw=one.raw * 2) if number else one for number, one in enumerate(skewed.snapshot.holdings)
     )))  # fmt: skip
     spot = rebalance(moved).plan
-    assert spot is not None and planned_futures(spot) is None and spot.legs
+    assert spot is not None
+    assert planned_futures(spot) is None
+    assert spot.legs
 
 
 @pytest.mark.parametrize("held", [OVER, book(1_300, 10 * E18, index=Fraction(2_300))], ids=["required by the index", "emergency"])
 def test_what_the_index_or_an_emergency_demands_is_not_cut(held: MarginAccount) -> None:
     fresh, used = planned(step_of(held)), planned(step_of(held, **spent(10**6)))
-    assert planned_futures(fresh) is not None and planned_futures(used) is not None
+    assert planned_futures(fresh) is not None
+    assert planned_futures(used) is not None
     assert planned_futures(used).orders == planned_futures(fresh).orders
 
 
@@ -113,13 +120,15 @@ def test_a_cut_of_a_trim_towards_the_targets_opens_nothing() -> None:
     held = account(10_000, {"ETH": 8 * E18, "BTC": E18 // 15}, market("ETH"), market("BTC", 30_000))
     held = replace(held, markets=tuple(replace(one, index_s=NOW_S - 60) for one in held.markets))
     whole = rebalance(step_of(held, HALVES)).plan
-    assert whole is not None and planned_futures(whole) is not None
+    assert whole is not None
+    assert planned_futures(whole) is not None
     assert {one.is_reduce_only for one in planned_futures(whole).orders} == {True, False}
     step = step_of(held, HALVES, **spent(19_000))
     plan = planned(step)
     assert 900 < closed(step, plan) <= 1_000
     decision = plan.decision
-    assert isinstance(decision, AdjustFutures) and decision.is_reducing
+    assert isinstance(decision, AdjustFutures)
+    assert decision.is_reducing
 
 
 def test_an_unknown_day_is_left_to_the_guard() -> None:

@@ -39,7 +39,8 @@ NEAR = book(1_300, 10 * E18)
 
 def judged(step: StepInput) -> dict[str, Verdict]:
     plan: Plan | None = rebalance(step).plan
-    assert plan is not None and planned_futures(plan) is not None
+    assert plan is not None
+    assert planned_futures(plan) is not None
     return {one.guard: one for one in guards.judge(step, plan, evidence(step, plan))}
 
 
@@ -79,8 +80,10 @@ def test_limit_orders_do_not_delay_a_reduction(held: Any) -> None:
 
 def test_an_emergency_closes_half_at_its_own_bound() -> None:
     plan = rebalance(step_of(NEAR)).plan
-    assert plan is not None and planned_futures(plan) is not None
-    assert planned_futures(plan).is_emergency and [one.size_raw for one in planned_futures(plan).orders] == [-5 * E18]
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert planned_futures(plan).is_emergency
+    assert [one.size_raw for one in planned_futures(plan).orders] == [-5 * E18]
     assert refusing(step_of(NEAR)) == set()
 
 
@@ -117,10 +120,12 @@ def test_a_silent_spot_feed_holds_no_emergency_back() -> None:
     silent = replace(step.snapshot.feeds[0], updated_at_s=NOW_S - 10**6)
     step = with_snapshot(step, feeds=(silent, *step.snapshot.feeds[1:]))
     decision = decide(step).decision
-    assert isinstance(decision, AdjustFutures) and "no reference price" in decision.reason
+    assert isinstance(decision, AdjustFutures)
+    assert "no reference price" in decision.reason
     assert not refusing(step)
     reduces = decide(with_snapshot(step, futures=OVER)).decision
-    assert isinstance(reduces, AdjustFutures) and "no reference price" in reduces.reason
+    assert isinstance(reduces, AdjustFutures)
+    assert "no reference price" in reduces.reason
 
 
 def test_the_fee_ceiling_of_an_emergency_is_its_own() -> None:
@@ -151,7 +156,8 @@ def test_the_daily_budget_of_reductions_holds_no_emergency_back() -> None:
     step = step_of(fallen, reduced_24h=Fraction(90_000 * 10**6))
     assert judged(step)["reduction_per_day"].passed
     plan = rebalance(step).plan
-    assert plan is not None and planned_futures(plan).is_emergency
+    assert plan is not None
+    assert planned_futures(plan).is_emergency
     ordinary = plan.with_layer(replace(planned_futures(plan), is_emergency=False))
     assert not {one.guard: one for one in guards.judge(step, ordinary, evidence(step, ordinary))}["reduction_per_day"].passed
 
@@ -216,7 +222,8 @@ def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: P
     ended = made.executor().run("escape", IntentKind.FUTURES, pending, granted, "escape")
     assert (ended.kind, ended.state) == (IntentKind.FUTURES, IntentState.CANCELLED)
     newest = made.store.journal.intents()[0]
-    assert newest.kind is IntentKind.CANCEL and (newest.tx.max_fee_wei or 0) > 100 * GWEI
+    assert newest.kind is IntentKind.CANCEL
+    assert (newest.tx.max_fee_wei or 0) > 100 * GWEI
     assert made.store.journal.grant(newest.id).is_emergency
 
 
@@ -315,8 +322,12 @@ def test_the_cooldown_of_an_emergency_holds_no_reduction_back() -> None:
     for held in (OVER, NEAR):
         cooled = with_futures_limits(step_of(held, emergency_s=NOW_S - 60), emergency_cooldown_s=DAY_S)
         plan, free = rebalance(cooled).plan, rebalance(step_of(held)).plan
-        assert plan is not None and free is not None and planned_futures(plan) is not None and planned_futures(free) is not None
-        assert planned_futures(plan).orders == planned_futures(free).orders and refusing(cooled) == set()
+        assert plan is not None
+        assert free is not None
+        assert planned_futures(plan) is not None
+        assert planned_futures(free) is not None
+        assert planned_futures(plan).orders == planned_futures(free).orders
+        assert refusing(cooled) == set()
 
 
 def test_a_simulated_book_reopens_only_after_the_cooldown() -> None:
@@ -327,6 +338,8 @@ def test_a_simulated_book_reopens_only_after_the_cooldown() -> None:
         settings = replace(long_btc(30_000), policy=replace(long_btc(30_000).policy, limits=limits, leverage_band_bps=1_000))
         fills = simulate_book(moves(*prices), settings).agent.fills
         closed = [fill.bar for fill in fills if fill.trigger == "liquidation"]
-        assert closed and closed[0] <= 6, fills
+        assert closed, fills
+        assert closed[0] <= 6, fills
         times[cooldown_s] = min(fill.bar for fill in fills if fill.bar > closed[-1] and fill.size_raw > 0) - closed[-1]
-    assert times[0] <= 3 and 24 <= times[DAY_S] <= 26
+    assert times[0] <= 3
+    assert 24 <= times[DAY_S] <= 26

@@ -57,7 +57,8 @@ def test_beside_a_paused_market_openings_stay_within_the_target_of_the_whole() -
     assert "ETH is cut so that the notional stays at its target" in plan.refused
     low = with_market(book(10_000, eth=E18, btc=866 * 10**15), "BTC", is_paused=True)
     after = filled(low, plan_futures(low, TRIPLE, RICH, NOW_S))
-    assert Fraction(29, 10) < leverage(after) <= Fraction(301, 100) and after.size_raw("ETH") > E18
+    assert Fraction(29, 10) < leverage(after) <= Fraction(301, 100)
+    assert after.size_raw("ETH") > E18
 
 
 def test_a_reduction_that_backs_off_makes_no_room_for_an_opening() -> None:
@@ -119,7 +120,8 @@ def test_a_position_at_its_target_or_with_a_hedge_is_named_and_not_trimmed() -> 
     held = book(10_000, eth=8 * E18, btc=133 * 10**15)
     assert plan_futures(held, heavy, RICH, NOW_S).orders == ()
     [note] = position_notes(held, heavy)
-    assert note.startswith("ETH is 80.0") and note.endswith("above max_position of 70 %, and is not trimmed: it is at its target")
+    assert note.startswith("ETH is 80.0")
+    assert note.endswith("above max_position of 70 %, and is not trimmed: it is at its target")
     hedging = replace(heavy, hedges=(Hedge("ETH", "", -E18, 0, Fraction(0)),))
     assert position_notes(held, hedging)[0].endswith("it includes a hedge")
     note = decide(step_of(fresh_of(held), heavy)).decision.reason
@@ -137,9 +139,9 @@ def test_the_guard_passes_an_opening_beside_an_oversized_position_and_refuses_on
     policy = replace(PAIR, limits=wide, leverage_bps=10_000, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
     step = step_of(held, policy)
     found = rebalance(with_policy(step, replace(policy, leverage_bps=30_000)))
-    assert (
-        found.plan is not None and isinstance(planned_futures(found.plan), FuturesPlan) and isinstance(found.plan.decision, AdjustFutures)
-    )
+    assert found.plan is not None
+    assert isinstance(planned_futures(found.plan), FuturesPlan)
+    assert isinstance(found.plan.decision, AdjustFutures)
     order = planned_futures(found.plan).orders[0]
     assert (order.market, order.kind) == ("BTC", PerpOrderKind.MARKET)
     small = replace(order, size_raw=10**16, bound_raw=303 * E18)

@@ -56,7 +56,8 @@ def test_a_position_that_is_paid_or_pays_little_is_left(rate: Fraction) -> None:
 
 def test_a_short_that_pays_is_trimmed_by_the_same_rule() -> None:
     trims = funding_trims(at_rates(Fraction(0), Fraction(-5, 1_000)), LONG_AND_SHORT)
-    assert list(trims) == ["BTC"] and 0 < trims["BTC"] < 333 * 10**15
+    assert list(trims) == ["BTC"]
+    assert 0 < trims["BTC"] < 333 * 10**15
 
 
 def test_without_a_horizon_or_a_band_nothing_is_trimmed() -> None:
@@ -86,7 +87,8 @@ def test_a_share_above_its_band_without_funding_is_drift() -> None:
 def test_a_limit_goes_before_a_funding_trim() -> None:
     held = rated(book(3_000, eth=10 * E18), Fraction(5, 1_000))
     fired = triggered(held, ETH_ALONE, RICH)
-    assert fired[0] is FuturesTrigger.LEVERAGE and FuturesTrigger.FUNDING in fired
+    assert fired[0] is FuturesTrigger.LEVERAGE
+    assert FuturesTrigger.FUNDING in fired
 
 
 def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:

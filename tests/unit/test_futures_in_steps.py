@@ -95,7 +95,8 @@ def test_realised_futures_are_a_figure_of_the_year_of_their_own() -> None:
         by_year[year] = by_year.get(year, 0.0) + (quote + owed * share if share else 0.0)
         size, owed = size + traded, owed * (1 - share) + (0.0 if share else quote)
     assert {one.year: float(one.realised) / E18 for one in found.futures_taxes} == pytest.approx(by_year, abs=1e-6)
-    assert len(by_year) == 2 and all(by_year.values()), by_year
+    assert len(by_year) == 2, by_year
+    assert all(by_year.values()), by_year
 
 
 def test_a_quiet_bar_needs_no_step() -> None:
@@ -104,8 +105,10 @@ def test_a_quiet_bar_needs_no_step() -> None:
     policy = replace(LONG, leverage_bps=30_000)
     one, other = (run(prices, policy, looks_at_all=every) for every in (False, True))
     assert one.evaluated < other.evaluated == 60
-    assert book_of(one).agent.fills == book_of(other).agent.fills and len(book_of(one).agent.fills) > 3
-    assert one.equity.tolist() == other.equity.tolist() and one.rebalances == other.rebalances
+    assert book_of(one).agent.fills == book_of(other).agent.fills
+    assert len(book_of(one).agent.fills) > 3
+    assert one.equity.tolist() == other.equity.tolist()
+    assert one.rebalances == other.rebalances
 
 
 def test_the_future_changes_nothing_in_the_past() -> None:
@@ -127,14 +130,16 @@ def test_guards_judge_futures_in_a_backtest_as_live() -> None:
 def test_margin_above_the_weight_of_its_collateral_holds_spot_alone() -> None:
     """The margin outgrows the whole weight of its collateral, which swaps cannot spend: futures go on."""
     found = run([100.0, 100, 100, 110, 115, 120], replace(LONG, leverage_bps=30_000), margin=20_000)
-    assert found.refused == () and dict(found.kept)["locked"] >= 3
+    assert found.refused == ()
+    assert dict(found.kept)["locked"] >= 3
     assert len(book_of(found).agent.fills) >= 1
 
 
 def test_margin_is_topped_up_from_the_wallet_before_a_reduction() -> None:
     found = run([100.0, 100, 82, 82], replace(LONG, leverage_bps=30_000))
     book = book_of(found).agent
-    assert book.deposited_raw > 0 and not book.liquidations
+    assert book.deposited_raw > 0
+    assert not book.liquidations
     assert book.final_raw == 5_000 * E18 + book.deposited_raw + book.profit.total_raw
     usd = dict(found.balances)[next(token.address for token in spec_of().tokens if token.symbol == "USD")]
     assert usd < 4_000 * E18
@@ -143,7 +148,8 @@ def test_margin_is_topped_up_from_the_wallet_before_a_reduction() -> None:
 def test_a_crash_is_reduced_by_the_step_and_liquidates_the_held_book() -> None:
     policy = replace(LONG, leverage_bps=30_000, limits=replace(LONG.limits, top_up_per_day_bps=0))
     found = book_of(run([100.0, 100, 92, 85, 78, 72, 66, 60], policy))
-    assert not found.agent.liquidations and found.held.liquidations
+    assert not found.agent.liquidations
+    assert found.held.liquidations
     assert found.agent.bars_above(40_000) == 0, "what a limit demands is filled in the bar that breaks it"
 
 
@@ -154,18 +160,21 @@ def test_a_hedge_is_opened_closed_and_recorded() -> None:
     (hedge,) = book.hedges
     opened, closed = book.agent.fills
     assert (opened.trigger, closed.trigger) == ("hedge", "close_hedge")
-    assert opened.size_raw == hedge.size_raw < 0 and closed.size_raw == -opened.size_raw
+    assert opened.size_raw == hedge.size_raw < 0
+    assert closed.size_raw == -opened.size_raw
     assert (hedge.opened_s, hedge.closed_s) == (opened.time_s, closed.time_s) == (START_S + 8 * HOUR_S, START_S + 16 * HOUR_S)
     size, sold, bought = -hedge.size_raw / E18, 200 * 0.999, 104 * 1.001
     assert hedge.profit_raw is not None
     assert hedge.profit_raw / E18 == pytest.approx(size * (sold - bought) - 0.001 * size * (sold + bought), rel=1e-9)
-    assert "it is shorted" in hedge.reason and "back in its band" in hedge.end
+    assert "it is shorted" in hedge.reason
+    assert "back in its band" in hedge.end
     assert any(one.bar == 2 for one in found.rebalances), "the rest is sold in the same step"
 
 
 def test_an_open_hedge_is_recorded_at_the_mark() -> None:
     (hedge,) = book_of(run([100.0, 100, 200, 200, 210], ONLY_HEDGES, margin=4_000)).hedges
-    assert hedge.closed_s is None and hedge.profit_raw is not None
+    assert hedge.closed_s is None
+    assert hedge.profit_raw is not None
     size = -hedge.size_raw / E18
     assert hedge.profit_raw / E18 == pytest.approx(size * (200 * 0.999 * 0.999 - 210), rel=1e-9)
 
@@ -185,7 +194,9 @@ def test_the_health_of_a_strategy_with_futures_pauses_it() -> None:
     prices = (100 * np.exp(np.cumsum(chance.normal(-0.004, 0.01, 70)))).tolist()
     found = run(prices, LONG, spec=spec, hours=24)
     (paused,) = found.health
-    assert (paused.name, paused.health) == ("falling", "paused") and paused.sharpe_milli is not None and paused.sharpe_milli < 500
+    assert (paused.name, paused.health) == ("falling", "paused")
+    assert paused.sharpe_milli is not None
+    assert paused.sharpe_milli < 500
     assert paused.time_s >= START_S + 50 * DAY_S
     assert {one.name: one.health for one in found.strategies} == {"falling": "paused", "idle": "active"}
     assert book_of(found).agent.sizes == (), "a paused strategy holds no futures"
@@ -211,7 +222,8 @@ def test_repeated_reductions_keep_the_weights() -> None:
             sizes[fill.symbol] += fill.size_raw / E18
         share = sizes["BTC"] / sum(sizes.values())
         start = share if bar == 0 else start
-        assert start == pytest.approx(0.6, abs=2e-3) and share == pytest.approx(start, abs=1e-4), bar
+        assert start == pytest.approx(0.6, abs=2e-3), bar
+        assert share == pytest.approx(start, abs=1e-4), bar
 
 
 def test_refusals_that_differ_in_amounts_alone_are_counted_together() -> None:
@@ -219,7 +231,8 @@ def test_refusals_that_differ_in_amounts_alone_are_counted_together() -> None:
     closed = spec_of(limits=replace(PERMISSIVE_LIMITS, price_impact_bps=0))
     found = run([100.0, 200, 210, 220, 230, 240], replace(LONG, leverage_bps=100), spec=closed)
     ((why, times),) = found.refused
-    assert times >= 3 and why.startswith("nothing to trade of a drift of … USD")
+    assert times >= 3
+    assert why.startswith("nothing to trade of a drift of … USD")
     assert re.search("0x[0-9a-fA-F]{40}", why)
 
 

@@ -76,7 +76,8 @@ def test_a_stale_index_of_a_market_not_held_holds_no_reduction_back() -> None:
     held = book(1_000, eth=5 * E18)
     stale = replace(held, markets=(held.markets[0], replace(held.markets[1], index_s=0)))
     plan = plan_futures(stale, POLICY, RICH, NOW_S)
-    assert plan.is_emergency and [order.market for order in plan.orders] == ["ETH"]
+    assert plan.is_emergency
+    assert [order.market for order in plan.orders] == ["ETH"]
     calm = plan_futures(replace(stale, collateral_raw=10_000 * E18), POLICY, RICH, NOW_S)
     assert all(order.market != "BTC" for order in calm.orders)
 
@@ -183,7 +184,8 @@ def test_an_emergency_order_is_one_that_the_venue_accepts(side: int) -> None:
     assert margin.is_liquidatable(held)
     assert not margin.may_reduce(after_fill_at_bound(held, order_for(held, -side * 5 * E18)))
     [order] = plan_futures(held, POLICY, RICH, NOW_S).orders
-    assert 5 * E18 < abs(order.size_raw) <= 10 * E18 and order.size_raw * side < 0
+    assert 5 * E18 < abs(order.size_raw) <= 10 * E18
+    assert order.size_raw * side < 0
     assert margin.may_reduce(after_fill_at_bound(held, order))
 
 
@@ -220,13 +222,15 @@ def test_a_reduction_filled_at_its_bound_still_ends_within_the_limit(slippage_bp
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000, slippage_bps=slippage_bps)
     held = book(4_000, eth=share * 3 * E18, btc=share * 10**17)
     plan = plan_futures(held, replace(POLICY, limits=limits), RICH, NOW_S)
-    assert plan.is_reducing and plan.trigger == "leverage"
+    assert plan.is_reducing
+    assert plan.trigger == "leverage"
     at_bound = margin.with_adverse_move(held, Fraction(slippage_bps, 10_000))
     for order in plan.orders:
         quote = -order.bound_raw if order.size_raw > 0 else order.bound_raw
         at_bound = margin.with_trade(at_bound, order.market, order.size_raw, quote)
     leverage = margin.leverage(at_bound)
-    assert leverage is not None and leverage <= 4
+    assert leverage is not None
+    assert leverage <= 4
     assert margin.gross_notional_raw(at_bound) > 0
 
 
@@ -335,7 +339,8 @@ def with_minimum(held: MarginAccount, least: int) -> MarginAccount:
 def test_a_venue_beside_the_chain_gets_no_deposit() -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000)
     plan = plan_futures(with_minimum(book(4_000, eth=10 * E18), 0), replace(POLICY, limits=limits), RICH, NOW_S, collateral_raw=2_000 * E18)
-    assert plan.top_up_raw == 0 and [order.is_reduce_only for order in plan.orders] == [True]
+    assert plan.top_up_raw == 0
+    assert [order.is_reduce_only for order in plan.orders] == [True]
 
 
 def test_an_opening_below_the_venues_minimum_is_left_out_and_named() -> None:
@@ -348,12 +353,14 @@ def test_a_reduction_below_the_venues_minimum_is_enlarged_to_it() -> None:
     held = book(4_000, eth=10 * E18)
     small = plan_futures(held, POLICY, RICH, NOW_S).orders[0]
     enlarged = plan_futures(with_minimum(held, 15_000), POLICY, RICH, NOW_S).orders[0]
-    assert abs(small.size_raw) < abs(enlarged.size_raw) <= 10 * E18 and enlarged.bound_raw >= 15_000 * E18
+    assert abs(small.size_raw) < abs(enlarged.size_raw) <= 10 * E18
+    assert enlarged.bound_raw >= 15_000 * E18
 
 
 def test_a_position_below_the_venues_minimum_is_closed_whole() -> None:
     plan = plan_futures(with_minimum(book(4_000, eth=10 * E18), 30_000), POLICY, RICH, NOW_S)
-    assert [(order.size_raw, order.is_reduce_only) for order in plan.orders] == [(-10 * E18, True)] and plan.refused == ()
+    assert [(order.size_raw, order.is_reduce_only) for order in plan.orders] == [(-10 * E18, True)]
+    assert plan.refused == ()
 
 
 def test_a_target_of_nothing_closes_a_position_below_the_venues_minimum() -> None:

@@ -60,8 +60,10 @@ PUSHED = book(10_000, 15 * E18, mark=Fraction(1_900))
 def test_nothing_but_a_stop_or_a_fault_holds_a_reduction_back(history: dict[str, object]) -> None:
     step = step_of(OVER, **history)
     found = rebalance(step)
-    assert isinstance(found.decided.decision, AdjustFutures) and found.decided.decision.is_reducing
-    assert found.plan is not None and planned_futures(found.plan) is not None
+    assert isinstance(found.decided.decision, AdjustFutures)
+    assert found.decided.decision.is_reducing
+    assert found.plan is not None
+    assert planned_futures(found.plan) is not None
     assert all(order.is_reduce_only and order.size_raw < 0 for order in planned_futures(found.plan).orders)
     refusing = [one for one in guards.judge(step, found.plan, evidence(step, found.plan)) if not one.passed]
     assert [one.guard for one in refusing] == []
@@ -83,10 +85,14 @@ def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -
     drifted = step_input(values={"WETH": 5_600, "USDC": 4_400})
     drifted = replace(drifted, limits=replace(drifted.limits, plan_cost_bps=15))
     alone = rebalance(drifted)
-    assert alone.plan is None and isinstance(alone.decided.decision, Hold)
+    assert alone.plan is None
+    assert isinstance(alone.decided.decision, Hold)
     found = rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), POLICY))
-    assert found.plan is not None and planned_futures(found.plan) is not None and found.step is not None
-    assert isinstance(found.decided.decision, AdjustFutures) and "not worth its cost" in found.step.progress.spot_held
+    assert found.plan is not None
+    assert planned_futures(found.plan) is not None
+    assert found.step is not None
+    assert isinstance(found.decided.decision, AdjustFutures)
+    assert "not worth its cost" in found.step.progress.spot_held
     assert rebalance(found.step).plan == found.plan, "a recorded step decides the same"
     kept = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), POLICY)
     assert rebalance(kept).decided.decision == alone.decided.decision
@@ -107,7 +113,8 @@ def test_a_refused_spot_plan_keeps_no_futures_from_their_targets_and_stays_the_o
         for held in (EMPTY, book(10_000, 10 * E18))
     )
     assert opens.kind is OutcomeKind.PLANNED, opens.reason
-    assert opens.plan is not None and planned_futures(opens.plan) is not None
+    assert opens.plan is not None
+    assert planned_futures(opens.plan) is not None
     assert stays.kind is OutcomeKind.REFUSED
     assert [one.guard for one in stays.verdicts if not one.passed] == ["second_quote_deviation"]
 
@@ -117,7 +124,8 @@ def test_an_opening_not_worth_its_cost_holds_and_a_reduction_does_not() -> None:
     dear = step_of(EMPTY)
     dear = replace(dear, limits=replace(dear.limits, plan_cost_bps=5))
     held = rebalance(dear)
-    assert isinstance(held.decided.decision, Hold) and held.plan is None
+    assert isinstance(held.decided.decision, Hold)
+    assert held.plan is None
     assert "above limits.plan_cost of 5 bps" in held.decided.decision.reason
     over = step_of(OVER)
     over = replace(over, limits=replace(over.limits, plan_cost_bps=5))
@@ -131,7 +139,8 @@ def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
     free = step_of(OVER)
     for step, why in ((dear, "above limits.plan_cost of 5 bps"), (stopped, "the key may not trade"), (free, "")):
         document = margin_document(report_of(step, POLICY, current_drifts(step)))
-        assert document["plan"] is not None and document["plan"]["orders"]
+        assert document["plan"] is not None
+        assert document["plan"]["orders"]
         assert (why in document["plan"]["held"]) if why else document["plan"]["held"] == ""
         console = Console(file=io.StringIO(), width=80)
         show_margin(console, document)
@@ -143,7 +152,8 @@ def test_orders_of_a_market_that_backs_off_are_not_among_those_of_the_margin_doc
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
     step = step_of(OVER, failed_exits=failed)
     document = margin_document(report_of(step, POLICY, current_drifts(step)))
-    assert document["plan"] is not None and "ETH: its orders failed or were refused" in document["plan"]["held"]
+    assert document["plan"] is not None
+    assert "ETH: its orders failed or were refused" in document["plan"]["held"]
 
 
 def test_the_summary_names_a_market_that_the_venue_paused() -> None:
@@ -162,7 +172,8 @@ def test_an_opening_waits_while_failures_stop_rebalances(history: dict[str, obje
 
 def test_an_account_or_an_index_that_is_not_known_orders_nothing_and_says_why() -> None:
     stale = decide(step_of(book(10_000, 20 * E18, index_s=NOW_S - 10_000))).decision
-    assert isinstance(stale, Hold) and "futures: no order, the index of ETH is" in stale.reason
+    assert isinstance(stale, Hold)
+    assert "futures: no order, the index of ETH is" in stale.reason
     unknown = with_snapshot(step_of(None), futures_unknown="free margin could not be read")
     assert "futures: no order, free margin could not be read" in decide(unknown).decision.reason
 
@@ -182,7 +193,9 @@ def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | N
     step = step_of(replace(OVER, settlement_raw=10**12), policy)
     found = report_of(step, policy, current_drifts(step))
     proposed = rebalance(step).plan
-    assert found.plan is not None and proposed is not None and planned_futures(proposed) is not None
+    assert found.plan is not None
+    assert proposed is not None
+    assert planned_futures(proposed) is not None
     assert bool(found.plan.top_up_raw) is deposits
     assert (found.plan.top_up_raw, bool(found.plan.orders)) == (
         planned_futures(proposed).top_up_raw,
@@ -212,7 +225,8 @@ def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:
 def planned(step: StepInput, change: Callable[[PerpOrder], PerpOrder]) -> Plan:
     """The plan that the step has with a fresh budget of reductions, with its first order changed."""
     plan = rebalance(with_history(step, reduced_24h=Fraction(0))).plan
-    assert plan is not None and planned_futures(plan) is not None
+    assert plan is not None
+    assert planned_futures(plan) is not None
     orders = (change(planned_futures(plan).orders[0]), *planned_futures(plan).orders[1:])
     return plan.with_layer(replace(planned_futures(plan), orders=orders))
 
@@ -239,7 +253,9 @@ def test_the_daily_budget_never_holds_back_what_the_index_demands() -> None:
     """A crash of the index takes more reductions in a day than a pushed mark may (T12)."""
     step = step_of(OVER, reduced_24h=Fraction(90_000 * 10**6))
     plan = rebalance(step).plan
-    assert plan is not None and planned_futures(plan) is not None and planned_futures(plan).is_reducing
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert planned_futures(plan).is_reducing
     assert "reduction_per_day" not in {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
 
 
@@ -292,14 +308,17 @@ def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
     """Also once its first order has restored the limit; then limits are judged again."""
     step = step_of(OVER)
     plan = rebalance(step).plan
-    assert plan is not None and planned_futures(plan) is not None
+    assert plan is not None
+    assert planned_futures(plan) is not None
     [order] = planned_futures(plan).orders
     assert reduction_goals(step.snapshot, planned_futures(plan)) == (("ETH", 20 * E18 + order.size_raw),)
     under_way = step_of(book(10_000, 12 * E18)).with_progress(FuturesProgress(reduction_goals=(("ETH", 10 * E18),)))
     found = decide(under_way).decision
-    assert isinstance(found, AdjustFutures) and found.is_reducing
+    assert isinstance(found, AdjustFutures)
+    assert found.is_reducing
     rest = rebalance(under_way).plan
-    assert rest is not None and planned_futures(rest) is not None
+    assert rest is not None
+    assert planned_futures(rest) is not None
     assert [(one.size_raw, one.is_reduce_only) for one in planned_futures(rest).orders] == [(-2 * E18, True)]
     done = step_of(book(10_000, 10 * E18)).with_progress(FuturesProgress(reduction_goals=(("ETH", 10 * E18),)))
     assert not isinstance(decide(done).decision, AdjustFutures)
@@ -308,7 +327,9 @@ def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
 def test_orders_to_targets_leave_no_goals() -> None:
     step = step_of(EMPTY)
     plan = rebalance(step).plan
-    assert plan is not None and planned_futures(plan) is not None and not planned_futures(plan).is_reducing
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert not planned_futures(plan).is_reducing
     assert reduction_goals(step.snapshot, planned_futures(plan)) == ()
 
 

@@ -67,7 +67,8 @@ def test_a_total_that_a_limit_holds_below_its_target_does_not_drift() -> None:
     held, spot = book(10_000), Fraction(4_000 * E18)
     first = plan_futures(held, policy, spot, NOW_S)
     size = sum(order.size_raw for order in first.orders)
-    assert first.trigger == "drift" and 4_900 * 10**15 <= size <= 5 * E18
+    assert first.trigger == "drift"
+    assert 4_900 * 10**15 <= size <= 5 * E18
     assert plan_futures(book(10_000, size), policy, spot, NOW_S).orders == ()
 
 
@@ -90,16 +91,16 @@ def test_an_alert_carries_the_orders_that_wait_for_a_person() -> None:
     step = step_of(OVER, replace(WETH_POLICY, ask=("leverage",)))
     outcome = StepOutcome("step", OutcomeKind.HOLD, "a reason", step, decide(step), None)
     texts = [one.text for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key.startswith("futures:")]
-    assert len(texts) == 1 and texts[0].startswith(
-        "Futures actions await confirmation (leverage); leverage 4.00x of at most 3x, utilisation"
-    )
+    assert len(texts) == 1
+    assert texts[0].startswith("Futures actions await confirmation (leverage); leverage 4.00x of at most 3x, utilisation")
     assert texts[0].endswith("It would close 5.75 of 20 ETH (long). Run: trimtab rebalance --send")
 
 
 def test_a_liquidation_in_sight_waits_for_nobody() -> None:
     policy = replace(POLICY, ask=("leverage", "utilisation", "spot_multiple", "drift", "leverage_drift"))
     plan = plan_futures(margin.with_marks(book(1_300, eth=10 * E18), {"ETH": Fraction(0)}), policy, RICH, NOW_S)
-    assert plan.is_emergency and plan.orders
+    assert plan.is_emergency
+    assert plan.orders
 
 
 def test_a_policy_is_read_back_with_and_without_its_optional_keys() -> None:
@@ -122,7 +123,8 @@ def test_the_tighter_bound_on_the_notional_counts(notional: str, multiple: int) 
     text = with_futures().replace("[limits]", f'[limits]\nfutures_notional = "{notional}"', 1)
     config = parse_config(text)
     policy = build_futures(config, {asset.symbol: _token(asset.symbol) for asset in config.portfolio.assets})
-    assert policy is not None and policy.limits.spot_multiple_bps == multiple
+    assert policy is not None
+    assert policy.limits.spot_multiple_bps == multiple
 
 
 def test_a_bound_of_zero_is_no_bound_and_is_refused() -> None:

@@ -48,11 +48,13 @@ def refusing(step: StepInput, plan: Plan) -> set[str]:
 
 def planned(step: StepInput) -> Plan:
     found = rebalance(step)
-    assert found.plan is not None and planned_futures(found.plan) is not None, found.decided.decision.reason
+    assert found.plan is not None, found.decided.decision.reason
+    assert planned_futures(found.plan) is not None, found.decided.decision.reason
     judged = found.step or step
     assert refusing(judged, found.plan) == set()
     account = margin_account(judged.snapshot)
-    assert account is not None and all(is_reduction(account, one) for one in planned_futures(found.plan).orders)
+    assert account is not None
+    assert all(is_reduction(account, one) for one in planned_futures(found.plan).orders)
     return found.plan
 
 
@@ -63,7 +65,8 @@ def planned(step: StepInput) -> Plan:
 def test_a_stale_index_holds_no_emergency_of_another_market_back(btc: int) -> None:
     step = step_of(two(1_300, 7 * E18, btc), HALVES)
     plan = planned(step)
-    assert planned_futures(plan) is not None and planned_futures(plan).is_emergency
+    assert planned_futures(plan) is not None
+    assert planned_futures(plan).is_emergency
     assert [one.market for one in planned_futures(plan).orders] == ["ETH"]
     assert any("the index of BTC is" in why for why in planned_futures(plan).refused)
 
@@ -76,7 +79,8 @@ def test_the_emergency_counts_the_market_of_the_stale_index_at_its_mark() -> Non
     assert held is not None
     fallen = with_snapshot(calm, futures=margin.with_marks(held, {"BTC": Fraction(-11, 100)}))
     plan = planned(fallen)
-    assert planned_futures(plan) is not None and planned_futures(plan).is_emergency
+    assert planned_futures(plan) is not None
+    assert planned_futures(plan).is_emergency
     assert [one.market for one in planned_futures(plan).orders] == ["ETH"]
 
 
@@ -87,13 +91,15 @@ def test_an_emergency_goes_on_until_the_markets_of_fresh_indexes_are_closed() ->
         if found is None or planned_futures(found) is None:
             break
         for order in planned_futures(found).orders:
-            assert order.market == "ETH" and is_reduction(held, order)
+            assert order.market == "ETH"
+            assert is_reduction(held, order)
             held = after_fill_at_mark(held, order.market, order.size_raw)
         ticks += 1
     assert 0 < ticks < 20
     assert held.size_raw("ETH") == 0
     last = decide(step_of(held, HALVES)).decision
-    assert isinstance(last, Hold) and "the index of BTC is" in last.reason
+    assert isinstance(last, Hold)
+    assert "the index of BTC is" in last.reason
 
 
 @pytest.mark.parametrize("fresh_s", [0, NOW_S + 100, STALE_S])
@@ -101,14 +107,16 @@ def test_without_any_fresh_index_nothing_is_ordered(fresh_s: int) -> None:
     """Also not while its time could not be read (zero), or is in the future."""
     for collateral in (1_300, 6_000):
         found = rebalance(step_of(two(collateral, 7 * E18, E18 // 4, eth_s=fresh_s), HALVES))
-        assert found.plan is None and isinstance(found.decided.decision, Hold)
+        assert found.plan is None
+        assert isinstance(found.decided.decision, Hold)
         assert "futures: no order, the " in found.decided.decision.reason
 
 
 def test_a_limit_cuts_the_markets_of_fresh_indexes_by_as_much_more() -> None:
     held = two(10_000, 15 * E18, E18 // 2)
     plan = planned(step_of(held, HALVES))
-    assert planned_futures(plan) is not None and not planned_futures(plan).is_emergency
+    assert planned_futures(plan) is not None
+    assert not planned_futures(plan).is_emergency
     [order] = planned_futures(plan).orders
     assert order.market == "ETH"
     both = reduction_orders(held, HALVES, Fraction(0))
@@ -131,7 +139,8 @@ def test_beside_a_stale_index_nothing_is_opened_and_no_margin_deposited() -> Non
 def test_an_order_in_the_market_of_a_stale_index_is_refused_by_its_guard() -> None:
     fresh = step_of(two(1_300, 7 * E18, E18 // 4, btc_s=NOW_S - 60), HALVES)
     plan = planned(fresh)
-    assert planned_futures(plan) is not None and {one.market for one in planned_futures(plan).orders} == {"ETH", "BTC"}
+    assert planned_futures(plan) is not None
+    assert {one.market for one in planned_futures(plan).orders} == {"ETH", "BTC"}
     assert "index_age" in refusing(step_of(two(1_300, 7 * E18, E18 // 4), HALVES), plan)
 
 
@@ -145,7 +154,8 @@ def test_a_stale_index_keeps_no_hedge_of_another_market_open(eth_s: int, closes:
         assert found.plan is None
         return
     plan = planned(step)
-    assert planned_futures(plan) is not None and planned_futures(plan).trigger == "close_hedge"
+    assert planned_futures(plan) is not None
+    assert planned_futures(plan).trigger == "close_hedge"
     assert [(one.market, one.size_raw) for one in planned_futures(plan).orders] == [("ETH", E18)]
 
 
@@ -185,12 +195,14 @@ def test_a_missing_spot_price_holds_no_reduction_back(name: str, spent: int) -> 
     step = BLINDED[name]
     step = with_history(step, reduced_24h=Fraction(spent))
     plan = planned(step)
-    assert planned_futures(plan) is not None and planned_futures(plan).trigger == "leverage"
+    assert planned_futures(plan) is not None
+    assert planned_futures(plan).trigger == "leverage"
     assert [one.size_raw for one in planned_futures(plan).orders] == [
         one.size_raw for one in planned_futures(planned(step_of(OVER))).orders
     ]  # type: ignore[union-attr]
     decision = rebalance(step).decided.decision
-    assert isinstance(decision, AdjustFutures) and decision.is_reducing
+    assert isinstance(decision, AdjustFutures)
+    assert decision.is_reducing
     assert "nothing else is traded" in decision.reason
 
 
@@ -245,9 +257,11 @@ def test_alert_and_margin_show_the_reduction_that_is_due_without_prices(name: st
     found = rebalance(step)
     refused = StepOutcome("0123456789ab", OutcomeKind.REFUSED, "", step, found.decided, None)
     [alert] = [one for one in cycle_alerts(refused, RunFacts(False, "", None)) if one.key.startswith("futures:")]
-    assert alert.key == "futures:leverage" and "It would close " in alert.text
+    assert alert.key == "futures:leverage"
+    assert "It would close " in alert.text
     report = report_of(step, futures_policy(step) or POLICY, current_drifts(step))
-    assert report.plan is not None and report.plan.orders == planned_futures(planned(step)).orders  # type: ignore[union-attr]
+    assert report.plan is not None
+    assert report.plan.orders == planned_futures(planned(step)).orders
     assert {one.limit: one.measured for one in report.checks}["spot_multiple"] == "unknown"
 
 
@@ -264,10 +278,12 @@ def test_a_quarantined_asset_triggers_no_reduction_for_the_spot_multiple() -> No
     assert isinstance(decide(step).decision, Hold)
     found = decide(shut(step)).decision
     assert isinstance(found, Hold)
-    assert "spot_multiple is not judged" in found.reason and "WBTC is in quarantine" in found.reason
+    assert "spot_multiple is not judged" in found.reason
+    assert "WBTC is in quarantine" in found.reason
     assert spot_value_in_quote(shut(step), current_drifts(shut(step))) is None
     report = report_of(shut(step), futures_policy(step) or POLICY, current_drifts(shut(step)))
-    assert report.plan is not None and not report.plan.orders
+    assert report.plan is not None
+    assert not report.plan.orders
 
 
 def test_a_quarantined_asset_that_is_not_held_leaves_the_spot_value_known() -> None:
@@ -275,7 +291,8 @@ def test_a_quarantined_asset_that_is_not_held_leaves_the_spot_value_known() -> N
     step = shut(with_policy(with_snapshot(step, futures=book(10_000, 10 * E18)), MULTIPLE))
     assert spot_value_in_quote(step, current_drifts(step)) == 10_000 * E18
     decision = decide(step).decision
-    assert isinstance(decision, AdjustFutures) and "spot_multiple is above its limit" in decision.reason
+    assert isinstance(decision, AdjustFutures)
+    assert "spot_multiple is above its limit" in decision.reason
 
 
 def test_a_quarantined_asset_holds_no_other_reduction_back_and_enlarges_none() -> None:
@@ -295,7 +312,9 @@ def test_beside_a_quarantined_asset_nothing_is_opened_on_an_unknown_multiple() -
 def budget(step: StepInput) -> bool:
     """True if the plan that the step would have with a fresh budget passes the guard."""
     plan = rebalance(with_history(step, reduced_24h=Fraction(0))).plan
-    assert plan is not None and planned_futures(plan) is not None and planned_futures(plan).orders
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert planned_futures(plan).orders
     return "reduction_per_day" not in refusing(step, plan)
 
 
@@ -304,7 +323,8 @@ def test_the_daily_budget_counts_orders_at_the_index_to_the_base_unit(off: int, 
     """At the mark, 5 % lower, another 0.1x would fit."""
     plan = planned(step_of(PUSHED))
     held = margin_account(step_of(PUSHED).snapshot)
-    assert planned_futures(plan) is not None and held is not None
+    assert planned_futures(plan) is not None
+    assert held is not None
     closed = sum(abs(one.size_raw) for one in planned_futures(plan).orders) * 2_000
     most = 2 * margin.account_value_raw(held)
     spent = Fraction(most - closed, 10**12) + off
@@ -386,7 +406,8 @@ def test_a_gain_deposits_nothing_and_sells_nothing(move: Fraction, initial_ppm: 
     rich = Fraction(10**6 * E18)
     assert fired_triggers(held, policy, rich) == ()
     plan = plan_futures(held, policy, rich, NOW_S, collateral_raw=10**6 * E18)
-    assert not plan.orders and not plan.account_actions
+    assert not plan.orders
+    assert not plan.account_actions
 
 
 def test_utilisation_above_its_limit_reduces_a_book_at_its_target() -> None:

@@ -104,11 +104,13 @@ def test_margin_beside_the_weights_changes_no_weight_and_no_trade() -> None:
     alone, beside = margined(book(0), skewed), apart(margined(book(6_000), skewed))
     assert [one.share for one in current_drifts(beside)] == [one.share for one in current_drifts(alone)]
     plans = [rebalance(with_limits(one, turnover_bps=None, daily_turnover_bps=None)).plan for one in (alone, beside)]
-    assert plans[0] is not None and plans[1] is not None
+    assert plans[0] is not None
+    assert plans[1] is not None
     assert [leg.amount_in_raw for leg in plans[0].legs] == [leg.amount_in_raw for leg in plans[1].legs] != []
     assert plans[0].weights_after_bps == plans[1].weights_after_bps
     counted = rebalance(margined(book(6_000), skewed)).plan
-    assert counted is not None and counted.legs == (), "margin as the stable asset hides the drift"
+    assert counted is not None
+    assert counted.legs == (), "margin as the stable asset hides the drift"
 
 
 def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_value_per_share() -> None:
@@ -118,7 +120,8 @@ def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_valu
     assert (investable_total(drifts), portfolio_total(step, drifts)) == (10_000 * E6, 12_500 * E6)
     assert spot_value_in_quote(step, drifts) == 10_000 * E18
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    assert account is not None and policy is not None
+    assert account is not None
+    assert policy is not None
     assert [one.spot for one in exposures(account, policy, drifts)][:2] == [5_000 * E6, 7_500 * E6]
     first = nav(step)
     fallen = nav(apart(margined(margin.with_marks(held, {"ETH": Fraction(-1, 2)}))), first)
@@ -146,7 +149,8 @@ def test_a_policy_without_the_key_is_read_as_counting_margin() -> None:
 def test_a_rebalance_spends_no_margin() -> None:
     step = margined(book(6_000), {"WETH": 1_000, "USDC": 3_000})
     plan = rebalance(with_limits(step, turnover_bps=None, daily_turnover_bps=None)).plan
-    assert plan is not None and plan.legs
+    assert plan is not None
+    assert plan.legs
     assert sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == USDC) <= 3_000 * E6
 
 
@@ -164,7 +168,8 @@ def test_unknown_margin_holds_a_rebalance_and_names_the_reason() -> None:
     skewed = {"WETH": 8_000, "USDC": 2_000}
     assert isinstance(decide(margined(book(0), skewed)).decision, Rebalance)
     found = decide(margined(None, skewed, futures_unknown="free margin could not be read")).decision
-    assert isinstance(found, Halt) and found.codes == (HaltCode.FUTURES,)
+    assert isinstance(found, Halt)
+    assert found.codes == (HaltCode.FUTURES,)
     assert "free margin could not be read" in found.reason
 
 

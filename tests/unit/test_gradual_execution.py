@@ -310,7 +310,8 @@ def test_what_was_approved_in_this_step_is_traded_at_once() -> None:
         assert proposals.rebalance(step).decided.layer(GradualResult).begins is not None
         approved = replace(step, progress=replace(step.progress, spend_caps=((WETH.address, 10**24), (USDC.address, 10**18))))
         found = proposals.rebalance(approved)
-        assert found.decided.layer(GradualResult).begins is None and found.plan is not None
+        assert found.decided.layer(GradualResult).begins is None
+        assert found.plan is not None
         [sale] = found.plan.legs
         assert sale.amount_in_raw > 95 * 10**18, "all of the 200,000"
 
@@ -350,7 +351,8 @@ def test_without_a_limit_of_cost_what_no_count_moves_costs_what_the_dearest_pays
     step = drifted()
     capped = replace(step, limits=replace(step.limits, plan_cost_bps=None))
     plan = proposals.rebalance(capped).plan
-    assert plan is not None and plan.pacing is not None
+    assert plan is not None
+    assert plan.pacing is not None
     dearest = max((one.fees + one.impact + one.skew + one.gas + one.waiting) / one.moved for one in plan.pacing.options)
     assert _dearest(capped.limits, list(plan.pacing.options)) == dearest > 0
     assert _dearest(step.limits, list(plan.pacing.options)) == Fraction(step.limits.plan_cost_bps or 0, 10_000)

@@ -230,7 +230,8 @@ def test_native_coin_left_at_the_floor_passes_and_one_wei_less_fails() -> None:
     assert verdict("native_floor", step, sell_weth(step)).passed
     short = with_snapshot(step, native_wei=ETHER // 20 + WORST - 1)
     refused = verdict("native_floor", short, sell_weth(short))
-    assert (refused.passed, refused.measured) == (False, "0.049999999999999999 native") and "0.05 native" in refused.limit
+    assert (refused.passed, refused.measured) == (False, "0.049999999999999999 native")
+    assert "0.05 native" in refused.limit
 
 
 def test_an_odd_gas_estimate_is_rounded_up() -> None:
@@ -261,8 +262,10 @@ def exiting(plan: Plan) -> Plan:
 def test_an_exit_into_the_numeraire_is_not_held_back_by_turnover_and_by_everything_else_it_is() -> None:
     step = with_limits(past(heavy(), turnover_24h=Fraction(9_000 * 10**6)), turnover_bps=1, daily_turnover_bps=1, plan_cost_bps=1)
     plan = exiting(sell_weth(step, 1))
-    assert verdict("turnover", step, plan).passed and verdict("daily_turnover", step, plan).passed
-    assert not verdict("turnover", step, sell_weth(step, 1)).passed and not verdict("daily_turnover", step, sell_weth(step, 1)).passed
+    assert verdict("turnover", step, plan).passed
+    assert verdict("daily_turnover", step, plan).passed
+    assert not verdict("turnover", step, sell_weth(step, 1)).passed
+    assert not verdict("daily_turnover", step, sell_weth(step, 1)).passed
     assert not verdict("plan_cost", step, plan).passed
     assert not verdict("daily_loss", with_limits(past(step, loss_24h=Fraction(10**9)), daily_loss_bps=1), plan).passed
 

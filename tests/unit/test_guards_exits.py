@@ -101,7 +101,8 @@ def test_gas_money_and_liquidity_that_also_swap_are_no_exit() -> None:
     assert refusing(step, top_up) >= {"balance_jump", "max_live_value", "reverts_in_row"}
     lp = world([ranged(2_000, 1_800, 2_200)], [wanted(1_000)])
     out = planned(lp)
-    assert out.actions and not any(isinstance(action, Provide) for action in out.actions)
+    assert out.actions
+    assert not any(isinstance(action, Provide) for action in out.actions)
     gift = (ExternalTransfer(1, WETH.address, 1, Fraction(10**12), 1, 2, builders.NOW_S, True, None),)
     lp = with_history(lp, unexplained=gift)
     assert "balance_jump" not in refusing(lp, out)

@@ -91,8 +91,10 @@ def test_refusal_names_each_failing_guard_with_measure_limit_and_remedy() -> Non
     assert refusal.value.exit_code == EXIT_REFUSED
     text = str(refusal.value)
     assert mentions(text, "kill_switch", "holiday")
-    assert mentions(text, "price_impact", "40 bps") and "limit 10 bps" in text
-    assert REMEDIES["kill_switch"] in text and REMEDIES["price_impact"] in text
+    assert mentions(text, "price_impact", "40 bps")
+    assert "limit 10 bps" in text
+    assert REMEDIES["kill_switch"] in text
+    assert REMEDIES["price_impact"] in text
 
 
 @pytest.mark.parametrize("missing", NAMES)

@@ -96,7 +96,8 @@ def overweight(
 
 def ordered(step: StepInput) -> tuple[Plan, FuturesPlan]:
     plan = rebalance(step).plan
-    assert plan is not None and planned_futures(plan) is not None, rebalance(step).decided.decision
+    assert plan is not None, rebalance(step).decided.decision
+    assert planned_futures(plan) is not None, rebalance(step).decided.decision
     return plan, planned_futures(plan)
 
 
@@ -126,7 +127,8 @@ def test_tax_makes_a_short_of_half_cheaper_than_the_sale() -> None:
     (order,) = futures.orders
     assert (order.market, order.is_reduce_only, futures.trigger) == ("ETH", False, "hedge")
     assert futures.hedges == (Hedge("ETH", WETH, order.size_raw, NOW_S, found.sale_cost),)
-    assert "it is shorted" in plan.decision.reason and "tax 2" in plan.decision.reason
+    assert "it is shorted" in plan.decision.reason
+    assert "tax 2" in plan.decision.reason
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
 
 
@@ -152,9 +154,12 @@ def test_a_hedge_larger_than_the_holding_is_refused() -> None:
 
 def test_without_tax_the_sale_is_cheaper_and_says_so() -> None:
     plan = rebalance(overweight(cost=200_000)).plan
-    assert plan is not None and planned_futures(plan) is None and plan.legs
+    assert plan is not None
+    assert planned_futures(plan) is None
+    assert plan.legs
     (found,) = plan.layer(HedgeChoices).comparisons
-    assert not found.is_hedged and found.sale_tax == 0
+    assert not found.is_hedged
+    assert found.sale_tax == 0
     assert "it is sold" in plan.decision.reason
 
 
@@ -165,20 +170,23 @@ def test_a_saving_below_the_stated_one_is_not_enough() -> None:
     least_bps = int((saved.sale_cost - saved.hedge_cost) / saved.hedged * 10_000)
     for bps, hedged in ((least_bps, True), (least_bps + 1, False)):
         plan = rebalance(overweight(policy=replace(HEDGING, hedge=replace(TERMS, min_saving_bps=bps)))).plan
-        assert plan is not None and (planned_futures(plan) is not None) is hedged
+        assert plan is not None
+        assert (planned_futures(plan) is not None) is hedged
 
 
 @pytest.mark.parametrize(("rate", "hedged"), [(Fraction(-1, 100), False), (Fraction(-1, 1_000), True), (Fraction(1, 100), True)])
 def test_a_funding_spike_that_shorts_pay_sells_instead(rate: Fraction, hedged: bool) -> None:
     """1 % a day for 30 days is 3,000 on 10,000, more than 2,500 of tax."""
     plan = rebalance(overweight(margined(10_000, funding_daily=rate))).plan
-    assert plan is not None and (planned_futures(plan) is not None) is hedged
+    assert plan is not None
+    assert (planned_futures(plan) is not None) is hedged
 
 
 def test_funding_income_alone_opens_no_hedge() -> None:
     """T12: a mark that is pushed above its index promises funding that never comes."""
     plan = rebalance(overweight(margined(10_000, funding_daily=Fraction(1, 20)), cost=200_000)).plan
-    assert plan is not None and planned_futures(plan) is None
+    assert plan is not None
+    assert planned_futures(plan) is None
     assert plan.layer(HedgeChoices).comparisons[0].hedge_funding < 0
 
 
@@ -193,13 +201,18 @@ def test_funding_income_alone_opens_no_hedge() -> None:
 )
 def test_a_hedge_that_is_not_possible_is_sold_and_names_why(held: MarginAccount, why: str) -> None:
     plan = rebalance(overweight(held)).plan
-    assert plan is not None and planned_futures(plan) is None and plan.legs
-    assert why in plan.layer(HedgeChoices).comparisons[0].reason and why in plan.decision.reason
+    assert plan is not None
+    assert planned_futures(plan) is None
+    assert plan.legs
+    assert why in plan.layer(HedgeChoices).comparisons[0].reason
+    assert why in plan.decision.reason
 
 
 def test_an_asset_without_a_market_is_sold_without_a_comparison() -> None:
     plan = rebalance(overweight(margined(10_000, asset=""))).plan
-    assert plan is not None and planned_futures(plan) is None and plan.layer(HedgeChoices).comparisons == ()
+    assert plan is not None
+    assert planned_futures(plan) is None
+    assert plan.layer(HedgeChoices).comparisons == ()
 
 
 def test_a_small_margin_account_cuts_the_hedge() -> None:
@@ -212,7 +225,8 @@ def test_a_limit_that_no_short_keeps_is_named() -> None:
     """A short alone in its account is all of its notional."""
     policy = replace(HEDGING, limits=replace(LIMITS, max_position_bps=8_500))
     plan = rebalance(overweight(margined(10_000), policy=policy)).plan
-    assert plan is not None and planned_futures(plan) is None
+    assert plan is not None
+    assert planned_futures(plan) is None
     assert "a short of any size would break max_position 100.00 %, limit 85.00 %" in plan.decision.reason
 
 
@@ -231,7 +245,8 @@ def test_missing_margin_is_deposited_from_the_wallet_first() -> None:
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
     richer = overweight(margined(3_600), policy=policy, usdc=36_400)
     _, opened = ordered(richer)
-    assert opened.trigger == "hedge" and -opened.orders[0].size_raw >= 49 * 10**17
+    assert opened.trigger == "hedge"
+    assert -opened.orders[0].size_raw >= 49 * 10**17
 
 
 def test_a_deposit_that_makes_no_larger_short_possible_is_not_made() -> None:
@@ -256,7 +271,8 @@ def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
     step = carried_out(overweight()).with_progress(FuturesProgress(after_hedge=True))
     assert step.config(FuturesConfig).unhedged_bps == ((WETH, 5_000), (USDC, 5_000))
     plan = rebalance(step).plan
-    assert plan is not None and isinstance(plan.decision, Rebalance)
+    assert plan is not None
+    assert isinstance(plan.decision, Rebalance)
     sold = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH)
     assert float(Fraction(sold, E18)) == pytest.approx(5, rel=2e-2), "10,000 of the 20,000"
     assert plan.layer(HedgeChoices).comparisons == (), "it already has a hedge"
@@ -285,7 +301,8 @@ def later(seconds: int, **changes: object) -> StepInput:
 )
 def test_a_hedge_is_closed_by_its_rule(step: StepInput, why: str) -> None:
     plan, futures = ordered(step)
-    assert isinstance(plan.decision, AdjustFutures) and why in plan.decision.reason
+    assert isinstance(plan.decision, AdjustFutures)
+    assert why in plan.decision.reason
     assert [(one.size_raw, one.is_reduce_only) for one in futures.orders] == [(5 * E18, True)]
     assert futures.hedges == (replace(step.history.layer(FuturesState).hedges[0], size_raw=0, at_s=NOW_S),)
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
@@ -332,7 +349,8 @@ UNTARGETED = {"WETH": 0, "WBTC": 5_000, "USDC": 5_000}
 )
 def test_a_hedge_whose_asset_leaves_the_portfolio_is_closed_at_the_next_step(step: StepInput, why: str) -> None:
     plan, futures = ordered(step)
-    assert isinstance(plan.decision, AdjustFutures) and why in plan.decision.reason, plan.decision.reason
+    assert isinstance(plan.decision, AdjustFutures), plan.decision.reason
+    assert why in plan.decision.reason, plan.decision.reason
     assert [(one.size_raw, one.is_reduce_only) for one in futures.orders] == [(5 * E18, True)]
     assert [one.size_raw for one in futures.hedges] == [0]
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
@@ -344,7 +362,9 @@ def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
     tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
     step = step.with_layer(TaxState(tax))
     plan = rebalance(apply_hedges(step)).plan
-    assert plan is not None and planned_futures(plan) is None and plan.legs
+    assert plan is not None
+    assert planned_futures(plan) is None
+    assert plan.legs
     assert "its target is 0 %" in plan.layer(HedgeChoices).comparisons[0].reason
 
 
@@ -392,7 +412,8 @@ def test_a_hedge_beside_a_larger_long_is_closed_whatever_it_costs() -> None:
 def test_pending_funding_counts_against_a_hedge() -> None:
     owing = replace(SHORT, positions=(replace(SHORT.positions[0], funding_pending_raw=2_501 * E18),))
     need = hedge_need(overweight(owing, hedges=(OPEN,), weth=70_000), current_drifts(overweight(owing, hedges=(OPEN,), weth=70_000)))
-    assert need is not None and "its funding exceeds" in need.reason
+    assert need is not None
+    assert "its funding exceeds" in need.reason
 
 
 def test_a_hedge_is_closed_whole_although_the_day_s_budget_of_reductions_is_used() -> None:
@@ -400,7 +421,8 @@ def test_a_hedge_is_closed_whole_although_the_day_s_budget_of_reductions_is_used
     plan, futures = ordered(step)
     assert (futures.trigger, [one.size_raw for one in futures.orders]) == ("close_hedge", [5 * E18])
     assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
-    assert not uses_reduction_budget(plan) and not uses_reduction_budget(replace(plan, decision=AdjustFutures("", True, by_owner=True)))
+    assert not uses_reduction_budget(plan)
+    assert not uses_reduction_budget(replace(plan, decision=AdjustFutures("", True, by_owner=True)))
     assert uses_reduction_budget(replace(plan, decision=AdjustFutures("", True)))
 
 
@@ -408,7 +430,8 @@ def test_a_broken_limit_closes_the_hedge_before_other_positions() -> None:
     short_of_margin = replace(SHORT, collateral_raw=2_000 * E18)
     plan, futures = ordered(overweight(short_of_margin, hedges=(OPEN,), weth=70_000))
     assert (futures.trigger, [one.size_raw for one in futures.orders]) == ("leverage", [5 * E18])
-    assert "close a hedge first" in futures.reason and futures.hedges[0].size_raw == 0
+    assert "close a hedge first" in futures.reason
+    assert futures.hedges[0].size_raw == 0
     assert plan.decision.reason == "futures: leverage is above its limit"
 
 
@@ -416,7 +439,8 @@ def test_a_hedge_that_was_closed_is_not_opened_again_within_its_horizon() -> Non
     closed = replace(OPEN, size_raw=0)
     for age_s, hedged in ((30 * DAY_S - 1, False), (30 * DAY_S, True)):
         plan = rebalance(overweight(hedges=(replace(closed, at_s=NOW_S - age_s),))).plan
-        assert plan is not None and (planned_futures(plan) is not None) is hedged
+        assert plan is not None
+        assert (planned_futures(plan) is not None) is hedged
 
 
 @pytest.mark.parametrize(
@@ -469,17 +493,20 @@ def test_only_what_the_rebalance_sells_is_compared_with_a_hedge(wbtc: int) -> No
     step = step_input({"WETH": 2_000, "WBTC": 4_000, "USDC": 4_000}, values, depth=100_000_000)
     step = with_policy(with_snapshot(step, futures=replace(account, markets=(*account.markets, bitcoin))), HEDGING)
     plan = rebalance(apply_hedges(step)).plan
-    assert plan is not None and {leg.token_in for leg in plan.legs} == {WETH}
+    assert plan is not None
+    assert {leg.token_in for leg in plan.legs} == {WETH}
     assert [one.token for one in plan.layer(HedgeChoices).comparisons] == [WETH]
 
 
 def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
     found = hedge_by_owner(OpenHedge(WETH, 2_500))(overweight(cost=200_000))
-    assert found.plan is not None and planned_futures(found.plan) is not None
+    assert found.plan is not None
+    assert planned_futures(found.plan) is not None
     assert planned_futures(found.plan).orders[0].size_raw == -25 * 10**17
     assert "requested by the owner" in found.plan.decision.reason
     closing = hedge_by_owner(CloseHedge(WETH))(later(0))
-    assert closing.plan is not None and planned_futures(closing.plan) is not None
+    assert closing.plan is not None
+    assert planned_futures(closing.plan) is not None
     assert planned_futures(closing.plan).orders[0].size_raw == 5 * E18
 
 
@@ -500,9 +527,11 @@ def test_a_hedge_that_the_owner_cannot_have_is_refused_with_the_reason(step: Ste
 
 def test_without_a_hedge_there_is_nothing_to_close() -> None:
     found = hedge_by_owner(CloseHedge(WETH))(overweight())
-    assert found.plan is None and found.decided.decision.reason == "WETH has no open hedge"
+    assert found.plan is None
+    assert found.decided.decision.reason == "WETH has no open hedge"
     again = hedge_by_owner(OpenHedge(WETH, 5_000))(overweight(SHORT, hedges=(OPEN,)).with_progress(FuturesProgress(after_hedge=True)))
-    assert again.plan is None and again.decided.decision.reason == "WETH is hedged"
+    assert again.plan is None
+    assert again.decided.decision.reason == "WETH is hedged"
 
 
 def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:

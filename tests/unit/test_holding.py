@@ -112,7 +112,8 @@ def test_a_mistake_in_the_table_is_named_with_its_remedy(table: str, words: tupl
 def test_an_asset_that_was_just_bought_is_not_sold_and_the_hold_says_until_when() -> None:
     proposal = rebalance(overweight(3_600))
     hold = proposal.decided.decision
-    assert proposal.plan is None and isinstance(hold, Hold)
+    assert proposal.plan is None
+    assert isinstance(hold, Hold)
     assert mentions(hold.reason, f"WETH, bought {format_time(NOW_S - 3_600)}, is kept until {format_time(NOW_S + 82_800)} (holding.hours)")
     assert hold.reason.count("bought") == 1
     assert hold.kept_by == "locked"
@@ -144,7 +145,8 @@ def test_the_other_assets_are_sold_and_the_plan_names_the_one_that_is_kept() -> 
 def test_an_asset_that_is_held_is_still_bought() -> None:
     step = bought(step_input(values={"WETH": 4_000, "USDC": 6_000}), 3_600, WETH)
     plan = rebalance(step).plan
-    assert plan is not None and plan.wallet_changes()[WETH] > 0
+    assert plan is not None
+    assert plan.wallet_changes()[WETH] > 0
     assert verdict("holding", step, plan).passed
 
 
@@ -154,22 +156,26 @@ def test_the_limit_of_a_year_s_gain_and_the_holding_time_bind_together() -> None
     lots = tuple(OpenLot(address, raw, Fraction(1, 10**20), 0) for address, raw in ((WETH, 10**19), (WBTC, 10**9)))
     free = rebalance(step).plan
     taxed = rebalance(step.with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), Fraction(300 * 10**6))))).plan
-    assert taxed is not None and free is not None
+    assert taxed is not None
+    assert free is not None
     assert WETH not in taxed.wallet_changes()
     assert 0 < -taxed.wallet_changes()[WBTC] < -free.wallet_changes()[WBTC]
 
 
 def test_a_transition_that_the_owner_asks_for_waits_too() -> None:
     hold = requests.rebalance_to_targets(overweight(3_600)).decided.decision
-    assert isinstance(hold, Hold) and mentions(hold.reason, "WETH, bought", "is kept until", "no other swap")
+    assert isinstance(hold, Hold)
+    assert mentions(hold.reason, "WETH, bought", "is kept until", "no other swap")
 
 
 def test_exits_stops_and_manual_swaps_do_not_wait() -> None:
     step = overweight(3_600)
     everything = requests.sell_everything(step).plan
-    assert everything is not None and everything.wallet_changes()[WETH] < 0
+    assert everything is not None
+    assert everything.wallet_changes()[WETH] < 0
     judged = verdict("holding", step, everything)
-    assert judged.passed and judged.measured == "sells WETH (not applied)"
+    assert judged.passed
+    assert judged.measured == "sells WETH (not applied)"
     by_hand = swaps.plan_swap(step, WETH, USDC, 10**17)
     assert verdict("holding", step, by_hand).passed
     assert "holding.hours" not in everything.decision.reason

@@ -100,7 +100,8 @@ def test_a_client_order_id_is_the_same_after_a_restart_and_other_for_another_ord
     assert cloid_of("step", 0, base) == cloid_of("step", 0, replace(base))
     others = [replace(base, size_raw=11), replace(base, bound_raw=1), replace(base, is_reduce_only=True), replace(base, market="BTC")]
     ids = {cloid_of("step", 0, base), cloid_of("step", 1, base), cloid_of("other", 0, base)} | {cloid_of("step", 0, one) for one in others}
-    assert len(ids) == 7 and all(len(one) == 34 and int(one, 16) for one in ids)
+    assert len(ids) == 7
+    assert all(len(one) == 34 and int(one, 16) for one in ids)
 
 
 def test_tickets_of_one_step_have_nonces_of_their_own_and_one_end() -> None:
@@ -158,7 +159,8 @@ def test_a_fill_that_is_listed_twice_counts_once() -> None:
     fills = [{**FILL, "sz": "0.2"}, {**FILL, "sz": "0.2"}, {**FILL, "sz": "0.4", "tid": 2, "fee": "0.1"}]
     state = order_state(record, fills, 4)
     assert [(one.fill_id, one.size_raw, one.fee_raw) for one in state.fills] == [("1", -2_000, 810_200), ("2", -4_000, 100_000)]
-    assert (state.filled_raw, state.fee_raw) == (-6_000, 910_200) and not state.is_final
+    assert (state.filled_raw, state.fee_raw) == (-6_000, 910_200)
+    assert not state.is_final
 
 
 @pytest.mark.parametrize("word", ["open", "canceled"])
@@ -169,7 +171,8 @@ def test_a_partly_filled_order_whose_fills_are_not_all_listed_is_asked_again(wor
         with pytest.raises(Retryable):
             order_state(record, fills, 4)
     untold = parse_order_status(status("canceled", sz="0.0"), "0x" + "ab" * 16)
-    assert untold is not None and order_state(untold, [FILL], 4).filled_raw == -6_000
+    assert untold is not None
+    assert order_state(untold, [FILL], 4).filled_raw == -6_000
 
 
 def test_an_order_called_filled_whose_fills_are_missing_is_asked_again() -> None:
@@ -202,8 +205,11 @@ def test_every_documented_ending_of_an_order_has_a_stage() -> None:
 def test_a_refused_order_is_judged_and_a_refused_action_is_not() -> None:
     judged = parse_refusal({"status": "ok", "response": {"data": {"statuses": [{"error": "Insufficient margin \x1b[31m"}]}}})
     action = parse_refusal({"status": "err", "response": "Invalid nonce"})
-    assert judged is not None and judged.is_judged and "\x1b" not in judged.reason
-    assert action is not None and not action.is_judged
+    assert judged is not None
+    assert judged.is_judged
+    assert "\x1b" not in judged.reason
+    assert action is not None
+    assert not action.is_judged
     assert parse_refusal({"status": "ok", "response": {"data": {"statuses": [{"resting": {"oid": 1}}]}}}) is None
     for answer in (None, {}, {"status": "ok"}, {"status": "ok", "response": {"data": {"statuses": []}}}):
         with pytest.raises(Retryable):
@@ -255,4 +261,5 @@ def test_markets_in_another_form_are_read_again(answer: object) -> None:
 def test_the_library_is_loaded_with_the_first_signature_only() -> None:
     code = "import agent.venues.hyperliquid.client, agent.wiring, sys; print([one for one in sys.modules if one.startswith('hyperliquid')])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    assert signing.__name__ == "hyperliquid.utils.signing" and key_of(1).address
+    assert signing.__name__ == "hyperliquid.utils.signing"
+    assert key_of(1).address

@@ -74,7 +74,8 @@ def test_a_kind_that_is_not_known_is_named_and_moves_nothing(delta: dict[str, An
 
 def test_the_profit_of_an_account_with_an_unknown_kind_is_uncertain() -> None:
     account = replace(UNREAD_ACCOUNT, unknown_transfers=("rewardsClaim", "somethingNew"))
-    assert "rewardsClaim, somethingNew" in uncertain_books(account) and not uncertain_books(UNREAD_ACCOUNT)
+    assert "rewardsClaim, somethingNew" in uncertain_books(account)
+    assert not uncertain_books(UNREAD_ACCOUNT)
 
 
 @pytest.mark.parametrize(

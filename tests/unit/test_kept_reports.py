@@ -47,12 +47,16 @@ def test_reports_are_listed_by_their_names_newest_first(config: Path, tmp_path: 
     first = new_report_path(config, "backtest")
     keep(first.parent, first.name)
     second = new_report_path(config, "backtest")
-    assert first != second and first.parent == tmp_path / "mine.db.reports" and first.parent.stat().st_mode & 0o777 == 0o700
+    assert first != second
+    assert first.parent == tmp_path / "mine.db.reports"
+    assert first.parent.stat().st_mode & 0o777 == 0o700
     keep(first.parent, "20200101-000000-stress.html", "Old")
     found = list_reports(config)
     assert misfits(KeptReportsDocument, found) == []
-    assert [one["title"] for one in found["reports"]] == ["Search", "Old"] and found["unshown"] == []
-    assert found["reports"][1]["made"] == "2020-01-01 00:00:00" and len(found["reports"][1]["figures"]) == 4
+    assert [one["title"] for one in found["reports"]] == ["Search", "Old"]
+    assert found["unshown"] == []
+    assert found["reports"][1]["made"] == "2020-01-01 00:00:00"
+    assert len(found["reports"][1]["figures"]) == 4
     assert read_report(config, first.name) == PAGE
 
 
@@ -108,16 +112,21 @@ def test_a_hostile_report_gets_neither_session_nor_network(entered: tuple[Served
     code, headers, body = served.ask(path, Cookie=cookie)
     assert (code, body, headers["content-type"]) == (200, PAGE, "text/html; charset=utf-8")
     policy = headers["content-security-policy"].split("; ")
-    assert (
-        policy[:2] == ["sandbox allow-scripts", "default-src 'none'"] and "connect-src 'none'" in policy and "form-action 'none'" in policy
-    )
-    assert "allow-same-origin" not in headers["content-security-policy"] and headers["cross-origin-opener-policy"] == "unsafe-none"
-    assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
-    assert headers["referrer-policy"] == "no-referrer" and headers["cache-control"] == "no-store"
+    assert policy[:2] == ["sandbox allow-scripts", "default-src 'none'"]
+    assert "connect-src 'none'" in policy
+    assert "form-action 'none'" in policy
+    assert "allow-same-origin" not in headers["content-security-policy"]
+    assert headers["cross-origin-opener-policy"] == "unsafe-none"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-store"
     for other in ("", "trimtab-1=x"):  # without a login there is nothing
         for place in (path, "/reports"):
             code, headers, body = served.ask(place, Cookie=other)
-            assert code == 303 and headers["location"].startswith("/login") and PAGE not in body
+            assert code == 303
+            assert headers["location"].startswith("/login")
+            assert PAGE not in body
 
 
 @pytest.mark.parametrize(
@@ -128,7 +137,9 @@ def test_a_hostile_report_gets_neither_session_nor_network(entered: tuple[Served
 def test_no_name_leads_out_of_the_folder(entered: tuple[Served, str], name: str) -> None:
     served, cookie = entered
     code, _, body = served.ask(f"/reports/{name}", Cookie=cookie)
-    assert code == 404 and b"wallet" not in body and PAGE not in body
+    assert code == 404
+    assert b"wallet" not in body
+    assert PAGE not in body
 
 
 def test_titles_and_figures_of_reports_are_text(entered: tuple[Served, str]) -> None:
@@ -138,5 +149,7 @@ def test_titles_and_figures_of_reports_are_text(entered: tuple[Served, str]) -> 
         if f"/reports/{NAME}" in (shown := served.ask("/reports", Cookie=cookie)[2].decode()):
             break
         time.sleep(0.05)
-    assert f'<a href="/reports/{NAME}" rel="noopener">' in shown and "&lt;img src=x" in shown
-    assert HOSTILE not in shown and MARKUP not in shown
+    assert f'<a href="/reports/{NAME}" rel="noopener">' in shown
+    assert "&lt;img src=x" in shown
+    assert HOSTILE not in shown
+    assert MARKUP not in shown

@@ -61,7 +61,8 @@ def test_a_program_that_calls_the_command_keeps_its_environment(monkeypatch: pyt
     monkeypatch.setattr(sys, "argv", ["trimtab", "serve"])
     monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("started anew"))
     drop_key_variables([tmp_path / "a.toml"])
-    assert MARK not in os.environ and os.environ["TRIMTAB_KEYSTORE_PASSWORD"] == PASSWORD
+    assert MARK not in os.environ
+    assert os.environ["TRIMTAB_KEYSTORE_PASSWORD"] == PASSWORD
 
 
 def test_its_children_read_no_key_from_the_file_beside_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +74,8 @@ def test_its_children_read_no_key_from_the_file_beside_the_config(tmp_path: Path
         monkeypatch.delenv(name)
     monkeypatch.setenv(MARK, "1")
     load_config(path)
-    assert "TRIMTAB_KEYSTORE_PASSWORD" not in os.environ and os.environ["TRIMTAB_OTHER"] == "kept"
+    assert "TRIMTAB_KEYSTORE_PASSWORD" not in os.environ
+    assert os.environ["TRIMTAB_OTHER"] == "kept"
     monkeypatch.delenv(MARK)
     load_config(path)
     assert os.environ["TRIMTAB_KEYSTORE_PASSWORD"] == PASSWORD

@@ -112,7 +112,8 @@ def test_the_cooldown_is_that_after_a_rebalance_alone(store: Store) -> None:
     assert isinstance(decide(off).decision, Rebalance)
     swapped(store, 1, NOW_S - 60, planned())
     rests = decide(replace(off, history=store.budgets.history(NOW_S))).decision
-    assert isinstance(rests, Hold) and "last rebalance" in rests.reason
+    assert isinstance(rests, Hold)
+    assert "last rebalance" in rests.reason
 
 
 def test_each_way_to_swap_says_what_it_is() -> None:

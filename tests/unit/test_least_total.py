@@ -44,7 +44,9 @@ HAND = MinimumTotalInputs(
 def test_the_least_total_by_hand() -> None:
     """Two swaps and an approval are 346,000 units: 1.038 dollars. 3 % of V at 50 - 30 bps pays that from 17,300 dollars on."""
     found = compute_minimum_total(HAND)
-    assert found.gas == Fraction(1_038, 1_000) and found.total == 17_300 and "WBTC" in found.binding_limit
+    assert found.gas == Fraction(1_038, 1_000)
+    assert found.total == 17_300
+    assert "WBTC" in found.binding_limit
     assert found.a_year == (Fraction(3, 10) * Fraction(7, 10) * Fraction(6, 10) / Fraction(3, 100)) ** 2 == Fraction(1_764, 100)
     assert found.cost == Fraction(1_038, 1_000) + 519 * Fraction(3, 1_000)
 
@@ -59,7 +61,8 @@ def test_its_sentence_names_the_assumptions_in_which_init_and_doctor_differ() ->
 def test_the_data_fee_of_a_rollup_counts_for_each_swap() -> None:
     """0.0001 ether of data for each of two swaps are 0.6 dollars more."""
     found = compute_minimum_total(replace(HAND, data_fee_wei=10**14))
-    assert found.gas == Fraction(1_638, 1_000) and found.total == 27_300
+    assert found.gas == Fraction(1_638, 1_000)
+    assert found.total == 27_300
 
 
 def test_a_purchase_that_is_done_is_not_spoken_of() -> None:
@@ -101,12 +104,14 @@ def test_a_schedule_bounds_how_often_it_costs() -> None:
 
 def test_without_gas_the_smallest_trade_decides() -> None:
     found = compute_minimum_total(replace(HAND, gas_price_wei=0))
-    assert found.total == 334 and "min_trade" in found.binding_limit
+    assert found.total == 334
+    assert "min_trade" in found.binding_limit
 
 
 def test_a_fee_above_plan_cost_works_with_no_total() -> None:
     found = compute_minimum_total(replace(HAND, fee_pips=10_000))
-    assert found.total is None and "1 %" in found.binding_limit
+    assert found.total is None
+    assert "1 %" in found.binding_limit
 
 
 @given(total=some.integers(100, 500_000), gwei=some.fractions(Fraction(1, 100), 100))
@@ -114,7 +119,8 @@ def test_each_proposed_setting_makes_the_total_work(total: int, gwei: Fraction) 
     terms = replace(HAND, gas_price_wei=int(gwei * GWEI))
     ways = suggested_settings(terms, Fraction(total))
     found = compute_minimum_total(terms)
-    assert found.total is not None and bool(ways) == (total < found.total)
+    assert found.total is not None
+    assert bool(ways) == (total < found.total)
     for way in ways:
         if way.startswith("limits.plan_cost"):
             dearer = replace(terms, plan_cost_bps=int(way.split('"')[1].removesuffix("bps")))

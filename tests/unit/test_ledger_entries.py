@@ -89,7 +89,8 @@ def test_what_went_before_it_was_known_to_have_come_gains_nothing_and_is_told() 
     (taken,) = lots.dispose(WETH, ETH, Fraction(7))
     assert (taken.cost, taken.acquired_s, lots.owed()) == (7, None, {WETH: ETH})
     lots.acquire(WETH, 2 * ETH, Fraction(20), 5)
-    assert lots.owed() == {} and [(lot.raw, lot.cost) for lot in lots.open()] == [(ETH, 10)]
+    assert lots.owed() == {}
+    assert [(lot.raw, lot.cost) for lot in lots.open()] == [(ETH, 10)]
 
 
 def test_a_sale_for_the_numeraire_counts_what_was_paid_less_its_gas() -> None:

@@ -60,7 +60,8 @@ def reason(order: RestingOrder, account: MarginAccount | None = None) -> str:
 
 def test_an_account_counts_its_resting_orders_as_filled() -> None:
     after = if_filled(with_order(rest(30_000), eth=5_000))
-    assert after.size_raw("ETH") == 35_000 and after.resting == ()
+    assert after.size_raw("ETH") == 35_000
+    assert after.resting == ()
     worse = if_filled(with_order(rest(30_000, ETH.index * Fraction(101, 100)), eth=5_000))
     fee = 30_000 * ETH.mark * ETH.fee_ppm / 10**6
     assert margin.account_value_raw(after) == 10_000 * 10**6 - fee
@@ -82,7 +83,8 @@ def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None
     order = rest(first.size_raw, Fraction(first.bound_raw, first.size_raw))
     resting = with_order(order)
     left = beside_resting(resting, plan_futures(if_filled(resting), LIMITS, RICH, NOW_S))
-    assert (first.market, second.market) == ("ETH", "BTC") and [one.market for one in left.orders] == ["BTC"]
+    assert (first.market, second.market) == ("ETH", "BTC")
+    assert [one.market for one in left.orders] == ["BTC"]
     assert abs(left.orders[0].size_raw / second.size_raw - 1) < 0.02
     assert reason(order) == ""
 
@@ -208,7 +210,9 @@ def test_only_a_reduction_that_does_more_than_follow_the_targets_ends_what_rests
 
 def test_the_guard_of_the_account_counts_resting_orders() -> None:
     plan = rebalance(step_of(EMPTY)).plan
-    assert plan is not None and planned_futures(plan) is not None and not planned_futures(plan).is_reducing
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert not planned_futures(plan).is_reducing
     for account, passes in ((EMPTY, True), (RESTING, False)):
         step = step_of(account)
         verdict = next(one for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "futures_state")
@@ -220,4 +224,5 @@ def test_a_receipt_with_fewer_fills_than_are_known_changes_nothing() -> None:
     known = Receipt(CLOID, 1, 7, "0x07", 0, 0, (), fills=(one,), is_open=True)
     assert not _is_newer(replace(known, fills=(), is_open=False), known)
     assert not _is_newer(replace(known, block_number=8), known)
-    assert _is_newer(replace(known, fills=(one, two)), known) and _is_newer(replace(known, is_open=False), known)
+    assert _is_newer(replace(known, fills=(one, two)), known)
+    assert _is_newer(replace(known, is_open=False), known)

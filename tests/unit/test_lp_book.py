@@ -47,15 +47,19 @@ def test_collected_fees_are_sure() -> None:
     start = opened()
     ((one, position),) = start.pairs
     after = start.after_collection(one)
-    assert moved(start, after) == positions.uncollected_fees(position) and doubt(after.uncertain) == (0, 0)
+    assert moved(start, after) == positions.uncollected_fees(position)
+    assert doubt(after.uncertain) == (0, 0)
 
 
 def test_what_is_put_in_or_minted_leaves_the_wallet_to_the_unit() -> None:
     start = opened()
     ((one, position),) = start.pairs
     put = start.after_provision(one, 10, (7, 9))
-    assert moved(start, put) == (-7, -9) and doubt(put.uncertain) == (0, 0)
+    assert moved(start, put) == (-7, -9)
+    assert doubt(put.uncertain) == (0, 0)
     assert isinstance(position, LpV3Position)
     minted = start.after_mint(wanted(1_000), position, (7, 9))
-    assert moved(start, minted) == (-7, -9) and doubt(minted.uncertain) == (0, 0)
-    assert len(minted.pairs) == 2 and {WETH.address, USDC.address} == set(PAIR)
+    assert moved(start, minted) == (-7, -9)
+    assert doubt(minted.uncertain) == (0, 0)
+    assert len(minted.pairs) == 2
+    assert {WETH.address, USDC.address} == set(PAIR)

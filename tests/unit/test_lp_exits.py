@@ -241,7 +241,8 @@ def test_liquidity_above_its_limit_goes_whatever_came_or_went_unexplained(sign: 
     held = replace(step, history=history(unexplained=(flow,)))
     assert isinstance(decide(held).decision, AdjustLiquidity)
     plan = planned(held)
-    assert verdict("balance_jump", held, plan).passed and verdict("max_live_value", held, plan).passed
+    assert verdict("balance_jump", held, plan).passed
+    assert verdict("max_live_value", held, plan).passed
     assert isinstance(decide(replace(after(step), history=held.history)).decision, Halt), "and then everything else waits"
 
 
@@ -250,7 +251,8 @@ def test_after_failures_in_a_row_targets_move_no_liquidity_and_limits_still_take
     assert isinstance(decide(step).decision, AdjustLiquidity)
     failed = history(is_stopped=True)
     held = decide(replace(step, history=failed)).decision
-    assert isinstance(held, Hold) and mentions(held.reason, "failed", "trimtab resume")
+    assert isinstance(held, Hold)
+    assert mentions(held.reason, "failed", "trimtab resume")
     above = replace(world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500)), history=failed)
     assert isinstance(decide(above).decision, AdjustLiquidity)
     assert verdict("reverts_in_row", above, planned(above)).passed

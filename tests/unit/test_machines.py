@@ -67,11 +67,14 @@ def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, 
     ]  # fmt: skip
     found = [json.loads(ended(process).splitlines()[-1]) for process in under_way]
     for one, other in pairwise(found):
-        assert len(one["plans"]) == len(problems) and one["plans"] == other["plans"] and one["steps"] == other["steps"]
+        assert len(one["plans"]) == len(problems)
+        assert one["plans"] == other["plans"]
+        assert one["steps"] == other["steps"]
         assert one["differs"] != other["differs"], "nothing differs at all: no environment took"
     for one in found[1:]:
         replayed = one["replayed"]
-        assert replayed["different"] == replayed["unreadable"] == 0 and replayed["same"] > 20
+        assert replayed["different"] == replayed["unreadable"] == 0
+        assert replayed["same"] > 20
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -130,7 +130,9 @@ def test_margin_binds_the_debt_and_unrealised_profit_frees_nothing() -> None:
 def test_utilisation_rises_as_a_position_loses_and_falls_as_it_gains(sign: int, on_debt: bool) -> None:
     held = replace(account(10_000, {"ETH": sign * 10 * E18}, market("ETH")), initial_on_debt=on_debt)
     used = [margin.utilisation(margin.with_marks(held, {"ETH": sign * Fraction(move, 10)})) for move in (-3, -1, 0, 1, 5)]
-    assert None not in used and used == sorted(used, reverse=True) and len(set(used)) == len(used)
+    assert None not in used
+    assert used == sorted(used, reverse=True)
+    assert len(set(used)) == len(used)
     assert used[2] == Fraction(2, 10), "initial margin of 2,000 over an account value of 10,000"
 
 

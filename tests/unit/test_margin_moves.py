@@ -61,7 +61,8 @@ def policy(top_up: int | None = BPS, account: str = OWNER) -> FuturesPolicy:
 
 def futures_of(step: StepInput) -> FuturesPlan:
     plan = rebalance(step).plan
-    assert plan is not None and planned_futures(plan) is not None
+    assert plan is not None
+    assert planned_futures(plan) is not None
     return planned_futures(plan)
 
 
@@ -73,7 +74,9 @@ def refusing(step: StepInput, plan: Plan | None) -> set[str]:
 def test_a_step_tops_up_before_it_reduces() -> None:
     step = step_of(OVER, policy())
     plan = rebalance(step).plan
-    assert plan is not None and planned_futures(plan) is not None and planned_futures(plan).is_reducing
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert planned_futures(plan).is_reducing
     [deposit] = planned_futures(plan).actions
     assert isinstance(deposit, MarginDeposit)
     assert margin.leverage(after_action(OVER, deposit)) == pytest.approx(2.85)
@@ -98,7 +101,8 @@ def test_a_step_tops_up_before_it_reduces() -> None:
 def test_a_step_reduces_where_it_may_not_deposit(rules: FuturesPolicy, history: dict[str, object]) -> None:
     found = futures_of(step_of(OVER, rules, **history))
     assert found.account_actions == ()
-    assert all(order.is_reduce_only for order in found.orders) and found.orders
+    assert all(order.is_reduce_only for order in found.orders)
+    assert found.orders
 
 
 def test_an_approved_deposit_keeps_its_amount_while_marks_move() -> None:
@@ -130,7 +134,8 @@ def test_a_top_up_restores_the_stress_move_and_utilisation() -> None:
 
 def with_deposit(step: StepInput, raw: int) -> Plan:
     plan = rebalance(step).plan
-    assert plan is not None and planned_futures(plan) is not None
+    assert plan is not None
+    assert planned_futures(plan) is not None
     return plan.with_layer(replace(planned_futures(plan), account_actions=(MarginDeposit(raw),)))
 
 
@@ -163,7 +168,8 @@ def test_guards_refuse_a_deposit_beyond_wallet_and_budget() -> None:
 def test_the_owner_moves_margin_within_limits_and_free_margin(held: MarginAccount, action: AccountAction, guard: str) -> None:
     step = step_of(held, policy(0))
     found = proposer(MoveMargin(action))(step)
-    assert found.plan is not None and planned_futures(found.plan) is not None
+    assert found.plan is not None
+    assert planned_futures(found.plan) is not None
     assert planned_futures(found.plan).actions == (action,)
     assert codec.loads(Plan, codec.dumps(found.plan)) == found.plan
     assert guard in (refusing(step, found.plan) or {""})
@@ -179,7 +185,8 @@ def test_a_stolen_delegate_is_ended_whatever_the_account_shows(held: MarginAccou
     """A key in a thief's hands opens a position elsewhere, so that the account is not known any more."""
     step = with_snapshot(step_of(held, policy()), futures_unknown="" if held else "the account has positions in markets not configured")
     found = proposer(MoveMargin(DelegateChange(KEY, False)))(step)
-    assert found.plan is not None and refusing(step, found.plan) == set()
+    assert found.plan is not None
+    assert refusing(step, found.plan) == set()
     with pytest.raises(Refused, match="unknown"):
         proposer(MoveMargin(DelegateChange(KEY, True)))(step_of(None, policy()))
 
@@ -208,12 +215,17 @@ def test_the_margin_of_another_account_counts_in_its_owners_portfolio_alone() ->
     mine, theirs = (drift.raw_at(MARGIN) for step in (own, foreign) for drift in decide(step).drifts if drift.token == USDC)
     assert mine == margin.settled_units(CALM) > 0 == theirs
     assert sum(one.value for one in decide(own).drifts) - sum(one.value for one in decide(foreign).drifts) == mine
-    assert exposure.margin_mark(own) is not None and exposure.margin_mark(foreign) is None
+    assert exposure.margin_mark(own) is not None
+    assert exposure.margin_mark(foreign) is None
     report = futures_report(foreign, decide(foreign).drifts)
-    assert report is not None and report.exposures == () and report.account is not None
+    assert report is not None
+    assert report.exposures == ()
+    assert report.account is not None
     lost = with_snapshot(step_of(None, policy(account=OTHER)), futures_unknown="the venue is down")
     found = decide(lost)
-    assert not isinstance(found.decision, Halt) and found.drifts and "no order, the venue is down" in found.decision.reason
+    assert not isinstance(found.decision, Halt)
+    assert found.drifts
+    assert "no order, the venue is down" in found.decision.reason
 
 
 FAILING = {"failed_exits": (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)}
@@ -226,7 +238,9 @@ def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(held: Ma
     [deposit] = futures_of(step).actions
     assert deposit == MarginDeposit(500 * UNIT)
     plan = rebalance(step).plan
-    assert plan is not None and planned_futures(plan) is not None and not planned_futures(plan).is_emergency
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert not planned_futures(plan).is_emergency
     assert refusing(step, plan) == set()
     assert all(isinstance(one, PerpOrder) for one in futures_of(step_of(held, policy(500))).actions), "reductions go first"
 
@@ -262,8 +276,10 @@ def test_without_spot_prices_the_budget_of_deposits_counts_the_wallets_collatera
     """4,035.1 restore the limit: 81 % of the 5,000 USDC in the wallet, 41 % of a portfolio whose other half has no price."""
     step = blind(step_of(OVER, policy(top_up)))
     plan = rebalance(step).plan
-    assert plan is not None and planned_futures(plan) is not None
-    assert planned_futures(plan).top_up_raw // UNIT == deposits and bool(planned_futures(plan).orders) is not bool(deposits)
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert planned_futures(plan).top_up_raw // UNIT == deposits
+    assert bool(planned_futures(plan).orders) is not bool(deposits)
     assert refusing(step, plan) == set()
     if deposits:
         spent = with_history(step, topped_up_24h=Fraction(5_000 * UNIT))
@@ -275,7 +291,9 @@ def test_the_last_deposit_beside_contradictory_prices_is_one_that_the_guard_pass
     """5 % of the 5,000 USDC in the wallet; 5 % of the whole would be refused, and nothing deposited."""
     step = contradictory(step_of(held, policy(500), **FAILING))
     plan = rebalance(step).plan
-    assert plan is not None and planned_futures(plan) is not None and planned_futures(plan).top_up_raw == 250 * UNIT
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert planned_futures(plan).top_up_raw == 250 * UNIT
     assert refusing(step, plan) == set()
 
 
@@ -289,12 +307,10 @@ def test_collateral_of_an_unknown_balance_is_not_deposited(change: str) -> None:
     else:
         step = quarantine_tokens(step, [ScreenedToken(USDC, TokenFinding.CODE_CHANGED)])
     plan = rebalance(step).plan
-    assert (
-        plan is not None
-        and planned_futures(plan) is not None
-        and planned_futures(plan).orders
-        and not planned_futures(plan).account_actions
-    )
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert planned_futures(plan).orders
+    assert not planned_futures(plan).account_actions
 
 
 @pytest.mark.parametrize("multiple_bps", [20_000, 100])
@@ -302,7 +318,9 @@ def test_a_delegate_s_own_wallet_is_not_the_spot_value_of_the_account(multiple_b
     """The owner's portfolio is not read: the multiple is unknown, triggers no reduction, and nothing is opened."""
     terms = replace(policy(account=OTHER), limits=replace(LIMITS, spot_multiple_bps=multiple_bps))
     opening = rebalance(step_of(EMPTY, policy(account=OTHER))).plan
-    assert opening is not None and planned_futures(opening) is not None and planned_futures(opening).orders, "without a multiple it trades"
+    assert opening is not None
+    assert planned_futures(opening) is not None
+    assert planned_futures(opening).orders, "without a multiple it trades"
     assert "futures_state" in refusing(step_of(EMPTY, terms), opening)
     for held in (EMPTY, CALM):
         step = step_of(held, terms)
@@ -310,7 +328,9 @@ def test_a_delegate_s_own_wallet_is_not_the_spot_value_of_the_account(multiple_b
         assert found.plan is None, "10,000 in the delegate's wallet count for nothing"
         assert f"spot_multiple is not judged, the portfolio of {OTHER} is not read" in found.decided.decision.reason
         report = futures_report(step, decide(step).drifts)
-        assert report is not None and report.spot_value is None
+        assert report is not None
+        assert report.spot_value is None
     over = futures_of(step_of(OVER, terms))
-    assert over.trigger == "leverage" and over.is_reducing
+    assert over.trigger == "leverage"
+    assert over.is_reducing
     assert refusing(step_of(OVER, terms), rebalance(step_of(OVER, terms)).plan) == set()

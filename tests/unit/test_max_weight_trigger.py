@@ -67,7 +67,8 @@ def test_a_weight_above_its_limit_is_brought_down_under_a_trigger_that_waits(nam
     assert isinstance(decide(undue(UNDUE[name], 6_000)).decision, Hold), "at its limit it waits"
     step = undue(UNDUE[name])
     decided = decide(step)
-    assert isinstance(decided.decision, Rebalance) and decided.decision.by_trigger
+    assert isinstance(decided.decision, Rebalance)
+    assert decided.decision.by_trigger
     assert mentions(decided.decision.reason, "WETH", "64 %", "limits.max_weight", "60 %")
     assert after(step) == pytest.approx(5_000, abs=20)
 
@@ -83,7 +84,8 @@ def test_a_zone_does_what_the_limit_demands_whatever_it_saves() -> None:
     assets = tuple(replace(one, max_bps=6_000 if one.token.address == WETH else None) for one in step.portfolio.assets)
     step = replace(step, portfolio=replace(step.portfolio, assets=assets))
     decided = decide(step)
-    assert isinstance(decided.decision, Rebalance) and "limits.max_weight" in decided.decision.reason
+    assert isinstance(decided.decision, Rebalance)
+    assert "limits.max_weight" in decided.decision.reason
     assert 5_900 < after(step) <= 6_000
 
 
@@ -104,7 +106,8 @@ def test_the_blocks_before_have_to_ask_for_it_too() -> None:
     prices = reference_prices(step).by_token
     assert trigger_signals(step, prices) == {("above limits.max_weight", WETH)}
     waits = decide(replace(step, policy=replace(step.policy, confirm_blocks=2)))
-    assert isinstance(waits.decision, Hold) and waits.decision.kept_by == "policy.confirm_blocks"
+    assert isinstance(waits.decision, Hold)
+    assert waits.decision.kept_by == "policy.confirm_blocks"
 
 
 @pytest.mark.parametrize("kept_by", ["limits.plan_cost", "policy.cooldown", "limits.min_trade"])
@@ -118,10 +121,13 @@ def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(kept_by: str) -> 
         case _:
             step = replace(step, policy=replace(step.policy, cooldown_s=DAY_S))
     found = proposals.rebalance(step).decided
-    assert isinstance(found.decision, Hold) and found.decision.kept_by == kept_by, found.decision
+    assert isinstance(found.decision, Hold), found.decision
+    assert found.decision.kept_by == kept_by, found.decision
     outcome = StepOutcome("1", OutcomeKind.HOLD, found.decision.reason, step, found, None)
     (alert,) = drift_alerts(outcome)
-    assert alert.kind is AlertKind.PRICE and alert.lasting and alert.key == f"max_weight:{WETH}"
+    assert alert.kind is AlertKind.PRICE
+    assert alert.lasting
+    assert alert.key == f"max_weight:{WETH}"
     assert mentions(alert.text, "WETH", "64 %", "limits.max_weight", "60 %")
 
 
@@ -134,7 +140,8 @@ def test_strategies_over_one_wallet_are_brought_down_together() -> None:
     rested = tuple(replace(one, last_rebalance_s=NOW_S - 3_600) for one in named.strategies)
     step = step.with_layer(StrategiesState(replace(named, strategies=rested)))
     decided = decide(step)
-    assert isinstance(decided.decision, Rebalance) and "limits.max_weight" in decided.decision.reason
+    assert isinstance(decided.decision, Rebalance)
+    assert "limits.max_weight" in decided.decision.reason
     assert not decided.layer(StrategiesResult).is_netting_only
     assert 5_900 < after(step) <= 6_000
     assert codec.loads(StepInput, codec.dumps(step)) == step
@@ -144,4 +151,6 @@ def test_strategies_over_one_wallet_are_brought_down_together() -> None:
 def test_what_is_sold_goes_to_what_lacks_most(weths: int) -> None:
     drifts = decide(undue(Every(28 * DAY_S), weths)).drifts
     down = {one.token: one.low for one in bands.reduction_goal(drifts).weights}
-    assert sum(down.values()) == 1 and down[WETH] == Fraction(6_000 - bands.BELOW_BPS, BPS) and down[USDC] > 0
+    assert sum(down.values()) == 1
+    assert down[WETH] == Fraction(6_000 - bands.BELOW_BPS, BPS)
+    assert down[USDC] > 0

@@ -82,7 +82,8 @@ def test_native_coin_pays_only_beyond_what_wrapped_coin_does(native: int, weth: 
 def test_what_is_bought_stays_wrapped() -> None:
     step = native_step(ETHER // 4, weth=0, usdc=10_000)
     plan = planned(step)
-    assert all(one.venue != "wrapped_native" for one in plan.legs) and plan.native_after_wei is None
+    assert all(one.venue != "wrapped_native" for one in plan.legs)
+    assert plan.native_after_wei is None
     assert passes(step, plan) == []
 
 
@@ -102,7 +103,8 @@ def test_payment_changes_who_pays_and_nothing_else(wrapped: int, free: int, refi
     legs = with_payment_legs(found, swaps)
     moved, plain = balance_deltas(legs), balance_deltas(swaps)
     both = moved.get(WETH, 0) + moved.get(NATIVE, 0)
-    assert both == plain.get(WETH, 0) and moved.get(USDC, 0) == plain[USDC]
+    assert both == plain.get(WETH, 0)
+    assert moved.get(USDC, 0) == plain[USDC]
     assert wrapped + moved.get(WETH, 0) >= 0
     assert moved.get(NATIVE, 0) >= refill - found.free_wei
     assert [(one.token_in, one.amount_in_raw, one.min_out_raw) for one in legs if one.venue != "wrapped_native"] == [
@@ -130,7 +132,8 @@ def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
     assert planned(enough).legs[-1].token_out == USDC
     short = native_step(FLOOR + margin - 1, 9_000, 1_000)
     plan = planned(short)
-    assert plan.legs[-1].token_out == NATIVE and plan.native_after_wei == ETHER // 10
+    assert plan.legs[-1].token_out == NATIVE
+    assert plan.native_after_wei == ETHER // 10
     assert passes(short, plan) == []
     off = with_limits(short, native_top_up_wei=None)
     assert planned(off).legs[-1].token_out == USDC
@@ -153,10 +156,13 @@ def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_tha
     margin = native_coin.margin_wei(step.snapshot, step.limits)
     assert isinstance(decide(native_step(margin, 9_000, 1_000)).decision, Rebalance)
     poor = decide(native_step(margin - 1, 9_000, 1_000)).decision
-    assert isinstance(poor, TopUp) and "gas" in poor.reason and "above" in poor.reason
+    assert isinstance(poor, TopUp)
+    assert "gas" in poor.reason
+    assert "above" in poor.reason
     resting = native_step(FLOOR - 1, 5_000, 5_000, counts=False)
     rests = decide(resting).decision
-    assert isinstance(rests, TopUp) and "limits.native_floor" in rests.reason
+    assert isinstance(rests, TopUp)
+    assert "limits.native_floor" in rests.reason
     assert rests.raw == ETHER // 10 - (FLOOR - 1)
     assert isinstance(decide(native_step(FLOOR, 5_000, 5_000, counts=False)).decision, Hold)
     for quiet in (
@@ -172,8 +178,12 @@ def test_gas_comes_first_and_the_review_stays_due() -> None:
     """Only the swaps that follow are the review."""
     due = replace(native_step(ETHER, 9_000, 1_000), policy=replace(native_step(ETHER, 9_000, 1_000).policy, trigger=Every(3_600)))
     rich, poor = decide(due), decide(with_snapshot(due, native_wei=native_coin.margin_wei(due.snapshot, due.limits) - 1))
-    assert isinstance(rich.decision, Rebalance) and rich.reviewed and rich.reviews
-    assert isinstance(poor.decision, TopUp) and not poor.reviewed and not poor.reviews
+    assert isinstance(rich.decision, Rebalance)
+    assert rich.reviewed
+    assert rich.reviews
+    assert isinstance(poor.decision, TopUp)
+    assert not poor.reviewed
+    assert not poor.reviews
 
 
 def test_the_reserve_of_wrapped_coin_is_never_unwrapped_for_gas() -> None:
@@ -195,15 +205,18 @@ def test_a_plan_that_only_refills_passes_the_guards_by_its_own_gas() -> None:
     step = native_step(FLOOR // 2, 5_000, 5_000, counts=False)
     proposal = proposals.rebalance(step)
     plan = proposal.plan
-    assert plan is not None and isinstance(plan.decision, TopUp)
+    assert plan is not None
+    assert isinstance(plan.decision, TopUp)
     assert passes(step, plan) == []
-    assert plan.native_after_wei == ETHER // 10 and plan.turnover == 0
+    assert plan.native_after_wei == ETHER // 10
+    assert plan.turnover == 0
     assert dict(plan.holdings_after)[WETH] == 25 * 10**17 - plan.legs[0].amount_in_raw
     worst = native_coin.unwrap_cost_wei(step.snapshot, step.limits)
     assert verdict("native_floor", with_snapshot(step, native_wei=worst), replace(plan, native_after_wei=None)).passed
     assert not verdict("native_floor", with_snapshot(step, native_wei=worst - 1), replace(plan, native_after_wei=None)).passed
     assert evaluate_input(step, proposals.rebalance, None).plan == plan
-    assert codec.loads(Plan, codec.dumps(plan)) == plan and codec.loads(StepInput, codec.dumps(step)) == step
+    assert codec.loads(Plan, codec.dumps(plan)) == plan
+    assert codec.loads(StepInput, codec.dumps(step)) == step
 
 
 @pytest.mark.parametrize(
@@ -218,7 +231,8 @@ def test_a_plan_that_only_refills_passes_the_guards_by_its_own_gas() -> None:
 def test_a_wrap_that_is_not_one_for_one_from_what_is_there_is_refused(guard: str, change: dict[str, object]) -> None:
     step = native_step(5 * ETHER, 0, 0)
     plan = planned(step)
-    assert plan.legs[0].token_in == NATIVE and verdict(guard, step, plan).passed
+    assert plan.legs[0].token_in == NATIVE
+    assert verdict(guard, step, plan).passed
     assert not verdict(guard, step, with_leg(plan, 0, **change)).passed
 
 

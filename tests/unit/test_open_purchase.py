@@ -89,14 +89,17 @@ def test_a_part_that_waits_for_the_losses_of_the_day_says_how_to_end_it() -> Non
 
 def test_a_rest_that_is_not_worth_its_cost_ends_the_purchase() -> None:
     outcome = look(topped_up(BALANCED, 400, 340, plan_cost_bps=10))
-    assert outcome.kind is OutcomeKind.HOLD and outcome.decided.purchase.due is None
-    assert "is over: the rest is not worth its cost" in outcome.reason and outcome.decided.purchase.ended
+    assert outcome.kind is OutcomeKind.HOLD
+    assert outcome.decided.purchase.due is None
+    assert "is over: the rest is not worth its cost" in outcome.reason
+    assert outcome.decided.purchase.ended
     assert outcome.step_input.history.cash_flows.purchase is not None, "the cycle records the end of this one"
 
 
 def test_a_rest_that_is_not_worth_its_cost_leaves_its_cycle_to_the_trigger() -> None:
     outcome = look(topped_up(CRASHED, 400, 340, plan_cost_bps=80))
-    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None, outcome.reason
+    assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
+    assert outcome.plan is not None, outcome.reason
     assert outcome.plan.turnover > 900 * MILLION
 
 
@@ -104,12 +107,16 @@ def test_a_rest_that_is_not_worth_its_cost_leaves_its_cycle_to_the_trigger() -> 
 def test_a_trigger_acts_while_the_next_part_waits_if_the_part_would_not_do(values: dict[str, int]) -> None:
     outcome = look(topped_up(values, 400, 340, due_s=300, plan_cost_bps=80))
     if values is BALANCED:
-        assert outcome.kind is OutcomeKind.HOLD and not outcome.decided.purchase.ended
+        assert outcome.kind is OutcomeKind.HOLD
+        assert not outcome.decided.purchase.ended
         assert "trimtab limit --cancel 7a ends it" in outcome.reason
         return
-    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None, outcome.reason
-    assert outcome.decided.purchase.ended and outcome.plan.turnover > 900 * MILLION
-    assert isinstance(outcome.decided.decision, Rebalance) and not outcome.decided.decision.apart, "drift, within the limits of turnover"
+    assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
+    assert outcome.plan is not None, outcome.reason
+    assert outcome.decided.purchase.ended
+    assert outcome.plan.turnover > 900 * MILLION
+    assert isinstance(outcome.decided.decision, Rebalance)
+    assert not outcome.decided.decision.apart, "drift, within the limits of turnover"
 
 
 @pytest.mark.parametrize("values", [BALANCED, CRASHED])
@@ -129,7 +136,8 @@ def test_the_blocks_that_confirm_a_trigger_are_read_beside_a_purchase_that_waits
 def test_a_purchase_that_corrects_the_drift_itself_goes_on() -> None:
     """Half of a deposit as large as the portfolio is invested: every asset is outside its band, and in it after the rest."""
     outcome = look(topped_up({"WETH": 3_500, "WBTC": 1_750, "USDC": 4_750}, 5_000, 1_500, due_s=300))
-    assert outcome.kind is OutcomeKind.HOLD and not outcome.decided.purchase.ended, outcome.reason
+    assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+    assert not outcome.decided.purchase.ended, outcome.reason
 
 
 def test_a_purchase_that_waits_for_the_daily_loss_lets_the_trigger_act() -> None:
@@ -137,7 +145,8 @@ def test_a_purchase_that_waits_for_the_daily_loss_lets_the_trigger_act() -> None
     step = topped_up({"WETH": 9_000, "WBTC": 100, "USDC": 4_000}, 800, 75, plan_cost_bps=80, daily_loss_bps=100)
     step = with_history(step, loss_24h=Fraction(127 * MILLION))
     outcome = look(step)
-    assert outcome.kind is OutcomeKind.PLANNED and outcome.decided.purchase.ended, outcome.reason
+    assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
+    assert outcome.decided.purchase.ended, outcome.reason
     assert "WETH at 68.7 % is" in outcome.reason
 
 
@@ -149,7 +158,8 @@ def test_a_stop_loss_sells_while_a_purchase_is_open() -> None:
         fired = ConditionalOrder(wbtc, wished.kind, OrderStage.FIRED, wished, 1, price_of("WBTC", 80_000), None, price_of("WBTC", 60_000))
         portfolio = replace(step.portfolio, orders=OrdersConfig((wished,)))
         outcome = look(apply_orders(replace(with_history(step, states=(fired,)), portfolio=portfolio)))
-        assert outcome.plan is not None and outcome.decided.exit_token == wbtc, outcome.reason
+        assert outcome.plan is not None, outcome.reason
+        assert outcome.decided.exit_token == wbtc, outcome.reason
 
 
 def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
@@ -217,4 +227,5 @@ def test_a_swap_by_hand_is_no_part_of_a_purchase_that_is_due() -> None:
     by_hand = proposals.manual_swap(usdc, weth, 50 * MILLION)(step)
     waiting = proposals.single_order(LimitOrder("1", usdc, weth, 50 * MILLION, Fraction(10**30), NOW_S + 60, NOW_S))(step)
     for proposal in (by_hand, waiting):
-        assert proposal.decided.purchase == NO_PURCHASE and proposal.decided.layers == ()
+        assert proposal.decided.purchase == NO_PURCHASE
+        assert proposal.decided.layers == ()

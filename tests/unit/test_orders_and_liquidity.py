@@ -39,7 +39,8 @@ def prices(step: StepInput) -> dict[str, Price]:
 def test_the_wallet_s_part_goes_first_and_what_lies_in_liquidity_is_locked() -> None:
     step = stopped(world([ranged(2_000, 1_600, 2_500)], [wanted(2_000)], trigger=quiet()))
     decision = decide(step).decision
-    assert isinstance(decision, Rebalance) and decision.exit
+    assert isinstance(decision, Rebalance)
+    assert decision.exit
     found = plan(step, decision)
     assert dict(found.holdings_after)[WETH.address] == 0
     assert step.portfolio.lp_targets[0].share_bps == 0
@@ -97,7 +98,8 @@ def test_an_exit_takes_out_its_own_liquidity_and_leaves_that_of_other_pools_to_t
         )
         decision = decide(step).decision
         if own:
-            assert isinstance(decision, AdjustLiquidity) and decision.pools == (v3_at().address,)
+            assert isinstance(decision, AdjustLiquidity)
+            assert decision.pools == (v3_at().address,)
             assert [action.pool for action in plan_liquidity(step, decision).actions] == [v3_at().address]
         else:
             assert not isinstance(decision, AdjustLiquidity), "within the cooldown of liquidity"

@@ -55,7 +55,8 @@ def test_fewer_blocks_than_are_asked_for_move_nothing_and_that_is_said(pushed: i
     assert bot.step is not None
     assert mentions(bot.step.targets.reasons, "stop_loss", "WETH", "3 blocks")
     bot.look(low)
-    assert bot.order("WETH", STOP).stage is OrderStage.FIRED and bot.coins["WETH"] == 0
+    assert bot.order("WETH", STOP).stage is OrderStage.FIRED
+    assert bot.coins["WETH"] == 0
 
 
 def test_blocks_are_read_only_where_prices_would_move_an_order() -> None:
@@ -82,7 +83,8 @@ def test_while_a_price_is_unknown_or_contradicts_another_nothing_fires_and_it_is
         after = apply_orders(step)
         assert after.history.orders.states == step.history.orders.states
         decision = decide(after).decision
-        assert isinstance(decision, Halt) and why in decision.reason
+        assert isinstance(decision, Halt)
+        assert why in decision.reason
     assert isinstance(decide(apply_orders(unread)).decision, Halt)
 
 
@@ -122,7 +124,8 @@ def test_an_order_that_fired_stays_when_its_owner_takes_it_out_of_the_config() -
     bot.look({"WETH": 1_400})
     bot.book = replace(bot.book, terms=())
     bot.look({"WETH": 2_000})
-    assert bot.stages() == {"WETH stop_loss": "done"} and bot.targets() == {"WETH": 0, "USDC": 10_000}
+    assert bot.stages() == {"WETH stop_loss": "done"}
+    assert bot.targets() == {"WETH": 0, "USDC": 10_000}
     armed = two(terms("WETH", STOP, 1_500))
     armed.look({"WETH": 2_000})
     armed.book = replace(armed.book, terms=())
@@ -148,7 +151,8 @@ def test_terms_that_the_price_has_passed_already_halt_and_the_old_ones_stay_in_f
     bot.look({"WETH": 2_000})
     bot.book = replace(bot.book, terms=(terms("WETH", STOP, 2_200),))
     decision = bot.look({"WETH": 2_000})
-    assert isinstance(decision, Halt) and mentions(decision.reason, "stop_loss", "WETH", "contradicts")
+    assert isinstance(decision, Halt)
+    assert mentions(decision.reason, "stop_loss", "WETH", "contradicts")
     assert bot.order("WETH", STOP).terms.price == price_of("WETH", 1_500)
 
 
@@ -156,7 +160,9 @@ def test_once_the_portfolio_is_out_its_assets_orders_rest() -> None:
     bot = three(terms("", STOP, None, 2_000), terms("WBTC", STOP, 35_000))
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     decision = bot.look({"WETH": 1_300, "WBTC": 40_000})
-    assert isinstance(decision, Rebalance) and decision.exit and "for USDC" in decision.reason
+    assert isinstance(decision, Rebalance)
+    assert decision.exit
+    assert "for USDC" in decision.reason
     assert bot.coins["WETH"] == 0 < bot.coins["WBTC"], "each asset by its own transaction"
     bot.look({"WETH": 1_300, "WBTC": 40_000})
     assert bot.coins["WBTC"] == 0
@@ -170,7 +176,8 @@ def test_a_step_with_orders_reads_back_as_it_was_and_decides_alike() -> None:
     decision = bot.look({"WETH": 1_400})
     assert bot.step is not None
     again = codec.loads(StepInput, codec.dumps(bot.step))
-    assert again == bot.step and decide(again).decision == decision
+    assert again == bot.step
+    assert decide(again).decision == decision
 
 
 def test_steps_of_before_orders_were_known_read_back_without_any() -> None:
@@ -187,8 +194,11 @@ def test_within_the_template_s_cost_and_impact_the_last_unit_is_sold_too_and_not
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     wbtc = bot.coins["WBTC"]
     bot.look({"WETH": 1_450, "WBTC": 60_000})
-    assert bot.plan is not None and bot.plan.skipped == () and bot.plan.exits
-    assert bot.coins["WETH"] == 0 and bot.coins["WBTC"] == wbtc
+    assert bot.plan is not None
+    assert bot.plan.skipped == ()
+    assert bot.plan.exits
+    assert bot.coins["WETH"] == 0
+    assert bot.coins["WBTC"] == wbtc
 
 
 def test_the_native_coin_is_sold_down_to_what_gas_needs() -> None:
@@ -198,8 +208,10 @@ def test_the_native_coin_is_sold_down_to_what_gas_needs() -> None:
     portfolio = replace(step.portfolio, orders=OrdersConfig((stop,)))
     step = apply_orders(replace(with_history(step, states=(fired,)), portfolio=portfolio))
     plan = planned(step)
-    assert plan.exits and dict(plan.holdings_after)[stop.token] == 0
-    assert plan.native_after_wei is not None and FLOOR <= plan.native_after_wei < FLOOR + ETHER // 100
+    assert plan.exits
+    assert dict(plan.holdings_after)[stop.token] == 0
+    assert plan.native_after_wei is not None
+    assert FLOOR <= plan.native_after_wei < FLOOR + ETHER // 100
 
 
 def test_an_exit_sells_what_all_strategies_hold_and_their_books_come_to_the_wallet() -> None:
@@ -210,7 +222,8 @@ def test_an_exit_sells_what_all_strategies_hold_and_their_books_come_to_the_wall
     made = replace(with_history(made, states=(fired,)), portfolio=replace(made.portfolio, orders=OrdersConfig((stop,))))
     step = apply_effective_targets(brought_up(made, None))
     found = proposals.rebalance(step).plan
-    assert found is not None and found.exits
+    assert found is not None
+    assert found.exits
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     deltas = {token_: raw - held[token_] for token_, raw in found.holdings_after}
     wished, base = netting.strategy_adjustments(step)

@@ -81,7 +81,8 @@ def test_the_weight_of_what_is_out_waits_as_cash_or_goes_to_the_others(absent: W
     bot = three(terms("WETH", STOP, 1_500), absent=absent)
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     decision = bot.look({"WETH": 1_500, "WBTC": 60_000})
-    assert isinstance(decision, Rebalance) and decision.exit
+    assert isinstance(decision, Rebalance)
+    assert decision.exit
     assert bot.targets() == targets
     assert bot.coins["WBTC"] == Fraction(3_000, 60_000), "an exit trades nothing else"
     bot.look({"WETH": 1_500, "WBTC": 60_000})
@@ -96,7 +97,8 @@ def test_what_an_exit_sold_is_closest_to_no_band_and_neither_is_what_is_all_that
     bot = make(terms("WETH", STOP, 1_900))
     for price in (2_000, 1_900, 1_900):
         decision = bot.look({"WETH": price, "WBTC": 60_000})
-    assert isinstance(decision, Hold) and "all within their bands" in decision.reason
+    assert isinstance(decision, Hold)
+    assert "all within their bands" in decision.reason
     assert closest is not None or "closest" not in decision.reason
     assert closest is None or closest in decision.reason
 
@@ -114,9 +116,12 @@ def test_a_stop_fires_whatever_limits_of_turnover_and_the_cooldown_say() -> None
     bot.limits, bot.memory = WIDE, history(last_rebalance_s=1_800_000_000, turnover_24h=Fraction(10**12))
     bot.look({"WETH": 2_000})
     decision = bot.look({"WETH": 1_400})
-    assert isinstance(decision, Rebalance) and decision.exit and bot.refused == ""
+    assert isinstance(decision, Rebalance)
+    assert decision.exit
+    assert bot.refused == ""
     assert bot.coins["WETH"] == 0
-    assert bot.plan is not None and bot.plan.turnover > 0
+    assert bot.plan is not None
+    assert bot.plan.turnover > 0
 
 
 def test_what_the_market_does_not_take_at_once_is_sold_look_by_look() -> None:
@@ -127,7 +132,9 @@ def test_what_the_market_does_not_take_at_once_is_sold_look_by_look() -> None:
     for _ in range(8):
         bot.look({"WETH": 1_400})
         left.append(bot.coins["WETH"])
-    assert left == sorted(left, reverse=True) and left[0] > 0 and left[-1] == 0
+    assert left == sorted(left, reverse=True)
+    assert left[0] > 0
+    assert left[-1] == 0
     assert bot.order("WETH", STOP).stage is OrderStage.DONE
 
 
@@ -138,7 +145,8 @@ def test_armed_anew_it_comes_back_and_watches_from_the_price_of_then() -> None:
     assert bot.coins["WETH"] == 0
     bot.rearm("WETH")
     bot.look({"WETH": 1_700})
-    assert bot.order("WETH", TRAIL).stage is OrderStage.ARMED and bot.coins["WETH"] > 2
+    assert bot.order("WETH", TRAIL).stage is OrderStage.ARMED
+    assert bot.coins["WETH"] > 2
     bot.look({"WETH": 1_531})
     assert bot.coins["WETH"] > 2
     bot.look({"WETH": 1_530})
@@ -160,7 +168,9 @@ def test_armed_anew_it_comes_back_and_watches_from_the_price_of_then() -> None:
 def test_an_order_that_contradicts_the_price_at_arming_halts_by_name(order: object, said: str) -> None:
     bot = two(order)  # type: ignore[arg-type]  # Terms
     decision = bot.look({"WETH": 2_000})
-    assert isinstance(decision, Halt) and decision.codes == (HaltCode.ORDERS,) and said in decision.reason
+    assert isinstance(decision, Halt)
+    assert decision.codes == (HaltCode.ORDERS,)
+    assert said in decision.reason
     assert set(bot.stages().values()) == {"waiting"}
     assert bot.coins["WETH"] == Fraction(5, 2)
 
@@ -172,11 +182,9 @@ def test_an_entry_above_the_price_is_told_or_refused_as_chosen() -> None:
     assert mentions(bot.step.targets.reasons, "entry", "WETH", "2500 USDC")
     strict = two(terms("WETH", ENTRY, 2_500), weth=0, usdc=10_000, refuse_filled=True)
     halted = strict.look({"WETH": 2_000})
-    assert (
-        isinstance(halted, Halt)
-        and halted.codes == (HaltCode.ORDERS,)
-        and mentions(halted.reason, "entry of WETH", "2000 USDC", "immediately")
-    )
+    assert isinstance(halted, Halt)
+    assert halted.codes == (HaltCode.ORDERS,)
+    assert mentions(halted.reason, "entry of WETH", "2000 USDC", "immediately")
     assert strict.coins["WETH"] == 0
 
 
@@ -199,7 +207,8 @@ def test_profits_and_highest_prices_wait_until_the_entry_has_opened() -> None:
     assert bot.stages() == {"WETH entry": "fired", "WETH take_profit": "armed", "WETH trailing_stop": "armed"}
     assert bot.order("WETH", TRAIL).mark == price_of("WETH", 1_450)
     bot.look({"WETH": 1_800})
-    assert bot.order("WETH", PROFIT).stage is OrderStage.FIRED and bot.coins["WETH"] == 0
+    assert bot.order("WETH", PROFIT).stage is OrderStage.FIRED
+    assert bot.coins["WETH"] == 0
 
 
 def test_prices_that_leap_over_entry_and_stop_at_once_buy_nothing() -> None:

@@ -44,7 +44,8 @@ def test_nothing_is_held_after_an_exit_fired_and_its_step_was_done(
         fired = at.stage in SOLD
         assert not fired or (bot.refused == "" and bot.coins["WETH"] * price < 10), "less than the smallest trade"
         if isinstance(decision, Rebalance) and decision.exit:
-            assert at.stage is OrderStage.FIRED and at.at == price_of("WETH", price)
+            assert at.stage is OrderStage.FIRED
+            assert at.at == price_of("WETH", price)
 
 
 @FEW
@@ -56,7 +57,8 @@ def test_the_highest_price_never_falls_and_is_never_above_what_all_blocks_said(p
         bot.look({"WETH": now}, [{"WETH": price} for price in before])
         order = bot.order("WETH", TRAIL)
         confirmed = max(confirmed, price_of("WETH", min(now, *before)))
-        assert order.mark is not None and mark <= order.mark <= confirmed
+        assert order.mark is not None
+        assert mark <= order.mark <= confirmed
         assert confirmed < order.mark * Fraction(1_001, 1_000), "what is not written down is less than a tenth of a percent"
         mark = order.mark
 

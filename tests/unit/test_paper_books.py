@@ -64,7 +64,8 @@ def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(t
     paper.paper.copy_pins(tmp_path / "trimtab.db")
     assert paper.trust.pins() == ()
     paper.paper.copy_pins(tmp_path / "missing.db")
-    assert paper.trust.implementations() == {} and not (tmp_path / "missing.db").exists()
+    assert paper.trust.implementations() == {}
+    assert not (tmp_path / "missing.db").exists()
     live.close()
     paper.close()
 

@@ -137,7 +137,8 @@ def test_a_swap_is_filled_at_the_pools_of_the_block_after_and_not_at_those_it_wa
     receipt = world.chain.status_of(sent).receipt
     paid = moved.swap(WETH.address, SOLD).amount_out_raw
     assert paid != seen.swap(WETH.address, SOLD).amount_out_raw
-    assert receipt is not None and receipt.status == 1
+    assert receipt is not None
+    assert receipt.status == 1
     assert (receipt.block_number, receipt.block_hash) == (world.blocks.now.head.number, world.blocks.now.head.hash)
     assert (world.held("USDC"), world.held("WETH")) == (paid, 4 * SOLD)
     assert world.chain.block_hash(receipt.block_number) == receipt.block_hash
@@ -152,7 +153,8 @@ def test_gas_is_paid_at_the_headers_fees_and_what_reverts_pays_too(world: World)
     sent = world.send(builders.ROUTER, sale(pool, least_raw=10**12), 8)
     world.blocks.next()
     receipt = world.chain.status_of(sent).receipt
-    assert receipt is not None and (receipt.status, receipt.transfers) == (0, ())
+    assert receipt is not None
+    assert (receipt.status, receipt.transfers) == (0, ())
     assert world.chain.state().native_wei == native_wei - receipt.gas_cost_wei
     assert (world.held("WETH"), world.chain.state().nonce) == (5 * SOLD, 9)
 
@@ -180,7 +182,8 @@ def test_a_swap_without_enough_gas_or_coin_for_it_changes_nothing_and_pays_what_
     sent = world.send(builders.ROUTER, sale(pool), 8, gas=50_000 if short == "gas" else 300_000)
     world.blocks.next()
     receipt = world.chain.status_of(sent).receipt
-    assert receipt is not None and (receipt.status, receipt.gas_used) == (0, 50_000 if short == "gas" else 300_000)
+    assert receipt is not None
+    assert (receipt.status, receipt.gas_used) == (0, 50_000 if short == "gas" else 300_000)
     assert (world.held("WETH"), world.held("USDC")) == (5 * SOLD, 0)
     assert world.chain.state().native_wei == max(0, native_wei - receipt.gas_cost_wei)
 
@@ -194,7 +197,8 @@ def test_what_pays_too_little_for_the_block_waits_and_makes_way_for_another_at_i
     assert world.chain.status_of(first).state == "unknown"
     world.blocks.next(base_fee_wei=5 * GWEI)
     receipt = world.chain.status_of(second).receipt
-    assert receipt is not None and receipt.gas_used == 21_000
+    assert receipt is not None
+    assert receipt.gas_used == 21_000
     assert world.chain.state().allowances == ()
 
 

@@ -18,15 +18,20 @@ from tests.support.text import mentions
 def test_every_template_has_a_stored_result() -> None:
     for name in PORTFOLIO_TEMPLATES:
         found = template_result(name)
-        assert found is not None and (found["from"], found["until"]) == ("2021-01-01", "2021-12-31")
-        assert found["rebalances"] > 0 and float(found["costs"]) > 0
+        assert found is not None
+        assert (found["from"], found["until"]) == ("2021-01-01", "2021-12-31")
+        assert found["rebalances"] > 0
+        assert float(found["costs"]) > 0
         ratios = [float(found[key]) for key in ("return", "return_of_holding", "max_drawdown", "max_drawdown_of_holding")]  # type: ignore[literal-required]
-        assert all(map(math.isfinite, ratios)) and ratios[2] < 0 and ratios[3] < 0
+        assert all(map(math.isfinite, ratios))
+        assert ratios[2] < 0
+        assert ratios[3] < 0
 
 
 def test_a_basket_without_packaged_prices_says_which_are_missing(tmp_path: Path) -> None:
     found, why = past_result_or_reason(load_config(config(tmp_path, targets="WETH=50% DAI=20% USDC=30%")))
-    assert found is None and mentions(why, "DAI")
+    assert found is None
+    assert mentions(why, "DAI")
 
 
 @pytest.mark.slow

@@ -69,11 +69,13 @@ def final(store: Store) -> None:
 def test_a_sale_that_is_mined_has_realised_its_gain_before_it_is_final(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
     before = standing(keeper, store, at())
-    assert before.realised == 0 and held(before) == 11 * COIN, "the coin of the gas is one lot with its wrapped token"
+    assert before.realised == 0
+    assert held(before) == 11 * COIN, "the coin of the gas is one lot with its wrapped token"
     sold(store, 1_001, 0, 2_800)
     after = at(1_001, weth="9", usdc=22_800, native=COIN - GAS_WEI)
     mined = standing(keeper, store, after)
-    assert mined.realised > Fraction(799 * DOLLAR) and held(mined) == 10 * COIN - GAS_WEI
+    assert mined.realised > Fraction(799 * DOLLAR)
+    assert held(mined) == 10 * COIN - GAS_WEI
     final(store)
     looked(store, replace(after, snapshot=replace(after.snapshot, head=replace(after.snapshot.head, number=1_002))))
     entered = standing(keeper, store, after)
@@ -111,7 +113,8 @@ def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_i
     store.journal.advance(first.id, IntentState.BROADCAST, 1)
     once = standing(keeper, store, start)
     sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH.address)
-    assert sold_raw > 0 and held(once) == 11 * COIN - sold_raw
+    assert sold_raw > 0
+    assert held(once) == 11 * COIN - sold_raw
     store.journal.intend("s", IntentKind.SWAP, tx(0, max_fee_wei=10**11), given, "swap again", 1, None, replaces=first.id)
     assert held(standing(keeper, store, start)) == held(once)
 

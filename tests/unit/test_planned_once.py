@@ -51,7 +51,8 @@ def approved(step: StepInput) -> StepInput:
 
 
 def require_once(asked: list[Any]) -> None:
-    assert asked and all(one not in asked[:number] for number, one in enumerate(asked))
+    assert asked
+    assert all(one not in asked[:number] for number, one in enumerate(asked))
 
 
 STEPS = {
@@ -107,5 +108,6 @@ def test_an_exit_is_planned_once_beside_waiting_orders(asked: list[Any]) -> None
     step = with_limits(fired("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=200)
     order = LimitOrder("one", USDC.address, WETH.address, ASKED, Fraction(1), NOW_S + 3_600, NOW_S)
     found = proposals.waiting_orders((order,))(step)
-    assert found.plan is not None and found.plan.exits
+    assert found.plan is not None
+    assert found.plan.exits
     require_once(asked)

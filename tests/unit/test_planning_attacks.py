@@ -169,8 +169,10 @@ def test_a_hundred_dust_ticks_cost_more_gas_than_their_pool_pays_more() -> None:
     lured, wise = plan(free, goal(free)), plan(dear, goal(dear))
     for at, found in ((free, lured), (dear, wise)):
         require_kept(at, found)
-    assert {leg.pool for leg in lured.legs} == {fair.address, bait.address} and lured.gas_units > 2_000_000
-    assert {leg.pool for leg in wise.legs} == {fair.address} and wise.gas_units < 400_000
+    assert {leg.pool for leg in lured.legs} == {fair.address, bait.address}
+    assert lured.gas_units > 2_000_000
+    assert {leg.pool for leg in wise.legs} == {fair.address}
+    assert wise.gas_units < 400_000
 
 
 def with_gas_price(step: StepInput, gwei: int) -> StepInput:

@@ -54,8 +54,10 @@ def test_targets_that_the_bounds_forbid_are_approached_and_the_rest_explained(li
     step = with_limits(without_gas(two(9_000, 1_000, [v2_pool(WETH, USDC, 2_000, 2_000_000)])), **limits)
     found = made(step)
     assert 5_000 < weights_bps(step, found)["WETH"] < 9_000
-    assert said in reasons(found)["WETH"] and said in reasons(found)["USDC"]
-    assert found.gap_bps is not None and found.gap_bps < Fraction(1, 100), "what the bounds forbid is no part of the gap"
+    assert said in reasons(found)["WETH"]
+    assert said in reasons(found)["USDC"]
+    assert found.gap_bps is not None
+    assert found.gap_bps < Fraction(1, 100), "what the bounds forbid is no part of the gap"
 
 
 # contradictory limits
@@ -93,7 +95,8 @@ def test_a_price_outside_all_ranges_is_reached_across_the_empty_part() -> None:
         found = made(step)
         assert weights_bps(step, found) == {"WETH": 5_000, "USDC": 5_000}
         assert found.legs[0].impact_bps >= 30, "the price runs to the range before anything is exchanged"
-        assert found.gap_bps is not None and found.gap_bps < Fraction(1, 100)
+        assert found.gap_bps is not None
+        assert found.gap_bps < Fraction(1, 100)
 
 
 def test_ranges_that_end_before_the_price_bound_take_no_more_than_they_hold() -> None:
@@ -123,7 +126,8 @@ def test_a_hole_of_zero_liquidity_between_ticks_is_crossed() -> None:
         step = without_gas(two(weth, usdc, [holed], pool_min_value=None))
         found = made(step)
         assert weights_bps(step, found) == {"WETH": 5_000, "USDC": 5_000}
-        assert found.gap_bps is not None and found.gap_bps < Fraction(1, 100)
+        assert found.gap_bps is not None
+        assert found.gap_bps < Fraction(1, 100)
 
 
 def test_a_pool_of_tick_spacing_one_with_a_change_at_every_tick_is_planned_to_the_unit() -> None:
@@ -136,7 +140,8 @@ def test_a_pool_of_tick_spacing_one_with_a_change_at_every_tick_is_planned_to_th
     step = without_gas(two(5_100, 4_900, [fine], pool_min_value=None))
     found = made(step)
     assert weights_bps(step, found) == {"WETH": 5_000, "USDC": 5_000}
-    assert found.gap_bps is not None and found.gap_bps < Fraction(1, 100)
+    assert found.gap_bps is not None
+    assert found.gap_bps < Fraction(1, 100)
 
 
 # amounts
@@ -188,9 +193,8 @@ def test_tokens_of_no_and_of_many_decimals_end_where_their_units_let_them(decima
     found = made(with_limits(step, min_trade=None))
     assert weights_bps(step, found)["LINK"] == pytest.approx(5_000, abs=2), "a unit of the coarse token is worth one and a half"
     unit_bps = 15 * 10_000 / 8_000
-    assert found.gap_bps is not None and found.gap_bps < (unit_bps if decimals == 0 else Fraction(1, 1_000)), (
-        "a fee is rounded up to a unit"
-    )
+    assert found.gap_bps is not None
+    assert found.gap_bps < (unit_bps if decimals == 0 else Fraction(1, 1_000)), "a fee is rounded up to a unit"
 
 
 # references
@@ -257,10 +261,12 @@ def test_a_hundred_dust_ticks_are_not_worth_their_gas() -> None:
     step = with_limits(two(50_000, 30_000, [plain, dusty]), turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=20 * GWEI))
     found = made(step)
-    assert [leg.pool for leg in found.legs] == [plain.address] and found.gas_units < 200_000
+    assert [leg.pool for leg in found.legs] == [plain.address]
+    assert found.gas_units < 200_000
     assert "gas costs" in reasons(found)[f"pool {dusty.address}"]
     free = made(without_gas(step))
-    assert dusty.address in {leg.pool for leg in free.legs} and free.gas_units > 400_000, "without a price of gas ticks are crossed"
+    assert dusty.address in {leg.pool for leg in free.legs}
+    assert free.gas_units > 400_000, "without a price of gas ticks are crossed"
 
 
 def test_a_cost_of_zero_is_a_refusal_with_its_reason_and_no_crash() -> None:

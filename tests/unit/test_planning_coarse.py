@@ -92,21 +92,24 @@ def test_a_dust_route_below_its_floor_leaves_its_pool_in_use() -> None:
 def test_whole_units_of_one_token_are_no_overshoot_of_another(seed: int) -> None:
     found = replayed(without_gas(KINDS["coarse"](seed)))
     assert not [item for item in found.skipped if "its goal" in item.why]
-    assert found.gap_bps is not None and found.gap_bps < 2
+    assert found.gap_bps is not None
+    assert found.gap_bps < 2
 
 
 @pytest.mark.parametrize("seed", [51, 141])
 def test_what_each_swap_loses_to_whole_units_is_known_to_plan_and_certificate(seed: int) -> None:
     """Without it the gaps were 1,577 and 103 bps: pools were given up after a leg had lost a base unit worth basis points."""
     found = replayed(KINDS["units"](seed))
-    assert found.gap_bps is not None and found.gap_bps < 8
+    assert found.gap_bps is not None
+    assert found.gap_bps < 8
 
 
 @pytest.mark.parametrize(("seed", "gap_bps"), [(89, 12), (29, 2), (108, 1)])
 def test_a_pool_that_is_worth_the_units_it_loses_is_used(seed: int, gap_bps: int) -> None:
     """The gaps were 440, 51 and 12 bps: counted in advance, the loss cost pools that the integers would have kept."""
     found = replayed(KINDS["coarse"](seed))
-    assert found.gap_bps is not None and found.gap_bps < gap_bps
+    assert found.gap_bps is not None
+    assert found.gap_bps < gap_bps
 
 
 def test_at_most_three_coarse_tokens_are_tried_unmoved_those_of_the_most_expensive_units_first() -> None:
@@ -121,28 +124,32 @@ def test_at_most_three_coarse_tokens_are_tried_unmoved_those_of_the_most_expensi
 def test_a_plan_without_a_pool_that_costs_a_unit_in_another_is_found() -> None:
     """Each route on from a coarse token's pool makes its swap one more, which loses another unit: the gap was 7.4 bps."""
     found = replayed(KINDS["units"](61))
-    assert found.gap_bps is not None and found.gap_bps < 5
+    assert found.gap_bps is not None
+    assert found.gap_bps < 5
 
 
 @pytest.mark.parametrize(("seed", "gap_bps"), [(63, 2), (175, 2), (147, 4)])
 def test_pools_whose_chains_cost_units_in_other_pools_are_given_up_first(seed: int, gap_bps: int) -> None:
     """The gaps were 8.0, 10 and 23 bps: the pool in which the chains of others lost units was dropped, and a better draft than the last."""
     found = replayed(KINDS["units"](seed))
-    assert found.gap_bps is not None and found.gap_bps < gap_bps
+    assert found.gap_bps is not None
+    assert found.gap_bps < gap_bps
 
 
 @pytest.mark.parametrize("seed", [340, 373, 384])
 def test_a_token_that_does_not_leave_wholly_is_not_sold_for_nothing(seed: int) -> None:
     """The gaps were 3.1, 3.3 and 5.0 bps: a swap for whole units took more than they cost, although some of the token stayed."""
     found = replayed(KINDS["units"](seed))
-    assert found.gap_bps is not None and found.gap_bps < 2
+    assert found.gap_bps is not None
+    assert found.gap_bps < 2
 
 
 def test_an_amount_of_almost_a_whole_number_of_units_is_that_number() -> None:
     """The gap was 6.2 bps: a path of 17 units less a float error became one of 16."""
     found = replayed(KINDS["units"](178))
     assert [leg.amount_in_raw for leg in found.legs] == [12, 17]
-    assert found.gap_bps is not None and found.gap_bps < 1
+    assert found.gap_bps is not None
+    assert found.gap_bps < 1
 
 
 def test_a_drift_of_less_than_a_base_unit_is_named() -> None:
@@ -159,7 +166,8 @@ def test_a_pool_that_pays_no_more_than_the_reference_is_not_said_to() -> None:
         walk = RouteSimulator(problem)
         walk.run(Route(((pool.address, WHOLE.address),)), [20])
         at, reason = best_paying(problem, walk.draft, "move USDC past its goal")
-        assert at == pool.address and mentions(reason, why, "move USDC")
+        assert at == pool.address
+        assert mentions(reason, why, "move USDC")
 
 
 @pytest.mark.parametrize(

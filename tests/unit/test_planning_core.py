@@ -57,7 +57,8 @@ def test_the_minimum_in_a_box_is_where_no_unknown_can_go_further_down(seed: int,
         again, _ = box_minimum(matrix, slope, low, high, near)
         assert np.array_equal(again, found), "where the search begins does not show in the minimum"
     pull = slope + matrix @ found
-    assert (found >= low).all() and (found <= high).all()
+    assert (found >= low).all()
+    assert (found <= high).all()
     unmoved = np.abs(pull) <= 1e-6 * (1 + np.abs(matrix).max())
     assert (unmoved | ((pull > 0) & (found <= low)) | ((pull < 0) & (found >= high))).all()
 
@@ -108,7 +109,8 @@ def test_a_bound_is_one_even_where_a_unit_would_cost_more_than_it_is_worth() -> 
     assert 0.02 < paid < sold < 0.1
     best = 10.0 - sold + paid - 2.0 * (10.0 - sold)
     found = solve_dual(program, stack)
-    assert found.bound == pytest.approx(best, abs=1e-12) and found.prices[0] < 0
+    assert found.bound == pytest.approx(best, abs=1e-12)
+    assert found.prices[0] < 0
     assert evaluate_dual(program, stack, np.array([-2.0])).bound > best
     worthless = sell_program(np.array([10.0, 0.0, 1.0]), {0: 0.0, 1: 0.0}, 2.0)
     assert evaluate_dual(worthless, market(both_ways(0, 1, 10.0)), np.array([2.0, 2.0])).bound >= 1.0 - 2.0 * (10.0 - sold) - 2.0 * paid
@@ -125,7 +127,8 @@ def test_a_limit_of_turnover_is_met_and_the_cheapest_moves_go_first() -> None:
     found = search.solve(stack)
     ends = search.ends(stack, found)
     assert search.turnover(stack, found) == pytest.approx(8.0, abs=1e-7)
-    assert ends[2] == pytest.approx(20.0, abs=1e-7) and ends[1] > 27.9, "0.05 % is cheaper than 0.3 %"
+    assert ends[2] == pytest.approx(20.0, abs=1e-7)
+    assert ends[1] > 27.9, "0.05 % is cheaper than 0.3 %"
     assert found.bound == pytest.approx(search.worth.of(ends), abs=1e-8)
 
 

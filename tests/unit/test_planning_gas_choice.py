@@ -48,7 +48,8 @@ def worth(step: StepInput, found: Plan) -> Value:
 def test_a_swap_that_pays_alone_is_found_beside_others_that_do_not() -> None:
     found = plan(market(), goal(market()))
     assert [(leg.token_in, leg.token_out) for leg in found.legs] == [(LINK.address, WETH.address)]
-    assert found.gap_bps is not None and found.gap_bps < 10
+    assert found.gap_bps is not None
+    assert found.gap_bps < 10
 
 
 @pytest.mark.parametrize("gwei", [1, 2])

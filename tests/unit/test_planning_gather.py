@@ -73,7 +73,8 @@ def test_three_tokens_sold_through_one_hub_leave_it_in_one_leg() -> None:
         (False, LegFunding.WALLET)
     ]
     assert found.legs[-1].amount_in_raw == sum(leg.amount_out_raw for leg in found.legs[:-1])
-    assert found.gap_bps is not None and found.gap_bps < 1
+    assert found.gap_bps is not None
+    assert found.gap_bps < 1
 
 
 def test_what_gathers_costs_less_gas_than_chains_of_their_own() -> None:

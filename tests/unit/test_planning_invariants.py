@@ -61,7 +61,8 @@ def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[
     left = sum(max(Fraction(0), a - after * t / BPS) for _, a, t in found_values)
     assert found.turnover <= (drift - left) * Fraction(105, 100) + before / 100_000, "no churn beyond the drift corrected"
     replayed = replay_legs(step.snapshot, found)
-    assert replayed.fault is None and not replayed.stranded
+    assert replayed.fault is None
+    assert not replayed.stranded
     if step.limits.min_trade is not None:
         for moved in (replayed.sold, replayed.bought):
             for at, raw in moved.items():
@@ -88,7 +89,8 @@ def test_with_deep_pools_and_wide_limits_every_weight_ends_within_ten_basis_poin
     )  # fmt: skip
     found = plan(step, goal(step))
     for asset, (at, bps) in zip(step.portfolio.assets, found.weights_after_bps, strict=True):
-        assert asset.token.address == at and abs(bps - asset.target_bps) <= 10, found.skipped
+        assert asset.token.address == at, found.skipped
+        assert abs(bps - asset.target_bps) <= 10, found.skipped
 
 
 def test_a_plan_that_only_names_the_bound_refuses_no_other() -> None:

@@ -63,7 +63,8 @@ def test_limits_that_are_off_bound_nothing_but_keep_a_minimum() -> None:
     )  # fmt: skip
     found = plan(step, goal(step))
     check_legs(step, found)
-    assert found.legs[0].impact_bps > 2_000 and found.legs[0].min_out_raw >= 1
+    assert found.legs[0].impact_bps > 2_000
+    assert found.legs[0].min_out_raw >= 1
     assert weights_bps(step, found)["WETH"] == pytest.approx(5_000, abs=2)
 
 
@@ -163,7 +164,8 @@ def test_gas_without_a_price_refuses_while_plan_cost_is_on_and_is_noted_when_off
         plan(step, goal(step))
     off = with_limits(step, plan_cost_bps=None)
     found = plan(off, goal(off))
-    assert found.cost.gas == 0 and any(item.what == "gas" for item in found.skipped)
+    assert found.cost.gas == 0
+    assert any(item.what == "gas" for item in found.skipped)
 
 
 def test_an_empty_wallet_and_a_foreign_goal_refuse() -> None:

@@ -39,8 +39,10 @@ def test_two_assets_meet_their_targets_with_costs_in() -> None:
     assert weights_bps(step, found) == {"WETH": 5_000, "USDC": 5_000}
     assert found.block == step.snapshot.head.number
     assert found.expires_block == found.block + step.execution.expire_blocks
-    assert found.gap_bps is not None and found.gap_bps < Fraction(1, 1_000)
-    assert found.verdicts == () and found.skipped == ()
+    assert found.gap_bps is not None
+    assert found.gap_bps < Fraction(1, 1_000)
+    assert found.verdicts == ()
+    assert found.skipped == ()
 
 
 def test_five_assets_over_shared_pools_and_a_hub_end_within_a_few_basis_points() -> None:
@@ -75,11 +77,13 @@ def test_cost_is_split_so_that_it_adds_up_to_the_value_lost() -> None:
     step = wide(step_input(FIVE, values, PRICES, pools=five_pools()))
     found = plan(step, goal(step))
     assert flow_value(step, found) == -(found.cost.fees + found.cost.impact + found.cost.skew)
-    assert found.cost.fees > 0 and found.cost.impact > 0
+    assert found.cost.fees > 0
+    assert found.cost.impact > 0
     gas_price = Fraction(11, 10) * 10**9
     assert found.cost.gas == found.gas_units * gas_price * Fraction(2_000 * 10**6, 10**18)
     volume = sum(leg.amount_in_raw * Fraction(1) for leg in found.legs if leg.token_in == USDC.address)
-    assert found.gross_volume > found.turnover > 0 and found.gross_volume > volume
+    assert found.gross_volume > found.turnover > 0
+    assert found.gross_volume > volume
 
 
 def test_a_trade_is_split_over_the_pools_of_a_pair_so_that_their_last_units_pay_alike() -> None:
@@ -98,7 +102,8 @@ def test_the_bound_of_each_pool_is_kept_and_the_rest_explained() -> None:
     check_legs(step, found)
     assert found.legs[0].impact_bps == 100
     left = {item.what: item.why for item in found.skipped}
-    assert "price_impact" in left["WETH"] and found.legs[0].pool in left["WETH"]
+    assert "price_impact" in left["WETH"]
+    assert found.legs[0].pool in left["WETH"]
     assert weights_bps(step, found)["WETH"] > 8_400
 
 
@@ -202,7 +207,9 @@ def test_a_drift_that_is_all_dust_refuses_with_the_limit() -> None:
     with pytest.raises(Refused) as caught:
         plan(step, goal(step))
     verdict = next(v for v in caught.value.verdicts if v.guard == "min_trade")
-    assert not verdict.passed and verdict.measured.startswith("4") and verdict.limit == "10 USDC"
+    assert not verdict.passed
+    assert verdict.measured.startswith("4")
+    assert verdict.limit == "10 USDC"
 
 
 def test_an_exit_is_planned_whole_though_the_day_s_turnover_is_used_up() -> None:
@@ -210,7 +217,8 @@ def test_an_exit_is_planned_whole_though_the_day_s_turnover_is_used_up() -> None
     out = replace(goal(step, {"WETH": (0, 0), "USDC": (1, 1)}), exit=True)
     found = plan(step, out)
     check_legs(step, found)
-    assert found.exits and dict(found.holdings_after)[WETH.address] == 0
+    assert found.exits
+    assert dict(found.holdings_after)[WETH.address] == 0
 
 
 def test_a_balanced_portfolio_has_nothing_to_trade() -> None:
@@ -256,8 +264,10 @@ def test_a_band_moves_outside_tokens_to_their_edge_and_no_inside_token_twice() -
     found = plan(step, goal(step, bands))
     check_legs(step, found)
     after = weights_bps(step, found)
-    assert 3_295 <= after["WETH"] <= 3_300 and 1_800 <= after["DAI"] <= 1_805
-    assert after["USDC"] == 3_000 and after["WBTC"] == 1_900
+    assert 3_295 <= after["WETH"] <= 3_300
+    assert 1_800 <= after["DAI"] <= 1_805
+    assert after["USDC"] == 3_000
+    assert after["WBTC"] == 1_900
     short = step_input(targets, {"WETH": 3_200, "USDC": 3_200, "WBTC": 2_100, "DAI": 1_500}, pools=pools)
     found = plan(short, goal(short, bands))
     check_legs(short, found)
@@ -275,5 +285,6 @@ def test_what_is_left_because_another_token_stays_still_names_that_token() -> No
     check_legs(step, found)
     left = {item.what: item.why for item in found.skipped}
     assert "limits.min_trade" in left["USDC"]
-    assert left["WETH"].startswith("349") and mentions(left["WETH"], ": USDC")
+    assert left["WETH"].startswith("349")
+    assert mentions(left["WETH"], ": USDC")
     assert {leg.token_out for leg in found.legs} == {DAI.address}

@@ -39,7 +39,8 @@ def test_a_swap_sells_exactly_the_amount_and_beats_every_single_pool() -> None:
     assert sum(leg.amount_in_raw for leg in found.legs) == 50 * ONE
     singles = [pool.swap(WETH.address, 50 * ONE).amount_out_raw for pool in step.snapshot.pools]
     assert out(found) >= max(singles)
-    assert mentions(found.decision.reason, "50 WETH") and found.verdicts == ()
+    assert mentions(found.decision.reason, "50 WETH")
+    assert found.verdicts == ()
     shares = {weight.token: weight.low for weight in found.decision.goal.weights}
     assert abs(shares[WETH.address] * 10_000 - weights_bps(step, found)["WETH"]) <= 1
 
@@ -97,7 +98,8 @@ def test_a_swap_keeps_the_floors_and_names_a_skewed_pool() -> None:
 def test_a_small_swap_is_not_dropped_for_its_gas() -> None:
     step = with_snapshot(world(), priority_fee_wei=500 * 10**9)
     found = plan_swap(step, WETH.address, USDC.address, ONE // 1_000)
-    assert len(found.legs) == 1 and found.cost.gas > found.turnover
+    assert len(found.legs) == 1
+    assert found.cost.gas > found.turnover
     with raises_code(Refused, "route"):
         quote(step, WETH.address, USDC.address, 1_000_000)
 

@@ -86,7 +86,8 @@ def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
     found = _ledger((_opened(1_000),), (replace(first, held=first.held[1:]),))
     told = ledger.lots_document(replace(found, coin="0x" + "11" * 20))
     assert [one["symbol"] for one in told["assets"]] == ["USDC", "WETH"]
-    assert told["gas_money"] is not None and told["gas_money"]["amount"] == "1000"
+    assert told["gas_money"] is not None
+    assert told["gas_money"]["amount"] == "1000"
 
 
 def test_a_sale_that_takes_the_lots_of_gas_money_is_explained_beside_its_gain(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +100,8 @@ def test_a_sale_that_takes_the_lots_of_gas_money_is_explained_beside_its_gain(ca
     profit, lots = ledger.newest_pnl(found, ("all",))["all"], ledger.lots_document(found)
     (whole,) = profit["periods"]
     assert (whole["profit"], whole["realised"], profit["unrealised"]) == ("-130", "-150", "0")
-    assert lots["gas_money"] is not None and lots["gas_money"]["cost"] == "99980"
+    assert lots["gas_money"] is not None
+    assert lots["gas_money"]["cost"] == "99980"
     for show, document in ((commands.show_pnl, profit), (commands.show_lots, lots)):
         show(out, document)
         words = " ".join(capsys.readouterr().out.split())

@@ -75,7 +75,8 @@ def test_quote_and_quoter_are_the_output_of_the_swap(form: str, data: st.DataObj
     done = found.pool.swap(found.token_in, amount)
     assert found.pool.quote(found.token_in, amount) == found.pool.quoter(found.token_in)(amount) == done.amount_out_raw
     assert done.amount_in_raw == amount
-    assert done.after.kind == found.pool.kind and done.after.address == found.pool.address
+    assert done.after.kind == found.pool.kind
+    assert done.after.address == found.pool.address
 
 
 @forms
@@ -171,7 +172,8 @@ def require_generous_curve(found: Drawn, impact: int, share: float) -> None:
     """The curve is concave, and pays for a share of the largest input no less than the pool and hardly more."""
     pool, token_in = found.pool, found.token_in
     curve = pool.curve(token_in, impact)
-    assert curve is not None and len(curve.roots) == len(curve.depths) + 1
+    assert curve is not None
+    assert len(curve.roots) == len(curve.depths) + 1
     assert all(high >= low > 0 for high, low in zip(curve.roots, curve.roots[1:], strict=False))
     assert all(depth >= 0 for depth in curve.depths)
     price, most = marginal_price(pool, token_in), pool.max_in(token_in, impact)
@@ -202,10 +204,13 @@ def test_state_survives_json_and_names_its_kind(form: str, data: st.DataObject) 
     pool = data.draw(drawn(form)).pool
     assert codec.loads(Pool, codec.dumps(pool)) == pool
     assert POOL_KINDS[pool.venue] is type(pool)
-    assert pool.has_price and not pool.is_empty and not pool.fault
+    assert pool.has_price
+    assert not pool.is_empty
+    assert not pool.fault
     assert set(pool.gas.swap) == {"swap_router_02", "rebalancer"}
     for token in (pool.token0, pool.token1):
-        assert pool.depth(token) > 0 and pool.spot_depth(token) > 0
+        assert pool.depth(token) > 0
+        assert pool.spot_depth(token) > 0
     for ask in (pool.depth, pool.price_terms, partial(pool.quote, amount_in_raw=1), partial(pool.max_in, impact_bps=1)):
         with pytest.raises(ConfigError, match="is not in pool"):
             ask(ADDRESS)

@@ -95,7 +95,8 @@ def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_
     deltas = {WETH.address: -raw(1, WETH), USDC.address: plan.legs[0].amount_out_raw}
     assert deviation_loss(step, deltas) == 2_000 * 10**6 * Fraction(150, 10_000)
     short, worst = plan_sandwich_loss(reference_prices(step), plan), plan_worst_case(step, plan)
-    assert short is not None and worst == plan.cost.total + short + deviation_loss(step, deltas) + worst_case_gas(step, plan)
+    assert short is not None
+    assert worst == plan.cost.total + short + deviation_loss(step, deltas) + worst_case_gas(step, plan)
     before = replace(step, reference=replace(step.reference, cautious=False))
     more = disagreement_loss(step, deltas)
     assert more > 0
@@ -114,7 +115,9 @@ def test_the_worst_case_of_a_plan_burns_all_gas_at_the_highest_price() -> None:
     plan = replace(plan, cost=replace(plan.cost, gas=gas))
     units = (plan.gas_units + approval_gas_units(step, plan)) * Fraction(5, 4)
     free, worst, capped = (plan_worst_case(with_limits(step, gas_price_wei=at * 10**9), plan) for at in (0, 100, 40))
-    assert free is not None and worst is not None and capped is not None
+    assert free is not None
+    assert worst is not None
+    assert capped is not None
     assert worst - free == units * 61 * Fraction(2_000 * 10**6, 10**9)
     assert capped - free == units * 40 * Fraction(2_000 * 10**6, 10**9)
 

@@ -104,7 +104,8 @@ def test_a_file_of_another_user_is_refused(file: Path, monkeypatch: pytest.Monke
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 4242)
     error = refused(file)
-    assert "another user" in error.message and "copy" in error.remedy
+    assert "another user" in error.message
+    assert "copy" in error.remedy
 
 
 def test_the_folder_of_a_link_counts_like_that_of_its_file(file: Path, tmp_path: Path) -> None:
@@ -143,7 +144,8 @@ def test_a_config_that_cannot_be_made_private_is_refused(file: Path, monkeypatch
     monkeypatch.setattr(Path, "chmod", refuse)
     with raises_field("config") as caught:
         load_config(file)
-    assert caught.value.remedy == f"run: chmod go-rwx {shlex.quote(str(file))}" and "mode 0644" in caught.value.message
+    assert caught.value.remedy == f"run: chmod go-rwx {shlex.quote(str(file))}"
+    assert "mode 0644" in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["trimtab.db", "trimtab.db-wal", "trimtab.db-shm"])

@@ -98,7 +98,8 @@ def samples(text: bytes) -> dict[tuple[str, ...], float]:
 
 def test_every_figure_of_a_report_is_a_metric() -> None:
     found = samples(metrics_text(report(failed_heartbeats=2), judge(report(), time.time()), 1_012.0))
-    assert found[("trimtab_looks_total", "done")] == 1 and found[("trimtab_looks_total", "error")] == 0
+    assert found[("trimtab_looks_total", "done")] == 1
+    assert found[("trimtab_looks_total", "error")] == 0
     assert {name[1] for name in found if name[0] == "trimtab_looks_total"} == set(OUTCOMES)
     assert (*(kind.value for kind in OutcomeKind), "retryable", "error") == OUTCOMES
     assert found[("trimtab_transactions_total", "swap", "final")] == 1
@@ -118,7 +119,9 @@ def test_no_name_adds_a_line() -> None:
     evil = 'EVIL"} 1\ntrimtab_paused 1'
     named = replace(report(), figures=replace(FIGURES, drifts_bps=((evil, 1),), endpoints=((evil, 1),)))
     found = samples(metrics_text(named, judge(named, time.time()), 0))
-    assert found[("trimtab_paused",)] == 0 and found[("trimtab_drift_bps", evil)] == 1 and ("trimtab_endpoint_score", evil) in found
+    assert found[("trimtab_paused",)] == 0
+    assert found[("trimtab_drift_bps", evil)] == 1
+    assert ("trimtab_endpoint_score", evil) in found
 
 
 def test_what_no_cycle_knew_is_no_number() -> None:
@@ -145,7 +148,8 @@ def test_health_and_ready_follow_the_report_at_once(tmp_path: Path) -> None:
         def codes(found: RunReport | TrimtabError | None) -> tuple[int, int, float]:
             board.put(found)
             health, ready, metrics = (client.ask(path) for path in PROBES)
-            assert health.json["ok"] is (health.status == 200) and ready.json["ok"] is (ready.status == 200)
+            assert health.json["ok"] is (health.status == 200)
+            assert ready.json["ok"] is (ready.status == 200)
             assert {one.headers["cache-control"] for one in (health, ready, metrics)} == {"no-store"}
             return health.status, ready.status, samples(metrics.body)[("trimtab_healthy",)]
 
@@ -173,7 +177,9 @@ def test_a_store_that_cannot_be_read_is_never_healthy(tmp_path: Path) -> None:
         board.put(OperatorNeeded("store: the file is corrupt", "restore a backup"))
         for path in ("/health", "/ready"):
             answer = client.ask(path)
-            assert answer.status == 503 and answer.json["state"] == "unknown" and "corrupt" in answer.json["reasons"][0]
+            assert answer.status == 503
+            assert answer.json["state"] == "unknown"
+            assert "corrupt" in answer.json["reasons"][0]
         refused = client.ask("/metrics")
         assert (refused.status, refused.code) == (503, "store")
         board.put(report())
@@ -186,7 +192,8 @@ def test_a_store_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypa
         board.hangs = True
         for _ in range(2):
             answer = client.ask("/health")
-            assert answer.status == 503 and "did not answer" in answer.json["reasons"][0]
+            assert answer.status == 503
+            assert "did not answer" in answer.json["reasons"][0]
 
 
 def test_many_probes_share_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +257,8 @@ def test_probes_are_checked_like_every_page(tmp_path: Path, path: str) -> None:
             assert client.ask(path, Host="evil.example").status == 421
             assert client.ask(path, Host="localhost").status == 200
             assert client.ask(f"{path}?verbose").status == 200
-            assert client.ask(path, "HEAD").status == 200 and client.ask(path, "HEAD").body == b""
+            assert client.ask(path, "HEAD").status == 200
+            assert client.ask(path, "HEAD").body == b""
             assert client.ask(path, "POST", "").status == 405
             in_address = client.ask(f"{path}?token={text}")
             assert (in_address.status, in_address.code) == (400, "token_in_url")
@@ -282,11 +290,13 @@ def test_the_overview_shows_the_same_judgement(tmp_path: Path) -> None:
         board.put(report())
         client.ask("/health")
         shown = client.ask("/").body.decode()
-        assert ("run.state", "text", "running", "running") in figures(shown) and "dry run" not in shown
+        assert ("run.state", "text", "running", "running") in figures(shown)
+        assert "dry run" not in shown
         board.put(replace(report(), sends=False))
         client.ask("/health")
         shown = client.ask("/").body.decode()
-        assert "A dry run: it sends nothing." in shown and '<p class="note">Run:' in shown
+        assert "A dry run: it sends nothing." in shown
+        assert '<p class="note">Run:' in shown
 
 
 def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +347,8 @@ def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: P
         assert [client.ask(path).status for path in ("/health", "/ready", "/metrics")] == [200, 200, 404]
         assert client.ask("/health").json == {"ok": True}
         without = client.ask("/metrics")
-        assert without.headers["content-type"] == "application/problem+json" and "/p/NAME/metrics" in without.body.decode()
+        assert without.headers["content-type"] == "application/problem+json"
+        assert "/p/NAME/metrics" in without.body.decode()
         assert client.ask("/health", Host="evil.example").status == 421
         assert client.ask("/p/one-trimtab/health").json["state"] == "running"
         assert client.ask("/p/two-trimtab/health").json == {"ok": True}

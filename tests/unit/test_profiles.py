@@ -92,7 +92,8 @@ def test_a_profile_holds_nothing_but_what_it_may(tmp_path: Path) -> None:
     assert {key for asset in written["assets"] for key in asset} <= set(ASSET_KEYS)
     loaded = load_config(path).config
     v3, v2 = loaded.venues.uniswap_v3, loaded.venues.uniswap_v2
-    assert v3 is not None and v2 is not None
+    assert v3 is not None
+    assert v2 is not None
     foreign = [WALLET, v3.router, v3.factory, v3.quoter, v2.factory, v2.router, "NOT_SET_A", "wallet.json", "sqlite", "one"]
     foreign += [asset.feed for asset in loaded.portfolio.assets if asset.feed]
     assert not [value for value in foreign if f'"{value}"' in file.read_text()]
@@ -118,7 +119,8 @@ def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
 
     def no(found: dict[str, Any], edited: EditReport, agent: object) -> bool:
         shown.append(found)
-        assert agent is None and "NOT_SET_A" in edited.warnings[0]
+        assert agent is None
+        assert "NOT_SET_A" in edited.warnings[0]
         return False
 
     assert api.import_profile(path, profile(tmp_path), no)["editing"].state == "declined"

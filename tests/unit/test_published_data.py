@@ -70,8 +70,10 @@ def test_a_file_is_downloaded_once_and_kept(site: Site, tmp_path: Path) -> None:
     loaded = named(tmp_path, f"{site.url}/closes.csv")
     first, second = published_file(loaded, "daily"), published_file(loaded, "daily")
     assert (first.is_new, second.is_new, site.asked) == (True, False, ["/closes.csv"])
-    assert first.path == tmp_path / "data" / "daily.csv" and first.path.read_bytes() == CLOSES
-    assert first.sha256 == hashlib.sha256(CLOSES).hexdigest() and first.path.stat().st_mode & 0o777 == 0o600
+    assert first.path == tmp_path / "data" / "daily.csv"
+    assert first.path.read_bytes() == CLOSES
+    assert first.sha256 == hashlib.sha256(CLOSES).hexdigest()
+    assert first.path.stat().st_mode & 0o777 == 0o600
 
 
 def test_another_content_than_the_pinned_one_is_refused_when_downloaded_and_when_kept(site: Site, tmp_path: Path) -> None:
@@ -89,7 +91,8 @@ def test_another_content_than_the_pinned_one_is_refused_when_downloaded_and_when
 def test_what_is_no_file_is_refused_and_nothing_is_kept(site: Site, tmp_path: Path, place: str, kind: type[ConfigError]) -> None:
     with pytest.raises(kind) as caught:
         published_file(named(tmp_path, site.url + place), "daily")
-    assert caught.value.field == "data.daily.source" and not (tmp_path / "data").exists()
+    assert caught.value.field == "data.daily.source"
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_file_too_large_or_a_server_that_is_away_keeps_nothing(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +124,8 @@ def test_supplies_follow_from_market_capitalisation_and_price(tmp_path: Path) ->
     file.write_text("symbol,market_cap,price,as_of\nWETH,361000000000,3000,2026-01-01\nUSDC,75000000000,1,2026-01-01\n")
     portfolio = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 1, "USDC": 1}).portfolio
     weth, usdc = read_supplies(file, portfolio)
-    assert Fraction(weth.raw, 10**18) == Fraction("120333333.333333") and usdc.raw == 75 * 10**15
+    assert Fraction(weth.raw, 10**18) == Fraction("120333333.333333")
+    assert usdc.raw == 75 * 10**15
     file.write_text("symbol,market_cap,price\nWETH,361000000000,0\n")
     with pytest.raises(ConfigError):
         read_supplies(file, portfolio)

@@ -50,8 +50,10 @@ def counted(step: StepInput, apart: Fraction) -> Fraction:
 
 def test_a_store_that_never_traded_buys_the_whole_at_once() -> None:
     outcome = evaluation.evaluate_input(money(), proposals.rebalance, None)
-    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None
-    assert outcome.plan.turnover > 4_950 * MILLION and "first purchase" in outcome.reason
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert outcome.plan is not None
+    assert outcome.plan.turnover > 4_950 * MILLION
+    assert "first purchase" in outcome.reason
 
 
 def test_guards_of_turnover_show_the_purchase_and_what_it_may_be() -> None:
@@ -69,7 +71,8 @@ def test_guards_of_turnover_show_the_limit_alone_for_drift() -> None:
     outcome = evaluation.evaluate_input(money(last_rebalance_s=1), proposals.rebalance, Seen())
     assert outcome.plan is not None
     found = next(verdict for verdict in outcome.plan.verdicts if verdict.guard == "turnover")
-    assert found.limit == "3000 bps" and "plus" not in found.measured
+    assert found.limit == "3000 bps"
+    assert "plus" not in found.measured
 
 
 @pytest.mark.parametrize("daily_loss_bps", [100, None])
@@ -86,12 +89,14 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
         proposals.rebalance,
         None,
     )
-    assert outcome.plan is not None and outcome.decided.purchase.due is not None, outcome.reason
+    assert outcome.plan is not None, outcome.reason
+    assert outcome.decided.purchase.due is not None, outcome.reason
     part = outcome.decided.purchase.due.part
     after = dict(outcome.plan.holdings_after)
     got = {"WETH": after[weth.address] * Fraction(2_000, 10**18), "WBTC": after[wbtc.address] * Fraction(30_000, 10**8)}
     assert part < Fraction(1, 10)
-    assert abs(got["WETH"] - 5_000 * part) < 1 and abs(got["WBTC"] - 3_000 * part) < 1, (part, got)
+    assert abs(got["WETH"] - 5_000 * part) < 1, (part, got)
+    assert abs(got["WBTC"] - 3_000 * part) < 1, (part, got)
 
 
 def test_what_sells_more_than_the_numeraire_is_called_a_rebalance() -> None:
@@ -103,12 +108,14 @@ def test_what_sells_more_than_the_numeraire_is_called_a_rebalance() -> None:
 
 def test_off_leaves_it_to_the_limits_of_turnover() -> None:
     outcome = evaluation.evaluate_input(with_limits(money(), first_purchase_s=None), proposals.rebalance, None)
-    assert outcome.plan is not None and outcome.plan.turnover <= 3_000 * MILLION
+    assert outcome.plan is not None
+    assert outcome.plan.turnover <= 3_000 * MILLION
 
 
 def test_after_the_first_rebalance_nothing_is_apart() -> None:
     step = money(last_rebalance_s=1)
-    assert not purchases.is_first_purchase(step.limits, step.history) and purchases.turnover_allowance(step) == 0
+    assert not purchases.is_first_purchase(step.limits, step.history)
+    assert purchases.turnover_allowance(step) == 0
     assert counted(step, Fraction(10**18)) > 4_900, "a plan that claims more than was confirmed is counted whole"
     assert counted(money(), Fraction(10**18)) < 50
 
@@ -149,7 +156,8 @@ def test_what_the_wallet_moved_today_is_taken_off() -> None:
 def test_the_loss_limits_bind_a_purchase_as_ever() -> None:
     step = with_limits(money(loss_24h=Fraction(99 * MILLION)), daily_loss_bps=100)
     outcome = evaluation.evaluate_input(step, proposals.rebalance, Seen())
-    assert outcome.kind is OutcomeKind.REFUSED and "daily_loss" in {one.guard for one in outcome.verdicts if not one.passed}
+    assert outcome.kind is OutcomeKind.REFUSED
+    assert "daily_loss" in {one.guard for one in outcome.verdicts if not one.passed}
 
 
 def test_an_older_history_has_no_purchase() -> None:

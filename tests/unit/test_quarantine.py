@@ -74,7 +74,8 @@ def test_fewer_than_two_tokens_left_halt() -> None:
     step = whole()
     decided = decide(shut(step, *(asset.token.address for asset in step.portfolio.assets[1:])))
     assert isinstance(decided.decision, Halt)
-    assert decided.decision.codes == (HaltCode.QUARANTINE,) and "2" in decided.decision.reason
+    assert decided.decision.codes == (HaltCode.QUARANTINE,)
+    assert "2" in decided.decision.reason
 
 
 def test_a_swap_by_hand_of_it_is_refused_and_says_why() -> None:
@@ -117,10 +118,13 @@ def test_a_token_that_fails_the_screen_is_left_alone_and_the_rest_is_planned_and
     source = Screens((ScreenedToken(wbtc, TokenFinding.PAUSED),))
     left, proposal, gathered = propose_screened(step, proposals.rebalance, source)
     assert [screen.token for screen in left.targets.quarantine] == [wbtc]
-    assert isinstance(proposal, proposals.Proposal) and proposal.plan is not None
-    assert wbtc not in moved_tokens(proposal.plan) and link in moved_tokens(proposal.plan)
+    assert isinstance(proposal, proposals.Proposal)
+    assert proposal.plan is not None
+    assert wbtc not in moved_tokens(proposal.plan)
+    assert link in moved_tokens(proposal.plan)
     first, second = source.plans
-    assert wbtc in moved_tokens(first) and second == proposal.plan
+    assert wbtc in moved_tokens(first)
+    assert second == proposal.plan
     assert gathered == source.gather(left, proposal.plan), "the guards judge by the screen of this plan, not of the first"
 
 
@@ -128,8 +132,10 @@ def test_a_token_that_fails_the_screen_is_left_alone_and_the_rest_is_planned_and
 def test_a_plan_whose_tokens_are_not_found_bad_is_the_first_one(bad: tuple[ScreenedToken, ...] | None) -> None:
     step, source = step_input(SHARES, {**SHARES, "WBTC": 9_000}), Screens(bad)
     same, proposal, gathered = propose_screened(step, proposals.rebalance, source)
-    assert isinstance(proposal, proposals.Proposal) and source.plans == [proposal.plan]
-    assert same.targets.quarantine == () and gathered is not None
+    assert isinstance(proposal, proposals.Proposal)
+    assert source.plans == [proposal.plan]
+    assert same.targets.quarantine == ()
+    assert gathered is not None
 
 
 CODE, OTHER, PLACE, ELSEWHERE = "0x" + "aa" * 32, "0x" + "bb" * 32, address("place"), address("elsewhere")

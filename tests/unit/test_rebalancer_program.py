@@ -54,7 +54,8 @@ def places(plan: Plan) -> list[tuple[FundsLocation, FundsLocation]]:
 @pytest.mark.parametrize("name", PLANS)
 def test_a_program_reads_back_as_its_plan(name: str) -> None:
     plan, call = PLANS[name], read(PLANS[name])
-    assert call.deadline_s == DEADLINE_S and call.floor_raw == conditions(plan).floor_raw
+    assert call.deadline_s == DEADLINE_S
+    assert call.floor_raw == conditions(plan).floor_raw
     assert {entry.token: entry.bound_raw for entry in call.watched} == min_balance_changes(plan.legs)
     assert all(entry.price_x128 == int(PRICES[entry.token] * 2**128) for entry in call.watched)
     for swap, one in zip(call.legs, plan.legs, strict=True):
@@ -105,7 +106,8 @@ def test_what_is_both_given_and_got_is_bounded_by_its_sum() -> None:
 
 
 def test_native_coin_is_brought_along_as_value() -> None:
-    assert native_wei(COIN) == 10**18 and native_wei(PLAN) == native_wei(HUB) == 0
+    assert native_wei(COIN) == 10**18
+    assert native_wei(PLAN) == native_wei(HUB) == 0
     assert min_balance_changes(COIN.legs)[NATIVE] == 2 * 10**17 - 10**18
 
 
@@ -167,7 +169,8 @@ def raw_program(count: int = 2, watched: int = 2, kind: int = 1, numbers: bytes 
 
 def test_the_plain_program_of_these_tests_is_understood() -> None:
     call = decode(packed(raw_program()))
-    assert isinstance(call, RebalanceCall) and call.legs[0].venue is Venue.V3
+    assert isinstance(call, RebalanceCall)
+    assert call.legs[0].venue is Venue.V3
 
 
 @pytest.mark.parametrize(
@@ -217,7 +220,8 @@ def test_every_error_of_the_contract_has_words() -> None:
         head = selector(f"{entry['name']}({','.join(types)})")
         assert head in CUSTOM, entry["name"]
         shown = revert_reason(RpcFault(3, "execution reverted", "0x" + (head + abi_encode(types, [_example(t) for t in types])).hex()))
-        assert shown.endswith(f"({entry['name']})") and "{" not in shown
+        assert shown.endswith(f"({entry['name']})")
+        assert "{" not in shown
         assert all(str(_example(t)) in shown for t in types)
         assert revert_reason(RpcFault(3, "x", "0x" + head.hex())).endswith(f"({entry['name']})")
 

@@ -62,7 +62,8 @@ def test_what_a_dead_process_left_half_written_goes_after_an_hour(tmp_path: Path
     left.write_text("{")
     os.utime(left, (0, 0))
     recorded(tmp_path, STEPS[:1])
-    assert not left.exists() and len(files(place)) == 2
+    assert not left.exists()
+    assert len(files(place)) == 2
 
 
 def test_a_step_that_cannot_be_written_is_told_and_the_store_goes_on(tmp_path: Path) -> None:
@@ -77,7 +78,8 @@ def test_a_step_that_cannot_be_written_is_told_and_the_store_goes_on(tmp_path: P
     store.steps.on_step_recorded = recorder.write_step
     store.steps.end("0" * 12, "hold", "again", None, "hold")
     assert store.steps.newest(10)[-1].reason == "again"
-    assert len(heard) == 1 and "be recorded" in heard[0]
+    assert len(heard) == 1
+    assert "be recorded" in heard[0]
     store.close()
 
 
@@ -134,11 +136,9 @@ def test_a_cost_that_is_explained_in_other_words_is_the_same_decision(tmp_path: 
     if skipped:
         changed(rebalance, plan__skipped=[{**one, "why": "trading it would cost more"} for one in skipped])
     words = {"what": "reason", "recorded": "trading it would cost more than limits.plan_cost", "now": "limits.plan_cost allows at most 10"}
-    assert (
-        _is_wording(words)
-        and not _is_wording({**words, "recorded": "no reason"})
-        and not _is_wording({**words, "what": "plan.legs[0].pool"})
-    )
+    assert _is_wording(words)
+    assert not _is_wording({**words, "recorded": "no reason"})
+    assert not _is_wording({**words, "what": "plan.legs[0].pool"})
     found = replay(place)
     assert (found["same"] + found["reworded"], found["different"], found["exit"]) == (3, 0, 0)
 
@@ -160,7 +160,8 @@ def test_other_limits_in_the_file_show_as_another_plan(tmp_path: Path) -> None:
     place = recorded(tmp_path, [builders.step_input(values=DRIFTED)])
     changed(files(place)[0], input__limits__slippage_bps=500)
     (step,) = replay(place)["steps"]
-    assert step["result"] == "different" and all("min_out_raw" in one["what"] for one in step["differs"])
+    assert step["result"] == "different"
+    assert all("min_out_raw" in one["what"] for one in step["differs"])
 
 
 def test_what_a_person_asked_for_is_not_decided_again(tmp_path: Path) -> None:
@@ -229,7 +230,8 @@ def test_a_tick_spacing_that_no_pool_has_is_named_and_not_walked(tmp_path: Path,
     document["input"]["snapshot"]["pools"][0]["tick_spacing"] = spacing
     file.write_text(json.dumps(document))
     (told,) = replay(place)["steps"]
-    assert told["result"] == "unreadable" and f"{spacing}" in told["why"]
+    assert told["result"] == "unreadable"
+    assert f"{spacing}" in told["why"]
 
 
 def test_without_any_step_there_is_nothing_to_replay(tmp_path: Path) -> None:

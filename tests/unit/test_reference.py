@@ -266,7 +266,8 @@ def test_prices_are_worked_out_once_for_a_snapshot_and_its_sources() -> None:
     step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}, kinds=[FEED]), feeds=(feed_round("WETH", 2_000), feed_round("USDC", 1)))
     found, text = reference_prices(step), codec.dumps(step)
     assert reference_prices(replace(step, progress=replace(step.progress, spent_gas_wei=1))) is found
-    assert codec.dumps(step) == text and codec.loads(StepInput, text) == step
+    assert codec.dumps(step) == text
+    assert codec.loads(StepInput, text) == step
     dearer = with_snapshot(step, feeds=(feed_round("WETH", 3_000), feed_round("USDC", 1)))
     assert reference_prices(dearer).by_token[WETH.address] == unit_price(WETH, 3_000, USDC)
     assert not reference_prices(replace(step, reference=replace(step.reference, kinds=()))).by_token

@@ -59,7 +59,9 @@ def ports(tmp_path: Path) -> Iterator[StepPorts]:
 def planned(ports: StepPorts, held: MarginAccount = OVER) -> StepOutcome:
     """A planned futures order, written as a step."""
     outcome = outcome_of(step_of(held, EVEN))
-    assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None and planned_futures(outcome.plan) is not None
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert outcome.plan is not None
+    assert planned_futures(outcome.plan) is not None
     ports.store.steps.begin(outcome.step_id, NOW_S, codec.dumps(outcome.step_input))
     return outcome
 
@@ -73,7 +75,8 @@ def refused(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, why: Refused =
 
 def ended(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, why: Refused) -> StepResult:
     result = skip_refusal(ports, cycle, outcome, why)
-    assert result.outcome is not None and result.cycle.ended is CycleEnd.REFUSED
+    assert result.outcome is not None
+    assert result.cycle.ended is CycleEnd.REFUSED
     return result
 
 
@@ -98,11 +101,13 @@ def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_th
         ports.store.steps.end(outcome.step_id, "", "", None, "")
         assert (cycle.spend_caps, cycle.attempts) == ((), ()), "the next plan begins"
         parts.append(dict(own.order_parts).get(market))
-    assert parts == [FEWER, FEWER**2, FEWER**3, FEWER**3] and FEWER**3 == MOST_PARTS
+    assert parts == [FEWER, FEWER**2, FEWER**3, FEWER**3]
+    assert FEWER**3 == MOST_PARTS
     assert len(own.refused_orders) == 1
     assert own.refused_exits == {market: outcome.step_input.snapshot.head.timestamp_s}
     again = ended(ports, cycle, outcome, REVERTED).outcome
-    assert again is not None and again.kind is OutcomeKind.REFUSED, "a market is skipped once"
+    assert again is not None
+    assert again.kind is OutcomeKind.REFUSED, "a market is skipped once"
 
 
 def test_an_order_that_reverted_is_not_counted_as_done() -> None:
@@ -135,7 +140,8 @@ def test_a_key_that_may_not_trade_holds_all_futures_of_the_cycle_once(ports: Ste
     cycle, own = refused(ports, BEGUN, outcome, NO_KEY)
     assert (own.held, len(own.refused_orders), own.refused_markets) == (f"futures: {NO_KEY}", 1, ())
     again = ended(ports, cycle, outcome, NO_KEY).outcome
-    assert again is not None and again.kind is OutcomeKind.REFUSED
+    assert again is not None
+    assert again.kind is OutcomeKind.REFUSED
 
 
 def test_any_other_refusal_and_every_one_of_an_order_of_the_owner_ends_the_cycle(ports: StepPorts) -> None:
@@ -145,8 +151,10 @@ def test_any_other_refusal_and_every_one_of_an_order_of_the_owner_ends_the_cycle
     own = replace(outcome, decided=replace(outcome.decided, decision=replace(decision, by_owner=True)))
     for stopped, why in ((outcome, PAUSED), (own, REVERTED), (own, NO_KEY)):
         result = ended(ports, BEGUN, stopped, why)
-        assert result.outcome is not None and (result.outcome.kind, result.outcome.reason) == (OutcomeKind.REFUSED, str(why))
-        assert result.outcome.verdicts == why.verdicts and recorded(ports, outcome) == "refused"
+        assert result.outcome is not None
+        assert (result.outcome.kind, result.outcome.reason) == (OutcomeKind.REFUSED, str(why))
+        assert result.outcome.verdicts == why.verdicts
+        assert recorded(ports, outcome) == "refused"
         assert result.cycle.layers == ()
 
 
@@ -176,9 +184,11 @@ def test_a_refusal_of_the_signer_skips_the_market_only_where_futures_rules_alone
 def test_only_a_refused_reduction_or_hedge_is_left_out_of_the_plan_once() -> None:
     step = step_of(OVER, EVEN)
     decision = decide(step).decision
-    assert isinstance(decision, AdjustFutures) and decision.is_reducing
+    assert isinstance(decision, AdjustFutures)
+    assert decision.is_reducing
     without = without_refused_plan(step, decision, None, "no")
-    assert without is not None and futures_progress(without).held == "futures: no"
+    assert without is not None
+    assert futures_progress(without).held == "futures: no"
     assert without_refused_plan(without, decision, None, "no") is None, "it would be refused for ever"
     assert without_refused_plan(step, replace(decision, by_owner=True), None, "no") is None
     assert without_refused_plan(step, replace(decision, is_reducing=False), None, "no") is None, "openings come last anyway"
@@ -200,7 +210,8 @@ def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports:
     assert own.refused_exits == {market_of(outcome): outcome.step_input.snapshot.head.timestamp_s}
     assert own.refused_orders == (note_of(outcome, failed=True),)
     assert (own.orders, own.reverted) == (1, 1)
-    assert cycle.is_open and (cycle.spend_caps, cycle.spent_gas_wei) == ((), 0)
+    assert cycle.is_open
+    assert (cycle.spend_caps, cycle.spent_gas_wei) == ((), 0)
     assert leave_failed_market(own, outcome, outcome.plan, sent()) is None, "once"
 
 
@@ -208,14 +219,16 @@ def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports:
 def test_the_cycle_ends_after_any_other_reverted_order(ports: StepPorts, case: str) -> None:
     outcome = replace(planned(ports, EMPTY if case == "opening" else OVER), kind=OutcomeKind.FAILED)
     plan, decision = outcome.plan, outcome.decision
-    assert plan is not None and isinstance(decision, AdjustFutures)
+    assert plan is not None
+    assert isinstance(decision, AdjustFutures)
     orders = MAX_ORDERS - 1 if case == "too many orders" else MAX_ORDERS - 2
     if case == "by the owner":
         outcome = replace(outcome, decided=replace(outcome.decided, decision=replace(decision, by_owner=True)))
     before = BEGUN.with_layer(FuturesCycle(orders=orders))
     cycle = FUTURES.after_sent(before, outcome, plan, sent(None if case == "not settled" else 0))
     own = cycle.layer(FuturesCycle)
-    assert cycle.ended is CycleEnd.FAILED and (own.refused_orders, own.refused_markets) == ((), ())
+    assert cycle.ended is CycleEnd.FAILED
+    assert (own.refused_orders, own.refused_markets) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -254,5 +267,6 @@ def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_beg
         assert (after.confirmed, after.spend_caps, after.attempts) == (None, (), ())
     own = left.layer(LiquidityCycle)
     assert (direct.direct, own.left_pools, own.unwithdrawn) == (("0xtoken",), ("0xpool",), (note,))
-    assert left.is_risk_reducing_only and left.skipped == ()
+    assert left.is_risk_reducing_only
+    assert left.skipped == ()
     assert not direct.is_risk_reducing_only

@@ -161,7 +161,8 @@ def test_the_encoding_of_two_integers_is_read_and_no_other_bytes_are(r: int, s: 
             decoded = remote_key._integers(other)
         except InvalidSignature:
             continue
-        assert decoded != (r, s) and encode_dss_signature(*decoded) == other
+        assert decoded != (r, s)
+        assert encode_dss_signature(*decoded) == other
 
 
 def test_an_integer_of_more_than_33_bytes_and_a_third_integer_are_refused() -> None:
@@ -178,7 +179,8 @@ def test_a_service_of_our_own_that_refuses_is_not_a_service_out_of_reach() -> No
     signer = LocalSigner(RemoteKey(WALLET, refuses), RULES, lambda: NONCES)
     with pytest.raises(OperatorNeeded, match="the key is locked"):
         signer.sign(CANCEL, CANCEL_GRANT)
-    assert repr(RemoteKey(WALLET, refuses)) == f"RemoteKey({WALLET})" and repr(signer) == f"LocalSigner({WALLET})"
+    assert repr(RemoteKey(WALLET, refuses)) == f"RemoteKey({WALLET})"
+    assert repr(signer) == f"LocalSigner({WALLET})"
 
 
 def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repeated() -> None:
@@ -188,7 +190,8 @@ def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repea
     signer = LocalSigner(RemoteKey(WALLET, down), RULES, lambda: NONCES)
     with raises_code(Retryable, "key_service", "ConnectionError") as caught:
         signer.sign(CANCEL, CANCEL_GRANT)
-    assert "secret" not in str(caught.value) and "was sent" in caught.value.remedy
+    assert "secret" not in str(caught.value)
+    assert "was sent" in caught.value.remedy
 
 
 def test_a_service_with_another_key_is_no_signer_of_this_wallet(service: KeyService) -> None:

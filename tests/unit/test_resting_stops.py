@@ -57,7 +57,8 @@ def test_each_position_gets_one_stop_ahead_of_its_liquidation(account: MarginAcc
         assert isinstance(stop, StopOrder)
         mark, trigger = account.market(position.market).mark, Fraction(stop.trigger_raw, abs(stop.size_raw))
         at_trigger = margin.with_adverse_move(account, abs(trigger / mark - 1))
-        assert (trigger < mark) is position.is_long and not margin.is_liquidatable(at_trigger)
+        assert (trigger < mark) is position.is_long
+        assert not margin.is_liquidatable(at_trigger)
         assert margin.is_liquidatable(margin.with_adverse_move(account, abs(trigger / mark - 1) + 2 * NEAR))
         assert (stop.bound_raw < stop.trigger_raw) is position.is_long
     assert stop_changes(rested(account), STOPS) == ()
@@ -71,14 +72,17 @@ def test_a_stop_that_rests_is_kept_while_it_is_near_and_nothing_is_placed_twice(
         if isinstance(change, StopOrder):
             wanted = stop_trigger(moved, next(one for one in moved.positions if one.market == change.market), NEAR)
             old = [one.trigger for one in moved.stops if one.market == change.market]
-            assert wanted is not None and all(abs(at / wanted - 1) > NEAR / 2 for at in old)
+            assert wanted is not None
+            assert all(abs(at / wanted - 1) > NEAR / 2 for at in old)
     assert stop_changes(rested(moved), STOPS) == ()
 
 
 def test_a_stop_of_another_size_is_replaced_and_then_cancelled() -> None:
     smaller = replace(book(eth=50_000), stops=rested(book(eth=60_000)).stops)
     place, cancel = stop_changes(smaller, STOPS)
-    assert isinstance(place, StopOrder) and place.size_raw == -50_000 and cancel == OrderCancel("ETH", smaller.stops[0].cloid)
+    assert isinstance(place, StopOrder)
+    assert place.size_raw == -50_000
+    assert cancel == OrderCancel("ETH", smaller.stops[0].cloid)
 
 
 @pytest.mark.parametrize("account", [book(), replace(book(eth=60_000), is_on_chain=True), book(eth=1_000), book(eth=60_000, value=200_000)])

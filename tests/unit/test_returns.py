@@ -71,7 +71,9 @@ def test_blocks_of_one_second_lose_nothing_that_happened_between_them() -> None:
     first, second, third = (replace(worth(block, 100), chain_s=DAY_S) for block in (1, 2, 3))
     trade = replace(flow(2, 50), kind=EntryKind.TRADE)
     found = performance([trade], [first, second, replace(third, chain_s=2 * DAY_S)], DAY_S, 3 * DAY_S, USDC, OPENING)
-    assert found is not None and found.start == first and found.rebalances == 1
+    assert found is not None
+    assert found.start == first
+    assert found.rebalances == 1
 
 
 def test_a_wallet_that_was_empty_meanwhile_goes_on_from_where_it_was() -> None:
@@ -198,7 +200,9 @@ def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
     assert (found.profit, found.by_hand, found.twr) == (0, -100 * 10**6, 0)
     assert (found.rebalances, found.by_hand_swaps, found.costs.total) == (0, 1, 0)
     own = performance([replace(by_hand, by_hand=False)], valuations, 0, 10**9, USDC, OPENING)
-    assert own is not None and own.profit == -100 * 10**6 and own.rebalances == 1
+    assert own is not None
+    assert own.profit == -100 * 10**6
+    assert own.rebalances == 1
 
 
 def test_costs_are_told_apart_and_sum_to_what_was_lost() -> None:
@@ -240,7 +244,8 @@ def test_gas_money_is_no_part_of_value_weights_and_returns() -> None:
     assert (first.managed, first.gas_money) == (800, 30_000)
     assert weights_bps(last) == {WETH: 4_000, USDC: 6_000}
     found = performance([], [first, last], 0, 10**9, USDC, OPENING)
-    assert found is not None and (found.profit, found.twr) == (200, Fraction(1, 4))
+    assert found is not None
+    assert (found.profit, found.twr) == (200, Fraction(1, 4))
 
 
 def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
@@ -267,7 +272,8 @@ def test_wrapped_coin_that_refills_gas_money_leaves_without_a_loss() -> None:
 
 def test_a_new_reserve_is_no_loss() -> None:
     found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 300, weth_reserved=1)], 0, 10**9, USDC, OPENING)
-    assert found is not None and (found.end.managed, found.end.reserved - found.end.gas_money) == (700, 100)
+    assert found is not None
+    assert (found.end.managed, found.end.reserved - found.end.gas_money) == (700, 100)
     assert (found.profit, found.twr, found.hold_profit) == (0, 0, 0)
 
 
@@ -276,7 +282,8 @@ def test_values_of_older_stores_begin_no_loss() -> None:
     older = beside_gas(1, 400, 300)
     older = replace(older, held=tuple(replace(one, reserved_raw=0) for one in older.held))
     found = performance([], [older, beside_gas(2, 400, 300)], 0, 10**9, USDC, OPENING)
-    assert found is not None and (found.profit, found.twr) == (0, 0)
+    assert found is not None
+    assert (found.profit, found.twr) == (0, 0)
 
 
 def test_periods_are_those_of_the_calendar() -> None:
@@ -284,7 +291,8 @@ def test_periods_are_those_of_the_calendar() -> None:
     assert calendar_periods("week", 5 * DAY_S, 5 * DAY_S) == ((4 * DAY_S, 11 * DAY_S),)  # 1970-01-05 was a Monday
     ((start, end),) = calendar_periods("month", 1_709_164_800, 1_709_164_800)  # 2024-02-29
     assert (end - start) == 29 * DAY_S
-    assert calendar_periods("year", 0, 0) == ((0, 365 * DAY_S),) and year_start_s(400 * DAY_S) == 365 * DAY_S
+    assert calendar_periods("year", 0, 0) == ((0, 365 * DAY_S),)
+    assert year_start_s(400 * DAY_S) == 365 * DAY_S
     assert calendar_periods("all", 7, 9) == ((7, 10),)
     with raises_field("--period"):
         calendar_periods("hour", 0, 1)

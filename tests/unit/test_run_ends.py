@@ -66,7 +66,8 @@ def test_each_cycle_has_its_time_and_one_that_comes_to_the_same_is_one_line(
         "2027-01-15 08:20:00 UTC",
         "2027-01-15 08:50:00 UTC",
     ]
-    assert said.err.count("the node does not answer") == 2 and "08:40:00 UTC, as before: the node" in said.err
+    assert said.err.count("the node does not answer") == 2
+    assert "08:40:00 UTC, as before: the node" in said.err
 
 
 def test_sent_transactions_are_printed_in_full_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,15 +33,18 @@ WALLET = "0x" + "11" * 20
 
 def test_a_run_that_never_was_is_told_from_a_new_one() -> None:
     never = judge(None, START_S)
-    assert (never.state, never.reasons) == ("none", ("no continuous run (trimtab run --every) reports here",)) and not never.ready
+    assert (never.state, never.reasons) == ("none", ("no continuous run (trimtab run --every) reports here",))
+    assert not never.ready
     new = judge(NEW, START_S)
     assert (new.state, new.healthy, new.blocks) == ("running", True, ("no successful cycle yet",))
 
 
 def test_a_report_turns_red_when_its_time_is_over_and_not_before() -> None:
-    assert judge(GOOD, START_S + LATE_S).healthy and judge(GOOD, START_S + LATE_S).ready
+    assert judge(GOOD, START_S + LATE_S).healthy
+    assert judge(GOOD, START_S + LATE_S).ready
     late = judge(GOOD, START_S + LATE_S + 1)
-    assert mentions(late.reasons[0], "31 min 1 s", "longer than 31 min") and not late.ready
+    assert mentions(late.reasons[0], "31 min 1 s", "longer than 31 min")
+    assert not late.ready
     assert judge(NEW, START_S + LATE_S + 1).reasons == judge(NEW, START_S + LATE_S + 1).blocks[:1]
 
 
@@ -49,18 +52,23 @@ def test_trouble_hang_and_pause_are_named_and_a_pause_is_healthy() -> None:
     assert judge(replace(GOOD, trouble="endpoint 'a' is away"), START_S).reasons == ("endpoint 'a' is away",)
     assert mentions(judge(replace(GOOD, hung="the disk"), START_S).reasons[0], "hangs", "disk")
     paused = judge(replace(GOOD, paused="lunch"), START_S)
-    assert paused.healthy and paused.blocks == ("paused: lunch",)
+    assert paused.healthy
+    assert paused.blocks == ("paused: lunch",)
 
 
 def test_a_stopped_run_is_told_from_one_that_failed_and_one_that_died() -> None:
     stopped = judge(replace(GOOD, ended_s=START_S), START_S, alive=False)
-    assert (stopped.state, stopped.reasons) == ("stopped", ("stopped at 2027-01-15 08:00:00 UTC",)) and not stopped.ready
+    assert (stopped.state, stopped.reasons) == ("stopped", ("stopped at 2027-01-15 08:00:00 UTC",))
+    assert not stopped.ready
     failed = judge(replace(GOOD, ended_s=START_S, ended="store: disk is full"), START_S)
-    assert failed.state == "failed" and mentions(failed.reasons[0], "2027-01-15 08:00:00", "disk is full")
+    assert failed.state == "failed"
+    assert mentions(failed.reasons[0], "2027-01-15 08:00:00", "disk is full")
     died = judge(GOOD, START_S, alive=False)
-    assert died.state == "gone" and mentions(died.reasons[0], "without a last report", "2027-01-15 08:00:00")
+    assert died.state == "gone"
+    assert mentions(died.reasons[0], "without a last report", "2027-01-15 08:00:00")
     hung = judge(replace(GOOD, hung="the disk"), START_S, alive=False)
-    assert hung.state == "gone" and len(hung.reasons) == 2
+    assert hung.state == "gone"
+    assert len(hung.reasons) == 2
 
 
 def test_a_clock_that_goes_back_makes_no_dead_run_healthy() -> None:
@@ -82,7 +90,8 @@ def test_the_document_has_the_reasons_and_no_age_below_zero() -> None:
 def test_a_dry_run_is_named_and_never_ready() -> None:
     dry = replace(GOOD, sends=False)
     found = judge(dry, START_S)
-    assert found.healthy and mentions(found.blocks[0], "a dry run: it sends nothing", "--send")
+    assert found.healthy
+    assert mentions(found.blocks[0], "a dry run: it sends nothing", "--send")
     sends = [health_document(one, found, (), START_S)["sends"] for one in (GOOD, dry, None)]
     assert sends == [True, False, None]
 
@@ -95,7 +104,8 @@ def test_a_process_is_alive_until_it_dies_and_its_number_alone_is_not_it() -> No
     assert is_alive(f"{place}/{int(started) + 1}") is False, "another process has its number now"
     told = "import sys; from agent.observe.health import this_process; print(this_process(), flush=True); sys.stdin.read()"
     child = subprocess.Popen([sys.executable, "-c", told], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None and child.stdin is not None
+    assert child.stdout is not None
+    assert child.stdin is not None
     theirs = child.stdout.readline().strip()
     assert is_alive(theirs) is True
     child.send_signal(signal.SIGKILL)
@@ -164,7 +174,8 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     now = Time()
     run = recorder(store, now, redact=lambda text: text.replace("secret", "[hidden]"))
     run.write()
-    assert store.runs.newest() == run.report and run.report.process == this_process()
+    assert store.runs.newest() == run.report
+    assert run.report.process == this_process()
     now.s += 5
     run.on_cycle("done", "", "", (("swap final", 1),))
     now.s += 1
@@ -174,14 +185,17 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     now.s += 1
     run.write()
     found = store.runs.newest()
-    assert found is not None and found == run.report
+    assert found is not None
+    assert found == run.report
     assert (found.cycles, found.good_s, found.cycle_s, found.written_s) == (2, START_S + 5, START_S + 6, START_S + 7)
-    assert found.outcomes == (("done", 1), ("error", 1)) and found.transactions == (("approval final", 1), ("swap final", 2))
+    assert found.outcomes == (("done", 1), ("error", 1))
+    assert found.transactions == (("approval final", 1), ("swap final", 2))
     assert (found.trouble, found.paused, found.failed_heartbeats, found.figures.value) == ("the [hidden] is out", "by [hidden]", 1, "2")
     run.ended("secret")
     run.write()
     found = store.runs.newest()
-    assert found is not None and (found.ended_s, found.ended) == (START_S + 7, "[hidden]")
+    assert found is not None
+    assert (found.ended_s, found.ended) == (START_S + 7, "[hidden]")
     assert run.health().state == "failed"
 
 
@@ -189,7 +203,8 @@ def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: St
     run = recorder(store, Time())
     run.hung("the disk")
     found = store.runs.newest()
-    assert found is not None and found.hung == "the disk"
+    assert found is not None
+    assert found.hung == "the disk"
     store.close()
     store.db.engine.dispose()
     with sqlite3.connect(store.db.engine.url.database or "") as holder:
@@ -236,25 +251,30 @@ def test_a_second_run_that_sends_gives_way_to_the_one_that_is_alive(store: Store
     second.write()
     second.ended("another process uses the wallet")
     second.write()
-    assert store.runs.newest() == first.report and second.gives_way and not first.gives_way
+    assert store.runs.newest() == first.report
+    assert second.gives_way
+    assert not first.gives_way
     for alive in (False, None):
         monkeypatch.setattr(run_report, "is_alive", lambda _, alive=alive: alive)
         first, second = second, recorder(store, now)
         second.write()
-        assert store.runs.newest() == second.report and not second.gives_way, "one that is dead, or elsewhere, holds no place"
+        assert store.runs.newest() == second.report
+        assert not second.gives_way, "one that is dead, or elsewhere, holds no place"
 
 
 def test_a_dry_run_is_healthy_and_never_ready(store: Store) -> None:
     run = recorder(store, Time(), sends=False)
     run.on_cycle("planned", "", "", ())
-    assert run.health().healthy and mentions(run.health().blocks[0], "dry run")
+    assert run.health().healthy
+    assert mentions(run.health().blocks[0], "dry run")
 
 
 def test_a_run_without_a_store_judges_itself_all_the_same() -> None:
     now = Time()
     run = recorder(None, now)
     run.write()
-    assert run.health().healthy and not run.silence()
+    assert run.health().healthy
+    assert not run.silence()
     now.s += LATE_S + 1
     assert mentions(run.silence(), "31 min 1 s")
     run.on_cycle("hold", "", "", ())

@@ -63,14 +63,17 @@ def test_the_asset_furthest_above_its_target_is_sold_first_and_little_more_than_
     step = wanting(standing(WETH=5_600, WBTC=2_400), 2_500)
     assert transfers.shortfall_raw(step.portfolio, step.limits, held_balances(step), USDC.address) == raw(500, USDC)
     change = moved(step, transfers.goal_to_raise(step, USDC.address))
-    assert change["WBTC"] == 0 and change["WETH"] == -change["USDC"] and 500 < change["USDC"] < 505
+    assert change["WBTC"] == 0
+    assert change["WETH"] == -change["USDC"]
+    assert 500 < change["USDC"] < 505
 
 
 def test_nothing_falls_below_its_target_while_another_is_above() -> None:
     step = wanting(standing(WETH=6_000, WBTC=3_200, USDC=800), 3_000)
     change = moved(step, transfers.goal_to_raise(step, USDC.address))
     left = Fraction(10_000 - 3_000)
-    assert 6_000 + change["WETH"] >= left / 2 - 1 and 3_200 + change["WBTC"] >= left * 3 / 10 - 1
+    assert 6_000 + change["WETH"] >= left / 2 - 1
+    assert 3_200 + change["WBTC"] >= left * 3 / 10 - 1
 
 
 @given(weth=st.integers(100, 9_000), wbtc=st.integers(100, 9_000), usdc=st.integers(0, 5_000), part=st.integers(1, 99))
@@ -79,8 +82,11 @@ def test_what_is_sold_always_covers_what_lacks_and_nothing_is_bought_besides(wet
     step = wanting(standing(WETH=weth, WBTC=wbtc, USDC=usdc), coins)
     goal = transfers.goal_to_raise(step, USDC.address)
     change = moved(step, goal)
-    assert sum(wanted.low for wanted in goal.weights) == 1 and all(wanted.low >= 0 for wanted in goal.weights)
-    assert change["USDC"] >= coins - usdc - Fraction(1, 10**5) and change["WETH"] <= 0 and change["WBTC"] <= 0
+    assert sum(wanted.low for wanted in goal.weights) == 1
+    assert all(wanted.low >= 0 for wanted in goal.weights)
+    assert change["USDC"] >= coins - usdc - Fraction(1, 10**5)
+    assert change["WETH"] <= 0
+    assert change["WBTC"] <= 0
 
 
 def test_more_than_everything_is_refused_with_both_numbers() -> None:
@@ -132,7 +138,8 @@ def test_what_came_goes_where_it_lacks_and_nothing_else_is_sold(
 def test_where_all_is_set_aside_there_is_nothing_to_sell_and_a_stop_goes_on() -> None:
     step = transfers.reserve_claims(standing(WETH=0, WBTC=0), (PendingPayment(0, Payment(USDC.address, raw(2_000, USDC))),))
     found = requests.sell_everything(step)
-    assert found.plan is None and isinstance(found.decided.decision, Hold)
+    assert found.plan is None
+    assert isinstance(found.decided.decision, Hold)
     assert "to sell" in found.decided.decision.reason
 
 
@@ -153,17 +160,21 @@ def test_limits_of_turnover_are_freed_for_what_came_only_where_purchases_have_li
     step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
     for first_purchase_s, freed in ((None, 0), (600, 900 * 10**6)):
         found = requests.invest({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
-        assert isinstance(found.decided.decision, Rebalance) and found.plan is not None
-        assert found.decided.decision.apart == freed and found.decided.decision.by_owner
+        assert isinstance(found.decided.decision, Rebalance)
+        assert found.plan is not None
+        assert found.decided.decision.apart == freed
+        assert found.decided.decision.by_owner
 
 
 def test_at_the_end_no_liquidity_is_wanted_whatever_its_targets_say() -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_500)])
     assert isinstance(decide(step).decision, Hold)
     found = requests.sell_everything(step)
-    assert isinstance(found.decided.decision, AdjustLiquidity) and found.plan is not None
+    assert isinstance(found.decided.decision, AdjustLiquidity)
+    assert found.plan is not None
     (action,) = found.plan.actions
-    assert isinstance(action, Withdraw) and action.liquidity == action.held
+    assert isinstance(action, Withdraw)
+    assert action.liquidity == action.held
 
 
 def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
@@ -199,10 +210,13 @@ def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_whil
     claims = (PendingPayment(4, Payment(USDC.address, raw(1_500, USDC))),)
     step = transfers.reserve_withdrawals(replace(standing(), history=history(claims=claims)))
     assert {one.symbol: one.investable_raw for one in decide(step).drifts}["USDC"] == raw(500, USDC)
-    assert transfers.open_withdrawal_reason(step) == "" and not isinstance(decide(step).decision, Halt)
+    assert transfers.open_withdrawal_reason(step) == ""
+    assert not isinstance(decide(step).decision, Halt)
     short = transfers.reserve_withdrawals(replace(standing(USDC=1_000), history=history(claims=claims)))
     decided = decide(short).decision
-    assert isinstance(decided, Halt) and mentions(decided.reason, "withdrawal 4", "500 USDC") and "--resume 4" in decided.reason
+    assert isinstance(decided, Halt)
+    assert mentions(decided.reason, "withdrawal 4", "500 USDC")
+    assert "--resume 4" in decided.reason
 
 
 def test_a_planned_withdrawal_says_what_it_lacks_and_names_no_number() -> None:
@@ -217,15 +231,18 @@ def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
     step = transfers.reserve_withdrawals(with_history(fired, claims=claims))
     assert "withdrawal 4 is short of 500 USDC" in transfers.open_withdrawal_reason(step)
     found = stuck.judged(step)
-    assert found.kind is OutcomeKind.PLANNED and found.decided.exit_token == WBTC.address, found.reason
-    assert found.plan is not None and found.plan.exits
+    assert found.kind is OutcomeKind.PLANNED, found.reason
+    assert found.decided.exit_token == WBTC.address, found.reason
+    assert found.plan is not None
+    assert found.plan.exits
     (after,) = [held for token_, held in found.plan.holdings_after if token_ == USDC.address]
     assert after > raw(4_900, USDC), "what is raised by it fills what is set aside"
 
 
 def test_a_stopped_bot_halts_by_name() -> None:
     decided = decide(replace(standing(), history=history(stopped="the bot was stopped by its owner"))).decision
-    assert isinstance(decided, Halt) and "stopped" in decided.reason
+    assert isinstance(decided, Halt)
+    assert "stopped" in decided.reason
 
 
 def test_a_day_pays_what_its_limit_leaves_and_nothing_where_it_cannot_be_told() -> None:
@@ -246,12 +263,14 @@ def test_each_guard_on_a_payment_says_no_by_its_name() -> None:
         return [v.guard for v in table.judge_payout(at, payout, confirmed) if not v.passed]
 
     assert failing(fine) == []
-    assert failing(fine, confirmed=()) == ["payout_address"] and failing(replace(fine, to=OWNER)) == ["payout_address"]
+    assert failing(fine, confirmed=()) == ["payout_address"]
+    assert failing(replace(fine, to=OWNER)) == ["payout_address"]
     assert failing(replace(fine, raw=2_000 * 10**6 + 1)) == ["balance"]
     assert failing(replace(fine, raw=5_000 * 10**6 + 1)) == ["payout_per_day", "balance"]
     assert failing(fine, replace(step, history=history(unknown="who knows"))) == ["payout_per_day"]
     other = transfers.reserve_withdrawals(replace(step, history=history(claims=(PendingPayment(9, Payment(USDC.address, 1)),))))
-    assert failing(fine, other) == ["balance"] and failing(replace(fine, request=9), other) == [], "what another set aside is not paid"
+    assert failing(fine, other) == ["balance"]
+    assert failing(replace(fine, request=9), other) == [], "what another set aside is not paid"
     assert [v.guard for v in table.judge_payout_permission(step, (fine,), (HOME,), paused=True) if not v.passed] == ["kill_switch"]
     with raises_code(Refused, "payout_address"):
         table.require_payout_allowed(table.judge_payout(step, replace(fine, to=OWNER), (HOME,)))

@@ -48,7 +48,8 @@ def page(record: TrialRecord) -> bytes:
 
 def test_a_record_is_read_word_by_word_and_nothing_else_is_one() -> None:
     record = TrialRecord(3, 1, 2, 3, 4, T.ODD, 6, 7, T.FALSE, T.TRUE, 10, 11, 12)
-    assert decode_record(page(record)) == record and len(page(record)) == 1 + RECORD_BYTES
+    assert decode_record(page(record)) == record
+    assert len(page(record)) == 1 + RECORD_BYTES
     for other in (b"", page(record)[:-1], page(record) + b"\0", bytes([FORMAT + 1]) + page(record)[1:]):
         with pytest.raises(Retryable, match="malformed"):
             decode_record(other)
@@ -163,7 +164,8 @@ def test_transfers_are_summed_and_logs_that_are_none_are_no_sum() -> None:
     def log(raw: int, topics: int = 3) -> dict[str, object]:
         return {"topics": ["0x"] * topics, "data": "0x" + uint_word(raw).hex()}
 
-    assert _transferred([]) == 0 and _transferred([log(5), log(7)]) == 12
+    assert _transferred([]) == 0
+    assert _transferred([log(5), log(7)]) == 12
     for other in (None, RpcFault(1, "no"), [log(5), 7], [log(5, topics=2)], [log(5, topics=4)], [{**log(5), "data": "0x01"}], [{}]):
         assert _transferred(other) is None
 

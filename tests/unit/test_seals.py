@@ -68,7 +68,8 @@ def only_move(store: Store) -> list[IntentState]:
 def test_a_row_of_a_log_is_not_replaced(store: Store, statement: str) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="only"):
         alter(store, statement)
-    assert [event.asked_by for event in store.controls.log()] == ["owner"] and only_move(store) == [IntentState.PLANNED]
+    assert [event.asked_by for event in store.controls.log()] == ["owner"]
+    assert only_move(store) == [IntentState.PLANNED]
 
 
 @pytest.mark.parametrize("table", ["control_log", "transitions"])
@@ -97,7 +98,8 @@ def test_many_forged_lines_do_not_hide_a_genuine_one(store: Store) -> None:
 
 def test_a_forged_line_does_not_make_a_queued_control_one_that_was_taken(store: Store) -> None:
     alter(store, FORGED_LINE.replace("'x'", f"'{control().id}'").replace("'done'", "'taken'"))
-    assert store.controls.take(1, START_S) and not store.controls.take(1, START_S)
+    assert store.controls.take(1, START_S)
+    assert not store.controls.take(1, START_S)
 
 
 def test_a_forged_transition_does_not_count(store: Store) -> None:
@@ -166,9 +168,11 @@ def test_a_deleted_line_breaks_the_chain(store: Store) -> None:
 def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None:
     path = secret_path(Path(str(store.db.engine.url.database)))
     path.rename(path.with_suffix(".kept"))
-    assert store.controls.log() == () and not path.exists(), "reading makes no secret"
+    assert store.controls.log() == ()
+    assert not path.exists(), "reading makes no secret"
     store.controls.queue(control(2))
-    assert [event.control for event in store.controls.log()] == [control(2).id] and path.exists()
+    assert [event.control for event in store.controls.log()] == [control(2).id]
+    assert path.exists()
     assert [(found.rows, found.unsealed, found.missing) for found in store.seal_reports()] == [(2, 1, 0), (1, 1, 0)]
     path.with_suffix(".kept").replace(path)
     assert [event.control for event in store.controls.log()] == [control().id]
@@ -186,4 +190,5 @@ def test_a_secret_that_cannot_be_read_stops_no_write(store: Store) -> None:
 def test_a_store_in_memory_seals_nothing_and_reads_everything() -> None:
     store = new_store("memory", Path())
     store.controls.queue(replace(control(), id="1"))
-    assert len(store.controls.log()) == 1 and [found.unsealed for found in store.seal_reports()] == [0, 0]
+    assert len(store.controls.log()) == 1
+    assert [found.unsealed for found in store.seal_reports()] == [0, 0]

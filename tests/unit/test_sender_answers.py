@@ -55,7 +55,8 @@ def test_a_refusal_by_the_node_is_named_and_has_a_remedy(message: str, why: str)
     sender, node = sending(RpcFault(-32000, message))
     with pytest.raises(SendRefused) as caught:
         sender.send(SIGNED)
-    assert caught.value.verdicts[0].guard == f"send.{why}" and caught.value.remedy
+    assert caught.value.verdicts[0].guard == f"send.{why}"
+    assert caught.value.remedy
     assert node.asked == ["eth_sendRawTransaction"]
 
 
@@ -104,7 +105,8 @@ def receipt_json(**changes: object) -> dict[str, object]:
 
 def test_a_receipt_tells_the_erc20_transfers_and_no_other_event() -> None:
     seen = sending(None, receipt_json(), {"hash": HASH})[0].status_of(HASH)
-    assert seen.state == "mined" and seen.receipt is not None
+    assert seen.state == "mined"
+    assert seen.receipt is not None
     assert seen.receipt.transfers == (Transfer("0x" + "11" * 20, WALLET, ROUTER, 5),)
     assert (seen.receipt.block_number, seen.receipt.gas_used, seen.receipt.effective_gas_price_wei) == (16, 21_000, GWEI)
 
@@ -163,7 +165,8 @@ def test_a_token_that_answers_false_to_an_approval_fails_the_simulation() -> Non
     approve = replace(CANCEL, to=USDT, data=encode_approve(ROUTER, 5))
     for number in (0, 2):  # two is not true
         found = simulating("0x" + number.to_bytes(32, "big").hex(), "0x5208").simulate(approve, WALLET)
-        assert (found.ok, found.reverted) == (False, True) and "returned false" in found.reason
+        assert (found.ok, found.reverted) == (False, True)
+        assert "returned false" in found.reason
     for fine in ("0x", "0x" + f"{1:064x}"):
         assert simulating(fine, "0x5208").simulate(approve, WALLET).ok
 
@@ -184,4 +187,5 @@ def test_a_simulation_after_a_block_asks_everything_at_that_block() -> None:
 
 def test_a_fee_below_the_base_fee_fails_the_simulation_whatever_the_node_says() -> None:
     simulated = simulating("0x", "0x5208").simulate(replace(CANCEL, max_fee_wei=6, max_priority_fee_wei=0), WALLET)
-    assert not simulated.ok and "7 wei" in simulated.reason
+    assert not simulated.ok
+    assert "7 wei" in simulated.reason

@@ -45,7 +45,8 @@ def test_targets_bands_limits_and_network_are_those_of_the_config(tmp_path: Path
     path.write_text(path.read_text().replace('target = "60%"', 'target = "60%"\nstop_loss = "20%"'))
     found = settings_document(path)
     assert misfits(SettingsDocument, found) == []
-    assert found["config_hash"] == load_config(path).digest and found["trigger"] == "threshold: 10% of the target"
+    assert found["config_hash"] == load_config(path).digest
+    assert found["trigger"] == "threshold: 10% of the target"
     shown = [(one["symbol"], one["target_bps"], one["band_bps"], one["orders"]) for one in found["assets"]]
     assert shown == [("WETH", 6_000, [5_400.0, 6_600.0], "stop_loss 20%"), ("USDC", 4_000, [3_600.0, 4_400.0], "")]
     values = {one["key"]: one["value"] for part in found["sections"] for one in part["settings"]}
@@ -80,5 +81,7 @@ def test_no_secret_file_or_variable_of_the_config_is_shown(tmp_path: Path, monke
         + STRATEGIES
     )
     said = json.dumps(settings_document(path))
-    assert path.read_text().count(SECRET) == 10 and SECRET not in said
-    assert "to a private endpoint" in said and "alerts.targets.phone" in said
+    assert path.read_text().count(SECRET) == 10
+    assert SECRET not in said
+    assert "to a private endpoint" in said
+    assert "alerts.targets.phone" in said

@@ -93,7 +93,8 @@ def test_an_order_of_a_venue_is_no_transaction_of_the_chain(tmp_path: Path) -> N
     intend(made, nonce=FIRST_VENUE_NONCE + 7)
     [order] = journal.open_intents()
     journal.advance(order.id, IntentState.SIGNED, 1, tx_hash="0x" + "ab" * 16)
-    assert signable_nonces(journal) == {1: None} and open_transactions(journal) == []
+    assert signable_nonces(journal) == {1: None}
+    assert open_transactions(journal) == []
     journal.advance(order.id, IntentState.BROADCAST, 2)
     journal.advance(order.id, IntentState.MINED, 3, receipt=Receipt("0x" + "ab" * 16, 0, 1, "", 0, 0, ()))
     journal.advance(order.id, IntentState.REVERTED, 4)

@@ -59,7 +59,8 @@ def test_the_buffer_keeps_a_holding_near_its_mean(example: Callable[[str], Calla
 
 def test_mean_reversion_buys_what_fell_and_sells_what_rose(example: Callable[[str], Callable[[SignalView], SignalTargets]]) -> None:
     found = example("mean_reversion")(view(WETH=RISING, WBTC=FALLING, LINK=FLAT)).spot
-    assert found is not None and sum(found.values()) == pytest.approx(1)
+    assert found is not None
+    assert sum(found.values()) == pytest.approx(1)
     assert found["WETH"] < found["LINK"] == 0.25 < found["WBTC"]
 
 
@@ -98,11 +99,14 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     portfolio = api.PortfolioOptions(config, "", "", "", "target", "", "", "BTC=WBTC,ETH=WETH", "")
     found = api.backtest_futures(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
     spot = found.portfolio
-    assert spot is not None and len(spot.futures_weights) > 5
+    assert spot is not None
+    assert len(spot.futures_weights) > 5
     shorts = [one for one in found.result.agent.fills if one.size_raw < 0]
-    assert len(shorts) > 3 and found.result.agent.bars_above(40_000) == 0
+    assert len(shorts) > 3
+    assert found.result.agent.bars_above(40_000) == 0
     first = spot.futures_weights[0][0]
-    assert found.result.agent.fills[0].size_raw > 0 and first > 0, "until the first answer the config's own weights hold, as live"
+    assert found.result.agent.fills[0].size_raw > 0
+    assert first > 0, "until the first answer the config's own weights hold, as live"
 
 
 @pytest.mark.parametrize(("name", "runs"), [pytest.param("trend", 2, marks=pytest.mark.slow), ("mean-reversion", 1)])

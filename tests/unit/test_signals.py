@@ -100,7 +100,8 @@ def test_spot_weights_of_a_signal_are_the_targets() -> None:
     assert bps_of(found) == {"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "UNI": 0, "USDC": 2_000}
     assert isinstance(decide(found).decision, Rebalance)
     chosen = found.history.allocation
-    assert chosen is not None and (chosen.why, chosen.data) == ("spot weights of the signal mine", "own-signals 1.0")
+    assert chosen is not None
+    assert (chosen.why, chosen.data) == ("spot weights of the signal mine", "own-signals 1.0")
 
 
 def test_weights_off_by_the_last_bits_of_a_float_are_the_same_weights() -> None:
@@ -193,7 +194,8 @@ def test_futures_weights_of_a_signal_are_the_targets_and_spot_stays() -> None:
 
 def test_a_flat_signal_opens_no_futures() -> None:
     found = futures_step({})
-    assert futures_policy(found) is not None and futures_policy(found).leverage_bps == 0
+    assert futures_policy(found) is not None
+    assert futures_policy(found).leverage_bps == 0
     assert not isinstance(decide(found).decision, AdjustFutures)
 
 
@@ -278,7 +280,8 @@ def test_too_little_history_asks_no_signal(host: SignalHost) -> None:
     step = asked()
     short = replace(step, history=replace(step.history, prices=step.history.prices[-8:]))
     why = run(host, short).why
-    assert "min_history requires" in why and "trimtab prices fetch" in why
+    assert "min_history requires" in why
+    assert "trimtab prices fetch" in why
 
 
 # the config

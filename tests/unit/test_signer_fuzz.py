@@ -48,7 +48,8 @@ def test_the_judge_of_the_attacks_says_no_by_itself() -> None:
     one = SIGNABLES["swap"]
     late = with_bytes(one.tx, calldata(one.tx).replace(DEADLINE_S.to_bytes(32, "big"), (DEADLINE_S + 31).to_bytes(32, "big")))
     soon = with_bytes(one.tx, calldata(one.tx).replace(DEADLINE_S.to_bytes(32, "big"), (DEADLINE_S + 30).to_bytes(32, "big")))
-    assert inside(one, soon) and inside(one, replace(one.tx, max_fee_wei=CEILING_WEI, max_priority_fee_wei=TIP_WEI))
+    assert inside(one, soon)
+    assert inside(one, replace(one.tx, max_fee_wei=CEILING_WEI, max_priority_fee_wei=TIP_WEI))
     wrong = [late, replace(one.tx, value_wei=1), replace(one.tx, to=WALLET), replace(one.tx, chain_id=1), replace(one.tx, gas=10**9)]
     wrong += [replace(one.tx, gas_price_wei=1), replace(one.tx, max_priority_fee_wei=None), replace(one.tx, data=one.tx.data[:-2] + "01")]
     wrong += [replace(one.tx, nonce=8), replace(one.tx, max_fee_wei=CEILING_WEI + 1), replace(one.tx, max_priority_fee_wei=TIP_WEI + 1)]
@@ -71,7 +72,8 @@ def test_no_mutated_typed_data_is_signed(seed: int, number: int) -> None:
     _, message = mutated_typed(random.Random(seed), *typed_messages(WALLET)[number])
     with pytest.raises(Refused) as caught:
         LocalSigner(KEY, RULES, lambda: NONCES).sign_typed(message, SIGNABLES["approve"].grant)
-    assert str(caught.value).isprintable() and len(str(caught.value)) < 300
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
 
 
 def test_nothing_but_transactions_and_approvals_of_agents_can_be_asked_of_signer_and_keys() -> None:

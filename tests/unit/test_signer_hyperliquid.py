@@ -479,6 +479,7 @@ def test_thousands_of_changes_of_an_action_are_signed_never(name: str, tries: in
             continue
         grant = grant_of(layer=FuturesGrant(order, account))
         refusals[refused(tx_of(data, nonce=nonce), grant, GTC)] += 1
-    assert sum(refusals.values()) + same == tries and same < tries // 5
+    assert sum(refusals.values()) + same == tries
+    assert same < tries // 5
     named = {"market", "side", "bound", "size", "reduce_only", "order", "client_order_id"}
     assert {"call", "nonce"} | (set() if isinstance(order, OrderCancel) else named) <= refusals.keys()

@@ -114,7 +114,8 @@ def test_a_scrypt_keystore_of_eth_account_opens_too(tmp_path: Path) -> None:
 def test_a_keystore_that_others_may_use_is_refused_and_told_chmod_600(tmp_path: Path, mode: int) -> None:
     path = keystore(tmp_path, mode=mode)
     error = refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD))
-    assert f"chmod 600 {path}" in str(error) and f"{mode:04o}" in str(error)
+    assert f"chmod 600 {path}" in str(error)
+    assert f"{mode:04o}" in str(error)
 
 
 def test_a_wrong_password_is_told_without_showing_it(tmp_path: Path) -> None:

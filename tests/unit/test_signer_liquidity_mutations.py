@@ -150,7 +150,8 @@ def test_an_approval_is_signed_only_for_what_its_action_takes(name: str, approvi
         taken = (
             dict(zip(TOKENS, action.desired_raw, strict=True)) if isinstance(action, Provide) else {PAIR: getattr(action, "liquidity", 0)}
         )
-        assert (spender == (V2_ROUTER if v2 else MANAGER)) and raw in (0, taken[token])
+        assert spender == (V2_ROUTER if v2 else MANAGER)
+        assert raw in (0, taken[token])
         assert isinstance(action, Provide) or v2
 
 

@@ -58,7 +58,10 @@ def test_revert_data_reads_as_words(fault: RpcFault, words: str) -> None:
 
 def test_a_tokens_own_words_reach_nobody_unwashed() -> None:
     reason = revert_reason(RpcFault(3, "execution reverted", error("\x1b[31m<script>=cmd|" + "A" * 1000)))
-    assert "\x1b" not in reason and "<" not in reason and "|" not in reason and len(reason) <= 120
+    assert "\x1b" not in reason
+    assert "<" not in reason
+    assert "|" not in reason
+    assert len(reason) <= 120
 
 
 @given(st.binary(max_size=200))
@@ -104,16 +107,21 @@ def test_no_fee_is_above_the_ceiling_and_none_below_the_base_fee(base: int, tip:
     except Refused:
         assert base + min(tip, cap) > limit
         return
-    assert paid.max_fee_wei is not None and paid.max_priority_fee_wei is not None
-    assert max(base, paid.max_priority_fee_wei) <= paid.max_fee_wei <= limit and paid.max_priority_fee_wei <= cap
+    assert paid.max_fee_wei is not None
+    assert paid.max_priority_fee_wei is not None
+    assert max(base, paid.max_priority_fee_wei) <= paid.max_fee_wei <= limit
+    assert paid.max_priority_fee_wei <= cap
 
 
 @given(most=st.integers(0, 10**13), tip=st.integers(0, 10**12))
 def test_a_replacement_pays_an_eighth_more_in_both_fields(most: int, tip: int) -> None:
     more = bump_fees(replace(tx(0), max_fee_wei=most, max_priority_fee_wei=tip))
-    assert more.max_fee_wei is not None and more.max_priority_fee_wei is not None
-    assert more.max_fee_wei >= Fraction(9, 8) * most and more.max_priority_fee_wei >= Fraction(9, 8) * tip
-    assert more.max_fee_wei > most and more.max_priority_fee_wei > tip
+    assert more.max_fee_wei is not None
+    assert more.max_priority_fee_wei is not None
+    assert more.max_fee_wei >= Fraction(9, 8) * most
+    assert more.max_priority_fee_wei >= Fraction(9, 8) * tip
+    assert more.max_fee_wei > most
+    assert more.max_priority_fee_wei > tip
 
 
 def test_a_replacement_above_the_ceiling_is_refused() -> None:

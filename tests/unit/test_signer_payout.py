@@ -52,7 +52,8 @@ def paying(to: str) -> tuple[UnsignedTx, Grant, UnsignedTx, Grant]:
 
 
 def test_a_payment_of_tokens_and_one_of_native_coin_are_signed_as_the_chain_wants_them() -> None:
-    assert rule_of(PAY) is None and rule_of(PAY_COIN, COIN_GRANT) is None
+    assert rule_of(PAY) is None
+    assert rule_of(PAY_COIN, COIN_GRANT) is None
     assert PAY.data == "0xa9059cbb" + "00" * 12 + HOME[2:].lower() + f"{RAW:064x}"
     for transaction, grant in ((PAY, GRANT), (PAY_COIN, COIN_GRANT)):
         assert signer(PAYOUT_RULES).sign(transaction, grant).hash.startswith("0x")
@@ -105,8 +106,10 @@ def test_without_confirmed_addresses_nothing_is_paid() -> None:
 
 def test_a_payment_is_signed_on_its_own_grant_alone_and_no_other_on_that_of_a_payment() -> None:
     for name, (transaction, grant) in ALLOWED.items():
-        assert rule_of(PAY, grant) is not None and rule_of(PAY_COIN, grant) is not None, name
-        assert rule_of(transaction, GRANT) is not None and rule_of(transaction, COIN_GRANT) is not None, name
+        assert rule_of(PAY, grant) is not None, name
+        assert rule_of(PAY_COIN, grant) is not None, name
+        assert rule_of(transaction, GRANT) is not None, name
+        assert rule_of(transaction, COIN_GRANT) is not None, name
         assert rule_of(transaction, grant) is None, name
 
 

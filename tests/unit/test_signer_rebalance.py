@@ -76,7 +76,8 @@ def _encoded(changed: Plan, granted: Plan) -> UnsignedTx:
 def test_each_granted_plan_is_signed_by_our_key_and_twice_alike(name: str) -> None:
     transaction, grant = REBALANCES[name]
     once, again = SIGNER.sign(transaction, grant), SIGNER.sign(transaction, grant)
-    assert once.raw == again.raw and Account.recover_transaction(once.raw) == WALLET
+    assert once.raw == again.raw
+    assert Account.recover_transaction(once.raw) == WALLET
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ ONE_LEG = replace(SWAP_GRANT, plan=plan_of(PLAN.legs[0]), floors_raw=FLOORS[:1])
 def test_each_granted_transaction_is_signed_by_our_key_and_twice_alike(name: str) -> None:
     transaction, grant = ALLOWED[name]
     once, again = signer().sign(transaction, grant), signer().sign(transaction, grant)
-    assert once.raw == again.raw and once.hash == again.hash
+    assert once.raw == again.raw
+    assert once.hash == again.hash
     assert Account.recover_transaction(once.raw) == WALLET
 
 
@@ -96,7 +97,8 @@ def test_a_legacy_transaction_is_signed_as_legacy() -> None:
 
 def test_signed_bytes_are_not_in_the_repr() -> None:
     signed = signer().sign(CANCEL, CANCEL_GRANT)
-    assert signed.raw.hex() not in repr(signed) and repr(signed.raw) not in repr(signed)
+    assert signed.raw.hex() not in repr(signed)
+    assert repr(signed.raw) not in repr(signed)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,8 @@ def test_outputs_of_one_token_are_swept_together_and_never_mixed_with_a_hub() ->
     assert signer().sign(tx(ROUTER, encode_multicall(plan_of(*legs), WALLET, DEADLINE_S)), grant).raw
     both = plan_of(legs[0], legs[4], legs[1])
     together = decode(encode_multicall(both, WALLET, DEADLINE_S))
-    assert isinstance(together, Multicall) and together.calls[-1] == SweepToken(USDC, least[0] + least[4], WALLET)
+    assert isinstance(together, Multicall)
+    assert together.calls[-1] == SweepToken(USDC, least[0] + least[4], WALLET)
     mixed = plan_of(legs[2], legs[0], legs[3])
     with raises_code(Refused, "router_balance"):
         encode_multicall(mixed, WALLET, DEADLINE_S)

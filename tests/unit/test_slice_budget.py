@@ -100,7 +100,8 @@ def test_targets_that_wander_at_every_look_do_not_spend_more_than_one_budget(see
         return aimed(falling, 5_000 + dice.randint(-far, far))
 
     done = wander(drifted(), dice, moves)
-    assert done.begun and done.lost <= largest(done)
+    assert done.begun
+    assert done.lost <= largest(done)
 
 
 def test_a_falling_market_stops_a_correction_that_is_re_aimed_at_every_look_too() -> None:
@@ -111,7 +112,8 @@ def test_a_falling_market_stops_a_correction_that_is_re_aimed_at_every_look_too(
     assert len(done.begun) > 1, "it is begun anew with every other target"
     assert [one.before is None for one in done.begun] == [True] + [False] * (len(done.begun) - 1)
     re_aimed = [one for one in done.begun if one.before is not None and one.before.arrival]
-    assert re_aimed and all(one.arrival == one.before.arrival for one in re_aimed if one.before is not None)
+    assert re_aimed
+    assert all(one.arrival == one.before.arrival for one in re_aimed if one.before is not None)
     assert re_aimed[0].arrival == done.begun[0].arrival, "it goes on counting from the first prices"
     assert 0 < done.lost <= largest(done)
     assert any("shared until" in said for said in done.said), "it is said"
@@ -164,27 +166,31 @@ def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: Executi
     spent = BudgetCarryover(2 * 10**9, Fraction(200_000 * USD), Fraction(1_199 * USD))
     shared = least.with_layer(replace(least.layer(GradualState), carried=spent))
     found = proposals.rebalance(shared)
-    assert found.plan is None and "shared until" in found.decided.decision.reason
+    assert found.plan is None
+    assert "shared until" in found.decided.decision.reason
 
 
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
 def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_the_budget(style: ExecutionStyle) -> None:
     step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60))
     first = proposals.rebalance(step).decided.layer(GradualResult).begins
-    assert first is not None and first.budget is not None
+    assert first is not None
+    assert first.budget is not None
     nearly = ExecutionProgress("c", first, 1, Fraction(0), first.budget * Fraction(11, 10), first.began_s, first.first)
     approved = replace(
         aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**18),))
     )
     found = proposals.rebalance(approved.with_layer(replace(step.layer(GradualState), progress=nearly)))
     assert found.decided.layer(GradualResult).ended == TARGETS_CHANGED
-    assert found.plan is None and "shared until" in found.decided.decision.reason
+    assert found.plan is None
+    assert "shared until" in found.decided.decision.reason
 
 
 def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> None:
     step = drifted(ExecutionPace(ExecutionStyle.LIMIT, limit_bps=-100, patience_s=14_400))
     waits = proposals.rebalance(step)
-    assert waits.plan is None and waits.decided.layer(GradualResult).begins is not None
+    assert waits.plan is None
+    assert waits.decided.layer(GradualResult).begins is not None
     under = ExecutionProgress(
         "c",
         waits.decided.layer(GradualResult).begins,
@@ -198,7 +204,8 @@ def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> Non
         aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**20),))
     )
     found = proposals.rebalance(moved.with_layer(replace(step.layer(GradualState), progress=under)))
-    assert found.plan is None and "its price" in found.decided.decision.reason
+    assert found.plan is None
+    assert "its price" in found.decided.decision.reason
 
 
 def test_an_execution_without_one_before_it_is_read_without_that_field() -> None:

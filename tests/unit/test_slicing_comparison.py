@@ -124,8 +124,10 @@ def test_what_no_round_moves_costs_its_share_and_waits_for_none(plan_cost_bps: i
     step = large(max_rounds=3, waiting_bps_hour=Fraction(100))
     found = pacing(roomy(step, price_impact_bps=50, max_live_value=None, plan_cost_bps=plan_cost_bps))
     one, *more = found.options
-    assert one.rest > 0 and one.waiting == 0
-    assert more and all(option.waiting > 0 for option in more)
+    assert one.rest > 0
+    assert one.waiting == 0
+    assert more
+    assert all(option.waiting > 0 for option in more)
     paid = [(option.total - option.rest) / option.moved for option in found.options]
     share = max(paid) if plan_cost_bps is None else Fraction(plan_cost_bps, 10_000)
     unmoved = one.rest / share

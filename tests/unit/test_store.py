@@ -342,7 +342,8 @@ def test_pins_are_replaced_and_removed(store: Store) -> None:
 def test_all_that_is_trusted_at_once_is_pinned_or_none_of_it(store: Store) -> None:
     with raises_code(OperatorNeeded, "store", "cannot pin"):
         store.trust.pin({OTHER: "0x01"}, START_S, [(OTHER, WALLET, None)])  # type: ignore[list-item]
-    assert store.trust.pins() == () and store.trust.implementations() == {}
+    assert store.trust.pins() == ()
+    assert store.trust.implementations() == {}
 
 
 def test_the_confirmed_config_is_the_last_one(store: Store) -> None:

@@ -86,7 +86,8 @@ def test_orders_that_rest_and_their_cancels_change_no_hedge_and_are_no_failures(
     for nonce, action in enumerate((rests, StopOrder("BTC", -5, 1, 1), OrderCancel("BTC", "0x01")), start=2):
         futures_ended(store, nonce, FuturesGrant(action, UNREAD_ACCOUNT), status=int(action is not rests))
     history = store.budgets.history(START_S + 10)
-    assert history.layer(FuturesState).hedges == (hedge,) and history.failures.reverts_in_row == 0
+    assert history.layer(FuturesState).hedges == (hedge,)
+    assert history.failures.reverts_in_row == 0
 
 
 def test_a_new_store_has_an_empty_history(tmp_path: Path) -> None:

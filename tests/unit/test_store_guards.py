@@ -95,12 +95,14 @@ def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> No
         with raises_code(LockHeld, "lock", "1 s") as found, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
         assert mentions(found.value.remedy, "answer", "prompt")
-        assert len(set(told)) == 1 and mentions(told[0], "wallet", f"process {child.pid}")
+        assert len(set(told)) == 1
+        assert mentions(told[0], "wallet", f"process {child.pid}")
         assert sum(slept) == 1
         service_lock_path(path).with_suffix(".pid").write_text(f"{child.pid}\n")  # the holder is a run
         with pytest.raises(LockHeld) as found, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
-        assert "middle of" in found.value.remedy and f"process {child.pid}" in told[-1]
+        assert "middle of" in found.value.remedy
+        assert f"process {child.pid}" in told[-1]
     finally:
         child.communicate()
 
@@ -123,7 +125,8 @@ def test_processes_with_other_state_folders_meet_at_the_lock_beside_the_store(tm
     with wallet_lock(service, 1, WALLET, beside):
         with raises_code(LockHeld, "lock", "/t.db.pid"), wait_for_lock(shell, 1, WALLET, beside, **waits):
             raise AssertionError("two held the wallet")
-        assert told and all(f"process {os.getpid()}" in line for line in told)
+        assert told
+        assert all(f"process {os.getpid()}" in line for line in told)
         with wallet_lock(shell, 1, WALLET, tmp_path / "other.db.lock"):
             pass  # what was taken before the lock that was missing is let go of
     with service_lock(service, 1, WALLET, beside):

@@ -62,22 +62,26 @@ def test_a_book_opens_at_the_first_look_and_agrees_from_there_on(store: Store) -
 def test_a_book_does_not_open_while_a_transaction_of_ours_is_on_its_way(store: Store) -> None:
     step = sold(1_001, store=store)
     looked(store, step)
-    assert store.ledger.entries() == () and store.valuations.between() == ()
+    assert store.ledger.entries() == ()
+    assert store.valuations.between() == ()
     final(store)
     looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
-    assert sums(store, 1_002)[WETH.address] == 9 * COIN and len(store.ledger.entries()) == 3
+    assert sums(store, 1_002)[WETH.address] == 9 * COIN
+    assert len(store.ledger.entries()) == 3
 
 
 def test_what_is_mined_counts_before_it_is_final_and_enters_only_then(store: Store) -> None:
     looked(store, at())
     step = sold(1_001, store=store)
     assert looked(store, step) == ""
-    assert sums(store, 1_001)[WETH.address] == 9 * COIN and sums(store, 1_000)[WETH.address] == 10 * COIN
+    assert sums(store, 1_001)[WETH.address] == 9 * COIN
+    assert sums(store, 1_000)[WETH.address] == 10 * COIN
     assert len(store.ledger.entries()) == 3
     final(store)
     assert looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002)))) == ""
     (entry,) = store.ledger.entered()
-    assert entry.kind is EntryKind.TRADE and entry.block == 1_001
+    assert entry.kind is EntryKind.TRADE
+    assert entry.block == 1_001
     assert [pair.differs for pair in audit_entries(store, step)] == [False]
 
 
@@ -93,7 +97,9 @@ def test_a_ledger_that_says_something_else_is_named_with_both_figures(store: Sto
     with store.db.write("falsify") as db:
         db.exec_driver_sql("UPDATE running SET raw = '19999000000' WHERE token = ?", (USDC.address,))
     told = looked(store, at(1_001))
-    assert mentions(told, "USDC: 19999", "20000") and "trimtab books check" in told and "WETH" not in told
+    assert mentions(told, "USDC: 19999", "20000")
+    assert "trimtab books check" in told
+    assert "WETH" not in told
 
 
 def test_a_value_is_written_once_an_hour_and_after_each_change_that_was_not_the_markets(store: Store) -> None:
@@ -113,11 +119,14 @@ def test_paper_keeps_books_of_its_own_and_going_live_opens_new_ones_at_the_balan
     looked(store, at(1_001, usdc=25_000))
     assert len(store.ledger.entries()) == 4
     store.db.book_kind = "live"
-    assert store.ledger.entries() == () and store.ledger.current_book() is None
+    assert store.ledger.entries() == ()
+    assert store.ledger.current_book() is None
     assert looked(store, at(1_002, usdc=25_000)) == ""
     book = store.ledger.current_book()
-    assert book is not None and (book.number, book.kind) == (2, "live")
-    assert sums(store, 1_002)[USDC.address] == 25_000 * DOLLAR and len(store.ledger.entries()) == 3
+    assert book is not None
+    assert (book.number, book.kind) == (2, "live")
+    assert sums(store, 1_002)[USDC.address] == 25_000 * DOLLAR
+    assert len(store.ledger.entries()) == 3
 
 
 def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> None:
@@ -126,4 +135,5 @@ def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> 
     fewer = replace(step, portfolio=replace(step.portfolio, assets=tuple(a for a in step.portfolio.assets if a.token.symbol == "USDC")))
     looked(store, fewer)
     known = store.ledger.token_names()
-    assert known is not None and {token.symbol for token in known.tokens} >= {"WETH", "USDC"}
+    assert known is not None
+    assert {token.symbol for token in known.tokens} >= {"WETH", "USDC"}

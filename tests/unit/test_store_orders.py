@@ -30,7 +30,8 @@ def opened(folder: Path) -> Store:
 
 def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    assert store.budgets.history(0).orders.states == () and store.budgets.history(0).orders.nav_per_share is None
+    assert store.budgets.history(0).orders.states == ()
+    assert store.budgets.history(0).orders.nav_per_share is None
     assert store.orders.update((STOP, TRAIL), UNIT, 0)
     store.close()
     again = opened(tmp_path)
@@ -45,11 +46,13 @@ def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
 def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert store.orders.update((STOP,), UNIT, 0)
-    assert store.orders.update((STOP,), UNIT, 0) and store.budgets.history(0).orders.version == 1
+    assert store.orders.update((STOP,), UNIT, 0)
+    assert store.budgets.history(0).orders.version == 1
     off = replace(STOP, stage=OrderStage.OFF)
     assert store.orders.update((off,), None, 1), "its owner's word leaves the unit as it is"
     assert not store.orders.update((replace(STOP, mark=Fraction(5)),), UNIT, 1), "a look that had read before"
-    assert store.orders.standing() == ((off,), 2) and store.budgets.history(0).orders.nav_per_share == UNIT
+    assert store.orders.standing() == ((off,), 2)
+    assert store.budgets.history(0).orders.nav_per_share == UNIT
     store.close()
 
 
@@ -58,7 +61,8 @@ def test_losses_since_the_unit_was_written_are_handed_in_and_never_written_with_
     assert store.orders.update((), replace(UNIT, lost=Fraction(5)), 0)
     kept = store.budgets.history(0).orders.nav_per_share
     assert kept == UNIT
-    assert store.orders.update((), replace(UNIT, lost=Fraction(9)), 1) and store.budgets.history(0).orders.version == 1
+    assert store.orders.update((), replace(UNIT, lost=Fraction(9)), 1)
+    assert store.budgets.history(0).orders.version == 1
     store.close()
 
 

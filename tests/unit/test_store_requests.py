@@ -50,7 +50,8 @@ def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) ->
     first = store.requests.ask(RequestKind.WITHDRAW, PAYMENTS, None, False, START_S)
     second = store.requests.ask(RequestKind.STOP, (), OTHER, True, START_S + 1)
     third = store.requests.ask(RequestKind.WITHDRAW, PAYMENTS[:1], OTHER, True, START_S + 2)
-    assert store.requests.newest() == (first, second, third) and first.id < second.id < third.id
+    assert store.requests.newest() == (first, second, third)
+    assert first.id < second.id < third.id
     assert [one.state for one in (first, second, third)] == [RequestState.OPEN] * 3
     assert (first.payments, first.to, first.to_stable, first.asked_s) == (PAYMENTS, None, False, START_S)
     assert store.requests.newest(2) == (second, third)
@@ -130,20 +131,25 @@ def test_one_stop_at_a_time_stops_trading_until_it_is_released(store: Store) -> 
     def reason() -> str:
         return store.budgets.history(START_S).stopped
 
-    assert store.requests.stopping() is None and reason() == ""
+    assert store.requests.stopping() is None
+    assert reason() == ""
     withdrawal(store)
-    assert store.requests.stopping() is None and reason() == ""
+    assert store.requests.stopping() is None
+    assert reason() == ""
     stop = store.requests.ask(RequestKind.STOP, (), OTHER, True, START_S)
-    assert store.requests.stopping() == stop and "is being stopped" in reason()
+    assert store.requests.stopping() == stop
+    assert "is being stopped" in reason()
     with pytest.raises(ConfigError, match="already in progress"):
         store.requests.ask(RequestKind.STOP, (), None, False, START_S)
     withdrawal(store)
     store.requests.end(stop.id, RequestState.DONE, START_S)
-    assert store.requests.stopping() == replace(stop, state=RequestState.DONE) and "was stopped" in reason()
+    assert store.requests.stopping() == replace(stop, state=RequestState.DONE)
+    assert "was stopped" in reason()
     again = store.requests.ask(RequestKind.STOP, (), None, False, START_S)
     assert store.requests.stopping() == again
     store.requests.end(again.id, RequestState.RELEASED, START_S)
-    assert store.requests.stopping() is None and reason() == ""
+    assert store.requests.stopping() is None
+    assert reason() == ""
 
 
 def test_confirmed_addresses_are_kept_in_order_and_once(store: Store) -> None:

@@ -29,9 +29,11 @@ def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
 def test_the_end_of_an_approval_is_written_once_for_each_agent(store: Store) -> None:
     assert store.trust.agent_end_ms(AGENT) == 0
     assert store.trust.remember_agent(AGENT, 1_000) == 1_000
-    assert store.trust.remember_agent(AGENT.lower(), 2_000) == 1_000 and store.trust.agent_end_ms(AGENT) == 1_000
+    assert store.trust.remember_agent(AGENT.lower(), 2_000) == 1_000
+    assert store.trust.agent_end_ms(AGENT) == 1_000
     assert store.trust.agent_end_ms(OTHER_AGENT) == 0
-    assert store.trust.remember_agent(OTHER_AGENT, 3_000) == 3_000 and store.trust.agent_end_ms(AGENT) == 1_000
+    assert store.trust.remember_agent(OTHER_AGENT, 3_000) == 3_000
+    assert store.trust.agent_end_ms(AGENT) == 1_000
 
 
 def test_nonces_of_approvals_only_rise(store: Store) -> None:
@@ -58,7 +60,8 @@ def funding(at_s: int, market: str = "ETH", paid_raw: int = 5) -> Entry:
 
 def test_funding_payments_enter_the_book_once_and_are_read_again_from_some_hours_back(store: Store) -> None:
     store.ledger.enter_payments([funding(START_S)])
-    assert store.ledger.funding_since_s() is None and store.ledger.entries() == (), "there is no book yet"
+    assert store.ledger.funding_since_s() is None
+    assert store.ledger.entries() == (), "there is no book yet"
     store.ledger.open_book(START_S, "")
     assert store.ledger.funding_since_s() == START_S
     before = store.ledger.version()
@@ -71,7 +74,8 @@ def test_funding_payments_enter_the_book_once_and_are_read_again_from_some_hours
     assert len(store.ledger.entries()) == 4, "an hour that was listed late is new, the others are known"
     assert store.ledger.funding_since_s() == START_S + 36_000 - FUNDING_OVERLAP_S
     store.ledger.open_book(START_S + 40_000, "anew")
-    assert store.ledger.entries() == () and store.ledger.funding_since_s() == START_S + 40_000
+    assert store.ledger.entries() == ()
+    assert store.ledger.funding_since_s() == START_S + 40_000
 
 
 @pytest.mark.parametrize("nonce", [FIRST_VENUE_NONCE, FIRST_VENUE_NONCE + 5])

@@ -53,13 +53,16 @@ def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
     assert [one.crossed for one in view_of(found).netted] == [1_500 * 10**6] * 2
     assert view_of(found).crossed == 1_500 * 10**6
     assert view_of(found).saved == 1_500 * 10**6 * Fraction(3_000, 10**6), "the pool charges 0.3 %"
-    assert "1500 USDC" in found.decision.reason and "never in" in found.decision.reason
+    assert "1500 USDC" in found.decision.reason
+    assert "never in" in found.decision.reason
     booking = accounting.netting_booking(step, "s1", netting.strategy_adjustments)
-    assert booking is not None and set(booking.acted) == {"up", "down"}
+    assert booking is not None
+    assert set(booking.acted) == {"up", "down"}
     after = brought_up(step, replace(StrategyLedger(), bookings=(*books_of(step).pending, booking)))
     assert (of(after, "up", "WETH"), of(after, "up", "USDC")) == (2, 1_000)
     assert (of(after, "down", "WETH"), of(after, "down", "USDC")) == (Fraction(1, 2), 4_000)
-    assert isinstance(decide(after).decision, Hold) and not decide(after).layer(StrategiesResult).is_netting_only
+    assert isinstance(decide(after).decision, Hold)
+    assert not decide(after).layer(StrategiesResult).is_netting_only
 
 
 def test_the_market_sees_what_is_left_and_the_goal_is_that_of_all() -> None:
@@ -67,7 +70,8 @@ def test_the_market_sees_what_is_left_and_the_goal_is_that_of_all() -> None:
     proposal = proposals.rebalance(step)
     assert isinstance(proposal.decided.decision, Rebalance)
     wished = {one.token: one for one in view_of(proposal.decided).netted}
-    assert wished[WETH].bought == 2_100 * 10**6 and wished[WETH].sold == 900 * 10**6
+    assert wished[WETH].bought == 2_100 * 10**6
+    assert wished[WETH].sold == 900 * 10**6
     assert shares(proposal.decided.decision.goal) == {WETH: Fraction(62, 100), USDC: Fraction(38, 100)}
     assert proposal.plan is not None
     assert abs(proposal.plan.turnover - 1_200 * 10**6) < 10 * 10**6, "2,100 are wanted, 900 come from inside"
@@ -102,10 +106,12 @@ def test_each_goes_by_its_own_trigger_and_destination() -> None:
 def test_a_schedule_is_reviewed_by_each_strategy_for_itself() -> None:
     timed, banded = strategy("timed", 5_000, UP, Every(86_400)), strategy("banded", 5_000, HALF)
     first = decide(shared(timed, banded))
-    assert first.reviewed and first.reviews == ("timed: review every 86400",)
+    assert first.reviewed
+    assert first.reviews == ("timed: review every 86400",)
     past = replace(step_input().history, reviews=replace(step_input().history.reviews, by_schedule=((first.reviews[0], NOW_S - 3_600),)))
     again = decide(shared(timed, banded, past=past))
-    assert isinstance(again.decision, Hold) and not again.reviewed
+    assert isinstance(again.decision, Hold)
+    assert not again.reviewed
     assert not any(one.acts for one in view_of(again).adjustments)
 
 
@@ -163,7 +169,8 @@ def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None
     by_name = {one.name: one for one in view_of(found).adjustments}
     assert [(one[0], one[1]) for one in view_of(found).moved] == [("bad", "good")]
     assert abs(by_name["bad"].capital - 1_000 * 10**6) < 10
-    assert dict(by_name["bad"].wanted)[WETH] == 0 and by_name["bad"].acts
+    assert dict(by_name["bad"].wanted)[WETH] == 0
+    assert by_name["bad"].acts
     assert isinstance(found.decision, Rebalance)
 
 
@@ -207,18 +214,21 @@ def test_books_that_do_not_come_to_the_wallet_halt_by_name() -> None:
     found = decide(brought_up(balances(step, WETH="2.4"), ledger))
     assert isinstance(found.decision, Halt)
     assert found.decision.codes == (HaltCode.STRATEGIES,)
-    assert mentions(found.decision.reason, "WETH: 2.5", "2.4") and "trimtab strategies apply" in found.decision.reason
+    assert mentions(found.decision.reason, "WETH: 2.5", "2.4")
+    assert "trimtab strategies apply" in found.decision.reason
 
 
 def test_without_books_nothing_is_decided() -> None:
     found = decide(step_input().with_config(split(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))))
-    assert isinstance(found.decision, Halt) and found.decision.codes == (HaltCode.STRATEGIES,)
+    assert isinstance(found.decision, Halt)
+    assert found.decision.codes == (HaltCode.STRATEGIES,)
 
 
 def test_prices_of_blocks_before_must_agree_with_each_strategy() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
     found = decide(replace(step, policy=replace(step.policy, confirm_blocks=3)))
-    assert not found.layer(StrategiesResult).is_netting_only and not any(one.acts for one in view_of(found).adjustments)
+    assert not found.layer(StrategiesResult).is_netting_only
+    assert not any(one.acts for one in view_of(found).adjustments)
     assert mentions(found.decision.reason, "3 preceding", "missing")
 
 

@@ -74,7 +74,8 @@ def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_wou
     assert state(cut, "calm") is StrategyHealth.ACTIVE, "it has no rule"
     found = decide(cut)
     netting = found.layer(StrategiesResult).netting
-    assert netting is not None and isinstance(found.decision, Rebalance)
+    assert netting is not None
+    assert isinstance(found.decision, Rebalance)
     (moved,) = netting.moved
     assert moved[:2] == ("trend", "calm")
     trend, calm = netting.adjustments

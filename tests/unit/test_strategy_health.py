@@ -144,7 +144,8 @@ def test_a_bad_strategy_is_cut_once_it_was_bad_for_the_whole_period_and_not_a_da
     states = judged_daily(ACTIVE, points(walk(-0.004, 70)))
     assert [state.health for state in states[:60]] == [StrategyHealth.ACTIVE] * 60, "30 days of window, then 30 days below"
     assert states[60].health is StrategyHealth.PAUSED
-    assert "below 0.5 since" in states[60].reason and states[60].since_s == START_S + 61 * DAY_S - 60
+    assert "below 0.5 since" in states[60].reason
+    assert states[60].since_s == START_S + 61 * DAY_S - 60
 
 
 def test_a_good_strategy_is_never_cut() -> None:
@@ -167,7 +168,8 @@ def test_it_comes_back_at_the_higher_limit_alone_and_after_its_own_period() -> N
     high = health.update_health(paused, RULE, 800, START_S + DAY_S)
     assert (high.health, high.turning_s) == (StrategyHealth.PAUSED, START_S + DAY_S)
     back = health.update_health(high, RULE, 800, START_S + DAY_S + RULE.recover_s)
-    assert back.health is StrategyHealth.ACTIVE and "above 0.8" in back.reason
+    assert back.health is StrategyHealth.ACTIVE
+    assert "above 0.8" in back.reason
 
 
 def test_while_paused_it_is_judged_by_what_its_weights_would_have_made() -> None:
@@ -177,6 +179,7 @@ def test_while_paused_it_is_judged_by_what_its_weights_would_have_made() -> None
     first = health.update_unit_index(replace(ACTIVE, health=StrategyHealth.PAUSED), trend, ONE, prices, START_S)
     assert first.index == ONE, "nothing to compare with yet"
     later = health.update_unit_index(first, trend, ONE, prices | {weth: Fraction(2_200)}, START_S + 3_600)
-    assert later.unit == ONE and later.index == ONE * 106 // 100
+    assert later.unit == ONE
+    assert later.index == ONE * 106 // 100
     back = health.update_unit_index(replace(later, health=StrategyHealth.ACTIVE), trend, ONE * 11 // 10, prices, START_S + 7_200)
     assert back.index == later.index * 11 // 10, "working again it follows its own unit value"

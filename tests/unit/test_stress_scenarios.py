@@ -123,8 +123,10 @@ def test_a_crash_starts_from_a_flat_market_and_no_trend_hides_it() -> None:
     laid = apply_scenario(Scenario.CRASH, make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD"), table, DEEP, Severity(crash_bars=2))
     closes = laid.table.closes[:, 0]
     assert closes[:BEGINS].tolist() == pytest.approx([100.0] * BEGINS)
-    assert closes[-1] == pytest.approx(50) and np.isnan(closes[-2])
-    assert np.nanmax(closes[BEGINS + 1 :]) < 52 and np.nanstd(closes[BEGINS + 1 :]) > 0, "its noise stays"
+    assert closes[-1] == pytest.approx(50)
+    assert np.isnan(closes[-2])
+    assert np.nanmax(closes[BEGINS + 1 :]) < 52
+    assert np.nanstd(closes[BEGINS + 1 :]) > 0, "its noise stays"
 
 
 def test_what_a_portfolio_cannot_meet_is_named() -> None:

@@ -56,13 +56,16 @@ class Composes:
 def test_only_a_refusal_of_what_is_traded_blocks_the_exit(guards: list[str], blocks: bool) -> None:
     why = Refused("no", [Verdict(guard, "1", "2", False) for guard in guards])
     assert late.concerns_trade(why) is blocks
-    assert late.concerns_trade(REVERTS) and late.concerns_trade(late.ExitRefused("no"))
+    assert late.concerns_trade(REVERTS)
+    assert late.concerns_trade(late.ExitRefused("no"))
 
 
 def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> None:
     step = fired("LINK", pools=ALL)
     swap = proposals.manual_swap(LINK.address, USDC.address, 10**18)(step)
-    assert swap.plan is not None and not swap.plan.exits and not swap.decided.exit_token
+    assert swap.plan is not None
+    assert not swap.plan.exits
+    assert not swap.decided.exit_token
 
 
 def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -> None:
@@ -81,7 +84,8 @@ def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -
 def test_an_asset_whose_pool_is_refused_is_not_taken_for_sold_out() -> None:
     step = fired(pools=(MARKET[0], DEAR, SOUND))
     held = evaluation.evaluate_input(step, requests.sell_out(WBTC.address), Sees(), "abc")
-    assert held.kind is OutcomeKind.HOLD and mentions(held.reason, "WBTC", "oracle_deviation")
+    assert held.kind is OutcomeKind.HOLD
+    assert mentions(held.reason, "WBTC", "oracle_deviation")
 
 
 def test_a_token_that_does_not_tell_or_keep_its_allowance_is_blocked() -> None:
@@ -120,11 +124,13 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
     assert blocked_exits.retry_at_s(refused) == now_s + rests_s
     step = with_history(step, submission_refusals=(refused,))
     found = proposals.rebalance(step)
-    assert found.plan is not None and found.plan.exits is (rests_s == 0)
+    assert found.plan is not None
+    assert found.plan.exits is (rests_s == 0)
     assert (LINK.address in moved(found.plan)) is (rests_s == 0)
     if rests_s:
         assert mentions(found.decided.decision.reason, "be sold", f"{times} times", "until")
-        assert "trimtab resume" in found.decided.decision.reason and "each cycle" not in found.decided.decision.reason
+        assert "trimtab resume" in found.decided.decision.reason
+        assert "each cycle" not in found.decided.decision.reason
     assert ["the token said no" in line and "trimtab orders disarm LINK" in line for line in orders_document(step)["blocked_exits"]] == [
         True
     ]
@@ -138,7 +144,8 @@ def test_no_sale_that_the_owner_asks_for_rests() -> None:
     step = fired("LINK", pools=ALL)
     refused = SubmissionRefusal(LINK.address, step.snapshot.head.timestamp_s, 90, "the token said no")
     found = requests.sell_out(LINK.address)(with_history(step, submission_refusals=(refused,)))
-    assert found.plan is not None and moved(found.plan) == {LINK.address, USDC.address}
+    assert found.plan is not None
+    assert moved(found.plan) == {LINK.address, USDC.address}
 
 
 def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_more() -> None:
@@ -169,7 +176,8 @@ def test_what_was_approved_for_it_in_vain_stops_nothing_else_and_the_owner_may_h
     assert store.budgets.history(1).failures.approvals_in_row == 3
     found = (SubmissionRefusal(LINK.address, 7, 2, "no; «é» 'x'"),)
     store.budgets.mark_submission_refusals(found)
-    assert store.budgets.history(1).failures.submission_refusals == found and store.budgets.history(1).failures.approvals_in_row == 1
+    assert store.budgets.history(1).failures.submission_refusals == found
+    assert store.budgets.history(1).failures.approvals_in_row == 1
     approved(store, 3, LINK.address)
     assert store.budgets.history(1).failures.approvals_in_row == 2, "what came later counts"
     store.pause_switch.resume("looked at it", 2)

@@ -147,7 +147,8 @@ WRITTEN = entries(TRADES)
 def test_each_year_realises_what_an_independent_calculation_says(method: LotMethod) -> None:
     expected = independent(TRADES, method.value)
     found = run_tax_lots(WRITTEN, method, USDC, WETH)
-    assert set(expected) == {2025, 2026} and all(abs(gain) > 500 for gain in expected.values())
+    assert set(expected) == {2025, 2026}
+    assert all(abs(gain) > 500 for gain in expected.values())
     assert float(found.realised(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-4)
     assert float(found.realised(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-4)
     assert found.lots.owed() == {}
@@ -174,7 +175,8 @@ def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: P
     assert mentions(told["old_rate"], "tax.rates eur.csv", "2025-12-29", "360 days")
     path.write_text("time,rate\n" + "".join(f"{START_S - 1 + day * 86_400},0.9\n" for day in range(0, 900, 20)))
     told = ledger._tax(found)
-    assert told is not None and told["old_rate"] == ""
+    assert told is not None
+    assert told["old_rate"] == ""
 
 
 @pytest.mark.parametrize("method", LotMethod)
@@ -199,7 +201,8 @@ def test_open_lots_have_the_entry_prices_and_gains_of_an_independent_calculation
     assert [one["symbol"] for one in told["assets"]] == ["USDC", "WBTC", "WETH"]
     for one in told["assets"]:
         amount, cost = left[one["address"]]
-        assert float(one["amount"]) == pytest.approx(amount) and float(one["cost"]) == pytest.approx(cost)
+        assert float(one["amount"]) == pytest.approx(amount)
+        assert float(one["cost"]) == pytest.approx(cost)
         assert float(one["entry_price"] or 0) == pytest.approx(cost / amount)
         assert sum(float(lot["amount"]) for lot in one["lots"]) == pytest.approx(amount)
         assert all(float(lot["entry_price"]) == pytest.approx(float(lot["cost"]) / float(lot["amount"]), rel=1e-3) for lot in one["lots"])

@@ -76,11 +76,9 @@ def test_the_first_of_several_rounds_stays_within_the_year_too() -> None:
     pace = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=2, over_s=14_400)
     spread = replace(step, execution=replace(step.execution, pace=pace))
     found = proposals.rebalance(spread)
-    assert (
-        found.decided.layer(GradualResult).begins is not None
-        and found.decided.layer(GradualResult).begins.rounds == 2
-        and found.plan is not None
-    )
+    assert found.decided.layer(GradualResult).begins is not None
+    assert found.decided.layer(GradualResult).begins.rounds == 2
+    assert found.plan is not None
     assert 0 < gain(spread, found.plan) <= 300
 
 
@@ -96,10 +94,13 @@ def judged(step: StepInput, plan: Plan) -> Verdict:
 def test_a_guard_refuses_a_plan_that_gains_more_than_the_year_has_left_by_then() -> None:
     step = overweight(300)
     plan = planned(step)
-    assert judged(step, plan).passed and "realised" in judged(step, plan).measured
+    assert judged(step, plan).passed
+    assert "realised" in judged(step, plan).measured
     later = overweight(300, realised=200)  # what was sent meanwhile has used up most of it
     found = judged(later, plan)
-    assert not found.passed and found.limit == "300 USDC a year" and "200 USDC" in found.measured
+    assert not found.passed
+    assert found.limit == "300 USDC a year"
+    assert "200 USDC" in found.measured
     assert judged(overweight(300, realised=300, cost=2_500), plan).passed, "what loses goes"
     assert judged(overweight(None), plan).limit == "off"
 
@@ -111,7 +112,8 @@ def test_the_guard_holds_no_exit_back_and_no_swap_by_hand(free: dict[str, bool])
     assert isinstance(plan.decision, Rebalance)
     assert not judged(step, plan).passed
     found = judged(step, replace(plan, decision=replace(plan.decision, **free)))
-    assert found.passed and "(not applied)" in found.measured
+    assert found.passed
+    assert "(not applied)" in found.measured
 
 
 @pytest.mark.parametrize("asked", [requests.rebalance_to_targets, requests.invest({})], ids=["edit", "invest"])
@@ -122,7 +124,9 @@ def test_what_an_owner_asks_of_the_strategy_keeps_to_the_year_too(asked: Propose
     assert used is None or gain(overweight(None), used) <= 0
     assert trimmed is None or gain(overweight(None), trimmed) <= 300
     if asked is requests.rebalance_to_targets:
-        assert free is not None and gain(overweight(None), free) > 300 and trimmed is not None
+        assert free is not None
+        assert gain(overweight(None), free) > 300
+        assert trimmed is not None
 
 
 def test_losses_go_whatever_the_year_realised() -> None:
@@ -160,7 +164,8 @@ def test_a_ledger_that_disagrees_with_the_chain_halts_by_name() -> None:
     step = overweight(None)
     told = replace(step, history=replace(step.history, books="ledger and chain disagree at block 1: WETH"))
     found = decide(told).decision
-    assert isinstance(found, Halt) and mentions(found.reason, "ledger", "chain")
+    assert isinstance(found, Halt)
+    assert mentions(found.reason, "ledger", "chain")
 
 
 @given(

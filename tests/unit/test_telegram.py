@@ -97,14 +97,16 @@ def test_a_plan_is_confirmed_by_its_code_once_and_bound_to_its_hash(api: BotApi,
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, "/plan")
         ((chat, text),) = api.until(1)
-        assert chat == ME and mentions(text, "worst case 2.9", "31.5 EUR", "-0.1 WETH", HASH[:12])
+        assert chat == ME
+        assert mentions(text, "worst case 2.9", "31.5 EUR", "-0.1 WETH", HASH[:12])
         assert "Cost 1.2 USDC (fees 0.7, impact 0.1, gas 0.2, approvals 0.2);" in text
         desk.hash = "cd" * 32  # a newer plan changes nothing about the shown one
         for number in (2, 3):
             api.write(ME, f"/confirm {code_in(text)}")
             api.until(number)
         assert desk.asked == [("rebalance", HASH, f"telegram {ME}")]
-        assert mentions(api.sent[1][1], "queued") and mentions(api.sent[2][1], "not done")
+        assert mentions(api.sent[1][1], "queued")
+        assert mentions(api.sent[2][1], "not done")
 
 
 def test_a_message_about_a_plan_has_a_signed_link_to_the_dashboard(api: BotApi, tmp_path: Path) -> None:
@@ -116,7 +118,8 @@ def test_a_message_about_a_plan_has_a_signed_link_to_the_dashboard(api: BotApi, 
         text = api.until(1)[0][1]
     found = re.findall(r"https://trimtab\.example\.org/login\?to=/controls&plan=([0-9a-f]+)&until=([0-9]+)&sig=([0-9a-f]{64})", text)
     ((plan, until, signature),) = found
-    assert plan == HASH[:16] and PlanLink(plan, int(until)).is_genuine(link_key(path), signature, time.time())
+    assert plan == HASH[:16]
+    assert PlanLink(plan, int(until)).is_genuine(link_key(path), signature, time.time())
 
 
 def test_codes_expire_belong_to_their_chat_and_end_after_wrong_answers(api: BotApi, tmp_path: Path) -> None:
@@ -124,8 +127,10 @@ def test_codes_expire_belong_to_their_chat_and_end_after_wrong_answers(api: BotA
     with wiring.open_store_offline(loaded) as (store, _):
         phone, code = store.phone, PhoneCode(ME, "right", "rebalance", HASH, 1_000)
         phone.open_code(code, 900)
-        assert phone.use_code(OTHER, "right", 900) is None and phone.use_code(ME, "right", 1_000) is None
-        assert phone.use_code(ME, "right", 999) == code and phone.use_code(ME, "right", 999) is None
+        assert phone.use_code(OTHER, "right", 900) is None
+        assert phone.use_code(ME, "right", 1_000) is None
+        assert phone.use_code(ME, "right", 999) == code
+        assert phone.use_code(ME, "right", 999) is None
         phone.open_code(code, 900)
         phone.open_code(PhoneCode(ME, "newer", "rebalance", "", 1_000), 900)
         assert phone.use_code(ME, "right", 900) is None, "a newer code ends the older"
@@ -141,7 +146,8 @@ def test_pause_is_at_once_even_while_the_chain_is_read_and_resume_needs_a_code(a
         api.write(ME, "/status")
         assert desk.entered.wait(90)
         api.write(ME, "/pause")
-        assert mentions(api.until(1)[0][1], "paused") and desk.asked == [("pause", "", f"telegram {ME}")]
+        assert mentions(api.until(1)[0][1], "paused")
+        assert desk.asked == [("pause", "", f"telegram {ME}")]
         desk.go.set()
         assert mentions(api.until(2)[1][1], "1000 USDC", "WETH 60.00 %")
         api.write(ME, "/resume")
@@ -163,15 +169,19 @@ def test_strangers_and_groups_are_ignored_and_the_owner_is_told_once(api: BotApi
             api.write(OTHER, "/pause <b>evil</b>")
         api.write(ME, "/pause", kind="group")
         api.until(2)
-        assert api.quiet() == 2 and desk.asked == []
-    assert [chat for chat, _ in api.sent] == [ME, ME] and mentions(api.sent[0][1], str(OTHER)) and "evil" not in str(api.sent)
+        assert api.quiet() == 2
+        assert desk.asked == []
+    assert [chat for chat, _ in api.sent] == [ME, ME]
+    assert mentions(api.sent[0][1], str(OTHER))
+    assert "evil" not in str(api.sent)
 
 
 def test_an_old_message_is_not_carried_out(api: BotApi, tmp_path: Path) -> None:
     desk = Desk()
     api.write(ME, "/pause", age_s=telegram.MAX_AGE_S + 60)
     with running(configured(tmp_path, api), desk, desk.go.set):
-        assert mentions(api.until(1)[0][1], "not done") and desk.asked == []
+        assert mentions(api.until(1)[0][1], "not done")
+        assert desk.asked == []
 
 
 PERSON = {"id": OTHER, "is_bot": False, "first_name": "B"}
@@ -215,7 +225,8 @@ def test_updates_of_another_kind_are_no_commands(api: BotApi, tmp_path: Path, pl
         api.write(ME, " ")
         api.write(ME, "/help")
         api.until(1)
-        assert api.quiet() == 1 and desk.asked == []
+        assert api.quiet() == 1
+        assert desk.asked == []
 
 
 @pytest.mark.parametrize("age_s", [-90, -86_400 * 365, 86_400 * 365])
@@ -223,7 +234,8 @@ def test_a_message_from_the_future_or_long_past_is_not_carried_out(api: BotApi, 
     desk = Desk()
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, "/pause", age_s=age_s)
-        assert mentions(api.until(1)[0][1], "not done", "minutes old" if age_s > 0 else "in the future") and desk.asked == []
+        assert mentions(api.until(1)[0][1], "not done", "minutes old" if age_s > 0 else "in the future")
+        assert desk.asked == []
 
 
 def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path) -> None:
@@ -244,21 +256,25 @@ def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path)
         with api.changed:
             api.again = delivered  # and once more what was
             api.changed.notify_all()
-        assert api.quiet() == before + 1 and not api.again
+        assert api.quiet() == before + 1
+        assert not api.again
     assert desk.asked == [("pause", "", f"telegram {ME}")]
 
 
 def test_a_new_sequence_of_numbers_after_a_quiet_week_is_taken(api: BotApi, tmp_path: Path) -> None:
     with wiring.open_store_offline(configured(tmp_path, api)) as (store, _):
-        assert store.phone.take_update(900, 1_000) and not store.phone.take_update(900, 1_001)
-        assert not store.phone.take_update(5, 1_000 + SEQUENCE_S) and store.phone.take_update(5, 1_001 + SEQUENCE_S)
+        assert store.phone.take_update(900, 1_000)
+        assert not store.phone.take_update(900, 1_001)
+        assert not store.phone.take_update(5, 1_000 + SEQUENCE_S)
+        assert store.phone.take_update(5, 1_001 + SEQUENCE_S)
         assert store.phone.last_update(1_001 + SEQUENCE_S) == 5
 
 
 def test_a_clock_that_was_far_ahead_for_a_moment_makes_no_deaf_bot(api: BotApi, tmp_path: Path) -> None:
     with wiring.open_store_offline(configured(tmp_path, api)) as (store, _):
         assert store.phone.take_update(900, 10**9 + 365 * 86_400)
-        assert store.phone.take_update(5, 10**9) and not store.phone.take_update(5, 10**9 - 60)
+        assert store.phone.take_update(5, 10**9)
+        assert not store.phone.take_update(5, 10**9 - 60)
 
 
 @pytest.mark.slow
@@ -281,8 +297,10 @@ def test_failures_of_the_bot_api_are_waited_out_and_no_token_is_shown(
         api.write(ME, "/help")
         api.write(ME, "/help")
         api.until(2)
-        assert api.quiet() == 2 and api.failures == []
-    assert TOKEN not in caplog.text and TOKEN.split(":")[1] not in caplog.text
+        assert api.quiet() == 2
+        assert api.failures == []
+    assert TOKEN not in caplog.text
+    assert TOKEN.split(":")[1] not in caplog.text
     assert mentions(caplog.text, "another process polls")
 
 
@@ -291,7 +309,9 @@ def test_a_refused_token_ends_the_bot_and_is_not_shown(api: BotApi, tmp_path: Pa
     monkeypatch.setenv("TRIMTAB_TELEGRAM", wrong)
     with pytest.raises(ConfigError) as caught:
         telegram.serve_telegram(configured(tmp_path, api))
-    assert caught.value.field == "telegram.token_env" and wrong not in str(caught.value) and wrong.split(":")[1] not in str(caught.value)
+    assert caught.value.field == "telegram.token_env"
+    assert wrong not in str(caught.value)
+    assert wrong.split(":")[1] not in str(caught.value)
 
 
 def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, tmp_path: Path) -> None:
@@ -304,7 +324,8 @@ def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, tm
     with wiring.open_store_offline(loaded) as (store, _):
         store.controls.offer(waiting)
         with running(loaded, desk, desk.go.set):
-            assert mentions(api.until(1)[0][1], "waiting", "Cost 1.2 USDC") and code_in(api.sent[0][1])
+            assert mentions(api.until(1)[0][1], "waiting", "Cost 1.2 USDC")
+            assert code_in(api.sent[0][1])
             for number, origin in enumerate((ControlOrigin.TELEGRAM, ControlOrigin.API), 1):
                 row = store.controls.queue(control(number, origin))
                 store.controls.finish([ControlEnd(row, ControlState.REFUSED, "slippage", "too dear")], 5)
@@ -328,7 +349,8 @@ def test_texts_name_refusals_and_repeat_no_markup() -> None:
         "moves": (),
         "document": {"verdicts": [{"guard": "turnover", "passed": False}], "reason": "<b>no</b>"},
     }
-    assert mentions(plan_text(shown), "refused by turnover", "tax: not configured") and "<" not in plan_text(shown)
+    assert mentions(plan_text(shown), "refused by turnover", "tax: not configured")
+    assert "<" not in plan_text(shown)
     event = ControlEvent(1, "id", "confirm", "telegram", "x", "failed", "deadline", "", 5)
     assert mentions(ended_text(event), "confirm failed", "deadline")
 

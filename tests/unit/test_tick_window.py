@@ -78,5 +78,6 @@ def test_a_pool_that_is_another_at_its_own_block_is_refused() -> None:
 @pytest.mark.parametrize("spacing", [1, 10, 60, 200, 16_383])
 def test_what_is_asked_for_fits_one_answer_of_a_call(spacing: int) -> None:
     item = deep_pool_item(PoolRef(POOL, "uniswap_v3", PoolKind.V3, TOKEN0, TOKEN1, 500, spacing))
-    assert item.max_bytes() <= PAGE_BYTES - 64 and item.likely_gas < 16_000_000
+    assert item.max_bytes() <= PAGE_BYTES - 64
+    assert item.likely_gas < 16_000_000
     assert item.window_ticks >= (2 * LENS_MAX_TICK if spacing >= 14 else 92_108), "a fall of the price to a ten-thousandth"

@@ -101,9 +101,12 @@ def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval(
     assert found.verdict.recommended, found.verdict.words
     assert isinstance(found.choices[found.best].trigger, Threshold)
     for claim in found.claims:
-        assert claim.interval is not None and 0 < claim.interval.low < claim.interval.mean < claim.interval.high
-    assert found.overfitting is not None and found.overfitting.probability < 0.5
-    assert found.deflated is not None and found.deflated.probability > 0.95
+        assert claim.interval is not None
+        assert 0 < claim.interval.low < claim.interval.mean < claim.interval.high
+    assert found.overfitting is not None
+    assert found.overfitting.probability < 0.5
+    assert found.deflated is not None
+    assert found.deflated.probability > 0.95
     made = document(found)
     assert made["recommendation"]["label"] == found.choices[found.best].label
     told = " ".join(made["verdict"])
@@ -116,7 +119,8 @@ def test_noise_gets_no_recommendation_and_a_safe_default() -> None:
     verdicts = [tuned(search(walks(seed, 240), every="7d")).verdict for seed in range(6)]
     assert sum(one.recommended for one in verdicts) <= 1
     plain = next(one for one in verdicts if not one.recommended)
-    assert "No edge" in plain.words[-1] and "is recommended" in plain.words[-1]
+    assert "No edge" in plain.words[-1]
+    assert "is recommended" in plain.words[-1]
     assert "every 28 d" in plain.safe_default
 
 
@@ -148,7 +152,8 @@ def test_a_recommendation_needs_both_intervals_above_zero_and_little_overfitting
 def test_the_calendar_rule_itself_never_beats_itself() -> None:
     found = tuned(search(swinging(480), band="", every="28d"))
     assert not found.verdict.recommended
-    assert found.claims[1].interval is not None and found.claims[1].interval.high == 0.0
+    assert found.claims[1].interval is not None
+    assert found.claims[1].interval.high == 0.0
     assert mentions(found.claims[1].words, "the same")
     assert (found.overfitting, found.neighbours) == (None, None)
 
@@ -183,7 +188,8 @@ def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_n
     assert (made.down.name, made.across.name) == ("band", "interval")
     assert made.down.labels == ("1% rel", "2% rel", "3% rel", "4% rel", "5% rel", "5% abs", "no band")
     assert made.across.labels == ("no interval", "1 d", "7 d")
-    assert made.best == (2, 2) and made.values[2, 2] == 10.0
+    assert made.best == (2, 2)
+    assert made.values[2, 2] == 10.0
     assert made.values[0, 1] == value[PolicyChoice(HybridTrigger(Threshold(None, 100), Every(DAY_S)))]
     assert np.isnan(made.values[6, 0])
     beside = [
@@ -287,7 +293,8 @@ def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
     assert luck in " ".join(made.sections[-1].words)  # by docs/tune.md: above the best of luck, not above zero
     stability = next(one for one in made.sections if one.title == "Stability of the optimum")
     squares = stability.figures[0]["data"][0]
-    assert squares["type"] == "scatter" and len(squares["x"]) == int((~np.isnan(found.stability.values)).sum())
+    assert squares["type"] == "scatter"
+    assert len(squares["x"]) == int((~np.isnan(found.stability.values)).sum())
     assert sorted(squares["marker"]["color"]) == pytest.approx(sorted(found.score))
     assert len(next(one for one in made.sections if one.title == "Walk-forward").tables[0].rows) == 4
 
@@ -300,7 +307,8 @@ def test_the_same_search_gives_the_same_report_and_another_seed_other_intervals(
     means, lows = zip(
         *((claim.interval.mean, claim.interval.low) for claim in (one.claims[1], other.claims[1]) if claim.interval), strict=True
     )
-    assert means[0] == means[1] and lows[0] != lows[1]
+    assert means[0] == means[1]
+    assert lows[0] != lows[1]
     assert {document(one)[name] for name in ("grid_hash", "config_hash", "data_hash")} <= {fact.value for fact in tune_page(one).origin}
 
 
@@ -311,4 +319,5 @@ def test_many_runs_of_the_kernel_are_measured_on_a_few(monkeypatch: pytest.Monke
     monkeypatch.setattr(jobs, "QUICK_RUNS", 10)
     found = estimate_work(job, job.chunks(), 4)
     assert (found.runs, found.measured, found.bars) == (50, 8, 40)
-    assert found.core_s > 0 and found.wall_s == found.core_s / 4
+    assert found.core_s > 0
+    assert found.wall_s == found.core_s / 4

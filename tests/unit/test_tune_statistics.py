@@ -52,7 +52,8 @@ def test_luck_is_deflated_away_and_skill_is_not() -> None:
     assert found.probability < 0.9
     noise[:, 3] += 0.003
     skilled = deflated_sharpe(noise, 3)
-    assert skilled is not None and skilled.probability > 0.99
+    assert skilled is not None
+    assert skilled.probability > 0.99
     assert deflated_sharpe(np.zeros((50, 3)), 0) is None
 
 
@@ -119,9 +120,11 @@ def test_overfitting_is_a_half_on_noise_and_none_where_one_setting_dominates() -
 def test_settings_that_are_alike_are_neither_above_nor_below_the_median() -> None:
     column = np.random.default_rng(4).normal(0, 0.01, (64, 1))
     found = overfitting_probability(np.repeat(column, 5, axis=1), Objective.GROWTH)
-    assert found is not None and found.probability == 0.5
+    assert found is not None
+    assert found.probability == 0.5
     nearly = overfitting_probability(column + 1e-17 * np.arange(5), Objective.GROWTH)  # as far apart as sums of floats in another order
-    assert nearly is not None and nearly.probability == 0.5
+    assert nearly is not None
+    assert nearly.probability == 0.5
 
 
 def test_too_little_says_nothing() -> None:

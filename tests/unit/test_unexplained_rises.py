@@ -55,7 +55,8 @@ def test_a_gift_above_the_ceiling_is_a_reserve_and_named() -> None:
     left = exclude_unexplained_rises(gifted(1_500))
     assert reserves(left) == {"WETH": 0, "WBTC": 0, "USDC": raw(1_500, USDC)}
     assert mentions(left.excluded.reason, "1500 USDC", "excluded", "portfolio.max_live_value")
-    assert investable_total(decide(left).drifts) == raw(10_000, USDC) and left.excluded.reason in decide(left).decision.reason
+    assert investable_total(decide(left).drifts) == raw(10_000, USDC)
+    assert left.excluded.reason in decide(left).decision.reason
 
 
 def test_what_was_left_alone_once_stays_so_below_the_ceiling_until_it_is_explained() -> None:
@@ -125,7 +126,8 @@ def test_an_exit_takes_it_and_what_is_sealed_stays_sealed() -> None:
     step = gifted(1_500)
     left = exclude_unexplained_rises(step)
     back = restore_excluded(left)
-    assert reserves(back) == reserves(step) and not back.excluded.reason
+    assert reserves(back) == reserves(step)
+    assert not back.excluded.reason
     assert exclude_unexplained_rises(back) == left, "the same is left alone again"
     shut = quarantine_tokens(left, [ScreenedToken(USDC.address, TokenFinding.PAUSED, "")])
     assert reserves(restore_excluded(shut)) == reserves(shut)
@@ -150,7 +152,8 @@ def test_what_fits_below_the_ceiling_may_be_invested_the_oldest_first() -> None:
     with raises_code(Refused, "max_live_value", "1500 USDC", "10000 USDC", "11000 USDC"):
         investable_deposits(step, flows[:1])
     unlimited = with_limits(step, max_live_value=None)
-    assert investable_deposits(unlimited, flows) == flows and investable_deposits(step, ()) == ()
+    assert investable_deposits(unlimited, flows) == flows
+    assert investable_deposits(step, ()) == ()
 
 
 def test_all_that_is_no_part_of_the_portfolio_is_told_with_its_reason() -> None:

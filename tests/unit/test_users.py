@@ -92,7 +92,8 @@ def test_guesses_lock_a_name_out_and_each_further_one_for_longer(file: str, cloc
     before = kinds(file)
     assert guess(50) == FIRST_LOCK_S  # whatever the address, and uncounted
     assert users.login(file, "ann", PASSWORD, clock.code, HERE) == {"user": None, "locked_s": FIRST_LOCK_S}
-    assert kinds(file) == before and before[-2:] == ["login_failed", "locked"]
+    assert kinds(file) == before
+    assert before[-2:] == ["login_failed", "locked"]
     locks = []
     for number in range(6):
         clock.now_s += locks[-1] if locks else FIRST_LOCK_S
@@ -131,7 +132,8 @@ def test_addresses_of_one_ipv6_network_count_together(file: str, clock: Clock) -
     for number in range(FREE_FAILURES["address"]):
         UserStore(Path(file)).book_attempt(f"n{number}", users._network(f"2001:db8::{number:x}"), clock.now_s)
     assert users.login(file, "ann", PASSWORD, clock.code, "2001:db8::ffff")["locked_s"] == FIRST_LOCK_S
-    assert users._network("::1") == "::1" and users._network("::ffff:192.0.2.1") == "192.0.2.1"
+    assert users._network("::1") == "::1"
+    assert users._network("::ffff:192.0.2.1") == "192.0.2.1"
 
 
 def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path, clock: Clock) -> None:
@@ -165,7 +167,8 @@ def test_the_file_is_the_owners_alone_and_another_is_refused(file: str, clock: C
 
 def test_a_removed_user_cannot_log_in_and_its_id_never_returns(file: str, clock: Clock) -> None:
     store = UserStore(Path(file))
-    assert store.remove("ann", START_S) and not store.remove("ann", START_S)
+    assert store.remove("ann", START_S)
+    assert not store.remove("ann", START_S)
     assert users.known_users(file) == {}
     assert users.login(file, "ann", PASSWORD, clock.code, HERE)["user"] is None
     store.add("ann", HASH, SECRET, True, START_S)
@@ -182,7 +185,8 @@ def test_the_log_is_bounded_and_failures_push_out_no_control(file: str) -> None:
         db.executemany("INSERT INTO event (at_s, kind, user, address, detail) VALUES (?, ?, ?, ?, ?)", rows)
     store.reject("x", HERE, "password", START_S)
     found = [event.kind for event in store.events(2 * MAX_EVENTS)]
-    assert found.count(UserEventKind.FAILED) == MAX_EVENTS and UserEventKind.CONTROL in found
+    assert found.count(UserEventKind.FAILED) == MAX_EVENTS
+    assert UserEventKind.CONTROL in found
 
 
 def test_a_damaged_file_admits_no_one(tmp_path: Path, clock: Clock) -> None:
@@ -198,8 +202,11 @@ def test_a_damaged_file_admits_no_one(tmp_path: Path, clock: Clock) -> None:
 def test_a_missing_file_has_no_users_and_is_not_created(tmp_path: Path) -> None:
     path = tmp_path / "a.users"
     store = UserStore(path)
-    assert users.known_users(str(path)) == {} and store.events(9) == () and not store.remove("ann", START_S)
-    assert store.locked_s("ann", START_S) == 0 and not path.exists()
+    assert users.known_users(str(path)) == {}
+    assert store.events(9) == ()
+    assert not store.remove("ann", START_S)
+    assert store.locked_s("ann", START_S) == 0
+    assert not path.exists()
 
 
 def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path) -> None:
@@ -226,7 +233,8 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     codes = pyotp.parse_uri(made["otpauth"])
     assert (codes.secret, codes.name, codes.issuer, len(made["secret"])) == (made["secret"], "ann", "trimtab", 32)
     file = users.users_file(config)
-    assert file == str(tmp_path / "mine.db.users") and users.login(file, "ann", PASSWORD, codes.now(), HERE)["user"] == 1
+    assert file == str(tmp_path / "mine.db.users")
+    assert users.login(file, "ann", PASSWORD, codes.now(), HERE)["user"] == 1
     with pytest.raises(ConfigError):
         users.add_user(config, "ann", Password(), typed(PASSWORD, PASSWORD), read_only=False)
     (row,) = users.list_users(config)["users"]

@@ -80,7 +80,8 @@ def test_a_recovery_phrase_gives_the_account_of_its_number(tmp_path: Path) -> No
 def test_what_is_neither_key_nor_phrase_is_refused_and_writes_nothing(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         api.import_wallet(tmp_path / "w.json", None, api.Password(), typing(text, GOOD, GOOD))
-    assert caught.value.remedy and not list(tmp_path.iterdir())
+    assert caught.value.remedy
+    assert not list(tmp_path.iterdir())
     assert not text.strip() or text.strip() not in str(caught.value)
 
 
@@ -100,7 +101,8 @@ def test_what_is_neither_key_nor_phrase_is_refused_and_writes_nothing(tmp_path: 
 def test_a_weak_password_is_refused_before_anything_is_written(tmp_path: Path, password: str, why: str) -> None:
     with pytest.raises(ConfigError) as caught:
         api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(password, password))
-    assert why in str(caught.value) and "at least 12" in caught.value.remedy
+    assert why in str(caught.value)
+    assert "at least 12" in caught.value.remedy
     assert not list(tmp_path.iterdir())
 
 
@@ -157,7 +159,8 @@ def test_a_disk_without_hard_links_serves_too(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "link", refuse)
     path = tmp_path / "wallet.json"
     made = api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
-    assert opened(path, GOOD) == made["address"] and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert opened(path, GOOD) == made["address"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
 
 
@@ -191,7 +194,8 @@ def test_a_changed_password_opens_and_the_old_one_does_not(tmp_path: Path) -> No
     assert "old password" in changed["warnings"][0]
     with raises_field("wallet.keystore", "wrong password"):
         opened(path, GOOD)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and [file.name for file in tmp_path.iterdir()] == ["w.json"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [file.name for file in tmp_path.iterdir()] == ["w.json"]
 
 
 def test_a_link_to_a_keystore_stays_a_link_when_its_password_changes(tmp_path: Path) -> None:
@@ -199,7 +203,8 @@ def test_a_link_to_a_keystore_stays_a_link_when_its_password_changes(tmp_path: P
     api.create_wallet(real, None, api.Password(), typing(GOOD, GOOD))
     link.symlink_to(real)
     api.change_password(link, api.Password(), api.Password(), typing(GOOD, OTHER, OTHER))
-    assert link.is_symlink() and opened(real, OTHER)
+    assert link.is_symlink()
+    assert opened(real, OTHER)
 
 
 @pytest.mark.parametrize("typed", [("wrong " + GOOD, OTHER, OTHER), (GOOD, OTHER, OTHER + "."), (GOOD, "short"), (GOOD, GOOD, GOOD)])
@@ -209,7 +214,8 @@ def test_a_password_that_cannot_be_changed_leaves_the_file_as_it_was(tmp_path: P
     before = path.read_bytes()
     with pytest.raises(ConfigError):
         api.change_password(path, api.Password(), api.Password(), typing(*typed))
-    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["w.json"]
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["w.json"]
 
 
 def test_no_key_is_encrypted_anew_with_a_weak_password_whoever_asks(tmp_path: Path) -> None:
@@ -262,7 +268,8 @@ def test_a_password_comes_from_a_named_variable_or_a_descriptor(tmp_path: Path, 
 def test_a_password_that_cannot_be_had_is_told_by_its_option(tmp_path: Path, password: api.Password, why: str) -> None:
     with pytest.raises(ConfigError, match=why) as caught:
         api.create_wallet(tmp_path / "w.json", None, password, None)
-    assert KEY not in str(caught.value) and not list(tmp_path.iterdir())
+    assert KEY not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_address_is_read_without_the_password_and_proven_with_it(tmp_path: Path) -> None:

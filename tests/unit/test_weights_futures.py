@@ -53,7 +53,8 @@ def chosen(weights: AllocatorConfig, seed: int = 7) -> tuple[dict[str, int], lis
     step = weighed(weights, recorded(moves(seed=seed)))
     facts = AllocatorData(NOW_S, step.history.prices, NAMES)
     found = futures_volatility(weights, bounds_of(weights, step.portfolio.assets), facts)
-    assert found.seen is not None and found.shares == ()
+    assert found.seen is not None
+    assert found.shares == ()
     return dict(found.market_bps), [float(one) for one in found.seen.volatility]
 
 
@@ -82,7 +83,8 @@ def test_the_step_targets_them_lowers_the_leverage_where_the_loss_is_bounded_and
     step = weighed(by_risk(tight), recorded(moves()))
     step = with_policy(with_snapshot(step, futures=book(10_000)), POLICY)
     found = apply_effective_targets(step)
-    assert futures_policy(found) is not None and bps_of(found) == PLAIN
+    assert futures_policy(found) is not None
+    assert bps_of(found) == PLAIN
     assert futures_policy(found).leverage_bps == 15_000, "10 % of 20 % at 2x: a quarter of the target notional each"
     assert [(one.market, one.weight_bps) for one in futures_policy(found).targets] == [
         ("WETH market", 3_334), ("WBTC market", 3_333), ("LINK market", -3_333),
@@ -109,7 +111,8 @@ def with_weights(weights: str = WEIGHTS) -> str:
 def test_the_config_names_the_markets_by_their_assets() -> None:
     config = parse_config(with_weights())
     built = build_weights(config.portfolio, portfolio_of(config), Path(), {}, config.futures)
-    assert built is not None and built.futures is not None
+    assert built is not None
+    assert built.futures is not None
     assert (built.futures.leverage_bps, built.futures.stress_move_bps, built.futures.stress_loss_bps) == (20_000, 2_000, 2_500)
     assert [side.is_long for side in built.futures.sides] == [True, False]
     assert codec.loads(AllocatorConfig, codec.dumps(built)) == built

@@ -318,6 +318,7 @@ def test_a_stop_that_fired_sells_though_no_weights_can_be_chosen_and_the_rest_wa
     history = replace(step.history, orders=replace(step.history.orders, states=(fired,)))
     found = apply_effective_targets(replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))), history=history))
     decision = decide(found).decision
-    assert isinstance(decision, Rebalance) and decision.exit
+    assert isinstance(decision, Rebalance)
+    assert decision.exit
     assert "no target weights" in reason(step)
     assert decide(apply_effective_targets(step)).drifts, "what is held is shown all the same"

@@ -37,9 +37,12 @@ def small(weth: int = 5_030, gwei: int = 10, **limits: object) -> StepInput:
 def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
     outcome = evaluation.evaluate_input(small(min_trade=None), proposals.rebalance, None)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
-    assert isinstance(outcome.decision, Hold) and outcome.decision.kept_by == "limits.plan_cost"
+    assert isinstance(outcome.decision, Hold)
+    assert outcome.decision.kept_by == "limits.plan_cost"
     assert "limits.plan_cost 50 bps): WETH 30 USDC off target: plan_cost allows 0.15; " in outcome.reason
-    assert outcome.decided.reviewed and outcome.decided.reviews and outcome.kind in REVIEW_DONE_KINDS
+    assert outcome.decided.reviewed
+    assert outcome.decided.reviews
+    assert outcome.kind in REVIEW_DONE_KINDS
     assert not outcome.verdicts
 
 
@@ -110,7 +113,8 @@ def test_gas_that_no_market_makes_worth_it_is_a_hold_through_any_pool() -> None:
     step = step_input(targets, {"WETH": 0, "WBTC": 0, "USDC": 3_000}, pools=pools)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=45 * GWEI))
     outcome = evaluation.evaluate_input(step, proposals.rebalance, None)
-    assert outcome.kind is OutcomeKind.HOLD and "cost" in outcome.reason, outcome.reason
+    assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+    assert "cost" in outcome.reason, outcome.reason
 
 
 @pytest.mark.parametrize(("plan_cost_bps", "fee_alone"), [(5, True), (6, False)])
@@ -131,7 +135,9 @@ def test_an_asset_that_a_rebalance_leaves_off_target_is_named_once_with_its_reas
     done = replace(planned, kind=OutcomeKind.DONE)
     assert planned.kind is OutcomeKind.PLANNED, planned.reason
     why, _ = describe.off_target(done)  # the other line is of the dollars that would pay for it
-    assert why.startswith("WBTC stays ") and " USDC off target: plan_cost allows " in why and "; gas " in why, why
+    assert why.startswith("WBTC stays "), why
+    assert " USDC off target: plan_cost allows " in why, why
+    assert "; gas " in why, why
     show_outcome(done, None, PrintStyle(as_json=False, verbose=False), sent=True)
     shown_lines = " ".join(capsys.readouterr().out.split())
     assert shown_lines.count("WBTC stays") == shown_lines.count(why) == 1

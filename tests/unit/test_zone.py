@@ -117,7 +117,8 @@ CHEAP_PAIR = v2_pool(WETH, USDC, 2_000, 10**9, fee_pips=500)
 )
 def test_an_empty_pool_is_no_route_of_the_zone(empty: V2Pool | V3Pool) -> None:
     assert no_route(empty)
-    assert not no_route(CHEAP_PAIR) and not no_route(CHEAP)
+    assert not no_route(CHEAP_PAIR)
+    assert not no_route(CHEAP)
     assert not no_route(replace(CHEAP, liquidity=0)), "its next ticks hold some"
 
 
@@ -176,11 +177,13 @@ def test_it_fires_where_the_first_unit_pays_and_says_what_it_saves_and_costs() -
     assert outside.decision.goal.risk == tracking("WETH", "USDC")
     far = decide(standing("3/5"))
     assert mentions(far.decision.reason, "outside", "WETH to USDC", "52.6 bps", "30 bps")
-    assert far.zone is not None and far.zone.pair is not None
+    assert far.zone is not None
+    assert far.zone.pair is not None
     assert float(far.zone.pair.saves) == pytest.approx(2 * 0.5 * 30 / 365 * 0.640025 * 0.1, rel=1e-9)
     assert float(far.zone.risk) / 1e6 == pytest.approx(0.5 * 30 / 365 * 0.640025 * 0.1**2 * V, rel=1e-9)
     short = decide(standing("2/5")).zone
-    assert short is not None and short.pair == ZoneExchange(USDC.address, WETH.address, far.zone.pair.saves, far.zone.pair.costs)
+    assert short is not None
+    assert short.pair == ZoneExchange(USDC.address, WETH.address, far.zone.pair.saves, far.zone.pair.costs)
 
 
 def test_a_look_within_the_zone_says_what_the_next_unit_would_save_and_where_it_ends() -> None:
@@ -207,7 +210,8 @@ def test_what_the_wallet_lacks_is_not_sold() -> None:
     assert isinstance(decide(found).decision, Rebalance)
     empty = with_snapshot(found, holdings=tuple(replace(h, raw=0) if h.token != USDC.address else h for h in found.snapshot.holdings))
     pair = view(empty).pair
-    assert pair is not None and pair.source == USDC.address
+    assert pair is not None
+    assert pair.source == USDC.address
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,8 @@ def test_what_the_wallet_lacks_is_not_sold() -> None:
 def test_a_risk_that_makes_no_sense_halts(risk: dict[str, Any], said: str) -> None:
     """A saved input that was changed by hand: the config would have been refused."""
     decision = decide(standing(risk=risk)).decision
-    assert isinstance(decision, Halt) and decision.codes == (HaltCode.ZONE,)
+    assert isinstance(decision, Halt)
+    assert decision.codes == (HaltCode.ZONE,)
     assert said in decision.reason
 
 
@@ -244,7 +249,8 @@ def test_what_a_zone_cannot_be_judged_without_halts() -> None:
         assert said in decision.reason
     unpriced = replace(step, portfolio=replace(step.portfolio, wrapped_native=token("COIN").address))
     decision = decide(unpriced).decision
-    assert isinstance(decision, Halt) and decision.codes == (HaltCode.ZONE,)
+    assert isinstance(decision, Halt)
+    assert decision.codes == (HaltCode.ZONE,)
     assert "gas" in decision.reason
 
 

@@ -26,7 +26,8 @@ def test_its_config_can_be_read() -> None:
     assert config.policy.risk.correlations == {"WETH/USDC": 1_000}
     other = told[: told.index("[policy.risk]")] + measured.replace("\n# ", "\n")
     config = parse_config(f"{text()[:begin]}{other}\n{text()[end:]}")
-    assert config.policy.risk is not None and config.policy.risk.estimate is not None
+    assert config.policy.risk is not None
+    assert config.policy.risk.estimate is not None
     assert (config.policy.risk.estimate.window, config.policy.risk.volatilities) == (90 * 86_400, {"USDC": 50})
 
 

@@ -104,7 +104,8 @@ def test_the_certificate_covers_the_quadratic_too(step: StepInput) -> None:
 
 
 def _net(proposal: Proposal) -> float:
-    assert proposal.plan is not None and proposal.plan.saving is not None
+    assert proposal.plan is not None
+    assert proposal.plan.saving is not None
     plan, saving = proposal.plan, proposal.plan.saving
     return float(saving.saved - plan.cost.total - saving.approvals) / COIN
 

@@ -74,7 +74,8 @@ def test_it_is_the_covariance_of_an_independent_calculation_to_the_basis_point()
         for j, other in enumerate((WETH, WBTC, LINK)[:i]):
             assert abs(pairs[frozenset((one.address, other.address))] - shrunk[i, j] * 10_000) <= 1
     assert known[USDC.address] == risks.LEAST_VOLATILITY_BPS, "what never moves counts with the least that there is"
-    assert mentions(found.measured, "volatilities", "90 returns") and not found.unmeasured
+    assert mentions(found.measured, "volatilities", "90 returns")
+    assert not found.unmeasured
     assert list(risks.faults(found, {asset.token.address: asset.token.label for asset in step(returns).portfolio.assets})) == []
 
 
@@ -83,14 +84,18 @@ def test_it_decides_and_plans_like_a_zone_whose_risk_was_told() -> None:
     told = replace(risk_of(found), measuring=None, measured="")
     same = replace(found, policy=replace(found.policy, trigger=NoTradeZone(told)))
     first, second = rebalance(found), rebalance(same)
-    assert isinstance(first.decided.decision, Rebalance) and first.plan is not None and second.plan is not None
+    assert isinstance(first.decided.decision, Rebalance)
+    assert first.plan is not None
+    assert second.plan is not None
     assert (first.plan.legs, first.plan.saving) == (second.plan.legs, second.plan.saving)
-    assert first.decided.zone is not None and first.decided.zone.measured == risk_of(found).measured
+    assert first.decided.zone is not None
+    assert first.decided.zone.measured == risk_of(found).measured
 
 
 def test_the_zone_narrows_where_prices_moved_more() -> None:
     calm, wild = (decide(step(moves(THREE, 90) * part)).zone for part in (0.3, 1.5))
-    assert calm is not None and wild is not None
+    assert calm is not None
+    assert wild is not None
     assert all(
         a.high - a.low > b.high - b.low
         for a, b in zip(calm.intervals, wild.intervals, strict=True)
@@ -112,7 +117,8 @@ def test_the_zone_narrows_where_prices_moved_more() -> None:
 )
 def test_too_little_history_holds_and_says_why_and_what_to_do(past: tuple[PricePoint, ...], why: str) -> None:
     found = rebalance(step(moves(THREE, 90), past=past))
-    assert isinstance(found.decided.decision, Hold) and found.plan is None
+    assert isinstance(found.decided.decision, Hold)
+    assert found.plan is None
     assert mentions(found.decided.decision.reason, "the zone", why)
     assert "trimtab prices import" in found.decided.decision.reason
 
@@ -123,7 +129,8 @@ def test_what_the_owner_told_goes_before_prices() -> None:
     found = risk_of(step(moves(THREE, 90) * [1, 1, 0], told))
     known, pairs = dict(found.volatilities_bps), {frozenset(one): bps for *one, bps in found.correlations_bps}
     assert (known[LINK.address], known[USDC.address]) == (12_345, 50), "also of one whose price does not move"
-    assert pairs[frozenset(pair[:2])] == -2_000 and pairs[frozenset((LINK.address, WETH.address))] == 0
+    assert pairs[frozenset(pair[:2])] == -2_000
+    assert pairs[frozenset((LINK.address, WETH.address))] == 0
     assert not found.unmeasured
 
 
@@ -142,7 +149,8 @@ def test_correlations_that_contradict_each_other_are_drawn_together_until_prices
 def test_the_step_that_is_written_down_has_what_was_measured_and_decides_the_same() -> None:
     found = step(moves(THREE, 90))
     again = codec.loads(StepInput, codec.dumps(found))
-    assert again == found and decide(again).decision == decide(found).decision
+    assert again == found
+    assert decide(again).decision == decide(found).decision
     old = codec.to_jsonable(replace(found, policy=replace(found.policy, trigger=NoTradeZone(replace(BARE, measuring=None)))))
     for field in ("measuring", "measured", "unmeasured"):
         del old["policy"]["trigger"]["risk"][field]
@@ -159,17 +167,21 @@ def test_a_step_carries_the_recorded_prices_of_its_window_and_no_others(tmp_path
     assert "90 returns" in risk_of(found).measured
     unmeasured = replace(made, policy=replace(made.policy, trigger=NoTradeZone(replace(BARE, measuring=None))))
     plain = assemble_input(unmeasured, read_memory(unmeasured, store))
-    assert plain.history.prices == () and risk_estimates.price_history_needed(plain.policy) == (0, 0)
+    assert plain.history.prices == ()
+    assert risk_estimates.price_history_needed(plain.policy) == (0, 0)
     store.close()
 
 
 def test_the_config_takes_estimates_and_names_what_does_not_go_together() -> None:
     trigger = build_policy(parse_config(written(ESTIMATE))).trigger
-    assert isinstance(trigger, NoTradeZone) and trigger.risk.measuring == WINDOW and trigger.risk.volatilities_bps == ()
+    assert isinstance(trigger, NoTradeZone)
+    assert trigger.risk.measuring == WINDOW
+    assert trigger.risk.volatilities_bps == ()
     told = build_policy(
         parse_config(written(ESTIMATE + 'volatilities = { USDC = "0.5%" }\ncorrelations = { "WETH/USDC" = "10%" }\n'))
     ).trigger
-    assert isinstance(told, NoTradeZone) and [bps for _, bps in told.risk.volatilities_bps] == [50]
+    assert isinstance(told, NoTradeZone)
+    assert [bps for _, bps in told.risk.volatilities_bps] == [50]
     assert [bps for *_, bps in told.risk.correlations_bps] == [1_000]
     for text, said in (
         (ESTIMATE.replace("90d", "800d"), "window: more than 730 days"),

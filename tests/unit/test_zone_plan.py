@@ -35,7 +35,8 @@ def deep(share: Fraction | str, **changes: Any) -> StepInput:
 def gas_of(gwei: float) -> float:
     """Dollars that the planner counts for one swap and its approval at that gas price."""
     plan = rebalance(standing("9/10", gwei=0, depth=10**12)).plan
-    assert plan is not None and len(plan.legs) == 1
+    assert plan is not None
+    assert len(plan.legs) == 1
     return (plan.gas_units + minimum.APPROVAL_GAS) * gwei * 1e-9 * 2_000
 
 
@@ -53,7 +54,8 @@ def test_it_trades_to_the_edge_and_no_further() -> None:
     """A unit of WETH sold brings 0.997: the deviation falls by 0.9985 and 0.003 is lost, so that it stops at 0.003 / 0.9985 / k."""
     step = deep("3/5")
     proposal = rebalance(step)
-    assert proposal.plan is not None and proposal.plan.saving is not None
+    assert proposal.plan is not None
+    assert proposal.plan.saving is not None
     saving = proposal.plan.saving
     per_unit = 2 * 0.5 * 30 / 365 * 0.640025 / V
     left = 0.003 / 0.9985 / per_unit
@@ -66,7 +68,8 @@ def test_it_trades_to_the_edge_and_no_further() -> None:
     assert float(saving.fees) / COIN == pytest.approx(0.003 * sold, rel=1e-5)
     assert float(saving.gas + saving.approvals) / COIN == pytest.approx(gas_of(1.1), rel=1e-6)
     assert saving.worth_it
-    assert proposal.decided.zone is not None and proposal.decided.zone.saving == saving
+    assert proposal.decided.zone is not None
+    assert proposal.decided.zone.saving == saving
 
 
 @pytest.mark.parametrize(("gwei", "cost_bps"), [(1, "1/2"), (16, "1/2"), (4, "2")])
@@ -88,7 +91,8 @@ def test_a_plan_that_saves_less_than_its_gas_is_a_hold_with_all_figures() -> Non
     found = rebalance(step)
     assert isinstance(found.decided.decision, Hold)
     assert found.plan is None
-    assert found.decided.zone is not None and found.decided.zone.saving is not None
+    assert found.decided.zone is not None
+    assert found.decided.zone.saving is not None
     saving = found.decided.zone.saving
     assert 0 < saving.saved < saving.cost
     reason = found.decided.decision.reason
@@ -112,7 +116,8 @@ def test_an_approval_that_is_there_already_costs_nothing() -> None:
     def approvals(raw: int) -> Fraction:
         allowed = (Allowance(WETH.address, ROUTER, raw), Allowance(USDC.address, ROUTER, 0))
         plan = rebalance(with_snapshot(deep("3/5"), allowances=allowed)).plan
-        assert plan is not None and plan.saving is not None
+        assert plan is not None
+        assert plan.saving is not None
         return plan.saving.approvals / COIN
 
     one = Fraction(46_000 * 11 * 2_000, 10 * 10**9)
@@ -130,7 +135,8 @@ def test_gains_of_a_pool_are_no_reason_to_trade_and_make_an_exchange_free_at_mos
     generous = [v2_pool(WETH, USDC, 2_020, 10**12)]
     assert rebalance(deep("11/20", pools=generous)).plan is None
     plan = rebalance(deep("3/5", pools=generous)).plan
-    assert plan is not None and plan.saving is not None
+    assert plan is not None
+    assert plan.saving is not None
     assert plan.saving.skew < 0
     assert plan.saving.cost == plan.saving.gas + plan.saving.approvals
     assert share_after(deep("3/5"), plan) >= 0.5, "and is no reason to go past the target"
