@@ -40,7 +40,7 @@ WHOLE_UNITS = 1 << 16
 """Largest portfolio, in base units of a token, for which what its pools pay is quoted unit by unit."""
 FLATTER = 10**9
 """Divisor of a slope of a curve in whole units by which the next slope is at least smaller."""
-CORNERS = 128
+CORNERS = 1024
 """Most straight parts of a curve in whole units, beside the first."""
 MOST = 100.0
 """Largest input of a curve, per unit of scale. A plan moves about one scale; larger inputs lose
