@@ -169,10 +169,10 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
         )
         decided = replace(decided, decision=decision)
         try:
-            decided, made = plan_purchase(step, decided, decision, PurchaseKind.TOP_UP)
+            decided, part = plan_purchase(step, decided, decision, PurchaseKind.TOP_UP)
         except planner.NothingPlanned as nothing:
             return _uninvested(step, nothing.message)
-        return Proposal(decided, made, step)
+        return Proposal(decided, part, step)
 
     return propose
 

@@ -30,13 +30,7 @@ class CycleStore:
         """
         with self.db.read("read the open cycle") as db:
             row = first_row(db, _open(), CycleRow)
-        if row is None:
-            return None
-        try:
-            return codec.loads(Cycle, row.cycle_json)
-        except ConfigError as error:
-            self.close(f"unreadable: {error.message}")
-            return None
+        return None if row is None else self._read(row.id, row.cycle_json)
 
     def write(self, cycle: Cycle) -> None:
         """Record the open cycle; replace its row if it has one."""
@@ -56,16 +50,28 @@ class CycleStore:
 
     def reopen(self, request: PlanRequest) -> Cycle | None:
         """Open the oldest unreported cycle of this request again; None without one. No cycle may be
-        open.
+        open. Rows that this version cannot read are closed.
         """
         with self.db.read("read the unreported cycles") as db:
             rows = db.execute(_unreported()).all()
         for row in rows:
-            if (cycle := codec.loads(Cycle, row.cycle_json)).request == request:
-                with self.db.write("reopen the cycle", keeps_answers=True) as db:
-                    db.execute(_replace(), {"of": cycle.id, "state": OPEN, "reason": None})
+            if (
+                cycle := self._read(row.id, row.cycle_json)
+            ) is not None and cycle.request == request:
+                self._set(cycle.id, OPEN, None)
                 return cycle
         return None
+
+    def _read(self, cycle_id: str, cycle_json: str) -> Cycle | None:
+        try:
+            return codec.loads(Cycle, cycle_json)
+        except ConfigError as error:
+            self._set(cycle_id, CLOSED, f"unreadable: {error.message}")
+            return None
+
+    def _set(self, cycle_id: str, state: str, reason: str | None) -> None:
+        with self.db.write("set the state of a cycle", keeps_answers=True) as db:
+            db.execute(_replace(), {"of": cycle_id, "state": state, "reason": reason})
 
     def _end(self, state: str, reason: str) -> None:
         with self.db.write("end the cycle", keeps_answers=True) as db:
@@ -75,6 +81,6 @@ class CycleStore:
 _open = cache(lambda: select(CycleRow).where(CycleRow.state == OPEN))
 _replace = cache(lambda: update(CycleRow).where(CycleRow.id == bindparam("of")))
 _unreported = cache(
-    lambda: select(CycleRow.cycle_json).where(CycleRow.state == UNREPORTED).order_by(CycleRow.seq)
+    lambda: select(CycleRow).where(CycleRow.state == UNREPORTED).order_by(CycleRow.seq)
 )
 _end_open = cache(lambda: update(CycleRow).where(CycleRow.state == OPEN))

@@ -287,6 +287,6 @@ def test_a_step_without_an_outcome_has_a_reason_in_the_history(desk: Desk) -> No
     assert "its process ended" in row["reason"]
 
 
-def test_a_run_without_shortcuts_solves_each_plan_anew(desk: Desk) -> None:
-    assert desk.node.url
+@pytest.mark.usefixtures("desk")
+def test_a_run_without_shortcuts_solves_each_plan_anew() -> None:
     assert (planner._within_plan_cost.__name__ == "_planned_once") is SHORTCUTS

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from agent import codec, engine
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
@@ -351,6 +351,15 @@ def test_a_swap_that_was_left_a_day_ago_is_another_swap(worlds: Callable[..., Mo
     world.begin(SWAP)
     assert world.rows()[0] == ("closed", f"not continued within {MAX_AGE_OF_AMOUNT_S} s of its start")
     assert world.sold == [{LINK.address}]
+
+
+def test_an_unreported_cycle_that_cannot_be_read_is_closed_and_blocks_no_swap(worlds: Callable[..., MortalWorld]) -> None:
+    world = worlds(fired(pools=ALL), lambda _: False)
+    with world.store.db.write("another version's row") as db:
+        db.execute(insert(CycleRow).values(id="1", state="unreported", cycle_json="{}"))
+    assert world.begin(SWAP).kind is OutcomeKind.DONE
+    assert [state for state, _ in world.rows()] == ["closed", "closed"]
+    assert (world.rows()[0][1] or "").startswith("unreadable")
 
 
 def test_a_cycle_whose_first_step_is_refused_leaves_nothing_to_go_on_with(worlds: Callable[..., MortalWorld]) -> None:

@@ -147,7 +147,7 @@ def tracked_positions(
     withdrawals reduce it in proportion. `volatility_bps` and `horizon_s` apply to positions outside
     the config and the targets' pools.
     """
-    found = {position.name: position for position in confirmed}
+    by_name = {position.name: position for position in confirmed}
     risks = {target.pool: (target.volatility_bps, target.horizon_s) for target in targets}
 
     def add(at: LpTarget | LpPositionChange, token_id: int | None, block: int | None) -> None:
@@ -155,7 +155,7 @@ def tracked_positions(
         confirmed_position = ConfirmedPosition(
             at.venue, at.contract, token_id, at.token0, at.token1, (0, 0), block, *risk
         )
-        found.setdefault(confirmed_position.name, confirmed_position)
+        by_name.setdefault(confirmed_position.name, confirmed_position)
 
     for target in targets:
         if target.tick_spacing is None:
@@ -165,9 +165,9 @@ def tracked_positions(
     for done in moves:
         if done.token_id is None and is_position_open(moves, done.name):
             add(done, None, done.block_number)
-        if done.name in found:
-            found[done.name] = _after(found[done.name], done)
-    return tuple(found.values())
+        if done.name in by_name:
+            by_name[done.name] = _after(by_name[done.name], done)
+    return tuple(by_name.values())
 
 
 def _after(one: ConfirmedPosition, done: LpPositionChange) -> ConfirmedPosition:
