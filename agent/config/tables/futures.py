@@ -25,10 +25,6 @@ from agent.errors import ConfigError
 from agent.layers.futures.policy.targets import FuturesTrigger
 from agent.units import BPS, parse_share_bps
 
-if TYPE_CHECKING:
-    pass
-
-
 MOST_LEVERAGE_BPS = 10 * BPS
 """Highest leverage, since the initial margin of Perpetual Protocol v2 is 10 %."""
 MOST_MARKETS = 10
@@ -198,8 +194,8 @@ class FuturesLayerTable(ConfigTable):
     hedge: HedgeTable | None = None
 
 
-class FuturesTable(FuturesLayerTable):
-    """[futures] on Perpetual Protocol v2."""
+class PerpetualContracts(ConfigTable):
+    """The contracts of a deployment of Perpetual Protocol v2."""
 
     venue: Literal["perpetual_protocol_v2"]
     clearing_house: Address
@@ -209,6 +205,11 @@ class FuturesTable(FuturesLayerTable):
     market_registry: Address
     config: Address
     delegate_approval: Address
+
+
+class FuturesTable(PerpetualContracts, FuturesLayerTable):
+    """[futures] on Perpetual Protocol v2."""
+
     delegate: Address | None = None
     markets: list[FuturesMarketTable] = Field(min_length=1, max_length=MOST_MARKETS)
 
@@ -217,15 +218,8 @@ class FuturesTable(FuturesLayerTable):
         """Names of the contracts by address."""
         named = {
             getattr(self, key): f"futures {key.replace('_', ' ')}"
-            for key in (
-                "clearing_house",
-                "vault",
-                "account_balance",
-                "exchange",
-                "market_registry",
-                "config",
-                "delegate_approval",
-            )
+            for key in PerpetualContracts.model_fields
+            if key != "venue"
         }
         for market in self.markets:
             named[market.base] = f"futures market {market.symbol}"

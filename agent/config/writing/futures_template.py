@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from agent.config.fields import Address, ConfigTable
-from agent.config.tables.futures import MOST_MARKETS
+from agent.config.tables.futures import MOST_MARKETS, PerpetualContracts
 from agent.config.tables.messages import describe_errors
 from agent.errors import ConfigError
 from agent.units import BPS, largest_remainder, parse_share_bps
@@ -111,17 +111,9 @@ class VenueMarketTable(ConfigTable):
     aggregator: Address
 
 
-class VenueFileTable(ConfigTable):
+class VenueFileTable(PerpetualContracts):
     """A venue file: contracts of a futures venue, and its markets by the asset's symbol."""
 
-    venue: Literal["perpetual_protocol_v2"]
-    clearing_house: Address
-    vault: Address
-    account_balance: Address
-    exchange: Address
-    market_registry: Address
-    config: Address
-    delegate_approval: Address
     markets: dict[str, VenueMarketTable] = Field(min_length=1)
 
     def name_of(self, symbol: str) -> str | None:
@@ -130,7 +122,7 @@ class VenueFileTable(ConfigTable):
 
     def keys(self) -> dict[str, str]:
         """Return the venue's keys of [futures]."""
-        return {key: getattr(self, key) for key in VenueFileTable.model_fields if key != "markets"}
+        return {key: getattr(self, key) for key in PerpetualContracts.model_fields}
 
     def market_keys(self, name: str) -> dict[str, str]:
         """Return the venue's keys of a market."""
