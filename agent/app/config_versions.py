@@ -38,11 +38,11 @@ def unconfirmed_changes(
     """Return the lines that differ from the last confirmed version; None if it is the same, or if
     no version was confirmed.
     """
-    before = configs.confirmed()
-    if before is None or before == loaded.digest:
+    confirmed_digest = configs.confirmed()
+    if confirmed_digest is None or confirmed_digest == loaded.digest:
         return None
     for version in configs.newest(1_000):
-        if version.digest == before and version.text is not None:
+        if version.digest == confirmed_digest and version.text is not None:
             return config_diff(version.text, loaded.text) or ("only comments or secrets",)
     return UNKNOWN
 
@@ -59,28 +59,28 @@ CONTROLLED_TABLES = ("portfolio", "policy", "limits")
 """Tables that a control may edit."""
 
 
-def owners_config(present: LoadedConfig, configs: ConfigVersionStore) -> Config | None:
+def owners_config(loaded: LoadedConfig, configs: ConfigVersionStore) -> Config | None:
     """Return the present config with the tables that a control may edit as the owner confirmed them
     last; None if that version is not kept or no longer valid, or the present one was changed by hand.
     """
-    if configs.confirmed() != present.digest:
+    if configs.confirmed() != loaded.digest:
         return None
     for version in configs.newest(1_000):
         if version.how in (BY_CONTROL, NOTICED):
             continue
         if version.text is None:
             return None
-        owners, values = tomllib.loads(version.text), dict(present.values)
+        owner_values, values = tomllib.loads(version.text), dict(loaded.values)
         for name in CONTROLLED_TABLES:
             values.pop(name, None)
-            values |= {name: owners[name]} if name in owners else {}
+            values |= {name: owner_values[name]} if name in owner_values else {}
         with suppress(ConfigError):
             return check_values(values, "the last config of the owner")
         return None
     return None
 
 
-def require_trusted_config(context: wiring.AgentContext) -> bool:
+def confirm_without_asking(context: wiring.AgentContext) -> bool:
     """Confirm the config without asking (`--yes`) and return True. Raises Refused with the changes
     if it was edited manually on a live chain.
     """
@@ -119,12 +119,12 @@ def confirm_changes(context: wiring.AgentContext, ask: Ask) -> bool:
     Raises ConfigChanged if another version was confirmed in the meantime.
     """
     loaded, configs = context.loaded, context.store.configs
-    known, lines = configs.confirmed(), unconfirmed_changes(loaded, configs) or ()
+    confirmed_digest, lines = configs.confirmed(), unconfirmed_changes(loaded, configs) or ()
     if lines:
         record_version(loaded, configs, NOTICED)
     if not ask(lines):
         return False
-    configs.require_present(loaded.digest, known)
+    configs.require_present(loaded.digest, confirmed_digest)
     record_version(loaded, configs, CONFIRMED)
     return True
 
@@ -155,23 +155,23 @@ def show_version(config: ConfigSource, number: int) -> Document:
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         versions = list(store.configs.newest(10_000))
-    place = next((i for i, version in enumerate(versions) if version.number == number), None)
-    if place is None:
+    index = next((i for i, version in enumerate(versions) if version.number == number), None)
+    if index is None:
         raise ConfigError(
             f"--config-version: {number} is not in the store", "see trimtab history --configs"
         )
-    config_version = versions[place]
-    before = next((older for older in versions[place + 1 :] if older.text is not None), None)
+    shown = versions[index]
+    previous = next((older for older in versions[index + 1 :] if older.text is not None), None)
     changes: list[str] = []
-    if config_version.text is not None and before is not None and before.text is not None:
-        changes = list(config_diff(before.text, config_version.text))
+    if shown.text is not None and previous is not None and previous.text is not None:
+        changes = list(config_diff(previous.text, shown.text))
     return {
         "number": number,
-        "digest": config_version.digest,
-        "how": config_version.how,
-        "before": None if before is None else before.number,
+        "digest": shown.digest,
+        "how": shown.how,
+        "before": None if previous is None else previous.number,
         "changes": changes,
-        "text": config_version.text,
+        "text": shown.text,
     }
 
 
@@ -208,28 +208,30 @@ def with_confirmed_config(
     Retryable if the endpoints fail.
     """
     if wallet is None:
-        return _reopened(context, edited), None
+        return _reopen(context, edited), None
     with wallet.locked():
-        agent_context = _reopened(context, edited)
+        agent_context = _reopen(context, edited)
     return agent_context, replace(wallet, context=agent_context)
 
 
-def _reopened(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.AgentContext:
-    loaded = None if context.loaded.paper else _confirmed_file(context)
+def _reopen(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.AgentContext:
+    loaded = None if context.loaded.paper else _load_confirmed(context)
     if loaded is None:
         raise edited
-    changed = fixed_tables_changed(context.config, loaded.config)
-    if changed:
-        verdict = Verdict("config", ", ".join(changed), "unchanged since the run started", False)
+    changed_tables = fixed_tables_changed(context.config, loaded.config)
+    if changed_tables:
+        verdict = Verdict(
+            "config", ", ".join(changed_tables), "unchanged since the run started", False
+        )
         raise ConfigChanged(
-            f"the config was edited in {', '.join(changed)}, which a run reads only when it starts",
+            f"the config was edited in {', '.join(changed_tables)}, which a run reads only when it starts",
             (verdict,),
             "start the run again",
         )
     return wiring.reopen_context(context, loaded)
 
 
-def _confirmed_file(context: wiring.AgentContext) -> LoadedConfig | None:
+def _load_confirmed(context: wiring.AgentContext) -> LoadedConfig | None:
     """Return the config file if it is the version confirmed last, else None."""
     for attempt in range(CONFIG_READ_ATTEMPTS):
         if attempt:

@@ -70,7 +70,7 @@ def ask_owner(
     from agent.app import config_versions
 
     if yes:
-        return config_versions.require_trusted_config(agent.context)
+        return config_versions.confirm_without_asking(agent.context)
     with wait.aside():
         show(err, document)
         return config_versions.confirm_changes(

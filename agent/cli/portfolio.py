@@ -244,7 +244,7 @@ def confirmer(
         from agent.app import config_versions
 
         if yes:
-            return config_versions.require_trusted_config(agent.context)
+            return config_versions.confirm_without_asking(agent.context)
         from agent.app.documents import plans
         from agent.cli.display import plan_tables
 
@@ -397,7 +397,7 @@ def place_limit_order(
             send=send,
             confirm=confirmer(agent, yes, wait, verbose=verbose),
             progress=wait.update,
-            sure=lambda prices: yes or _confirm_distance(prices, wait),
+            confirm_price=lambda prices: yes or _confirm_distance(prices, wait),
         )
         prices = api.limit_prices(order, outcome.step_input)
         with wait.aside():

@@ -134,7 +134,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
 ) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
-        assert config_versions.require_trusted_config(agent.context)
+        assert config_versions.confirm_without_asking(agent.context)
         assert config_versions.unconfirmed_changes(bot.loaded, agent.context.store.configs) is None
     bot.file.write_text(bot.text.replace('slippage = "0.3%"', 'slippage = "3%"'))
     loaded = load_config(bot.file)
@@ -145,15 +145,15 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
             replace(agent.context, loaded=replace(loaded, config=loaded.config.model_copy(update={"chain": _live(loaded.config.chain)})))
         )
         with raises_code(Refused, "config", "not confirmed") as refused:
-            config_versions.require_trusted_config(live.context)
+            config_versions.confirm_without_asking(live.context)
         assert "slippage" in refused.value.verdicts[0].measured
         asked: list[tuple[str, ...]] = []
         assert not config_versions.confirm_changes(live.context, lambda told: bool(asked.append(told)))
         assert asked == [lines]
         with pytest.raises(Refused):
-            config_versions.require_trusted_config(live.context)
+            config_versions.confirm_without_asking(live.context)
         assert config_versions.confirm_changes(live.context, lambda told: told == lines)
-        assert config_versions.require_trusted_config(live.context)
+        assert config_versions.confirm_without_asking(live.context)
         assert [one.how for one in agent.context.store.configs.newest()] == ["confirmed", "noticed", "first"]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 

@@ -16,7 +16,9 @@ STEP: Any = None
 def test_nobody_is_said_to_take_back_what_only_a_run_would() -> None:
     """Whoever has the wallet may be a command at its question, and then nothing is taken back by itself."""
     allowed = Approval(builders.address("token"), builders.address("router"), 0, "WETH", "router")
-    held = HardPauseReport("stolen laptop", True, OpenExposure(STEP, (), (allowed,)), held="another trimtab (process 7) already acts")
+    held = HardPauseReport(
+        "stolen laptop", True, OpenExposure(STEP, (), (allowed,)), lock_holder="another trimtab (process 7) already acts"
+    )
     told = hard_pause_document(held, send=True)
     assert told["outcome"] == "handed over"
     assert told["revoke"][0]["symbol"] == "WETH"

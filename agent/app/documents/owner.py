@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -49,10 +49,6 @@ from agent.app.documents.status import LeastTotalDocument, StatusDocument
 from agent.app.withdrawal_run import format_parts
 from agent.model import ControlKind, ControlOrigin, ControlRecord, ControlState, ShownPlan
 from agent.policy.cash_flows.cash_limit import unused_text
-
-if TYPE_CHECKING:
-    pass
-
 
 HANDED_OVER = (
     "a running trimtab run cancels and revokes them next; without a run, repeat this once the"

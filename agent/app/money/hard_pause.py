@@ -29,15 +29,15 @@ from agent.store.files.locks import LockHeld, require_private
 class HardPauseReport:
     """Result of a hard pause.
 
-    `outcome` is None if this command sent nothing. `hard` is the state of the switch; `held` names
-    the process that holds the wallet's lock and cancels instead.
+    `outcome` is None if this command sent nothing. `hard` is the state of the switch; `lock_holder`
+    names the process that holds the wallet's lock and cancels instead.
     """
 
     reason: str
     hard: bool
-    found: OpenExposure
+    exposure: OpenExposure
     outcome: StepOutcome | None = None
-    held: str = ""
+    lock_holder: str = ""
 
 
 def pause_hard(
@@ -77,32 +77,32 @@ def pause_hard(
             return HardPauseReport(
                 reason, True, exposure, agent.cancel_and_revoke(reason, progress)
             )
-        except LockHeld as held:
-            return HardPauseReport(reason, True, exposure, held=held.message)
+        except LockHeld as error:
+            return HardPauseReport(reason, True, exposure, lock_holder=error.message)
 
 
-def hard_pause_document(halted: HardPauseReport, send: bool) -> HardPauseDocument:
+def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocument:
     """Return the document of a hard pause."""
-    exposure = fill(ExposedDocument, halted.found)
-    clear = not exposure["cancel"] and not exposure["revoke"]
-    if halted.outcome is not None:
-        outcome, message = halted.outcome.kind.value.replace("halt", "clear"), halted.outcome.reason
-    elif halted.held and not clear:
-        outcome, message = "handed over", f"{halted.held}; {HANDED_OVER}"
+    exposed = fill(ExposedDocument, report.exposure)
+    clear = not exposed["cancel"] and not exposed["revoke"]
+    if report.outcome is not None:
+        outcome, message = report.outcome.kind.value.replace("halt", "clear"), report.outcome.reason
+    elif report.lock_holder and not clear:
+        outcome, message = "handed over", f"{report.lock_holder}; {HANDED_OVER}"
     elif clear:
         outcome, message = "clear", "no pending transactions, no open allowances"
     elif send:
         outcome, message = "declined", "not confirmed, but paused"
     else:
         outcome, message = "planned", "paused; to cancel and revoke: trimtab pause --hard --send"
-    sent = () if halted.outcome is None else halted.outcome.transactions
+    sent = () if report.outcome is None else report.outcome.transactions
     transactions = [transaction(intent) for intent in sent]
     return fill(
         HardPauseDocument,
-        halted,
+        report,
         paused=True,
         outcome=outcome,
         told=message,
         transactions=transactions,
-        **exposure,
+        **exposed,
     )

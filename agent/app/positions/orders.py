@@ -68,7 +68,7 @@ def standing_orders(agent: Agent) -> OrdersDocument:
     ):
         step = agent.plan().step_input  # only a plan shows refusals by guards
     document = orders_document(step, agent.context.store.orders.standing()[0])
-    limits: list[OpenLimitOrderDocument] = [
+    limit_orders: list[OpenLimitOrderDocument] = [
         {
             **order_document(limit_order),
             **limit_prices(limit_order, step),
@@ -76,7 +76,7 @@ def standing_orders(agent: Agent) -> OrdersDocument:
         for limit_order in agent.context.store.executions.limit_orders()
         if limit_order.state == "open"
     ]
-    return {**document, "limit_orders": limits}
+    return {**document, "limit_orders": limit_orders}
 
 
 def orders_document(
@@ -85,10 +85,10 @@ def orders_document(
     """Return the document of a step's orders. `stored` are those of the store, None if the step
     itself was stored. The step's own stages are those that a cycle would store now.
     """
-    known = conditional_orders.orders_by_key(
+    stored_by_key = conditional_orders.orders_by_key(
         step.history.orders.states if stored is None else tuple(stored)
     )
-    references, blocked = reference_prices(step), decision_at(step).blocked_exits
+    references, blocked_now = reference_prices(step), decision_at(step).blocked_exits
     return {
         "block": step.snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
@@ -97,19 +97,22 @@ def orders_document(
         "confirm_blocks": step.policy.confirm_blocks,
         "unit_worth": None
         if step.history.orders.nav_per_share is None
-        else price_text(_unit(step), 0, 0),
+        else price_text(_nav_per_share(step), 0, 0),
         "contradictions": exits.faults(step.portfolio, step.history.orders, references),
-        "orders": [_row(step, order, known.get(order.key)) for order in step.history.orders.states],
+        "orders": [
+            _order_row(step, order, stored_by_key.get(order.key))
+            for order in step.history.orders.states
+        ],
         "told": list(step.targets.reasons),
         "blocked_exits": [
             *(
                 blocked_exits.format_blocked_exit(
                     step.snapshot, step.portfolio, step.history, blocked_exit
                 )
-                for blocked_exit in blocked
+                for blocked_exit in blocked_now
             ),
             *blocked_exits.format_retries(
-                step.portfolio, step.history, {blocked_exit.token for blocked_exit in blocked}
+                step.portfolio, step.history, {blocked_exit.token for blocked_exit in blocked_now}
             ),
         ],
     }
@@ -121,25 +124,25 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
     nothing written, if a level contradicts the current price.
     """
     step = agent.step_input()
-    tokens = _tokens(step.portfolio, step.history.orders.states, subject)
-    chosen = [terms for terms in step.portfolio.orders.terms if terms.token in tokens]
-    known = [order for order in step.history.orders.states if order.token in tokens]
-    if not chosen and not known:
+    tokens = _tokens_of(step.portfolio, step.history.orders.states, subject)
+    chosen_terms = [terms for terms in step.portfolio.orders.terms if terms.token in tokens]
+    existing = [order for order in step.history.orders.states if order.token in tokens]
+    if not chosen_terms and not existing:
         raise ConfigError(
-            f"orders: none configured for {_called(subject)}",
+            f"orders: none configured for {_subject_text(subject)}",
             "write stop_loss, take_profit, trailing_stop or entry in trimtab.toml",
         )
-    for terms in chosen:
-        _require_level(step, terms, chosen)
+    for terms in chosen_terms:
+        _require_armable(step, terms, chosen_terms)
     now_s = step.snapshot.head.timestamp_s
     waiting = [
         ConditionalOrder(terms.token, terms.kind, OrderStage.WAITING, terms, now_s)
-        for terms in chosen
+        for terms in chosen_terms
     ]
-    _write(agent, {order.key for order in (*known, *waiting)}, waiting)
+    _replace_orders(agent, {order.key for order in (*existing, *waiting)}, waiting)
     return {
-        "armed": [_named(step.portfolio, order) for order in waiting],
-        "back_in": _reenabled(step.portfolio, known),
+        "armed": [_named_order(step.portfolio, order) for order in waiting],
+        "back_in": _reenabled(step.portfolio, existing),
     }
 
 
@@ -149,22 +152,22 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     """
     step = agent.step_input()
     orders, chosen_kinds = step.history.orders.states, set(kinds or OrderKind)
-    tokens = _tokens(step.portfolio, orders, subject)
-    known = [
+    tokens = _tokens_of(step.portfolio, orders, subject)
+    existing = [
         order
         for order in step.history.orders.states
         if order.token in tokens and order.kind in chosen_kinds
     ]
-    if not known:
+    if not existing:
         raise ConfigError(
-            f"orders: none of this kind for {_called(subject)}", "trimtab orders lists them"
+            f"orders: none of this kind for {_subject_text(subject)}", "trimtab orders lists them"
         )
     now_s = step.snapshot.head.timestamp_s
-    off = [replace(order, stage=OrderStage.OFF, since_s=now_s) for order in known]
-    _write(agent, {order.key for order in off}, off)
+    disarmed = [replace(order, stage=OrderStage.OFF, since_s=now_s) for order in existing]
+    _replace_orders(agent, {order.key for order in disarmed}, disarmed)
     return {
-        "disarmed": [_named(step.portfolio, order) for order in off],
-        "back_in": _reenabled(step.portfolio, known),
+        "disarmed": [_named_order(step.portfolio, order) for order in disarmed],
+        "back_in": _reenabled(step.portfolio, existing),
     }
 
 
@@ -172,28 +175,28 @@ def set_orders(
     path: Path,
     subject: str,
     levels: Mapping[str, str],
-    sure: Callable[[Sequence[str]], bool] = lambda _: False,
+    confirm_levels: Callable[[Sequence[str]], bool] = lambda _: False,
 ) -> ChangedLevelsDocument:
-    """Write levels into the config; "off" removes a level. If the previous version was confirmed,
-    the new one is too, so that a run adopts it. `sure` receives levels implausibly far from the
-    price. Raises ConfigError for an invalid level, and Refused, with nothing written, if `sure`
-    answers no.
+    """Write levels into the config; "off" removes a level. Unless the config has unconfirmed
+    changes, the new version is recorded as confirmed, so that a run adopts it. `confirm_levels`
+    receives levels implausibly far from the price. Raises ConfigError for an invalid level, and
+    Refused, with nothing written, if `confirm_levels` answers no.
     """
     text, changes = edit_order_levels(path, subject, levels)
     notes, implausible = _level_notes(path, subject, text, changes)
-    if implausible and not sure(implausible):
+    if implausible and not confirm_levels(implausible):
         raise Refused(
             "; ".join(implausible), remedy='write a share such as "12%", or confirm it with --yes'
         )
     if changes:
-        before = load_config(path)
+        loaded = load_config(path)
         write_config(path, text)
-        if wiring.store_file(before).exists():
-            with wiring.open_store_offline(before) as (store, _):
-                if config_versions.unconfirmed_changes(before, store.configs) is None:
-                    first = store.configs.confirmed() is None
-                    how = config_versions.FIRST if first else config_versions.CONFIRMED
-                    config_versions.record_version(before, store.configs, how)
+        if wiring.store_file(loaded).exists():
+            with wiring.open_store_offline(loaded) as (store, _):
+                if config_versions.unconfirmed_changes(loaded, store.configs) is None:
+                    is_first = store.configs.confirmed() is None
+                    how = config_versions.FIRST if is_first else config_versions.CONFIRMED
+                    config_versions.record_version(loaded, store.configs, how)
                     config_versions.record_version(
                         load_config(path), store.configs, config_versions.EDITED
                     )
@@ -210,33 +213,37 @@ def _level_notes(
     """Return notes on new levels written as amounts, and new levels implausibly far from the
     price. Only amounts need the price; while it is unknown, the notes say so.
     """
-    new = {kind: parse_level(after) for kind, (_, after) in changes.items() if after is not None}
-    meant = price_level_notes(parse_config(text).portfolio)
-    amounts = any(level.price is not None for level in new.values())
-    price, price_text = _present_price(path, subject) if amounts else (None, "")
+    new_levels = {
+        kind: parse_level(after) for kind, (_, after) in changes.items() if after is not None
+    }
+    amount_notes = price_level_notes(parse_config(text).portfolio)
+    has_amounts = any(level.price is not None for level in new_levels.values())
+    price, price_words = _asset_price(path, subject) if has_amounts else (None, "")
     notes, implausible = [], []
-    for kind, level in new.items():
-        if (note := meant.get(f"{subject} {kind}")) is not None:
+    for kind, level in new_levels.items():
+        if (note := amount_notes.get(f"{subject} {kind}")) is not None:
             notes.append(f"{subject} {kind}: {note}")
-        at = Fraction(1) if level.price is None else price
-        if at is None:
-            notes.append(f"{subject} {kind}: its distance is unknown, {price_text}")
+        reference_price = Fraction(1) if level.price is None else price
+        if reference_price is None:
+            notes.append(f"{subject} {kind}: its distance is unknown, {price_words}")
             continue
         terms = OrderTerms(subject, OrderKind(kind), level.price, level.share_bps)
-        order = replace(_waiting_order(terms), basis=at, mark=at)
-        away = conditional_orders.distance_to_trigger(order, at)
-        if away is None:
+        order = replace(_waiting_order(terms), basis=reference_price, mark=reference_price)
+        distance = conditional_orders.distance_to_trigger(order, reference_price)
+        if distance is None:
             continue
-        side = "above" if away > 0 else "below"
-        where = f"{subject} {kind}: {format_percent(abs(away))} {side} {price_text or 'the price'}"
+        side = "above" if distance > 0 else "below"
+        distance_words = (
+            f"{subject} {kind}: {format_percent(abs(distance))} {side} {price_words or 'the price'}"
+        )
         if level.price is not None:
-            notes.append(where)
-        if not FURTHEST_BELOW <= away <= FURTHEST_ABOVE:
-            implausible.append(where)
+            notes.append(distance_words)
+        if not FURTHEST_BELOW <= distance <= FURTHEST_ABOVE:
+            implausible.append(distance_words)
     return notes, implausible
 
 
-def _present_price(path: Path, subject: str) -> tuple[Fraction | None, str]:
+def _asset_price(path: Path, subject: str) -> tuple[Fraction | None, str]:
     """Return the price of one asset in whole coins, and its text; None, and why, if unknown."""
     try:
         with open_agent(path) as agent:
@@ -248,22 +255,23 @@ def _present_price(path: Path, subject: str) -> tuple[Fraction | None, str]:
         return None, f"because the price could not be read: {error.message}"
     except StopIteration:
         return None, "because the config has no such asset yet"
-    if (price := _price(step, asset.address)) is None:
+    if (price := _current_price(step, asset.address)) is None:
         return None, "because the asset has no reference price now"
-    coins = price * Fraction(10) ** (asset.decimals - step.portfolio.numeraire.decimals)
-    at = conditional_orders.format_order_price(step.portfolio, asset.address, price)
-    return coins, f"the present price of {at}"
+    coin_price = price * Fraction(10) ** (asset.decimals - step.portfolio.numeraire.decimals)
+    shown_price = conditional_orders.format_order_price(step.portfolio, asset.address, price)
+    return coin_price, f"the present price of {shown_price}"
 
 
-def _require_level(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTerms]) -> None:
-    price = _price(step, terms.token)
+def _require_armable(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTerms]) -> None:
+    price = _current_price(step, terms.token)
     if price is None:
         raise Refused(
             f"{conditional_orders.order_name(step.portfolio, terms)}: no current reference price",
             remedy="see trimtab status",
         )
-    book, label = step.portfolio.orders, conditional_orders.order_name(step.portfolio, terms)
-    entry = next(
+    order_settings = step.portfolio.orders
+    label = conditional_orders.order_name(step.portfolio, terms)
+    entry_terms = next(
         (
             order_terms
             for order_terms in chosen
@@ -272,16 +280,22 @@ def _require_level(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTer
         None,
     )
     try:
-        opened = None
-        if entry is not None:
-            opened = conditional_orders.arm_order(_waiting_order(entry), price, 0, book)
-        if not conditional_orders.waits_for_entry(terms.kind, opened):
-            conditional_orders.arm_order(_waiting_order(terms), price, 0, book, opened)
-    except Refused as why:
-        at = conditional_orders.format_order_price(step.portfolio, terms.token, price)
-        verdict = Verdict(terms.kind.value, f"the price is {at}", why.message, False)
+        armed_entry = None
+        if entry_terms is not None:
+            armed_entry = conditional_orders.arm_order(
+                _waiting_order(entry_terms), price, 0, order_settings
+            )
+        if not conditional_orders.waits_for_entry(terms.kind, armed_entry):
+            conditional_orders.arm_order(
+                _waiting_order(terms), price, 0, order_settings, armed_entry
+            )
+    except Refused as refusal:
+        shown_price = conditional_orders.format_order_price(step.portfolio, terms.token, price)
+        verdict = Verdict(terms.kind.value, f"the price is {shown_price}", refusal.message, False)
         raise Refused(
-            f"{label} cannot be armed at {at}: {why.message}", (verdict,), why.remedy
+            f"{label} cannot be armed at {shown_price}: {refusal.message}",
+            (verdict,),
+            refusal.remedy,
         ) from None
 
 
@@ -289,18 +303,18 @@ def _waiting_order(terms: OrderTerms) -> ConditionalOrder:
     return ConditionalOrder(terms.token, terms.kind, OrderStage.WAITING, terms, 0)
 
 
-def _write(
+def _replace_orders(
     agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[ConditionalOrder]
 ) -> None:
     """Replace the orders of `keys` by `changed`. Raises Retryable if a cycle wrote in between."""
     store = agent.context.store
-    stored, turn = store.orders.standing()
+    stored, version = store.orders.standing()
     others = [order for order in stored if order.key not in keys]
-    if not store.orders.update((*others, *changed), None, turn):
+    if not store.orders.update((*others, *changed), None, version):
         raise Retryable("a cycle changed the orders in the meantime", "try again")
 
 
-def _tokens(portfolio: Portfolio, orders: Iterable[ConditionalOrder], subject: str) -> set[str]:
+def _tokens_of(portfolio: Portfolio, orders: Iterable[ConditionalOrder], subject: str) -> set[str]:
     if subject == ALL:
         return {
             PORTFOLIO,
@@ -315,24 +329,24 @@ def _tokens(portfolio: Portfolio, orders: Iterable[ConditionalOrder], subject: s
         if subject in (asset.token.symbol, asset.token.address)
     }
     if not addresses:
-        known = ", ".join(asset.token.label for asset in portfolio.assets)
+        labels = ", ".join(asset.token.label for asset in portfolio.assets)
         raise ConfigError(
-            f"orders: {subject!r} is not an asset", f"choose from {known}, portfolio, all"
+            f"orders: {subject!r} is not an asset", f"choose from {labels}, portfolio, all"
         )
     return addresses
 
 
-def _called(subject: str) -> str:
+def _subject_text(subject: str) -> str:
     return "the portfolio" if subject in (ALL, PORTFOLIO) else subject
 
 
-def _reenabled(portfolio: Portfolio, known: Sequence[ConditionalOrder]) -> list[str]:
+def _reenabled(portfolio: Portfolio, orders: Sequence[ConditionalOrder]) -> list[str]:
     """Return the assets that these orders had exited or were exiting."""
-    gone = [order.token for order in known if order.is_exit and order.stage in EXITED_STAGES]
-    return [conditional_orders.order_subject(portfolio, token) for token in dict.fromkeys(gone)]
+    exited = [order.token for order in orders if order.is_exit and order.stage in EXITED_STAGES]
+    return [conditional_orders.order_subject(portfolio, token) for token in dict.fromkeys(exited)]
 
 
-def _named(portfolio: Portfolio, order: ConditionalOrder) -> NamedOrderDocument:
+def _named_order(portfolio: Portfolio, order: ConditionalOrder) -> NamedOrderDocument:
     return {
         "subject": (
             PORTFOLIO
@@ -344,20 +358,18 @@ def _named(portfolio: Portfolio, order: ConditionalOrder) -> NamedOrderDocument:
     }
 
 
-def _row(
+def _order_row(
     step: StepInput, order: ConditionalOrder, stored: ConditionalOrder | None
 ) -> ConditionalOrderDocument:
     """Return the row of an order: `stored` as it is, and what the next cycle would make of it."""
     since_s, since = None, None
     if stored is None:
-        conditional_order = _waiting_order(order.terms)
+        shown_order = _waiting_order(order.terms)
     else:
-        conditional_order = replace(stored, terms=order.terms)
+        shown_order = replace(stored, terms=order.terms)
         since_s, since = stored.since_s, format_time(stored.since_s)
-    price, level = _price(step, order.token), conditional_orders.trigger_price(conditional_order)
-    away = (
-        None if price is None else conditional_orders.distance_to_trigger(conditional_order, price)
-    )
+    price, level = _current_price(step, order.token), conditional_orders.trigger_price(shown_order)
+    distance = None if price is None else conditional_orders.distance_to_trigger(shown_order, price)
     unconfirmed = next(
         (
             unconfirmed_order
@@ -369,31 +381,31 @@ def _row(
     level_now = None
     if level is None:
         level_now = conditional_orders.trigger_price(unconfirmed or order)
-    terms = conditional_order.terms
-    highest = conditional_order.mark if order.kind is OrderKind.TRAILING_STOP else None
+    terms = shown_order.terms
+    highest = shown_order.mark if order.kind is OrderKind.TRAILING_STOP else None
     return {
-        **_named(step.portfolio, conditional_order),
+        **_named_order(step.portfolio, shown_order),
         "terms": (
-            _figure(step.portfolio, terms.token, terms.price) or ""
+            _coin_price(step.portfolio, terms.token, terms.price) or ""
             if terms.share_bps is None
             else f"{terms.share_bps / 100:g}%"
         ),
-        "level": _figure(step.portfolio, order.token, level),
-        "level_now": _figure(step.portfolio, order.token, level_now),
-        "price": _figure(step.portfolio, order.token, price),
-        "distance_bps": None if away is None else round(away * BPS),
-        "basis": _figure(step.portfolio, order.token, conditional_order.basis),
-        "highest": _figure(step.portfolio, order.token, highest),
-        "fired_at": _figure(step.portfolio, order.token, conditional_order.at),
+        "level": _coin_price(step.portfolio, order.token, level),
+        "level_now": _coin_price(step.portfolio, order.token, level_now),
+        "price": _coin_price(step.portfolio, order.token, price),
+        "distance_bps": None if distance is None else round(distance * BPS),
+        "basis": _coin_price(step.portfolio, order.token, shown_order.basis),
+        "highest": _coin_price(step.portfolio, order.token, highest),
+        "fired_at": _coin_price(step.portfolio, order.token, shown_order.at),
         "since_s": since_s,
         "since": since,
-        "next_stage": None if order.stage is conditional_order.stage else order.stage.value,
+        "next_stage": None if order.stage is shown_order.stage else order.stage.value,
         "unconfirmed": None if unconfirmed is None else unconfirmed.stage.value,
-        "filled_at_once": conditional_orders.was_filled_when_armed(conditional_order),
+        "filled_at_once": conditional_orders.was_filled_when_armed(shown_order),
     }
 
 
-def _figure(portfolio: Portfolio, token: str, price: Price | None) -> str | None:
+def _coin_price(portfolio: Portfolio, token: str, price: Price | None) -> str | None:
     """Return a price in whole coins of the numeraire; for the portfolio, its NAV per share."""
     if price is None:
         return None
@@ -405,14 +417,14 @@ def _figure(portfolio: Portfolio, token: str, price: Price | None) -> str | None
         return None
 
 
-def _price(step: StepInput, token: str) -> Price | None:
+def _current_price(step: StepInput, token: str) -> Price | None:
     if token == PORTFOLIO:
-        return _unit(step)
+        return _nav_per_share(step)
     price = reference_prices(step).prices.get(token)
     return None if price is None else price.price
 
 
-def _unit(step: StepInput) -> Fraction:
+def _nav_per_share(step: StepInput) -> Fraction:
     prices = reference_prices(step).by_token
     return conditional_orders.unit_value_at(
         step.history.orders.nav_per_share, prices, margin_result(step, prices)
@@ -446,28 +458,28 @@ def swap_at_limit(
     send: bool,
     confirm: Confirm,
     progress: Progress,
-    sure: Callable[[LimitPricesDocument], bool] = lambda _: True,
+    confirm_price: Callable[[LimitPricesDocument], bool] = lambda _: True,
 ) -> tuple[LimitOrder, StepOutcome]:
     """Place a limit order and try it once; with `wait` until it ends.
 
     Without `send` it is only evaluated. With `send` it is recorded, and `trimtab run --send`
-    continues it. `sure` receives the limit and the market price (documents.plans.limit_prices). Raises
-    ConfigError for an invalid price or time.
+    continues it. `confirm_price` receives the limit and the market price
+    (documents.plans.limit_prices). Raises ConfigError for an invalid price or time.
     """
     context = agent.context
-    placed = _order(agent, request)
-    step_outcome = evaluation.evaluate(context.readers, proposals.single_order(placed))
+    new_order = _limit_order(agent, request)
+    dry_run = evaluation.evaluate(context.readers, proposals.single_order(new_order))
     if not send:
-        return placed, step_outcome
-    if not sure(limit_prices(placed, step_outcome.step_input)) or not confirm(step_outcome):
-        return placed, replace(
-            step_outcome,
+        return new_order, dry_run
+    if not confirm_price(limit_prices(new_order, dry_run.step_input)) or not confirm(dry_run):
+        return new_order, replace(
+            dry_run,
             kind=OutcomeKind.DECLINED,
             reason="not confirmed; nothing was recorded or sent",
         )
     wallet = wiring.open_wallet_session(context, lambda _: True, progress)
     with wallet.held() as actors:
-        order = context.store.executions.add_limit_order(placed)
+        order = context.store.executions.add_limit_order(new_order)
         outcome = _try_order(context, order, actors)
     while (
         order := next(
@@ -490,28 +502,30 @@ def _try_order(context: wiring.AgentContext, order: LimitOrder, actors: StepActo
     return outcome
 
 
-def _order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
+def _limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
     sold, bought = agent.token(request.token_in, "--in"), agent.token(request.token_out, "--out")
     if sold == bought:
         raise ConfigError("--out: the same token as --in", "name two tokens")
-    raw = parse_raw(request.amount, sold.decimals, "--amount")
-    if raw == 0:
+    sold_raw = parse_raw(request.amount, sold.decimals, "--amount")
+    if sold_raw == 0:
         raise ConfigError("--amount must be above 0", "for example --amount 0.1")
-    exact = Fraction(parse_raw(request.price, 36, "--price"), 10**36) * Fraction(10) ** (
+    limit_price = Fraction(parse_raw(request.price, 36, "--price"), 10**36) * Fraction(10) ** (
         bought.decimals - sold.decimals
     )
-    if exact == 0:
+    if limit_price == 0:
         raise ConfigError(
             "--price must be above 0", "give the minimum --out per --in, or omit --price"
         )
     head_s = agent.context.readers.reader.snapshot().head.timestamp_s
-    until_s = _until(request.until, head_s)
-    least = f"{price_text(exact, sold.decimals, bought.decimals)} {bought.label}"
-    note = f"sell {decimal_text(raw, sold.decimals)} {sold.label} at {least} or better"
-    return LimitOrder("", sold.address, bought.address, raw, exact, until_s, head_s, note=note)
+    until_s = _parse_until_s(request.until, head_s)
+    limit_text = f"{price_text(limit_price, sold.decimals, bought.decimals)} {bought.label}"
+    note = f"sell {decimal_text(sold_raw, sold.decimals)} {sold.label} at {limit_text} or better"
+    return LimitOrder(
+        "", sold.address, bought.address, sold_raw, limit_price, until_s, head_s, note=note
+    )
 
 
-def _until(text: str, now_s: int) -> int:
+def _parse_until_s(text: str, now_s: int) -> int:
     """Return the chain time, in seconds, of a duration from now or of a time such as
     2027-01-31T18:00Z.
     """

@@ -10,8 +10,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.accounting import export as rotki
-from agent.accounting.export import ExportTable, escape_formula, export_tables
+from agent.accounting.export import (
+    ETHER_CHAINS,
+    EVENT_COLUMNS,
+    TRADE_COLUMNS,
+    ExportTable,
+    RotkiAssets,
+    escape_formula,
+    export_tables,
+    rotki_events,
+    rotki_trades,
+)
 from agent.accounting.futures_export import futures_table
 from agent.app.records.ledger import LedgerData, open_ledger_data
 from agent.config.loaded import ConfigSource
@@ -28,12 +37,13 @@ def export(
     kind: str,
     folder: Path | str,
     force: bool = False,
-    native: str | None = None,
+    native_name: str | None = None,
 ) -> ExportDocument:
     """Write the whole ledger into `folder`, which is created if missing. Files are owner-only, and
     overwritten only with `force`.
 
-    `native` is rotki's name of the native coin, needed on chains without ether. Raises ConfigError.
+    `native_name` is rotki's name of the native coin, needed on chains without ether. Raises
+    ConfigError.
     """
     if not str(folder).strip():
         raise ConfigError(
@@ -42,15 +52,19 @@ def export(
     folder = Path(folder)
     if kind not in FORMATS:
         raise ConfigError(f"--format: {kind!r} is unknown", f"choose from {', '.join(FORMATS)}")
-    if native is not None and not native.strip():
+    if native_name is not None and not native_name.strip():
         raise ConfigError(
             "--native-asset: it is empty",
             "write for example ETH",
         )
     with open_ledger_data(config) as ledger_data:
-        tables = _rotki(ledger_data, native) if kind == "rotki" else _plain(ledger_data)
-    ending, encode = ("parquet", _parquet) if kind == "parquet" else ("csv", _csv)
-    files = {f"{sheet.name}.{ending}": sheet for sheet in tables}
+        tables = (
+            _rotki_tables(ledger_data, native_name)
+            if kind == "rotki"
+            else _plain_tables(ledger_data)
+        )
+    extension, encode = ("parquet", _parquet) if kind == "parquet" else ("csv", _csv)
+    files = {f"{sheet.name}.{extension}": sheet for sheet in tables}
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -84,7 +98,7 @@ def export_archive(config: ConfigSource, kind: str) -> bytes:
             f"{kind!r} is not an archive format", f"choose from {', '.join(ARCHIVES)}"
         )
     with open_ledger_data(config) as ledger_data:
-        tables = _rotki(ledger_data, None) if kind == "rotki" else _plain(ledger_data)
+        tables = _rotki_tables(ledger_data, None) if kind == "rotki" else _plain_tables(ledger_data)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for sheet in tables:
@@ -98,39 +112,39 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return RFC 4180 CSV with Unix line ends and without cells that a spreadsheet reads as formulas
     (T17).
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([escape_formula(cell) for cell in row] for row in rows)
-    return out.getvalue()
+    return buffer.getvalue()
 
 
-def _plain(ledger: LedgerData) -> tuple[ExportTable, ...]:
+def _plain_tables(ledger: LedgerData) -> tuple[ExportTable, ...]:
     tax = ledger.loaded.config.tax
     currency = ledger.numeraire.label if tax is None or tax.currency is None else tax.currency
     names, futures = ledger.names, futures_table(ledger.entries, ledger.names)
-    tables = export_tables(ledger.entries, ledger.taxed(), ledger.valuations, names, currency)
+    tables = export_tables(ledger.entries, ledger.lot_run(), ledger.valuations, names, currency)
     return (*tables, futures) if futures.rows else tables
 
 
-def _rotki(ledger: LedgerData, native: str | None) -> tuple[ExportTable, ...]:
+def _rotki_tables(ledger: LedgerData, native_name: str | None) -> tuple[ExportTable, ...]:
     chain = ledger.loaded.config.chain
-    if native is None and not chain.local and chain.chain_id not in rotki.ETHER_CHAINS:
+    if native_name is None and not chain.local and chain.chain_id not in ETHER_CHAINS:
         raise ConfigError(
             f"--native-asset: rotki's name of the native coin of chain {chain.chain_id} is unknown",
             "give its rotki name, for example XDAI",
         )
-    assets = rotki.RotkiAssets(chain.chain_id, native or "ETH", ledger.names.decimals)
+    assets = RotkiAssets(chain.chain_id, native_name or "ETH", ledger.names.decimals)
     return (
         ExportTable(
             "rotki_generic_trades",
-            rotki.TRADE_COLUMNS,
-            tuple(rotki.rotki_trades(ledger.entries, assets)),
+            TRADE_COLUMNS,
+            tuple(rotki_trades(ledger.entries, assets)),
         ),
         ExportTable(
             "rotki_generic_events",
-            rotki.EVENT_COLUMNS,
-            tuple(rotki.rotki_events(ledger.entries, assets)),
+            EVENT_COLUMNS,
+            tuple(rotki_events(ledger.entries, assets)),
         ),
     )
 
@@ -148,18 +162,21 @@ def _parquet(sheet: ExportTable) -> bytes:
             "--format parquet needs polars", "pip install 'trimtab[analysis]', or choose csv"
         ) from None
     columns = {
-        name: [row[number] for row in sheet.rows] for number, name in enumerate(sheet.columns)
+        name: [row[column_index] for row in sheet.rows]
+        for column_index, name in enumerate(sheet.columns)
     }
-    out = io.BytesIO()
-    polars.DataFrame(columns, schema=dict.fromkeys(sheet.columns, polars.String)).write_parquet(out)
-    return out.getvalue()
+    buffer = io.BytesIO()
+    polars.DataFrame(columns, schema=dict.fromkeys(sheet.columns, polars.String)).write_parquet(
+        buffer
+    )
+    return buffer.getvalue()
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, content: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.write(content)
     except OSError as error:
         raise ConfigError(
             f"--out {path}: {error.strerror}", "free some space, or name another folder"

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import wiring
-from agent.accounting import entries as book
-from agent.accounting.entries import prorated_value
+from agent.accounting.entries import MARGIN, prorated_value, unbalanced_tokens
 from agent.accounting.export import (
     TokenNames,
     format_utc,
@@ -80,26 +79,27 @@ if TYPE_CHECKING:
 DAY_S = 86_400
 DAYS_A_YEAR = 365
 MIN_DAYS = 5
-MISSING = "needs the extra analysis: pip install 'trimtab[analysis]'"
+INSTALL_HINT = "needs the extra analysis: pip install 'trimtab[analysis]'"
 
 
-def daily_returns(parts: Sequence[ReturnPeriod]) -> list[float]:
+def daily_returns(periods: Sequence[ReturnPeriod]) -> list[float]:
     """Return the return of each UTC day, net of external transfers; zero on days without a
     valuation.
     """
-    days: dict[int, float] = {}
-    for part in parts:
-        if part.factor is not None:
-            day = part.end.chain_s // DAY_S
-            days[day] = days.get(day, 1.0) * float(part.factor)
-    return [days.get(day, 1.0) - 1 for day in range(min(days), max(days) + 1)] if days else []
+    growths: dict[int, float] = {}
+    for period in periods:
+        if period.factor is not None:
+            day = period.end.chain_s // DAY_S
+            growths[day] = growths.get(day, 1.0) * float(period.factor)
+    days = range(min(growths), max(growths) + 1) if growths else ()
+    return [growths.get(day, 1.0) - 1 for day in days]
 
 
-def statistics(parts: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
+def statistics(periods: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
     """Return annualised statistics (365 days, risk-free rate zero); None for fewer than five days.
     Without empyrical only `days` is set, and `missing` names the extra to install.
     """
-    returns = daily_returns(parts)
+    returns = daily_returns(periods)
     if len(returns) < MIN_DAYS:
         return None
     try:
@@ -111,7 +111,7 @@ def statistics(parts: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
             "volatility": None,
             "sharpe": None,
             "max_drawdown": None,
-            "missing": MISSING,
+            "missing": INSTALL_HINT,
         }
     series = np.array(returns)
     return {
@@ -139,18 +139,18 @@ class LedgerData:
     loaded: LoadedConfig
     store: Store
     numeraire: Token
-    coin: str
+    wrapped_native: str
     entries: tuple[Entry, ...]
     valuations: tuple[Valuation, ...]
     names: TokenNames
-    newest: StepInput | None = None
+    newest_step: StepInput | None = None
     """Input of the newest step; None without steps."""
-    runs: dict[tuple[bool, LotMethod], TaxLotRun] = field(default_factory=dict)
-    """Cached results of `taxed` by exchange rates (True: with) and method. Years of entries take
+    lot_runs: dict[tuple[bool, LotMethod], TaxLotRun] = field(default_factory=dict)
+    """Cached results of `lot_run` by exchange rates (True: with) and method. Years of entries take
     long to compute.
     """
 
-    def taxed(self, numeraire_only: bool = False, method: LotMethod | None = None) -> TaxLotRun:
+    def lot_run(self, numeraire_only: bool = False, method: LotMethod | None = None) -> TaxLotRun:
         """Return lots and disposals by `method`, or else that of [tax], in its currency unless
         `numeraire_only`; FIFO without [tax].
         """
@@ -158,11 +158,11 @@ class LedgerData:
         rates = None if numeraire_only else read_rates(self.loaded)
         method = method or (LotMethod.FIFO if tax is None else LotMethod(tax.method))
         key = rates is not None, method
-        if key not in self.runs:
-            self.runs[key] = run_tax_lots(
-                self.entries, method, self.numeraire.address, self.coin, rate_of(rates)
+        if key not in self.lot_runs:
+            self.lot_runs[key] = run_tax_lots(
+                self.entries, method, self.numeraire.address, self.wrapped_native, rate_of(rates)
             )
-        return self.runs[key]
+        return self.lot_runs[key]
 
 
 @contextmanager
@@ -170,23 +170,25 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
     """Open the ledger. Raises ConfigError before the first cycle."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
-        known = store.ledger.token_names()
-        if known is None:
+        ledger_tokens = store.ledger.token_names()
+        if ledger_tokens is None:
             raise ConfigError(
                 "the ledger is empty: no cycle has run yet",
                 "run trimtab pnl --now, or trimtab run, first",
             )
-        names = TokenNames({token.address: token for token in known.tokens}, known.numeraire)
-        newest = newest_step_input(store)
+        token_names = TokenNames(
+            {token.address: token for token in ledger_tokens.tokens}, ledger_tokens.numeraire
+        )
+        newest_step = newest_step_input(store)
         yield LedgerData(
             loaded,
             store,
-            known.numeraire,
-            known.coin,
+            ledger_tokens.numeraire,
+            ledger_tokens.coin,
             store.ledger.entries(),
-            recorded_valuations(store, newest),
-            names,
-            newest,
+            recorded_valuations(store, newest_step),
+            token_names,
+            newest_step,
         )
 
 
@@ -194,9 +196,9 @@ def refresh_ledger(agent: Agent) -> None:
     """Read the chain and bring the ledger up to date; sends nothing."""
     readers, store = agent.context.readers, agent.context.store
     snapshot = readers.reader.snapshot()
-    present = partial(readers.step_input_at, snapshot)
-    settle_mined(store, snapshot, present)
-    update_ledger(store, present(), force=True)
+    current_step_input = partial(readers.step_input_at, snapshot)
+    settle_mined(store, snapshot, current_step_input)
+    update_ledger(store, current_step_input(), force=True)
 
 
 def pnl(
@@ -223,24 +225,24 @@ def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -
         )
     token = ledger.numeraire.address
     if benchmark is not None:
-        token = _token(ledger, benchmark)
+        token = _token_address(ledger, benchmark)
     first, final = ledger.valuations[0], ledger.valuations[-1]
     spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MAX_PERIODS) :]
-    opening = OpeningCash(ledger.numeraire.address, ledger.coin)
+    opening_cash = OpeningCash(ledger.numeraire.address, ledger.wrapped_native)
     periods = [
-        performance(ledger.entries, ledger.valuations, start, end, token, opening)
+        performance(ledger.entries, ledger.valuations, start, end, token, opening_cash)
         for start, end in spans
     ]
     # one run serves all periods: later disposals do not change earlier gains
-    taxed = ledger.taxed(numeraire_only=True)
+    lot_run = ledger.lot_run(numeraire_only=True)
     blocks = {entry.id: entry.block for entry in ledger.entries}
     rows = [
-        _period(ledger, result, span, taxed, blocks)
+        _period(ledger, result, span, lot_run, blocks)
         for result, span in zip(periods, spans, strict=True)
         if result is not None
     ]
-    account = None if ledger.newest is None else margin_account(ledger.newest.snapshot)
-    why = "" if account is None else uncertain_books(account)
+    account = None if ledger.newest_step is None else margin_account(ledger.newest_step.snapshot)
+    uncertainty = "" if account is None else uncertain_books(account)
     document: ProfitDocument = {
         "numeraire": ledger.numeraire.label,
         "benchmark": ledger.names.label(token),
@@ -252,14 +254,14 @@ def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -
         "gas_money": _money(ledger, final.gas_money),
         "reserved": _money(ledger, final.reserved - final.gas_money),
         "periods": rows,
-        "unrealised": _money(ledger, _unrealised(ledger, taxed, final)),
-        "method": taxed.lots.method.value,
-        "unpriced": sorted(set(taxed.unpriced)),
+        "unrealised": _money(ledger, _unrealised(ledger, lot_run, final)),
+        "method": lot_run.lots.method.value,
+        "unpriced": sorted(set(lot_run.unpriced)),
         "tax": _tax(ledger),
         "not_final": len(_unbooked_receipts(ledger)),
     }
-    if why:
-        document["uncertain"] = why
+    if uncertainty:
+        document["uncertain"] = uncertainty
     return document
 
 
@@ -267,25 +269,25 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
     """Check that every entry balances and matches its transaction, and that the sums match the
     entries; with `rebuild` rewrite differing entries and all sums.
     """
-    with open_ledger_data(config) as data:
-        ledger, step = data.store.ledger, data.newest
-        unbalanced = [entry.id for entry in data.entries if book.unbalanced_tokens(entry)]
-        audited = [] if step is None else audit_entries(data.store, step)
+    with open_ledger_data(config) as ledger:
+        store_ledger, step = ledger.store.ledger, ledger.newest_step
+        unbalanced = [entry.id for entry in ledger.entries if unbalanced_tokens(entry)]
+        audited = [] if step is None else audit_entries(ledger.store, step)
         differing = [pair for pair in audited if pair.differs]
-        misstated = ledger.find_misstatements()
+        misstated = store_ledger.find_misstatements()
         if rebuild:
-            ledger.rewrite([(pair.intent, pair.derived) for pair in differing])
-            ledger.rebuild_sums()
-        missing = data.taxed(numeraire_only=True).lots.owed()
-        current = ledger.current_book()
+            store_ledger.rewrite([(pair.intent, pair.derived) for pair in differing])
+            store_ledger.rebuild_sums()
+        owed = ledger.lot_run(numeraire_only=True).lots.owed()
+        current_book = store_ledger.current_book()
         return {
-            "book": None if current is None else fill(BookDocument, current),
-            "entries": len(data.entries),
+            "book": None if current_book is None else fill(BookDocument, current_book),
+            "entries": len(ledger.entries),
             "unbalanced": unbalanced,
             "differing": [pair.intent.id for pair in differing],
             "misstated": list(misstated),
             "rebuilt": rebuild and bool(differing or misstated),
-            "missing_lots": {data.names.label(token): str(raw) for token, raw in missing.items()},
+            "missing_lots": {ledger.names.label(token): str(raw) for token, raw in owed.items()},
             "sound": not unbalanced and (rebuild or not (differing or misstated)),
         }
 
@@ -293,9 +295,9 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
 def compare_with_chain(agent: Agent) -> LedgerChainDocument:
     """Compare each balance of the ledger with the chain, at one block."""
     step = agent.step_input()
-    by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    by_token[NATIVE] = step.snapshot.native_wei
-    balances = agent.context.store.ledger.balances(step.snapshot.head.number)
+    chain_balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    chain_balances[NATIVE] = step.snapshot.native_wei
+    ledger_balances = agent.context.store.ledger.balances(step.snapshot.head.number)
     names = TokenNames(
         {asset.token.address: asset.token for asset in step.portfolio.assets},
         step.portfolio.numeraire,
@@ -304,9 +306,11 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
         {
             "symbol": names.label(balance.token),
             "ledger_raw": str(balance.raw),
-            "chain_raw": str(by_token[balance.token]) if balance.token in by_token else None,
+            "chain_raw": str(chain_balances[balance.token])
+            if balance.token in chain_balances
+            else None,
         }
-        for balance in balances
+        for balance in ledger_balances
     ]
     unwritten = [flow for flow in step.history.cash_flows.unexplained if flow.id == 0]
     return {
@@ -347,20 +351,20 @@ def _futures_events(entry: Entry, names: TokenNames) -> dict[str, list[FuturesEv
 
 def _period(
     ledger: LedgerData,
-    result: Performance,
+    performance_result: Performance,
     span: tuple[int, int],
-    taxed: TaxLotRun,
+    lot_run: TaxLotRun,
     blocks: dict[str, int],
 ) -> PeriodDocument:
-    start, end = result.start, result.end
+    start, end = performance_result.start, performance_result.end
     mwr_bps, mwr_year_bps = None, None
-    if result.mwr is not None:
-        mwr_bps = round(result.mwr * BPS, 2)
-        mwr_year = annualize(result.mwr, end.chain_s - start.chain_s)
+    if performance_result.mwr is not None:
+        mwr_bps = round(performance_result.mwr * BPS, 2)
+        mwr_year = annualize(performance_result.mwr, end.chain_s - start.chain_s)
         mwr_year_bps = None if mwr_year is None else round(mwr_year * BPS, 2)
     disposals = [
         disposal
-        for disposal in taxed.disposals
+        for disposal in lot_run.disposals
         if span[0] <= disposal.disposed_s < span[1] and blocks[disposal.entry] <= end.block
     ]
     weights = {ledger.names.label(token): bps for token, bps in weights_bps(end).items()}
@@ -369,7 +373,10 @@ def _period(
         "to": format_utc(end.chain_s),
         "mwr_bps": mwr_bps,
         "mwr_year_bps": mwr_year_bps,
-        "by_hand": {"swaps": result.by_hand_swaps, "effect": _money(ledger, result.by_hand)},
+        "by_hand": {
+            "swaps": performance_result.by_hand_swaps,
+            "effect": _money(ledger, performance_result.by_hand),
+        },
         "realised": _money(ledger, net_gain(disposals)),
         "realised_by_token": {
             ledger.names.label(token): _money(
@@ -378,11 +385,13 @@ def _period(
             for token in sorted({disposal.token for disposal in disposals})
         },
         "weights_bps": weights,
-        "statistics": statistics(result.parts),
+        "statistics": statistics(performance_result.parts),
     }
-    if result.futures is not None:
-        values["futures"] = fill(FuturesResultDocument, result.futures.in_base_units(), ledger)
-    return fill(PeriodDocument, result, ledger, **values)
+    if performance_result.futures is not None:
+        values["futures"] = fill(
+            FuturesResultDocument, performance_result.futures.in_base_units(), ledger
+        )
+    return fill(PeriodDocument, performance_result, ledger, **values)
 
 
 def _why_empty(valuations: Sequence[Valuation]) -> str:
@@ -400,23 +409,23 @@ def _tax(ledger: LedgerData) -> TaxYearsDocument | None:
     tax = ledger.loaded.config.tax
     if tax is None:
         return None
-    disposals = ledger.taxed().disposals
+    disposals = ledger.lot_run().disposals
     by_year: dict[str, list[Disposal]] = {}
     for disposal in disposals:
         by_year.setdefault(format_utc(disposal.disposed_s)[:4], []).append(disposal)
-    years = {year: net_gain(sold) for year, sold in by_year.items()}
+    gains_by_year = {year: net_gain(sold) for year, sold in by_year.items()}
     rates = read_rates(ledger.loaded)
-    futures = futures_years(ledger.entries, rate_of(rates))
+    futures_by_year = futures_years(ledger.entries, rate_of(rates))
     document: TaxYearsDocument = {
         "method": tax.method,
         "currency": tax.currency or ledger.numeraire.label,
-        "years": {year: _money(ledger, gain) for year, gain in sorted(years.items())},
+        "years": {year: _money(ledger, gain) for year, gain in sorted(gains_by_year.items())},
         "year_limit": tax.year_limit,
         "old_rate": _old_rate(ledger),
     }
-    if futures:
+    if futures_by_year:
         document["futures"] = {
-            year: _money(ledger, value) for year, value in sorted(futures.items())
+            year: _money(ledger, value) for year, value in sorted(futures_by_year.items())
         }
     return document
 
@@ -425,59 +434,64 @@ def _old_rate(ledger: LedgerData) -> str:
     """Return a warning if the oldest exchange rate used is more than a month old: the table has
     gaps or ends early.
     """
-    table = read_rates(ledger.loaded)
-    if table is None or not ledger.entries:
+    rates = read_rates(ledger.loaded)
+    if rates is None or not ledger.entries:
         return ""
-    at_s = max((entry.chain_s for entry in ledger.entries), key=table.age_s)
-    days = table.age_s(at_s) // DAY_S
-    if days <= OLD_RATE_DAYS:
+    entry_s = max((entry.chain_s for entry in ledger.entries), key=rates.age_s)
+    age_days = rates.age_s(entry_s) // DAY_S
+    if age_days <= OLD_RATE_DAYS:
         return ""
     return (
-        f"{table.name}: the rate used on {format_utc(at_s)[:10]} is {days} days old; add"
+        f"{rates.name}: the rate used on {format_utc(entry_s)[:10]} is {age_days} days old; add"
         " newer lines"
     )
 
 
-def _unrealised(ledger: LedgerData, taxed: TaxLotRun, at: Valuation) -> Value:
+def _unrealised(ledger: LedgerData, lot_run: TaxLotRun, valuation: Valuation) -> Value:
     """Return the value of the holdings less the cost of their lots, without gas money. Positions
     count with their current amounts, the margin account with its deposits, since its profit is
     reported separately.
     """
-    lots, _ = split_gas_money(taxed.open(), ledger)
-    cost, value = sum((lot.cost for lot in lots), Fraction(0)), at.value - at.gas_money
-    if (holding := at.collateral) is not None:
+    lots, _ = split_gas_money(lot_run.open(), ledger)
+    cost, value = (
+        sum((lot.cost for lot in lots), Fraction(0)),
+        valuation.value - valuation.gas_money,
+    )
+    if (collateral := valuation.collateral) is not None:
         deposited = sum(
             posting.raw
             for entry in ledger.entries
             for posting in entry.postings
-            if (posting.account, posting.token) == (book.MARGIN, holding.token)
+            if (posting.account, posting.token) == (MARGIN, collateral.token)
         )
-        value += (deposited - holding.margin_raw) * holding.price
+        value += (deposited - collateral.margin_raw) * collateral.price
     return value - cost
 
 
 def split_gas_money(
     lots: Sequence[OpenLot], ledger: LedgerData
 ) -> tuple[tuple[OpenLot, ...], tuple[OpenLot, ...]]:
-    """Return the lots of the holdings, and those of the native coin that only pays for gas at the
-    newest valuation, with what mined transactions paid that are not booked yet. Both forms of the
-    coin share lots; gas money has the oldest.
+    """Split the lots into those of holdings and those of gas money, the native coin that only pays
+    for gas. Gas money is that of the newest valuation plus the gas of mined transactions without an
+    entry. Native coin and its wrapped token share lots; the oldest are gas money.
     """
     holdings = ledger.valuations[-1].held if ledger.valuations else ()
-    left = sum(holding.reserved_raw for holding in holdings if holding.is_gas_money)
-    if left:
-        at, paid = ledger.valuations[-1].block, _unbooked_receipts(ledger)
-        left += sum(receipt.gas_cost_wei for receipt in paid if receipt.block_number <= at)
-    kept, gas = list[OpenLot](), list[OpenLot]()
+    gas_money_raw = sum(holding.reserved_raw for holding in holdings if holding.is_gas_money)
+    if gas_money_raw:
+        valuation_block, unbooked = ledger.valuations[-1].block, _unbooked_receipts(ledger)
+        gas_money_raw += sum(
+            receipt.gas_cost_wei for receipt in unbooked if receipt.block_number <= valuation_block
+        )
+    holding_lots, gas_lots = list[OpenLot](), list[OpenLot]()
     for lot in lots:  # of each token the oldest first
-        raw = min(left, lot.raw) if lot.token == ledger.coin else 0
-        cost = prorated_value(lot.cost, raw, lot.raw) if raw < lot.raw else lot.cost
-        if raw:
-            gas.append(replace(lot, token=NATIVE, raw=raw, cost=cost))
-        if raw < lot.raw:
-            kept.append(replace(lot, raw=lot.raw - raw, cost=lot.cost - cost))
-        left -= raw
-    return tuple(kept), tuple(gas)
+        gas_raw = min(gas_money_raw, lot.raw) if lot.token == ledger.wrapped_native else 0
+        gas_cost = prorated_value(lot.cost, gas_raw, lot.raw) if gas_raw < lot.raw else lot.cost
+        if gas_raw:
+            gas_lots.append(replace(lot, token=NATIVE, raw=gas_raw, cost=gas_cost))
+        if gas_raw < lot.raw:
+            holding_lots.append(replace(lot, raw=lot.raw - gas_raw, cost=lot.cost - gas_cost))
+        gas_money_raw -= gas_raw
+    return tuple(holding_lots), tuple(gas_lots)
 
 
 def _unbooked_receipts(ledger: LedgerData) -> list[Receipt]:
@@ -487,7 +501,7 @@ def _unbooked_receipts(ledger: LedgerData) -> list[Receipt]:
     ]
 
 
-def _token(ledger: LedgerData, name: str) -> str:
+def _token_address(ledger: LedgerData, name: str) -> str:
     for address, token in ledger.names.tokens.items():
         if name in (token.symbol, address) or name.lower() == address.lower():
             return address
@@ -503,8 +517,8 @@ def _money(ledger: LedgerData, value: Value) -> str:
 
 def tax_lots(config: ConfigSource, method: str | None = None) -> LotsDocument:
     """Return the open lots of each asset, with their value at the newest valuation and the gains
-    realised in its year; `method` overrides that of [tax]. Raises ConfigError for an unknown method
-    and an empty ledger.
+    realised in the year of the newest entry or valuation; `method` overrides that of [tax]. Raises
+    ConfigError for an unknown method and an empty ledger.
     """
     methods = [lot_method.value for lot_method in LotMethod]
     if method is not None and method not in methods:
@@ -515,51 +529,55 @@ def tax_lots(config: ConfigSource, method: str | None = None) -> LotsDocument:
 
 def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDocument:
     """Return the document of an open ledger."""
-    taxed = ledger.taxed(method=method)
+    lot_run = ledger.lot_run(method=method)
     times = [bookings[-1].chain_s for bookings in (ledger.entries, ledger.valuations) if bookings]
     year = format_utc(max(times))[:4] if times else None
-    sold = [disposal for disposal in taxed.disposals if format_utc(disposal.disposed_s)[:4] == year]
-    rows, tax = _Rows(ledger, taxed, sold), ledger.loaded.config.tax
-    tokens = {lot.token for lot in rows.lots} | {disposal.token for disposal in sold}
-    if rows.only_gas:
-        tokens.discard(ledger.coin)
+    disposals = [
+        disposal for disposal in lot_run.disposals if format_utc(disposal.disposed_s)[:4] == year
+    ]
+    rows, tax = _LotRows(ledger, lot_run, disposals), ledger.loaded.config.tax
+    tokens = {lot.token for lot in rows.lots} | {disposal.token for disposal in disposals}
+    if rows.coin_is_only_gas:
+        tokens.discard(ledger.wrapped_native)
     return {
-        "method": taxed.lots.method.value,
+        "method": lot_run.lots.method.value,
         "currency": (tax and tax.currency) or ledger.numeraire.label,
         "valued": format_utc(ledger.valuations[-1].chain_s) if ledger.valuations else None,
         "year": year,
-        "realised": rows.money(net_gain(sold)),
-        "unpriced": sorted(set(taxed.unpriced)),
+        "realised": rows.money(net_gain(disposals)),
+        "unpriced": sorted(set(lot_run.unpriced)),
         "assets": [rows.asset(token) for token in sorted(tokens, key=ledger.names.label)],
         "gas_money": rows.gas_money(),
         "not_final": len(_unbooked_receipts(ledger)),
     }
 
 
-class _Rows:
+class _LotRows:
     """Rows of the lots, at the prices of the newest valuation in the reporting currency."""
 
-    def __init__(self, ledger: LedgerData, taxed: TaxLotRun, sold: Sequence[Disposal]) -> None:
-        self._ledger, self._sold = ledger, sold
-        self.lots, self.gas_lots = split_gas_money(taxed.open(), ledger)
-        self._owed = taxed.lots.owed()
-        assets = (
+    def __init__(
+        self, ledger: LedgerData, lot_run: TaxLotRun, disposals: Sequence[Disposal]
+    ) -> None:
+        self._ledger, self._disposals = ledger, disposals
+        self.lots, self.gas_lots = split_gas_money(lot_run.open(), ledger)
+        self._unmatched_raw = lot_run.lots.owed()
+        held_tokens = (
             {holding.token for holding in ledger.valuations[-1].held}
             if ledger.valuations
             else set()
         )
-        self.only_gas = bool(self.gas_lots) and ledger.coin not in assets
+        self.coin_is_only_gas = bool(self.gas_lots) and ledger.wrapped_native not in held_tokens
         self._prices: dict[str, Price] = {}
         if ledger.valuations:
-            newest = ledger.valuations[-1]
-            rate = rate_of(read_rates(ledger.loaded))(newest.chain_s)
+            valuation = ledger.valuations[-1]
+            rate = rate_of(read_rates(ledger.loaded))(valuation.chain_s)
             self._prices = {
                 valued_holding.token: valued_holding.price * rate
-                for valued_holding in newest.held
+                for valued_holding in valuation.held
                 if valued_holding.price
             }
             if NATIVE in self._prices:  # native coin and its wrapped token share lots
-                self._prices.setdefault(ledger.coin, self._prices[NATIVE])
+                self._prices.setdefault(ledger.wrapped_native, self._prices[NATIVE])
 
     def asset(self, token: str) -> AssetLotsDocument:
         """Return the row of an asset, without gas money."""
@@ -570,15 +588,19 @@ class _Rows:
         if not self.gas_lots:
             return None
         row = self._row(NATIVE, self.gas_lots)
-        if self.only_gas:
-            sold = (disposal for disposal in self._sold if disposal.token == self._ledger.coin)
-            row["realised"] = self.money(net_gain(sold))
+        if self.coin_is_only_gas:
+            disposals = (
+                disposal
+                for disposal in self._disposals
+                if disposal.token == self._ledger.wrapped_native
+            )
+            row["realised"] = self.money(net_gain(disposals))
         return row
 
     def _row(self, token: str, lots: Sequence[OpenLot]) -> AssetLotsDocument:
         names, price = self._ledger.names, self._prices.get(token)
         cost, raw = sum((lot.cost for lot in lots), Value(0)), sum(lot.raw for lot in lots)
-        value, unrealised = self._worth(raw, cost, price)
+        value, unrealised = self._value_and_gain(raw, cost, price)
         decimals = names.decimals(token)
         return {
             "symbol": names.label(token),
@@ -590,20 +612,22 @@ class _Rows:
             "value": value,
             "unrealised": unrealised,
             "realised": self.money(
-                net_gain(disposal for disposal in self._sold if disposal.token == token)
+                net_gain(disposal for disposal in self._disposals if disposal.token == token)
             ),
-            "unmatched": decimal_text(self._owed.get(token, 0), decimals),
+            "unmatched": decimal_text(self._unmatched_raw.get(token, 0), decimals),
             "lots": [self._lot(lot, price) for lot in lots],
         }
 
-    def _worth(self, raw: int, cost: Value, price: Price | None) -> tuple[str | None, str | None]:
+    def _value_and_gain(
+        self, raw: int, cost: Value, price: Price | None
+    ) -> tuple[str | None, str | None]:
         """Return value and unrealised gain of an amount; None without a price."""
         if price is None:
             return None, None
         return self.money(raw * price), self.money(raw * price - cost)
 
     def _lot(self, lot: OpenLot, price: Price | None) -> LotDocument:
-        value, unrealised = self._worth(lot.raw, lot.cost, price)
+        value, unrealised = self._value_and_gain(lot.raw, lot.cost, price)
         return {
             "acquired": format_utc(lot.acquired_s),
             "amount": decimal_text(lot.raw, self._ledger.names.decimals(lot.token)),

@@ -56,7 +56,7 @@ SLOT_GAS, CALL_GAS = 22_350, 45_000
 """Gas units per added observation (a storage word from zero, UniswapV3Pool), and for the call
 itself.
 """
-MOST_AT_ONCE = 500
+MAX_RAISED_AT_ONCE = 500
 """Maximum number of observations per transaction, below the 2^24 gas limit of a transaction
 (EIP-7825) with a margin.
 """
@@ -77,8 +77,10 @@ def observations(agent: Agent) -> PoolObservationsDocument:
     return {
         "block": step.snapshot.head.number,
         "window_s": step.reference.twap_window_s,
-        "enough": _enough(step.snapshot, step.reference),
-        "pools": [_pool(step.snapshot, step.portfolio, step.reference, pool) for pool in pools],
+        "enough": _required_observations(step.snapshot, step.reference),
+        "pools": [
+            _pool_document(step.snapshot, step.portfolio, step.reference, pool) for pool in pools
+        ],
     }
 
 
@@ -98,25 +100,25 @@ def raise_observations(
     """
     step = agent.step_input()
     pool = _named_pool(step.snapshot, _address(address))
-    document = _document(step, pool, to)
+    document = _increase_document(step, pool, to)
     if document["rises"] == 0 or not send:
         return document
-    unpinned = prices.pin_rejection(step.snapshot, step.reference, pool)
-    if unpinned:
+    rejection = prices.pin_rejection(step.snapshot, step.reference, pool)
+    if rejection:
         raise Refused(
-            f"{pool.address}: {unpinned}",
-            (Verdict("allowlist", unpinned, "all pinned", False),),
+            f"{pool.address}: {rejection}",
+            (Verdict("allowlist", rejection, "all pinned", False),),
             "trimtab trust",
         )
     with wiring.open_actors(agent.context, never_confirm, progress) as actors:
         actors.executor.reconcile()
         step = agent.step_input()
-        document = _document(step, _named_pool(step.snapshot, pool.address), to)
-        _carry_out(agent, actors, step, document, lambda: confirm(document))
+        document = _increase_document(step, _named_pool(step.snapshot, pool.address), to)
+        _send_increase(agent, actors, step, document, lambda: confirm(document))
         return document
 
 
-def _carry_out(
+def _send_increase(
     agent: Agent,
     actors: StepActors,
     step: StepInput,
@@ -130,7 +132,10 @@ def _carry_out(
     store.steps.begin(
         step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("oracle"))
     )
-    done, ended = f"{document['pool']} keeps {document['to']} price observations", "declined"
+    success_text, outcome = (
+        f"{document['pool']} keeps {document['to']} price observations",
+        "declined",
+    )
     sent: list[Intent] = []
     try:
         prepared = actors.composer.oracle(step, document["pool"], document["to"])
@@ -142,9 +147,13 @@ def _carry_out(
                     step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note
                 )
             )
-            ended = "done" if sent[0].succeeded else "failed"
+            outcome = "done" if sent[0].succeeded else "failed"
         store.steps.end(
-            step_id, DECISION, done if ended == "done" else f"{ended}: nothing changed", None, ended
+            step_id,
+            DECISION,
+            success_text if outcome == "done" else f"{outcome}: nothing changed",
+            None,
+            outcome,
         )
     except TrimtabError as error:
         store.steps.end(
@@ -157,43 +166,46 @@ def _carry_out(
         raise
     after = readers.reader.snapshot()
     settle_mined(store, after, lambda: readers.step_input_at(after))
-    document["outcome"], document["transactions"] = ended, [transaction(intent) for intent in sent]
+    document["outcome"], document["transactions"] = (
+        outcome,
+        [transaction(intent) for intent in sent],
+    )
 
 
-def _document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocument:
-    coming = (pool.observations or (0, 0))[1]
-    rises = max(0, to - coming)
+def _increase_document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocument:
+    next_capacity = (pool.observations or (0, 0))[1]
+    increase = max(0, to - next_capacity)
     if not 1 <= to <= prices.MAX_OBSERVATIONS:
         raise ConfigError(
             f"--to: {to} is not between 1 and {prices.MAX_OBSERVATIONS}",
-            f"{_enough(step.snapshot, step.reference)} are enough for the window",
+            f"{_required_observations(step.snapshot, step.reference)} are enough for the window",
         )
-    if rises > MOST_AT_ONCE:
+    if increase > MAX_RAISED_AT_ONCE:
         raise ConfigError(
-            f"--to: from {coming} to {to} in one transaction exceeds the gas limit",
-            f"raise it in steps: --to {coming + MOST_AT_ONCE}",
+            f"--to: from {next_capacity} to {to} in one transaction exceeds the gas limit",
+            f"raise it in steps: --to {next_capacity + MAX_RAISED_AT_ONCE}",
         )
-    gas = CALL_GAS + SLOT_GAS * rises if rises else 0
+    gas = CALL_GAS + SLOT_GAS * increase if increase else 0
     head = step.snapshot.head
     price_wei = step.snapshot.gas_price_wei
     if head.base_fee_wei is not None:
         price_wei = head.base_fee_wei + step.snapshot.priority_fee_wei
-    native = reference_prices(step).prices.get(step.portfolio.wrapped_native)
+    native_price = reference_prices(step).prices.get(step.portfolio.wrapped_native)
     cost: str | None = None
-    if native is not None:
-        value = Fraction(gas * price_wei) * native.price
+    if native_price is not None:
+        value = Fraction(gas * price_wei) * native_price.price
         cost = value_text(value, step.portfolio.numeraire.decimals)
     return {
-        **_pool(step.snapshot, step.portfolio, step.reference, pool),
+        **_pool_document(step.snapshot, step.portfolio, step.reference, pool),
         "block": head.number,
-        "enough": _enough(step.snapshot, step.reference),
+        "enough": _required_observations(step.snapshot, step.reference),
         "to": to,
-        "rises": rises,
+        "rises": increase,
         "gas_units": gas,
         "cost_native": decimal_text(gas * price_wei, 18),
         "cost": cost,
         "most_native": None,
-        "outcome": "planned" if rises else "hold",
+        "outcome": "planned" if increase else "hold",
         "transactions": [],
     }
 
@@ -206,39 +218,35 @@ def _address(text: str) -> str:
 
 
 def _named_pool(snapshot: Snapshot, address: str) -> Pool:
-    named = next(
+    traded_pool = next(
         (pool for pool in snapshot.pools if pool.keeps_observations and pool.address == address),
         None,
     )
-    if named is None:
+    if traded_pool is None:
         raise ConfigError(
             f"POOL: {address} is not a V3 pool of this portfolio", "trimtab oracle lists them"
         )
-    return named
+    return traded_pool
 
 
-def _pool(
+def _pool_document(
     snapshot: Snapshot, portfolio: Portfolio, reference: ReferenceConfig, pool: Pool
 ) -> ObservationsDocument:
-    kept, coming = pool.observations or (0, 0)
-    why = prices.twap_rejection(snapshot, reference, pool)
+    capacity, next_capacity = pool.observations or (0, 0)
+    rejection = prices.twap_rejection(snapshot, reference, pool)
     return {
         "pool": pool.address,
         "tokens": [portfolio.token(address).label for address in (pool.token0, pool.token1)],
         "fee_pips": pool.fee_pips,
-        "observations": kept,
-        "observations_next": coming,
-        "counts": why == "",
-        "why": why,
+        "observations": capacity,
+        "observations_next": next_capacity,
+        "counts": rejection == "",
+        "why": rejection,
     }
 
 
-def _enough(snapshot: Snapshot, reference: ReferenceConfig) -> int:
+def _required_observations(snapshot: Snapshot, reference: ReferenceConfig) -> int:
     return prices.required_observations(snapshot.head.chain_id, reference.twap_window_s)
-
-
-if TYPE_CHECKING:
-    pass
 
 
 def weights(agent: Agent) -> WeightsDocument:
@@ -255,36 +263,38 @@ def weights(agent: Agent) -> WeightsDocument:
     store, assets = agent.context.store, agent.portfolio.assets
     now_s = target_changes.trusted_time_s(step.snapshot)
     since_s = now_s - settings.window_s - max(settings.step_s, settings.max_age_s)
-    recorded = store.prices.between(
+    recorded_prices = store.prices.between(
         agent.portfolio.numeraire.address, since_s, now_s, settings.step_s
     )
-    step_input = replace(step, history=replace(step.history, prices=recorded, allocation=None))
-    answers = agent.context.signals.answers(signal_requests(step_input, {}))
-    facts = target_changes.allocator_inputs(step_input.with_layer(SignalState(answers)))
-    last = store.allocations.newest()
-    current = targets.valid_allocation(settings, assets, last)
-    seen: Returns | None = None
+    priced_step = replace(
+        step, history=replace(step.history, prices=recorded_prices, allocation=None)
+    )
+    signal_answers = agent.context.signals.answers(signal_requests(priced_step, {}))
+    inputs = target_changes.allocator_inputs(priced_step.with_layer(SignalState(signal_answers)))
+    last_allocation = store.allocations.newest()
+    current = targets.valid_allocation(settings, assets, last_allocation)
+    returns: Returns | None = None
     bounds: WeightBounds | None = None
     chosen: Allocation | None = None
     fault = ""
     try:
         bounds = targets.bounds_of(settings, assets)
-        seen = targets.unrounded_weights(settings, assets, facts)[1].seen
-        chosen = targets.choose_allocation(settings, assets, facts, last)
-    except Refused as missing:
-        fault = str(missing)
+        returns = targets.unrounded_weights(settings, assets, inputs)[1].seen
+        chosen = targets.choose_allocation(settings, assets, inputs, last_allocation)
+    except Refused as refusal:
+        fault = str(refusal)
     return {
         "block": step.snapshot.head.number,
         "at_s": now_s,
         "kind": settings.method.value,
-        "due": targets.is_allocation_due(settings, assets, last, now_s),
+        "due": targets.is_allocation_due(settings, assets, last_allocation, now_s),
         "next_s": None if current is None else current.at_s + settings.every_s,
         "standing": _weights_document(step.portfolio, current),
         "now": _weights_document(step.portfolio, chosen),
         "fault": fault,
         "turnover_bps": _turnover_bps(chosen, current),
-        "assets": _assets(step.snapshot, settings, bounds, current, chosen, seen, agent),
-        "correlations": _correlations(step.portfolio, seen),
+        "assets": _asset_rows(step.snapshot, settings, bounds, current, chosen, returns, agent),
+        "correlations": _correlations(step.portfolio, returns),
         "target_reasons": list(step.targets.reasons),
     }
 
@@ -296,16 +306,18 @@ def _weights_document(portfolio: Portfolio, choice: Allocation | None) -> Alloca
     return fill(AllocationDocument, choice, weights_bps=weights_bps)
 
 
-def _assets(
+def _asset_rows(
     snapshot: Snapshot,
     settings: AllocatorConfig,
     bounds: WeightBounds | None,
     current: Allocation | None,
     chosen: Allocation | None,
-    seen: Returns | None,
+    returns: Returns | None,
     agent: Agent,
 ) -> list[WeightedAssetDocument]:
-    volatility = {} if seen is None else dict(zip(seen.tokens, seen.volatility, strict=True))
+    volatility = (
+        {} if returns is None else dict(zip(returns.tokens, returns.volatility, strict=True))
+    )
     limits = {}
     if bounds is not None:
         for token, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True):
@@ -336,13 +348,13 @@ def _assets(
     return rows
 
 
-def _correlations(portfolio: Portfolio, seen: Returns | None) -> dict[str, str]:
+def _correlations(portfolio: Portfolio, returns: Returns | None) -> dict[str, str]:
     """Return the sample correlation of each pair "A/B"."""
-    if seen is None:
+    if returns is None:
         return {}
-    names = [portfolio.token(token).label for token in seen.tokens]
+    names = [portfolio.token(token).label for token in returns.tokens]
     pairs = combinations(range(len(names)), 2)
-    return {f"{names[i]}/{names[j]}": f"{seen.correlation[i, j]:.6f}" for i, j in pairs}
+    return {f"{names[i]}/{names[j]}": f"{returns.correlation[i, j]:.6f}" for i, j in pairs}
 
 
 def _turnover_bps(chosen: Allocation | None, current: Allocation | None) -> int | None:

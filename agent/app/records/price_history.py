@@ -31,9 +31,8 @@ from agent.model import (
     Snapshot,
     StepInput,
 )
-from agent.reference import prices as means
-from agent.reference import prices as rounds
 from agent.reference import reference_prices, round_price
+from agent.reference.prices import answer_bound_fault, pin_rejection
 from agent.store.prices import AGENT_SOURCE, HOUR_S, RETENTION_S
 from agent.units import Token
 
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
 
 COLUMNS = ("time", "symbol", "close")
-_EPOCH_S = 1_230_768_000
+_EARLIEST_S = 1_230_768_000
 """2009-01-01, before any coin. A smaller number, or one above ten times this value, is not Unix
 seconds: it is milliseconds or a spreadsheet's day count.
 """
@@ -79,69 +78,74 @@ class PriceFile:
 
 
 def read_prices(
-    path: Path, portfolio: Portfolio, names: Mapping[str, str], bar_s: int, now_s: int
+    path: Path, portfolio: Portfolio, config_symbols: Mapping[str, str], bar_s: int, now_s: int
 ) -> PriceFile:
     """Read prices of the portfolio's tokens in its numeraire.
 
-    `names` maps the file's symbols to the config's. A close is dated `bar_s` after its row's time.
-    If the file has closes of the numeraire, all others are divided by them; otherwise closes count
-    in the numeraire. Raises ConfigError for missing columns or packages, unordered or repeated
-    times, and invalid closes.
+    `config_symbols` maps the file's symbols to the config's. A close is dated `bar_s` after its
+    row's time. If the file has closes of the numeraire, all others are divided by them; otherwise
+    closes count in the numeraire. Raises ConfigError for missing columns or packages, unordered or
+    repeated times, and invalid closes.
     """
     tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
     tokens |= {hub.symbol: hub for hub in portfolio.hubs}
-    unknown = [name for name in names.values() if name not in tokens]
-    if unknown:
+    unknown_symbols = [name for name in config_symbols.values() if name not in tokens]
+    if unknown_symbols:
         raise ConfigError(
-            f"--as: {unknown[0]!r} is not a token of the config", f"choose from {', '.join(tokens)}"
+            f"--as: {unknown_symbols[0]!r} is not a token of the config",
+            f"choose from {', '.join(tokens)}",
         )
     closes: dict[str, dict[int, tuple[int, Fraction]]] = {}
     skipped: dict[str, None] = {}
-    for number, (when, named, close) in enumerate(_rows(path), 1):
-        symbol = names.get(str(named), str(named))
+    for row_number, (time_cell, file_symbol, close) in enumerate(_read_rows(path), 1):
+        symbol = config_symbols.get(str(file_symbol), str(file_symbol))
         if symbol not in tokens:
-            skipped[str(named)] = None
+            skipped[str(file_symbol)] = None
             continue
-        at_s = _time(when, path, number) + bar_s
-        if at_s > now_s:
+        close_s = _parse_time_s(time_cell, path, row_number) + bar_s
+        if close_s > now_s:
             raise ConfigError(
-                f"{path.name}, row {number}: {symbol} has a close in the future",
+                f"{path.name}, row {row_number}: {symbol} has a close in the future",
                 "remove the row, or correct --bar",
             )
-        before = closes.setdefault(symbol, {})
-        newest_s = next(reversed(before.values()))[0] if before else 0
-        if at_s <= newest_s:
-            order = "a repeated" if at_s == newest_s else "an unordered"
+        symbol_closes = closes.setdefault(symbol, {})
+        newest_s = next(reversed(symbol_closes.values()))[0] if symbol_closes else 0
+        if close_s <= newest_s:
+            fault = "a repeated" if close_s == newest_s else "an unordered"
             raise ConfigError(
-                f"{path.name}, row {number}: {symbol} has {order} time",
+                f"{path.name}, row {row_number}: {symbol} has {fault} time",
                 "sort the file by time, without duplicates",
             )
-        before[number] = (at_s, _close(close, path, number))
+        symbol_closes[row_number] = (close_s, _parse_price(close, path, row_number))
     if not closes:
         raise ConfigError(
             f"{path.name}: holds no prices of {', '.join(tokens)}",
             "name its symbols: --as BTC=WBTC",
         )
     numeraire = portfolio.numeraire
-    units = dict(closes.pop(numeraire.symbol, {}).values())
+    numeraire_closes = dict(closes.pop(numeraire.symbol, {}).values())
     series = []
-    for symbol, rows in closes.items():
-        in_numeraire = list(rows.values())
-        if units:
+    for symbol, dated_closes in closes.items():
+        in_numeraire = list(dated_closes.values())
+        if numeraire_closes:
             in_numeraire = [
-                (at_s, close / units[at_s]) for at_s, close in in_numeraire if at_s in units
+                (close_s, close / numeraire_closes[close_s])
+                for close_s, close in in_numeraire
+                if close_s in numeraire_closes
             ]
-        series.append(_series(tokens[symbol], in_numeraire, len(rows), numeraire.decimals))
+        series.append(
+            _price_series(tokens[symbol], in_numeraire, len(dated_closes), numeraire.decimals)
+        )
     if not any(price_series.points for price_series in series):
         raise ConfigError(
             f"{path.name}: no time has closes of both a token and {numeraire.label}",
             f"remove {numeraire.label} from the file",
         )
-    source = "by the file's closes of both" if units else "as given in the file"
+    source = "by the file's closes of both" if numeraire_closes else "as given in the file"
     return PriceFile(tuple(series), tuple(skipped), f"{numeraire.label}, {source}")
 
 
-def _series(
+def _price_series(
     token: Token, closes: Sequence[tuple[int, Fraction]], rows: int, numeraire_decimals: int
 ) -> PriceSeries:
     scale = Fraction(10) ** (numeraire_decimals - token.decimals)
@@ -156,7 +160,7 @@ def _series(
     )
 
 
-def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
+def _read_rows(path: Path) -> Iterator[tuple[object, object, object]]:
     """Return (time, symbol, close) of each row. Raises ConfigError if the file is not a table with
     these columns.
     """
@@ -189,14 +193,14 @@ def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
     return iter(table.select(COLUMNS).iter_rows())
 
 
-def _time(value: object, path: Path, number: int) -> int:
+def _parse_time_s(cell: object, path: Path, row_number: int) -> int:
     """Return Unix seconds from an ISO time (UTC by default), a number of seconds, or a Parquet
     time.
     """
-    parsed, time_s = value, 0.0
+    parsed, time_s = cell, 0.0
     try:
-        if isinstance(value, str):
-            text = value.strip()
+        if isinstance(cell, str):
+            text = cell.strip()
             numeric = text.replace(".", "", 1).isdigit()
             parsed = float(text) if numeric else datetime.fromisoformat(text)
         if isinstance(parsed, datetime):
@@ -205,24 +209,24 @@ def _time(value: object, path: Path, number: int) -> int:
             time_s = float(parsed)
     except ValueError:
         time_s = 0.0
-    if not _EPOCH_S <= time_s < 10 * _EPOCH_S:
+    if not _EARLIEST_S <= time_s < 10 * _EARLIEST_S:
         raise ConfigError(
-            f"{path.name}, row {number}: {str(value)[:40]!r} is not a time",
+            f"{path.name}, row {row_number}: {str(cell)[:40]!r} is not a time",
             "write 2026-11-01T00:00:00Z, or unix seconds",
         )
     return int(time_s)
 
 
-def _close(value: object, path: Path, number: int) -> Fraction:
+def _parse_price(cell: object, path: Path, row_number: int) -> Fraction:
     """Return an exact price above zero. Raises ConfigError for anything else."""
     price: Decimal | None = None
-    if isinstance(value, str | int | float):
+    if isinstance(cell, str | int | float):
         with suppress(InvalidOperation):
-            price = Decimal(value.strip() if isinstance(value, str) else repr(value))
+            price = Decimal(cell.strip() if isinstance(cell, str) else repr(cell))
     valid = price is not None and price.is_finite() and price > 0
     if price is None or not valid or abs(price.adjusted()) > MAX_EXPONENT:
         raise ConfigError(
-            f"{path.name}, row {number}: {str(value)[:40]!r} is not a price",
+            f"{path.name}, row {row_number}: {str(cell)[:40]!r} is not a price",
             "remove the row: prices must be above zero",
         )
     return Fraction(price)
@@ -230,12 +234,14 @@ def _close(value: object, path: Path, number: int) -> Fraction:
 
 FILE, FEED, POOLS = "import", "feed", "pools"
 SOURCES = (FEED, POOLS)
-_KINDS = {PriceSource.FEED: FEED, PriceSource.TWAP: POOLS}
+_SOURCE_NAMES = {PriceSource.FEED: FEED, PriceSource.TWAP: POOLS}
 
 
 @dataclass(frozen=True, slots=True)
 class _FetchedPrices:
-    """Prices of one token from one source. `why` is the reason if there are none, or none earlier."""
+    """Prices of one token from one source. `why` says why there are none, or why they do not reach
+    further back; empty otherwise.
+    """
 
     token: Token
     source: str
@@ -268,16 +274,17 @@ def prices(agent: Agent) -> PricesDocument:
 
 
 def import_prices(
-    agent: Agent, path: Path, names: Sequence[str] = (), bar: str = "0s", check: bool = False
+    agent: Agent, path: Path, symbol_pairs: Sequence[str] = (), bar: str = "0s", check: bool = False
 ) -> ImportedPricesDocument:
-    """Record a file's closes for hours without a price; with `check` only report them. A path that
-    does not exist is a name in [data], whose supplies are only checked. Raises ConfigError.
+    """Record a file's closes for hours without a price; with `check` only report them. If there is
+    no file at this path, it is a name in [data]; supplies there are only checked. `symbol_pairs` are
+    texts FILE=CONFIG, `bar` is the time from a row to its close. Raises ConfigError.
     """
-    renamed, sha256, table = {}, "", agent.context.config.data.get(str(path))
-    if table is not None and not path.exists():
-        published = published_file(agent.context.loaded, str(path))
-        path, sha256 = published.path, published.sha256
-        if table.kind == "supplies":
+    config_symbols, sha256, data_entry = {}, "", agent.context.config.data.get(str(path))
+    if data_entry is not None and not path.exists():
+        published_prices = published_file(agent.context.loaded, str(path))
+        path, sha256 = published_prices.path, published_prices.sha256
+        if data_entry.kind == "supplies":
             supplies = read_supplies(path, agent.portfolio)
             labels = {asset.token.address: asset.token.label for asset in agent.portfolio.assets}
             return {
@@ -288,35 +295,39 @@ def import_prices(
                 "prices": [],
                 "sha256": sha256,
             }
-        renamed, bar = dict(table.symbols), table.bar if bar == "0s" else bar
-    for name in names:
-        in_file, _, in_config = name.partition("=")
+        config_symbols, bar = dict(data_entry.symbols), data_entry.bar if bar == "0s" else bar
+    for symbol_pair in symbol_pairs:
+        in_file, _, in_config = symbol_pair.partition("=")
         if not in_file or not in_config:
             raise ConfigError(
-                f"--as: {name!r} is not a pair of symbols",
+                f"--as: {symbol_pair!r} is not a pair of symbols",
                 "write the file's and the config's: --as BTC=WBTC",
             )
-        renamed[in_file] = in_config
+        config_symbols[in_file] = in_config
     now_s, numeraire = agent.context.clock.now_s(), agent.portfolio.numeraire.address
-    file = read_prices(path, agent.portfolio, renamed, parse_duration_s(bar, "--bar"), now_s)
+    price_file = read_prices(
+        path, agent.portfolio, config_symbols, parse_duration_s(bar, "--bar"), now_s
+    )
     document: ImportedPricesDocument = {
         "file": str(path),
-        "unit": file.unit,
+        "unit": price_file.unit,
         "checked_only": check,
-        "skipped": list(file.skipped),
+        "skipped": list(price_file.skipped),
         "prices": [],
         "sha256": sha256,
     }
-    for series in file.series:
-        new = 0 if check else agent.context.store.prices.record(numeraire, series.points, FILE)
-        since_s, until_s = _span(series.points)
+    for series in price_file.series:
+        new_hours = (
+            0 if check else agent.context.store.prices.record(numeraire, series.points, FILE)
+        )
+        from_s, until_s = _span(series.points)
         document["prices"].append(
             {
                 "symbol": series.symbol,
                 "rows": series.rows,
                 "hours": len(series.points),
-                "new": new,
-                "from_s": since_s,
+                "new": new_hours,
+                "from_s": from_s,
                 "until_s": until_s,
                 "interval_s": series.interval_s,
                 "gaps": series.gaps,
@@ -343,7 +354,11 @@ def fetch_prices(
             "write for example 90d",
         )
     step = agent.step_input()
-    sources = [_KINDS[kind] for kind in step.reference.kinds if kind in _KINDS]
+    sources = [
+        _SOURCE_NAMES[source_name]
+        for source_name in step.reference.kinds
+        if source_name in _SOURCE_NAMES
+    ]
     if source is not None:
         sources = [source]
     if not sources:
@@ -354,25 +369,28 @@ def fetch_prices(
     ends_s = [end - 1 for end in range(now_s // HOUR_S * HOUR_S, now_s - back_s, -HOUR_S)]
     series: list[_FetchedPrices] = []
     missing = [token for token in _tokens(agent) if token != agent.portfolio.numeraire]
-    for kind in sources:
-        read = _by_feeds if kind == FEED else _by_pool_twaps
-        fetched = read(agent, step, missing, ends_s)
+    for source_name in sources:
+        fetch_series = _fetch_from_feeds if source_name == FEED else _fetch_pool_twaps
+        fetched = fetch_series(agent, step, missing, ends_s)
         series += fetched
-        missing = [prices.token for prices in fetched if not prices.points]
-    return {"back_s": back_s, "prices": [_recorded(agent, prices) for prices in series]}
+        missing = [token_prices.token for token_prices in fetched if not token_prices.points]
+    return {
+        "back_s": back_s,
+        "prices": [_record_fetched(agent, token_prices) for token_prices in series],
+    }
 
 
-def _recorded(agent: Agent, series: _FetchedPrices) -> FetchedSeriesDocument:
+def _record_fetched(agent: Agent, series: _FetchedPrices) -> FetchedSeriesDocument:
     """Record fetched prices and return their document."""
     store, numeraire = agent.context.store, agent.portfolio.numeraire.address
-    new = store.prices.record(numeraire, series.points, series.source) if series.points else 0
-    since_s, until_s = _span(series.points)
+    new_hours = store.prices.record(numeraire, series.points, series.source) if series.points else 0
+    from_s, until_s = _span(series.points)
     return {
         "symbol": series.token.label,
         "source": series.source,
         "hours": len(series.points),
-        "new": new,
-        "from_s": since_s,
+        "new": new_hours,
+        "from_s": from_s,
         "until_s": until_s,
         "why": series.why,
     }
@@ -402,27 +420,37 @@ def _tokens(agent: Agent) -> list[Token]:
     return list({token.address: token for token in tokens}.values())
 
 
-def _by_feeds(
+def _fetch_from_feeds(
     agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]
 ) -> list[_FetchedPrices]:
     """Return prices of the tokens in the numeraire at each time, from the latest rounds of both
     feeds. Times with a stale round are omitted.
     """
     numeraire = step.portfolio.numeraire
-    unit_usd, unit_fault = _feed_prices(agent, step.snapshot, step.portfolio, numeraire, ends_s[-1])
+    numeraire_usd, numeraire_fault = _feed_prices(
+        agent, step.snapshot, step.portfolio, numeraire, ends_s[-1]
+    )
     series = []
     for token in tokens:
         token_usd: FeedPrices = ()
-        fault = unit_fault
-        if unit_usd:
+        fault = numeraire_fault
+        if numeraire_usd:
             token_usd, fault = _feed_prices(agent, step.snapshot, step.portfolio, token, ends_s[-1])
         scale = Fraction(10) ** (numeraire.decimals - token.decimals)
         points = []
         for end_s in reversed(ends_s):
-            price = _price_at(token_usd, end_s, _max_age_s(step.portfolio, step.reference, token))
-            unit = _price_at(unit_usd, end_s, _max_age_s(step.portfolio, step.reference, numeraire))
-            if price is not None and unit is not None:
-                points.append(PricePoint(token.address, end_s, round_price(price / unit * scale)))
+            price_usd = _price_at(
+                token_usd, end_s, _max_age_s(step.portfolio, step.reference, token)
+            )
+            numeraire_price = _price_at(
+                numeraire_usd, end_s, _max_age_s(step.portfolio, step.reference, numeraire)
+            )
+            if price_usd is not None and numeraire_price is not None:
+                points.append(
+                    PricePoint(
+                        token.address, end_s, round_price(price_usd / numeraire_price * scale)
+                    )
+                )
         series.append(_FetchedPrices(token, FEED, tuple(points), fault))
     return series
 
@@ -440,43 +468,45 @@ def _feed_prices(
     feed = portfolio.feed(token.address)
     if feed is None:
         return (), f"{token.label} has no feed"
-    latest = next((feed_round for feed_round in snapshot.feeds if feed_round.feed == feed), None)
-    if latest is None:
+    latest_round = next(
+        (feed_round for feed_round in snapshot.feeds if feed_round.feed == feed), None
+    )
+    if latest_round is None:
         return (), f"the feed of {token.label} was not read"
     try:
-        answers, complete = past_rounds(agent.context.line, feed, snapshot.head, since_s)
+        past_answers, reaches_back = past_rounds(agent.context.line, feed, snapshot.head, since_s)
     except TrimtabError as error:
         return (), error.message
-    usd = tuple(
-        (past.at_s, Fraction(past.answer, 10**latest.decimals))
-        for past in answers
-        if not rounds.answer_bound_fault(replace(latest, answer=past.answer))
+    usd_prices = tuple(
+        (past_answer.at_s, Fraction(past_answer.answer, 10**latest_round.decimals))
+        for past_answer in past_answers
+        if not answer_bound_fault(replace(latest_round, answer=past_answer.answer))
     )
-    if complete:
-        return usd, ""
-    return usd, f"the feed of {token.label} has no earlier rounds, or too many for one fetch"
+    if reaches_back:
+        return usd_prices, ""
+    return usd_prices, f"the feed of {token.label} has no earlier rounds, or too many for one fetch"
 
 
 def _max_age_s(portfolio: Portfolio, reference: ReferenceConfig, token: Token) -> int:
     return reference.max_age_s(portfolio.feed(token.address) or "")
 
 
-def _price_at(usd: FeedPrices, end_s: int, max_age_s: int) -> Fraction | None:
+def _price_at(usd_prices: FeedPrices, end_s: int, max_age_s: int) -> Fraction | None:
     """Return the feed's price at a time; None before the first round or if the round was stale."""
-    count = bisect_right(usd, end_s, key=lambda point: point[0])
-    if count == 0 or end_s - usd[count - 1][0] > max_age_s:
+    count = bisect_right(usd_prices, end_s, key=lambda point: point[0])
+    if count == 0 or end_s - usd_prices[count - 1][0] > max_age_s:
         return None
-    return usd[count - 1][1]
+    return usd_prices[count - 1][1]
 
 
-def _by_pool_twaps(
+def _fetch_pool_twaps(
     agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]
 ) -> list[_FetchedPrices]:
     """Return hourly TWAPs of pinned pools, combined like reference prices."""
     pools = [
         pool
         for pool in step.snapshot.pools
-        if pool.keeps_observations and not means.pin_rejection(step.snapshot, step.reference, pool)
+        if pool.keeps_observations and not pin_rejection(step.snapshot, step.reference, pool)
     ]
     twaps: Mapping[int, tuple[Pool, ...]] = {}
     why = "" if pools else "no V3 pool is pinned"
@@ -487,10 +517,10 @@ def _by_pool_twaps(
     reference = replace(step.reference, kinds=(PriceSource.TWAP,), twap_window_s=HOUR_S)
     points: dict[str, list[PricePoint]] = {token.address: [] for token in tokens}
     for end_s in sorted(twaps):
-        then = replace(
+        past_step = replace(
             step, reference=reference, snapshot=replace(step.snapshot, pools=twaps[end_s])
         )
-        for address, price in reference_prices(then).prices.items():
+        for address, price in reference_prices(past_step).prices.items():
             if address in points:
                 points[address].append(PricePoint(address, end_s, round_price(price.price)))
     fault = why or "no pool with the numeraire or a hub has an hour of observations"

@@ -7,8 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent import codec, wiring
-from agent.accounting.export import TokenNames, weights_bps
-from agent.accounting.export import format_utc as utc_of_sheets
+from agent.accounting.export import TokenNames, format_utc, weights_bps
 from agent.accounting.futures import futures_lines
 from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
@@ -34,7 +33,7 @@ from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.step_context import OutcomeKind
-from agent.layers import documents as layers
+from agent.layers import documents as layer_documents
 from agent.layers.futures.notes import futures_note
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.layers.liquidity.composer import action_note
@@ -83,9 +82,9 @@ class StepCosts:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._names: TokenNames | None = None
-        if (known := store.ledger.token_names()) is not None:
-            tokens = {token.address: token for token in known.tokens}
-            self._names = TokenNames(tokens, known.numeraire)
+        if (ledger_tokens := store.ledger.token_names()) is not None:
+            tokens = {token.address: token for token in ledger_tokens.tokens}
+            self._names = TokenNames(tokens, ledger_tokens.numeraire)
 
     def cost(self, intents: Iterable[Intent]) -> CostsDocument | None:
         """Return fees, impact, gas and their sum in the numeraire; None if no transaction is
@@ -119,21 +118,23 @@ class StepCosts:
         """
         if self._names is None:
             return []
-        names, valued = self._names, self._store.valuations.newest(limit)
-        if valued:
+        names, valuations = self._names, self._store.valuations.newest(limit)
+        if valuations:
             step = newest_step_input(self._store)
-            later = later_valuation(self._store, step, valued[0])
-            valued = valued if later is None else (later, *valued)[:limit]
+            newest_valuation = later_valuation(self._store, step, valuations[0])
+            valuations = (
+                valuations if newest_valuation is None else (newest_valuation, *valuations)[:limit]
+            )
         return [
             {
-                "time": utc_of_sheets(valuation.chain_s),
+                "time": format_utc(valuation.chain_s),
                 "block": valuation.block,
                 "value": value_text(valuation.managed, names.numeraire.decimals),
                 "weights_bps": {
                     names.label(token): bps for token, bps in weights_bps(valuation).items()
                 },
             }
-            for valuation in valued
+            for valuation in valuations
         ]
 
 
@@ -150,7 +151,7 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
             f"A {terms.kind.value} has run since {utc(terms.began_s)}: {purchase.done} of about"
             f" {terms.parts} parts done, {moved} of {intended} moved, {spent} lost."
         )
-    for describe in layers.SENTENCES:
+    for describe in layer_documents.SENTENCES:
         sentences += describe(step, plan)
     return sentences
 
@@ -208,7 +209,7 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
         if before is not None and store.steps.get(before) is None:
             raise _unknown_step(before)
         costs = StepCosts(store)
-        lines = [
+        past_steps = [
             (summary, store.journal.intents(summary.id))
             for summary in store.steps.newest(limit, before)
         ]
@@ -221,30 +222,30 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
             "steps": [
                 fill(
                     PastStepDocument,
-                    line,
-                    decision=line.decision or UNFINISHED,
-                    outcome=_outcome(line, intents),
-                    reason=line.reason or ("" if line.outcome else NO_OUTCOME),
+                    summary,
+                    decision=summary.decision or UNFINISHED,
+                    outcome=_outcome(summary, intents),
+                    reason=summary.reason or ("" if summary.outcome else NO_OUTCOME),
                     transactions=_transactions(intents),
                     cost=costs.cost(intents),
                     execution=costs.execution(intents),
                     **costs.futures(intents),
                 )
-                for line, intents in lines
+                for summary, intents in past_steps
             ],
             "corrections": corrections,
             "values": values,
         }
 
 
-def _outcome(line: StepSummary, sent: Sequence[Intent]) -> str:
+def _outcome(summary: StepSummary, sent: Sequence[Intent]) -> str:
     """Return a step's outcome; a plan whose approvals were sent is approved, and another step
     carries it out.
     """
     only_approved = bool(sent) and all(intent.kind is IntentKind.APPROVE for intent in sent)
-    if only_approved and line.outcome == OutcomeKind.PLANNED.value:
+    if only_approved and summary.outcome == OutcomeKind.PLANNED.value:
         return APPROVED
-    return line.outcome or UNFINISHED
+    return summary.outcome or UNFINISHED
 
 
 def _unknown_step(step_id: str) -> ConfigError:
@@ -259,7 +260,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if step_id is None:
-            step_id = next((line.id for line in store.steps.newest(1)), None)
+            step_id = next((summary.id for summary in store.steps.newest(1)), None)
         if step_id is None:
             raise ConfigError(
                 "step: the store has no steps yet",
@@ -273,7 +274,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         sent: list[tuple[Plan, Intent | None]] = [*carried_out(store, intents)]
     outcome, step_input = _outcome(record.line, intents), codec.loads(StepInput, record.input_json)
     plan = codec.loads_optional(Plan, record.plan_json)
-    decided = proposals.decision_at(step_input)
+    decision_result = proposals.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
     words = [
         f"Step {step_id} at {utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of"
@@ -281,14 +282,14 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     ]
     words += [f"Targets: {why}." for why in step_input.targets.reasons]
     numeraire = portfolio.numeraire
-    for drift in decided.drifts:
-        edges = (
+    for drift in decision_result.drifts:
+        band_text = (
             f"band {float(drift.band_low_bps) / 100:g} to {float(drift.band_high_bps) / 100:g} %"
         )
         words.append(
             f"{drift.symbol}: {value_text(drift.value, numeraire.decimals, 2)} {numeraire.label},"
             f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
-            f" ({edges}){', outside' if drift.outside else ''}."
+            f" ({band_text}){', outside' if drift.outside else ''}."
         )
     account, policy = margin_account(step_input.snapshot), futures_policy(step_input)
     if account is not None and policy is not None:
@@ -296,11 +297,15 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         words.append(
             f"Futures: account value {value} {account.quote.label}, {figures(account, policy)}."
         )
-    words += _zone_words(decided.zone, step_input.portfolio)
+    words += _zone_words(decision_result.zone, step_input.portfolio)
     words += execution_sentences(step_input, plan)
-    words += _netting_sentences(decided.layer(StrategiesResult).netting, step_input.portfolio)
-    by_hand = plan is not None and not plan.decision.reason.startswith(decided.decision.reason)
-    match decided.decision:
+    words += _netting_sentences(
+        decision_result.layer(StrategiesResult).netting, step_input.portfolio
+    )
+    by_hand = plan is not None and not plan.decision.reason.startswith(
+        decision_result.decision.reason
+    )
+    match decision_result.decision:
         case _ if record.line.decision == "payout":
             words.append("By the owner: a payment of a withdrawal or a stop.")
         case _ if by_hand and plan is not None:
@@ -375,26 +380,29 @@ def _zone_words(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
     words += [f"Measured: {zone.measured}."] if zone.measured else []
     for item in zone.intervals:
         label = portfolio.token(item.token).label
-        edges = f"{format_percent(item.low)} to {format_percent(item.high)}"
-        triggers = f"{format_percent(item.trigger_low)} or {format_percent(item.trigger_high)}"
+        interval_text = f"{format_percent(item.low)} to {format_percent(item.high)}"
+        trigger_text = f"{format_percent(item.trigger_low)} or {format_percent(item.trigger_high)}"
         words.append(
-            f"{label} is traded to {edges} if that pays; including gas, it pays beyond {triggers}."
+            f"{label} is traded to {interval_text} if that pays; including gas, it pays beyond {trigger_text}."
         )
     saving = zone.saving
     if saving is not None:
-        parts = (
+        cost_text = (
             f"fees {money(saving.fees)}, impact {money(saving.impact)}, skew {money(saving.skew)},"
             f" gas {money(saving.gas)}, approvals {money(saving.approvals)}"
         )
         words.append(
-            f"A plan saved {money(saving.saved)} of risk and cost {money(saving.cost)}: {parts}."
+            f"A plan saved {money(saving.saved)} of risk and cost {money(saving.cost)}: {cost_text}."
         )
     return words
 
 
 def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
     portfolio = step_input.portfolio
-    numeraire, names = portfolio.numeraire, pool_names(step_input.snapshot, step_input.portfolio)
+    numeraire, pool_labels = (
+        portfolio.numeraire,
+        pool_names(step_input.snapshot, step_input.portfolio),
+    )
     cost = value_text(plan.cost.total, numeraire.decimals, 4)
     turnover = value_text(plan.turnover, numeraire.decimals, 2)
     if plan.actions:
@@ -406,15 +414,15 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
             f"  {n}. {action_note(step_input.portfolio, action)}: {action.reason}."
             for n, action in enumerate(map(lp_action, plan.actions), 1)
         ]
-        return words + _skipped_lines(plan, names)
+        return words + _skipped_lines(plan, pool_labels)
     if (futures := planned_futures(plan)) is not None:
-        actions, what = futures.actions, "order" if futures.orders else "action"
-        count = f"1 {what}" if len(actions) == 1 else f"{len(actions)} {what}s"
+        actions, noun = futures.actions, "order" if futures.orders else "action"
+        count = f"1 {noun}" if len(actions) == 1 else f"{len(actions)} {noun}s"
         words = [f"The plan: {count} of futures, expected cost {cost} {numeraire.label}."]
         words += [
             f"  {n}. {futures_note(step_input, action)}." for n, action in enumerate(actions, 1)
         ]
-        return words + _skipped_lines(plan, names)
+        return words + _skipped_lines(plan, pool_labels)
     swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
     words = [
         f"The plan: {swaps} swaps, turnover {turnover} {numeraire.label}, expected cost {cost}"
@@ -432,19 +440,19 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
             f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for"
             f" {decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least"
             f" {decimal_text(leg.min_out_raw, bought.decimals)}, in"
-            f" {names.get(leg.pool, leg.venue)} ({leg.pool}), impact {leg.impact_bps} bps."
+            f" {pool_labels.get(leg.pool, leg.venue)} ({leg.pool}), impact {leg.impact_bps} bps."
         )
-    return words + _skipped_lines(plan, names)
+    return words + _skipped_lines(plan, pool_labels)
 
 
-def _skipped_lines(plan: Plan, names: dict[str, str]) -> list[str]:
+def _skipped_lines(plan: Plan, pool_labels: dict[str, str]) -> list[str]:
     refused = [
-        f"Guard {v.guard} refused: {replace_pool_addresses(v.measured, names)} against {v.limit}."
+        f"Guard {v.guard} refused: {replace_pool_addresses(v.measured, pool_labels)} against {v.limit}."
         for v in plan.verdicts
         if not v.passed
     ]
     return refused + [
-        f"Skipped {replace_pool_addresses(item.what, names, addresses=True)}:"
-        f" {replace_pool_addresses(item.why, names)}"
+        f"Skipped {replace_pool_addresses(item.what, pool_labels, addresses=True)}:"
+        f" {replace_pool_addresses(item.why, pool_labels)}"
         for item in plan.skipped
     ]

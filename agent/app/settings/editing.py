@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent import engine, wiring
 from agent.app import config_versions
@@ -59,10 +58,6 @@ from agent.reference import is_dollar
 from agent.store.files.locks import require_private
 from agent.store.store import ConfigVersionStore
 from agent.units import BPS, Token, ceil_int
-
-if TYPE_CHECKING:
-    pass
-
 
 ENFORCED_TRANSITION_GUARDS = ("plan_cost", "daily_loss")
 """Guards that bind the planned transition. All others apply when a transaction is sent."""

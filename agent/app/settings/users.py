@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from agent.app.start.wallet import Ask, Password
     from agent.config.loaded import ConfigSource
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-CODE = re.compile(r"[0-9]{6}")
-CODE_S = 30
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
+CODE_PATTERN = re.compile(r"[0-9]{6}")
+CODE_PERIOD_S = 30
 """Period of a one-time code, in seconds; the codes before and after it are accepted too."""
-LONGEST_PASSWORD = 1024
-MISSING = "pip install 'trimtab[dashboard]'"
-NO_HASH = (
+MAX_PASSWORD_LENGTH = 1024
+INSTALL_REMEDY = "pip install 'trimtab[dashboard]'"
+DUMMY_HASH = (
     "$argon2id$v=19$m=65536,t=3,p=4$IT0BzPBxi5pVNgeycR0ZZA$"
     "SaGnb2eBYvaUzgSViPApCN7ya35PwakfXwSKjiVoI5s"
 )
 """Hash checked for an unknown user, so that the check takes as long as for a known one."""
-TITLE = "trimtab"
+ISSUER = "trimtab"
 
 
 def add_user(
@@ -54,55 +54,55 @@ def add_user(
     """
     for package in ("argon2", "pyotp"):
         if find_spec(package) is None:
-            raise ConfigError(f"user: {package} is not installed", MISSING)
+            raise ConfigError(f"user: {package} is not installed", INSTALL_REMEDY)
     import argon2
     import pyotp
 
     from agent.app.start.wallet import new_password
 
-    if not NAME.fullmatch(name):
+    if not NAME_PATTERN.fullmatch(name):
         raise ConfigError(
             f"NAME: {name!r} is not a valid user name",
             "use at most 32 lower-case letters, digits, dots, hyphens and underscores",
         )
-    users = _open(config)
-    if any(user.name == name for user in users.users()):
+    user_store = _open(config)
+    if any(user.name == name for user in user_store.users()):
         raise ConfigError(
             f"{name}: there is already a user with this name",
             "choose another, or remove it first: trimtab user remove",
             code=ErrorCode.EXISTS,
         )
-    text = new_password(password, ask).reveal()
-    if len(text) > LONGEST_PASSWORD:
-        raise ConfigError(f"the password exceeds {LONGEST_PASSWORD} characters", "shorten it")
+    password_text = new_password(password, ask).reveal()
+    if len(password_text) > MAX_PASSWORD_LENGTH:
+        raise ConfigError(f"the password exceeds {MAX_PASSWORD_LENGTH} characters", "shorten it")
     secret = pyotp.random_base32()
-    users.add(name, argon2.PasswordHasher().hash(text), secret, read_only, _now_s())
-    uri = pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name=TITLE)
+    user_store.add(name, argon2.PasswordHasher().hash(password_text), secret, read_only, _now_s())
+    uri = pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name=ISSUER)
     return {"user": name, "read_only": read_only, "secret": secret, "otpauth": uri}
 
 
 def list_users(config: ConfigSource) -> UsersDocument:
     """Return the users by name."""
-    users, now_s = _open(config), _now_s()
+    user_store, now_s = _open(config), _now_s()
     return {
         "users": [
             {
                 "user": user.name,
                 "read_only": user.read_only,
                 "created": format_utc(user.created_s),
-                "locked_s": users.locked_s(user.name, now_s),
+                "locked_s": user_store.locked_s(user.name, now_s),
             }
-            for user in users.users()
+            for user in user_store.users()
         ]
     }
 
 
 def remove_user(config: ConfigSource, name: str) -> RemovedUserDocument:
     """Remove a user; its sessions end. Raises ConfigError if no user has this name."""
-    users = _open(config)
-    if not users.remove(name, _now_s()):
+    user_store = _open(config)
+    if not user_store.remove(name, _now_s()):
         raise ConfigError(f"NAME: there is no user {name!r}", "list them: trimtab user list")
-    return {"removed": name, "remaining": len(users.users())}
+    return {"removed": name, "remaining": len(user_store.users())}
 
 
 def user_log(config: ConfigSource, limit: int) -> UserLogDocument:
@@ -122,7 +122,9 @@ def user_log(config: ConfigSource, limit: int) -> UserLogDocument:
 
 
 def record_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) -> None:
-    """Append to the audit log that a token of the API was added with these scopes, or revoked."""
+    """Append to the audit log that a token of the API was added with these scopes or,
+    without scopes, revoked.
+    """
     kind = UserEventKind.TOKEN_ADDED if scopes else UserEventKind.TOKEN_REVOKED
     _open(config).record(UserEvent(_now_s(), kind, name, "", " ".join(scopes)))
 
@@ -149,24 +151,25 @@ def login(file: str, name: str, password: str, code: str, address: str) -> dict[
     """
     import argon2
 
-    users, now_s, subject = UserStore(Path(file)), _now_s(), _network(address)
-    if locked_s := users.book_attempt(name, subject, now_s):
+    user_store, now_s, network = UserStore(Path(file)), _now_s(), _network(address)
+    if locked_s := user_store.book_attempt(name, network, now_s):
         return {"user": None, "locked_s": locked_s}
     user = next(
-        (dashboard_user for dashboard_user in users.users() if dashboard_user.name == name), None
+        (dashboard_user for dashboard_user in user_store.users() if dashboard_user.name == name),
+        None,
     )
-    known = False
+    password_matches = False
     with suppress(argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
-        known = argon2.PasswordHasher().verify(
-            NO_HASH if user is None else user.password_hash, password[: LONGEST_PASSWORD + 1]
+        password_matches = argon2.PasswordHasher().verify(
+            DUMMY_HASH if user is None else user.password_hash, password[: MAX_PASSWORD_LENGTH + 1]
         )
     why = "name or password"
-    if known and user is not None:
-        counter = _counter(user, code, now_s)
-        if counter and users.accept(user, counter, subject, now_s):
+    if password_matches and user is not None:
+        code_period = _code_period(user, code, now_s)
+        if code_period and user_store.accept(user, code_period, network, now_s):
             return {"user": user.id, "locked_s": 0}
-        why = "one-time code used before" if counter else "one-time code"
-    return {"user": None, "locked_s": users.reject(name, subject, why, now_s)}
+        why = "one-time code used before" if code_period else "one-time code"
+    return {"user": None, "locked_s": user_store.reject(name, network, why, now_s)}
 
 
 def record_event(file: str, kind: str, user: str, address: str, detail: str) -> None:
@@ -175,17 +178,17 @@ def record_event(file: str, kind: str, user: str, address: str, detail: str) -> 
     UserStore(Path(file)).record(event)
 
 
-def _counter(user: DashboardUser, code: str, now_s: int) -> int:
+def _code_period(user: DashboardUser, code: str, now_s: int) -> int:
     """Return the number of the period in which this code is valid; 0 for a wrong code."""
     import pyotp
 
-    if not CODE.fullmatch(code):
+    if not CODE_PATTERN.fullmatch(code):
         return 0
-    codes, matching = pyotp.TOTP(user.totp_secret), 0
-    for counter in (now_s // CODE_S + shift for shift in (-1, 0, 1)):
-        if hmac.compare_digest(codes.at(counter * CODE_S), code):
-            matching = counter
-    return matching
+    totp, matching_period = pyotp.TOTP(user.totp_secret), 0
+    for period in (now_s // CODE_PERIOD_S + shift for shift in (-1, 0, 1)):
+        if hmac.compare_digest(totp.at(period * CODE_PERIOD_S), code):
+            matching_period = period
+    return matching_period
 
 
 def _network(address: str) -> str:
