@@ -172,7 +172,7 @@ def _pinned_by(chain: LocalChain, config: Config) -> str | None:
     venue = config.futures is not None and config.futures.contracts
     if names != (set(chain.tokens), set(chain.pools)) or lp_venues(config, ()) or venue:
         return None
-    listed = [token.address for token in config.portfolio.listed]
+    listed = {token.address: bytes(chain.w3.eth.get_code(token.address)).hex() for token in config.portfolio.listed}
     return repr((chain.chain_id, chain.url, chain.addresses, chain.pools, listed, config.venues, fixed_contracts(config)))
 
 
