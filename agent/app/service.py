@@ -282,7 +282,7 @@ class Service:
     def ended(self, error: TrimtabError) -> None:
         """Report that the run ends with an error."""
         self.log.error("ended", **failure(error))
-        self.recorder.ended(error.message)
+        self.recorder.on_end(error.message)
         if self.alert_notifier is None:
             return
         alert, now_s = alerting.run_ended_alert(error), self.agent.context.clock.now_s()
@@ -322,7 +322,7 @@ class Service:
         safe as a power failure between two actions.
         """
         self.log.error("hung", what=why, exit=EXIT_HUNG)
-        self.recorder.hung(why)
+        self.recorder.on_hang(why)
         if self.alert_notifier is not None:
             self.alert_notifier.send_now(alerting.run_hung_alert(), int(time.time()))
         self.notifier.status(f"hung: {why}")
@@ -358,7 +358,7 @@ def serve(
     )
 
     def on_failed_heartbeat(why: str) -> None:
-        recorder.heartbeat_failed()
+        recorder.on_failed_heartbeat()
         service.failed_heartbeats += 1
         log.warning("heartbeat failed", why=why)
 
@@ -395,11 +395,11 @@ def serve(
             service.ended(error)
             raise
         except Exception as error:
-            recorder.ended(f"internal error: {type(error).__name__}")
+            recorder.on_end(f"internal error: {type(error).__name__}")
             raise
         finally:
             if recorder.report.ended_s is None:
-                recorder.ended()
+                recorder.on_end()
             service.write_report()
             notifier.stopping()
             if alert_notifier is not None:

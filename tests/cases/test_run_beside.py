@@ -27,5 +27,5 @@ def test_a_dry_run_beside_one_that_sends_beats_for_itself_only_once_that_was_sto
                     dry.heartbeat.settle(60)
                     assert len(beats) == heard
                     if ends:
-                        live.ended()
+                        live.on_end()
                         live.write()

@@ -96,7 +96,7 @@ def test_what_is_no_file_is_refused_and_nothing_is_kept(site: Site, tmp_path: Pa
 
 
 def test_a_file_too_large_or_a_server_that_is_away_keeps_nothing(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "MOST_BYTES", 10)
+    monkeypatch.setattr(published, "MAX_BYTES", 10)
     with raises_field("data.daily.source"):
         published_file(named(tmp_path, f"{site.url}/closes.csv"), "daily")
     with pytest.raises(Retryable):

@@ -181,7 +181,7 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     now.s += 1
     run.on_cycle("error", "the secret is out", "by secret", (("swap final", 1), ("approval final", 1)))
     run.on_figures(RunFigures(value="2"))
-    run.heartbeat_failed()
+    run.on_failed_heartbeat()
     now.s += 1
     run.write()
     found = store.runs.newest()
@@ -191,7 +191,7 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     assert found.outcomes == (("done", 1), ("error", 1))
     assert found.transactions == (("approval final", 1), ("swap final", 2))
     assert (found.trouble, found.paused, found.failed_heartbeats, found.figures.value) == ("the [hidden] is out", "by [hidden]", 1, "2")
-    run.ended("secret")
+    run.on_end("secret")
     run.write()
     found = store.runs.newest()
     assert found is not None
@@ -201,7 +201,7 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
 
 def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: Store) -> None:
     run = recorder(store, Time())
-    run.hung("the disk")
+    run.on_hang("the disk")
     found = store.runs.newest()
     assert found is not None
     assert found.hung == "the disk"
@@ -210,7 +210,7 @@ def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: St
     with sqlite3.connect(store.db.engine.url.database or "") as holder:
         holder.isolation_level = None
         holder.execute("BEGIN EXCLUSIVE")
-        run.hung("again")
+        run.on_hang("again")
         holder.execute("ROLLBACK")
 
 
@@ -231,14 +231,14 @@ def test_a_dry_run_leaves_the_report_of_one_that_sends_until_that_is_dead(store:
     live = recorder(store, now)
     live.write()
     later.write()
-    live.ended("the disk is full")
+    live.on_end("the disk is full")
     live.write()
     later.write()
     assert store.runs.newest() == live.report, "ended by an error"
     live = recorder(store, now)
     live.write()
     later.write()
-    live.ended()
+    live.on_end()
     live.write()
     later.write()
     assert store.runs.newest() == later.report, "stopped"
@@ -249,7 +249,7 @@ def test_a_second_run_that_sends_gives_way_to_the_one_that_is_alive(store: Store
     first, second = recorder(store, now), recorder(store, now)
     first.write()
     second.write()
-    second.ended("another process uses the wallet")
+    second.on_end("another process uses the wallet")
     second.write()
     assert store.runs.newest() == first.report
     assert second.gives_way

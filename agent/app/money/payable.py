@@ -18,11 +18,11 @@ def payable_today(step: StepInput, payment: Payment) -> Payment:
     """Return the part of a payment within the remainder of limits.payout_per_day; the whole, which
     the guard then refuses, if that part is worth less than its gas.
     """
-    part = replace(payment, raw=min(payment.raw, transfers.max_payout_raw(step, payment.token)))
+    payable = replace(payment, raw=min(payment.raw, transfers.max_payout_raw(step, payment.token)))
     return (
-        part
-        if part.raw > 0
-        and _exceeds_gas(step.snapshot, step.portfolio, reference_prices(step), part)
+        payable
+        if payable.raw > 0
+        and _exceeds_gas(step.snapshot, step.portfolio, reference_prices(step), payable)
         else payment
     )
 
@@ -33,7 +33,7 @@ def free_payments(step: StepInput) -> tuple[Payment, ...]:
     """
     step = cash_limit.restore_excluded(step)
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    kept_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(
+    gas_money_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(
         step.snapshot, step.limits
     )
     payments: list[Payment] = []
@@ -42,7 +42,7 @@ def free_payments(step: StepInput) -> tuple[Payment, ...]:
         payments.append(Payment(token, raw - asset.reserve_raw))
         if asset.native:
             reserve_wei = max(0, asset.reserve_raw - raw)
-            free_wei = step.snapshot.native_wei - kept_wei - reserve_wei
+            free_wei = step.snapshot.native_wei - gas_money_wei - reserve_wei
             payments.append(Payment(token, free_wei, True))
     return tuple(
         payment
@@ -56,7 +56,7 @@ def _exceeds_gas(
     snapshot: Snapshot, portfolio: Portfolio, references: ReferencePrices, payment: Payment
 ) -> bool:
     price = transfers.token_price(portfolio, references, payment.token)
-    native = transfers.token_price(portfolio, references, NATIVE)
-    if price is None or native is None:
+    native_price = transfers.token_price(portfolio, references, NATIVE)
+    if price is None or native_price is None:
         return True
-    return payment.raw * price > minimum.leg_gas_value(snapshot, native, PAYOUT_GAS)
+    return payment.raw * price > minimum.leg_gas_value(snapshot, native_price, PAYOUT_GAS)

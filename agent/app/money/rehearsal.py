@@ -22,10 +22,10 @@ from agent.policy.cash_flows import transfers
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, Token, Value, ceil_int
 
-DOUBLINGS = 14
+MAX_SIZES = 14
 """Maximum number of sizes tried. Each doubles the last, until the trade is worth its gas."""
 SIZE_GUARDS = frozenset({"plan_cost", "min_trade"})
-ROOM = Fraction(104, 100)
+START_FACTOR = Fraction(104, 100)
 """Starting size as a multiple of min_trade, so that the return swap is not below min_trade."""
 
 
@@ -79,136 +79,153 @@ def rehearse_trade(
     """Buy the smallest tradable amount of an asset for the numeraire and sell it again; in reverse
     if the wallet has too little numeraire. One confirmation covers both swaps.
     """
-    home, other, first, raw = _first(agent, agent.step_input(), token)
-    if not send or first.kind is not OutcomeKind.PLANNED or first.plan is None:
-        return _shown(first)
+    sold, bought, first_outcome, sold_raw = _plan_first_swap(agent, agent.step_input(), token)
+    if not send or first_outcome.kind is not OutcomeKind.PLANNED or first_outcome.plan is None:
+        return _preview(first_outcome)
     answers: list[bool] = []
 
-    def once(outcome: StepOutcome) -> bool:
+    def confirm_once(outcome: StepOutcome) -> bool:
         if not answers:
-            answers.append(confirm(_shown(outcome)))
+            answers.append(confirm(_preview(outcome)))
         return answers[0]
 
-    with wiring.open_actors(agent.context, once, progress) as actors:
+    with wiring.open_actors(agent.context, confirm_once, progress) as actors:
         actors.executor.reconcile()
         step = current_step_input(agent.context.readers, agent.context.store)
-        home, other, first, raw = _first(agent, step, token)  # plan again after the wait
-        if first.kind is not OutcomeKind.PLANNED:
-            return _shown(first)
-        there = engine.run_cycle(
+        sold, bought, first_outcome, sold_raw = _plan_first_swap(
+            agent, step, token
+        )  # plan again after the wait
+        if first_outcome.kind is not OutcomeKind.PLANNED:
+            return _preview(first_outcome)
+        first_swap = engine.run_cycle(
             agent.context.readers,
-            Swap(home.address, other.address, raw),
+            Swap(sold.address, bought.address, sold_raw),
             agent.context.store,
             actors,
         )
-        if there.kind is not OutcomeKind.DONE:
-            state = "declined" if there.kind is OutcomeKind.DECLINED else "failed"
-            return _ended((there,), (), state, there.reason)
-        leg = _completed_leg(agent, there, home, other, raw)
-        again = engine.run_cycle(
+        if first_swap.kind is not OutcomeKind.DONE:
+            state = "declined" if first_swap.kind is OutcomeKind.DECLINED else "failed"
+            return _result((first_swap,), (), state, first_swap.reason)
+        first_leg = _completed_leg(agent, first_swap, sold, bought, sold_raw)
+        return_swap = engine.run_cycle(
             agent.context.readers,
-            Swap(other.address, home.address, leg.got_raw),
+            Swap(bought.address, sold.address, first_leg.got_raw),
             agent.context.store,
             actors,
         )
-        if again.kind is not OutcomeKind.DONE:
-            return _ended((there, again), (leg,), "failed", f"return swap: {again.reason}")
-        ways = (leg, _completed_leg(agent, again, other, home, leg.got_raw))
+        if return_swap.kind is not OutcomeKind.DONE:
+            return _result(
+                (first_swap, return_swap),
+                (first_leg,),
+                "failed",
+                f"return swap: {return_swap.reason}",
+            )
+        legs = (first_leg, _completed_leg(agent, return_swap, bought, sold, first_leg.got_raw))
     limit = step.limits.slippage_bps
-    if any(limit is not None and way.slippage_bps > limit for way in ways):
-        return _ended((there, again), ways, "failed", "slippage exceeds limits.slippage")
-    exact = all(way.slippage_bps <= 0 for way in ways)
-    verdict = "as predicted" if exact else "within the limits"
-    return _ended((there, again), ways, "done", verdict)
+    if any(limit is not None and rehearsal_leg.slippage_bps > limit for rehearsal_leg in legs):
+        return _result(
+            (first_swap, return_swap), legs, "failed", "slippage exceeds limits.slippage"
+        )
+    is_exact = all(rehearsal_leg.slippage_bps <= 0 for rehearsal_leg in legs)
+    verdict = "as predicted" if is_exact else "within the limits"
+    return _result((first_swap, return_swap), legs, "done", verdict)
 
 
-def _first(
+def _plan_first_swap(
     agent: Agent, step: StepInput, token: str | None
 ) -> tuple[Token, Token, StepOutcome, int]:
     """Return the token sold first, the token bought, the plan, and the amount sold."""
-    home, other = agent.portfolio.numeraire, _other(agent, step, token)
-    first, raw = _smallest(agent, step, home, other)
-    if first.kind is OutcomeKind.PLANNED:
-        return home, other, first, raw
-    if _free_value(step, other.address) > _free_value(step, home.address):
-        home, other = other, home
-        first, raw = _smallest(agent, step, home, other)
-    return home, other, first, raw
+    sold, bought = agent.portfolio.numeraire, _asset_to_trade(agent, step, token)
+    outcome, sold_raw = _smallest_trade(agent, step, sold, bought)
+    if outcome.kind is OutcomeKind.PLANNED:
+        return sold, bought, outcome, sold_raw
+    if _free_value(step, bought.address) > _free_value(step, sold.address):
+        sold, bought = bought, sold
+        outcome, sold_raw = _smallest_trade(agent, step, sold, bought)
+    return sold, bought, outcome, sold_raw
 
 
-def _shown(first: StepOutcome) -> Rehearsal:
+def _preview(outcome: StepOutcome) -> Rehearsal:
     """Return the planned test trade. The return swap is assumed to cost as much as the first."""
-    state = "planned" if first.kind is OutcomeKind.PLANNED else "refused"
-    predicted = Fraction(0) if first.plan is None else 2 * first.plan.cost.total
-    return Rehearsal((first,), (), state, first.reason, Fraction(0), predicted)
+    state = "planned" if outcome.kind is OutcomeKind.PLANNED else "refused"
+    predicted = Fraction(0) if outcome.plan is None else 2 * outcome.plan.cost.total
+    return Rehearsal((outcome,), (), state, outcome.reason, Fraction(0), predicted)
 
 
-def _ended(
-    outcomes: tuple[StepOutcome, ...], ways: tuple[RehearsalLeg, ...], state: str, verdict: str
+def _result(
+    outcomes: tuple[StepOutcome, ...], legs: tuple[RehearsalLeg, ...], state: str, verdict: str
 ) -> Rehearsal:
     step = outcomes[0].step_input
     predicted = sum(
         (outcome.plan.cost.total for outcome in outcomes if outcome.plan is not None), Fraction(0)
     )
     cost = sum((_gas_value(step_outcome) for step_outcome in outcomes), Fraction(0))
-    for way in ways:
-        cost += way.in_raw * _price(reference_prices(step), way.sold) - way.got_raw * _price(
-            reference_prices(step), way.bought
+    for leg in legs:
+        cost += leg.in_raw * _price(reference_prices(step), leg.sold) - leg.got_raw * _price(
+            reference_prices(step), leg.bought
         )
-    return Rehearsal(outcomes, ways, state, verdict, cost, predicted)
+    return Rehearsal(outcomes, legs, state, verdict, cost, predicted)
 
 
-def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
+def _asset_to_trade(agent: Agent, step: StepInput, name: str | None) -> Token:
     """Return the named asset, by default the tradable asset with the largest target."""
-    shut = {screened_token.token for screened_token in step.targets.quarantine} | {
+    untradable = {screened_token.token for screened_token in step.targets.quarantine} | {
         agent.portfolio.numeraire.address
     }
     if name is not None:
         token = agent.token(name, "--token")
-        if token.address in shut:
+        if token.address in untradable:
             raise ConfigError(
                 f"--token: {token.label} is the numeraire or in quarantine", "choose another asset"
             )
         return token
-    assets = [asset for asset in step.effective_assets if asset.token.address not in shut]
+    assets = [asset for asset in step.effective_assets if asset.token.address not in untradable]
     if not assets:
         raise Refused("no tradable asset other than the numeraire", remedy="see trimtab status")
     return max(assets, key=lambda asset: asset.target_bps).token
 
 
-def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tuple[StepOutcome, int]:
+def _smallest_trade(
+    agent: Agent, step: StepInput, sold: Token, bought: Token
+) -> tuple[StepOutcome, int]:
     """Return the smallest trade that every guard allows, or the last refusal, with its amount."""
     price = _price(reference_prices(step), sold)
-    least = (step.limits.min_trade or Fraction(10**agent.portfolio.numeraire.decimals)) * ROOM
-    most_raw = transfers.free_raw(step).get(sold.address, 0)
-    raw = min(max(1, ceil_int(least / price)), max(1, most_raw))
-    for doubled in range(DOUBLINGS):
+    start_value = (
+        step.limits.min_trade or Fraction(10**agent.portfolio.numeraire.decimals)
+    ) * START_FACTOR
+    free_raw = transfers.free_raw(step).get(sold.address, 0)
+    sold_raw = min(max(1, ceil_int(start_value / price)), max(1, free_raw))
+    for doubling in range(MAX_SIZES):
         if (
-            doubled < DOUBLINGS - 1
-            and raw < most_raw
-            and _exceeds_plan_cost(step, sold, bought, raw)
+            doubling < MAX_SIZES - 1
+            and sold_raw < free_raw
+            and _exceeds_plan_cost(step, sold, bought, sold_raw)
         ):
-            raw = min(2 * raw, most_raw)
+            sold_raw = min(2 * sold_raw, free_raw)
             continue
         outcome = evaluation.evaluate_input(
             step,
-            proposals.manual_swap(sold.address, bought.address, raw),
+            proposals.manual_swap(sold.address, bought.address, sold_raw),
             agent.context.readers.evidence,
         )
         verdicts = outcome.verdicts or outcome.plan_verdicts
-        failing = {verdict.guard for verdict in verdicts if not verdict.passed}
-        enough = outcome.kind is OutcomeKind.PLANNED or not failing or not failing <= SIZE_GUARDS
-        if enough or raw >= most_raw or doubled == DOUBLINGS - 1:
+        failing_guards = {verdict.guard for verdict in verdicts if not verdict.passed}
+        is_last = (
+            outcome.kind is OutcomeKind.PLANNED
+            or not failing_guards
+            or not failing_guards <= SIZE_GUARDS
+        )
+        if is_last or sold_raw >= free_raw or doubling == MAX_SIZES - 1:
             break
-        raw = min(2 * raw, most_raw)
-    return outcome, raw
+        sold_raw = min(2 * sold_raw, free_raw)
+    return outcome, sold_raw
 
 
-def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, raw: int) -> bool:
+def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, sold_raw: int) -> bool:
     """Return whether limits.plan_cost refuses the plan; the check needs no evidence."""
     limit_bps = step.limits.plan_cost_bps
     try:
-        plan = proposals.manual_swap(sold.address, bought.address, raw)(step).plan
+        plan = proposals.manual_swap(sold.address, bought.address, sold_raw)(step).plan
     except Refused:
         return False
     return (
@@ -219,7 +236,7 @@ def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, raw: int) ->
 
 
 def _completed_leg(
-    agent: Agent, outcome: StepOutcome, sold: Token, bought: Token, raw: int
+    agent: Agent, outcome: StepOutcome, sold: Token, bought: Token, sold_raw: int
 ) -> RehearsalLeg:
     """Return the result of one direction, from its swap's receipt."""
     (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
@@ -228,23 +245,25 @@ def _completed_leg(
         raise Refused(f'"{swap.note}" has no receipt')
     wallet = outcome.step_input.snapshot.owner
     changes = swap.changes(wallet, agent.portfolio.wrapped_native)
-    got = receipt.net(wallet).get(bought.address, changes.get(bought.address, 0))
-    predicted = sum(
+    got_raw = receipt.net(wallet).get(bought.address, changes.get(bought.address, 0))
+    predicted_raw = sum(
         leg.amount_out_raw
         for leg in plan.legs
         if leg.token_out == bought.address and leg.sink.value == "wallet"
     )
-    below = Fraction(predicted - got, predicted) * BPS if predicted else Fraction(0)
+    slippage_bps = (
+        Fraction(predicted_raw - got_raw, predicted_raw) * BPS if predicted_raw else Fraction(0)
+    )
     return RehearsalLeg(
         sold,
         bought,
-        raw,
-        predicted,
-        got,
+        sold_raw,
+        predicted_raw,
+        got_raw,
         plan.gas_units,
         receipt.gas_used,
         _gas_value(outcome),
-        below,
+        slippage_bps,
     )
 
 
@@ -276,7 +295,12 @@ def rehearsal_document(rehearsal: Rehearsal, agent: Agent) -> RehearsalDocument:
     sent = [
         transaction(intent) for outcome in rehearsal.outcomes for intent in outcome.transactions
     ]
-    first, unit = plan(rehearsal.outcomes[0]), agent.portfolio.numeraire.label
+    plan_document, unit = plan(rehearsal.outcomes[0]), agent.portfolio.numeraire.label
     return fill(
-        RehearsalDocument, rehearsal, agent.portfolio, numeraire=unit, plan=first, transactions=sent
+        RehearsalDocument,
+        rehearsal,
+        agent.portfolio,
+        numeraire=unit,
+        plan=plan_document,
+        transactions=sent,
     )

@@ -62,7 +62,7 @@ def revoke(
     addresses = [agent.token(name, "TOKEN").address for name in tokens]
     addresses = addresses or list(agent.context.tokens)
     open_before = _open_allowances(agent, addresses)
-    unread = ", ".join(
+    unreadable = ", ".join(
         f"{open_allowance.label} for the {open_allowance.holder}"
         for open_allowance in open_before
         if open_allowance.raw is None
@@ -70,7 +70,7 @@ def revoke(
     report = RevocationReport(
         open_before,
         "planned" if any(allowance.raw for allowance in open_before) else "clear",
-        f"cannot be read: {unread}" if unread else "",
+        f"cannot be read: {unreadable}" if unreadable else "",
     )
     if not send or report.state == "clear":
         return report
@@ -109,17 +109,19 @@ def revoke(
 
 def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance, ...]:
     """Return every allowance that is open or unreadable."""
-    context, holders = agent.context, _holders(agent)
-    pairs = [(token, spender) for token in tokens for spender in holders]
-    answers = read_allowances(context.line, context.config.wallet.address, pairs)
+    context, spender_roles = agent.context, _spender_roles(agent)
+    pairs = [(token, spender) for token in tokens for spender in spender_roles]
+    amounts = read_allowances(context.line, context.config.wallet.address, pairs)
     return tuple(
-        OpenAllowance(token, context.portfolio.token(token).label, spender, holders[spender], raw)
-        for (token, spender), raw in zip(pairs, answers, strict=True)
+        OpenAllowance(
+            token, context.portfolio.token(token).label, spender, spender_roles[spender], raw
+        )
+        for (token, spender), raw in zip(pairs, amounts, strict=True)
         if raw != 0
     )
 
 
-def _holders(agent: Agent) -> dict[str, str]:
+def _spender_roles(agent: Agent) -> dict[str, str]:
     """Return the role by address of every contract that may have received an allowance."""
     config = agent.context.config
     v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
@@ -131,5 +133,5 @@ def _holders(agent: Agent) -> dict[str, str]:
     if config.execution.rebalancer is not None:
         roles[config.execution.rebalancer] = "rebalancer"
     execution = agent.context.execution
-    of_layers = position_spenders(execution) | vault_spender(agent.context.futures)
-    return roles | allowances.allowed_spenders(execution, of_layers)
+    layer_spenders = position_spenders(execution) | vault_spender(agent.context.futures)
+    return roles | allowances.allowed_spenders(execution, layer_spenders)

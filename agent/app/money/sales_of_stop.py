@@ -17,10 +17,10 @@ def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
     while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
         step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
         sales.append(evaluation.evaluate_input(step, requests.sell_everything, readers.evidence))
-    kept = kept_reason(sales[-1])
+    kept_text = kept_reason(sales[-1])
     if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD:
         del sales[-1]
-    return tuple(sales), kept
+    return tuple(sales), kept_text
 
 
 def kept_reason(outcome: StepOutcome) -> str:

@@ -99,13 +99,13 @@ class ShutdownReport:
             return f"the margin account is not known ({why}); it may hold positions"
         cents = margin.account_value_raw(account) // 10 ** (account.quote.decimals - 2)
         value = decimal_text(cents, 2)
-        rest = f"{value} {account.quote.label} of margin stays in the account"
+        margin_text = f"{value} {account.quote.label} of margin stays in the account"
         if not account.positions:
-            return rest if margin.account_value_raw(account) > 0 else ""
+            return margin_text if margin.account_value_raw(account) > 0 else ""
         names = ", ".join(account.market(position.market).symbol for position in account.positions)
         return (
             f"positions stay open in {names}, and nothing reduces them ahead of liquidation while"
-            f" trading is stopped; {rest}. trimtab deleverage --to 0x --send closes them even after"
+            f" trading is stopped; {margin_text}. trimtab deleverage --to 0x --send closes them even after"
             " the stop"
         )
 
@@ -133,21 +133,21 @@ def stop(
     request = _open_stop(agent, to_stable, address)
     if request is not None:
         to_stable, address = request.to_stable, request.to
-    shutdown_report = _planned_shutdown(agent, to_stable, address)
+    preview = _plan_shutdown(agent, to_stable, address)
     if not send:
-        return shutdown_report
-    if not confirm(shutdown_report):
-        return replace(shutdown_report, state="declined", reason="not confirmed; nothing was sent")
+        return preview
+    if not confirm(preview):
+        return replace(preview, state="declined", reason="not confirmed; nothing was sent")
     if request is None:
         request = context.store.requests.ask(
             RequestKind.STOP,
             (),
             address,
             to_stable,
-            shutdown_report.step_input.snapshot.head.timestamp_s,
+            preview.step_input.snapshot.head.timestamp_s,
         )
     with wiring.open_actors(context, lambda _: True, progress) as actors:
-        report = _Shutdown(agent, actors, request, shutdown_report).execute()
+        report = _Shutdown(agent, actors, request, preview).execute()
     update_ledger(context.store, report.step_input, force=True)  # no later cycle would
     return report
 
@@ -166,29 +166,29 @@ def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerReque
     return stored
 
 
-def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
+def _plan_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
     context = agent.context
     exposure = open_exposure(context.readers, context.store)
-    step, sales, unsold, kept = exposure.step_input, tuple[StepOutcome, ...](), "", ""
+    step, sales, sale_problem, kept_text = exposure.step_input, tuple[StepOutcome, ...](), "", ""
     if to_stable:
         try:
-            sales, kept = planned_sales(context.readers)
+            sales, kept_text = planned_sales(context.readers)
         except (Refused, Retryable) as refusal:  # it stops no other part
-            unsold = refusal.message
+            sale_problem = refusal.message
     payments: tuple[Payment, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     if address is not None:
-        payments = free_payments(_sold(step, sales))
-        paused = context.switch.is_paused() is not False
+        payments = free_payments(_step_after_sales(step, sales))
+        is_paused = context.switch.is_paused() is not False
         verdicts = table.judge_payout_permission(
-            step, _payouts(payments, address, 0), context.payouts, paused
+            step, _payouts(payments, address, 0), context.payouts, is_paused
         )
     failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
-    waits = [f"the payout waits: {'; '.join(failing)}"] if failing else []
-    if unsold := unsold or (sale_refusal(sales[0]) if sales else ""):
-        waits.insert(0, f"the sale waits: {unsold}")
-    elif kept:
-        waits.insert(0, kept)
+    wait_reasons = [f"the payout waits: {'; '.join(failing)}"] if failing else []
+    if sale_problem := sale_problem or (sale_refusal(sales[0]) if sales else ""):
+        wait_reasons.insert(0, f"the sale waits: {sale_problem}")
+    elif kept_text:
+        wait_reasons.insert(0, kept_text)
     return ShutdownReport(
         step,
         to_stable,
@@ -199,7 +199,7 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
         payments,
         verdicts,
         "planned",
-        "; ".join(waits),
+        "; ".join(wait_reasons),
     )
 
 
@@ -213,39 +213,39 @@ class _Shutdown:
     """
 
     def __init__(
-        self, agent: Agent, actors: StepActors, request: OwnerRequest, planned: ShutdownReport
+        self, agent: Agent, actors: StepActors, request: OwnerRequest, preview: ShutdownReport
     ) -> None:
         self._context, self._actors = agent.context, actors
-        self._request, self._shown = request, planned
+        self._request, self._preview = request, preview
         self._sent: list[Intent] = []
         self._sale_waits = request.to_stable
-        self._kept = ""
+        self._kept_text = ""
 
     def execute(self) -> ShutdownReport:
         """Cancel, revoke, sell and pay; return the report. A part that is refused, or that an endpoint
         cannot answer, stops no other.
         """
         context, request = self._context, self._request
-        parts: list[Callable[[], None]] = [self._cancel, self._revoke]
+        actions: list[Callable[[], None]] = [self._cancel, self._revoke]
         if request.to_stable:
-            parts += [self._sell, self._revoke]
+            actions += [self._sell, self._revoke]
         if request.to is not None:
-            parts.append(partial(self._pay, request.to))
-        waits: list[str] = []
+            actions.append(partial(self._pay, request.to))
+        wait_reasons: list[str] = []
         try:
-            for part in (*parts, self._require_open):
+            for part in (*actions, self._require_open):
                 try:
                     part()
                 except _ResumedDuringStop:
                     raise
                 except (Refused, Retryable) as refusal:
-                    waits.append(str(refusal))
-        except _ResumedDuringStop as resumed:
+                    wait_reasons.append(str(refusal))
+        except _ResumedDuringStop as error:
             return self._report(
-                current_step_input(context.readers, context.store), "unfinished", str(resumed)
+                current_step_input(context.readers, context.store), "unfinished", str(error)
             )
-        if waits:
-            return self._unfinished("; ".join(dict.fromkeys(waits)))
+        if wait_reasons:
+            return self._unfinished("; ".join(dict.fromkeys(wait_reasons)))
         step = current_step_input(context.readers, context.store)
         if not self._await_final():
             return self._unfinished("waiting for confirmations")
@@ -257,7 +257,7 @@ class _Shutdown:
                 part
                 for part in (
                     "no pending transactions and no open allowances",
-                    self._kept,
+                    self._kept_text,
                     "trimtab resume restarts trading",
                 )
                 if part
@@ -311,7 +311,7 @@ class _Shutdown:
             or (self._request.to_stable and payment.token != numeraire)
         )
         return replace(
-            self._shown,
+            self._preview,
             step_input=step,
             state=state,
             reason=reason,
@@ -333,23 +333,23 @@ class _Shutdown:
         """Sell everything. Raises Refused with the reason for any remainder."""
         for _ in range(MAX_SALES):
             self._require_open()
-            done = engine.run_cycle(
+            outcome = engine.run_cycle(
                 self._context.readers, SellEverything(), self._context.store, self._actors
             )
-            self._sent += done.transactions
-            if done.kind is OutcomeKind.DONE:
+            self._sent += outcome.transactions
+            if outcome.kind is OutcomeKind.DONE:
                 continue
-            unsold = unsold_reason(done) if done.kind is OutcomeKind.HOLD else done.reason
-            if unsold:
-                raise Refused(unsold)
-            self._sale_waits, self._kept = False, kept_reason(done)
+            problem = unsold_reason(outcome) if outcome.kind is OutcomeKind.HOLD else outcome.reason
+            if problem:
+                raise Refused(problem)
+            self._sale_waits, self._kept_text = False, kept_reason(outcome)
             return
         self._sale_waits = False
 
     def _revoke(self) -> None:
         step = current_step_input(self._context.readers, self._context.store)
-        allowed = allowances.revocations(step)
-        if not allowed:
+        approvals = allowances.revocations(step)
+        if not approvals:
             return
         step_id = uuid.uuid4().hex[:12]
         self._context.store.steps.begin(
@@ -358,30 +358,34 @@ class _Shutdown:
             codec.dumps(step),
             codec.dumps(ManualAction("stop")),
         )
-        sent, troubles = revoke_allowances(self._actors, step_id, step, allowed)
+        sent, failures = revoke_allowances(self._actors, step_id, step, approvals)
         self._sent += sent
         self._context.store.steps.end(
-            step_id, "halt", format_open_allowances(allowed), None, "failed" if troubles else "done"
+            step_id,
+            "halt",
+            format_open_allowances(approvals),
+            None,
+            "failed" if failures else "done",
         )
-        if troubles:
-            raise Refused("; ".join(troubles), remedy="trimtab revoke tries them one by one")
+        if failures:
+            raise Refused("; ".join(failures), remedy="trimtab revoke tries them one by one")
 
     def _pay(self, to: str) -> None:
         """Pay out all free holdings, as far as limits.payout_per_day permits today, and only the
         numeraire while a sale waits. The number of payouts is bounded, so that continued deposits
         cannot keep the shutdown from ending. Raises Refused with the reasons for any remainder.
         """
-        most = (
+        max_payouts = (
             4 * len(free_payments(current_step_input(self._context.readers, self._context.store)))
             + 1
         )
-        waits: dict[tuple[str, bool], str] = {}
-        for _ in range(most):
+        refusals: dict[tuple[str, bool], str] = {}
+        for _ in range(max_payouts):
             step = current_step_input(self._context.readers, self._context.store)
             due = [
                 payment
                 for payment in free_payments(step)
-                if (payment.token, payment.native) not in waits
+                if (payment.token, payment.native) not in refusals
                 and not (self._sale_waits and payment.token != step.portfolio.numeraire.address)
             ]
             if not due:
@@ -397,28 +401,29 @@ class _Shutdown:
                     self._context.payouts,
                 )
             except Refused as refusal:
-                waits[due[0].token, due[0].native] = str(refusal)
+                refusals[due[0].token, due[0].native] = str(refusal)
                 continue
             self._sent.append(intent)
             if not intent.succeeded:
                 message = f'"{intent.note}" ended as {intent.state.value}'
-                waits[due[0].token, due[0].native] = message
-        if waits:
-            raise Refused(f"the payout waits: {'; '.join(dict.fromkeys(waits.values()))}")
+                refusals[due[0].token, due[0].native] = message
+        if refusals:
+            raise Refused(f"the payout waits: {'; '.join(dict.fromkeys(refusals.values()))}")
 
 
-def _sold(step: StepInput, sales: Sequence[StepOutcome]) -> StepInput:
+def _step_after_sales(step: StepInput, sales: Sequence[StepOutcome]) -> StepInput:
     """Return the step input after these sales, as predicted by their plans."""
     plans = [dict(sale.plan.holdings_after) for sale in sales if sale.plan is not None]
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    after = {
+    balances_after = {
         token: raw + sum(plan.get(token, raw) - raw for plan in plans)
         for token, raw in balances.items()
     }
     return replace(
         step,
         snapshot=replace(
-            step.snapshot, holdings=tuple(Holding(token, raw) for token, raw in after.items())
+            step.snapshot,
+            holdings=tuple(Holding(token, raw) for token, raw in balances_after.items()),
         ),
     )
 

@@ -108,10 +108,10 @@ def invest(
         return replace(
             report, outcome=evaluation.evaluate(readers, proposer(_invest_request(report)))
         )
-    recorded = False
+    is_recorded = False
 
     def record_if_confirmed(outcome: StepOutcome) -> bool:
-        nonlocal recorded
+        nonlocal is_recorded
         if not confirm(replace(report, outcome=outcome)):
             return False
         for flow in report.came:  # recorded before any of them is spent
@@ -119,13 +119,13 @@ def invest(
                 agent.context.store.balances.classify(
                     flow.id, ExternalTransferKind.DEPOSIT, agent.context.clock.now_s()
                 )
-        recorded = True
+        is_recorded = True
         return True
 
-    def answer(outcome: StepOutcome) -> bool:
+    def confirm_plan(outcome: StepOutcome) -> bool:
         return outcome.kind is OutcomeKind.PLANNED and record_if_confirmed(outcome)
 
-    with wiring.open_actors(context, answer, progress) as actors:
+    with wiring.open_actors(context, confirm_plan, progress) as actors:
         actors.executor.reconcile()
         report = _find_deposits(current_step_input(context.readers, context.store), only)
         if not report.came:
@@ -138,7 +138,7 @@ def invest(
         )
         if outcome.kind is OutcomeKind.HOLD:  # too small for a trade, but still a deposit
             record_if_confirmed(outcome)
-        return replace(report, outcome=outcome, told=recorded, rest=_open_top_up(agent, outcome))
+        return replace(report, outcome=outcome, told=is_recorded, rest=_open_top_up(agent, outcome))
 
 
 def _without_deposits(report: InvestmentReport) -> InvestmentReport:
@@ -146,9 +146,9 @@ def _without_deposits(report: InvestmentReport) -> InvestmentReport:
 
 
 def _invest_request(report: InvestmentReport) -> Invest:
-    active = report.step_input.history.cash_flows.purchase
-    amounts = tuple(_raw(report.step_input.portfolio, report.came).items())
-    return Invest(amounts, "" if active is None else active.id)
+    purchase = report.step_input.history.cash_flows.purchase
+    amounts = tuple(_raw_by_asset(report.step_input.portfolio, report.came).items())
+    return Invest(amounts, "" if purchase is None else purchase.id)
 
 
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> PurchaseProgress | None:
@@ -159,32 +159,36 @@ def _open_top_up(agent: Agent, outcome: StepOutcome) -> PurchaseProgress | None:
 
 def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
-    coin = step.portfolio.wrapped_native in assets and assets[step.portfolio.wrapped_native].native
-    ours = tuple(
+    takes_native = (
+        step.portfolio.wrapped_native in assets and assets[step.portfolio.wrapped_native].native
+    )
+    deposits = tuple(
         flow
         for flow in step.history.cash_flows.unexplained
-        if flow.delta_raw > 0 and (flow.token in assets or (coin and flow.token == NATIVE))
+        if flow.delta_raw > 0 and (flow.token in assets or (takes_native and flow.token == NATIVE))
     )
-    if strange := sorted({*only} - {flow.id for flow in ours}):
+    if unknown_ids := sorted({*only} - {flow.id for flow in deposits}):
         raise ConfigError(
-            f"--flow {strange[0]}: no unexplained deposit has this number",
+            f"--flow {unknown_ids[0]}: no unexplained deposit has this number",
             "trimtab flows lists them",
         )
-    came = transfers.investable_deposits(
-        step, [flow for flow in ours if not only or flow.id in only]
+    investable = transfers.investable_deposits(
+        step, [flow for flow in deposits if not only or flow.id in only]
     )
-    return InvestmentReport(step, came, None, left=tuple(flow for flow in ours if flow not in came))
+    return InvestmentReport(
+        step, investable, None, left=tuple(flow for flow in deposits if flow not in investable)
+    )
 
 
-def _raw(portfolio: Portfolio, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]:
+def _raw_by_asset(portfolio: Portfolio, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]:
     """Return the base units of each asset in these transfers; native coin counts as its wrapped
     token.
     """
-    came: dict[str, int] = {}
+    raw_by_asset: dict[str, int] = {}
     for flow in flows:
         token = portfolio.held_as(flow.token)
-        came[token] = came.get(token, 0) + flow.delta_raw
-    return came
+        raw_by_asset[token] = raw_by_asset.get(token, 0) + flow.delta_raw
+    return raw_by_asset
 
 
 def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepReaders:
@@ -193,15 +197,19 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
     Other deposits are ignored, whatever their value: they are not invested and do not block the
     investment. Losses are unaffected.
     """
-    known, came = {flow.id for flow in (*report.came, *report.left)}, Counter[str]()
+    report_ids, deposited_raw = {flow.id for flow in (*report.came, *report.left)}, Counter[str]()
     for flow in report.came:
-        came[flow.token] += flow.delta_raw
-    left = _raw(report.step_input.portfolio, report.left)
+        deposited_raw[flow.token] += flow.delta_raw
+    left_raw = _raw_by_asset(report.step_input.portfolio, report.left)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         step = cash_limit.restore_excluded(readers.assemble(snapshot, history))
-        rises = tuple((token, raw - came[token]) for token, raw in step.history.cash_flows.rises)
-        flows = tuple(flow for flow in step.history.cash_flows.unexplained if flow.id not in known)
+        rises = tuple(
+            (token, raw - deposited_raw[token]) for token, raw in step.history.cash_flows.rises
+        )
+        flows = tuple(
+            flow for flow in step.history.cash_flows.unexplained if flow.id not in report_ids
+        )
         step = replace(
             step,
             history=replace(
@@ -213,13 +221,13 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
             excluded=replace(step.excluded, raw=()),
         )
         return cash_limit.exclude_unexplained_rises(
-            cash_limit.exclude_amounts(step, left, cash_limit.NOT_REQUESTED)
+            cash_limit.exclude_amounts(step, left_raw, cash_limit.NOT_REQUESTED)
         )
 
     return replace(readers, assemble=assemble)
 
 
-NAMES = tuple(
+KIND_NAMES = tuple(
     kind.value
     for kind in (
         ExternalTransferKind.DEPOSIT,
@@ -237,10 +245,10 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
     """
     readers, store = agent.context.readers, agent.context.store
     snapshot = readers.reader.snapshot()
-    present = partial(readers.step_input_at, snapshot)
-    settle_mined(store, snapshot, present)
-    step = present()
-    chosen = [
+    read_step_input = partial(readers.step_input_at, snapshot)
+    settle_mined(store, snapshot, read_step_input)
+    step = read_step_input()
+    listed = [
         flow for flow in reversed(store.balances.transfers(limit)) if everything or flow.is_open
     ]
     unwritten = [flow for flow in step.history.cash_flows.unexplained if flow.id == 0]
@@ -248,7 +256,7 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
         "block": snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
         "halts": balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows),
-        "flows": [transfer_document(step.portfolio, flow) for flow in (*unwritten, *chosen)],
+        "flows": [transfer_document(step.portfolio, flow) for flow in (*unwritten, *listed)],
     }
 
 
@@ -262,8 +270,8 @@ def confirm_transfers(
         raise ConfigError(
             f"flow: {number!r} is not the id of a transfer", "see trimtab flows, or write all"
         )
-    if kind is not None and kind not in NAMES:
-        raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(NAMES)}")
+    if kind is not None and kind not in KIND_NAMES:
+        raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(KIND_NAMES)}")
     with wiring.open_store_offline(load_config(config)) as (store, _):
         classified = store.balances.classify(
             None if number == "all" else int(number),
@@ -291,7 +299,7 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
             "trimtab status lists the assets",
         )
     raw = _above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
-    free, price = (
+    free_raw, price = (
         transfers.free_raw(step),
         transfers.token_price(step.portfolio, reference_prices(step), token.address),
     )
@@ -300,16 +308,20 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
     prices = {
         address: transfers.token_price(step.portfolio, reference_prices(step), address)
         or Fraction(0)
-        for address in free
+        for address in free_raw
     }
-    there = sum(
-        (count * prices[address] for address, count in free.items() if address != token.address),
+    other_value = sum(
+        (
+            count * prices[address]
+            for address, count in free_raw.items()
+            if address != token.address
+        ),
         Fraction(0),
     )
-    if (lacking := (raw - free[token.address]) * price) > there:
-        own = free[token.address] * price
+    if (shortfall := (raw - free_raw[token.address]) * price) > other_value:
+        own_value = free_raw[token.address] * price
         raise transfers.insufficient_balance(
-            step.portfolio, step.limits, step.history.cash_flows, lacking, there, own
+            step.portfolio, step.limits, step.history.cash_flows, shortfall, other_value, own_value
         )
     return Payment(token.address, raw, asset.native)
 
@@ -356,7 +368,7 @@ def withdraw(  # noqa: PLR0913
         raise ConfigError("--in and --pro-rata cannot be combined", "use one of them")
     address = None if to is None else parse_address(to, "--to")
 
-    def asking(step: StepInput) -> WithdrawalRun:
+    def new_run(step: StepInput) -> WithdrawalRun:
         if pro_rata:
             payments = pro_rata_payments(agent, step, amount)
         else:
@@ -366,13 +378,13 @@ def withdraw(  # noqa: PLR0913
 
     step = transfers.reserve_pending_deposits(agent.step_input())
     if not send:
-        return asking(step).report(step)
-    asking(step)  # an impossible withdrawal is refused before waiting for the wallet
+        return new_run(step).report(step)
+    new_run(step)  # an impossible withdrawal is refused before waiting for the wallet
     with wiring.open_actors(
         agent.context, lambda outcome: run.confirmed(outcome, confirm), progress
     ) as actors:
         actors.executor.reconcile()
-        run = asking(withdrawable_step(agent.context))
+        run = new_run(withdrawable_step(agent.context))
         return run.execute(actors, confirm)
 
 
@@ -389,7 +401,7 @@ def resume(
     a reserved withdrawal. A run may have ended a paid one, which is reported as paid.
     """
 
-    def asking(step: StepInput) -> WithdrawalRun:
+    def new_run(step: StepInput) -> WithdrawalRun:
         request = _open_request(agent, number)
         if to is not None:
             if request.to is not None and request.to != parse_address(to, "--to"):
@@ -405,7 +417,7 @@ def resume(
     step = transfers.reserve_pending_deposits(agent.step_input())
     if (paid := _paid_report(agent, step, number)) is not None:
         return paid
-    run = asking(step)
+    run = new_run(step)
     if not send:
         return run.report(step)
     with wiring.open_actors(
@@ -415,7 +427,7 @@ def resume(
         step = withdrawable_step(agent.context)
         if (paid := _paid_report(agent, step, number)) is not None:
             return paid
-        run = asking(step)  # another process may have released it
+        run = new_run(step)  # another process may have released it
         withdrawal_run.require_due(run.request, step)
         return run.execute(actors, confirm)
 
@@ -429,12 +441,12 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
     store = agent.context.store
     with wiring.open_actors(agent.context, never_confirm, progress, signs=False):
         request = _open_request(agent, number)
-        under_way = [
+        unmined = [
             intent for intent, _ in store.requests.paid(number) if intent.state in UNMINED_STATES
         ]
-        if under_way:
+        if unmined:
             raise Retryable(
-                f'"{under_way[0].note}" is pending',
+                f'"{unmined[0].note}" is pending',
                 "trimtab reconcile, then release the unpaid part",
             )
         store.requests.end(number, RequestState.RELEASED, agent.context.clock.now_s())
@@ -444,8 +456,8 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
 def _paid_report(agent: Agent, step: StepInput, number: int) -> WithdrawalReport | None:
     """Return the report of a withdrawal that ended as paid; None for any other."""
     for request in agent.context.store.requests.newest(1_000):
-        ended = request.kind is RequestKind.WITHDRAW and request.state is RequestState.DONE
-        if ended and request.id == number:
+        is_paid = request.kind is RequestKind.WITHDRAW and request.state is RequestState.DONE
+        if is_paid and request.id == number:
             run = WithdrawalRun(agent.context, (), request.to, request)
             return run.report(step, state="paid", reason=f"withdrawal {number} was paid already")
     return None
@@ -467,7 +479,7 @@ def investment_document(
 ) -> InvestmentDocument:
     """Return the document of deposits and their investment."""
     outcome = report.outcome
-    ended, document, reason = "nothing came", None, ""
+    outcome_name, plan_document, reason = "nothing came", None, ""
     transactions: list[TransactionDocument] = []
     if outcome is None:
         reason = cash_limit.limit_remedy(
@@ -478,14 +490,14 @@ def investment_document(
             outcome.reason,
             [transaction(intent) for intent in outcome.transactions],
         )
-        ended = "part" if sent and report.rest is not None else outcome.kind.value
-        document = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)
+        outcome_name = "part" if sent and report.rest is not None else outcome.kind.value
+        plan_document = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)
     return fill(
         InvestmentDocument,
         report,
         agent.portfolio,
-        outcome=ended,
+        outcome=outcome_name,
         reason=reason,
-        plan=document,
+        plan=plan_document,
         transactions=transactions,
     )

@@ -57,13 +57,13 @@ if TYPE_CHECKING:
     )
 
 
-UNIT = 10**PLACES
+COIN_RAW = 10**PLACES
 QUOTE = Token("", "", PLACES)
 INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
 """Margin rates of Perpetual Protocol v2, used for every market."""
 HEDGE_FEE_PPM, SALE_COST_BPS = 1_000, 10
 """Fee for opening and for closing a short, and cost of a spot sale, when the two are compared."""
-OFF_BPS = 10**9
+UNLIMITED_BPS = 10**9
 """Value in place of a missing limit; it is never reached."""
 NO_MARKET, NO_SHORT = (
     "it is sold: it has no futures market",
@@ -106,46 +106,48 @@ def what_if_futures(
     naming the option.
     """
     spot_value = sum(spot.values(), Fraction(0))
-    account = _account(options, spot_value)
-    policy = _policy(options, account)
-    value = Fraction(spot_value * UNIT)
+    account = _whatif_account(options, spot_value)
+    policy = _whatif_policy(options, account)
+    spot_raw = Fraction(spot_value * COIN_RAW)
     state = margin_state(account, policy.limits, policy.leverage_bps)
-    fired = triggered(account, policy, value)
-    reduction = reduction_orders(account, policy, value)
+    fired_triggers = triggered(account, policy, spot_raw)
+    reduction = reduction_orders(account, policy, spot_raw)
     orders = reduction
-    if fired and not reduction:
+    if fired_triggers and not reduction:
         orders = position_trims(account, policy) or orders_to_target(account, policy)
-    hedges = _hedges(options, spot, trades, _after(account, orders), policy)
+    hedges = _hedges(options, spot, trades, _account_after(account, orders), policy)
     trades = _trades_beside(trades, hedges)
     for hedge in hedges:
-        if short := Fraction(hedge["short"]) * UNIT:
+        if short := Fraction(hedge["short"]) * COIN_RAW:
             size = size_for_notional_raw(account.market(hedge["symbol"]), -short)
             orders = {**orders, hedge["symbol"]: orders.get(hedge["symbol"], 0) + size}
-    signed = [margin.value_at_mark_raw(account, position) for position in account.positions]
+    position_values = [
+        margin.value_at_mark_raw(account, position) for position in account.positions
+    ]
     return {
-        "gross": _coins(state.gross_raw),
-        "long": _coins(sum(notional for notional in signed if notional > 0)),
-        "short": _coins(-sum(notional for notional in signed if notional < 0)),
-        "net": _coins(state.net_raw),
-        "margin": _coins(state.value_raw),
-        "leverage": _ratio(state.leverage),
-        "utilisation": _ratio(state.utilisation),
-        "maintenance": _coins(margin.maintenance_raw(account)),
-        "spot_multiple": _ratio(Fraction(state.gross_raw) / value if value else None),
-        "triggers": [trigger.value for trigger in fired],
+        "gross": _raw_text(state.gross_raw),
+        "long": _raw_text(sum(notional for notional in position_values if notional > 0)),
+        "short": _raw_text(-sum(notional for notional in position_values if notional < 0)),
+        "net": _raw_text(state.net_raw),
+        "margin": _raw_text(state.value_raw),
+        "leverage": _ratio_text(state.leverage),
+        "utilisation": _ratio_text(state.utilisation),
+        "maintenance": _raw_text(margin.maintenance_raw(account)),
+        "spot_multiple": _ratio_text(Fraction(state.gross_raw) / spot_raw if spot_raw else None),
+        "triggers": [trigger.value for trigger in fired_triggers],
         "breaches": [
             {"limit": breach.limit, "measured": breach.measured, "allowed": breach.allowed}
-            for breach in breaches(state, policy.limits, value)
+            for breach in breaches(state, policy.limits, spot_raw)
         ],
-        "allowed_gross": _coins(_gross_after(account, reduction)),
-        "markets": _markets(account, policy, orders),
+        "allowed_gross": _raw_text(_gross_after(account, reduction)),
+        "markets": _market_rows(account, policy, orders),
         "hedges": hedges,
-        "trades": {symbol: _whole(value) for symbol, value in trades.items()},
-        "net_exposure": _net_exposure(_after(account, orders), spot, trades),
+        "trades": {symbol: _value_text(spot_raw) for symbol, spot_raw in trades.items()},
+        "net_exposure": _net_exposure(_account_after(account, orders), spot, trades),
     }
 
 
-def _after(account: MarginAccount, orders: Mapping[str, int]) -> MarginAccount:
+def _account_after(account: MarginAccount, orders: Mapping[str, int]) -> MarginAccount:
     for market, size_raw in orders.items():
         account = after_fill_at_mark(account, market, size_raw)
     return account
@@ -158,23 +160,25 @@ def _trades_beside(
     proportion.
     """
     sales = {symbol: value for symbol, value in trades.items() if value < 0}
-    left = {**sales, **{hedge["symbol"]: -Fraction(hedge["sell"]) for hedge in hedges}}
-    before, after = (sum(trades.values(), Fraction(0)) for trades in (sales, left))
-    part = after / before if before else Fraction(1)
-    return {symbol: left.get(symbol, value * part) for symbol, value in trades.items()}
+    sales_left = {**sales, **{hedge["symbol"]: -Fraction(hedge["sell"]) for hedge in hedges}}
+    total_before, total_after = (
+        sum(trades.values(), Fraction(0)) for trades in (sales, sales_left)
+    )
+    share_left = total_after / total_before if total_before else Fraction(1)
+    return {symbol: sales_left.get(symbol, value * share_left) for symbol, value in trades.items()}
 
 
-def _account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
+def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
     """Return the account of the options. Positions are opened at the mark price, without unrealised
     profit.
     """
     notionals = {
-        symbol: _signed(text, f"--futures {symbol}")
+        symbol: _parse_signed(text, f"--futures {symbol}")
         for symbol, text in parse_pairs(options.notional, "--futures").items()
     }
-    prices = _positive(options.price, "--price")
-    lots = _positive(options.lot, "--lot")
-    for option, values in (("--lot", lots), ("--futures-target", _targets(options))):
+    prices = _parse_positive(options.price, "--price")
+    lots = _parse_positive(options.lot, "--lot")
+    for option, values in (("--lot", lots), ("--futures-target", _parse_targets(options))):
         for symbol in values:
             if symbol not in notionals:
                 raise ConfigError(
@@ -182,25 +186,25 @@ def _account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
                 )
     value = parse_raw(options.margin, PLACES, "--margin") if options.margin else None
     if value is None:
-        value = int(spot_value * UNIT)
+        value = int(spot_value * COIN_RAW)
     if value == 0:
         raise ConfigError("--margin: is zero", "give the account value, such as --margin 5000")
     markets, positions = [], []
     for symbol, notional in notionals.items():
-        lot_raw = int(lots.get(symbol, Fraction(1, UNIT)) * UNIT)
-        market = _market(symbol, prices.get(symbol, Fraction(1)), lot_raw)
+        lot_raw = int(lots.get(symbol, Fraction(1, COIN_RAW)) * COIN_RAW)
+        market = _perp_market(symbol, prices.get(symbol, Fraction(1)), lot_raw)
         markets.append(market)
-        size_raw = int(notional * UNIT / market.mark)
+        size_raw = int(notional * COIN_RAW / market.mark)
         if size_raw:
             open_notional = -margin.position_value_raw(market, size_raw)
             positions.append(Position(symbol, size_raw, open_notional))
     return MarginAccount(QUOTE, 1, value, 0, tuple(positions), tuple(markets))
 
 
-def _policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
+def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
     """Return the policy of the options, by default with the current weights and gross notional."""
     gross = margin.gross_notional_raw(account)
-    targets = _targets(options) or {
+    targets = _parse_targets(options) or {
         market.symbol: round(
             Fraction(margin.position_value_raw(market, account.size_raw(market.market)), gross)
             * BPS
@@ -208,30 +212,34 @@ def _policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
         for market in account.markets
         if gross
     }
-    if _targets(options) and sum(abs(bps) for bps in targets.values()) != BPS:
+    if _parse_targets(options) and sum(abs(bps) for bps in targets.values()) != BPS:
         raise ConfigError(
             "--futures-target: absolute weights must sum to 100 %",
             "write for example BTC=50,ETH=-50 for a long and a short of equal size",
         )
     value = margin.account_value_raw(account)
-    leverage = _share(options.leverage, "--leverage", 0) or round(Fraction(gross, value) * BPS)
+    leverage = _parse_share(options.leverage, "--leverage", 0) or round(
+        Fraction(gross, value) * BPS
+    )
     limits = FuturesLimits(
-        max_leverage_bps=_share(options.max_leverage, "--max-leverage", OFF_BPS),
-        max_utilisation_bps=_share(options.max_utilisation, "--max-utilisation", OFF_BPS),
-        max_position_bps=_share(options.max_position, "--max-position", BPS),
-        spot_multiple_bps=_share(options.spot_multiple, "--spot-multiple", 0),
-        stress_move_bps=_share(options.stress, "--stress", 0),
+        max_leverage_bps=_parse_share(options.max_leverage, "--max-leverage", UNLIMITED_BPS),
+        max_utilisation_bps=_parse_share(
+            options.max_utilisation, "--max-utilisation", UNLIMITED_BPS
+        ),
+        max_position_bps=_parse_share(options.max_position, "--max-position", BPS),
+        spot_multiple_bps=_parse_share(options.spot_multiple, "--spot-multiple", 0),
+        stress_move_bps=_parse_share(options.stress, "--stress", 0),
         slippage_bps=0,
         hysteresis_bps=0,
         emergency_distance_bps=0,
         emergency_slippage_bps=0,
-        max_basis_bps=OFF_BPS,
-        index_age_s=OFF_BPS,
+        max_basis_bps=UNLIMITED_BPS,
+        index_age_s=UNLIMITED_BPS,
     )
     return FuturesPolicy(
         tuple(FuturesTarget(symbol, bps) for symbol, bps in targets.items()),
         leverage,
-        _share(options.band, "--futures-band", 0),
+        _parse_share(options.band, "--futures-band", 0),
         limits,
         leverage_band_bps=_leverage_band_bps(options),
         margin_in_weights=False,
@@ -247,34 +255,34 @@ def _leverage_band_bps(options: FuturesOptions) -> int:
     return parse_share_bps(options.leverage_band or LEVERAGE_BAND, "--leverage-band")
 
 
-def _targets(options: FuturesOptions) -> dict[str, int]:
+def _parse_targets(options: FuturesOptions) -> dict[str, int]:
     if not options.target:
         return {}
     return {
-        symbol: int(_signed(text.removesuffix("%"), f"--futures-target {symbol}") * 100)
+        symbol: int(_parse_signed(text.removesuffix("%"), f"--futures-target {symbol}") * 100)
         for symbol, text in parse_pairs(options.target, "--futures-target").items()
     }
 
 
-def _signed(text: str, field: str) -> Fraction:
+def _parse_signed(text: str, field: str) -> Fraction:
     sign = -1 if text.startswith("-") else 1
-    return sign * Fraction(parse_raw(text.removeprefix("-"), PLACES, field), UNIT)
+    return sign * Fraction(parse_raw(text.removeprefix("-"), PLACES, field), COIN_RAW)
 
 
-def _positive(text: str, option: str) -> dict[str, Fraction]:
+def _parse_positive(text: str, option: str) -> dict[str, Fraction]:
     amounts = {}
-    for symbol, written in parse_pairs(text, option).items() if text else ():
-        amounts[symbol] = Fraction(parse_raw(written, PLACES, f"{option} {symbol}"), UNIT)
+    for symbol, amount_text in parse_pairs(text, option).items() if text else ():
+        amounts[symbol] = Fraction(parse_raw(amount_text, PLACES, f"{option} {symbol}"), COIN_RAW)
         if amounts[symbol] == 0:
             raise ConfigError(f"{option} {symbol}: must be above 0", "omit it, or correct it")
     return amounts
 
 
-def _share(text: str, option: str, default: int) -> int:
+def _parse_share(text: str, option: str, default: int) -> int:
     return parse_share_bps(text, option) if text else default
 
 
-def _markets(
+def _market_rows(
     account: MarginAccount, policy: FuturesPolicy, orders: Mapping[str, int]
 ) -> list[FuturesMarketDocument]:
     documents: list[FuturesMarketDocument] = []
@@ -285,13 +293,13 @@ def _markets(
         documents.append(
             {
                 "symbol": drift.symbol,
-                "notional": _coins(int(drift.notional)),
+                "notional": _raw_text(int(drift.notional)),
                 "weight_bps": round(drift.share * BPS),
                 "target_bps": round(drift.target_share * BPS),
                 "drift_bps": round(drift.drift * BPS),
-                "order_notional": _coins(margin.position_value_raw(market, order)),
-                "order_size": _coins(order),
-                "size_after": _coins(account.size_raw(drift.market) + order),
+                "order_notional": _raw_text(margin.position_value_raw(market, order)),
+                "order_size": _raw_text(order),
+                "size_after": _raw_text(account.size_raw(drift.market) + order),
                 "liquidation_price": None if price is None else value_text(price, 0, PLACES),
             }
         )
@@ -319,40 +327,42 @@ def _hedges(
     """Return the hedges of the assets that are sold. An asset without a market is sold; a short is
     cut to what the limits allow after the orders, in whole lots.
     """
-    share = _share(options.hedge, "--hedge", 0)
-    if share > BPS:
+    hedge_bps = _parse_share(options.hedge, "--hedge", 0)
+    if hedge_bps > BPS:
         raise ConfigError("--hedge: is above 100 %", "give the share of the excess to short")
-    sold = {symbol: -value for symbol, value in trades.items() if value < 0}
-    compare = _comparison(options, spot, sold)
-    known = {market.market for market in account.markets}
-    value = sum(spot.values(), Fraction(0)) * UNIT
+    sales = {symbol: -value for symbol, value in trades.items() if value < 0}
+    compare = _comparison(options, spot, sales)
+    market_names = {market.market for market in account.markets}
+    value = sum(spot.values(), Fraction(0)) * COIN_RAW
     hedges: list[HedgeDocument] = []
-    for symbol, excess in sold.items() if share else ():
+    for symbol, excess in sales.items() if hedge_bps else ():
         short = Fraction(0)
-        if symbol in known:
-            short_raw = size_for_notional_raw(account.market(symbol), -excess * share * UNIT / BPS)
+        if symbol in market_names:
+            short_raw = size_for_notional_raw(
+                account.market(symbol), -excess * hedge_bps * COIN_RAW / BPS
+            )
             size = largest_allowed_raw(
                 account, symbol, short_raw, policy.limits, value, policy.leverage_bps
             )
-            short = abs(size) * account.market(symbol).mark / UNIT
+            short = abs(size) * account.market(symbol).mark / COIN_RAW
         if compare is not None and short:
             hedges.append(compare(symbol, short))
             continue
         hedge: HedgeDocument = {
             "symbol": symbol,
-            "excess": _whole(excess),
-            "sell": _whole(excess - short),
-            "short": _whole(short),
-            "net_exposure": _whole(spot[symbol] - excess),
+            "excess": _value_text(excess),
+            "sell": _value_text(excess - short),
+            "short": _value_text(short),
+            "net_exposure": _value_text(spot[symbol] - excess),
         }
         if not short:
-            hedge["reason"] = NO_SHORT if symbol in known else NO_MARKET
+            hedge["reason"] = NO_SHORT if symbol in market_names else NO_MARKET
         hedges.append(hedge)
     return hedges
 
 
 def _comparison(
-    options: FuturesOptions, spot: Mapping[str, Fraction], sold: Mapping[str, Fraction]
+    options: FuturesOptions, spot: Mapping[str, Fraction], sales: Mapping[str, Fraction]
 ) -> Callable[[str, Fraction], HedgeDocument] | None:
     """Return the comparison of sale and short by cost; None without --horizon. Raises ConfigError."""
     if not options.horizon:
@@ -375,46 +385,48 @@ def _comparison(
         rate = rates.get(symbol, "0%")
         funding = Fraction(
             parse_raw(rate.removeprefix("-").removesuffix("%"), PLACES, f"--funding {symbol}"),
-            100 * UNIT,
+            100 * COIN_RAW,
         )
         market = replace(
-            _market(symbol, Fraction(1), 1),
+            _perp_market(symbol, Fraction(1), 1),
             fee_ppm=HEDGE_FEE_PPM,
             funding_daily=-funding if rate.startswith("-") else funding,
         )
-        excess = sold[symbol]
+        excess = sales[symbol]
         initial = Fraction(INITIAL_PPM, margin.PPM)
-        fees, paid, tied, _ = short_costs(market, short, horizon_s, initial, 0)
+        fees, funding_cost, margin_needed, _ = short_costs(market, short, horizon_s, initial, 0)
         comparison = HedgeComparison(
             token=symbol,
             excess=excess,
             hedged=short,
             sale_fees=short * SALE_COST_BPS / BPS,
             sale_impact=Fraction(0),
-            sale_tax=Fraction(parse_raw(taxes.get(symbol, "0"), PLACES, f"--tax {symbol}"), UNIT),
+            sale_tax=Fraction(
+                parse_raw(taxes.get(symbol, "0"), PLACES, f"--tax {symbol}"), COIN_RAW
+            ),
             hedge_fees=fees,
-            hedge_funding=paid,
+            hedge_funding=funding_cost,
             hedge_capital=Fraction(0),
-            margin=tied,
+            margin=margin_needed,
             horizon_s=horizon_s,
         )
         comparison = choose(comparison, Fraction(0), counts_income=True)
         short = short if comparison.is_hedged else Fraction(0)
         return {
             "symbol": symbol,
-            "excess": _whole(excess),
-            "sell": _whole(excess - short),
-            "short": _whole(short),
-            "net_exposure": _whole(spot[symbol] - excess),
-            "cost_of_sale": _whole(comparison.sale_cost),
-            "cost_of_hedge": _whole(comparison.hedge_cost),
+            "excess": _value_text(excess),
+            "sell": _value_text(excess - short),
+            "short": _value_text(short),
+            "net_exposure": _value_text(spot[symbol] - excess),
+            "cost_of_sale": _value_text(comparison.sale_cost),
+            "cost_of_hedge": _value_text(comparison.hedge_cost),
             "reason": compare_text(comparison, symbol, 0),
         }
 
     return compare
 
 
-def _market(symbol: str, price: Price, lot_raw: int) -> PerpMarket:
+def _perp_market(symbol: str, price: Price, lot_raw: int) -> PerpMarket:
     return PerpMarket(
         market=symbol,
         symbol=symbol,
@@ -439,20 +451,22 @@ def _net_exposure(
     """
     exposure = {symbol: value + trades[symbol] for symbol, value in spot.items()}
     for market in account.markets:
-        value = Fraction(margin.position_value_raw(market, account.size_raw(market.market)), UNIT)
+        value = Fraction(
+            margin.position_value_raw(market, account.size_raw(market.market)), COIN_RAW
+        )
         exposure[market.symbol] = exposure.get(market.symbol, Fraction(0)) + value
-    return {symbol: _whole(value) for symbol, value in exposure.items()}
+    return {symbol: _value_text(value) for symbol, value in exposure.items()}
 
 
-def _coins(raw: int) -> str:
+def _raw_text(raw: int) -> str:
     return value_text(Fraction(raw), PLACES, SHOWN_PLACES)
 
 
-def _whole(value: Fraction) -> str:
+def _value_text(value: Fraction) -> str:
     return value_text(value, 0, PLACES)
 
 
-def _ratio(value: Fraction | None) -> str | None:
+def _ratio_text(value: Fraction | None) -> str | None:
     return None if value is None else value_text(value, 0, 6)
 
 
@@ -473,17 +487,21 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
         entry_prices(report.step.portfolio, reference_prices(report.step)),
     )
     valuations = list(store.valuations.between())
-    present = valuation(report.step, prices)
-    if present is not None and (not valuations or present.block > valuations[-1].block):
-        valuations.append(present)
+    current_valuation = valuation(report.step, prices)
+    if current_valuation is not None and (
+        not valuations or current_valuation.block > valuations[-1].block
+    ):
+        valuations.append(current_valuation)
     first_s = report.step.snapshot.head.timestamp_s // DAY_S * DAY_S - (days - 1) * DAY_S
-    number = bisect_left([valuation.chain_s for valuation in valuations], first_s)
-    valuations = valuations[max(0, number - 1) :]
+    first_index = bisect_left([valuation.chain_s for valuation in valuations], first_s)
+    valuations = valuations[max(0, first_index - 1) :]
     entries = store.ledger.entries()
-    known = {entry.id for entry in entries}
-    fresh = [entry for entry in funding_entries(report.step, prices) if entry.id not in known]
-    recorded = funding_days(valuations, futures_changes((*entries, *fresh), valuations))
-    return report, tuple(day for day in recorded if day.day_s >= first_s)
+    entry_ids = {entry.id for entry in entries}
+    new_entries = [
+        entry for entry in funding_entries(report.step, prices) if entry.id not in entry_ids
+    ]
+    funding = funding_days(valuations, futures_changes((*entries, *new_entries), valuations))
+    return report, tuple(day for day in funding if day.day_s >= first_s)
 
 
 def hedge(
@@ -503,16 +521,16 @@ def hedge(
         raise ConfigError(
             "--ratio: cannot be combined with --close", "omit it; --close closes the whole hedge"
         )
-    token, terms = agent.token(asset, "hedge"), agent.futures_policy().hedge
+    token, hedge_terms = agent.token(asset, "hedge"), agent.futures_policy().hedge
     require_hedge_market(agent.context.config, token.symbol)
     request: OpenHedge | CloseHedge = CloseHedge(token.address)
     if not close:
-        if terms is None:
+        if hedge_terms is None:
             raise ConfigError(
                 "futures.hedge: missing",
                 "add [futures.hedge] with horizon, min_saving, tax_rate and capital_cost",
             )
-        ratio_bps = parse_share_bps(ratio, "--ratio") if ratio else terms.ratio_bps
+        ratio_bps = parse_share_bps(ratio, "--ratio") if ratio else hedge_terms.ratio_bps
         if not 0 < ratio_bps <= BPS:
             raise ConfigError(f"--ratio: {ratio}", "write more than 0% and at most 100%")
         request = OpenHedge(token.address, ratio_bps)
@@ -533,18 +551,18 @@ def deleverage(
     """
     if leverage is None and symbol is None:
         raise ConfigError("--to, --market: at least one is required", "for example --to 2x")
-    known = [market.symbol for market in futures_markets(agent.context.config)]
-    if symbol is not None and symbol not in known:
+    symbols = [market.symbol for market in futures_markets(agent.context.config)]
+    if symbol is not None and symbol not in symbols:
         account = margin_account(agent.step_input().snapshot)
         if account is not None:
-            known += [perp_market.symbol for perp_market in account.markets]
-    if symbol is not None and symbol not in known:
-        known = list(dict.fromkeys(known))
+            symbols += [perp_market.symbol for perp_market in account.markets]
+    if symbol is not None and symbol not in symbols:
+        symbols = list(dict.fromkeys(symbols))
         raise ConfigError(
-            f"--market: {symbol!r} is not a futures market", f"choose from {', '.join(known)}"
+            f"--market: {symbol!r} is not a futures market", f"choose from {', '.join(symbols)}"
         )
-    bps = None if leverage is None else _leverage_bps(leverage)
-    request = Deleverage(bps, symbol or "")
+    leverage_bps = None if leverage is None else _leverage_bps(leverage)
+    request = Deleverage(leverage_bps, symbol or "")
     return agent.adjust_futures(request, send=send, confirm=confirm, progress=progress)
 
 

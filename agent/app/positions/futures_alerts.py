@@ -74,21 +74,21 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
             now_s,
             opens_from_s=reopening_s(futures_policy(step), futures_state(step)),
         )
-    would = (
+    planned_text = (
         f"It would {planned_actions(step.snapshot, step.portfolio, futures_policy(step), plan)}. "
         if plan.actions
         else ""
     )
     if waiting:
         key = ", ".join(trigger.value for trigger in waiting)
-        head, command = (
+        headline, command = (
             f"Futures actions await confirmation ({key})",
             "Run: trimtab rebalance --send",
         )
     else:
-        key, head, command = plan.trigger, f"Futures: {plan.reason}", "See trimtab margin"
-    nets = net_exposure_text(step, drifts)
-    text = f"{head}; {figures(account, policy)}{f', {nets}' if nets else ''}. {would}{command}"
+        key, headline, command = plan.trigger, f"Futures: {plan.reason}", "See trimtab margin"
+    exposure_text = net_exposure_text(step, drifts)
+    text = f"{headline}; {figures(account, policy)}{f', {exposure_text}' if exposure_text else ''}. {planned_text}{command}"
     yield Alert(AlertKind.REVIEW, f"futures:{key}", text, True)
 
 
@@ -103,14 +103,14 @@ def funding_alerts(snapshot: Snapshot, policy: FuturesPolicy | None) -> Iterator
     account = margin_account(snapshot)
     if account is None or policy is None:
         return
-    value, paid = account_value_raw(account), expected_cost(account, DAY_S)
-    if paid <= 0 or paid * BPS <= FUNDING_ALERT_BPS * value:
+    value, expected_funding = account_value_raw(account), expected_cost(account, DAY_S)
+    if expected_funding <= 0 or expected_funding * BPS <= FUNDING_ALERT_BPS * value:
         return
     decimals, unit = account.quote.decimals, account.quote.label
-    share = f", {format_percent(paid / value)} of its value" if value > 0 else ""
+    share = f", {format_percent(expected_funding / value)} of its value" if value > 0 else ""
     horizon = "" if policy.funding_horizon_s else " (futures.funding_horizon is off)"
     text = (
-        f"Futures: at the newest rates the account pays {value_text(paid, decimals, 2)} {unit} of"
+        f"Futures: at the newest rates the account pays {value_text(expected_funding, decimals, 2)} {unit} of"
         f" funding in 24 h{share}{horizon}. See trimtab funding"
     )
     yield Alert(AlertKind.REVIEW, "futures:funding", text, True)
@@ -183,18 +183,18 @@ def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fract
     portfolio; empty without futures.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    whole = portfolio_total(step, drifts)
+    total = portfolio_total(step, drifts)
     if (
         account is None
         or policy is None
-        or whole <= 0
+        or total <= 0
         or trades_for_another(step.snapshot, futures_policy(step))
     ):
         return {}
     return {
         step.portfolio.token(exposure.token).label
         if exposure.token
-        else exposure.symbol: exposure.net / whole
+        else exposure.symbol: exposure.net / total
         for exposure in exposures(account, policy, drifts)
         if exposure.futures
     }
@@ -203,5 +203,5 @@ def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fract
 def net_exposure_text(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     """Return "net exposure WETH 54 %, WBTC -3 %"; empty without futures."""
     shares = net_shares(step, drifts)
-    named = ", ".join(f"{name} {format_percent(share)}" for name, share in shares.items())
-    return f"net exposure {named}" if named else ""
+    shares_text = ", ".join(f"{name} {format_percent(share)}" for name, share in shares.items())
+    return f"net exposure {shares_text}" if shares_text else ""

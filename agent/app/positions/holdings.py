@@ -89,7 +89,7 @@ def liquidity(agent: Agent) -> LiquidityReport:
     step = agent.step_input()
     prices = reference_prices(step).by_token
     venue = agent.context.config.venues.uniswap_v3
-    head = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
+    block_ref = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
     manager = None if venue is None else venue.position_manager
     ignored = find_unsolicited_positions(
         agent.context.line,
@@ -97,15 +97,15 @@ def liquidity(agent: Agent) -> LiquidityReport:
         manager,
         agent.context.pools,
         step.portfolio.positions,
-        head,
+        block_ref,
     )
     try:
-        whole: Value | None = portfolio_total(step, compute_drifts(step, prices))
-        lost: Value | None = valuation.expected_loss(step.snapshot, step.portfolio, prices)
-        worth: Value | None = valuation.total_value(step.snapshot, step.portfolio, prices)
+        portfolio_value: Value | None = portfolio_total(step, compute_drifts(step, prices))
+        expected_loss: Value | None = valuation.expected_loss(step.snapshot, step.portfolio, prices)
+        positions_value: Value | None = valuation.total_value(step.snapshot, step.portfolio, prices)
         targets = target_reports(step, prices)
     except Refused:
-        whole, lost, worth, targets = None, None, None, ()
+        portfolio_value, expected_loss, positions_value, targets = None, None, None, ()
     limits = step.limits
     return LiquidityReport(
         step_input=step,
@@ -113,15 +113,17 @@ def liquidity(agent: Agent) -> LiquidityReport:
         unreadable=valuation.faults(step),
         warnings=valuation.warnings(step.snapshot, step.portfolio),
         ignored=ignored,
-        portfolio_value=whole,
-        expected_loss=_bounded(lost, whole, limits.impermanent_loss_bps),
-        weight=_bounded(worth, whole, limits.lp_max_weight_bps),
+        portfolio_value=portfolio_value,
+        expected_loss=_limited_sum(expected_loss, portfolio_value, limits.impermanent_loss_bps),
+        weight=_limited_sum(positions_value, portfolio_value, limits.lp_max_weight_bps),
         targets=targets,
     )
 
 
-def _bounded(value: Value | None, whole: Value | None, limit_bps: int | None) -> LimitedSum:
-    share = value / whole if value is not None and whole else None
+def _limited_sum(
+    value: Value | None, portfolio_value: Value | None, limit_bps: int | None
+) -> LimitedSum:
+    share = value / portfolio_value if value is not None and portfolio_value else None
     return LimitedSum(value, share, limit_bps)
 
 
@@ -148,9 +150,9 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
             f"position {name} is already counted", "see trimtab lp", code=ErrorCode.EXISTS
         )
     head = step.snapshot.head
-    at = {"blockHash": head.hash, "requireCanonical": True}
+    block_ref = {"blockHash": head.hash, "requireCanonical": True}
     unsolicited = find_unsolicited_positions(
-        context.line, step.snapshot.owner, venue.position_manager, (), (), at
+        context.line, step.snapshot.owner, venue.position_manager, (), (), block_ref
     ).found
     position = next(
         (
@@ -182,43 +184,50 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
             f"position {name} holds tokens outside the portfolio",
             "add them to portfolio.assets, or leave the position uncounted",
         )
-    (ref,) = resolve_positions(context.line, (unresolved,), factories(context.config))
-    if ref.range is None:
+    (resolved,) = resolve_positions(context.line, (unresolved,), factories(context.config))
+    if resolved.range is None:
         raise ConfigError(
             f"position {name} does not exist", "see trimtab lp", code=ErrorCode.UNKNOWN
         )
-    position_range = ref.range
+    position_range = resolved.range
     mint = LpPositionChange(
         "uniswap_v3", venue.position_manager, int(number), position_range.pool, *position.tokens, position_range.fee_pips,
         (position_range.tick_lower, position_range.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
     store.positions.decide(name, mint, context.clock.now_s())
-    present = agent.step_input().snapshot.positions
+    current_positions = agent.step_input().snapshot.positions
     # its principal is booked as its cost
-    amounts = next((positions.principal(place) for place in present if place.name == name), (0, 0))
+    amounts = next(
+        (
+            positions.principal(counted_position)
+            for counted_position in current_positions
+            if counted_position.name == name
+        ),
+        (0, 0),
+    )
     store.positions.decide(
         name, own_changes.imported_position(mint, amounts), context.clock.now_s()
     )
     return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in amounts]}
 
 
-def forget_position(config: Path | str, which: str) -> AdoptedPositionDocument:
-    """Stop counting a position: `which` is the number of a V3 position, or a pair's address. Raises
+def forget_position(config: Path | str, number_or_pair: str) -> AdoptedPositionDocument:
+    """Stop counting a position: `number_or_pair` is the number of a V3 position, or a pair's address. Raises
     ConfigError if the store does not know it.
     """
     loaded = load_config(config)
     venue = loaded.config.venues.uniswap_v3
-    if which.isdecimal():
+    if number_or_pair.isdecimal():
         name = position_name(
-            "uniswap_v3", "" if venue is None else venue.position_manager, int(which)
+            "uniswap_v3", "" if venue is None else venue.position_manager, int(number_or_pair)
         )
     else:
-        name = position_name("uniswap_v2", parse_address(which, "position"), None)
+        name = position_name("uniswap_v2", parse_address(number_or_pair, "position"), None)
     with wiring.open_store_offline(loaded) as (store, _):
         now_s = int(time.time())
-        moves = store.positions.changes()
+        changes = store.positions.changes()
         undecided = store.budgets.history(now_s).layer(LiquidityState).undecided
-        if name not in undecided and not own_changes.is_position_open(moves, name):
+        if name not in undecided and not own_changes.is_position_open(changes, name):
             raise ConfigError(
                 f"position {name} is not a position that the agent opened or adopted",
                 "see trimtab lp; remove a position of the config from portfolio.positions",
@@ -234,13 +243,13 @@ def strategies(agent: Agent) -> StrategiesDocument:
     """Return capital, share, unit value, return, Sharpe ratio and state of each strategy at the
     newest block; writes nothing. Raises ConfigError without strategies.
     """
-    return _document(agent.step_input())
+    return _strategies_document(agent.step_input())
 
 
 def take_over_strategies(
-    agent: Agent, sure: Callable[[StrategiesDocument], bool]
+    agent: Agent, confirm: Callable[[StrategiesDocument], bool]
 ) -> StrategiesDocument:
-    """Reconcile strategy books with wallet and config after `sure` has confirmed the result.
+    """Reconcile strategy books with wallet and config after `confirm` has confirmed the result.
 
     Closed strategies are settled and new ones opened, at reference prices and in kind. Unexplained
     holdings are shared by capital. Raises ConfigError if there is nothing to do, Refused while a
@@ -249,13 +258,13 @@ def take_over_strategies(
     """
     context, readers = agent.context, agent.context.readers
     snapshot = readers.reader.snapshot()
-    present = partial(readers.step_input_at, snapshot)
-    settle_mined(context.store, snapshot, present)
-    step = present()
-    before = step.layer(StrategiesState).books
-    if not step.divides_wallet or before is None:
+    read_step_input = partial(readers.step_input_at, snapshot)
+    settle_mined(context.store, snapshot, read_step_input)
+    step = read_step_input()
+    books_before = step.layer(StrategiesState).books
+    if not step.divides_wallet or books_before is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
-    if not before.fault:
+    if not books_before.fault:
         raise ConfigError(
             "strategies: books, wallet and config already agree",
             "see trimtab strategies",
@@ -266,13 +275,13 @@ def take_over_strategies(
             remedy="wait until the quarantine ends; the token's value is unknown until then",
         )
     memory = read_memory(step, context.store)
-    step_input = add_books(memory, step, owner_agrees=True)
-    books = step_input.layer(StrategiesState).books
+    reconciled_step = add_books(memory, step, owner_agrees=True)
+    books = reconciled_step.layer(StrategiesState).books
     if books is None or books.fault:
         raise Refused(f"the books cannot be reconciled: {'' if books is None else books.fault}")
-    document = _document(step_input)
-    document["why"], document["applied"] = before.fault, False
-    if not sure(document):
+    document = _strategies_document(reconciled_step)
+    document["why"], document["applied"] = books_before.fault, False
+    if not confirm(document):
         return document
     store = context.store.layer(StrategyStore)
     if not store.record_bookings(books.pending, books.turn):
@@ -300,49 +309,51 @@ def route_transfers(config: Path | str, name: str) -> RoutedTransfersDocument:
     return {"flows_to": None if name == "all" else name}
 
 
-def _document(step: StepInput) -> StrategiesDocument:
+def _strategies_document(step: StepInput) -> StrategiesDocument:
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
     prices = reference_prices(step).by_token
     numeraire = step.portfolio.numeraire
-    view = _view(step, books)
+    netting_result = _netting_result(step, books)
     adjustments = (
-        {} if view is None else {adjustment.name: adjustment for adjustment in view.adjustments}
+        {}
+        if netting_result is None
+        else {adjustment.name: adjustment for adjustment in netting_result.adjustments}
     )
-    due = describe.target_shares(step.config(CapitalSplit), step.layer(StrategiesState))
+    target_shares = describe.target_shares(step.config(CapitalSplit), step.layer(StrategiesState))
     documents = [
         strategy_document(
             book,
             split,
             adjustments.get(book.name),
-            due[book.name],
+            target_shares[book.name],
             step.snapshot,
             step.portfolio,
             prices,
         )
         for book in books.strategies
     ]
-    whole = sum((Fraction(document["capital"]) for document in documents), Fraction(0))
+    total = sum((Fraction(document["capital"]) for document in documents), Fraction(0))
     for document in documents:
-        if document["share_bps"] is None and whole:
-            document["share_bps"] = round(Fraction(document["capital"]) / whole * BPS)
+        if document["share_bps"] is None and total:
+            document["share_bps"] = round(Fraction(document["capital"]) / total * BPS)
     return {
         "block": step.snapshot.head.number,
         "numeraire": numeraire.label,
-        "total_value": value_text(whole * 10**numeraire.decimals, numeraire.decimals),
+        "total_value": value_text(total * 10**numeraire.decimals, numeraire.decimals),
         "fault": books.fault,
         "split_band": {
             "absolute_bps": split.band.absolute_bps,
             "relative_bps": split.band.relative_bps,
         },
         "strategies": documents,
-        "together": netting_document(view, step.portfolio),
+        "together": netting_document(netting_result, step.portfolio),
         "sharpe_basis": "daily returns, annualised by √365, risk-free rate zero",
     }
 
 
-def _view(step: StepInput, books: StrategyBooks) -> netting.NettingResult | None:
+def _netting_result(step: StepInput, books: StrategyBooks) -> netting.NettingResult | None:
     if books.fault or strategies_fault(step):
         return None
     try:
@@ -367,10 +378,12 @@ def liquidity_document(liquidity_report: LiquidityReport) -> LiquidityDocument:
             "fees_raw": report.fees_raw,
             "counted_raw": report.counted_raw,
         }
-        pairs = {
+        amounts_by_symbol = {
             name: {symbol: str(raw) for symbol, raw in zip(symbols, pair, strict=True)}
             for name, pair in amounts.items()
         }
         loss_bps = None if report.hold == 0 else bps_text(report.loss / report.hold)
-        positions.append(fill(PositionDocument, report, portfolio, **pairs, loss_bps=loss_bps))
+        positions.append(
+            fill(PositionDocument, report, portfolio, **amounts_by_symbol, loss_bps=loss_bps)
+        )
     return fill(LiquidityDocument, liquidity_report, portfolio, positions=positions)

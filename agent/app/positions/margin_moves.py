@@ -25,7 +25,9 @@ def move_margin(
     Raises ConfigError, Refused without free margin.
     """
     token = agent.portfolio.token(agent.futures_policy().collateral)
-    option, move = ("--deposit", MarginDeposit) if deposits else ("--withdraw", MarginWithdrawal)
+    option, move_type = (
+        ("--deposit", MarginDeposit) if deposits else ("--withdraw", MarginWithdrawal)
+    )
     if isinstance(agent.context.config.futures, HyperliquidTable):
         raise ConfigError(
             f"{option}: trimtab moves no margin at Hyperliquid", "use the venue's own site"
@@ -37,7 +39,7 @@ def move_margin(
     if raw == 0:
         raise ConfigError(f"{option}: must be above 0", f"for example {option} 100")
     return agent.adjust_futures(
-        MoveMargin(move(raw)), send=send, confirm=confirm, progress=progress
+        MoveMargin(move_type(raw)), send=send, confirm=confirm, progress=progress
     )
 
 

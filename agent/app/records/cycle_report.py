@@ -19,7 +19,7 @@ from agent.units import BPS, value_text
 Fields = dict[str, object]
 
 
-_BAD = (OutcomeKind.HALT, OutcomeKind.FAILED)
+_TROUBLES = (OutcomeKind.HALT, OutcomeKind.FAILED)
 
 
 def cycle_trouble(result: StepOutcome | TrimtabError, paused: bool) -> str:
@@ -28,7 +28,7 @@ def cycle_trouble(result: StepOutcome | TrimtabError, paused: bool) -> str:
     """
     if isinstance(result, TrimtabError):
         return result.message
-    if result.kind in _BAD and not (paused and result.kind is OutcomeKind.HALT):
+    if result.kind in _TROUBLES and not (paused and result.kind is OutcomeKind.HALT):
         return f"{result.kind.value}: {result.reason}"
     return ""
 
@@ -49,27 +49,27 @@ def cycle_transactions(result: StepOutcome | TrimtabError) -> Counts:
 
 
 def cycle_figures(
-    agent: Agent, result: StepOutcome | TrimtabError, took_s: float, before: RunFigures
+    agent: Agent, result: StepOutcome | TrimtabError, took_s: float, previous: RunFigures
 ) -> RunFigures:
-    """Return the figures after a cycle; what a failed one does not know stays as `before`."""
-    worst: dict[str, int] = {}
+    """Return the figures after a cycle; what a failed one does not know stays as `previous`."""
+    worst_scores: dict[str, int] = {}
     for row in agent.endpoints():
         score, name = round(float(row["score"]) * PPM), str(row["operator"])
-        worst[name] = min(score, worst.get(name, PPM))
-    now = replace(
-        before,
+        worst_scores[name] = min(score, worst_scores.get(name, PPM))
+    figures = replace(
+        previous,
         took_ms=round(took_s * 1_000),
         open_intents=len(agent.context.store.journal.open_intents()),
-        endpoints=tuple(worst.items()),
+        endpoints=tuple(worst_scores.items()),
     )
     if isinstance(result, TrimtabError):
-        return now
+        return figures
     step = result.after or result.step_input
     decimals = step.portfolio.numeraire.decimals
     total, limit_bps = _total(result.decided), step.limits.daily_loss_bps
     limit = None if limit_bps is None else total * limit_bps / BPS
     return replace(
-        now,
+        figures,
         value=value_text(total, decimals),
         drifts_bps=tuple(agent.drifts(step).items()),
         head_s=step.snapshot.head.timestamp_s,

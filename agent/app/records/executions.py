@@ -47,7 +47,7 @@ class LegExecution:
         return Fraction(self.out_raw, self.in_raw) / planned - 1
 
 
-def carried_out(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, Intent]]:
+def executed_swaps(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, Intent]]:
     """Return the plans of a step's swaps with their transactions: those in a block, or else the
     newest.
     """
@@ -71,23 +71,23 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
     receipt = intent.receipt if intent is not None and intent.succeeded else None
     if receipt is None:
         return [LegExecution(leg) for leg in swaps]
-    came = Counter((transfer.token, transfer.recipient) for transfer in receipt.transfers)
-    went = Counter((transfer.token, transfer.sender) for transfer in receipt.transfers)
+    received = Counter((transfer.token, transfer.recipient) for transfer in receipt.transfers)
+    sent = Counter((transfer.token, transfer.sender) for transfer in receipt.transfers)
     sold = Counter((leg.token_in, leg.pool) for leg in swaps)
     bought = Counter((leg.token_out, leg.pool) for leg in swaps)
-    documents = []
-    for leg, done in zip(plan.legs, realised_legs(plan, receipt), strict=True):
+    executions = []
+    for leg, realised in zip(plan.legs, realised_legs(plan, receipt), strict=True):
         if leg.venue == NATIVE_VENUE:
             continue
-        into, out_of = (leg.token_in, leg.pool), (leg.token_out, leg.pool)
-        documents.append(
+        in_key, out_key = (leg.token_in, leg.pool), (leg.token_out, leg.pool)
+        executions.append(
             LegExecution(
                 leg,
-                done.amount_in_raw if came[into] == sold[into] else None,
-                done.amount_out_raw if went[out_of] == bought[out_of] else None,
+                realised.amount_in_raw if received[in_key] == sold[in_key] else None,
+                realised.amount_out_raw if sent[out_key] == bought[out_key] else None,
             )
         )
-    return documents
+    return executions
 
 
 def leg_documents(
@@ -106,8 +106,8 @@ def leg_documents(
             "planned_in": decimal_text(leg.amount_in_raw, sold.decimals),
             "planned_out": decimal_text(leg.amount_out_raw, bought.decimals),
             "floor": decimal_text(leg.min_out_raw, bought.decimals),
-            "realised_in": _coins(execution.in_raw, sold.decimals),
-            "realised_out": _coins(execution.out_raw, bought.decimals),
+            "realised_in": _amount_text(execution.in_raw, sold.decimals),
+            "realised_out": _amount_text(execution.out_raw, bought.decimals),
             "difference_bps": None if share is None else round(float(share * BPS), 2),
         }
 
@@ -117,11 +117,11 @@ def leg_words(legs: Sequence[LegExecutionDocument]) -> Iterator[str]:
     for number, leg in enumerate(legs, 1):
         if leg["state"] not in (IntentState.MINED.value, IntentState.FINAL.value):
             continue
-        gave, got = leg["realised_in"], leg["realised_out"]
+        amount_in, amount_out = leg["realised_in"], leg["realised_out"]
         difference = leg["difference_bps"]
         yield (
-            f"Swap {number} exchanged {gave or 'an unknown amount of'} {leg['token_in']} for"
-            f" {got or 'an unknown amount of'} {leg['token_out']}"
+            f"Swap {number} exchanged {amount_in or 'an unknown amount of'} {leg['token_in']} for"
+            f" {amount_out or 'an unknown amount of'} {leg['token_out']}"
             + ("." if difference is None else f", {difference:+g} bps against the plan.")
         )
 
@@ -136,19 +136,21 @@ def execution_document(
     if not mined:
         return None
     legs = [execution for plan, intent in mined for execution in leg_executions(plan, intent)]
-    change = _difference(legs, entries)
+    difference = _value_difference(legs, entries)
     turnover = sum((plan.turnover for plan, _ in mined), Value(0))
     return {
         "legs": len(legs),
         "unknown": sum(not leg.is_known for leg in legs),
-        "difference": None if change is None else value_text(change, decimals),
+        "difference": None if difference is None else value_text(difference, decimals),
         "difference_bps": (
-            round(float(change / turnover * BPS), 2) if change is not None and turnover else None
+            round(float(difference / turnover * BPS), 2)
+            if difference is not None and turnover
+            else None
         ),
     }
 
 
-def _difference(legs: Sequence[LegExecution], entries: Iterable[Entry]) -> Value | None:
+def _value_difference(legs: Sequence[LegExecution], entries: Iterable[Entry]) -> Value | None:
     """Return the value of all realised less planned amounts; None if an amount is unknown, or a
     token whose amount differs has no price.
     """
@@ -158,17 +160,17 @@ def _difference(legs: Sequence[LegExecution], entries: Iterable[Entry]) -> Value
         for posting in entry.postings
         if posting.value is not None and posting.raw
     }
-    change: Counter[str] = Counter()
+    raw_differences: Counter[str] = Counter()
     for execution in legs:
         if execution.in_raw is None or execution.out_raw is None:
             return None
-        change[execution.leg.token_in] -= execution.in_raw - execution.leg.amount_in_raw
-        change[execution.leg.token_out] += execution.out_raw - execution.leg.amount_out_raw
-    changed = {token: raw for token, raw in change.items() if raw}
-    if not changed.keys() <= prices.keys():
+        raw_differences[execution.leg.token_in] -= execution.in_raw - execution.leg.amount_in_raw
+        raw_differences[execution.leg.token_out] += execution.out_raw - execution.leg.amount_out_raw
+    differences = {token: raw for token, raw in raw_differences.items() if raw}
+    if not differences.keys() <= prices.keys():
         return None
-    return sum((raw * prices[token] for token, raw in changed.items()), Value(0))
+    return sum((raw * prices[token] for token, raw in differences.items()), Value(0))
 
 
-def _coins(raw: int | None, decimals: int) -> str | None:
+def _amount_text(raw: int | None, decimals: int) -> str | None:
     return None if raw is None else decimal_text(raw, decimals)

@@ -65,11 +65,11 @@ def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) 
     """
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, switch):
-        stopped = store.requests.stopping()
-        if stopped is not None and stopped.to_stable:
-            home = loaded.config.portfolio.numeraire
+        stop_request = store.requests.stopping()
+        if stop_request is not None and stop_request.to_stable:
+            numeraire = loaded.config.portfolio.numeraire
             message = (
-                f"the stop sells everything for {home}; once it is resumed, a run buys back towards"
+                f"the stop sells everything for {numeraire}; once it is resumed, a run buys back towards"
                 " the targets"
             )
             if not confirm(message):
@@ -79,7 +79,7 @@ def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) 
 
 def end_pause(store: Store, switch: KillSwitch, reason: str, now_s: int) -> PauseDocument:
     """End the pause and any stop in an open store."""
-    if (stopped := store.requests.stopping()) is not None:
-        store.requests.end(stopped.id, RequestState.RELEASED, now_s)
+    if (stop_request := store.requests.stopping()) is not None:
+        store.requests.end(stop_request.id, RequestState.RELEASED, now_s)
     switch.resume(reason, now_s)
     return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 Progress = Callable[[str], None]
-WHY = "cancelled by the owner"
+CANCEL_REASON = "cancelled by the owner"
 
 
 def transactions(config: LoadedConfig | Path | str, limit: int = 20) -> TransactionsDocument:
@@ -52,7 +52,8 @@ def transactions(config: LoadedConfig | Path | str, limit: int = 20) -> Transact
     with wiring.open_store_offline(loaded) as (store, _):
         return {
             "transactions": [
-                _whole(store, intent, time_s) for intent in store.journal.intents(limit=limit)
+                _traced_document(store, intent, time_s)
+                for intent in store.journal.intents(limit=limit)
             ],
             **_journal_document(store),
         }
@@ -64,7 +65,7 @@ def pending_transactions(config: LoadedConfig | Path | str) -> PendingDocument:
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         return {
-            "transactions": [_line(intent) for intent in _unfinished(store)],
+            "transactions": [_journalled_document(intent) for intent in _unfinished(store)],
             **_journal_document(store),
         }
 
@@ -78,13 +79,13 @@ def reconcile(
     OperatorNeeded if an operator has to act.
     """
     if send:
-        _require_running(agent)
+        _require_unpaused(agent)
     store = agent.context.store
     with wiring.open_actors(agent.context, never_confirm, progress, signs=send) as actors:
-        touched = actors.executor.reconcile(may_send=send)
-        booked = _book(agent)
+        reconciled = actors.executor.reconcile(may_send=send)
+        booked = _book_mined(agent)
     return {
-        "transactions": [_line(intent) for intent in touched],
+        "transactions": [_journalled_document(intent) for intent in reconciled],
         "booked": booked,
         **_journal_document(store),
     }
@@ -96,19 +97,21 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocu
     cancel.
     """
     store = agent.context.store
-    before = {intent.tx.nonce for intent in _unfinished(store)}
+    pending_nonces = {intent.tx.nonce for intent in _unfinished(store)}
     with wiring.open_actors(agent.context, never_confirm, progress) as actors:
-        actors.executor.cancel_pending(WHY)
-        booked = _book(agent)
-    after = [intent for nonce in sorted(before) for intent in store.journal.intents_at(nonce)]
+        actors.executor.cancel_pending(CANCEL_REASON)
+        booked = _book_mined(agent)
+    intents = [
+        intent for nonce in sorted(pending_nonces) for intent in store.journal.intents_at(nonce)
+    ]
     return {
-        "transactions": [_line(intent) for intent in after],
+        "transactions": [_journalled_document(intent) for intent in intents],
         "booked": booked,
         **_journal_document(store),
     }
 
 
-def _book(agent: Agent) -> int:
+def _book_mined(agent: Agent) -> int:
     """Book mined transactions that no budget contains yet; return their number."""
     context = agent.context
     unbooked = context.store.journal.unbooked()
@@ -120,14 +123,14 @@ def _book(agent: Agent) -> int:
     return len(unbooked) - len(context.store.journal.unbooked())
 
 
-def _require_running(agent: Agent) -> None:
-    stopped = agent.context.switch.read()
-    if stopped.paused is not False:
+def _require_unpaused(agent: Agent) -> None:
+    switch_state = agent.context.switch.read()
+    if switch_state.paused is not False:
         verdict = Verdict(
-            "kill_switch", "paused" if stopped.paused else "cannot be read", "off", False
+            "kill_switch", "paused" if switch_state.paused else "cannot be read", "off", False
         )
         raise Refused(
-            f"the kill switch is on ({stopped.reason}); nothing is sent",
+            f"the kill switch is on ({switch_state.reason}); nothing is sent",
             (verdict,),
             "trimtab resume, or omit --send",
         )
@@ -151,16 +154,18 @@ def _journal_document(store: Store) -> JournalStateDocument:
     }
 
 
-def _line(intent: Intent) -> JournalledDocument:
+def _journalled_document(intent: Intent) -> JournalledDocument:
     return fill(JournalledDocument, intent, **_figures(intent))
 
 
 def _figures(intent: Intent) -> dict[str, object]:
     """Return the fields that are not attributes of the intent."""
     receipt, tx = intent.receipt, intent.tx
-    mined: dict[str, object] = dict.fromkeys(("block", "succeeded", "gas_used", "gas_cost_wei"))
+    receipt_fields: dict[str, object] = dict.fromkeys(
+        ("block", "succeeded", "gas_used", "gas_cost_wei")
+    )
     if receipt is not None:
-        mined = {
+        receipt_fields = {
             "block": receipt.block_number,
             "succeeded": receipt.status == 1,
             "gas_used": receipt.gas_used,
@@ -170,16 +175,16 @@ def _figures(intent: Intent) -> dict[str, object]:
         "open": intent.state in OPEN,
         "hash": intent.tx_hash or "",
         "max_fee_wei": str(tx.most_price_wei),
-        **mined,
+        **receipt_fields,
     }
 
 
-def _whole(store: Store, intent: Intent, order_time_s: int) -> TracedDocument:
-    moves = [fill(TransitionDocument, move) for move in store.journal.transitions(intent.id)]
-    document = fill(TracedDocument, intent, moves=moves, **_figures(intent))
-    granted = futures_grant(store.journal.grant(intent.id)) if intent.rests else None
-    if granted is not None and isinstance(order := granted.action, PerpOrder):
-        document["order"] = journalled_order(order, granted, intent, order_time_s)
+def _traced_document(store: Store, intent: Intent, order_time_s: int) -> TracedDocument:
+    transitions = [fill(TransitionDocument, move) for move in store.journal.transitions(intent.id)]
+    document = fill(TracedDocument, intent, moves=transitions, **_figures(intent))
+    grant = futures_grant(store.journal.grant(intent.id)) if intent.rests else None
+    if grant is not None and isinstance(order := grant.action, PerpOrder):
+        document["order"] = journalled_order(order, grant, intent, order_time_s)
     return document
 
 
@@ -188,7 +193,7 @@ def backup_store(config: Path | str, target: Path, force: bool = False) -> Backu
     exists, unless `force`.
     """
     source = wiring.store_file(load_config(config))
-    _require(source)
+    _require_store(source)
     return {"backup": str(target), "bytes": backup.backup(source, target, force)}
 
 
@@ -199,11 +204,11 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Rest
     loaded = load_config(config)
     chain, wallet = loaded.config.chain, loaded.config.wallet.address
     target = wiring.store_file(loaded)
-    with _alone(loaded):
-        kept = backup.restore(source, target, wallet, chain.chain_id, REVISIONS, force)
+    with _exclusive_locks(loaded):
+        earlier_store = backup.restore(source, target, wallet, chain.chain_id, REVISIONS, force)
     return {
         "store": str(target),
-        "kept": None if kept is None else str(kept),
+        "kept": None if earlier_store is None else str(earlier_store),
         "next": "trimtab adopt",
     }
 
@@ -211,7 +216,7 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Rest
 def check_store(config: Path | str) -> StoreCheckDocument:
     """Check every page of the store and its consistency. Raises OperatorNeeded if it is damaged."""
     path = wiring.store_file(load_config(config))
-    _require(path)
+    _require_store(path)
     store_file_info = backup.inspect_store_file(path)
     return {
         "store": str(path),
@@ -225,13 +230,13 @@ def check_store(config: Path | str) -> StoreCheckDocument:
 
 
 @contextmanager
-def _alone(loaded: LoadedConfig) -> Iterator[None]:
+def _exclusive_locks(loaded: LoadedConfig) -> Iterator[None]:
     """Exclude other processes of the wallet, including runs, while the file is replaced."""
     with service_lock(*wiring.lock_locations(loaded)), wallet_lock(*wiring.lock_locations(loaded)):
         yield
 
 
-def _require(path: Path) -> None:
+def _require_store(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(
             f"store.url: there is no store at {path}",

@@ -31,7 +31,7 @@ def later_valuation(store: Store, step: StepInput | None, last: Valuation) -> Va
 
 def newest_step_input(store: Store) -> StepInput | None:
     """Return the input of the newest step; None without steps."""
-    for line in store.steps.newest(1):
-        record = store.steps.get(line.id)
+    for summary in store.steps.newest(1):
+        record = store.steps.get(summary.id)
         return None if record is None else codec.loads(StepInput, record.input_json)
     return None

@@ -16,9 +16,9 @@ from agent.errors import ConfigError, Retryable
 from agent.files import replace_file
 
 FOLDER = "data"
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 TIMEOUT_S = 30.0
-ENDINGS = (".csv", ".parquet", ".pq")
+EXTENSIONS = (".csv", ".parquet", ".pq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +42,24 @@ def published_file(loaded: LoadedConfig, name: str) -> PublishedFile:
     """
     table = loaded.config.data.get(name)
     if table is None:
-        known = ", ".join(loaded.config.data) or "none"
+        names = ", ".join(loaded.config.data) or "none"
         raise ConfigError(
             f"{name}: neither a file nor a name in [data]",
-            f"names are {known}; write [data.{name}]",
+            f"names are {names}; write [data.{name}]",
         )
     folder = loaded.path.parent
     if "://" not in table.source:
         path = folder / table.source
-        return PublishedFile(path, _checked(name, table, _read(name, path)), False)
-    ending = Path(urlsplit(table.source).path).suffix.lower()
-    path = folder / FOLDER / f"{name}{ending if ending in ENDINGS else '.csv'}"
+        return PublishedFile(path, _verified_digest(name, table, _read(name, path)), False)
+    extension = Path(urlsplit(table.source).path).suffix.lower()
+    path = folder / FOLDER / f"{name}{extension if extension in EXTENSIONS else '.csv'}"
     if path.exists():
-        return PublishedFile(path, _checked(name, table, _read(name, path)), False)
-    raw = _download(name, table.source)
-    digest = _checked(name, table, raw)
+        return PublishedFile(path, _verified_digest(name, table, _read(name, path)), False)
+    content = _download(name, table.source)
+    digest = _verified_digest(name, table, content)
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        replace_file(path, raw)
+        replace_file(path, content)
     except OSError as error:
         raise ConfigError(
             f"data.{name}: {path} cannot be written: {error.strerror}", "choose a writable folder"
@@ -67,8 +67,8 @@ def published_file(loaded: LoadedConfig, name: str) -> PublishedFile:
     return PublishedFile(path, digest, True)
 
 
-def _checked(name: str, table: DataTable, raw: bytes) -> str:
-    digest = hashlib.sha256(raw).hexdigest()
+def _verified_digest(name: str, table: DataTable, content: bytes) -> str:
+    digest = hashlib.sha256(content).hexdigest()
     if table.sha256 not in (None, digest):
         raise ConfigError(
             f"data.{name}.sha256: the file's SHA-256 is {digest}, {table.sha256} is pinned",
@@ -89,8 +89,8 @@ def _read(name: str, path: Path) -> bytes:
 def _download(name: str, address: str) -> bytes:
     opener = urllib.request.build_opener(_NoRedirects())
     try:
-        with opener.open(address, timeout=TIMEOUT_S) as answer:
-            raw: bytes = answer.read(MOST_BYTES + 1)
+        with opener.open(address, timeout=TIMEOUT_S) as response:
+            content: bytes = response.read(MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
         raise ConfigError(
             f"data.{name}.source: the server answers {error.code}",
@@ -100,9 +100,9 @@ def _download(name: str, address: str) -> bytes:
         raise Retryable(
             f"data.{name}.source: no answer: {type(error).__name__}", "try again later"
         ) from None
-    if not raw or len(raw) > MOST_BYTES:
+    if not content or len(content) > MAX_BYTES:
         raise ConfigError(
-            f"data.{name}.source: {'empty' if not raw else f'larger than {MOST_BYTES // 2**20} MiB'}",
+            f"data.{name}.source: {'empty' if not content else f'larger than {MAX_BYTES // 2**20} MiB'}",
             "name a CSV or Parquet file",
         )
-    return raw
+    return content

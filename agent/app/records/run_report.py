@@ -82,16 +82,16 @@ class RunRecorder:
         """
         at_s = int(self._now_s())
         with self._lock:
-            before = self._report
+            previous = self._report
             self._report = replace(
-                before,
-                cycles=before.cycles + 1,
+                previous,
+                cycles=previous.cycles + 1,
                 cycle_s=at_s,
-                good_s=before.good_s if trouble else at_s,
+                good_s=previous.good_s if trouble else at_s,
                 trouble=self._redact(trouble),
                 paused=self._redact(paused),
-                outcomes=counted(before.outcomes, ((outcome, 1),)),
-                transactions=counted(before.transactions, transactions),
+                outcomes=counted(previous.outcomes, ((outcome, 1),)),
+                transactions=counted(previous.transactions, transactions),
             )
 
     def on_figures(self, figures: RunFigures) -> None:
@@ -99,27 +99,27 @@ class RunRecorder:
         with self._lock:
             self._report = replace(self._report, figures=figures)
 
-    def heartbeat_failed(self) -> None:
+    def on_failed_heartbeat(self) -> None:
         """Count a failed heartbeat."""
         with self._lock:
             failed = self._report.failed_heartbeats + 1
             self._report = replace(self._report, failed_heartbeats=failed)
 
-    def ended(self, why: str = "") -> None:
+    def on_end(self, why: str = "") -> None:
         """Record the end of the run, by the error `why` or, if empty, by a stop."""
         with self._lock:
             at_s = int(self._now_s())
             self._report = replace(self._report, ended_s=at_s, ended=self._redact(why))
 
-    def hung(self, why: str) -> None:
+    def on_hang(self, why: str) -> None:
         """Record and write that a cycle hangs. If the store does not answer, its report stays as it
         was.
         """
         with self._lock:
             self._report = replace(self._report, hung=self._redact(why))
-        writing = threading.Thread(target=self._write_quietly, daemon=True)
-        writing.start()
-        writing.join(HUNG_WRITE_S)
+        writer = threading.Thread(target=self._write_quietly, daemon=True)
+        writer.start()
+        writer.join(HUNG_WRITE_S)
 
     def write(self) -> None:
         """Write the report to the store. A run that sends gives way to another one that is surely

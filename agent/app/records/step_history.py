@@ -22,7 +22,7 @@ from agent.app.documents.records import (
     PastTransactionDocument,
 )
 from agent.app.records.executions import (
-    carried_out,
+    executed_swaps,
     execution_document,
     leg_documents,
     leg_words,
@@ -108,7 +108,7 @@ class StepCosts:
         """Return the mined swaps against their plans, summed; None without any."""
         if self._names is None:
             return None
-        swaps = carried_out(self._store, intents)
+        swaps = executed_swaps(self._store, intents)
         entries = self._store.ledger.entries_of(intent.id for _, intent in swaps)
         return execution_document(swaps, entries, self._names.numeraire.decimals)
 
@@ -271,7 +271,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         if record is None:
             raise _unknown_step(step_id)
         intents = store.journal.intents(step_id)
-        sent: list[tuple[Plan, Intent | None]] = [*carried_out(store, intents)]
+        sent: list[tuple[Plan, Intent | None]] = [*executed_swaps(store, intents)]
     outcome, step_input = _outcome(record.line, intents), codec.loads(StepInput, record.input_json)
     plan = codec.loads_optional(Plan, record.plan_json)
     decision_result = proposals.decision_at(step_input)

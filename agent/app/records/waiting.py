@@ -13,7 +13,7 @@ from agent.app.documents.executions import CorrectionDocument, correction
 from agent.app.documents.plans import LimitOrderDocument
 from agent.config.load import load_config
 from agent.errors import ConfigError
-from agent.layers import documents as layers
+from agent.layers import documents as layer_documents
 from agent.model import (
     LimitOrder,
 )
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LIMIT_DIGITS = 36
 
 
-MOST_EXECUTIONS = 20
+MAX_EXECUTIONS = 20
 """Executions listed."""
 
 
@@ -45,31 +45,31 @@ def waiting_orders(config: Path | str) -> WaitingDocument:
         orders = [order_document(order) for order in reversed(store.executions.limit_orders())]
         return {
             "orders": orders,
-            "corrections": newest_executions(store, MOST_EXECUTIONS),
+            "corrections": newest_executions(store, MAX_EXECUTIONS),
         }
 
 
-def cancel_waiting(config: Path | str, wanted_id: str) -> CancelledDocument:
+def cancel_waiting(config: Path | str, order_id: str) -> CancelledDocument:
     """End a limit order or gradual execution by its id; transactions already sent are unaffected.
     Raises ConfigError for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        if not store.executions.end(wanted_id, "cancelled", "by its owner", int(time.time())):
+        if not store.executions.end(order_id, "cancelled", "by its owner", int(time.time())):
             raise ConfigError(
-                f"--cancel: {wanted_id!r} is neither an open limit order nor a running gradual"
+                f"--cancel: {order_id!r} is neither an open limit order nor a running gradual"
                 " execution",
                 "see trimtab limit",
             )
-    return {"cancelled": wanted_id}
+    return {"cancelled": order_id}
 
 
 def newest_executions(store: Store, limit: int) -> list[CorrectionDocument]:
     """Return the newest executions in several steps, newest first."""
-    past: list[PastExecution[Any]] = [*store.executions.purchases(limit)]
-    for newest in layers.PAST_EXECUTIONS:
-        past += newest(store, limit)
-    past.sort(key=lambda execution: execution.seq, reverse=True)
-    return [correction(execution) for execution in past[:limit]]
+    executions: list[PastExecution[Any]] = [*store.executions.purchases(limit)]
+    for read_newest in layer_documents.PAST_EXECUTIONS:
+        executions += read_newest(store, limit)
+    executions.sort(key=lambda execution: execution.seq, reverse=True)
+    return [correction(execution) for execution in executions[:limit]]
 
 
 def order_document(order: LimitOrder) -> LimitOrderDocument:
@@ -87,8 +87,8 @@ def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
         raise ConfigError(
             "--price: must be above 0", f"write for example --price 3100 {bought}/{sold}"
         )
-    units = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
-    limit = units.get(unit.lower())
+    prices_by_unit = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
+    limit = prices_by_unit.get(unit.lower())
     if limit is None:
         raise ConfigError(
             f"--price: {unit!r} is not a price of this swap",
