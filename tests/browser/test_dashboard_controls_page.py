@@ -116,7 +116,8 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
 
         page.goto(address)
         assert page.url == f"{address}login"
-        page.keyboard.type("ann")  # the first field has the focus
+        wait_for(page, "document.activeElement?.id === 'name'")  # the browser gives the first field the focus, after loading at times
+        page.keyboard.type("ann")
         fill(page, "#password", PASSWORD)
         fill(page, "#code", pyotp.parse_uri(made["otpauth"]).now())
         page.keyboard.press("Enter")
