@@ -6,7 +6,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -46,7 +46,9 @@ def capped(sigma: Numbers, factor: float, off: Numbers) -> float:
 
 
 @given(SIZES, st.integers(2, 3))
+@example(4582, 2)
 def test_a_deviation_costs_its_risk_and_beyond_the_cap_its_distance(seed: int, size: int) -> None:
+    """Floats err by their own precision times the condition number of the covariance, here up to 10^8."""
     dice = np.random.default_rng(seed)
     risk, sigma, factor = random_risk(dice, size)
     off = dice.normal(size=size) * 20
@@ -54,7 +56,7 @@ def test_a_deviation_costs_its_risk_and_beyond_the_cap_its_distance(seed: int, s
     cost = risk.cost(off, PRICE / 2)
     free = 0.5 * factor * off @ sigma @ off
     slopes = factor * sigma @ off
-    assert cost <= free * (1 + 1e-9) + 1e-12
+    assert cost <= free * (1 + 10 * np.finfo(float).eps * np.linalg.cond(sigma)) + 1e-12
     if slopes.max() - slopes.min() <= PRICE:
         assert cost == pytest.approx(free, rel=1e-6, abs=1e-12), "no exchange would save more than the cap"
     assert cost == pytest.approx(capped(sigma, factor, off), rel=1e-4, abs=1e-7)
